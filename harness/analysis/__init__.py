@@ -1,0 +1,1 @@
+"""What follows from measured curves: turning points, verdicts, claims and timing. Numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""Where models come from, and finding the parts inside them by structure."""
