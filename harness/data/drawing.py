@@ -1,0 +1,72 @@
+"""Drawing of scenes with Pillow: shapes on a plain ground, at twice the final size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SUPERSAMPLING = 2
+RGB = tuple[int, int, int]
+
+
+def ground(side: int, rgb: RGB) -> Image.Image:
+    """An evenly coloured canvas for a picture of `side` pixels, supersampled."""
+    return Image.new("RGB", (side * SUPERSAMPLING, side * SUPERSAMPLING), rgb)
+
+
+def draw_shape(canvas: Image.Image, shape: str, x: float, y: float, radius: float, rgb: RGB) -> None:
+    """Paint one shape on the canvas; centre and radius are in pixels of the final picture.
+
+    Raises KeyError for a shape that is not known.
+    """
+    pen = ImageDraw.Draw(canvas)
+    cx, cy, r = (v * SUPERSAMPLING for v in (x, y, radius))
+    if shape == "circle":
+        pen.ellipse((cx - r, cy - r, cx + r, cy + r), fill=rgb)
+    elif shape == "ring":
+        pen.ellipse((cx - r, cy - r, cx + r, cy + r), outline=rgb, width=round(0.36 * r))
+    else:
+        pen.polygon([(cx + r * u, cy + r * v) for u, v in _OUTLINES[shape]], fill=rgb)
+
+
+def finish(canvas: Image.Image, side: int, noise: np.ndarray) -> Image.Image:
+    """The canvas reduced to `side` pixels with `noise` (side, side, 3), in steps of 1/255, added and clipped."""
+    reduced = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64)
+    if reduced.shape != (side, side, 3):
+        raise ValueError(f"the canvas reduces to {reduced.shape}, expected {(side, side, 3)}")
+    return Image.fromarray(np.clip(reduced + noise, 0, 255).round().astype(np.uint8))
+
+
+def _regular(corners: int, inner: float | None = None) -> list[tuple[float, float]]:
+    """Corners on the unit circle from the top, with inner corners between them where `inner` is given."""
+    radii = [1.0] if inner is None else [1.0, inner]
+    total = corners * len(radii)
+    angles = [2 * math.pi * k / total for k in range(total)]
+    return [(radii[k % len(radii)] * math.sin(a), -radii[k % len(radii)] * math.cos(a)) for k, a in enumerate(angles)]
+
+
+def _heart(points: int = 48) -> list[tuple[float, float]]:
+    turns = [2 * math.pi * k / points for k in range(points)]
+    return [
+        (
+            math.sin(t) ** 3,
+            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16 - 0.1,
+        )
+        for t in turns
+    ]
+
+
+_ARM = 0.34
+_OUTLINES: dict[str, list[tuple[float, float]]] = {
+    "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
+    "triangle": [(0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)],
+    "star": _regular(5, inner=0.42),
+    "diamond": [(0.0, -1.0), (0.72, 0.0), (0.0, 1.0), (-0.72, 0.0)],
+    "cross": [
+        *[(-_ARM, -1.0), (_ARM, -1.0), (_ARM, -_ARM), (1.0, -_ARM), (1.0, _ARM), (_ARM, _ARM)],
+        *[(_ARM, 1.0), (-_ARM, 1.0), (-_ARM, _ARM), (-1.0, _ARM), (-1.0, -_ARM), (-_ARM, -_ARM)],
+    ],
+    "heart": _heart(),
+}

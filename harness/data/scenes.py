@@ -1,0 +1,198 @@
+"""Rendered scenes: a few coloured shapes on a plain ground, known exactly and drawn from a seed.
+
+The pictures are the embedded dataset. They need no download, every fact about them is on record, and the split that a
+model was trained on is disjoint from the one it is measured on, in the seeds and in the combinations of colour and
+shape: a training scene holds no held-out combination, a test scene at least one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from harness.data.captions import caption_variants
+from harness.data.sample import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Split = Literal["train", "test"]
+Relation = Literal["above", "below", "left", "right"]
+
+SIDE = 96
+INSTRUCTION = "Describe the image."
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 34, 34),
+    "green": (34, 150, 52),
+    "blue": (40, 74, 214),
+    "yellow": (242, 218, 38),
+    "orange": (244, 134, 24),
+    "purple": (132, 46, 164),
+    "pink": (250, 146, 190),
+    "brown": (122, 72, 34),
+    "black": (16, 16, 16),
+    "white": (248, 248, 248),
+}
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "diamond", "cross", "ring", "heart")
+RADII: dict[str, float] = {"small": 12.0, "large": 19.0}
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "white": (244, 244, 244),
+    "gray": (150, 150, 150),
+    "black": (22, 22, 22),
+    "sky": (176, 222, 248),
+}
+OPPOSITE: dict[Relation, Relation] = {"above": "below", "below": "above", "left": "right", "right": "left"}
+
+OBJECT_COUNT_SHARES = (0.25, 0.47, 0.28)
+NOISE_SD = 5.0
+COLOUR_JITTER = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object of a scene: its colour and shape by name, its size "small" or "large"."""
+
+    colour: str
+    shape: str
+    size: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether no training scene holds this combination of colour and shape (16 of the 80 combinations)."""
+        return (tuple(COLOURS).index(self.colour) + SHAPES.index(self.shape)) % 5 == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a thing lies in the picture: centre and radius in pixels, and the colour it is painted in."""
+
+    x: float
+    y: float
+    radius: float
+    rgb: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The ground truth of one picture.
+
+    `things` stand in raster order (top row first, then from left to right). `relations[0]` is how the first thing
+    lies to the second ("above" or "left"); `relations[1]`, in scenes of three, how the third lies to the second
+    ("below" or "right"). `seed` fixes positions, shades and noise, so the picture is a function of the scene alone.
+    """
+
+    things: tuple[Thing, ...]
+    relations: tuple[Relation, ...]
+    background: str
+    seed: int
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Centre, radius and painted colour of every thing, in the order of `things`, in pixels of the 96x96 picture."""
+        rng = np.random.Generator(np.random.PCG64([self.seed, 0]))
+        slots = _slots(self.relations, rng)
+        placed = []
+        for thing, (x, y) in zip(self.things, slots, strict=True):
+            dx, dy = rng.uniform(-3.5, 3.5, size=2)
+            radius = RADII[thing.size] * rng.uniform(0.94, 1.06)
+            placed.append(Placement(x + dx, y + dy, radius, _jittered(COLOURS[thing.colour], rng)))
+        return tuple(placed)
+
+    def picture(self) -> Image:
+        """The RGB picture, 96x96: drawn at twice the size, reduced, and covered with seeded Gaussian noise."""
+        from harness.data.drawing import draw_shape, finish, ground
+
+        rng = np.random.Generator(np.random.PCG64([self.seed, 1]))
+        canvas = ground(SIDE, _jittered(BACKGROUNDS[self.background], rng))
+        for thing, place in zip(self.things, self.placements(), strict=True):
+            draw_shape(canvas, thing.shape, place.x, place.y, place.radius, place.rgb)
+        return finish(canvas, SIDE, rng.normal(0.0, NOISE_SD, size=(SIDE, SIDE, 3)))
+
+    def captions(self) -> tuple[str, ...]:
+        """Five captions with one meaning; the first, in raster order, is the one a model is trained to write."""
+        phrases = [(thing.size, thing.colour, thing.shape) for thing in self.things]
+        return caption_variants(phrases, self.relations, [OPPOSITE[r] for r in self.relations], self.background)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the scene belongs to the test split: at least one thing is a held-out combination."""
+        return any(thing.held_out for thing in self.things)
+
+    def reordered(self, things: Sequence[Thing]) -> Scene:
+        """The same ground, relations and noise with other things in the places."""
+        return replace(self, things=tuple(things))
+
+
+def scene(index: int, seed: int, split: Split = "test") -> Scene:
+    """The scene number `index` of a split, the same on every machine.
+
+    Scenes of the training split hold no held-out combination, scenes of the test split at least one. Things of one
+    scene differ in colour and in shape, so that a caption names each of them unmistakably. Things in scenes of three
+    are always small.
+    """
+    rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes/{split}/{seed}/{index}")))
+    count = int(rng.choice((1, 2, 3), p=OBJECT_COUNT_SHARES))
+    while True:
+        found = random_scene(rng, count)
+        if found.held_out if split == "test" else not found.held_out:
+            return found
+
+
+def random_scene(rng: np.random.Generator, count: int) -> Scene:
+    """A scene of `count` (1 to 3) things drawn from the generator, from either split."""
+    background = str(rng.choice(tuple(BACKGROUNDS)))
+    colours = rng.choice([name for name in COLOURS if name != background], size=count, replace=False)
+    shapes = rng.choice(SHAPES, size=count, replace=False)
+    sizes = ["small"] * 3 if count == 3 else rng.choice(tuple(RADII), size=count)
+    first: Relation = "above" if rng.random() < 0.5 else "left"
+    second: Relation = "below" if rng.random() < 0.5 else "right"
+    things = (Thing(str(c), str(s), str(z)) for c, s, z in zip(colours, shapes, sizes, strict=True))
+    return Scene(tuple(things), (first, second)[: count - 1], background, int(rng.integers(2**62)))
+
+
+def scenes(n: int, seed: int) -> list[Sample]:
+    """n samples of the test split; the first m are the same for every n >= m. Pictures are drawn when asked for."""
+    return [scene_sample(scene(index, seed), name := f"scenes-{seed}-{index:05d}", name) for index in range(n)]
+
+
+def scene_sample(truth: Scene, name: str, cluster: str) -> Sample:
+    """The scene as a sample: its picture still to be drawn, the instruction, its five captions."""
+    return Sample(name, partial(Scene.picture, truth), INSTRUCTION, truth.captions(), cluster)
+
+
+def stable_seed(text: str) -> int:
+    """A 128-bit number from the text that is the same in every process and on every machine (SHA-256)."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+
+
+def _slots(relations: tuple[Relation, ...], rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Centres in pixels, before each thing's own jitter, that make the relations true and keep things apart."""
+    if not relations:
+        x, y = rng.uniform(26.0, 70.0, size=2)
+        return [(x, y)]
+    if len(relations) == 1:
+        along, across = (26.0, 70.0), rng.uniform(28.0, 68.0)
+        return [(across, a) if relations[0] == "above" else (a, across) for a in along]
+    straight = relations in (("left", "right"), ("above", "below"))
+    near, middle, far = (17.0, 48.0, 79.0) if straight else (26.0, 70.0, 70.0)
+    across = rng.uniform(20.0, 76.0)
+    match relations:
+        case ("left", "right"):
+            return [(near, across), (middle, across), (far, across)]
+        case ("above", "below"):
+            return [(across, near), (across, middle), (across, far)]
+        case ("left", _):
+            return [(near, near), (far, near), (far, far)]
+        case _:
+            return [(near, near), (near, far), (far, far)]
+
+
+def _jittered(rgb: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
+    shifted = np.clip(np.asarray(rgb) + rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, size=3), 0, 255)
+    r, g, b = (int(v) for v in shifted.round())
+    return r, g, b
