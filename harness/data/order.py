@@ -36,7 +36,7 @@ def swap_kind(item: tuple[Scene, Scene]) -> Swap:
 
 
 def scenes_order(n: int, seed: int) -> list[Sample]:
-    """n samples, two per item: samples 2k and 2k + 1 are the sides 0 and 1 of item k and share its cluster.
+    """Return n samples, two per item: samples 2k and 2k + 1 are the sides 0 and 1 of item k and share its cluster.
 
     The id is the cluster followed by "-0" or "-1". An odd n ends with the first side of its last item. The first m
     samples are the same for every n >= m.

@@ -93,7 +93,7 @@ class Scene:
     seed: int
 
     def placements(self) -> tuple[Placement, ...]:
-        """Centre, radius and painted colour of every thing, in the order of `things`, in pixels of the 96x96 picture."""
+        """Centre, radius and painted colour of every thing, in the order of `things`; pixels of the final picture."""
         rng = np.random.Generator(np.random.PCG64([self.seed, 0]))
         slots = _slots(self.relations, rng)
         placed = []
@@ -156,7 +156,7 @@ def random_scene(rng: np.random.Generator, count: int) -> Scene:
 
 
 def scenes(n: int, seed: int) -> list[Sample]:
-    """n samples of the test split; the first m are the same for every n >= m. Pictures are drawn when asked for."""
+    """Return n samples of the test split, drawn lazily; the first m are the same for every n >= m."""
     return [scene_sample(scene(index, seed), name := f"scenes-{seed}-{index:05d}", name) for index in range(n)]
 
 

@@ -1,0 +1,151 @@
+"""`scenes-llava`: a LLaVA whose language model is SmolLM2-135M-Instruct and whose eyes were trained on scenes.
+
+The architecture, the processor and every line that runs at inference are transformers' own; only the vision tower and
+the projector are this project's weights. Declared choices: the token `<empty_output>` (id 16), which the language model
+never met in use, stands for the image; the prompt has no system message; padding is on the left with `<|endoftext|>`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.models.embedded.language import WeightsError, language_config, language_state, language_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+TRAINED = Path(__file__).parent / "scenes-llava" / "trained.safetensors"
+IMAGE_TOKEN, IMAGE_TOKEN_ID = "<empty_output>", 16
+PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
+IMAGE_SIDE, PATCH = 96, 16
+IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
+TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '" + IMAGE_TOKEN + "\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def load(
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
+
+    The language model comes from `cache`, tower and projector from the file `trained`; None draws them at random from
+    `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
+    """
+    model = build(cache, dtype, trained=trained, seed=seed)
+    return model, processor(cache)
+
+
+def build(
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+) -> LlavaForConditionalGeneration:
+    """The model alone; see `load`."""
+    from transformers import GenerationConfig, LlavaForConditionalGeneration
+    from transformers.initialization import no_init_weights
+
+    config = model_config(cache)
+    with no_init_weights():
+        model: LlavaForConditionalGeneration = LlavaForConditionalGeneration(config)
+    eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
+    state = {_llava_name(name): tensor for name, tensor in language_state(cache, dtype).items()}
+    state |= {name: tensor.to(dtype) for name, tensor in eyes.items()}
+    state["lm_head.weight"] = state["model.language_model.embed_tokens.weight"]
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
+    return model.requires_grad_(False).eval()
+
+
+def processor(cache: Path) -> LlavaProcessor:
+    """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    tokenizer = language_tokenizer(cache)
+    if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
+        raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
+    tokenizer.pad_token = PAD_TOKEN
+    tokenizer.padding_side = "left"
+    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    pictures = CLIPImageProcessorPil(
+        size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    made: LlavaProcessor = LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE_TOKEN,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return made
+
+
+def model_config(cache: Path) -> LlavaConfig:
+    """The configuration: tower of 4 layers of width 192 without its class token, two-layer projector, SmolLM2."""
+    from transformers import CLIPVisionConfig, LlavaConfig
+
+    vision = CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        image_size=IMAGE_SIDE,
+        patch_size=PATCH,
+        projection_dim=192,
+    )
+    config: LlavaConfig = LlavaConfig(
+        vision_config=vision,
+        text_config=language_config(cache),
+        image_token_index=IMAGE_TOKEN_ID,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=IMAGE_TOKENS,
+        projector_hidden_act="gelu",
+        tie_word_embeddings=True,
+        pad_token_id=PAD_TOKEN_ID,
+        attn_implementation="sdpa",
+    )
+    return config
+
+
+def untrained_eyes(config: LlavaConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Tower and projector as transformers initialises them, drawn from `seed`; the global generator is left alone."""
+    from transformers import CLIPVisionModel
+    from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = dict(
+            zip(TRAINED_PARTS, (CLIPVisionModel(config.vision_config), LlavaMultiModalProjector(config)), strict=True)
+        )
+    return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+
+
+def read_trained(path: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors by their names in the model. Raises WeightsError for a missing or damaged file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        remedy = "restore it from the repository or train it with python -m harness.models.embedded.train"
+        raise WeightsError(f"the trained weights {path} cannot be read ({error}): {remedy}") from error
+
+
+def _llava_name(name: str) -> str:
+    """The place of a parameter of the bare language model inside the LLaVA model."""
+    return name.replace("model.", "model.language_model.", 1)
