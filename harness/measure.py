@@ -1,0 +1,293 @@
+"""Data and model in, profile out: draws, encodes, observes and assembles, and goes on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from harness.data.registry import find_dataset
+from harness.data.sample import Sample
+from harness.data.words import content_words
+from harness.models.prompt import Batch, encode, prompt_text
+from harness.models.vlm import Vlm
+from harness.probe.attention import SHARES
+from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, learn_block
+from harness.probe.observation import Readings, observing
+from harness.probe.self_checks import check_image_positions, check_same_hits
+from harness.probe.similarity import CURVES, adjusted
+from harness.probe.vocabulary import LENS_POLICY, Vocabulary
+from harness.profile import Drawing, Profile, write_atomically
+from harness.provenance import environment, weights_hash
+
+# Raised by one whenever a stored reading would no longer be what this code measures.
+MEASUREMENT_VERSION = 1
+DRAWN = 2
+# A stored reading is believed only if the drawn samples, measured anew, agree with it this closely.
+_CANARY = {torch.float64: 1e-5, torch.float32: 1e-5}
+
+
+class MeasureError(RuntimeError):
+    """A pair cannot be measured as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The samples of a measurement with the words that the lens looks for, all in one order."""
+
+    samples: tuple[Sample, ...]
+    references: References
+
+    def part(self, at: slice) -> References:
+        """The words of some samples."""
+        return References(self.references.own[at], self.references.chance[at])
+
+
+def measure(
+    vlm: Vlm,
+    dataset: str,
+    *,
+    samples: int = 128,
+    seed: int = 0,
+    batch_size: int = 8,
+    cache: Path | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Profile:
+    """The profile of a model on a dataset, from one forward pass per batch.
+
+    Args:
+        vlm: the model (`models.vlm.load_vlm`, or your own model and processor in a `Vlm`).
+        dataset: a name of `data.registry.DATASETS`.
+        samples: how many samples are drawn.
+        seed: which samples are drawn.
+        batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
+        cache: where readings are kept, so that an interrupted run goes on; None keeps nothing.
+        progress: whether to show a bar; None shows one where there is a terminal.
+        say: takes a line on what was found in the cache.
+
+    Raises:
+        LookupError: no dataset of that name.
+        MeasureError: fewer than two samples, or a sample whose captions hold no word that the vocabulary can spell.
+        PromptError, SelfCheckError, AttentionError: see there.
+    """
+    if samples < max(2, DRAWN):
+        raise MeasureError(f"{samples} samples: the anisotropy adjustment needs at least two; raise --phase-samples")
+    drawn = tuple(find_dataset(dataset).draw(samples, seed))
+    plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
+    weights = weights_hash(vlm.model)
+    store = _Store(cache, _key(vlm, weights, batch_size)) if cache is not None else None
+    first, block, drawings = _draw(vlm, plan)
+    rows: list[dict[str, Any]] = []
+    bar = tqdm(total=samples, desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=_hide(progress))
+    with bar:
+        for at in _slices(samples, batch_size):
+            batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_token_id)
+            parts = plan.part(at)
+            names = [_reading_name(*row) for row in zip(drawn[at], batch.hashes, parts.own, parts.chance, strict=True)]
+            known = store.read(names) if store is not None else None
+            if known is not None and at.start == 0 and not _agrees(known, first, vlm.dtype):
+                say(f"{vlm.name} on {dataset}: the kept readings are not what the model gives now; all measured anew")
+                store, known = _Store(None, ""), None
+            if known is None:
+                readings = _observe(vlm, batch, LensTask(parts, block), drawn[at])
+                known = [_row(readings, hashes, row) for row, hashes in enumerate(batch.hashes)]
+                if store is not None:
+                    store.write(names, known)
+            rows.extend(known)
+            bar.update(len(known))
+    return _assemble(vlm, dataset, plan, rows, weights, seed, drawings)
+
+
+def _hide(progress: bool | None) -> bool:
+    return not (sys.stderr.isatty() if progress is None else progress)
+
+
+def _slices(samples: int, batch_size: int) -> Iterator[slice]:
+    for start in range(0, samples, batch_size):
+        yield slice(start, min(start + batch_size, samples))
+
+
+def _references(samples: Sequence[Sample], vocabulary: Vocabulary) -> References:
+    """The words of each sample, and for the chance level those of the next sample that shares no cluster with it."""
+    own = []
+    for sample in samples:
+        entries = vocabulary.references(content_words(sample.captions))
+        if not any(entries):
+            raise MeasureError(f"sample {sample.id}: no content word of its captions is in the model's vocabulary")
+        own.append(entries)
+    chance = []
+    for row, sample in enumerate(samples):
+        others = [*range(row + 1, len(samples)), *range(row)]
+        partner = next((other for other in others if samples[other].cluster != sample.cluster), others[0])
+        chance.append(own[partner])
+    return References(tuple(own), tuple(chance))
+
+
+def _observe(vlm: Vlm, batch: Batch, task: LensTask, samples: Sequence[Sample], *, checking: bool = False) -> Readings:
+    inputs = {
+        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
+        for key, value in batch.inputs.items()
+    }
+    with (
+        torch.inference_mode(),
+        observing(
+            vlm.model,
+            vlm.anatomy,
+            batch.groups.to(vlm.device),
+            sample_ids=[sample.id for sample in samples],
+            lens=task,
+            checking=checking,
+        ) as seen,
+    ):
+        vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        return seen.readings()
+
+
+def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
+    """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
+    samples = plan.samples[:DRAWN]
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    with torch.inference_mode():
+        check_image_positions(vlm.model, vlm.anatomy.name, batch, vlm.device)
+    parts = plan.part(slice(0, DRAWN))
+    dense = _observe(vlm, batch, LensTask(parts, (), dense=True), samples, checking=True)
+    assert dense.decoded is not None
+    size = len(vlm.anatomy.unembedding.weight)
+    block = learn_block(torch.from_numpy(dense.decoded[dense.decoded >= 0]), size, BLOCK_SIZE)
+    pruned = _observe(vlm, batch, LensTask(parts, block), samples)
+    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
+    return pruned, block, tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
+
+
+def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
+    assert dense.norm_rows is not None
+    assert dense.decoded is not None
+    assert dense.decoded_last is not None
+    real = batch.groups.real[row].numpy()
+    tokenizer = vlm.processor.tokenizer
+
+    def texts(entries: Any) -> tuple[str, ...]:
+        return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
+
+    return Drawing(
+        sample_id=samples[row].id,
+        norm_rows=dense.norm_rows[row][:, real],
+        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
+        image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
+        last_token=tuple(texts(point) for point in dense.decoded_last[row]),
+    )
+
+
+def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:
+    """The readings of one sample, as plain arrays."""
+    numbers = {
+        field.name: getattr(readings, field.name)[row]
+        for field in fields(Readings)
+        if getattr(readings, field.name) is not None
+    }
+    return numbers | {"tokens": np.array(hashes.tokens), "pixels": np.array(hashes.pixels)}
+
+
+def _agrees(known: Sequence[dict[str, Any]], first: Readings, dtype: torch.dtype) -> bool:
+    tolerance = _CANARY.get(dtype, 2e-2)
+    return all(
+        np.abs(row["similarity"] - now).max() <= tolerance for row, now in zip(known, first.similarity, strict=False)
+    )
+
+
+def _reading_name(sample: Sample, hashes: Any, own: Any, chance: Any) -> str:
+    content = json.dumps([sample.id, hashes.tokens, hashes.pixels, own, chance])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _key(vlm: Vlm, weights: str, batch_size: int) -> str:
+    content = [MEASUREMENT_VERSION, weights, asdict(environment(vlm.device, vlm.dtype, vlm.attention)), batch_size]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class _Store:
+    """Readings kept per sample, under everything that they depend on."""
+
+    def __init__(self, cache: Path | None, key: str) -> None:
+        self._folder = None if cache is None else cache / "readings" / key
+
+    def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
+        """The readings of all of `names`, or None where one is not kept or not readable."""
+        if self._folder is None:
+            return None
+        rows = []
+        for name in names:
+            try:
+                with np.load(self._folder / f"{name}.npz", allow_pickle=False) as stored:
+                    rows.append({field: stored[field] for field in stored.files})
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+                return None
+        return rows
+
+    def write(self, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        """Keep readings, each file in one step."""
+        if self._folder is None:
+            return
+        for name, row in zip(names, rows, strict=True):
+            buffer = io.BytesIO()
+            np.savez(buffer, **row)
+            write_atomically(self._folder / f"{name}.npz", buffer.getvalue())
+
+
+def _assemble(
+    vlm: Vlm,
+    dataset: str,
+    plan: Plan,
+    rows: Sequence[dict[str, Any]],
+    weights: str,
+    seed: int,
+    drawings: tuple[Drawing, ...],
+) -> Profile:
+    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    similarity, means = stacked["similarity"], torch.from_numpy(stacked["means"])
+    arrays: dict[str, Any] = {name: similarity[:, :, index] for index, name in enumerate(CURVES)}
+    arrays["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
+    arrays |= {f"post_norm_{name}": stacked["post_norm"][:, index] for index, name in enumerate(CURVES)}
+    for kind in ("norm", "weight"):
+        arrays |= {f"{kind}_{group}": stacked[f"{kind}_shares"][:, :, index] for index, group in enumerate(SHARES)}
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
+    arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
+    arrays["words"] = np.array([len(words) for words in plan.references.own], dtype=np.int32)
+    arrays["chance_words"] = np.array([len(words) for words in plan.references.chance], dtype=np.int32)
+    arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
+    instructions = sorted({sample.instruction for sample in plan.samples})
+    return Profile(
+        model=vlm.name,
+        dataset=dataset,
+        sample_ids=tuple(sample.id for sample in plan.samples),
+        clusters=tuple(sample.cluster for sample in plan.samples),
+        token_hashes=tuple(str(name) for name in stacked["tokens"]),
+        pixel_hashes=tuple(str(name) for name in stacked["pixels"]),
+        arrays=arrays,
+        declared={
+            "instructions": instructions,
+            "prompt": prompt_text(vlm.processor, plan.samples[0].instruction),
+            "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
+            "text_tokens": "all but image tokens, BOS and padding",
+            "lens": LENS_POLICY,
+            "lens_ks": list(KS),
+            "chance_words": "those of the next sample of another cluster",
+            "seed": seed,
+            "measurement": MEASUREMENT_VERSION,
+        },
+        environment=environment(vlm.device, vlm.dtype, vlm.attention),
+        weights=weights,
+        drawings=drawings,
+    )

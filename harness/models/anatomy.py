@@ -1,0 +1,152 @@
+"""The parts of a vision-language model that a measurement touches, found by structure and not by model name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+_NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
+_OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
+_IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
+
+
+class AnatomyError(RuntimeError):
+    """A model has no part of the kind that a measurement needs; the message says which, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The decoder layers, final norm and unembedding of a vision-language model, and where its image tokens go.
+
+    `layers` are the L decoder layers in order: residual point l < L is the input of `layers[l]`, residual point L the
+    input of `final_norm`. `unembedding` maps d to the vocabulary. `text_config` is the decoder's own configuration,
+    `attention_key` the name under which `set_attn_implementation` reaches it.
+    """
+
+    name: str
+    layers: tuple[nn.Module, ...]
+    final_norm: nn.Module
+    unembedding: nn.Linear
+    text_config: Any
+    attention_key: str
+    image_token_id: int
+
+    @property
+    def depth(self) -> int:
+        """The number L of decoder layers; there are L + 1 residual points."""
+        return len(self.layers)
+
+    @property
+    def width(self) -> int:
+        """The dimension d of the residual stream."""
+        return int(self.unembedding.weight.shape[1])
+
+    def layer_of_attention(self) -> dict[int, int]:
+        """Which decoder layer (0-based) each submodule belongs to, keyed by the submodule's identity."""
+        return {id(module): index for index, layer in enumerate(self.layers) for module in layer.modules()}
+
+
+def find_anatomy(model: nn.Module) -> Anatomy:
+    """The parts of `model`, found by structure.
+
+    Raises:
+        AnatomyError: no stack of decoder layers of the configured length, no norm beside it, no unembedding of the
+            decoder's width, or no image token id in the configuration.
+    """
+    name = type(model).__name__
+    config: Any = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise AnatomyError(
+            f"{name} is an encoder-decoder: image and instruction tokens do not share one residual stream, so the "
+            "phases are not defined for it. Use a decoder-only model."
+        )
+    text_config = config.get_text_config(decoder=True)
+    depth = int(text_config.num_hidden_layers)
+    width = int(text_config.hidden_size)
+    parent, layers = _decoder_stack(model, name, depth)
+    return Anatomy(
+        name=name,
+        layers=tuple(layers),
+        final_norm=_final_norm(parent, name, width),
+        unembedding=_unembedding(model, name, width),
+        text_config=text_config,
+        attention_key=_attention_key(config, text_config),
+        image_token_id=_image_token_id(config, name),
+    )
+
+
+def output_projection(attention: nn.Module) -> nn.Linear:
+    """The projection W_O inside an attention module: its child that takes heads x value dimension to d.
+
+    Raises:
+        AnatomyError: no child of a known name has a two-dimensional weight.
+    """
+    for child_name in _OUTPUT_PROJECTIONS:
+        child = getattr(attention, child_name, None)
+        weight = getattr(child, "weight", None)
+        if isinstance(child, nn.Module) and isinstance(weight, torch.Tensor) and weight.ndim == 2:
+            return child  # type: ignore[return-value]
+    raise AnatomyError(
+        f"{type(attention).__name__} has no output projection named {', '.join(_OUTPUT_PROJECTIONS)}, so norm-based "
+        "attention cannot be measured in it."
+    )
+
+
+def _stacks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
+    for child_name, child in module.named_children():
+        path = f"{prefix}.{child_name}" if prefix else child_name
+        if any(word in child_name.lower() for word in _NOT_A_DECODER):
+            continue
+        if isinstance(child, nn.ModuleList):
+            yield path, module, child
+        yield from _stacks(child, path)
+
+
+def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.ModuleList]:
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    for root in (decoder, model):
+        found = [(parent, stack) for _, parent, stack in _stacks(root) if len(stack) == depth]
+        if found:
+            return found[0]
+    raise AnatomyError(
+        f"{name} has no list of {depth} decoder layers (the length its text configuration states), so there is no "
+        "residual stream to follow."
+    )
+
+
+def _final_norm(parent: nn.Module, name: str, width: int) -> nn.Module:
+    for child in parent.children():
+        weight = getattr(child, "weight", None)
+        if "norm" in type(child).__name__.lower() and isinstance(weight, torch.Tensor) and weight.shape == (width,):
+            return child
+    raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers.")
+
+
+def _unembedding(model: Any, name: str, width: int) -> nn.Linear:
+    for module in (model, *model.modules()):
+        head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+        if head is not None and head.weight.ndim == 2 and head.weight.shape[1] == width:
+            return head  # type: ignore[no-any-return]
+    raise AnatomyError(f"{name} has no unembedding of width {width}, so LogitLens has nothing to decode with.")
+
+
+def _attention_key(config: Any, text_config: Any) -> str:
+    for key in getattr(config, "sub_configs", {}):
+        if getattr(config, key, None) is text_config:
+            return str(key)
+    return ""
+
+
+def _image_token_id(config: Any, name: str) -> int:
+    for field in _IMAGE_TOKEN_FIELDS:
+        value = getattr(config, field, None)
+        if isinstance(value, int):
+            return value
+    raise AnatomyError(
+        f"the configuration of {name} names no image token ({', '.join(_IMAGE_TOKEN_FIELDS)}), so the positions of the "
+        "image features are unknown."
+    )

@@ -1,0 +1,149 @@
+"""From samples to model inputs, and which position belongs to which token group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.data.sample import Sample
+
+
+class PromptError(RuntimeError):
+    """A prompt could not be encoded, or its token groups could not be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGroups:
+    """Which positions of a batch belong to which group; every array is bool of shape (batch, tokens).
+
+    `image`: the positions of the image features. `text`: every other token but BOS and padding. `instruction`: the
+    part of the text that the user wrote. `other`: text outside the instruction, and BOS. `real`: everything but
+    padding. image, instruction and other partition the real positions.
+    """
+
+    image: torch.Tensor
+    text: torch.Tensor
+    instruction: torch.Tensor
+    other: torch.Tensor
+    real: torch.Tensor
+
+    def to(self, device: torch.device) -> TokenGroups:
+        """The same groups on another device."""
+        return TokenGroups(*(getattr(self, field).to(device) for field in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class InputHashes:
+    """SHA-256 (16 hex digits) of what one sample gives the model: its token ids, and its image tensors."""
+
+    tokens: str
+    pixels: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Model inputs of some samples (left-padded), their token groups and one pair of input hashes a sample."""
+
+    inputs: Mapping[str, torch.Tensor]
+    groups: TokenGroups
+    hashes: tuple[InputHashes, ...]
+
+
+def prompt_text(processor: Any, instruction: str) -> str:
+    """The prompt of one image and one instruction in the processor's own chat template.
+
+    Raises:
+        PromptError: the processor has no chat template, or its template leaves the instruction out.
+    """
+    if not getattr(processor, "chat_template", None):
+        raise PromptError(
+            f"{type(processor).__name__} has no chat template, so the prompt's form is unknown; set "
+            "processor.chat_template."
+        )
+    content = [{"type": "image"}, {"type": "text", "text": instruction}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    if instruction not in text:
+        raise PromptError(f"the chat template of {type(processor).__name__} does not contain the instruction verbatim.")
+    return str(text)
+
+
+def encode(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Batch:
+    """The model inputs of `samples` as one left-padded batch, with token groups.
+
+    Raises:
+        PromptError: padding on the right, a sample without image tokens or with fewer than two tokens of text or
+            instruction, or an instruction that the token offsets do not give back.
+    """
+    texts = [prompt_text(processor, sample.instruction) for sample in samples]
+    encoded = processor(
+        images=[sample.picture() for sample in samples],
+        text=texts,
+        return_tensors="pt",
+        text_kwargs={"padding": True, "return_offsets_mapping": True, "padding_side": "left"},
+    )
+    inputs = {key: value for key, value in encoded.items() if key != "offset_mapping"}
+    groups = _groups(processor, samples, texts, inputs, encoded["offset_mapping"], image_token_id)
+    return Batch(inputs, groups, tuple(_hashes(inputs, groups.real, row, len(samples)) for row in range(len(samples))))
+
+
+def _groups(
+    processor: Any,
+    samples: Sequence[Sample],
+    texts: Sequence[str],
+    inputs: Mapping[str, torch.Tensor],
+    offsets: torch.Tensor,
+    image_token_id: int,
+) -> TokenGroups:
+    ids = inputs["input_ids"]
+    real = inputs["attention_mask"].bool()
+    if not bool(real[:, -1].all()):
+        raise PromptError("the batch is padded on the right; the last prompt token must be a real one: pad on the left")
+    image = (ids == image_token_id) & real
+    first = torch.zeros_like(real)
+    first[torch.arange(len(ids)), real.int().argmax(1)] = True
+    bos = first & (ids == processor.tokenizer.bos_token_id) if processor.tokenizer.bos_token_id is not None else ~real
+    text = real & ~image & ~bos
+    instruction = torch.zeros_like(real)
+    for row, (sample, prompt) in enumerate(zip(samples, texts, strict=True)):
+        start, end = _instruction_span(prompt, sample.instruction, processor.image_token, int(offsets[row, :, 1].max()))
+        spans = offsets[row]
+        instruction[row] = text[row] & (spans[:, 0] < end) & (spans[:, 1] > start)
+        back = processor.tokenizer.decode(ids[row][instruction[row]])
+        if sample.instruction.strip() not in back:
+            raise PromptError(
+                f"sample {sample.id}: the token offsets give back {back!r} instead of the instruction "
+                f"{sample.instruction!r}"
+            )
+    for label, mask, least in (("image", image, 2), ("text", text, 2), ("instruction", instruction, 2)):
+        short = (mask.sum(1) < least).nonzero().flatten().tolist()
+        if short:
+            raise PromptError(
+                f"sample {samples[short[0]].id} has {int(mask[short[0]].sum())} {label} tokens, but a mean over pairs "
+                f"needs at least {least}: use a longer instruction, or check the processor's image token"
+            )
+    return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
+
+
+def _instruction_span(prompt: str, instruction: str, image_token: str, expanded_length: int) -> tuple[int, int]:
+    """First and last character of the instruction in the prompt whose image placeholder has been expanded.
+
+    The expansion changes only what stands behind it, so an instruction behind the image is counted from the end.
+    """
+    start = prompt.rfind(instruction)
+    if start > prompt.find(image_token):
+        start += expanded_length - len(prompt)
+    return start, start + len(instruction)
+
+
+def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, batch: int) -> InputHashes:
+    tokens = hashlib.sha256(inputs["input_ids"][row][real[row]].numpy().tobytes())
+    pixels = hashlib.sha256()
+    for key in sorted(inputs):
+        tensor = inputs[key]
+        if tensor.is_floating_point() and tensor.shape[0] == batch:
+            pixels.update(key.encode() + tensor[row].contiguous().numpy().tobytes())
+    return InputHashes(tokens.hexdigest()[:16], pixels.hexdigest()[:16])

@@ -1,0 +1,228 @@
+"""One observed forward pass: everything that is measured of a batch, reduced while the layers run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.models.anatomy import Anatomy
+from harness.models.prompt import TokenGroups
+from harness.probe.attention import LastRow, ShareReader, reading_attention, transformed
+from harness.probe.lens import Lens, LensTask
+from harness.probe.self_checks import AttentionCheck, SelfCheckError, check_finite, check_last_state
+from harness.probe.similarity import GroupSums, upcast
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What one forward pass gave, a row per sample; P = L + 1 residual points.
+
+    similarity: (batch, P, 5), in the order of `similarity.CURVES`. post_norm: (batch, 5), the same after the final norm.
+    means: mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
+    last token's attention, (batch, L, 4), in the order of `attention.SHARES`. hits: words found by the lens, int
+    (batch, P, 2, 2): own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not
+    asked for are None; the last three are there only when drawing: norm_rows (batch, L, tokens), decoded entries at the
+    image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
+    """
+
+    similarity: FloatArray
+    post_norm: FloatArray
+    means: FloatArray
+    norm_shares: FloatArray | None = None
+    weight_shares: FloatArray | None = None
+    hits: NDArray[np.int64] | None = None
+    exit_agreement: NDArray[np.bool_] | None = None
+    norm_rows: FloatArray | None = None
+    decoded: NDArray[np.int64] | None = None
+    decoded_last: NDArray[np.int64] | None = None
+
+
+@dataclass
+class Observation:
+    """Collects the readings of one forward pass; `readings()` returns them once the pass is over."""
+
+    anatomy: Anatomy
+    groups: TokenGroups
+    lens: Lens | None
+    drawing: bool
+    checks: AttentionCheck | None
+    sample_ids: Sequence[str]
+    opened: int = 0
+    _similarity: list[torch.Tensor] = field(default_factory=list)
+    _means: list[torch.Tensor] = field(default_factory=list)
+    _post_norm: torch.Tensor | None = None
+    _norm_shares: list[torch.Tensor] = field(default_factory=list)
+    _weight_shares: list[torch.Tensor] = field(default_factory=list)
+    _norm_rows: list[torch.Tensor] = field(default_factory=list)
+    _own_logits: torch.Tensor | None = None
+    _last_state: torch.Tensor | None = None
+    _busy: bool = False
+
+    def __post_init__(self) -> None:
+        self._sums = GroupSums(self.groups)
+        self._shares = ShareReader(self.groups)
+
+    def residual_point(self, states: torch.Tensor) -> None:
+        """Reduce the residual stream at one point, (batch, tokens, d)."""
+        sums = self._sums(states)
+        self._similarity.append(self._sums.similarities(sums))
+        self._means.append(self._sums.means(sums))
+        if self.lens is not None:
+            with self._own_calls():
+                self.lens.read(states)
+        if self.checks is not None:
+            self._last_state = states[:, -1:]
+
+    def after_final_norm(self, states: torch.Tensor) -> None:
+        """Reduce the normed last state, which most published curves show as their last point."""
+        self._post_norm = self._sums.similarities(self._sums(states))
+
+    def attention(self, layer: int, projection: nn.Linear, row: LastRow) -> None:
+        """Reduce the last token's attention in one decoder layer."""
+        with self._own_calls():
+            vectors = transformed(row.values, projection)
+        norms = torch.linalg.vector_norm(vectors, dim=-1)
+        self._norm_shares.append(self._shares(norms))
+        self._weight_shares.append(self._shares(row.weights.mean(1)))
+        if self.drawing:
+            self._norm_rows.append(norms)
+        if self.checks is not None:
+            self.checks.parts(layer, vectors.sum(1), projection)
+
+    def own_logits(self, logits: torch.Tensor) -> None:
+        """Keep the model's own logits of the last prompt token."""
+        self._own_logits = logits[:, -1]
+
+    @contextlib.contextmanager
+    def _own_calls(self) -> Iterator[None]:
+        """Calls of the model's modules inside the block are ours and are not observed."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a module is being called by the observation itself."""
+        return self._busy
+
+    def readings(self) -> Readings:
+        """The readings of the pass.
+
+        Raises:
+            SelfCheckError: residual points are missing, a number is not finite, or (where checks were asked for) the
+                last state does not give the model's logits or the attention parts do not sum to the layer's output.
+        """
+        if self._own_logits is None or self._post_norm is None or len(self._similarity) != self.anatomy.depth + 1:
+            raise SelfCheckError(
+                f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected "
+                f"{self.anatomy.depth + 1}; run exactly one forward pass of the whole prompt inside the block"
+            )
+        if self.checks is not None:
+            self.checks.conclude()
+            assert self._last_state is not None
+            with self._own_calls():
+                check_last_state(self.anatomy, self._last_state, self._own_logits)
+        arrays = {
+            "similarity": torch.stack(self._similarity, dim=1),
+            "post_norm": self._post_norm,
+            "means": torch.stack(self._means, dim=1),
+        }
+        if self._norm_shares:
+            arrays["norm_shares"] = torch.stack(self._norm_shares, dim=1)
+            arrays["weight_shares"] = torch.stack(self._weight_shares, dim=1)
+        if self.lens is not None:
+            with self._own_calls():
+                arrays["hits"] = self.lens.hits()
+                arrays["exit_agreement"] = self.lens.exit_agreement(upcast(self._own_logits))
+                if self.drawing:
+                    arrays["decoded"] = self.lens.decoded()
+                    arrays["decoded_last"] = self.lens.decoded_last()
+        if self._norm_rows:
+            arrays["norm_rows"] = torch.stack(self._norm_rows, dim=1)
+        numbers: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+        check_finite(self.anatomy.name, numbers, self.sample_ids)
+        return Readings(**numbers)
+
+
+@contextlib.contextmanager
+def observing(
+    model: Any,
+    anatomy: Anatomy,
+    groups: TokenGroups,
+    *,
+    sample_ids: Sequence[str],
+    lens: LensTask | None = None,
+    attention: bool = True,
+    checking: bool = False,
+) -> Iterator[Observation]:
+    """Observes the one forward pass made inside the block.
+
+    ```
+    with observing(model, anatomy, batch.groups, sample_ids=ids) as seen:
+        model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    readings = seen.readings()
+    ```
+
+    Args:
+        model: a transformers model; it leaves the block as it came: hooks, attention implementation, training flag.
+        anatomy: its parts.
+        groups: token groups of the batch, on the model's device.
+        sample_ids: names for messages, one a row of the batch.
+        lens: the words to look for, or None to leave LogitLens out; a dense task also keeps what is drawn.
+        attention: whether to read the last token's attention.
+        checking: whether to hold the readings against the model's own numbers (`self_checks`).
+    """
+    reader = None
+    if lens is not None:
+        reader = Lens(lens, groups.image, anatomy.unembedding, lambda rows: anatomy.final_norm(rows))
+    seen = Observation(
+        anatomy=anatomy,
+        groups=groups,
+        lens=reader,
+        drawing=lens is not None and lens.dense,
+        checks=AttentionCheck(anatomy.name) if checking and attention else None,
+        sample_ids=sample_ids,
+    )
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not seen.busy:
+            seen.residual_point(args[0] if args else kwargs["hidden_states"])
+
+    def after_norm(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        if not seen.busy:
+            seen.after_final_norm(output)
+
+    def after_head(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        if not seen.busy:
+            seen.own_logits(output)
+
+    training = {module: module.training for module in model.modules()}
+
+    def restore_training() -> None:
+        for module, flag in training.items():
+            module.training = flag
+
+    with contextlib.ExitStack() as stack:
+        if attention:
+            stack.enter_context(reading_attention(model, anatomy, seen.attention))
+        for layer in anatomy.layers:
+            stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(anatomy.final_norm.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(anatomy.final_norm.register_forward_hook(after_norm).remove)
+        stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)
+        if seen.checks is not None:
+            stack.enter_context(seen.checks.listening(anatomy, lambda: seen.busy))
+        stack.callback(restore_training)
+        model.eval()
+        yield seen

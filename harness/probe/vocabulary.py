@@ -1,0 +1,62 @@
+"""Which vocabulary entries spell a word, for the recall of words that the logit lens decodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from harness.data.words import stem
+
+_LEAST_LETTERS = 3
+LENS_POLICY = (
+    "content words of the captions, English Snowball stems; an entry spells a word where its text, stripped and in lower "
+    "case, has the word's stem; else the word's first piece of three or more letters; strictly fewer than k entries better"
+)
+
+
+class Vocabulary:
+    """The entries of a tokenizer, indexed by the stem of their text.
+
+    Policy, stored in every baseline as `LENS_POLICY`: an entry spells a word where the entry's text, stripped and in
+    lower case, has the word's stem; a word that no single entry spells counts by the first piece of three or more
+    letters that the tokenizer cuts it into.
+    """
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        """Index the first `size` entries of `tokenizer` (the number of rows of the unembedding)."""
+        self._tokenizer = tokenizer
+        special = set(tokenizer.all_special_ids)
+        spellings: dict[str, list[int]] = defaultdict(list)
+        for entry, text in enumerate(_texts(tokenizer, size)):
+            spelled = text.strip().lower()
+            if entry not in special and spelled.isalpha():
+                spellings[spelled].append(entry)
+        self._by_stem: dict[str, list[int]] = defaultdict(list)
+        for spelled, entries in spellings.items():
+            self._by_stem[stem(spelled)].extend(entries)
+        self._by_spelling = spellings
+
+    def entries(self, word: str) -> tuple[int, ...]:
+        """The entries that spell `word`, sorted; empty where not even a piece of three letters does."""
+        found = self._by_stem.get(stem(word), [])
+        if not found:
+            pieces = self._tokenizer.convert_ids_to_tokens(
+                self._tokenizer(" " + word, add_special_tokens=False).input_ids
+            )
+            for piece in pieces:
+                letters = "".join(
+                    character for character in piece if character.isalpha() and character.isascii()
+                ).lower()
+                if len(letters) >= _LEAST_LETTERS:
+                    found = self._by_spelling.get(letters, [])
+                    break
+        return tuple(sorted(found))
+
+    def references(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """The entries of every word, in the order of the words."""
+        return tuple(self.entries(word) for word in words)
+
+
+def _texts(tokenizer: Any, size: int) -> Sequence[str]:
+    return list(tokenizer.batch_decode([[entry] for entry in range(min(size, len(tokenizer)))]))

@@ -1,0 +1,131 @@
+"""The measured arrays of one (model, dataset) pair with their provenance; saving, loading and selecting."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.provenance import Environment
+
+Array = NDArray[Any]
+
+CURVES = ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction")
+SHARE_GROUPS = ("image", "instruction", "other", "self")
+KS = (1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One sample in full, for figures: the last token's norms over all tokens, and what the dense lens decodes.
+
+    norm_rows: (L, tokens). groups: name -> bool (tokens,). image_tokens: decoded text, points x image tokens (top 1).
+    last_token: decoded text, points x 5.
+    """
+
+    sample_id: str
+    norm_rows: Array
+    groups: Mapping[str, Array]
+    image_tokens: tuple[tuple[str, ...], ...]
+    last_token: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All that was measured of a pair, one row per sample.
+
+    `arrays` holds, with n samples, P = L + 1 residual points and L layers:
+    the similarity curves of `CURVES`, float32 (n, P), cosines; `post_norm_<curve>` (n,) after the final norm;
+    `norm_<group>` and `weight_<group>` for `SHARE_GROUPS`, shares of the last token's attention (n, L);
+    `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
+    and `chance_words` (n,); `exit_agreement`, 0 or 1, (n, P).
+
+    `declared` names every choice that the numbers depend on; profiles that declare different things do not compare.
+    """
+
+    model: str
+    dataset: str
+    sample_ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    token_hashes: tuple[str, ...]
+    pixel_hashes: tuple[str, ...]
+    arrays: Mapping[str, Array]
+    declared: Mapping[str, Any]
+    environment: Environment
+    weights: str
+    drawings: tuple[Drawing, ...] = field(default=(), compare=False)
+
+    @property
+    def pair(self) -> str:
+        """The id of the pair, `model-dataset`."""
+        return f"{self.model}-{self.dataset}"
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+        return len(self.sample_ids)
+
+    @property
+    def depth(self) -> int:
+        """The number L of decoder layers."""
+        return int(self.arrays["inter"].shape[1]) - 1
+
+    def __getitem__(self, name: str) -> Array:
+        """The array `name`, or `recall_1`, `recall_5`, `recall_chance_1`, `recall_chance_5` (n, P) made of counts."""
+        if name.startswith("recall_"):
+            chance = name.startswith("recall_chance_")
+            hits, words = ("chance_hits", "chance_words") if chance else ("hits", "words")
+            k = KS.index(int(name.rsplit("_", 1)[1]))
+            return np.asarray(self.arrays[hits][:, :, k] / self.arrays[words][:, None], dtype=np.float64)
+        return self.arrays[name]
+
+    def select(self, ids: Sequence[str]) -> Profile:
+        """The same profile with the samples of `ids` only, in that order.
+
+        Raises:
+            KeyError: an id was not measured.
+        """
+        place = {sample: row for row, sample in enumerate(self.sample_ids)}
+        rows = [place[sample] for sample in ids]
+
+        def pick(names: Sequence[str]) -> tuple[str, ...]:
+            return tuple(names[row] for row in rows)
+
+        return Profile(
+            self.model,
+            self.dataset,
+            pick(self.sample_ids),
+            pick(self.clusters),
+            pick(self.token_hashes),
+            pick(self.pixel_hashes),
+            {name: array[rows] for name, array in self.arrays.items()},
+            self.declared,
+            self.environment,
+            self.weights,
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` in one step: readers see the old file or the new one, never a part.
+
+    Raises:
+        OSError: the directory is not writable or the disk is full; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

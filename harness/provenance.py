@@ -1,0 +1,89 @@
+"""Where a measurement comes from: versions, device and weights, and how near two environments are."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a measurement ran on; two runs of the same model may differ in all of it and stay comparable."""
+
+    torch: str
+    transformers: str
+    device: str
+    device_name: str
+    dtype: str
+    attention: str
+
+    def __str__(self) -> str:
+        return (
+            f"torch {self.torch}, transformers {self.transformers}, {self.device} ({self.device_name}), {self.dtype}, "
+            f"{self.attention}"
+        )
+
+    def differences(self, other: Environment) -> list[str]:
+        """What is not the same in `other`, as 'field: other -> self'."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{field}: {theirs[field]} -> {mine[field]}" for field in mine if mine[field] != theirs[field]]
+
+    def nearness(self, other: Environment) -> float:
+        """A score of how comparable the two environments are; larger is nearer."""
+        same_release = [
+            mine.split("+")[0].split(".")[:2] == theirs.split("+")[0].split(".")[:2]
+            for mine, theirs in ((self.torch, other.torch), (self.transformers, other.transformers))
+        ]
+        return (
+            8.0 * (self.dtype == other.dtype)
+            + 4.0 * (self.device == other.device)
+            + 2.0 * (self.device_name == other.device_name)
+            + 1.0 * (self.attention == other.attention)
+            + 0.5 * sum(same_release)
+        )
+
+
+def environment(device: Any, dtype: Any, attention: str) -> Environment:
+    """The environment of a model on `device` with numbers of type `dtype` and this attention implementation."""
+    return Environment(
+        torch=version("torch").split("+")[0],
+        transformers=version("transformers"),
+        device=str(device.type),
+        device_name=device_name(device),
+        dtype=str(dtype).removeprefix("torch."),
+        attention=attention,
+    )
+
+
+def device_name(device: Any) -> str:
+    """The name of the GPU, or of the processor."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a file, and absent off Linux
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 (16 hex digits) over every parameter and buffer of `model`, the non-persistent ones included.
+
+    Tensors that are offloaded (on the meta device) count by name and shape only.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if not tensor.is_meta:
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
