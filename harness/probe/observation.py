@@ -26,8 +26,8 @@ FloatArray = NDArray[np.floating[Any]]
 class Readings:
     """What one forward pass gave, a row per sample; P = L + 1 residual points.
 
-    similarity: (batch, P, 5), in the order of `similarity.CURVES`. post_norm: (batch, 5), the same after the final norm.
-    means: mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
+    similarity: (batch, P, 5), in the order of `similarity.CURVES`. post_norm: (batch, 5), after the final norm. means:
+    mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
     last token's attention, (batch, L, 4), in the order of `attention.SHARES`. hits: words found by the lens, int
     (batch, P, 2, 2): own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not
     asked for are None; the last three are there only when drawing: norm_rows (batch, L, tokens), decoded entries at the

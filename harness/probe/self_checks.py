@@ -132,7 +132,7 @@ class AttentionCheck:
         missing = sorted(set(self._outputs) - set(self._parts))
         if missing or not self._parts:
             raise SelfCheckError(
-                f"{self._name}: the attention of layers {missing or 'all'} was not seen, so their norms would be missing"
+                f"{self._name}: the attention of layers {missing or 'all'} was not seen, so its norms would be missing"
             )
         for layer, parts in sorted(self._parts.items()):
             output = self._outputs[layer]

@@ -10,8 +10,9 @@ from harness.data.words import stem
 
 _LEAST_LETTERS = 3
 LENS_POLICY = (
-    "content words of the captions, English Snowball stems; an entry spells a word where its text, stripped and in lower "
-    "case, has the word's stem; else the word's first piece of three or more letters; strictly fewer than k entries better"
+    "content words of the captions, English Snowball stems; an entry spells a word where its text, stripped and in "
+    "lower case, has the word's stem; else the word's first piece of three or more letters; found where fewer than k "
+    "entries have a larger logit at some image token"
 )
 
 

@@ -1,4 +1,4 @@
-"""A tiny random LLaVA with grouped KV heads and biases, with a real processor: every part of the real thing, in kilobytes."""
+"""A tiny random LLaVA with grouped KV heads, biases and a real processor: every part of the real thing, in kilobytes."""
 
 from __future__ import annotations
 
