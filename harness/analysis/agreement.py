@@ -1,0 +1,218 @@
+"""The one decision rule: does a measure reproduce its baseline, is it equivalent to it, or does it differ?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import Clusters, FloatArray, as_curves
+from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, LEAST_PAIRS, Tolerance, recall_margins
+from harness.analysis.mean_difference import Comparison, MeanDifference, Verdict, View, named_layers
+
+__all__ = ["Agreement", "Comparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
+
+ALPHA_EQUIVALENT = 0.025
+RECALL_GUARD = 0.5
+_WORST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SampleChange:
+    """The largest change of one sample: row `index`, `layer`, and the signed `amount` now minus baseline."""
+
+    index: int
+    layer: int
+    amount: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The verdict on one measure against its baseline.
+
+    `reproduced` answers the first question by itself, None where it could not be asked: it is certain even where the
+    means are inconclusive (pictures exchanged between the samples move no mean).
+    The numbers are those of the comparison that decided (`view`); both stand in `level` and `shape` (None where shape
+    is not asked for). `layers` are those that differ; of an equivalent measure that does not reproduce, those at
+    which a sample is beyond the tolerance. `beyond` counts such samples among the `compared` common ones, and
+    `worst_samples` are the largest of them. `reason` says why reproduction could not be asked, and is empty where it
+    was. `n` and `n_baseline` count independent rows.
+    """
+
+    verdict: Verdict
+    reproduced: bool | None
+    view: View
+    paired: bool
+    n: int
+    n_baseline: int
+    layers: tuple[int, ...]
+    layer: int
+    effect: float
+    interval: tuple[float, float]
+    confidence: float
+    margin: float
+    n_needed: int | None
+    beyond: int
+    compared: int
+    worst_samples: tuple[SampleChange, ...]
+    reason: str
+    level: Comparison
+    shape: Comparison | None
+
+
+def agree(
+    now: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    margin: npt.ArrayLike,
+    *,
+    paired: bool,
+    alpha_diff: float,
+    tolerance: Tolerance = CURVE_TOLERANCE,
+    reproducible: bool = True,
+    reason: str = "",
+    alpha_eq: float = ALPHA_EQUIVALENT,
+    clusters: Clusters | None = None,
+    baseline_clusters: Clusters | None = None,
+    shape: bool = True,
+    guard: float = 0.0,
+) -> Agreement:
+    """Returns the verdict on a measure: reproduces, equivalent, differs or inconclusive, asked in this order.
+
+    Reproduces: sample by sample within `tolerance`. Differs: in one of the views some layer's mean difference exceeds
+    its margin by more than the simultaneous bound. Equivalent: in every view each layer's difference is certainly
+    within its margin. `alpha_diff` is spent on all views together.
+
+    Args:
+        now: (samples, points).
+        baseline: (samples, points); the rows those of `now` where `paired`.
+        margin: one value, or one per point.
+        paired: the rows are the same samples with the same model inputs. Fewer than 32 are compared in the mean as if
+            they were not, but are still asked whether they reproduce.
+        alpha_diff: probability of a false "differs", the run's divided by the number of declared assertions.
+        tolerance: of the pair of environments.
+        reproducible: False where the two are not expected to be the same (other data type, other inputs).
+        reason: why not.
+        alpha_eq: one-sided error of "equivalent".
+        clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
+        baseline_clusters: of the baseline's samples, where not `paired`.
+        shape: compare the shapes as well.
+        guard: the verdict must survive one added sample whose difference is plus, and one whose is minus, this.
+
+    Raises:
+        ValueError: arrays of unequal shape, not finite, with fewer than two independent rows, or a margin not positive.
+    """
+    x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"the measure has {x.shape[1]} points and its baseline {y.shape[1]}: not the same model.")
+    if paired and len(x) != len(y):
+        raise ValueError(f"a paired comparison needs the same samples, not {len(x)} now and {len(y)} in the baseline.")
+    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), x.shape[1:])
+    if not (margins > 0.0).all():
+        raise ValueError("an equivalence margin must be positive at every layer.")
+    in_pairs = paired and len(x) >= LEAST_PAIRS
+    labels = (clusters, clusters if paired else baseline_clusters)
+    views = (View.LEVEL, View.SHAPE) if shape else (View.LEVEL,)
+    compared = {
+        view: MeanDifference.of(x, y, labels, in_pairs, view).compare(margins, alpha_diff / len(views), alpha_eq, guard)
+        for view in views
+    }
+    decisive = _decisive(list(compared.values()))
+    found = Agreement(
+        verdict=decisive.verdict,
+        reproduced=None,
+        view=decisive.view,
+        paired=in_pairs,
+        n=decisive.n,
+        n_baseline=decisive.n_baseline,
+        layers=decisive.layers,
+        layer=decisive.layer,
+        effect=decisive.effect,
+        interval=decisive.interval,
+        confidence=decisive.confidence,
+        margin=decisive.margin,
+        n_needed=decisive.n_needed,
+        beyond=0,
+        compared=0,
+        worst_samples=(),
+        reason=reason if paired else reason or "the samples are not the same",
+        level=compared[View.LEVEL],
+        shape=compared.get(View.SHAPE),
+    )
+    return _reproduction(found, x - y, tolerance, reproducible) if paired else found
+
+
+def agree_recall(
+    now: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    *,
+    paired: bool,
+    alpha_diff: float,
+    tolerance: Tolerance = HIT_TOLERANCE,
+    reproducible: bool = True,
+    reason: str = "",
+    clusters: Clusters | None = None,
+    baseline_clusters: Clusters | None = None,
+) -> Agreement:
+    """Returns the verdict on LogitLens recall per sample (samples, points), values in [0, 1].
+
+    Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
+    loss confined to few samples shows in no variance estimate, so the verdict must survive one added sample whose
+    recall differs by +0.5, and one by -0.5.
+
+    Raises:
+        ValueError: as `agree`.
+    """
+    x = as_curves(now, "recall")
+    return agree(
+        x,
+        baseline,
+        recall_margins(x.shape[1]),
+        paired=paired,
+        alpha_diff=alpha_diff,
+        tolerance=tolerance,
+        reproducible=reproducible,
+        reason=reason,
+        clusters=clusters,
+        baseline_clusters=baseline_clusters,
+        shape=False,
+        guard=RECALL_GUARD,
+    )
+
+
+def combined(verdicts: list[Verdict]) -> Verdict:
+    """Returns the verdict on several comparisons together: one that differs decides, then one that is undecided."""
+    order = (Verdict.DIFFERS, Verdict.INCONCLUSIVE, Verdict.EQUIVALENT, Verdict.REPRODUCES)
+    return next(verdict for verdict in order if verdict in verdicts)
+
+
+def _decisive(comparisons: list[Comparison]) -> Comparison:
+    """The first of those that share the combined verdict, so the level before the shape; it needs the larger n."""
+    verdict = combined([c.verdict for c in comparisons])
+    deciding = [c for c in comparisons if c.verdict is verdict]
+    needed = [c.n_needed for c in deciding if c.n_needed is not None]
+    return replace(deciding[0], n_needed=max(needed) if len(needed) == len(deciding) else None)
+
+
+def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
+    amounts = np.asarray(tolerance.amount, dtype=np.float64)
+    if amounts.ndim and len(amounts) != len(change):
+        raise ValueError(f"the tolerance has {len(amounts)} amounts for {len(change)} samples.")
+    exceeds = np.abs(change) > np.broadcast_to(amounts.reshape(-1, 1), (len(change), 1))
+    beyond = exceeds.any(axis=1)
+    layer = np.argmax(np.abs(change), axis=1)
+    size = np.where(beyond, np.abs(change).max(axis=1), -1.0)
+    worst = [int(i) for i in np.argsort(-size, kind="stable")[: min(_WORST, int(beyond.sum()))]]
+    found = replace(
+        found,
+        beyond=int(beyond.sum()),
+        compared=len(change),
+        worst_samples=tuple(SampleChange(i, int(layer[i]), float(change[i, layer[i]])) for i in worst),
+    )
+    if reproducible:
+        found = replace(found, reproduced=bool(np.mean(~beyond) >= tolerance.share))
+    if found.reproduced:
+        return replace(found, verdict=Verdict.REPRODUCES, layers=(), n_needed=None)
+    if found.verdict is Verdict.EQUIVALENT:
+        return replace(found, layers=named_layers(np.asarray(exceeds.any(axis=0))))
+    return found

@@ -1,0 +1,188 @@
+"""Whether the layers that separate the phases, and those where phases happen, are where the baseline has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
+from harness.analysis.curves import Clusters, FloatArray, as_curves, cluster_means
+from harness.analysis.margins import LEAST_PAIRS, declared_margins
+from harness.analysis.mean_difference import Verdict
+from harness.analysis.turning_points import best_start, half_heights, resampled_means, turning_points_rows
+
+
+class BoundaryKind(StrEnum):
+    """A layer where the curve turns, or the layer where a phase is half done."""
+
+    TURNING_POINT = "turning point"
+    HALF_HEIGHT = "half-height"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryShift:
+    """How far one boundary is from the baseline's.
+
+    `index` counts from 1: turning point j ends phase j, half-height j lies in phase j. `effect` is now minus baseline,
+    in layers; `interval` holds for all boundaries together with the agreement's `confidence`, and is NaN where either
+    curve has no such layer.
+    """
+
+    kind: BoundaryKind
+    index: int
+    verdict: Verdict
+    now: float
+    baseline: float
+    effect: float
+    interval: tuple[float, float]
+    margin: float
+    n_needed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryAgreement:
+    """The verdict on all boundaries of a curve; `decisive` is the shift that reached it.
+
+    `confidence` is that of all intervals together, `n` and `n_baseline` count independent rows.
+    """
+
+    verdict: Verdict
+    paired: bool
+    n: int
+    n_baseline: int
+    moves: int
+    start: int
+    confidence: float
+    decisive: BoundaryShift
+    shifts: tuple[BoundaryShift, ...]
+
+
+def agree_boundaries(
+    now: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    *,
+    paired: bool,
+    alpha_diff: float,
+    moves: int = 4,
+    start: int = 1,
+    turning_point_margin: float | None = None,
+    half_height_margin: float | None = None,
+    alpha_eq: float = ALPHA_EQUIVALENT,
+    clusters: Clusters | None = None,
+    baseline_clusters: Clusters | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> BoundaryAgreement:
+    """Returns whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
+
+    Bootstrap of the shift over independent rows, of pairs where the samples are the same. Differs: the interval of
+    some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 moves - 1), the wider of the
+    percentile and the normal one, because so far out 2,000 draws end before the percentiles do. Equivalent: every
+    interval at level 1 - 2 alpha_eq lies within the margin, ends included: a turning point moves by whole layers.
+
+    Args:
+        now: (samples, points).
+        baseline: (samples, points); the rows those of `now` where `paired`.
+        paired: as in `agree`; fewer than 32 rows are compared as if they were not.
+        alpha_diff: probability of a false "differs", all boundaries together.
+        moves: number of moves to fit.
+        start: direction of the first; 0 takes the baseline's better one.
+        turning_point_margin: in layers; by default as `declared_margins` says for this depth.
+        half_height_margin: likewise.
+        alpha_eq: one-sided error of "equivalent" of each boundary.
+        clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
+        baseline_clusters: of the baseline's samples, where not `paired`.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: arrays of unequal shape, not finite, or with too few points for the moves.
+    """
+    x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
+    if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)):
+        raise ValueError(f"boundaries of curves of shape {x.shape} cannot be compared with those of shape {y.shape}.")
+    if paired and len(x) >= LEAST_PAIRS:
+        both = cluster_means(np.concatenate([x, y], axis=1), clusters)
+        rows_x, rows_y = both[:, : x.shape[1]], both[:, x.shape[1] :]
+        seeds = (seed, seed)
+    else:
+        rows_x = cluster_means(x, clusters, "the measure")
+        rows_y = cluster_means(y, clusters if paired else baseline_clusters, "its baseline")
+        seeds = (seed, seed + 1)
+    direction = best_start(rows_y.mean(axis=0), moves, start)
+    (at_x, drawn_x), (at_y, drawn_y) = (
+        _layers(rows, draws, one, moves, direction) for rows, one in zip((rows_x, rows_y), seeds, strict=True)
+    )
+    declared = declared_margins(rows_y.mean(axis=0))
+    turning = float(declared.turning_points) if turning_point_margin is None else turning_point_margin
+    half = declared.half_heights if half_height_margin is None else half_height_margin
+    shifts = []
+    for i in range(2 * moves - 1):
+        kind, index = (
+            (BoundaryKind.TURNING_POINT, i + 1) if i < moves - 1 else (BoundaryKind.HALF_HEIGHT, i - moves + 2)
+        )
+        margin = turning if kind is BoundaryKind.TURNING_POINT else half
+        drawn = drawn_x[:, i] - drawn_y[:, i]
+        alpha = alpha_diff / (2 * moves - 1)
+        shifts.append(_shift(kind, index, float(at_x[i]), float(at_y[i]), drawn, margin, alpha, alpha_eq, len(rows_x)))
+    verdict = combined([shift.verdict for shift in shifts])
+    deciding = [shift for shift in shifts if shift.verdict is verdict]
+    return BoundaryAgreement(
+        verdict=verdict,
+        paired=seeds[0] == seeds[1],
+        n=len(rows_x),
+        n_baseline=len(rows_y),
+        moves=moves,
+        start=direction,
+        confidence=1.0 - alpha_diff,
+        decisive=max(deciding, key=lambda shift: np.nan_to_num(abs(shift.effect) / shift.margin, nan=np.inf)),
+        shifts=tuple(shifts),
+    )
+
+
+def _layers(rows: FloatArray, draws: int, seed: int, moves: int, start: int) -> tuple[FloatArray, FloatArray]:
+    """Turning points, then half-heights: of the mean (2 k - 1,) and of its resamples (draws, 2 k - 1)."""
+    means = np.concatenate([rows.mean(axis=0)[None], resampled_means(rows, draws, seed)])
+    points = turning_points_rows(means, moves, start)
+    layers = np.concatenate([points.astype(np.float64), half_heights(means, points)], axis=1)
+    return layers[0], layers[1:]
+
+
+def _shift(
+    kind: BoundaryKind,
+    index: int,
+    now: float,
+    baseline: float,
+    drawn: FloatArray,
+    margin: float,
+    alpha: float,
+    alpha_eq: float,
+    n: int,
+) -> BoundaryShift:
+    effect = now - baseline
+    kept = drawn[np.isfinite(drawn)]
+    if not np.isfinite(effect) or len(kept) < 0.95 * len(drawn):
+        unknown = (float("nan"), float("nan"))
+        return BoundaryShift(kind, index, Verdict.INCONCLUSIVE, now, baseline, effect, unknown, margin, None)
+    spread = float(kept.std())
+    far = float(stats.norm.isf(alpha / 2)) * spread
+    low = min(float(np.quantile(kept, alpha / 2, method="lower")), effect - far)
+    high = max(float(np.quantile(kept, 1.0 - alpha / 2, method="higher")), effect + far)
+    near_low = float(np.quantile(kept, alpha_eq, method="lower"))
+    near_high = float(np.quantile(kept, 1.0 - alpha_eq, method="higher"))
+    needed: int | None = None
+    if low > margin or high < -margin:
+        verdict = Verdict.DIFFERS
+    elif near_low >= -margin and near_high <= margin:
+        verdict = Verdict.EQUIVALENT
+    else:
+        verdict = Verdict.INCONCLUSIVE
+        gap = abs(abs(effect) - margin)
+        reach = far if abs(effect) > margin else float(stats.norm.isf(alpha_eq)) * spread
+        # Intervals shrink with the root of n; a turning point on a plateau shrinks faster, so this is an upper guess.
+        needed = int(np.ceil(n * max((reach / gap) ** 2, 1.05))) if gap > 0.01 * reach else None
+    return BoundaryShift(kind, index, verdict, now, baseline, effect, (low, high), margin, needed)

@@ -1,0 +1,117 @@
+"""Curves over depth, one row per sample: validation, clusters, and the mean with its covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Clusters = Sequence[Hashable]
+
+#: A spread below this share of the values' own size is rounding, not variance.
+ROUNDING = 1e-12
+
+
+def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
+    """Returns `x` as float64 of shape (samples, points), checked.
+
+    Args:
+        x: one row per sample, one column per residual point.
+        name: how an error message calls the array.
+
+    Raises:
+        ValueError: not two-dimensional, no sample, fewer than two points, or a value that is not finite.
+    """
+    curves = np.asarray(x, dtype=np.float64)
+    if curves.ndim != 2 or curves.shape[0] < 1 or curves.shape[1] < 2:
+        raise ValueError(f"{name} must be samples x points with at least two points, not of shape {curves.shape}.")
+    bad = np.argwhere(~np.isfinite(curves))
+    if bad.size:
+        sample, layer = (int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} holds {len(bad)} values that are not finite, the first in sample {sample} at layer {layer}: "
+            "leave such samples out or measure them again before judging."
+        )
+    return curves
+
+
+def cluster_means(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> FloatArray:
+    """Returns independent rows (clusters, points): the mean curve of every cluster, in an order set by their values.
+
+    Samples that share a picture are one observation. Averaging inside a cluster first keeps every later formula that
+    of independent rows; the mean over clusters weighs each cluster once, however many samples it has. The canonical
+    order makes each resampling a function of the set of rows, so that the order of the samples changes no verdict.
+
+    Args:
+        x: (samples, points).
+        clusters: one label per sample; None takes the samples as independent.
+        name: how an error message calls the array.
+
+    Raises:
+        ValueError: as `as_curves`, or the number of labels is not that of the samples.
+    """
+    curves = as_curves(x, name)
+    # Sums depend on their order in the last bit, so the samples are ordered before clusters are averaged, too.
+    order = np.lexsort(curves.T[::-1])
+    curves = curves[order]
+    if clusters is None:
+        return curves
+    if len(clusters) != len(curves):
+        raise ValueError(f"{name} has {len(curves)} samples but {len(clusters)} cluster labels: give one per sample.")
+    labels: dict[Hashable, int] = {}
+    member = np.array([labels.setdefault(clusters[int(i)], len(labels)) for i in order])
+    sums = np.zeros((len(labels), curves.shape[1]))
+    np.add.at(sums, member, curves)
+    means = sums / np.bincount(member, minlength=len(labels))[:, None]
+    return means[np.lexsort(means.T[::-1])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveSummary:
+    """The mean curve of independent rows with what its uncertainty needs.
+
+    `mean` is (points,), `covariance` (points, points) that of a single row, and `n` counts independent rows.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    n: int
+
+    @property
+    def points(self) -> int:
+        """Number of residual points, L + 1."""
+        return len(self.mean)
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of the covariance."""
+        return self.n - 1
+
+    @property
+    def standard_error(self) -> FloatArray:
+        """Standard error of the mean at every point, (points,)."""
+        variance: FloatArray = np.diag(self.covariance) / self.n
+        return np.sqrt(np.maximum(variance, 0.0))
+
+
+def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> CurveSummary:
+    """Returns mean, covariance and number of independent rows of curves (samples, points).
+
+    Variances that are rounding only are set to zero, so that a constant layer is recognised as constant.
+
+    Raises:
+        ValueError: as `cluster_means`, or fewer than two independent rows.
+    """
+    rows = cluster_means(x, clusters, name)
+    if len(rows) < 2:
+        raise ValueError(f"{name} has a single independent row: an uncertainty needs two or more.")
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    constant = np.abs(centred).max(axis=0) <= ROUNDING * np.maximum(np.abs(rows).max(axis=0), ROUNDING)
+    centred[:, constant] = 0.0
+    return CurveSummary(mean=mean, covariance=centred.T @ centred / (len(rows) - 1), n=len(rows))

@@ -1,0 +1,154 @@
+"""How large a change may be: equivalence margins of a baseline, and the per-sample tolerance of a reproduction."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import FloatArray, IntArray
+from harness.analysis.turning_points import turning_points
+
+LEAST_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
+RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
+LEAST_PAIRS, LEAST_SHARE = 32, 0.80
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """When two measurements of the same samples are the same.
+
+    A sample reproduces where no layer differs by more than `amount` (one value, or one per sample); the measure
+    reproduces where at least `share` of the samples do.
+    """
+
+    amount: float | tuple[float, ...] = 1e-3
+    share: float = 1.0
+
+
+#: float32 against float32, until a calibration says otherwise.
+CURVE_TOLERANCE = Tolerance(1e-3, 1.0)
+#: hits are whole numbers: they are equal or not, up to a tie in one sample of a hundred.
+HIT_TOLERANCE = Tolerance(1e-9, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Equivalence margins of one curve, each with the reason for its size.
+
+    `curve` is in the curve's unit, `turning_points` and `half_heights` in layers.
+    """
+
+    curve: float
+    turning_points: int
+    half_heights: float
+    reason: str
+
+
+def declared_margins(m: npt.ArrayLike, noise: float = 0.0) -> Margins:
+    """Returns the margins for a baseline whose mean curve is `m` (points,).
+
+    The curve's margin is the largest of 0.01, a twentieth of its range and three times `noise`; a turning point may
+    move by 3 % of the depth but by one layer always, a half-height by 1.5 % but by half a layer always.
+
+    Args:
+        m: mean curve of the baseline.
+        noise: largest shift of a layer's mean among calibration runs of the same samples.
+    """
+    curve = np.asarray(m, dtype=np.float64)
+    spread = float(curve.max() - curve.min())
+    last = len(curve) - 1
+    reasons = {
+        f"the least margin {LEAST_CURVE_MARGIN:g}": LEAST_CURVE_MARGIN,
+        f"{CURVE_MARGIN_SHARE:.0%} of the range {spread:.3g}": CURVE_MARGIN_SHARE * spread,
+        f"3 x the calibration noise {noise:.2g}": 3.0 * noise,
+    }
+    reason = max(reasons, key=lambda key: reasons[key])
+    return Margins(
+        curve=reasons[reason],
+        turning_points=max(1, round(0.03 * last)),
+        half_heights=max(0.5, 0.015 * last),
+        reason=f"{reason}; layers: 3 % and 1.5 % of a depth of {last}",
+    )
+
+
+def noise_refusal(m: npt.ArrayLike, noise: float, moves: int = 4, start: int = 1) -> str | None:
+    """Returns why a baseline is too noisy to guard its phases, or None.
+
+    Refused where three times `noise` exceeds a quarter of the smallest move of the mean curve `m` (points,): a margin
+    of that size would let the phase shrink unnoticed.
+    """
+    curve = np.asarray(m, dtype=np.float64)
+    edges = [0, *turning_points(curve, moves, start), len(curve) - 1]
+    sizes = np.abs(np.diff(curve[edges]))
+    if 3.0 * noise <= sizes.min() / 4.0:
+        return None
+    return (
+        f"calibration noise {noise:.2g} is too large for phase {int(np.argmin(sizes)) + 1}, which moves by "
+        f"{sizes.min():.2g}: measure in float32, or with more samples."
+    )
+
+
+def recall_margins(points: int) -> FloatArray:
+    """Returns the equivalence margins (points,) of recall: 0.05, at the last residual point 0.02."""
+    margins = np.full(points, RECALL_MARGIN)
+    margins[-1] = LAST_RECALL_MARGIN
+    return margins
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairing:
+    """Which samples of two measurements are the same, and whether the two are to be compared in pairs.
+
+    `now` and `baseline` are the rows of the common samples, aligned, (common,). `changed` names ids that are in both
+    but with other model inputs. `reason` says why `paired` is False, and is empty where it is True.
+    """
+
+    now: IntArray
+    baseline: IntArray
+    changed: tuple[str, ...]
+    paired: bool
+    reason: str
+
+
+def pair_samples(
+    now: Sequence[str], baseline: Sequence[str], now_hashes: Sequence[Hashable], baseline_hashes: Sequence[Hashable]
+) -> Pairing:
+    """Returns the common samples, same id and same input hash, of two measurements.
+
+    They are compared in pairs from 32 common samples on, if these are at least 80 % of the smaller measurement: a run
+    with fewer samples than its baseline draws the first of the same ones, and loses nothing by being paired.
+
+    Args:
+        now: sample ids, unique.
+        baseline: sample ids, unique.
+        now_hashes: hash of each sample's model inputs.
+        baseline_hashes: likewise.
+
+    Raises:
+        ValueError: an id occurs twice, or there is not one hash per id.
+    """
+    for name, ids, hashes in (("this run", now, now_hashes), ("the baseline", baseline, baseline_hashes)):
+        if len(set(ids)) != len(ids) or len(hashes) != len(ids):
+            raise ValueError(f"the samples of {name} need unique ids and one input hash each.")
+    where = {sample: row for row, sample in enumerate(baseline)}
+    shared = [(row, where[sample]) for row, sample in enumerate(now) if sample in where]
+    same = [(row, old) for row, old in shared if now_hashes[row] == baseline_hashes[old]]
+    changed = tuple(now[row] for row, old in shared if now_hashes[row] != baseline_hashes[old])
+    smaller = min(len(now), len(baseline))
+    reason = ""
+    if len(same) < LEAST_PAIRS:
+        reason = f"{len(same)} samples are common, {LEAST_PAIRS} are needed for a comparison in pairs"
+    elif len(same) < LEAST_SHARE * smaller:
+        reason = f"{len(same)} of {smaller} samples are common, {LEAST_SHARE:.0%} are needed"
+    if changed:
+        reason = ", ".join(filter(None, [f"{len(changed)} samples have other model inputs", reason]))
+    return Pairing(
+        now=np.array([row for row, _ in same], dtype=np.int64),
+        baseline=np.array([old for _, old in same], dtype=np.int64),
+        changed=changed,
+        paired=len(same) >= LEAST_PAIRS and len(same) >= LEAST_SHARE * smaller,
+        reason=reason,
+    )

@@ -1,0 +1,172 @@
+"""Mean differences between two measurements, and what can be said of them: equivalent, different or undecided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from scipy import stats
+
+from harness.analysis.curves import BoolArray, Clusters, FloatArray, summarise
+from harness.analysis.simultaneous import simultaneous_bound
+
+
+class Verdict(StrEnum):
+    """What a regression says of one measure, from the sharpest agreement to none."""
+
+    REPRODUCES = "reproduces"
+    EQUIVALENT = "equivalent"
+    DIFFERS = "differs"
+    INCONCLUSIVE = "inconclusive"
+
+
+class View(StrEnum):
+    """What of a curve is compared: its values, or its values less each sample's mean over the layers."""
+
+    LEVEL = "level"
+    SHAPE = "shape"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Equivalent, different or undecided in the mean, in one view.
+
+    `layers` are those that differ, or those that keep an inconclusive verdict from being equivalent. `layer` is the
+    one with the largest excess over its `margin`; `effect` is its mean difference, now minus baseline, and `interval`
+    the interval of it that holds for all layers at once with `confidence`. `n_needed` is about how many samples would
+    decide, with the same differences; None where the verdict is not inconclusive, or no number would do.
+    """
+
+    view: View
+    verdict: Verdict
+    paired: bool
+    n: int
+    n_baseline: int
+    layers: tuple[int, ...]
+    layer: int
+    effect: float
+    interval: tuple[float, float]
+    confidence: float
+    margin: float
+    n_needed: int | None
+
+
+def named_layers(condition: BoolArray) -> tuple[int, ...]:
+    """Returns the layers at which `condition` (points,) holds."""
+    return tuple(int(layer) for layer in np.flatnonzero(condition))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanDifference:
+    """The mean difference at every layer with the variance of one row on each side.
+
+    All arrays are (points,) but `covariance`, that of the mean difference, (points, points). A paired comparison has
+    one side only: the variance of the differences; the other is zero.
+    """
+
+    view: View
+    paired: bool
+    difference: FloatArray
+    variance: FloatArray
+    n: float
+    other_variance: FloatArray
+    other_n: float
+    covariance: FloatArray
+
+    @classmethod
+    def of(
+        cls, x: FloatArray, y: FloatArray, labels: tuple[Clusters | None, Clusters | None], paired: bool, view: View
+    ) -> MeanDifference:
+        """Returns the mean difference x - y of curves (samples, points) in one view; `labels` are their clusters."""
+        if view is View.SHAPE:
+            x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+        if paired:
+            one = summarise(x - y, labels[0], "the difference to the baseline")
+            nothing = np.zeros(one.points)
+            variance = np.diag(one.covariance)
+            return cls(view, True, one.mean, variance, one.n, nothing, one.n, one.covariance / one.n)
+        one, other = summarise(x, labels[0], "the measure"), summarise(y, labels[1], "its baseline")
+        return cls(
+            view=view,
+            paired=False,
+            difference=one.mean - other.mean,
+            variance=np.diag(one.covariance),
+            n=one.n,
+            other_variance=np.diag(other.covariance),
+            other_n=other.n,
+            covariance=one.covariance / one.n + other.covariance / other.n,
+        )
+
+    @property
+    def standard_error(self) -> FloatArray:
+        """Standard error of the mean difference, (points,)."""
+        return np.sqrt(self.variance / self.n + self.other_variance / self.other_n)
+
+    @property
+    def df(self) -> FloatArray:
+        """Welch's degrees of freedom at every layer; those of a paired comparison are n - 1."""
+        one, other = self.variance / self.n, self.other_variance / self.other_n
+        least = np.full(len(one), self.n - 1.0 if self.paired else min(self.n, self.other_n) - 1.0)
+        denominator = one**2 / (self.n - 1.0) + other**2 / max(self.other_n - 1.0, 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            welch = (one + other) ** 2 / denominator
+        return np.where(denominator > 0.0, welch, least)
+
+    def with_sample(self, difference: float) -> MeanDifference:
+        """Returns the same with one more row, on this run's side, whose difference is given at every layer."""
+        gap = difference - self.difference
+        squares = (self.n - 1.0) * self.variance + self.n / (self.n + 1.0) * gap**2
+        return replace(self, difference=self.difference + gap / (self.n + 1.0), variance=squares / self.n, n=self.n + 1)
+
+    def outcome(self, critical: float, margins: FloatArray, alpha_eq: float) -> tuple[Verdict, BoolArray, BoolArray]:
+        """Returns the verdict with the layers that differ and those that are equivalent."""
+        size, error = np.abs(self.difference), self.standard_error
+        differs = size - critical * error > margins
+        equivalent = size + stats.t.isf(alpha_eq, self.df) * error < margins
+        if differs.any():
+            return Verdict.DIFFERS, differs, equivalent
+        return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
+
+    def guarded(self, critical: float, margins: FloatArray, alpha_eq: float, guard: float) -> Verdict:
+        """Returns the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
+        verdict = self.outcome(critical, margins, alpha_eq)[0]
+        for pseudo in (guard, -guard) if guard else ():
+            if self.with_sample(pseudo).outcome(critical, margins, alpha_eq)[0] is not verdict:
+                return Verdict.INCONCLUSIVE
+        return verdict
+
+    def samples_needed(self, critical: float, margins: FloatArray, alpha_eq: float, guard: float) -> int | None:
+        """Returns about how many samples decide, if differences and variances stay as they are."""
+        for factor in 1.05 ** np.arange(1, 142):
+            larger = replace(self, n=self.n * factor, other_n=self.other_n * factor)
+            if larger.guarded(critical, margins, alpha_eq, guard) is not Verdict.INCONCLUSIVE:
+                return int(np.ceil(self.n * factor))
+        return None
+
+    def compare(self, margins: FloatArray, alpha: float, alpha_eq: float, guard: float) -> Comparison:
+        """Returns the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
+        error = self.standard_error
+        df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
+        critical = simultaneous_bound(self.covariance, df, alpha)
+        _, differs, equivalent = self.outcome(critical, margins, alpha_eq)
+        verdict = self.guarded(critical, margins, alpha_eq, guard)
+        size = np.abs(self.difference)
+        reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(alpha_eq, self.df)
+        layer = int(np.argmax(size + reach * error - margins))
+        effect, width = float(self.difference[layer]), float(critical * error[layer])
+        undecided = verdict is Verdict.INCONCLUSIVE
+        return Comparison(
+            view=self.view,
+            verdict=verdict,
+            paired=self.paired,
+            n=int(self.n),
+            n_baseline=int(self.other_n),
+            layers=named_layers(differs if verdict is Verdict.DIFFERS else ~equivalent),
+            layer=layer,
+            effect=effect,
+            interval=(effect - width, effect + width),
+            confidence=1.0 - alpha,
+            margin=float(margins[layer]),
+            n_needed=self.samples_needed(critical, margins, alpha_eq, guard) if undecided else None,
+        )

@@ -1,0 +1,263 @@
+"""How many alternating moves a curve certainly has, and how that depends on the prominence asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArray, IntArray, summarise
+from harness.analysis.simultaneous import simultaneous_bound
+
+LEAST_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
+
+
+def declared_prominence(m: npt.ArrayLike) -> float:
+    """Returns the prominence a move must exceed to count in a verdict: a tenth of the curve's range, at least 0.01."""
+    curve = np.asarray(m, dtype=np.float64)
+    return max(LEAST_PROMINENCE, PROMINENCE_SHARE * float(curve.max() - curve.min()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rises:
+    """The rise m[t] - m[s] over every pair of layers s < t, with a bound that holds for all pairs at once.
+
+    `first`, `last` hold s and t, (K,); `rise` and `standard_error` are (K,); every true rise lies within `critical`
+    standard errors with probability 1 - `alpha`, so a pair may be chosen after looking at the curve.
+    """
+
+    first: IntArray
+    last: IntArray
+    rise: FloatArray
+    standard_error: FloatArray
+    critical: float
+    alpha: float
+
+    @property
+    def half_width(self) -> FloatArray:
+        """Half the length of the simultaneous interval of each rise, (K,)."""
+        return self.critical * self.standard_error
+
+    def between(self, s: int, t: int) -> tuple[float, float, float]:
+        """Returns the rise from layer s to layer t > s with the ends of its simultaneous interval."""
+        at = int(np.flatnonzero((self.first == s) & (self.last == t))[0])
+        rise, width = float(self.rise[at]), float(self.half_width[at])
+        return rise, rise - width, rise + width
+
+
+def all_rises(summary: CurveSummary, alpha: float = 0.01, seed: int = 20_241_100) -> Rises:
+    """Returns the rises of the mean curve over all pairs of layers with the (1 - alpha) bound of max |T|.
+
+    T is multivariate t with the covariance of the paired differences, simulated from a fixed seed.
+
+    Raises:
+        ValueError: alpha not in (0, 1).
+    """
+    first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
+    variance = np.diag(summary.covariance)
+    spread = variance[first] + variance[last] - 2.0 * summary.covariance[first, last]
+    # What is left of the subtraction of two equal variances is rounding.
+    spread = np.where(spread <= 1e-14 * (variance[first] + variance[last]), 0.0, spread)
+    return Rises(
+        first=first,
+        last=last,
+        rise=summary.mean[last] - summary.mean[first],
+        standard_error=np.sqrt(spread / summary.n),
+        critical=simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(first, last), seed=seed),
+        alpha=alpha,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A certified rise (direction +1) or fall (-1) from layer `first` to layer `last`.
+
+    `rise` is signed; `low` and `high` are the ends of its simultaneous interval.
+    """
+
+    first: int
+    last: int
+    direction: int
+    rise: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """The certified number of alternating moves: at least `count`, at most `at_most`, each larger than `prominence`.
+
+    `start` is the direction of the first certified move (0 if there is none), `chain` the moves in order of depth,
+    `alpha` the probability that any statement in here is wrong, and `n` the number of independent rows.
+    """
+
+    count: int
+    at_most: int
+    start: int
+    chain: tuple[Move, ...]
+    prominence: float
+    alpha: float
+    n: int
+
+
+def certified_moves(
+    x: npt.ArrayLike,
+    prominence: float,
+    start: int = 0,
+    alpha: float = 0.01,
+    clusters: Clusters | None = None,
+) -> Moves:
+    """Returns the longest alternating chain of rises and falls that certainly exceed `prominence`.
+
+    A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
+    not overlap. Of the longest chains the one with the largest total rise and fall is returned. `at_most` is the
+    longest chain of moves whose simultaneous upper bound exceeds it: the true curve has no more with the same
+    confidence. Both are over-stated with probability at most `alpha` together.
+
+    Args:
+        x: (samples, points).
+        prominence: in units of the curve; `declared_prominence` for a verdict.
+        start: +1 or -1 asks for chains whose first move has that direction, 0 for any.
+        alpha: family-wise error.
+        clusters: one label per sample.
+
+    Raises:
+        ValueError: as `summarise`, a negative prominence, or a start that is none of these.
+    """
+    summary = summarise(x, clusters)
+    return moves_of_rises(all_rises(summary, alpha), prominence, start, summary.n)
+
+
+def moves_of_rises(rises: Rises, prominence: float, start: int, n: int) -> Moves:
+    """Returns what `certified_moves` does from rises that are known already."""
+    if prominence < 0.0:
+        raise ValueError(f"a prominence is not negative, this one is {prominence}.")
+    points = int(rises.last.max()) + 1
+    size, width = rises.rise, rises.half_width
+    gain = np.zeros((points, points))
+    gain[rises.first, rises.last] = np.abs(size)
+
+    def square(condition: BoolArray) -> BoolArray:
+        matrix = np.zeros((points, points), dtype=np.bool_)
+        matrix[rises.first, rises.last] = condition
+        return matrix
+
+    certain = longest_chain(square(size - width > prominence), square(-size - width > prominence), gain, start)
+    possible = longest_chain(square(size + width > prominence), square(-size + width > prominence), gain, start)
+    chain = tuple(Move(s, t, direction, *rises.between(s, t)) for s, t, direction in certain)
+    return Moves(
+        count=len(chain),
+        at_most=len(possible),
+        start=chain[0].direction if chain else 0,
+        chain=chain,
+        prominence=prominence,
+        alpha=rises.alpha,
+        n=n,
+    )
+
+
+def longest_chain(up: BoolArray, down: BoolArray, gain: FloatArray, start: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Returns the longest alternating chain of non-overlapping moves as (first, last, direction), in order of depth.
+
+    Dynamic program over the layer where a move ends, O(points^2): the best chain that has ended by a layer with an
+    upward, or a downward, last move. Among the longest the one with the largest total gain, then the earliest.
+
+    Args:
+        up: (points, points), entry [s, t] says that s -> t may be a rise; only s < t is read.
+        down: likewise a fall.
+        gain: (points, points), not negative.
+        start: direction of the first move, 0 for any.
+
+    Raises:
+        ValueError: start is not -1, 0 or 1.
+    """
+    if start not in (-1, 0, 1):
+        raise ValueError(f"start must be +1, -1 or 0, not {start}.")
+    points = len(up)
+    # One more move outweighs every gain that a chain can collect.
+    worth = 1.0 + gain / (2.0 * points * max(float(gain.max()), np.finfo(np.float64).tiny))
+    allowed = {1: up, -1: down}
+    base = {1: 0.0 if start >= 0 else -np.inf, -1: 0.0 if start <= 0 else -np.inf}
+    best = {1: np.full(points, -np.inf), -1: np.full(points, -np.inf)}
+    chains: dict[int, list[tuple[tuple[int, int, int], ...]]] = {1: [()], -1: [()]}
+    for t in range(1, points):
+        for direction in (1, -1):
+            before = np.maximum(best[-direction][:t], base[direction])
+            value = np.where(allowed[direction][:t, t], before + worth[:t, t], -np.inf)
+            s = int(np.argmax(value))
+            if value[s] > best[direction][t - 1]:
+                earlier = chains[-direction][s] if best[-direction][s] > base[direction] else ()
+                best[direction][t] = value[s]
+                chains[direction].append((*earlier, (s, t, direction)))
+            else:
+                best[direction][t] = best[direction][t - 1]
+                chains[direction].append(chains[direction][t - 1])
+    return chains[1][-1] if best[1][-1] >= best[-1][-1] else chains[-1][-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Vanishing:
+    """A move between two neighbouring extrema that is gone once the prominence asked for reaches `delta`.
+
+    With it go `lost` moves: two inside the curve, one at an end.
+    """
+
+    delta: float
+    layers: tuple[int, int]
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """The whole function k(delta) of one curve: its extrema, ends included, and the order in which they vanish."""
+
+    extrema: tuple[int, ...]
+    vanishing: tuple[Vanishing, ...]
+    removed: tuple[tuple[int, ...], ...]
+
+    def moves_at(self, delta: float) -> int:
+        """Returns k(delta): how many alternating moves of the curve are each larger than `delta`."""
+        return len(self.extrema) - 1 - sum(step.lost for step in self.vanishing if step.delta <= delta)
+
+    def extrema_at(self, delta: float) -> tuple[int, ...]:
+        """Returns the layers of the extrema left at `delta`, the outer two included: one more than `moves_at`."""
+        gone = {
+            i for step, taken in zip(self.vanishing, self.removed, strict=True) if step.delta <= delta for i in taken
+        }
+        return tuple(layer for layer in self.extrema if layer not in gone)
+
+
+def persistence(m: npt.ArrayLike) -> Persistence:
+    """Returns k(delta) of a curve (points,) for every delta at once.
+
+    The smallest move between neighbouring extrema is taken away until none is left: inside the curve with both its
+    extrema, which merges three moves into one, at an end with the outer extremum alone. No move left is smaller than
+    the one removed, so `delta` never falls from step to step.
+
+    Raises:
+        ValueError: a value that is not finite.
+    """
+    curve = np.asarray(m, dtype=np.float64)
+    if curve.ndim != 1 or not len(curve) or not np.isfinite(curve).all():
+        raise ValueError("the persistence of a curve needs one row of finite values.")
+    steps = np.sign(np.diff(curve))
+    moving = np.flatnonzero(steps)
+    turns = [int(moving[i]) for i in range(1, len(moving)) if steps[moving[i]] != steps[moving[i - 1]]]
+    layers = [int(moving[0]), *turns, int(moving[-1]) + 1] if len(moving) else [0]
+    vanishing: list[Vanishing] = []
+    removed: list[tuple[int, ...]] = []
+    left = list(layers)
+    while len(left) > 1:
+        sizes = np.abs(np.diff(curve[left]))
+        i = int(np.argmin(sizes))
+        outer = [left[0]] if i == 0 else [left[-1]] if i == len(left) - 2 else [left[i], left[i + 1]]
+        vanishing.append(Vanishing(delta=float(sizes[i]), layers=(left[i], left[i + 1]), lost=len(outer)))
+        removed.append(tuple(outer))
+        left = [layer for layer in left if layer not in outer]
+    return Persistence(extrema=tuple(layers), vanishing=tuple(vanishing), removed=tuple(removed))
+
+
+def moves_at(m: npt.ArrayLike, delta: float) -> int:
+    """Returns how many alternating moves of the curve (points,) are each larger than `delta`."""
+    return persistence(m).moves_at(delta)

@@ -1,0 +1,223 @@
+"""Turning points and half-height layers: where a curve over depth changes direction, and where each phase happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import Clusters, CurveSummary, FloatArray, IntArray, as_curves, cluster_means
+from harness.analysis.simultaneous import symmetric_root
+
+
+def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, ...]:
+    """Returns the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
+
+    Args:
+        m: (points,), finite.
+        moves: number of moves, at least one.
+        start: +1 first move up, -1 first move down, 0 whichever has the larger total signed rise.
+
+    Raises:
+        ValueError: fewer than moves + 1 points, or a start that is none of these.
+    """
+    rows = turning_points_rows(as_curves(np.asarray(m, dtype=np.float64)[None], "the curve"), moves, start)
+    return tuple(int(t) for t in rows[0])
+
+
+def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
+    """Returns the turning points (rows, moves - 1) of every row of `m` (rows, points).
+
+    Move j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L, and every move has a layer of its own, so
+    1 <= t_1 < ... < t_{k-1} <= L - 1. The total signed rise sum_j s_j (m[t_j] - m[t_{j-1}]), s_j = -s_{j-1}, is
+    2 sum_{j<k} s_j m[t_j] - s_1 m[0] + s_k m[L]: for a given start the ends are constants, and a dynamic program with
+    a running maximum finds the best interior points in O(k points). Between the two starts the ends decide as well.
+    Of equal maxima the earliest layers are taken, and of equal starts the upward one.
+
+    Raises:
+        ValueError: as `turning_points`.
+    """
+    if moves < 1 or m.shape[1] < moves + 1:
+        raise ValueError(f"{moves} moves need at least {max(moves, 1) + 1} points, the curve has {m.shape[1]}.")
+    if start not in (-1, 0, 1):
+        raise ValueError(f"start must be +1 (up), -1 (down) or 0 (the better of both), not {start}.")
+    if start == 0:
+        up, down = turning_points_rows(m, moves, 1), turning_points_rows(m, moves, -1)
+        better = (signed_rise(m, up, 1) >= signed_rise(m, down, -1))[:, None]
+        chosen: IntArray = np.where(better, up, down)
+        return chosen
+    rows, points = m.shape
+    layers = np.arange(points)
+    score = np.where(layers == 0, -np.inf, start * m)
+    origins: list[IntArray] = []
+    for j in range(2, moves):
+        best = np.maximum.accumulate(score, axis=1)
+        is_new = score > np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
+        origin = np.maximum.accumulate(np.where(is_new, layers, 0), axis=1)
+        # A move must end after the one before it has: what came best up to the layer before.
+        origins.append(np.concatenate([np.zeros((rows, 1), dtype=np.int64), origin[:, :-1]], axis=1))
+        reach = np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
+        score = reach + start * (-1) ** (j + 1) * m
+    found = np.zeros((rows, moves - 1), dtype=np.int64)
+    if moves > 1:
+        found[:, -1] = np.argmax(score[:, :-1], axis=1)
+    for j in range(moves - 2, 0, -1):
+        found[:, j - 1] = np.take_along_axis(origins[j - 1], found[:, j : j + 1], axis=1)[:, 0]
+    return found
+
+
+def signed_rise(m: FloatArray, boundaries: IntArray, start: int) -> FloatArray:
+    """Returns the total signed rise (rows,) of the moves that `boundaries` (rows, k-1) cut `m` (rows, points) into."""
+    ends = np.take_along_axis(m, _with_ends(boundaries, m.shape[1]), axis=1)
+    signs = start * (-1.0) ** np.arange(ends.shape[1] - 1)
+    return np.asarray((np.diff(ends, axis=1) * signs).sum(axis=1), dtype=np.float64)
+
+
+def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike) -> FloatArray:
+    """Returns, for every phase, the interpolated layer where the curve first reaches the middle of its two end values.
+
+    The first crossing counts, walking from the phase's start; between layers the curve is taken as straight. A phase
+    whose two end values are equal, or are not finite, has no half-height: NaN.
+
+    Args:
+        m: (points,) or (rows, points).
+        boundaries: turning points (k-1,) or (rows, k-1), the number of dimensions that of `m`.
+
+    Returns:
+        (k,) or (rows, k), in layers.
+    """
+    curve = np.asarray(m, dtype=np.float64)
+    cuts = np.asarray(boundaries, dtype=np.int64)
+    if curve.ndim == 1:
+        return _half_heights_rows(curve[None], cuts.reshape(1, -1)).reshape(-1)
+    return _half_heights_rows(curve, cuts)
+
+
+def _with_ends(boundaries: IntArray, points: int) -> IntArray:
+    rows = len(boundaries)
+    first, last = np.zeros((rows, 1), dtype=np.int64), np.full((rows, 1), points - 1, dtype=np.int64)
+    return np.concatenate([first, boundaries, last], axis=1)
+
+
+def _half_heights_rows(m: FloatArray, boundaries: IntArray) -> FloatArray:
+    edges = _with_ends(boundaries, m.shape[1])
+    layers = np.arange(m.shape[1])
+    found = np.full((len(m), edges.shape[1] - 1), np.nan)
+    for j in range(found.shape[1]):
+        first, last = edges[:, j : j + 1], edges[:, j + 1 : j + 2]
+        low, high = np.take_along_axis(m, first, axis=1), np.take_along_axis(m, last, axis=1)
+        above = (m - (low + high) / 2) * np.sign(high - low)
+        with np.errstate(invalid="ignore"):
+            reached = np.argmax((layers > first) & (layers <= last) & (above >= 0.0), axis=1)[:, None]
+        after = np.take_along_axis(above, reached, axis=1)
+        before = np.take_along_axis(above, np.maximum(reached - 1, 0), axis=1)
+        valid = np.isfinite(high - low) & (high != low) & np.isfinite(after - before) & (after > before)
+        step = np.where(valid, after - before, 1.0)
+        found[:, j] = np.where(valid, reached - after / step, np.nan)[:, 0]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryInterval:
+    """A layer with the ends of its interval; all three NaN where the phase has no such layer."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """The turning points (k-1) and half-heights (k) of a mean curve with percentile intervals of one `level`.
+
+    `start` is the direction of the first move and `n` the number of independent rows.
+    """
+
+    moves: int
+    start: int
+    turning_points: tuple[BoundaryInterval, ...]
+    half_heights: tuple[BoundaryInterval, ...]
+    level: float
+    n: int
+
+
+def boundary_intervals(
+    x: npt.ArrayLike,
+    clusters: Clusters | None = None,
+    moves: int = 4,
+    start: int = 1,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Boundaries:
+    """Returns turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
+
+    Resamples clusters (each cluster's mean curve is one row). The direction of the first move is chosen once, on the
+    mean curve. The estimate of an integer statistic need not lie in the middle of its interval.
+
+    Raises:
+        ValueError: as `cluster_means` and `turning_points`.
+    """
+    rows = cluster_means(x, clusters)
+    return _boundaries(rows.mean(axis=0), resampled_means(rows, draws, seed), moves, start, level, len(rows))
+
+
+def boundary_intervals_from_summary(
+    summary: CurveSummary, moves: int = 4, start: int = 1, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Boundaries:
+    """Returns what `boundary_intervals` does where only mean, covariance and n are left: from multivariate-t draws.
+
+    Raises:
+        ValueError: fewer than two rows, or as `turning_points`.
+    """
+    if summary.n < 2:
+        raise ValueError("intervals from a summary need the covariance of at least two independent rows.")
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((draws, summary.points)) @ symmetric_root(summary.covariance / summary.n)
+    scale = np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)
+    return _boundaries(summary.mean, summary.mean + normal / scale[:, None], moves, start, level, summary.n)
+
+
+def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
+    """Returns the means (draws, points) of bootstrap resamples of independent `rows` (n, points)."""
+    n = len(rows)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=draws)
+    return weights.astype(np.float64) @ rows / n
+
+
+def best_start(m: FloatArray, moves: int, start: int) -> int:
+    """Returns `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,)."""
+    if start != 0:
+        return start
+    row = m[None]
+    rise = [float(signed_rise(row, turning_points_rows(row, moves, s), s)[0]) for s in (1, -1)]
+    return 1 if rise[0] >= rise[1] else -1
+
+
+def _boundaries(mean: FloatArray, draws: FloatArray, moves: int, start: int, level: float, n: int) -> Boundaries:
+    direction = best_start(mean, moves, start)
+    estimate = turning_points_rows(mean[None], moves, direction)
+    drawn = turning_points_rows(draws, moves, direction)
+    return Boundaries(
+        moves=moves,
+        start=direction,
+        turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
+        half_heights=_intervals(half_heights(mean, estimate[0]), half_heights(draws, drawn), level),
+        level=level,
+        n=n,
+    )
+
+
+def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[BoundaryInterval, ...]:
+    tail = (1.0 - level) / 2
+    found = []
+    for value, column in zip(estimate, drawn.T, strict=True):
+        kept = column[np.isfinite(column)]
+        if not np.isfinite(value) or len(kept) < 0.95 * len(column):
+            found.append(BoundaryInterval(float("nan"), float("nan"), float("nan")))
+            continue
+        # Order statistics, outwards: the ends of an integer's interval are integers.
+        low, high = np.quantile(kept, tail, method="lower"), np.quantile(kept, 1.0 - tail, method="higher")
+        found.append(BoundaryInterval(float(value), float(low), float(high)))
+    return tuple(found)
