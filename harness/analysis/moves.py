@@ -21,32 +21,49 @@ def declared_prominence(m: npt.ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rises:
-    """The rise m[t] - m[s] over every pair of layers s < t, with a bound that holds for all pairs at once.
-
-    `first`, `last` hold s and t, (K,); `rise` and `standard_error` are (K,); every true rise lies within `critical`
-    standard errors with probability 1 - `alpha`, so a pair may be chosen after looking at the curve.
-    """
+    """The rise m[t] - m[s] over every pair of layers s < t: `first` and `last` hold s and t, all arrays are (K,)."""
 
     first: IntArray
     last: IntArray
     rise: FloatArray
     standard_error: FloatArray
+
+    @classmethod
+    def of(cls, summary: CurveSummary) -> Rises:
+        """Returns the rises of a mean curve with the standard errors of the paired differences."""
+        first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
+        variance = np.diag(summary.covariance)
+        spread = variance[first] + variance[last] - 2.0 * summary.covariance[first, last]
+        # What is left of the subtraction of two equal variances is rounding.
+        spread = np.where(spread <= 1e-14 * (variance[first] + variance[last]), 0.0, spread)
+        return cls(first, last, summary.mean[last] - summary.mean[first], np.sqrt(spread / summary.n))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundedRises:
+    """Rises of which each true one lies within `critical` standard errors, all at once with probability 1 - `alpha`.
+
+    So a pair of layers may be chosen after looking at the curve. `n` counts independent rows.
+    """
+
+    rises: Rises
     critical: float
     alpha: float
+    n: int
 
     @property
     def half_width(self) -> FloatArray:
         """Half the length of the simultaneous interval of each rise, (K,)."""
-        return self.critical * self.standard_error
+        return self.critical * self.rises.standard_error
 
     def between(self, s: int, t: int) -> tuple[float, float, float]:
         """Returns the rise from layer s to layer t > s with the ends of its simultaneous interval."""
-        at = int(np.flatnonzero((self.first == s) & (self.last == t))[0])
-        rise, width = float(self.rise[at]), float(self.half_width[at])
+        at = int(np.flatnonzero((self.rises.first == s) & (self.rises.last == t))[0])
+        rise, width = float(self.rises.rise[at]), float(self.half_width[at])
         return rise, rise - width, rise + width
 
 
-def all_rises(summary: CurveSummary, alpha: float = 0.01, seed: int = 20_241_100) -> Rises:
+def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
     """Returns the rises of the mean curve over all pairs of layers with the (1 - alpha) bound of max |T|.
 
     T is multivariate t with the covariance of the paired differences, simulated from a fixed seed.
@@ -54,19 +71,9 @@ def all_rises(summary: CurveSummary, alpha: float = 0.01, seed: int = 20_241_100
     Raises:
         ValueError: alpha not in (0, 1).
     """
-    first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
-    variance = np.diag(summary.covariance)
-    spread = variance[first] + variance[last] - 2.0 * summary.covariance[first, last]
-    # What is left of the subtraction of two equal variances is rounding.
-    spread = np.where(spread <= 1e-14 * (variance[first] + variance[last]), 0.0, spread)
-    return Rises(
-        first=first,
-        last=last,
-        rise=summary.mean[last] - summary.mean[first],
-        standard_error=np.sqrt(spread / summary.n),
-        critical=simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(first, last), seed=seed),
-        alpha=alpha,
-    )
+    rises = Rises.of(summary)
+    critical = simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(rises.first, rises.last))
+    return BoundedRises(rises, critical, alpha, summary.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +132,16 @@ def certified_moves(
     Raises:
         ValueError: as `summarise`, a negative prominence, or a start that is none of these.
     """
-    summary = summarise(x, clusters)
-    return moves_of_rises(all_rises(summary, alpha), prominence, start, summary.n)
+    return moves_of_rises(bounded_rises(summarise(x, clusters), alpha), prominence, start)
 
 
-def moves_of_rises(rises: Rises, prominence: float, start: int, n: int) -> Moves:
+def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> Moves:
     """Returns what `certified_moves` does from rises that are known already."""
     if prominence < 0.0:
         raise ValueError(f"a prominence is not negative, this one is {prominence}.")
+    rises = bounded.rises
     points = int(rises.last.max()) + 1
-    size, width = rises.rise, rises.half_width
+    size, width = rises.rise, bounded.half_width
     gain = np.zeros((points, points))
     gain[rises.first, rises.last] = np.abs(size)
 
@@ -145,15 +152,15 @@ def moves_of_rises(rises: Rises, prominence: float, start: int, n: int) -> Moves
 
     certain = longest_chain(square(size - width > prominence), square(-size - width > prominence), gain, start)
     possible = longest_chain(square(size + width > prominence), square(-size + width > prominence), gain, start)
-    chain = tuple(Move(s, t, direction, *rises.between(s, t)) for s, t, direction in certain)
+    chain = tuple(Move(s, t, direction, *bounded.between(s, t)) for s, t, direction in certain)
     return Moves(
         count=len(chain),
         at_most=len(possible),
         start=chain[0].direction if chain else 0,
         chain=chain,
         prominence=prominence,
-        alpha=rises.alpha,
-        n=n,
+        alpha=bounded.alpha,
+        n=bounded.n,
     )
 
 

@@ -8,7 +8,7 @@ from scipy import optimize, special, stats
 from harness.analysis.curves import FloatArray, IntArray
 
 _SEED = 20_241_100
-_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS = 8192, 1024, 2_000_000
+_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS = 8192, 1024, 800_000
 
 
 def symmetric_root(covariance: FloatArray) -> FloatArray:

@@ -1,0 +1,83 @@
+"""One pair's curves read for their phases: the segmentation and the certified moves that the claims are judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
+from harness.analysis.moves import BoundedRises, Moves, bounded_rises, declared_prominence, moves_of_rises
+from harness.analysis.turning_points import Boundaries, boundary_intervals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseReading:
+    """What all claims of one pair are judged on; made by `read_phases`.
+
+    `boundaries` segment the mean inter-modal curve into four moves, the first one up; `any_moves` and `up_moves` are
+    its certified chains with any first move, and with an upward one. The curves are independent rows (n, points), each
+    in an order of its own.
+    """
+
+    inter: FloatArray
+    image: FloatArray
+    text: FloatArray
+    recall: FloatArray
+    summary: CurveSummary
+    boundaries: Boundaries
+    rises: BoundedRises
+    any_moves: Moves
+    up_moves: Moves
+    alpha: float
+
+    @property
+    def last(self) -> int:
+        """Index L of the last residual point."""
+        return self.summary.points - 1
+
+    def edges(self, phase: int) -> tuple[int, int]:
+        """Returns the layers where phase 0..3 begins and ends."""
+        layers = [0, *(int(t.estimate) for t in self.boundaries.turning_points), self.last]
+        return layers[phase], layers[phase + 1]
+
+
+def read_phases(
+    inter: npt.ArrayLike,
+    image: npt.ArrayLike,
+    text: npt.ArrayLike,
+    recall: npt.ArrayLike,
+    clusters: Clusters | None = None,
+    alpha: float = 0.01,
+) -> PhaseReading:
+    """Returns the segmentation, the certified moves and the rows that the claims are judged on.
+
+    Args:
+        inter: inter-modal similarity (samples, points), at least five points.
+        image: similarity within the image tokens, same shape.
+        text: similarity within the text tokens, same shape.
+        recall: LogitLens recall per sample, same shape.
+        clusters: one label per sample.
+        alpha: error of each bound; those on the inter-modal curve hold for all pairs of layers at once.
+
+    Raises:
+        ValueError: as `summarise`, unequal shapes, or too few points for four moves.
+    """
+    curves = {"inter": inter, "image": image, "text": text, "recall": recall}
+    shapes = {name: np.shape(curve) for name, curve in curves.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"the curves of a claim must have one shape, not {shapes}.")
+    rows = {name: cluster_means(curve, clusters, name) for name, curve in curves.items()}
+    summary = summarise(rows["inter"])
+    rises = bounded_rises(summary, alpha)
+    prominence = declared_prominence(summary.mean)
+    return PhaseReading(
+        **rows,
+        summary=summary,
+        boundaries=boundary_intervals(rows["inter"], moves=4, start=1, level=1.0 - alpha),
+        rises=rises,
+        any_moves=moves_of_rises(rises, prominence, 0),
+        up_moves=moves_of_rises(rises, prominence, 1),
+        alpha=alpha,
+    )
