@@ -71,11 +71,12 @@ def four_phases(reading: PhaseReading) -> Claim:
         first, last = reading.edges(phase)
         found = monotone_of_summary(reading.summary, first, last, _direction(phase), margin)
         verdict = {Monotonicity.MONOTONE: ClaimVerdict.HOLDS, Monotonicity.VIOLATED: ClaimVerdict.FAILS}
+        s, t = found.layers
         reversals.append(
             Finding(
                 name=f"no reversal in {name}",
                 statement=f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
-                f"{max(found.interval[1], 0.0):.3g}) between {found.layers[0]} and {found.layers[1]}, margin {margin:.3g}",
+                f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}",
                 verdict=verdict.get(found.verdict, ClaimVerdict.INCONCLUSIVE),
                 effect=found.effect,
                 interval=found.interval,
