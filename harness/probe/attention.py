@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projection
 from harness.models.prompt import TokenGroups
 from harness.probe.similarity import upcast
@@ -23,7 +24,7 @@ SHARES = ("image", "instruction", "other", "self")
 Reader = Callable[[nn.Module, torch.Tensor], None]
 
 
-class AttentionError(RuntimeError):
+class AttentionError(PhaseError):
     """The model's attention cannot be read; the message says why and what to do."""
 
 
@@ -90,10 +91,8 @@ def transformed(values: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
     Returns:
         (batch, keys, d) in float32 or better.
     """
-    vectors: torch.Tensor = projection(values.to(projection.weight.dtype))
-    if projection.bias is not None:
-        vectors = vectors - projection.bias
-    return upcast(vectors)
+    vectors = upcast(projection(values.to(projection.weight.dtype)))
+    return vectors if projection.bias is None else vectors - upcast(projection.bias)
 
 
 class ShareReader:

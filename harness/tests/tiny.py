@@ -1,9 +1,11 @@
-"""A tiny random LLaVA with grouped KV heads, biases and a real processor: every part of the real thing, in kilobytes."""
+"""A tiny random LLaVA with grouped KV heads, biases and a real processor: the real thing, in kilobytes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -19,7 +21,10 @@ from transformers import (
 
 from harness.data.sample import Sample
 from harness.models.anatomy import find_anatomy
+from harness.models.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
+from harness.probe.lens import LensTask, References
+from harness.probe.observation import Readings, observing
 
 SIDE, PATCH = 32, 8
 TEXTS = [
@@ -122,3 +127,43 @@ def tiny_samples(n: int = 4) -> list[Sample]:
         Sample(f"tiny-{index}", picture(index), instructions[index % 3], captions[index % 2], f"tiny-{index}")
         for index in range(n)
     ]
+
+
+def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *, checking: bool = True) -> Readings:
+    """The readings of one forward pass over `samples`, with every self-check."""
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    ids = [sample.id for sample in samples]
+    with (
+        torch.inference_mode(),
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=lens, checking=checking) as seen,
+    ):
+        vlm.model(**tiny_inputs(vlm, batch), use_cache=False, logits_to_keep=1)
+        return seen.readings()
+
+
+def tiny_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
+    """The inputs of the batch in the model's dtype."""
+    return {key: value.to(vlm.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()}
+
+
+def drawing_task(n: int) -> LensTask:
+    """A dense lens that asks for one word, so that whatever is drawn is kept."""
+    words = (((5,),),) * n
+    return LensTask(References(words, words), (), dense=True)
+
+
+def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
+    """Left-padded prompts: BOS, image tokens, template, instruction, template; every group has two tokens or more."""
+    rows = []
+    for _ in range(batch):
+        counts = rng.integers(2, 7, 4)
+        rows.append("b" + "i" * counts[0] + "t" * counts[1] + "u" * counts[2] + "t" * counts[3])
+    width = max(map(len, rows)) + int(rng.integers(0, 3))
+    letters = np.array([list(row.rjust(width, "p")) for row in rows])
+    return TokenGroups(
+        image=torch.tensor(letters == "i"),
+        text=torch.tensor((letters == "t") | (letters == "u")),
+        instruction=torch.tensor(letters == "u"),
+        other=torch.tensor((letters == "t") | (letters == "b")),
+        real=torch.tensor(letters != "p"),
+    )

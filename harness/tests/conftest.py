@@ -1,0 +1,38 @@
+"""What the harness's own tests share: one tiny model to look at, and how hypothesis runs."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+from harness.data.sample import Sample
+from harness.models.vlm import Vlm
+from harness.tests.tiny import tiny_samples, tiny_vlm
+
+hypothesis.settings.register_profile(
+    "harness",
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("harness")
+
+
+@pytest.fixture(scope="session")
+def vlm() -> Vlm:
+    """A tiny LLaVA in float32 with sdpa attention, biases and grouped KV heads; not to be modified."""
+    return tiny_vlm()
+
+
+@pytest.fixture
+def own_vlm() -> Vlm:
+    """The same model, the test's own to break."""
+    return tiny_vlm()
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    """Samples whose instructions differ in length, so that a batch of them is padded."""
+    return tiny_samples(4)

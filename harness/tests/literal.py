@@ -1,0 +1,169 @@
+"""The measures as they are defined, written out slowly in float64: what the fast code is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.models.prompt import TokenGroups
+from harness.models.vlm import Vlm
+
+
+def float64(tensor: torch.Tensor) -> Any:
+    """The tensor as a float64 array."""
+    return tensor.detach().to(torch.float64).cpu().numpy()
+
+
+def cosine(a: Any, b: Any) -> float:
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def across(states: Any, first: Any, second: Any, other_states: Any = None) -> float:
+    """Mean cosine over every pair of a row in `first` and a row in `second` (of `other_states`, where given)."""
+    others = states if other_states is None else other_states
+    cosines = [cosine(states[i], others[j]) for i in np.flatnonzero(first) for j in np.flatnonzero(second)]
+    return float(np.mean(cosines))
+
+
+def within(states: Any, members: Any) -> float:
+    """Mean cosine over every ordered pair of two different rows in `members`."""
+    rows = np.flatnonzero(members)
+    return float(np.mean([cosine(states[i], states[j]) for i in rows for j in rows if i != j]))
+
+
+def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
+    """The five curves of `similarity.CURVES`, (batch, 5)."""
+    wide = float64(states)
+    image, text, instruction = (getattr(groups, name).numpy() for name in ("image", "text", "instruction"))
+    return np.array(
+        [
+            [
+                across(wide[row], image[row], text[row]),
+                across(wide[row], image[row], instruction[row]),
+                within(wide[row], image[row]),
+                within(wide[row], text[row]),
+                within(wide[row], instruction[row]),
+            ]
+            for row in range(len(wide))
+        ]
+    )
+
+
+def softmax(logits: Any) -> Any:
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()
+
+
+def last_row_norms(
+    query: Any, key: Any, value: Any, visible: Any, output_weight: Any, scaling: float
+) -> tuple[Any, Any, Any]:
+    """Softmax weights (heads, keys), norms (keys,) and sum (d,) of sum_h alpha_j^h v_j^h W_O^h for one sample.
+
+    query: (heads, dim) of the last token. key, value: (key heads, keys, dim). visible: bool (keys,). output_weight: as
+    torch stores it, (d, heads x dim): head h owns columns h x dim to (h + 1) x dim.
+    """
+    heads, dim = query.shape
+    keys, served = key.shape[1], heads // key.shape[0]
+    weights = np.zeros((heads, keys))
+    vectors = np.zeros((keys, output_weight.shape[0]))
+    value_dim = value.shape[2]
+    for head in range(heads):
+        logits = np.array([np.dot(query[head], key[head // served, j]) * scaling for j in range(keys)])
+        weights[head] = softmax(np.where(visible, logits, -np.inf))
+        output = output_weight[:, head * value_dim : (head + 1) * value_dim]
+        for j in range(keys):
+            vectors[j] += weights[head, j] * (output @ value[head // served, j])
+    return weights, np.linalg.norm(vectors, axis=1), vectors.sum(0)
+
+
+def rotated(vector: Any, cosines: Any, sines: Any) -> Any:
+    """A head's vector turned by RoPE: the halves are the two coordinates of each plane."""
+    half = len(vector) // 2
+    return vector * cosines + np.concatenate([-vector[half:], vector[:half]]) * sines
+
+
+def attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any, Any, Any]]:
+    """Per layer the input of the attention module, its RoPE cosines and sines, and the output of its W_O."""
+    seen: list[list[Any]] = [[] for _ in vlm.anatomy.layers]
+    handles = []
+    for index, layer in enumerate(vlm.anatomy.layers):
+
+        def before(_: nn.Module, args: Any, kwargs: Any, at: int = index) -> None:
+            cosines, sines = kwargs["position_embeddings"]
+            seen[at] += [float64(kwargs["hidden_states"]), float64(cosines), float64(sines)]
+
+        def after(_: nn.Module, __: Any, output: torch.Tensor, at: int = index) -> None:
+            seen[at].append(float64(output))
+
+        handles.append(layer.self_attn.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(layer.self_attn.o_proj.register_forward_hook(after))
+    with torch.inference_mode():
+        vlm.model(**inputs, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return [tuple(layer) for layer in seen]  # type: ignore[misc]
+
+
+def attention(vlm: Vlm, inputs: Mapping[str, torch.Tensor], groups: TokenGroups) -> list[list[tuple[Any, Any, Any]]]:
+    """Weights, norms and summed vectors of the last token, [layer][sample], from the attention modules' inputs."""
+    config = vlm.anatomy.text_config
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    real = groups.real.numpy()
+    answer = []
+    captured = attention_inputs(vlm, inputs)
+    for layer, (states, cosines, sines, _) in zip(vlm.anatomy.layers, captured, strict=True):
+        attn = layer.self_attn
+
+        def project(name: str, row: Any, attn: Any = attn) -> Any:
+            linear = getattr(attn, name)
+            return row @ float64(linear.weight).T + (0.0 if linear.bias is None else float64(linear.bias))
+
+        rows = []
+        for sample in range(len(states)):
+            tokens = len(states[sample])
+            at = sample if len(cosines) > 1 else 0
+            dim = float64(attn.q_proj.weight).shape[0] // heads
+            query = project("q_proj", states[sample, -1]).reshape(heads, dim)
+            query = np.stack([rotated(head, cosines[at, -1], sines[at, -1]) for head in query])
+            key = project("k_proj", states[sample]).reshape(tokens, key_heads, dim)
+            key = np.stack(
+                [[rotated(key[j, h], cosines[at, j], sines[at, j]) for j in range(tokens)] for h in range(key_heads)]
+            )
+            value = project("v_proj", states[sample]).reshape(tokens, key_heads, dim).transpose(1, 0, 2)
+            rows.append(last_row_norms(query, key, value, real[sample], float64(attn.o_proj.weight), dim**-0.5))
+        answer.append(rows)
+    return answer
+
+
+def shares(amounts: Any, groups: TokenGroups, row: int) -> Any:
+    """Shares of `amounts` (keys,) on image, instruction, other and the last token itself."""
+    names = ("image", "instruction", "other")
+    totals = dict.fromkeys((*names, "self"), 0.0)
+    last = len(amounts) - 1
+    for j, amount in enumerate(amounts):
+        for name in names:
+            if j != last and bool(getattr(groups, name)[row, j]):
+                totals[name] += amount
+    totals["self"] = amounts[last]
+    whole = sum(totals.values())
+    return np.array([totals[name] / whole for name in (*names, "self")])
+
+
+def logits(state: Any, weight: Any, bias: Any = None) -> Any:
+    """The logit of every vocabulary entry for one normed state (d,)."""
+    rows = np.array([np.dot(entry, state) for entry in weight])
+    return rows if bias is None else rows + bias
+
+
+def word_found(states: Any, weight: Any, bias: Any, word: Sequence[int], k: int) -> bool:
+    """Whether at some state an entry of the word has fewer than k entries with a larger logit, by sorting them all."""
+    for state in states:
+        all_logits = logits(state, weight, bias)
+        descending = np.sort(all_logits)[::-1]
+        if any(int((descending > all_logits[entry]).sum()) < k for entry in word):
+            return True
+    return False

@@ -1,0 +1,181 @@
+"""Norm-based attention equals an explicit softmax and a value transform head by head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from harness.data.sample import Sample
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.attention import AttentionError, LastRow, ShareReader, last_row, reading_attention, transformed
+from harness.tests import literal
+from harness.tests.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    key_heads=st.integers(1, 3),
+    served=st.integers(1, 3),
+    keys=st.integers(1, 7),
+    queries=st.integers(1, 3),
+    kind=st.sampled_from(["none", "bool", "additive"]),
+    bias=st.booleans(),
+)
+def test_last_row_equals_explicit_softmax(
+    seed: int, key_heads: int, served: int, keys: int, queries: int, kind: str, bias: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    batch, heads, dim, value_dim, width = 2, key_heads * served, 4, 3, 5
+    query = rng.normal(size=(batch, heads, queries, dim))
+    key = rng.normal(size=(batch, key_heads, keys, dim))
+    value = rng.normal(size=(batch, key_heads, keys, value_dim))
+    visible = np.ones((batch, keys), dtype=bool)
+    mask = None
+    if kind != "none":
+        visible = rng.random((batch, keys)) < 0.6
+        visible[:, -1] = True
+        # Earlier query rows hide everything: only the last one may be read.
+        rows = np.zeros((batch, 1, queries, keys), dtype=bool)
+        rows[:, 0, -1] = visible
+        mask = torch.tensor(rows)
+        if kind == "additive":
+            mask = torch.zeros(rows.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    projection = nn.Linear(heads * value_dim, width, bias=bias).double()
+    row = last_row(torch.tensor(query), torch.tensor(key), torch.tensor(value), mask, 0.7)
+    with torch.no_grad():
+        vectors = transformed(row.values, projection).numpy()
+    for b in range(batch):
+        weights, norms, total = literal.last_row_norms(
+            query[b, :, -1], key[b], value[b], visible[b], literal.float64(projection.weight), 0.7
+        )
+        np.testing.assert_allclose(row.weights[b].numpy(), weights, rtol=1e-9, atol=1e-30)
+        np.testing.assert_allclose(np.linalg.norm(vectors[b], axis=1), norms, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(vectors[b].sum(0), total, rtol=1e-9, atol=1e-12)
+
+
+def test_scaling_defaults_to_the_root_of_the_dimension_and_softcap_bends_the_logits() -> None:
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(1, 2, 5, 16, generator=generator, dtype=torch.float64) for _ in range(3))
+    logits = (query[:, :, -1:] @ key.transpose(2, 3))[:, :, 0] / 4.0
+    plain = last_row(query, key, value, None, None)
+    torch.testing.assert_close(plain.weights, logits.softmax(-1))
+    capped = last_row(query, key, value, None, None, softcap=0.5)
+    torch.testing.assert_close(capped.weights, (0.5 * torch.tanh(logits / 0.5)).softmax(-1))
+
+
+def test_16_bit_attention_is_reduced_in_float32() -> None:
+    generator = torch.Generator().manual_seed(4)
+    query, key, value = (torch.randn(1, 2, 5, 8, generator=generator).bfloat16() for _ in range(3))
+    row = last_row(query, key, value, None, None)
+    exact = last_row(query.double(), key.double(), value.double(), None, None)
+    assert row.weights.dtype == row.values.dtype == torch.float32
+    torch.testing.assert_close(row.weights.double(), exact.weights, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(row.values.double(), exact.values, rtol=1e-5, atol=1e-7)
+
+
+def test_a_bias_in_16_bits_does_not_drown_the_vectors() -> None:
+    """The bias is taken off in float32, so that what is left carries one rounding of the model and not two."""
+    projection = nn.Linear(4, 3).bfloat16()
+    with torch.no_grad():
+        projection.weight.copy_(torch.eye(3, 4))
+        projection.bias.copy_(torch.tensor([1 / 3, 1 / 3, 1 / 3]))
+        vectors = transformed(torch.tensor([[[1.0, 2.0, 3.0, 0.0]]]), projection)
+        expected = projection(torch.tensor([[[1.0, 2.0, 3.0, 0.0]]]).bfloat16()).float() - projection.bias.float()
+    assert torch.equal(vectors, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
+def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, attention: str, bias: bool) -> None:
+    """Batch with left padding and grouped KV heads, every layer, against each head's own slice of W_O."""
+    vlm = tiny_vlm(dtype=dtype, bias=bias, attention=attention)
+    if attention == "eager" and dtype == torch.float64:
+        # transformers' eager softmax runs in float32, where float64's most negative mask value is minus infinity: the
+        # model itself gives NaN for padded float64 batches.
+        samples = samples[:1]
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    assert bool(batch.groups.real.all()) == (len(samples) == 1)
+    readings = observe(vlm, samples, drawing_task(len(samples)))
+    assert readings.norm_rows is not None
+    assert readings.norm_shares is not None
+    assert readings.weight_shares is not None
+    expected = literal.attention(vlm, tiny_inputs(vlm, batch), batch.groups)
+    for layer, rows in enumerate(expected):
+        for row, (weights, norms, _) in enumerate(rows):
+            np.testing.assert_allclose(readings.norm_rows[row, layer], norms, rtol=1e-5, atol=1e-5 * norms.max())
+            for shares, amounts in ((readings.norm_shares, norms), (readings.weight_shares, weights.mean(0))):
+                np.testing.assert_allclose(shares[row, layer], literal.shares(amounts, batch.groups, row), rtol=1e-5)
+    np.testing.assert_allclose(readings.norm_shares.sum(-1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(readings.weight_shares.sum(-1), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
+def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -> None:
+    vlm = tiny_vlm(dtype=torch.float64, bias=bias)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    inputs = tiny_inputs(vlm, batch)
+    parts: dict[int, Any] = {}
+
+    def read(layer: int, projection: nn.Linear, row: LastRow) -> None:
+        parts[layer] = transformed(row.values, projection).sum(1) + (projection.bias if bias else 0.0)
+
+    with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, read):
+        vlm.model(**inputs, use_cache=False)
+    outputs = [layer[3][:, -1] for layer in literal.attention_inputs(vlm, inputs)]
+    assert sorted(parts) == list(range(vlm.anatomy.depth))
+    for layer, output in enumerate(outputs):
+        np.testing.assert_allclose(parts[layer].numpy(), output, rtol=1e-5, atol=1e-9)
+
+
+def test_weights_are_those_that_an_eager_model_returns(samples: list[Sample]) -> None:
+    vlm = tiny_vlm(attention="sdpa")
+    eager = tiny_vlm(attention="eager")
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    with torch.inference_mode():
+        returned = eager.model(**batch.inputs, output_attentions=True, use_cache=False).attentions
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, lambda _, __, row: seen.append(row.weights)):
+        vlm.model(**batch.inputs, use_cache=False)
+    assert len(seen) == len(returned) == vlm.anatomy.depth
+    for ours, theirs in zip(seen, returned, strict=True):
+        torch.testing.assert_close(ours, theirs[:, :, -1], rtol=1e-5, atol=1e-7)
+        assert float(ours.masked_select(~batch.groups.real.unsqueeze(1)).abs().max()) == 0.0
+
+
+def test_calls_outside_the_decoder_are_not_read(vlm: Vlm, samples: list[Sample]) -> None:
+    """The vision tower has attention too, and may share the class of the decoder's."""
+    batch = encode(vlm.processor, samples[:1], vlm.anatomy.image_token_id)
+    layers: list[int] = []
+    with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, lambda layer, _, __: layers.append(layer)):
+        vlm.model(**batch.inputs, use_cache=False)
+        vlm.model.get_image_features(pixel_values=batch.inputs["pixel_values"])
+    assert layers == list(range(vlm.anatomy.depth))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_shares_are_a_partition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = random_groups(rng, 3)
+    amounts = torch.tensor(rng.random(groups.real.shape)) * groups.real
+    shares = ShareReader(groups)(amounts)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(3, dtype=torch.float64))
+    for row in range(3):
+        np.testing.assert_allclose(shares[row].numpy(), literal.shares(amounts[row].numpy(), groups, row), rtol=1e-9)
+
+
+def test_another_implementation_is_refused(own_vlm: Vlm) -> None:
+    own_vlm.anatomy.text_config._attn_implementation = "flex_attention"
+    with (
+        pytest.raises(AttentionError, match="'flex_attention'.*load it with sdpa or eager"),
+        reading_attention(own_vlm.model, own_vlm.anatomy, lambda *_: None),
+    ):
+        pass
+    assert own_vlm.attention == "flex_attention"
