@@ -1,4 +1,8 @@
-"""Wording of scenes: five captions of one meaning, canonical first."""
+"""Wording of scenes: five captions of one meaning, canonical first.
+
+Beside function words the captions use only words of what can be seen, so that every content word of a caption is in the
+picture.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,9 @@ def _one(thing: Words, background: str) -> list[str]:
     noun = _a(f"{size} {colour} {shape}")
     return [
         f"{noun} on a {background} background.",
-        f"there is {noun} in front of a {background} background.",
-        f"on a {background} background stands {noun}.",
-        f"the picture shows {noun}, and the background is {background}.",
+        f"there is {noun}, and the background is {background}.",
+        f"on a {background} background there is {noun}.",
+        f"here is {noun}, on a {background} background.",
         f"a {background} background with {noun} on it.",
     ]
 
@@ -45,7 +49,7 @@ def _two(things: Sequence[Words], relation: str, opposite: str, background: str)
     return [
         f"{a} {relation} {b}.",
         f"{b} {opposite} {a}.",
-        f"the picture shows {a} {relation} {b}.",
+        f"here is {a} that is {relation} {b}.",
         f"there is {b}, and it is {opposite} {a}.",
         f"on a {background} background, {a} is {relation} {b}.",
     ]

@@ -185,7 +185,7 @@ def _dequantise(work: Path, ready: Path) -> None:
     with _quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file="model.gguf", dtype=torch.float32)
         settings = loaded.config.to_dict()
-        # What was read from GGUF is marked as quantised and refuses to be saved; a fresh model of the same shape is not.
+        # A model read from GGUF is marked as quantised and refuses to be saved; a fresh one of its shape is not.
         for key in ("quantization_config", "_name_or_path"):
             settings.pop(key, None)
         config = LlamaConfig.from_dict(settings)

@@ -1,0 +1,76 @@
+"""The dense attribute loss: every patch that a thing covers is asked for the thing's colour, shape and size.
+
+It teaches the vision tower before, and beside, the captions. The head is thrown away after training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from harness.data.scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, SIDE, Scene
+from harness.models.embedded.scenes_llava import PATCH
+
+NOTHING = -1  # label of a patch that no thing covers
+_REACH = 4.0  # pixels beyond the radius at which a patch centre still counts as covered
+_GRID = SIDE // PATCH
+_CLASSES = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(RADII), "ground": len(BACKGROUNDS), "covered": 2}
+_NOTHING_WEIGHT = 0.3
+
+
+def patch_labels(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
+    """Labels by attribute, each (scenes, 36) of integers in raster order of the patches.
+
+    A patch belongs to the thing whose centre is nearest, if its own centre is within that thing's radius and 4 pixels;
+    colour, shape and size of other patches are NOTHING. "ground" is the background, "covered" is 0 or 1.
+    """
+    centres = (np.arange(_GRID) + 0.5) * PATCH
+    px, py = np.tile(centres, _GRID), np.repeat(centres, _GRID)
+    names = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(RADII)}
+    labels = {key: np.full((len(scenes), _GRID**2), NOTHING) for key in names}
+    for row, scene in enumerate(scenes):
+        places = scene.placements()
+        distance = np.stack([np.hypot(px - p.x, py - p.y) for p in places])
+        nearest = distance.argmin(axis=0)
+        reach = np.array([p.radius + _REACH for p in places])
+        covered = distance.min(axis=0) <= reach[nearest]
+        for key, known in names.items():
+            of_things = np.array([known.index(getattr(thing, key)) for thing in scene.things])
+            labels[key][row] = np.where(covered, of_things[nearest], NOTHING)
+    ground = np.array([tuple(BACKGROUNDS).index(scene.background) for scene in scenes])
+    labels["ground"] = np.repeat(ground[:, None], _GRID**2, axis=1)
+    labels["covered"] = (labels["colour"] != NOTHING).astype(int)
+    return {key: torch.from_numpy(value) for key, value in labels.items()}
+
+
+class DenseHead(nn.Module):
+    """A linear reading of the attributes from each patch's feature."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Linear(width, sum(_CLASSES.values()))
+
+    def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Scores by attribute, each (pictures, patches, classes), from features (pictures, patches, width)."""
+        parts = self.read(self.norm(features.float())).split(list(_CLASSES.values()), dim=-1)
+        return dict(zip(_CLASSES, parts, strict=True))
+
+
+def dense_loss(
+    scores: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The summed cross-entropies and, by attribute, the share of patches that are read correctly."""
+    total = torch.zeros(())
+    accuracy = {}
+    for key, score in scores.items():
+        flat, wanted = score.flatten(0, 1), labels[key].flatten()
+        weight = _NOTHING_WEIGHT if key in ("ground", "covered") else 1.0
+        total = total + weight * cross_entropy(flat, wanted, ignore_index=NOTHING)
+        known = wanted != NOTHING
+        accuracy[key] = float((flat.argmax(dim=-1) == wanted)[known].float().mean())
+    return total, accuracy

@@ -1,0 +1,312 @@
+"""Train the eyes of `scenes-llava`: python -m harness.models.embedded.train [--out DIR] [--resume].
+
+Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and projector, which starts at
+random, on the canonical captions through the frozen language model, with the dense loss beside it. Both see scenes of
+the training split only. The language model runs in bfloat16; sums, norms and attention weights are float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from transformers import AttentionInterface, LlavaProcessor
+
+from harness.data.scenes import INSTRUCTION, Scene, scene
+from harness.models.embedded.cache import default_cache
+from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
+from harness.models.embedded.scenes_llava import IMAGE_TOKEN_ID, IMAGE_TOKENS, TRAINED, TRAINED_PARTS, load
+
+_VALIDATION_SEED_OFFSET = 1_000_003
+_IGNORED = -100
+_LONGEST = 18  # tokens of a canonical caption with its end; one shape for all steps, so layers compile once
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a training run does; two runs with the same plan on one machine differ only by rounding."""
+
+    seed: int = 0
+    steps_dense: int = 1000
+    batch_dense: int = 96
+    rate_dense: float = 1e-3
+    steps_caption: int = 1600
+    batch_caption: int = 24
+    rate_tower: float = 3e-4
+    rate_projector: float = 1e-3
+    dense_share: float = 0.5
+    warm_up: int = 50
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+def full_attention(
+    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention over all positions, in float32: in bfloat16 the backward pass of SDPA is slow on CPUs."""
+    return _float_attention(q, k, v, scaling, causal=False), None
+
+
+def causal_attention(
+    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention to earlier positions, in float32. There is no mask: rows are padded on the right."""
+    return _float_attention(q, k, v, scaling, causal=True), None
+
+
+def _float_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, *, causal: bool
+) -> torch.Tensor:
+    groups = q.shape[1] // k.shape[1]
+    wide_k, wide_v = (t.float().repeat_interleave(groups, dim=1) for t in (k, v))
+    with torch.autocast("cpu", enabled=False):
+        out = scaled_dot_product_attention(q.float(), wide_k, wide_v, is_causal=causal, scale=scaling)
+    return out.transpose(1, 2).to(q.dtype).contiguous()
+
+
+class Trainer:
+    """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
+
+    def __init__(self, plan: Plan, cache: Path, out: Path) -> None:
+        self.plan, self.out = plan, out
+        AttentionInterface.register("train_full", full_attention)
+        AttentionInterface.register("train_causal", causal_attention)
+        self.model, self.processor = load(cache, torch.bfloat16, trained=None, seed=plan.seed)
+        self.model.set_attn_implementation({"text_config": "train_causal", "vision_config": "train_full"})
+        for layer in self.model.model.language_model.layers:
+            layer.compile(dynamic=False)
+        self.tower: nn.Module = self.model.model.vision_tower.float().requires_grad_(True)
+        self.projector: nn.Module = self.model.model.multi_modal_projector.float().requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed + 1)
+            self.head = DenseHead(self.model.config.vision_config.hidden_size)
+        self.before, self.after = prompt_ids(self.processor)
+        self.record: dict[str, Any] = {"plan": asdict(plan), "curve": [], "seconds": 0.0}
+        self.stage, self.step = 0, 0
+        self.optimiser = self._optimiser()
+
+    def run(self, stop_at: float = math.inf) -> None:
+        """Train until the plan is done or the clock passes `stop_at` (seconds since the epoch)."""
+        for stage, steps in ((0, self.plan.steps_dense), (1, self.plan.steps_caption)):
+            if self.stage > stage:
+                continue
+            if self.stage < stage:
+                self._next_stage()
+            while self.step < steps and time.time() < stop_at:
+                begun = time.time()
+                facts = self._train_step(steps)
+                self.step += 1
+                self.record["seconds"] += time.time() - begun
+                if self.step % 20 == 0 or self.step == steps:
+                    self._note(facts, time.time() - begun)
+                if self.step % 100 == 0 or self.step == steps:
+                    self.save()
+        self.save()
+
+    def save(self) -> None:
+        """Write checkpoint, trained tensors (float16) and record into the output directory, each atomically."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        state = {
+            "eyes": self._eyes(),
+            "head": self.head.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "stage": self.stage,
+            "step": self.step,
+            "record": self.record,
+        }
+        replace_file(self.out / "checkpoint.pt", lambda path: torch.save(state, path))
+        halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._eyes().items()}
+        replace_file(self.out / TRAINED.name, lambda path: save_file(halves, path))
+        text = json.dumps(self.record | environment(), indent=1, sort_keys=True) + "\n"
+        replace_file(self.out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the output directory."""
+        state = torch.load(self.out / "checkpoint.pt", weights_only=True)
+        if state["stage"] == 1:
+            self._next_stage()
+        self.model.load_state_dict(state["eyes"], strict=False)
+        self.head.load_state_dict(state["head"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.stage, self.step = state["stage"], state["step"]
+        self.record = state["record"] | {"plan": asdict(self.plan)}
+
+    def _eyes(self) -> dict[str, torch.Tensor]:
+        return {k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(TRAINED_PARTS)}
+
+    def _next_stage(self) -> None:
+        self.stage, self.step = self.stage + 1, 0
+        self._match_embeddings()
+        self.optimiser = self._optimiser()
+
+    def _match_embeddings(self) -> None:
+        """Scale the random projector so that its output has the spread of the word embeddings."""
+        with torch.no_grad():
+            pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
+            spread = self.projector(self._features(pixels)).std()
+            wanted = self.model.get_input_embeddings().weight.float().std()
+            self.projector.linear_2.weight.mul_(wanted / spread)
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        plan = self.plan
+        rate = plan.rate_tower if self.stage else plan.rate_dense
+        groups = [{"params": list(self.tower.parameters()) + list(self.head.parameters()), "top": rate}]
+        if self.stage:
+            groups.append({"params": list(self.projector.parameters()), "top": plan.rate_projector})
+        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
+
+    def _train_step(self, steps: int) -> dict[str, float]:
+        plan = self.plan
+        size = plan.batch_caption if self.stage else plan.batch_dense
+        first = self.step * size + (plan.steps_dense * plan.batch_dense if self.stage else 0)
+        drawn = [scene(first + k, plan.seed, "train") for k in range(size)]
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["top"] * schedule(self.step, steps, plan.warm_up)
+        loss, facts = self._losses(drawn)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        nn.utils.clip_grad_norm_(parameters, plan.clip)
+        self.optimiser.step()
+        return facts
+
+    def _losses(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, float]]:
+        pixels, labels = self._pictures(drawn)
+        features = self._features(pixels)
+        dense, accuracy = dense_loss(self.head(features), labels)
+        facts = {"dense": float(dense.detach()), **accuracy}
+        if not self.stage:
+            return dense, facts
+        caption, tokens, exact = self._caption_loss(self._project(features), [s.captions()[0] for s in drawn])
+        facts |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
+        return caption + self.plan.dense_share * dense, facts
+
+    def _pictures(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        pixels = np.stack([np.asarray(s.picture()) for s in drawn])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(drawn)
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            features: torch.Tensor = self.tower(pixels).last_hidden_state[:, 1:]
+        return features.float()
+
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            projected: torch.Tensor = self.projector(features)
+        return projected.to(torch.bfloat16)
+
+    def _caption_loss(self, image: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, float, float]:
+        """Mean cross-entropy per caption token; shares of tokens and of whole captions that are predicted."""
+        ids, targets = caption_targets(self.processor, captions)
+        embed = self.model.get_input_embeddings()
+        before, after = (embed(part).expand(len(captions), -1, -1) for part in (self.before, self.after))
+        rows = torch.cat([before, image, after, embed(ids)], dim=1)
+        hidden = self.model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state
+        wanted = targets != _IGNORED
+        # Two-dimensional on purpose: a three-dimensional slice times the head becomes a batched product that copies it.
+        logits = self.model.lm_head(hidden[:, -targets.shape[1] - 1 : -1][wanted]).float()
+        right = logits.argmax(dim=-1) == targets[wanted]
+        whole = torch.ones_like(wanted).masked_scatter(wanted, right).all(dim=1)
+        return cross_entropy(logits, targets[wanted]), float(right.float().mean()), float(whole.float().mean())
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """The losses on scenes of the training split that are not trained on; the test split is never looked at."""
+        seed = self.plan.seed + _VALIDATION_SEED_OFFSET
+        return self._losses([scene(index, seed, "train") for index in range(96)])[1]
+
+    def _note(self, facts: dict[str, float], seconds: float) -> None:
+        row: dict[str, Any] = {"stage": self.stage, "step": self.step, **{k: round(v, 4) for k, v in facts.items()}}
+        if self.step % 100 == 0:
+            row["validation"] = {k: round(v, 4) for k, v in self._validate().items()}
+        self.record["curve"].append(row)
+        print(json.dumps(row | {"step_seconds": round(seconds, 2)}), flush=True)
+
+
+def prompt_ids(processor: LlavaProcessor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompt's token ids before and after the image tokens, as the processor writes them."""
+    content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    ids = processor(images=scene(0, 0, "train").picture(), text=text, return_tensors="pt")["input_ids"][0]
+    at = (ids == IMAGE_TOKEN_ID).nonzero().flatten()
+    if len(at) != IMAGE_TOKENS:
+        raise RuntimeError(
+            f"the processor wrote {len(at)} image tokens instead of {IMAGE_TOKENS}: check its patch size"
+        )
+    return ids[: at[0]], ids[at[-1] + 1 :]
+
+
+def caption_targets(processor: LlavaProcessor, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Caption ids with the end of turn, padded on the right, and the same as targets with the padding ignored."""
+    rows = [processor.tokenizer(caption + "<|im_end|>", add_special_tokens=False).input_ids for caption in captions]
+    if max(map(len, rows)) > _LONGEST:
+        raise ValueError(f"a caption has {max(map(len, rows))} tokens, more than the {_LONGEST} that training pads to")
+    ids = torch.full((len(rows), _LONGEST), processor.tokenizer.pad_token_id)
+    targets = torch.full_like(ids, _IGNORED)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)] = targets[k, : len(row)] = torch.tensor(row)
+    return ids, targets
+
+
+def schedule(step: int, steps: int, warm_up: int) -> float:
+    """The share of the top learning rate: linear warm-up, then half a cosine down to a fiftieth."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(1, steps - warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine of a training record."""
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+    return {"versions": versions, "threads": torch.get_num_threads(), "machine": platform.machine()}
+
+
+def replace_file(path: Path, write: Any) -> None:
+    """Let `write` fill a neighbouring file, then put it in the place of `path`."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    write(fresh)
+    fresh.replace(path)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """The command line."""
+    plan = Plan()
+    parser = argparse.ArgumentParser(prog="python -m harness.models.embedded.train", description=__doc__)
+    parser.add_argument("--seed", type=int, default=plan.seed)
+    parser.add_argument("--steps-dense", type=int, default=plan.steps_dense)
+    parser.add_argument("--steps-caption", type=int, default=plan.steps_caption)
+    parser.add_argument("--batch-caption", type=int, default=plan.batch_caption)
+    parser.add_argument("--out", type=Path, default=Path("build") / "scenes-llava", help="directory of the results")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    torch.set_num_threads(given.threads)
+    chosen = Plan(given.seed, given.steps_dense, steps_caption=given.steps_caption, batch_caption=given.batch_caption)
+    trainer = Trainer(chosen, given.cache, given.out)
+    if given.resume:
+        trainer.resume()
+    trainer.run()
+
+
+if __name__ == "__main__":
+    main()
