@@ -8,7 +8,7 @@ from scipy import optimize, special, stats
 from harness.analysis.curves import FloatArray, IntArray
 
 _SEED = 20_241_100
-_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 8192, 1024, 800_000, 512
+_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 800_000, 512
 
 
 def symmetric_root(covariance: FloatArray) -> FloatArray:
@@ -69,10 +69,8 @@ def simultaneous_bound(
 
     draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
     rng = np.random.default_rng(seed)
-    # Every layer is given equally often; of more differences than draws, one out of each of `draws` equal shares.
-    strata = np.arange(draws) % count
-    if count > draws:
-        strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
+    # Layers are given equally often: one out of each of `draws` equal shares of them.
+    strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
     given = factor[rng.permutation(strata)]
     # Student's quantile is the dearest part: a fixed grid of the tail, dealt out at random.
     tail, dealt = (np.arange(_TAIL) + 0.5) / _TAIL, rng.permutation(np.arange(draws) % _TAIL)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import integrate, optimize, stats
+
+from harness.analysis.curves import FloatArray
+from harness.analysis.simultaneous import simultaneous_bound, symmetric_root
+
+
+def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
+    """Closed form for uncorrelated T: given the common scale they are independent normal."""
+
+    def exceed(c: float) -> float:
+        def given_scale(w: float) -> float:
+            one = sides * stats.norm.sf(c * w)
+            return -np.expm1(count * np.log1p(-one)) * stats.chi.pdf(w * np.sqrt(df), df) * np.sqrt(df)
+
+        return integrate.quad(given_scale, 0.0, 4.0, limit=200, epsabs=alpha * 1e-6)[0]
+
+    return optimize.brentq(lambda c: np.log(exceed(c) / alpha), 1.0, 20.0)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01, 0.01 / 160])
+@pytest.mark.parametrize(("count", "df"), [(5, 20.0), (31, 63.0)])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_uncorrelated_layers_have_the_closed_form(alpha: float, count: int, df: float, sides: int) -> None:
+    found = simultaneous_bound(np.eye(count), df, alpha, two_sided=sides == 2)
+    assert found == pytest.approx(independent_bound(count, df, alpha, sides), abs=0.03)
+
+
+def test_equal_layers_need_no_more_than_one() -> None:
+    assert simultaneous_bound(np.ones((9, 9)), 30, 1e-3) == pytest.approx(stats.t.isf(5e-4, 30), abs=1e-3)
+
+
+def neighbours(points: int, adjacent: float) -> FloatArray:
+    return adjacent ** np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
+
+
+def test_plain_draws_exceed_the_bound_as_often_as_they_should() -> None:
+    covariance, rng = neighbours(12, 0.9), np.random.default_rng(1)
+    normal = rng.standard_normal((60_000, 12)) @ symmetric_root(covariance)
+    t = normal / np.sqrt(rng.chisquare(25, size=60_000) / 25)[:, None]
+    first, last = np.triu_indices(12, 1)
+    spread = np.sqrt(2.0 - 2.0 * covariance[first, last])
+    for values, bound in (
+        (np.abs(t), simultaneous_bound(covariance, 25, 0.02)),
+        (t, simultaneous_bound(covariance, 25, 0.02, two_sided=False)),
+        (np.abs(t[:, last] - t[:, first]) / spread, simultaneous_bound(covariance, 25, 0.02, pairs=(first, last))),
+    ):
+        assert np.mean(values.max(axis=1) > bound) == pytest.approx(0.02, abs=0.0025)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1e-3, 1e-6])
+def test_never_more_conservative_than_bonferroni(alpha: float) -> None:
+    rng = np.random.default_rng(2)
+    for adjacent in (0.0, 0.6, 0.97):
+        for seed in rng.integers(0, 1000, 3):
+            found = simultaneous_bound(neighbours(31, adjacent), 40, alpha, seed=int(seed))
+            assert stats.t.isf(alpha / 2, 40) <= found <= stats.t.isf(alpha / 62, 40)
+
+
+def test_seeds_agree_and_scale_and_constant_layers_do_not_matter() -> None:
+    covariance = neighbours(31, 0.97)
+    bounds = [simultaneous_bound(covariance, 63, 0.01 / 160, seed=seed) for seed in range(8)]
+    assert np.ptp(bounds) < 0.05
+    scale = np.linspace(0.1, 4.0, 31)
+    assert simultaneous_bound(covariance * np.outer(scale, scale), 63, 1e-4) == pytest.approx(
+        simultaneous_bound(covariance, 63, 1e-4), abs=0.03
+    )
+    padded = np.zeros((40, 40))
+    padded[:31, :31] = covariance
+    assert simultaneous_bound(padded, 63, 1e-4) == pytest.approx(simultaneous_bound(covariance, 63, 1e-4), abs=0.03)
+    assert simultaneous_bound(np.zeros((3, 3)), 63, 1e-4) == pytest.approx(stats.t.isf(5e-5, 63))
+
+
+@pytest.mark.parametrize(("df", "alpha"), [(0.0, 0.1), (5.0, 0.0), (5.0, 1.0)])
+def test_impossible_levels_are_refused(df: float, alpha: float) -> None:
+    with pytest.raises(ValueError, match="0 < alpha < 1"):
+        simultaneous_bound(np.eye(2), df, alpha)
+
+
+def test_the_root_is_symmetric_and_squares_to_the_covariance() -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 8))
+    covariance = rows.T @ rows
+    root = symmetric_root(covariance)
+    np.testing.assert_allclose(root, root.T, atol=1e-12)
+    np.testing.assert_allclose(root @ root, covariance, atol=1e-10)
