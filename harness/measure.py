@@ -19,6 +19,7 @@ from tqdm import tqdm
 from harness.data.registry import find_dataset
 from harness.data.sample import Sample
 from harness.data.words import content_words
+from harness.errors import PhaseError
 from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.vlm import Vlm
 from harness.probe.attention import SHARES
@@ -37,7 +38,7 @@ DRAWN = 2
 _CANARY = {torch.float64: 1e-5, torch.float32: 1e-5}
 
 
-class MeasureError(RuntimeError):
+class MeasureError(PhaseError):
     """A pair cannot be measured as asked; the message says why and what to do."""
 
 
@@ -106,7 +107,7 @@ def measure(
                     store.write(names, known)
             rows.extend(known)
             bar.update(len(known))
-    return _assemble(vlm, dataset, plan, rows, weights, seed, drawings)
+    return _assemble(vlm, dataset, plan, rows, weights, drawings)
 
 
 def _hide(progress: bool | None) -> bool:
@@ -251,7 +252,6 @@ def _assemble(
     plan: Plan,
     rows: Sequence[dict[str, Any]],
     weights: str,
-    seed: int,
     drawings: tuple[Drawing, ...],
 ) -> Profile:
     stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -284,7 +284,6 @@ def _assemble(
             "lens": LENS_POLICY,
             "lens_ks": list(KS),
             "chance_words": "those of the next sample of another cluster",
-            "seed": seed,
             "measurement": MEASUREMENT_VERSION,
         },
         environment=environment(vlm.device, vlm.dtype, vlm.attention),

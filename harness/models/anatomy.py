@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.errors import PhaseError
+
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
 _IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
 
 
-class AnatomyError(RuntimeError):
+class AnatomyError(PhaseError):
     """A model has no part of the kind that a measurement needs; the message says which, and why."""
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from harness.data.sample import Sample
+from harness.errors import PhaseError
 
 
-class PromptError(RuntimeError):
+class PromptError(PhaseError):
     """A prompt could not be encoded, or its token groups could not be told apart."""
 
 

@@ -43,7 +43,7 @@ MODELS: dict[str, ModelEntry] = {
     for entry in (
         ModelEntry(
             name="scenes-llava",
-            summary="LLaVA architecture: frozen SmolLM2-135M-Instruct with a small vision tower and projector of our own",
+            summary="LLaVA architecture: frozen SmolLM2-135M-Instruct, our own small tower and projector",
             loader="harness.models.embedded.scenes_llava:load",
             datasets=("scenes", "scenes-order"),
             embedded=True,

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
 from harness.models.registry import ModelEntry
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class DeviceError(RuntimeError):
+class DeviceError(PhaseError):
     """The device that was asked for is not there; the message says what is."""
 
 

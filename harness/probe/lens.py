@@ -16,6 +16,8 @@ from torch import nn
 
 from harness.probe.similarity import upcast
 
+Norm = Callable[[torch.Tensor], torch.Tensor]
+
 KS = (1, 5)
 BLOCK_SIZE = 512
 _CHUNK = 256
@@ -65,7 +67,7 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
 class Lens:
     """Answers a `LensTask` for one batch, residual point by residual point."""
 
-    def __init__(self, task: LensTask, image: torch.Tensor, unembedding: nn.Linear, norm: nn.Module) -> None:
+    def __init__(self, task: LensTask, image: torch.Tensor, unembedding: nn.Linear, norm: Norm) -> None:
         """Prepare for a batch.
 
         Args:
@@ -81,7 +83,9 @@ class Lens:
         self._positions, self._valid = _padded_positions(image)
         words = [[*own, *chance] for own, chance in zip(task.references.own, task.references.chance, strict=True)]
         asked = sorted({entry for sample in words for word in sample for entry in word})
-        self._block = torch.tensor(sorted(set(task.block) - set(asked)), dtype=torch.long, device=device)
+        # The lowest ids are always in it, so that there are k entries to be beaten by.
+        block = {*task.block, *range(max(KS))} - set(asked)
+        self._block = torch.tensor(sorted(block), dtype=torch.long, device=device)
         columns = torch.cat([self._block, torch.tensor(asked, dtype=torch.long, device=device)])
         self._rows = upcast(unembedding.weight[columns])
         self._bias = None if unembedding.bias is None else upcast(unembedding.bias[columns])
@@ -126,27 +130,25 @@ class Lens:
     def exit_agreement(self, own_logits: torch.Tensor) -> torch.Tensor:
         """Whether the last token's best entry at each point is the model's own, bool (batch, points).
 
+        Entries that tie for the first place of the model's own logits, as rounding to 16 bits makes them, all count.
+
         Args:
-            own_logits: the model's logits of the last token, (batch, vocabulary).
+            own_logits: the model's finite logits of the last token, (batch, vocabulary).
         """
         states = upcast(torch.stack(self._last, dim=1))
-        own = own_logits.argmax(-1)
+        is_own = own_logits == own_logits.amax(-1, keepdim=True)
+        own = is_own.any(0).nonzero().flatten()
         columns = torch.cat([self._block, own])
         bias = 0.0 if self._head.bias is None else upcast(self._head.bias[columns])
         logits = states @ upcast(self._head.weight[columns]).T + bias
-        mine = logits.gather(
-            -1,
-            (len(self._block) + torch.arange(len(own), device=own.device))
-            .view(-1, 1, 1)
-            .expand(-1, states.shape[1], 1),
-        ).squeeze(-1)
+        mine = logits[..., len(self._block) :].masked_fill(~is_own[:, None, own], -torch.inf).amax(-1)
         best = logits.amax(-1)
         agree = torch.zeros_like(best, dtype=torch.bool)
         rows, points = (mine >= best - _SLACK * best.abs().clamp(min=1.0)).nonzero(as_tuple=True)
         for at in range(0, len(rows), _CHUNK):
             row, point = rows[at : at + _CHUNK], points[at : at + _CHUNK]
             full = dense_logits(states[row, point], self._head)
-            agree[row, point] = full.gather(-1, own[row].unsqueeze(-1)).squeeze(-1) >= full.amax(-1)
+            agree[row, point] = full.masked_fill(~is_own[row], -torch.inf).amax(-1) >= full.amax(-1)
         return agree
 
     def _found_densely(self, image: torch.Tensor) -> torch.Tensor:
@@ -205,9 +207,9 @@ def _padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _padded_entries(words: Sequence[Sequence[tuple[int, ...]]], of: Callable[[int], int]) -> torch.Tensor:
-    most_words = max(len(sample) for sample in words)
-    most = max((len(word) for sample in words for word in sample), default=1)
-    table = torch.full((len(words), most_words, max(most, 1)), -1, dtype=torch.long)
+    most_words = max([1, *(len(sample) for sample in words)])
+    most_entries = max([1, *(len(word) for sample in words for word in sample)])
+    table = torch.full((len(words), most_words, most_entries), -1, dtype=torch.long)
     for row, sample in enumerate(words):
         for column, word in enumerate(sample):
             table[row, column, : len(word)] = torch.tensor([of(entry) for entry in word], dtype=torch.long)

@@ -21,6 +21,8 @@ from harness.probe.similarity import GroupSums, upcast
 
 FloatArray = NDArray[np.floating[Any]]
 
+_ONE_PASS = "run exactly one forward pass of the whole prompt inside the block, and no generate()"
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:
@@ -56,7 +58,6 @@ class Observation:
     drawing: bool
     checks: AttentionCheck | None
     sample_ids: Sequence[str]
-    opened: int = 0
     _similarity: list[torch.Tensor] = field(default_factory=list)
     _means: list[torch.Tensor] = field(default_factory=list)
     _post_norm: torch.Tensor | None = None
@@ -72,7 +73,16 @@ class Observation:
         self._shares = ShareReader(self.groups)
 
     def residual_point(self, states: torch.Tensor) -> None:
-        """Reduce the residual stream at one point, (batch, tokens, d)."""
+        """Reduce the residual stream at one point, (batch, tokens, d).
+
+        Raises:
+            SelfCheckError: the pass is not over the whole prompt.
+        """
+        if states.shape[:2] != self.groups.real.shape:
+            raise SelfCheckError(
+                f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
+                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_ONE_PASS}"
+            )
         sums = self._sums(states)
         self._similarity.append(self._sums.similarities(sums))
         self._means.append(self._sums.means(sums))
@@ -123,16 +133,14 @@ class Observation:
             SelfCheckError: residual points are missing, a number is not finite, or (where checks were asked for) the
                 last state does not give the model's logits or the attention parts do not sum to the layer's output.
         """
-        if self._own_logits is None or self._post_norm is None or len(self._similarity) != self.anatomy.depth + 1:
+        expected = self.anatomy.depth + 1
+        if self._own_logits is None or self._post_norm is None or len(self._similarity) != expected:
+            parts = {"final norm": self._post_norm, "unembedding": self._own_logits}
+            uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
             raise SelfCheckError(
-                f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected "
-                f"{self.anatomy.depth + 1}; run exactly one forward pass of the whole prompt inside the block"
+                f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected {expected}; "
+                f"{''.join(uncalled)}{_ONE_PASS}"
             )
-        if self.checks is not None:
-            self.checks.conclude()
-            assert self._last_state is not None
-            with self._own_calls():
-                check_last_state(self.anatomy, self._last_state, self._own_logits)
         arrays = {
             "similarity": torch.stack(self._similarity, dim=1),
             "post_norm": self._post_norm,
@@ -141,17 +149,22 @@ class Observation:
         if self._norm_shares:
             arrays["norm_shares"] = torch.stack(self._norm_shares, dim=1)
             arrays["weight_shares"] = torch.stack(self._weight_shares, dim=1)
-        if self.lens is not None:
-            with self._own_calls():
-                arrays["hits"] = self.lens.hits()
-                arrays["exit_agreement"] = self.lens.exit_agreement(upcast(self._own_logits))
-                if self.drawing:
-                    arrays["decoded"] = self.lens.decoded()
-                    arrays["decoded_last"] = self.lens.decoded_last()
         if self._norm_rows:
             arrays["norm_rows"] = torch.stack(self._norm_rows, dim=1)
         numbers: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
-        check_finite(self.anatomy.name, numbers, self.sample_ids)
+        # First of all, because a NaN fails every later check and only this one names its sample and layer.
+        own_logits = upcast(self._own_logits)
+        check_finite(self.anatomy.name, numbers | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
+        if self.checks is not None:
+            self.checks.conclude()
+            assert self._last_state is not None
+            with self._own_calls():
+                check_last_state(self.anatomy, self._last_state, self._own_logits)
+        if self.lens is not None:
+            read = {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
+            if self.drawing:
+                read |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
+            numbers |= {name: tensor.cpu().numpy() for name, tensor in read.items()}
         return Readings(**numbers)
 
 

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, AnatomyError, output_projection
 from harness.models.prompt import Batch
 from harness.probe.similarity import upcast
 
 # Relative tolerances; a model in 16 bits rounds its own numbers to about 3 decimal digits.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+# Layers count from 1, residual points from 0.
+_PER_LAYER = ("norm_shares", "weight_shares", "norm_rows")
 
 
-class SelfCheckError(RuntimeError):
+class SelfCheckError(PhaseError):
     """A measurement contradicts the model's own numbers; the message names model, layer and both numbers."""
 
 
@@ -64,7 +67,7 @@ def check_image_positions(model: Any, name: str, batch: Batch, device: torch.dev
 
 
 def check_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> None:
-    """Asserts that no reading is NaN or infinite.
+    """Asserts that no reading is NaN or infinite; samples are the first axis, residual points or layers the second.
 
     Raises:
         SelfCheckError: naming the measure, the sample and the layer of the first such number.
@@ -72,7 +75,10 @@ def check_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]
     for measure, values in arrays.items():
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             where = np.argwhere(~np.isfinite(values))[0]
-            layer = f" at residual point {where[1]}" if values.ndim > 2 else ""
+            per_layer = measure in _PER_LAYER
+            layer = (
+                f" at {'layer' if per_layer else 'residual point'} {where[1] + per_layer}" if values.ndim > 2 else ""
+            )
             raise SelfCheckError(
                 f"{name}: {measure} of sample {sample_ids[where[0]]} is {values[tuple(where)]}{layer}; the hidden "
                 "states overflow or hold NaN: use another dtype, or look at the weights"

@@ -1,0 +1,13 @@
+"""Phase I, alignment: in very early layers similarity across the modalities emerges."""
+
+import pytest
+
+from harness.checks import check_claim
+from harness.judging import Judge
+from harness.profile import Profile
+
+
+@pytest.mark.replication(claim="alignment")
+def test_alignment(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
+    """Inter-modal similarity rises first, and that phase ends in the first quarter of the depth."""
+    check_claim(profile, judge.claim(profile, "alignment"), strict=strict_evidence)

@@ -1,0 +1,13 @@
+"""The paper's main claim: inter-modal similarity goes through four phases over depth."""
+
+import pytest
+
+from harness.checks import check_claim
+from harness.judging import Judge
+from harness.profile import Profile
+
+
+@pytest.mark.replication(claim="four-phases")
+def test_four_phases(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
+    """Exactly four alternating moves are certain, the first one up, and none of the four has a reversal."""
+    check_claim(profile, judge.claim(profile, "four-phases"), strict=strict_evidence)

@@ -1,0 +1,13 @@
+"""Phase II, intra-modal encoding: each modality gathers while the two drift apart."""
+
+import pytest
+
+from harness.checks import check_claim
+from harness.judging import Judge
+from harness.profile import Profile
+
+
+@pytest.mark.replication(claim="intra-modal")
+def test_intra_modal_encoding(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
+    """Over phase II inter-modal similarity falls while that within image and within text rises."""
+    check_claim(profile, judge.claim(profile, "intra-modal"), strict=strict_evidence)

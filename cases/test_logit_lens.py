@@ -1,0 +1,20 @@
+"""What LogitLens decodes (figure 5) against the stored baseline."""
+
+import pytest
+
+from harness.baselines import Baseline
+from harness.checks import check_equivalent, check_reproduces
+from harness.judging import Judge
+from harness.profile import Profile
+
+pytestmark = pytest.mark.regression
+
+
+def test_reproduces(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
+    """The same words are decoded in 99 % of the samples, at every residual point."""
+    check_reproduces(profile, baseline, judge.regression(profile, baseline, "lens"), strict=strict_evidence)
+
+
+def test_equivalent(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
+    """Recall and exit agreement are the baseline's within 0.05, at the last residual point within 0.02."""
+    check_equivalent(profile, baseline, judge.regression(profile, baseline, "lens"), strict=strict_evidence)

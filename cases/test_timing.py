@@ -1,0 +1,39 @@
+"""What measuring costs: hooked inference beside plain inference of the same batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.baselines import Baseline
+from harness.checks import check_ratio
+from harness.judging import Judge
+from harness.options import Pair
+from harness.session import PhaseSession
+
+if TYPE_CHECKING:
+    from harness.stopwatch import Contestants
+
+pytestmark = pytest.mark.timing
+
+
+def test_plain(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+    """Wall time of one forward pass of the model alone; recorded, never asserted."""
+    benchmark.pedantic(contestants.plain, rounds=3, warmup_rounds=1)
+
+
+def test_hooked(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+    """Wall time of one forward pass with everything measured; recorded, never asserted."""
+    benchmark.pedantic(contestants.hooked, rounds=3, warmup_rounds=1)
+
+
+def test_ratio(phase: PhaseSession, pair: Pair, baseline: Baseline, contestants: Contestants, judge: Judge) -> None:
+    """Hooked inference costs no more beside plain inference than the baseline of this device says."""
+    timing = contestants.ratio()
+    judge.timing(timing)
+    stored = phase.timing_baseline(pair, timing.ratio)
+    if stored is None:
+        pytest.skip("no ratio is stored for this device, dtype and attention: record one with --phase-update")
+    check_ratio(str(pair), timing, stored, baseline.said())

@@ -1,0 +1,277 @@
+"""Stored profiles to compare with: finding, choosing, reading and writing `<model>/<dataset>.json` with its arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.margins import declared_margins, recall_margins
+from harness.errors import PhaseError
+from harness.profile import CURVES, SHARE_GROUPS, Array, Profile, write_atomically
+from harness.provenance import Environment
+
+SCHEMA = 1
+LEAST_SAMPLES = 64
+# Declared choices that two profiles must share to be compared.
+MUST_MATCH = ("instructions", "prompt", "residual_points", "text_tokens", "lens", "lens_ks", "chance_words")
+
+
+class BaselineError(PhaseError):
+    """A baseline is missing, damaged or not comparable; the message says which file and what to do."""
+
+
+class MissingBaselineError(BaselineError):
+    """There is no baseline of this pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A stored profile with the margins that a later one is judged by.
+
+    `margins` holds one equivalence margin per measure, `reasons` why each has its size. `timing` holds the ratio of
+    hooked to plain inference per device, dtype and attention.
+    """
+
+    path: Path
+    profile: Profile
+    margins: Mapping[str, float]
+    reasons: Mapping[str, str]
+    timing: Mapping[str, float]
+
+    def said(self) -> str:
+        """The file and what it was recorded with, for messages."""
+        return f"{self.path} (recorded with {self.profile.environment})"
+
+
+def folder_of(root: Path, model: str) -> Path:
+    """Where the baselines of a model lie."""
+    return root / model
+
+
+def find_baseline(root: Path, profile: Profile) -> Baseline:
+    """The stored baseline of the profile's pair; among several the one recorded in the nearest environment.
+
+    Raises:
+        MissingBaselineError: there is none.
+        BaselineError: a file is damaged, of another schema, or declares other choices than the profile.
+    """
+    paths = _paths(root, profile.model, profile.dataset)
+    if not paths:
+        raise MissingBaselineError(
+            f"no baseline for {profile.pair} in {root}; record one with: "
+            f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update-new"
+        )
+    stored = {path: Environment(**_json(path)["environment"]) for path in paths}
+    chosen = max(paths, key=lambda path: (profile.environment.nearness(stored[path]), path.name))
+    baseline = read_baseline(chosen)
+    for choice in MUST_MATCH:
+        if baseline.profile.declared.get(choice) != profile.declared.get(choice):
+            raise BaselineError(
+                f"{chosen} is not comparable: it declares {choice} = {baseline.profile.declared.get(choice)!r}, this "
+                f"run {profile.declared.get(choice)!r}; record it anew with --phase-update"
+            )
+    return baseline
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline in a JSON file and the arrays beside it.
+
+    Raises:
+        BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
+    """
+    content = _json(path)
+    beside = path.with_suffix(".npz")
+    try:
+        packed = beside.read_bytes()
+    except OSError as error:
+        raise BaselineError(f"the arrays of {path} cannot be read: {error}; {_restore(path)}") from None
+    if hashlib.sha256(packed).hexdigest() != content["arrays_sha256"]:
+        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {_restore(path)}")
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        names = {name: tuple(str(item) for item in arrays.pop(name)) for name in _NAMES}
+        profile = Profile(
+            model=content["model"],
+            dataset=content["dataset"],
+            **names,
+            arrays=arrays,
+            declared=content["declared"],
+            environment=Environment(**content["environment"]),
+            weights=content["weights"],
+        )
+        margins = content["margins"]
+        return Baseline(
+            path=path,
+            profile=profile,
+            margins={name: float(margin["value"]) for name, margin in margins.items()},
+            reasons={name: str(margin["reason"]) for name, margin in margins.items()},
+            timing={name: float(ratio) for name, ratio in content["timing"].items()},
+        )
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise BaselineError(f"{path} is damaged ({error!r}); {_restore(path)}") from None
+
+
+def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], phases: Mapping[str, Any]) -> Path:
+    """Stores a profile as the baseline of its pair and environment, each file in one step; returns the JSON's path.
+
+    A baseline of another device type or dtype is kept and this one stands beside it.
+
+    Args:
+        root: the baselines' directory.
+        profile: what was measured.
+        timing: hooked/plain ratios per `timing_key`.
+        phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
+
+    Raises:
+        BaselineError: fewer than 64 samples, or the directory is not writable or full; what was there is untouched.
+    """
+    if profile.n < LEAST_SAMPLES:
+        raise BaselineError(
+            f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
+            "raise --phase-samples"
+        )
+    path = _path_for(root, profile)
+    buffer = io.BytesIO()
+    names = {name: np.array(getattr(profile, name)) for name in _NAMES}
+    np.savez_compressed(buffer, **names, **profile.arrays)  # type: ignore[arg-type]
+    packed = buffer.getvalue()
+    content = {
+        "schema": SCHEMA,
+        "model": profile.model,
+        "dataset": profile.dataset,
+        "samples": profile.n,
+        "declared": profile.declared,
+        "environment": asdict(profile.environment),
+        "weights": profile.weights,
+        "arrays_sha256": hashlib.sha256(packed).hexdigest(),
+        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "margins": _margins(profile),
+        "phases": phases,
+        "timing": {name: rounded(ratio) for name, ratio in timing.items()},
+    }
+    _put(path.with_suffix(".npz"), packed)
+    _put(path, dump(content))
+    return path
+
+
+def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
+    """Adds the hooked/plain ratio of one device, dtype and attention to a stored baseline.
+
+    Raises:
+        BaselineError: the file is not writable; it is untouched.
+    """
+    content = _json(baseline.path)
+    content["timing"][key] = rounded(ratio)
+    _put(baseline.path, dump(content))
+
+
+def timing_key(environment: Environment) -> str:
+    """Under which name the ratio of an environment is kept: device, dtype and attention."""
+    return f"{environment.device_name}, {environment.dtype}, {environment.attention}"
+
+
+def shown_measures(profile: Profile) -> tuple[str, ...]:
+    """The measures that a reader sees as curves, in order."""
+    shares = [f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS]
+    post = [f"post_norm_{name}" for name in CURVES if f"post_norm_{name}" in profile.arrays]
+    recall = ["recall_1", "recall_5", "recall_chance_1", "recall_chance_5"]
+    return (*CURVES, *post, *shares, *recall, "exit_agreement")
+
+
+def rounded(values: Any) -> Any:
+    """Numbers to six significant digits, nested lists kept."""
+    if isinstance(values, np.ndarray | list | tuple):
+        return [rounded(value) for value in values]
+    return float(f"{float(values):.6g}")
+
+
+def dump(content: Mapping[str, Any]) -> bytes:
+    """JSON as it is stored: sorted keys, two spaces, lists of numbers on one line each."""
+    return (_compact(content, "") + "\n").encode()
+
+
+def _compact(value: Any, indent: str) -> str:
+    if isinstance(value, Mapping) and value:
+        inner = indent + "  "
+        body = ",\n".join(f"{inner}{json.dumps(str(key))}: {_compact(value[key], inner)}" for key in sorted(value))
+        return "{\n" + body + f"\n{indent}}}"
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+_NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
+
+
+def _paths(root: Path, model: str, dataset: str) -> list[Path]:
+    folder = folder_of(root, model)
+    return sorted([*folder.glob(f"{dataset}.json"), *folder.glob(f"{dataset}.*.json")])
+
+
+def _path_for(root: Path, profile: Profile) -> Path:
+    """The file of the same device type and dtype, else the plain name if it is free, else one with both in its name."""
+    mine = (profile.environment.device, profile.environment.dtype)
+    paths = _paths(root, profile.model, profile.dataset)
+    for path in paths:
+        stored = _json(path)["environment"]
+        if (stored["device"], stored["dtype"]) == mine:
+            return path
+    folder = folder_of(root, profile.model)
+    plain = folder / f"{profile.dataset}.json"
+    return folder / f"{profile.dataset}.{'-'.join(mine)}.json" if plain in paths else plain
+
+
+def _margins(profile: Profile) -> dict[str, dict[str, Any]]:
+    stored: dict[str, dict[str, Any]] = {}
+    for name in (*CURVES, *(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS)):
+        margins = declared_margins(profile[name].mean(0, dtype=np.float64))
+        stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
+    boundaries = declared_margins(profile["inter"].mean(0, dtype=np.float64))
+    depth = profile.depth
+    stored["turning_points"] = {"value": boundaries.turning_points, "reason": f"3 % of a depth of {depth}, at least 1"}
+    stored["half_heights"] = {"value": boundaries.half_heights, "reason": f"1.5 % of a depth of {depth}, at least 0.5"}
+    recall = recall_margins(depth + 1)
+    stored["recall"] = {"value": float(recall[0]), "reason": "declared for all residual points but the last"}
+    stored["recall_last"] = {"value": float(recall[-1]), "reason": "declared: the last point is the model's own output"}
+    return stored
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaselineError(f"the baseline {path} cannot be read: {error}; {_restore(path)}") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise BaselineError(f"the baseline {path} is of schema {found}, this version reads {SCHEMA}; {_restore(path)}")
+    if not isinstance(content.get("environment"), dict) or "arrays_sha256" not in content:
+        raise BaselineError(
+            f"the baseline {path} lacks its environment or the checksum of its arrays; {_restore(path)}"
+        )
+    return content
+
+
+def _put(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise BaselineError(
+            f"the baseline {path} cannot be written: {error.strerror}; make room or choose another place with "
+            "--phase-baselines"
+        ) from None
+
+
+def _restore(path: Path) -> str:
+    return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
+
+
+def as_floats(array: Array) -> Array:
+    """The array in float64, as the analysis takes it."""
+    return array.astype(np.float64)

@@ -1,0 +1,205 @@
+"""Assertions whose messages a stranger understands: what moved, where, by how much, against what, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from harness.analysis.agreement import Agreement
+from harness.analysis.boundary_agreement import BoundaryAgreement
+from harness.analysis.claims import Claim, ClaimVerdict
+from harness.analysis.mean_difference import Verdict, View
+from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
+from harness.baselines import Baseline
+from harness.comparison import Comparison, Finding
+from harness.profile import Profile
+
+
+def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
+    """Asserts that every measure of the family is the baseline's, sample by sample.
+
+    Args:
+        profile: what was measured now.
+        baseline: what it is held against.
+        comparison: of the two (`comparison.compare`).
+        strict: fail where the evidence does not decide, instead of an expected failure.
+
+    Raises:
+        AssertionError: naming measure, layers, difference, interval, margin, baseline and the command to accept it.
+    """
+    __tracebackhide__ = True
+    if comparison.inputs.changed:
+        _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
+    if comparison.reproducible:
+        pytest.skip(f"not asked sample by sample: {comparison.reproducible}")
+    changed = [finding for finding in comparison.findings if _not_reproduced(finding)]
+    if changed:
+        _undecided(changed, strict, _regression(profile, baseline, "", changed))
+        _fail(_regression(profile, baseline, "", changed))
+
+
+def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
+    """Asserts that no measure of the family differs from the baseline's by more than its margin.
+
+    Raises:
+        AssertionError: as `check_reproduces`.
+    """
+    __tracebackhide__ = True
+    differing = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.DIFFERS]
+    if differing:
+        _fail(_regression(profile, baseline, comparison.inputs.changed, differing))
+    open_ = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.INCONCLUSIVE]
+    if open_:
+        _undecided(open_, strict, _regression(profile, baseline, comparison.inputs.changed, open_))
+
+
+def check_boundaries(
+    profile: Profile, baseline: Baseline, agreement: BoundaryAgreement, *, strict: bool = False
+) -> None:
+    """Asserts that the layers that separate the phases are where the baseline has them.
+
+    Raises:
+        AssertionError: naming each boundary that moved, from where to where, its interval and margin.
+    """
+    __tracebackhide__ = True
+    if agreement.verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
+        return
+    moved = [shift for shift in agreement.shifts if shift.verdict is agreement.verdict]
+    lines = [f"phase boundaries of {profile.model} on {profile.dataset}: {agreement.verdict.upper()}"]
+    for shift in moved:
+        low, high = shift.interval
+        lines.append(
+            f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.now:g}: {shift.effect:+g} "
+            f"({agreement.confidence:.4%} interval {low:g} to {high:g}), margin {shift.margin:g}, n = {agreement.n} "
+            f"{'paired' if agreement.paired else 'unpaired'}"
+        )
+    lines += _against(profile, baseline)
+    if agreement.verdict is Verdict.INCONCLUSIVE and not strict:
+        needed = max((shift.n_needed or 0 for shift in moved), default=0)
+        pytest.xfail(f"inconclusive{f', needs n of about {needed}' if needed else ''}: {lines[1].strip()}")
+    _fail("\n".join(lines))
+
+
+def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
+    """Asserts that a claim of the paper holds for this model on this data.
+
+    Raises:
+        AssertionError: naming the part that fails with effect, interval, margin and n.
+    """
+    __tracebackhide__ = True
+    if claim.verdict is ClaimVerdict.HOLDS:
+        return
+    lines = [f"{claim.name} of {profile.model} on {profile.dataset}: {claim.verdict.upper()}"]
+    lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
+    if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
+        pytest.xfail("\n".join(lines))
+    _fail("\n".join(lines))
+
+
+def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: str) -> None:
+    """Asserts that hooked inference costs no more beside plain inference than the baseline says, within 15 %.
+
+    Args:
+        pair: which pair was timed.
+        timing: the ratio measured now.
+        baseline_ratio: the stored one, of the same device, dtype and attention.
+        where: what the stored one belongs to, for the message.
+
+    Raises:
+        AssertionError: with both ratios and the interval.
+    """
+    __tracebackhide__ = True
+    found = slower_than(timing, baseline_ratio)
+    if found.verdict is TimingVerdict.SLOWER:
+        low, high = timing.interval
+        _fail(
+            f"hooked inference of {pair} became slower: {timing.ratio:.3f} x plain ({timing.confidence:.0%} interval "
+            f"{low:.3f} to {high:.3f}, {timing.n} alternating pairs), baseline {baseline_ratio:.3f} x; alarm where the "
+            f"lower end exceeds {found.margin:g} x the baseline\n  {where}"
+        )
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Layers as a reader writes them: '3, 17-19'."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def describe(finding: Finding, profile: Profile) -> list[str]:
+    """The numbers of one verdict in words, a line each."""
+    agreement, axis = finding.agreement, finding.measure.axis
+    offset = 0 if axis == "residual point" else 1
+    named = agreement.layers or (agreement.layer,)
+    places = layer_ranges(layer + offset for layer in named)
+    what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
+    if agreement.verdict is Verdict.INCONCLUSIVE:
+        what = "may have moved"
+    low, high = agreement.interval
+    view = "" if agreement.view is View.LEVEL else " of the shape (each sample less its own mean)"
+    lines = [
+        f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {axis}"
+        f"{'s' if len(named) > 1 else ''} {places}:",
+        f"  mean difference{view} {agreement.effect:+.3g} at {axis} {agreement.layer + offset} "
+        f"({agreement.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {agreement.margin:.3g}, "
+        f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
+    ]
+    if agreement.beyond:
+        worst = ", ".join(
+            f"{_sample(profile, change.index)} {change.amount:+.3g} at {change.layer + offset}"
+            for change in agreement.worst_samples[:3]
+        )
+        lines.append(
+            f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance; worst: {worst}"
+        )
+    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.n_needed:
+        lines.append(f"  about n = {agreement.n_needed} would decide")
+    return lines
+
+
+def _sample(profile: Profile, row: int) -> str:
+    return profile.sample_ids[row] if row < profile.n else f"sample {row}"
+
+
+def _not_reproduced(finding: Finding) -> bool:
+    agreement: Agreement = finding.agreement
+    return agreement.verdict is not Verdict.REPRODUCES and not agreement.reason
+
+
+def _undecided(findings: Iterable[Finding], strict: bool, message: str) -> None:
+    """An expected failure where no finding is worse than inconclusive."""
+    findings = list(findings)
+    if strict or any(finding.agreement.verdict is not Verdict.INCONCLUSIVE for finding in findings):
+        if strict:
+            _fail(message)
+        return
+    needed = max((finding.agreement.n_needed or 0 for finding in findings), default=0)
+    pytest.xfail(f"inconclusive, needs n of about {needed or 'more than can be said'}\n{message}")
+
+
+def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> str:
+    lines = [first] if first else []
+    for finding in findings:
+        lines += describe(finding, profile)
+    return "\n".join(lines + _against(profile, baseline))
+
+
+def _against(profile: Profile, baseline: Baseline) -> list[str]:
+    then = baseline.profile
+    changes = profile.environment.differences(then.environment)
+    if profile.weights != then.weights:
+        changes.insert(0, f"weights: {then.weights} -> {profile.weights}")
+    lines = [f"  since the baseline: {'; '.join(changes) if changes else 'same weights, same environment'}"]
+    lines.append(f"  baseline {baseline.said()}")
+    command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
+    return [*lines, f"  meant? {command}"]
+
+
+def _fail(message: str) -> None:
+    __tracebackhide__ = True
+    raise AssertionError(message)

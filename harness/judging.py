@@ -1,0 +1,88 @@
+"""Verdicts of a session: judged once per pair and question, and recorded for the summary and the JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.analysis.agreement import Agreement
+from harness.analysis.boundary_agreement import BoundaryAgreement
+from harness.analysis.claims import Claim
+from harness.analysis.timing import TimingRatio
+from harness.baselines import Baseline
+from harness.comparison import FAMILIES, Comparison, compare, compare_boundaries
+from harness.options import Pair
+from harness.phases import claim_record, claims_of, number, phase_reading
+from harness.profile import Profile
+from harness.session import PhaseSession
+
+
+class Judge:
+    """Answers the questions of one pair; every answer is recorded in the session the first time it is given."""
+
+    def __init__(self, session: PhaseSession, pair: Pair) -> None:
+        self._session, self._pair = session, pair
+        self._claims: dict[str, Claim] | None = None
+        self._comparisons: dict[str, Comparison] = {}
+        self._boundaries: BoundaryAgreement | None = None
+        self._recorded: set[str] = set()
+
+    def claim(self, profile: Profile, name: str) -> Claim:
+        """The verdict on a claim of the paper."""
+        if self._claims is None:
+            self._claims = claims_of(phase_reading(profile))
+        claim = self._claims[name]
+        self._record("replication", name, str(claim.verdict), claim_record(claim))
+        return claim
+
+    def regression(self, profile: Profile, baseline: Baseline, family: str) -> Comparison:
+        """The verdict on a family of measures against the baseline."""
+        if family not in self._comparisons:
+            self._comparisons[family] = compare(profile, baseline, FAMILIES[family])
+        comparison = self._comparisons[family]
+        numbers: dict[str, Any] = {finding.measure.name: _numbers(finding.agreement) for finding in comparison.findings}
+        numbers["n"] = baseline.profile.n
+        if comparison.inputs.changed:
+            numbers["inputs"] = {"changed": comparison.inputs.changed}
+        self._record("regression", family, str(comparison.verdict), numbers)
+        return comparison
+
+    def boundaries(self, profile: Profile, baseline: Baseline) -> BoundaryAgreement:
+        """The verdict on the layers that separate the phases against the baseline."""
+        if self._boundaries is None:
+            self._boundaries = compare_boundaries(profile, baseline)
+        numbers = {
+            f"{shift.kind} {shift.index}": {
+                "verdict": str(shift.verdict),
+                "now": number(shift.now),
+                "baseline": number(shift.baseline),
+                "interval": [number(end) for end in shift.interval],
+                "margin": number(shift.margin),
+            }
+            for shift in self._boundaries.shifts
+        }
+        self._record("regression", "boundaries", str(self._boundaries.verdict), numbers)
+        return self._boundaries
+
+    def timing(self, ratio: TimingRatio) -> None:
+        """Keep the hooked/plain ratio for the summary; it is no part of the JSON, since no two runs agree on it."""
+        self._session.ratios[self._pair] = (ratio.ratio, *ratio.interval)
+
+    def _record(self, kind: str, question: str, verdict: str, numbers: dict[str, Any]) -> None:
+        if question not in self._recorded:
+            self._recorded.add(question)
+            self._session.record(self._pair, kind, question, verdict, numbers)
+
+
+def _numbers(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "verdict": str(agreement.verdict),
+        "view": str(agreement.view),
+        "paired": agreement.paired,
+        "n": agreement.n,
+        "layers": list(agreement.layers),
+        "layer": agreement.layer,
+        "effect": number(agreement.effect),
+        "interval": [number(end) for end in agreement.interval],
+        "margin": number(agreement.margin),
+        "beyond": agreement.beyond,
+    }

@@ -1,0 +1,207 @@
+"""The harness as pytest sees it: options, parametrization by pair, fixtures, header and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.data.registry import find_dataset
+from harness.errors import PhaseError
+from harness.known_differences import known_differences
+from harness.models.registry import MODELS
+from harness.options import Pair, add_options, read_options
+from harness.session import PhaseSession
+
+if TYPE_CHECKING:
+    from harness.baselines import Baseline
+    from harness.judging import Judge
+    from harness.models.vlm import Vlm
+    from harness.profile import Profile
+    from harness.stopwatch import Contestants
+
+SESSION = pytest.StashKey[PhaseSession]()
+TIMED_SAMPLES = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the `--phase-` options and their ini twins."""
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the hook by which a conftest may change a loaded model."""
+    from harness import pytest_hooks
+
+    pluginmanager.add_hookspecs(pytest_hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads the options into the session's state."""
+    session = PhaseSession(read_options(config), say=lambda line: _write_line(config, line))
+    session.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
+    config.stash[SESSION] = session
+
+
+def _write_line(config: pytest.Config, line: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(f"phase: {line}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Two lines: what is measured how, and against what."""
+    options = config.stash[SESSION].options
+    update = "on" if options.update else "new only" if options.update_new else "off"
+    files = len(list(options.baselines.glob("*/*.json")))
+    return [
+        f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
+        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, {options.samples} samples, "
+        f"seed {options.seed}, batch size {options.batch_size}",
+        f"phase: baselines {options.baselines} ({files} files), update {update}, cache {options.cache}",
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs every case that asks for a `pair` once per pair."""
+    if "pair" in metafunc.fixturenames:
+        pairs = metafunc.config.stash[SESSION].options.pairs()
+        marked = [
+            pytest.param(
+                pair, id=str(pair), marks=pytest.mark.embedded if MODELS[pair.model].embedded else pytest.mark.hub
+            )
+            for pair in pairs
+        ]
+        metafunc.parametrize("pair", marked, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Expects the known non-replications to fail, strictly: one that replicates after all is noticed."""
+    known = known_differences(config.stash[SESSION].options.baselines)
+    for item in items:
+        marker, call = item.get_closest_marker("replication"), getattr(item, "callspec", None)
+        if marker is None or call is None:
+            continue
+        reason = known.get(str(call.params["pair"]), {}).get(marker.kwargs["claim"])
+        if reason is not None:
+            item.add_marker(pytest.mark.xfail(reason=f"known: {reason}", strict=True, raises=AssertionError))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Turns away what cannot work before anything is measured: a cache that cannot be written, a device not there."""
+    needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not needed or session.config.option.collectonly:
+        return
+    options = session.config.stash[SESSION].options
+    from harness.models.vlm import choose_device
+
+    try:
+        choose_device(options.device)
+    except PhaseError as error:
+        raise pytest.UsageError(str(error)) from None
+    for directory, option in ((options.cache, "--phase-cache"), (options.json and options.json.parent, "--phase-json")):
+        if directory is not None and (problem := _not_writable(directory)):
+            raise pytest.UsageError(f"{option}: {directory} is not writable ({problem}); choose another with {option}")
+
+
+def _not_writable(directory: Path) -> str:
+    probe = directory / ".phase-writable"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
+    """The session's state: options, measured profiles, verdicts."""
+    session = request.config.stash[SESSION]
+    yield session
+    session.release()
+
+
+@pytest.fixture(scope="session")
+def vlm(phase: PhaseSession, pair: Pair) -> Vlm:
+    """The loaded model of the pair."""
+    return _plainly(lambda: phase.vlm(pair.model))
+
+
+@pytest.fixture(scope="session")
+def profile(phase: PhaseSession, pair: Pair) -> Profile:
+    """What was measured of the pair, once per session."""
+    return _plainly(lambda: phase.profile(pair))
+
+
+@pytest.fixture(scope="session")
+def baseline(phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
+    """The stored baseline of the pair; with an update option, written first where it is due."""
+    return _plainly(lambda: phase.baseline(pair))
+
+
+@pytest.fixture(scope="session")
+def judge(phase: PhaseSession, pair: Pair) -> Judge:
+    """Answers the pair's questions and records the answers."""
+    from harness.judging import Judge
+
+    return Judge(phase, pair)
+
+
+@pytest.fixture(scope="session")
+def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
+    """Plain and hooked inference of one small batch of the pair."""
+    from harness.stopwatch import Contestants
+
+    return _plainly(lambda: Contestants(vlm, find_dataset(pair.dataset).draw(TIMED_SAMPLES, phase.options.seed)))
+
+
+@pytest.fixture(scope="session")
+def strict_evidence(phase: PhaseSession) -> bool:
+    """Whether an inconclusive verdict fails."""
+    return phase.options.strict_evidence
+
+
+def _plainly(get: Callable[[], Any]) -> Any:
+    """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
+    try:
+        return get()
+    except PhaseError as error:
+        problem = str(error)
+    pytest.fail(problem, pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """One row per pair, then which baselines were matched, written or left unused."""
+    session = config.stash[SESSION]
+    if session.profiles:
+        from harness.report.summary import summary_lines
+
+        terminalreporter.section("phase diagram")
+        for line in summary_lines(session):
+            terminalreporter.write_line(line)
+        if problem := session.muteness():
+            terminalreporter.write_line(f"FAILED: {problem}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a suite that decides too little, and writes the JSON record."""
+    state = session.config.stash[SESSION]
+    if state.muteness() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if state.options.json is None or not state.profiles:
+        return
+    from harness.baselines import dump
+    from harness.profile import write_atomically
+    from harness.report.record import record_of
+
+    try:
+        write_atomically(state.options.json, dump(record_of(state)))
+    except OSError as error:
+        _write_line(session.config, f"--phase-json {state.options.json} could not be written: {error.strerror}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,48 @@
+"""The full record of a run as JSON: curves, phases, verdicts and provenance; the same run gives the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from harness.baselines import rounded, shown_measures
+from harness.phases import phases_of
+from harness.profile import Profile
+from harness.session import PhaseSession
+
+RECORD_SCHEMA = 1
+
+
+def record_of(session: PhaseSession) -> dict[str, Any]:
+    """The record. Wall times stay out of it: they are pytest-benchmark's to store, and no two runs agree on them."""
+    return {
+        "schema": RECORD_SCHEMA,
+        "harness": version("vlm-phase-harness"),
+        "seed": session.options.seed,
+        "pairs": {str(pair): _pair(profile) for pair, profile in session.profiles.items()},
+        "verdicts": [
+            {
+                "pair": str(line.pair),
+                "kind": line.kind,
+                "question": line.question,
+                "verdict": line.verdict,
+                "numbers": line.numbers,
+            }
+            for line in sorted(session.verdicts, key=lambda line: (str(line.pair), line.kind, line.question))
+        ],
+    }
+
+
+def _pair(profile: Profile) -> dict[str, Any]:
+    return {
+        "model": profile.model,
+        "dataset": profile.dataset,
+        "n": profile.n,
+        "environment": asdict(profile.environment),
+        "weights": profile.weights,
+        "declared": dict(profile.declared),
+        "samples": list(profile.sample_ids),
+        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "phases": phases_of(profile),
+    }

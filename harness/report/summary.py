@@ -1,0 +1,90 @@
+"""The summary that ends a run: one row per pair, and what became of the baselines."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tabulate import tabulate
+
+from harness.analysis.turning_points import BoundaryInterval
+from harness.baselines import LEAST_SAMPLES
+from harness.options import Pair
+from harness.phases import CLAIM_RECALL, phase_reading
+from harness.profile import Profile
+from harness.session import PhaseSession, VerdictLine
+
+# One letter a verdict, so that five claims and five regressions fit a terminal; the legend stands below the table.
+_MARKS = {
+    "holds": "+",
+    "fails": "-",
+    "inconclusive": "?",
+    "reproduces": "=",
+    "equivalent": "~",
+    "differs": "!",
+}
+_CLAIM_MARKS = {
+    "four-phases": "4",
+    "alignment": "I",
+    "intra-modal": "II",
+    "inter-modal": "III",
+    "output-preparation": "IV",
+}
+
+
+def summary_lines(session: PhaseSession) -> list[str]:
+    """The lines of the summary."""
+    rows = [_row(session, pair, profile) for pair, profile in session.profiles.items()]
+    header = ["pair", "n", "phases end at layer", "moves", "claims", "recall", "regression", "hooked/plain"]
+    lines = tabulate(rows, headers=header, tablefmt="simple", disable_numparse=True).splitlines()
+    lines.append("")
+    lines.append(
+        "claims: + holds, - fails, ? inconclusive   regression: = reproduces, ~ equivalent, ! differs, ? inconclusive"
+    )
+    lines.append(
+        "phases: where I / II / III end, with 99 % intervals; moves: certified at 10 % of the range; recall: top 5 at "
+        "the last point, in brackets that of another sample's words"
+    )
+    lines += _baseline_lines(session)
+    return lines
+
+
+def _row(session: PhaseSession, pair: Pair, profile: Profile) -> list[str]:
+    reading = phase_reading(profile)
+    ends = " / ".join(_end(point) for point in reading.boundaries.turning_points)
+    recall = f"{profile[CLAIM_RECALL].mean(0)[-1]:.2f} ({profile['recall_chance_5'].mean(0)[-1]:.2f})"
+    mine = [line for line in session.verdicts if line.pair == pair]
+    judged = {line.question: line.verdict for line in mine if line.kind == "replication"}
+    claims = " ".join(f"{mark}{_MARKS[judged[claim]]}" for claim, mark in _CLAIM_MARKS.items() if claim in judged)
+    ratio = session.ratios.get(pair)
+    timing = "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
+    moves = str(reading.any_moves.count)
+    return [str(pair), str(profile.n), ends, moves, claims, recall, _regressions(mine), timing]
+
+
+def _end(point: BoundaryInterval) -> str:
+    if point.low == point.high:
+        return f"{point.estimate:g}"
+    return f"{point.estimate:g} [{point.low:g}-{point.high:g}]"
+
+
+def _regressions(lines: list[VerdictLine]) -> str:
+    seen = {line.question: line for line in lines if line.kind == "regression"}
+    return " ".join(f"{question}{_MARKS[line.verdict]}" for question, line in seen.items())
+
+
+def _baseline_lines(session: PhaseSession) -> list[str]:
+    how = Counter(session.written.values())
+    unused = session.unused()
+    counts = [
+        f"{len(session.matched)} matched",
+        f"{how['changed']} changed",
+        f"{how['new']} new",
+        f"{len(unused)} unused",
+    ]
+    lines = [f"baselines: {', '.join(counts)}"]
+    lines += [f"  wrote {path} ({kind})" for path, kind in session.written.items()]
+    lines += [f"  unused {path}: no pair of that name; remove it if it is no longer wanted" for path in unused]
+    small = [profile.pair for profile in session.profiles.values() if profile.n < LEAST_SAMPLES]
+    if small:
+        lines.append(f"  fewer than {LEAST_SAMPLES} samples for {', '.join(small)}: expect inconclusive verdicts")
+    return lines

@@ -1,0 +1,181 @@
+"""What one test session knows: options, loaded model, measured profiles, baselines written, and the verdicts given."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.registry import DATASETS
+from harness.models.registry import MODELS, find_model
+from harness.options import Options, Pair
+
+if TYPE_CHECKING:
+    from harness.baselines import Baseline
+    from harness.models.vlm import Vlm
+    from harness.profile import Profile
+
+MOST_INCONCLUSIVE = 0.25
+PRIMARY = "inter"
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLine:
+    """One verdict as the summary shows it: of `pair`, in answer to `question` (a claim's or a family's name)."""
+
+    pair: Pair
+    kind: str
+    question: str
+    verdict: str
+    numbers: Mapping[str, Any]
+
+
+@dataclass
+class PhaseSession:
+    """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell."""
+
+    options: Options
+    say: Callable[[str], None]
+    profiles: dict[Pair, Profile] = field(default_factory=dict)
+    verdicts: list[VerdictLine] = field(default_factory=list)
+    ratios: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
+    matched: set[Path] = field(default_factory=set)
+    written: dict[Path, str] = field(default_factory=dict)
+    on_load: Callable[[Vlm], None] = lambda _: None
+    _vlm: Vlm | None = None
+    _failed: dict[str, BaseException] = field(default_factory=dict)
+
+    def vlm(self, model: str) -> Vlm:
+        """The loaded model; the one loaded before is let go."""
+        if model in self._failed:
+            raise self._failed[model]
+        if self._vlm is None or self._vlm.name != model:
+            from harness.models.vlm import load_vlm
+
+            self.release()
+            try:
+                vlm = load_vlm(
+                    find_model(model), cache=self.options.cache, device=self.options.device, dtype=self.options.dtype
+                )
+                self.on_load(vlm)
+            except Exception as error:
+                self._failed[model] = error
+                raise
+            self._vlm = vlm
+        return self._vlm
+
+    def release(self) -> None:
+        """Let go of the loaded model and its memory."""
+        self._vlm = None
+        gc.collect()
+
+    def profile(self, pair: Pair) -> Profile:
+        """The profile of a pair, measured at the first call."""
+        if str(pair) in self._failed:
+            raise self._failed[str(pair)]
+        if pair not in self.profiles:
+            from harness.measure import measure
+
+            vlm = self.vlm(pair.model)
+            try:
+                self.profiles[pair] = measure(
+                    vlm,
+                    pair.dataset,
+                    samples=self.options.samples,
+                    seed=self.options.seed,
+                    batch_size=self.options.batch_size,
+                    cache=None if self.options.no_cache else self.options.cache,
+                    say=self.say,
+                )
+            except Exception as error:
+                self._failed[str(pair)] = error
+                raise
+        return self.profiles[pair]
+
+    def baseline(self, pair: Pair) -> Baseline:
+        """The stored baseline of a pair; with an update option, written first where it is due.
+
+        Raises:
+            BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
+        """
+        from harness.baselines import BaselineError, MissingBaselineError, find_baseline, read_baseline
+
+        profile = self.profile(pair)
+        try:
+            stored = find_baseline(self.options.baselines, profile)
+        except BaselineError as error:
+            missing = isinstance(error, MissingBaselineError)
+            if not (self.options.update or (self.options.update_new and missing)):
+                raise
+            return read_baseline(self._write(profile, "new" if missing else "changed", {}))
+        if self.options.update and stored.path not in self.written and self._changed(profile, stored):
+            return read_baseline(self._write(profile, "changed", stored.timing))
+        self.matched.add(stored.path)
+        return stored
+
+    def timing_baseline(self, pair: Pair, ratio: float) -> float | None:
+        """The stored hooked/plain ratio of this device, dtype and attention, or None.
+
+        With an update option, `ratio` is stored first where the baseline was written in this session or holds none.
+        """
+        from harness.baselines import timing_key, write_timing
+
+        baseline, key = self.baseline(pair), timing_key(self.profile(pair).environment)
+        if key in baseline.timing and baseline.path not in self.written:
+            return baseline.timing[key]
+        if not (self.options.update or self.options.update_new):
+            return None
+        write_timing(baseline, key, ratio)
+        self.matched.discard(baseline.path)
+        self.written.setdefault(baseline.path, "changed")
+        return ratio
+
+    def _changed(self, profile: Profile, stored: Baseline) -> bool:
+        import numpy as np
+
+        then = stored.profile
+        if (profile.sample_ids, profile.environment, profile.weights) != (
+            then.sample_ids,
+            then.environment,
+            then.weights,
+        ):
+            return True
+        return any(not np.array_equal(profile.arrays[name], then.arrays.get(name)) for name in profile.arrays)
+
+    def _write(self, profile: Profile, how: str, timing: Mapping[str, float]) -> Path:
+        from harness.baselines import write_baseline
+        from harness.phases import phases_of
+
+        path = write_baseline(self.options.baselines, profile, timing, phases_of(profile))
+        self.matched.discard(path)
+        self.written[path] = how
+        return path
+
+    def unused(self) -> list[Path]:
+        """Baselines of pairs that this version no longer knows."""
+        known = {f"{model}/{dataset}" for model, entry in MODELS.items() for dataset in (*entry.datasets, *DATASETS)}
+        return [
+            path
+            for path in sorted(self.options.baselines.glob("*/*.json"))
+            if f"{path.parent.name}/{path.name.split('.')[0]}" not in known
+        ]
+
+    def muteness(self) -> str:
+        """Why the suite decides too little to be green; empty where it decides enough."""
+        undecided = [line for line in self.verdicts if line.verdict == "inconclusive"]
+        if len(undecided) > MOST_INCONCLUSIVE * len(self.verdicts):
+            return (
+                f"{len(undecided)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the suite "
+                "says too little; raise --phase-samples"
+            )
+        for line in undecided:
+            primary = (line.kind, line.question) == ("regression", PRIMARY)
+            if primary and self.profiles[line.pair].n >= line.numbers["n"]:
+                return f"the primary verdict of {line.pair} ({PRIMARY}) is inconclusive at the baseline's own n"
+        return ""
+
+    def record(self, pair: Pair, kind: str, question: str, verdict: str, numbers: Mapping[str, Any]) -> None:
+        """Keep a verdict for the summary and the JSON."""
+        self.verdicts.append(VerdictLine(pair, kind, question, verdict, numbers))

@@ -1,0 +1,88 @@
+"""Wall times of plain and hooked forward passes in alternating pairs, so that a drifting machine cancels out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, timing_ratio
+from harness.data.sample import Sample
+from harness.data.words import content_words
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.lens import LensTask, References, learn_block
+from harness.probe.observation import Readings, observing
+from harness.probe.vocabulary import Vocabulary
+
+WARM_UPS = 3
+
+
+class Contestants:
+    """The two ways to run one batch: `plain()` the model's forward pass, `hooked()` the same measuring everything."""
+
+    def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
+        """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
+        self._vlm = vlm
+        batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+        self._inputs = {
+            key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
+            for key, value in batch.inputs.items()
+        }
+        self._groups = batch.groups.to(vlm.device)
+        self._ids = [sample.id for sample in samples]
+        size = len(vlm.anatomy.unembedding.weight)
+        vocabulary = Vocabulary(vlm.processor.tokenizer, size)
+        words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
+        references = References(own=words, chance=(*words[1:], words[0]))
+        decoded = self._observe(LensTask(references, (), dense=True)).decoded
+        assert decoded is not None
+        self._task = LensTask(references, learn_block(torch.from_numpy(decoded[decoded >= 0]), size))
+
+    def plain(self) -> None:
+        """One forward pass of the model alone."""
+        with torch.inference_mode():
+            self._vlm.model(**self._inputs, use_cache=False, logits_to_keep=1)
+        self._synchronise()
+
+    def hooked(self) -> None:
+        """One forward pass with similarity, attention and pruned lens, readings on the CPU."""
+        self._observe(self._task)
+        self._synchronise()
+
+    def ratio(self, pairs: int = LEAST_TIMING_PAIRS) -> TimingRatio:
+        """The median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
+
+        Args:
+            pairs: how many pairs count, at least 21.
+
+        Raises:
+            ValueError: fewer than 21 pairs.
+        """
+        plain, hooked = [], []
+        for turn in range(pairs + WARM_UPS):
+            # Every second pair runs the other way round: what the first run leaves behind favours neither.
+            order = (self.hooked, self.plain) if turn % 2 else (self.plain, self.hooked)
+            seconds = [_seconds(run) for run in order]
+            plain.append(seconds[turn % 2])
+            hooked.append(seconds[1 - turn % 2])
+        return timing_ratio(log_ratios(hooked[WARM_UPS:], plain[WARM_UPS:]))
+
+    def _observe(self, task: LensTask) -> Readings:
+        with (
+            torch.inference_mode(),
+            observing(self._vlm.model, self._vlm.anatomy, self._groups, sample_ids=self._ids, lens=task) as seen,
+        ):
+            self._vlm.model(**self._inputs, use_cache=False, logits_to_keep=1)
+            return seen.readings()
+
+    def _synchronise(self) -> None:
+        if self._vlm.device.type == "cuda":
+            torch.cuda.synchronize(self._vlm.device)
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
