@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.analysis.margins import declared_margins, recall_margins
 from harness.errors import PhaseError
-from harness.profile import CURVES, SHARE_GROUPS, Array, Profile, write_atomically
+from harness.files import write_atomically
+from harness.profile import CURVES, SHARE_GROUPS, Array, Profile
 from harness.provenance import Environment
 
 SCHEMA = 1
@@ -98,11 +99,14 @@ def read_baseline(path: Path) -> Baseline:
     try:
         with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        names = {name: tuple(str(item) for item in arrays.pop(name)) for name in _NAMES}
+        ids, clusters, tokens, pixels = (tuple(str(item) for item in arrays.pop(name)) for name in _NAMES)
         profile = Profile(
             model=content["model"],
             dataset=content["dataset"],
-            **names,
+            sample_ids=ids,
+            clusters=clusters,
+            token_hashes=tokens,
+            pixel_hashes=pixels,
             arrays=arrays,
             declared=content["declared"],
             environment=Environment(**content["environment"]),

@@ -20,6 +20,7 @@ from harness.data.registry import find_dataset
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.errors import PhaseError
+from harness.files import write_atomically
 from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.vlm import Vlm
 from harness.probe.attention import SHARES
@@ -28,7 +29,7 @@ from harness.probe.observation import Readings, observing
 from harness.probe.self_checks import check_image_positions, check_same_hits
 from harness.probe.similarity import CURVES, adjusted
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
-from harness.profile import Drawing, Profile, write_atomically
+from harness.profile import Drawing, Profile
 from harness.provenance import environment, weights_hash
 
 # Raised by one whenever a stored reading would no longer be what this code measures.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.profile import Profile
     from harness.stopwatch import Contestants
 
+T = TypeVar("T")
 SESSION = pytest.StashKey[PhaseSession]()
 TIMED_SAMPLES = 2
 
@@ -167,7 +168,7 @@ def strict_evidence(phase: PhaseSession) -> bool:
     return phase.options.strict_evidence
 
 
-def _plainly(get: Callable[[], Any]) -> Any:
+def _plainly(get: Callable[[], T]) -> T:
     """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
     try:
         return get()
@@ -197,7 +198,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if state.options.json is None or not state.profiles:
         return
     from harness.baselines import dump
-    from harness.profile import write_atomically
+    from harness.files import write_atomically
     from harness.report.record import record_of
 
     try:

@@ -142,7 +142,10 @@ class PhaseSession:
             then.weights,
         ):
             return True
-        return any(not np.array_equal(profile.arrays[name], then.arrays.get(name)) for name in profile.arrays)
+        names = set(profile.arrays)
+        return names != set(then.arrays) or any(
+            not np.array_equal(profile.arrays[name], then.arrays[name]) for name in names
+        )
 
     def _write(self, profile: Profile, how: str, timing: Mapping[str, float]) -> Path:
         from harness.baselines import write_baseline

@@ -128,7 +128,7 @@ def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)  # type: ignore[attr-defined]
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
 _NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
