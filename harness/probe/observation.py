@@ -21,7 +21,7 @@ from harness.probe.similarity import GroupSums, upcast
 
 FloatArray = NDArray[np.floating[Any]]
 
-_ONE_PASS = "run exactly one forward pass of the whole prompt inside the block, and no generate()"
+_REMEDY = "run exactly one forward pass of the whole prompt inside the block, and no generate()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Observation:
         if states.shape[:2] != self.groups.real.shape:
             raise SelfCheckError(
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
-                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_ONE_PASS}"
+                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_REMEDY}"
             )
         sums = self._sums(states)
         self._similarity.append(self._sums.similarities(sums))
@@ -139,7 +139,7 @@ class Observation:
             uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
             raise SelfCheckError(
                 f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected {expected}; "
-                f"{''.join(uncalled)}{_ONE_PASS}"
+                f"{''.join(uncalled)}{_REMEDY}"
             )
         arrays = {
             "similarity": torch.stack(self._similarity, dim=1),

@@ -66,7 +66,7 @@ def last_row_norms(
     query: (heads, dim) of the last token. key, value: (key heads, keys, dim). visible: bool (keys,). output_weight: as
     torch stores it, (d, heads x dim): head h owns columns h x dim to (h + 1) x dim.
     """
-    heads, dim = query.shape
+    heads = query.shape[0]
     keys, served = key.shape[1], heads // key.shape[0]
     weights = np.zeros((heads, keys))
     vectors = np.zeros((keys, output_weight.shape[0]))

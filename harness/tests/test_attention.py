@@ -174,7 +174,7 @@ def test_shares_are_a_partition(seed: int) -> None:
 def test_another_implementation_is_refused(own_vlm: Vlm) -> None:
     own_vlm.anatomy.text_config._attn_implementation = "flex_attention"
     with (
-        pytest.raises(AttentionError, match="'flex_attention'.*load it with sdpa or eager"),
+        pytest.raises(AttentionError, match=r"'flex_attention'.*load it with sdpa or eager"),
         reading_attention(own_vlm.model, own_vlm.anatomy, lambda *_: None),
     ):
         pass
