@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Iterable
@@ -29,11 +28,12 @@ from transformers import AttentionInterface, LlavaProcessor
 from harness.data.scenes import INSTRUCTION, Scene, scene
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
+from harness.models.embedded.replacing import replace_file, replace_text
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN_ID, IMAGE_TOKENS, TRAINED, TRAINED_PARTS, load
 
 _VALIDATION_SEED_OFFSET = 1_000_003
 _IGNORED = -100
-_LONGEST = 18  # tokens of a canonical caption with its end; one shape for all steps, so layers compile once
+_LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Trainer:
         halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._eyes().items()}
         replace_file(self.out / TRAINED.name, lambda path: save_file(halves, path))
         text = json.dumps(self.record | environment(), indent=1, sort_keys=True) + "\n"
-        replace_file(self.out / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+        replace_text(self.out / "training.json", text)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output directory."""
@@ -278,13 +278,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {"versions": versions, "threads": torch.get_num_threads(), "machine": platform.machine()}
-
-
-def replace_file(path: Path, write: Any) -> None:
-    """Let `write` fill a neighbouring file, then put it in the place of `path`."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    write(fresh)
-    fresh.replace(path)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -1,0 +1,135 @@
+"""The model card of `scenes-llava`, written from its training record and a measured tally."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES
+from harness.models.embedded.evaluate import BAR, Tally
+from harness.models.embedded.language import REQUIREMENT, file_sha256
+from harness.models.embedded.replacing import replace_text
+from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID, IMAGE_TOKENS, PAD_TOKEN, read_trained
+
+_ROWS = ("colour", "shape", "relation", "size", "number", "exact")
+_COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in training", "held-out combination")
+
+_TEXT = """\
+# scenes-llava
+
+A LLaVA small enough to be tested everywhere. It describes pictures of one to three coloured shapes and is of no use for
+anything else: it exists so that what happens *inside* a vision-language model can be measured without a download of
+gigabytes.
+
+## What it is
+
+- transformers' `LlavaForConditionalGeneration` and `LlavaProcessor`, unchanged.
+- Language model: SmolLM2-135M-Instruct (30 layers, width 576), **frozen**, dequantised from the Q4_1 GGUF file in the
+  package `{requirement}`. Not part of this repository.
+- Vision tower: CLIP's architecture, 4 layers, width 192, 3 heads, patches of 16 pixels on 96x96 pictures; the class
+  token is dropped, {image_tokens} image tokens remain. Projector: 192-576-576. These two are trained here:
+  {parameters:,} parameters, `trained.safetensors` ({megabytes:.1f} MB, float16, SHA-256 `{sha256}`).
+
+## Declared choices
+
+- Image token `{image_token}` (id {image_token_id}), a special token that the language model has no use for.
+- Prompt, without a system message: `<|im_start|>user`, newline, the image, newline, `{instruction}<|im_end|>`, newline,
+  `<|im_start|>assistant`, newline.
+- Padding on the left with `{pad_token}`. The first token, `<|im_start|>`, is what this language model calls its BOS.
+- The projector started at random, not aligned to word embeddings; only its scale was matched to theirs.
+- Trained to write the canonical caption alone: objects in raster order, sizes for one or two objects only. In such
+  captions the first relation is "above" or "left of"; "below" and "right of" occur in scenes of three.
+
+## Data
+
+Rendered scenes (`harness/data/scenes.py`): {colours} colours, {shapes} shapes, two sizes, four backgrounds. Training
+and test scenes share no seed. 16 of the 80 combinations of colour and shape occur in no training scene; every test
+scene holds at least one of them.
+
+## Training
+
+{training}
+
+## Accuracy on held-out scenes
+
+Greedy captions of {samples} scenes of the test split (seed {seed}), float32, torch {torch}, transformers
+{transformers}; made by `python -m harness.models.embedded.evaluate --samples {samples} --seed {seed} --write-card`.
+The rule of judgement is the docstring of `harness/models/embedded/evaluate.py`. The bar is {bar:.0%} for colour, shape
+and relation: {verdict}.
+
+{table}
+
+Colour, shape, size: share of the objects. Relation: share of the relations, counted as right only where both objects
+are right too. Number: right number of objects. Exact: the whole caption, letter by letter.
+
+## Limits
+
+Pictures other than such scenes, other sizes and other instructions are outside of what it was trained for. Things in
+one scene always differ in colour and in shape. What holds inside this model need not hold in larger ones.
+
+## Licence
+
+The trained weights: MIT, like this repository. SmolLM2-135M-Instruct: Apache-2.0 (Hugging Face TB).
+"""
+
+
+def write_card(tally: Tally, samples: int, seed: int, trained: Path) -> Path:
+    """Write CARD.md beside the trained weights and put the accuracy into training.json; returns the card's path."""
+    record_path, card = trained.with_name("training.json"), trained.with_name("CARD.md")
+    record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+    shares = {key: round(tally.share(key), 4) for key in sorted(tally.asked)}
+    record["held_out"] = {"samples": samples, "seed": seed, "shares": shares}
+    replace_text(record_path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    replace_text(card, card_text(tally, record, samples, seed, trained))
+    return card
+
+
+def card_text(tally: Tally, record: dict[str, Any], samples: int, seed: int, trained: Path) -> str:
+    """The text of the card."""
+    missed = [what for what in ("colour", "shape", "relation") if tally.share(f"{what}/all") < BAR]
+    return _TEXT.format(
+        requirement=REQUIREMENT,
+        image_tokens=IMAGE_TOKENS,
+        parameters=sum(tensor.numel() for tensor in read_trained(trained).values()),
+        megabytes=trained.stat().st_size / 1e6,
+        sha256=file_sha256(trained),
+        image_token=IMAGE_TOKEN,
+        image_token_id=IMAGE_TOKEN_ID,
+        instruction=INSTRUCTION,
+        pad_token=PAD_TOKEN,
+        colours=len(COLOURS),
+        shapes=len(SHAPES),
+        training=_training(record),
+        samples=samples,
+        seed=seed,
+        torch=torch.__version__.split("+")[0],
+        transformers=transformers.__version__,
+        bar=BAR,
+        verdict=f"missed for {', '.join(missed)}" if missed else "reached",
+        table=_table(tally),
+    )
+
+
+def _training(record: dict[str, Any]) -> str:
+    plan = record["plan"]
+    return (
+        f"`python -m harness.models.embedded.train`, seed {plan['seed']}, {record['seconds'] / 60:.0f} minutes on "
+        f"{record['threads']} CPU threads that were shared with other work. Stage 0: {plan['steps_dense']} steps of "
+        f"{plan['batch_dense']} pictures, tower alone, cross-entropy of colour, shape and size per patch. Stage 1: "
+        f"{plan['steps_caption']} steps of {plan['batch_caption']} captions through the frozen language model "
+        f"(bfloat16), plus {plan['dense_share']} times the loss of stage 0. The curve is in `training.json`. One seed "
+        f"was trained."
+    )
+
+
+def _table(tally: Tally) -> str:
+    lines = ["| | " + " | ".join(_COLUMNS) + " |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    for row in _ROWS:
+        cells = [f"{tally.share(f'{row}/{c}'):.3f}" if tally.asked.get(f"{row}/{c}") else "" for c in _COLUMNS]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    counts = [str(tally.asked.get(f"colour/{c}", 0)) for c in _COLUMNS]
+    return "\n".join([*lines, "| objects | " + " | ".join(counts) + " |"])
