@@ -133,12 +133,13 @@ class AttentionCheck:
         """Asserts that parts and outputs agree in every layer.
 
         Raises:
-            SelfCheckError: naming the layer and both norms, or the layers that gave no parts.
+            SelfCheckError: naming the layer and both norms, or the layers that gave only one of the two.
         """
-        missing = sorted(set(self._outputs) - set(self._parts))
-        if missing or not self._parts:
+        if self._parts.keys() != self._outputs.keys() or not self._parts:
+            read, ran = ([layer + 1 for layer in sorted(seen)] for seen in (self._parts, self._outputs))
             raise SelfCheckError(
-                f"{self._name}: the attention of layers {missing or 'all'} was not seen, so its norms would be missing"
+                f"{self._name}: attention was read in layers {read}, but its output projection ran in layers {ran}; "
+                "some layer's attention does not go through the exchanged function"
             )
         for layer, parts in sorted(self._parts.items()):
             output = self._outputs[layer]
