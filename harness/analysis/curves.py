@@ -16,6 +16,19 @@ Clusters = Sequence[Hashable]
 #: A spread below this share of the values' own size is rounding, not variance.
 ROUNDING = 1e-12
 
+#: Multiplications up to which OpenBLAS keeps to one thread (it says 262,144).
+_UNSHARED = 200_000
+
+
+def product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Returns the matrix product a b of (n, r) and (r, k), the same on any number of threads.
+
+    Taken in blocks of rows too small for a BLAS to share out: on a busy machine waiting for its threads costs a hundred
+    times the product, and sums that depend on the number of threads would show in the last digits.
+    """
+    rows = max(2, _UNSHARED // max(1, b.size))
+    return np.concatenate([a[i : i + rows] @ b for i in range(0, len(a), rows)])
+
 
 def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
     """Returns `x` as float64 of shape (samples, points), checked.
@@ -114,4 +127,4 @@ def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "c
     centred = rows - mean
     constant = np.abs(centred).max(axis=0) <= ROUNDING * np.maximum(np.abs(rows).max(axis=0), ROUNDING)
     centred[:, constant] = 0.0
-    return CurveSummary(mean=mean, covariance=centred.T @ centred / (len(rows) - 1), n=len(rows))
+    return CurveSummary(mean=mean, covariance=product(centred.T, centred) / (len(rows) - 1), n=len(rows))

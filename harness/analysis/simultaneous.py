@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from harness.analysis.curves import FloatArray, IntArray
+from harness.analysis.curves import FloatArray, IntArray, product
 
 _SEED = 20_241_100
-_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 800_000, 512
+_MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 500_000, 512
+#: Share of a point's variance below which what is left of it is rounding.
+_DETERMINED = 1e-11
 
 
-def symmetric_root(covariance: FloatArray) -> FloatArray:
-    """Returns the symmetric square root (points, points) of a covariance matrix of any rank.
+def covariance_root(covariance: FloatArray) -> FloatArray:
+    """Returns the lower triangle (points, points) whose product with its transpose is a covariance matrix of any rank.
 
-    It is continuous in its argument, unlike eigenvectors or a pivoted triangle: rounding cannot turn the draws over.
+    Column by column in numpy: a decomposition of LAPACK's takes a hundred times as long where its threads have to wait
+    for a busy core, and eigenvectors turn over with the last bit. A point that the points before it determine gets no
+    variance of its own.
     """
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    root: FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    points = len(covariance)
+    root = np.zeros((points, points))
+    for j in range(points):
+        column = covariance[j:, j] - root[j:, :j] @ root[j, :j]
+        if column[0] > _DETERMINED * covariance[j, j]:
+            root[j:, j] = column / np.sqrt(column[0])
     return root
 
 
@@ -40,7 +49,8 @@ def simultaneous_bound(
     tail of Student's t, the others from their conditional distribution, again multivariate t). 1/N lies between 1/K
     and 1 however small alpha is: a few thousand draws give c to about 0.01 even at alpha = 1e-5, where counting
     exceedances of plain draws would need millions, and c is never above Bonferroni's. The same seed serves every c, so
-    the root is found on a fixed function and the result is a function of the arguments.
+    the root is found on a fixed function and the result is a function of the arguments; it is rounded to two decimals,
+    its own accuracy, so that another number of threads does not show in a report.
 
     Args:
         covariance: (points, points), any scale, any rank.
@@ -55,11 +65,11 @@ def simultaneous_bound(
     """
     if not 0.0 < alpha < 1.0 or not df > 0.0:
         raise ValueError(f"a simultaneous bound needs 0 < alpha < 1 and df > 0, not alpha = {alpha} and df = {df}.")
-    factor = symmetric_root(covariance)
-    if pairs is not None:
-        factor = factor[pairs[1]] - factor[pairs[0]]
+    root = covariance_root(covariance)
+    factor = root if pairs is None else root[pairs[1]] - root[pairs[0]]
     norm = np.sqrt((factor**2).sum(axis=1))
-    factor = factor[norm > 0.0] / norm[norm > 0.0, None]
+    varies = norm > 0.0
+    factor = factor[varies] / norm[varies, None]
     sides = 2.0 if two_sided else 1.0
     count = len(factor)
     single = float(stats.t.isf(alpha / sides, df))
@@ -77,17 +87,26 @@ def simultaneous_bound(
     normal = rng.standard_normal((draws, factor.shape[1]))
     normal -= given * (given * normal).sum(axis=1, keepdims=True)
     normal /= np.sqrt(rng.chisquare(df + 1.0, size=draws))[:, None]
-    along, across = given @ factor.T, normal @ factor.T
+
+    def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
+        """Values (draws, K) of all layers, or differences; only counts are taken from them, so they may be narrow."""
+        points = product(directions, root.T)
+        values = points if pairs is None else points[:, pairs[1]] - points[:, pairs[0]]
+        return np.asarray(values[:, varies] / norm[varies], dtype=np.float32)
+
+    along, across = layers(given), layers(normal)
 
     def log_excess(c: float) -> float:
-        one = float(stats.t.sf(c, df))
-        value = -special.stdtrit(df, tail * one)[dealt]
-        t = along * value[:, None] + across * np.sqrt(df + value**2)[:, None]
-        exceed = ((np.abs(t) if two_sided else t) > c).sum(axis=1)
+        one = float(special.stdtr(df, -c))
+        value = -special.stdtrit(df, tail * one)[dealt, None]
+        t = along * value.astype(np.float32)
+        t += across * np.sqrt(df + value**2).astype(np.float32)
+        exceed = np.count_nonzero((np.abs(t, out=t) if two_sided else t) > c, axis=1)
         return float(np.log(sides * count * one * np.mean(1.0 / np.maximum(exceed, 1))) - np.log(alpha))
 
     if log_excess(single) <= 0.0:
         return single
     if log_excess(bonferroni) >= 0.0:
         return bonferroni
-    return float(optimize.brentq(log_excess, single, bonferroni, xtol=1e-3))
+    bound = round(float(optimize.brentq(log_excess, single, bonferroni, xtol=1e-3)), 2)
+    return min(max(bound, single), bonferroni)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import Clusters, CurveSummary, FloatArray, IntArray, as_curves, cluster_means
-from harness.analysis.simultaneous import symmetric_root
+from harness.analysis.curves import Clusters, CurveSummary, FloatArray, IntArray, as_curves, cluster_means, product
+from harness.analysis.simultaneous import covariance_root
 
 
 def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, ...]:
@@ -174,7 +174,8 @@ def boundary_intervals_from_summary(
     if summary.n < 2:
         raise ValueError("intervals from a summary need the covariance of at least two independent rows.")
     rng = np.random.default_rng(seed)
-    normal = rng.standard_normal((draws, summary.points)) @ symmetric_root(summary.covariance / summary.n)
+    normal = rng.standard_normal((draws, summary.points))
+    normal = product(normal, covariance_root(summary.covariance / summary.n).T)
     scale = np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)
     return _boundaries(summary.mean, summary.mean + normal / scale[:, None], moves, start, level, summary.n)
 
@@ -183,7 +184,7 @@ def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
     """Returns the means (draws, points) of bootstrap resamples of independent `rows` (n, points)."""
     n = len(rows)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=draws)
-    return weights.astype(np.float64) @ rows / n
+    return product(weights.astype(np.float64), rows) / n
 
 
 def best_start(m: FloatArray, moves: int, start: int) -> int:

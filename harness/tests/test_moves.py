@@ -113,9 +113,9 @@ def test_weak_data_certify_less_and_exclude_less() -> None:
 
 
 def test_moves_are_not_over_claimed() -> None:
-    """Curves whose moves are just too small: nothing beyond the truth in 60 draws at alpha = 0.01."""
+    """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
     mean = phases((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
-    for seed in range(60):
+    for seed in range(40):
         found = certified_moves(samples(mean, 24, seed, adjacent=0.9), 0.05)
         assert found.count <= 1 <= found.at_most
 
