@@ -56,17 +56,19 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     """The parts of `model`, found by structure.
 
     Raises:
-        AnatomyError: no stack of decoder layers of the configured length, no norm beside it, no unembedding of the
-            decoder's width, or no image token id in the configuration.
+        AnatomyError: an encoder-decoder, or one in the place of the language model; no stack of decoder layers of the
+            configured length, no norm beside it, no unembedding of the decoder's width, or no image token id in the
+            configuration.
     """
     name = type(model).__name__
     config: Any = model.config
-    if getattr(config, "is_encoder_decoder", False):
+    text_config = config.get_text_config(decoder=True)
+    configs = (config, text_config, getattr(config, "text_config", None))
+    if any(getattr(part, "is_encoder_decoder", False) for part in configs):
         raise AnatomyError(
             f"{name} is an encoder-decoder: image and instruction tokens do not share one residual stream, so the "
             "phases are not defined for it. Use a decoder-only model."
         )
-    text_config = config.get_text_config(decoder=True)
     depth = int(text_config.num_hidden_layers)
     width = int(text_config.hidden_size)
     parent, layers = _decoder_stack(model, name, depth)

@@ -12,6 +12,8 @@ import torch
 from harness.data.sample import Sample
 from harness.errors import PhaseError
 
+_PLACEHOLDER = "instruction-goes-here"
+
 
 class PromptError(PhaseError):
     """A prompt could not be encoded, or its token groups could not be told apart."""
@@ -58,18 +60,37 @@ def prompt_text(processor: Any, instruction: str) -> str:
     """The prompt of one image and one instruction in the processor's own chat template.
 
     Raises:
-        PromptError: the processor has no chat template, or its template leaves the instruction out.
+        PromptError: the processor has no chat template, its template leaves the instruction out, or the instruction
+            holds the image token.
     """
+    return _located(processor, instruction)[0]
+
+
+def _located(processor: Any, instruction: str) -> tuple[str, int]:
+    """The prompt, and where in it the instruction begins: where another text in its place begins.
+
+    Looking for the instruction itself would find the template's words where the two are alike.
+    """
+    name = type(processor).__name__
     if not getattr(processor, "chat_template", None):
+        raise PromptError(f"{name} has no chat template, so the prompt's form is unknown; set processor.chat_template.")
+    if str(processor.image_token) in instruction:
         raise PromptError(
-            f"{type(processor).__name__} has no chat template, so the prompt's form is unknown; set "
-            "processor.chat_template."
+            f"the instruction {instruction!r} holds the image token {processor.image_token}; leave it out: the chat "
+            "template puts it where the image goes"
         )
-    content = [{"type": "image"}, {"type": "text", "text": instruction}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    if instruction not in text:
-        raise PromptError(f"the chat template of {type(processor).__name__} does not contain the instruction verbatim.")
-    return str(text)
+
+    def prompt(text: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
+
+    before, found, after = prompt(_PLACEHOLDER).partition(_PLACEHOLDER)
+    text = prompt(instruction)
+    if not found or text != before + instruction + after:
+        raise PromptError(
+            f"the chat template of {name} does not contain the instruction {instruction!r} verbatim and once."
+        )
+    return text, len(before)
 
 
 def encode(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Batch:
@@ -79,22 +100,22 @@ def encode(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Ba
         PromptError: padding on the right, a sample without image tokens or with fewer than two tokens of text or
             instruction, or an instruction that the token offsets do not give back.
     """
-    texts = [prompt_text(processor, sample.instruction) for sample in samples]
+    prompts = [_located(processor, sample.instruction) for sample in samples]
     encoded = processor(
         images=[sample.picture() for sample in samples],
-        text=texts,
+        text=[text for text, _ in prompts],
         return_tensors="pt",
         text_kwargs={"padding": True, "return_offsets_mapping": True, "padding_side": "left"},
     )
     inputs = {key: value for key, value in encoded.items() if key != "offset_mapping"}
-    groups = _groups(processor, samples, texts, inputs, encoded["offset_mapping"], image_token_id)
+    groups = _groups(processor, samples, prompts, inputs, encoded["offset_mapping"], image_token_id)
     return Batch(inputs, groups, tuple(_hashes(inputs, groups.real, row, len(samples)) for row in range(len(samples))))
 
 
 def _groups(
     processor: Any,
     samples: Sequence[Sample],
-    texts: Sequence[str],
+    prompts: Sequence[tuple[str, int]],
     inputs: Mapping[str, torch.Tensor],
     offsets: torch.Tensor,
     image_token_id: int,
@@ -109,11 +130,13 @@ def _groups(
     bos = first & (ids == processor.tokenizer.bos_token_id) if processor.tokenizer.bos_token_id is not None else ~real
     text = real & ~image & ~bos
     instruction = torch.zeros_like(real)
-    for row, (sample, prompt) in enumerate(zip(samples, texts, strict=True)):
-        start, end = _instruction_span(prompt, sample.instruction, processor.image_token, int(offsets[row, :, 1].max()))
+    for row, (sample, (prompt, at)) in enumerate(zip(samples, prompts, strict=True)):
         spans = offsets[row]
+        # Expanding the image token moves what stands behind it, so that is counted from the end.
+        start = at + int(spans[:, 1].max()) - len(prompt) if at > prompt.find(str(processor.image_token)) else at
+        end = start + len(sample.instruction)
         instruction[row] = text[row] & (spans[:, 0] < end) & (spans[:, 1] > start)
-        back = processor.tokenizer.decode(ids[row][instruction[row]])
+        back = processor.tokenizer.decode(ids[row][instruction[row]], clean_up_tokenization_spaces=False)
         if sample.instruction.strip() not in back:
             raise PromptError(
                 f"sample {sample.id}: the token offsets give back {back!r} instead of the instruction "
@@ -127,17 +150,6 @@ def _groups(
                 f"needs at least {least}: use a longer instruction, or check the processor's image token"
             )
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
-
-
-def _instruction_span(prompt: str, instruction: str, image_token: str, expanded_length: int) -> tuple[int, int]:
-    """First and last character of the instruction in the prompt whose image placeholder has been expanded.
-
-    The expansion changes only what stands behind it, so an instruction behind the image is counted from the end.
-    """
-    start = prompt.rfind(instruction)
-    if start > prompt.find(image_token):
-        start += expanded_length - len(prompt)
-    return start, start + len(instruction)
 
 
 def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, batch: int) -> InputHashes:
