@@ -137,7 +137,7 @@ class Trainer:
         write_atomically(self.out / "training.json", text.encode())
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the output directory."""
+        """Go on from the checkpoint in the output directory; the record keeps the plan followed until there."""
         state = torch.load(self.out / "checkpoint.pt", weights_only=True)
         if state["stage"] == 1:
             self._next_stage()
@@ -145,7 +145,9 @@ class Trainer:
         self.head.load_state_dict(state["head"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.stage, self.step = state["stage"], state["step"]
-        self.record = state["record"] | {"plan": asdict(self.plan)}
+        self.record = state["record"]
+        earlier = {"stage": self.stage, "step": self.step, "plan": self.record["plan"]}
+        self.record |= {"plan": asdict(self.plan), "resumed": [*self.record.get("resumed", []), earlier]}
 
     def _eyes(self) -> dict[str, torch.Tensor]:
         return {k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(TRAINED_PARTS)}
