@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis.agreement import Agreement, Verdict, View, agree, agree_recall, combined
@@ -305,3 +307,20 @@ def test_a_verdict_is_quick_and_repeats() -> None:
     found = judged(now)
     assert time.process_time() - begin < 1.0
     assert found == judged(now)
+
+
+@given(seed=st.integers(0, 10_000), add=st.floats(-1.0, 1.0), power=st.integers(-4, 4), paired=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int, paired: bool) -> None:
+    baseline, unit = samples(phases(), 40, seed), 2.0**power
+    now = rerun(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
+    one = agree(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
+    other = agree(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
+    assert (one.verdict, one.layers, one.layer, one.n_needed) == (
+        other.verdict,
+        other.layers,
+        other.layer,
+        other.n_needed,
+    )
+    assert other.effect == pytest.approx(unit * one.effect)
+    assert other.interval == pytest.approx((unit * one.interval[0], unit * one.interval[1]), rel=0.02, abs=1e-9)

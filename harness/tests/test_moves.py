@@ -123,3 +123,19 @@ def test_moves_are_not_over_claimed() -> None:
 def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
     assert declared_prominence([0.1, 0.6, 0.3]) == pytest.approx(0.05)
     assert declared_prominence([0.1, 0.12]) == 0.01
+
+
+@given(seed=st.integers(0, 10_000), add=st.integers(-3, 3), power=st.integers(-4, 4))
+@settings(max_examples=15, deadline=None)
+def test_units_and_mirroring_leave_the_chain(seed: int, add: int, power: int) -> None:
+    x, unit = samples(phases(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
+    found = certified_moves(x, 0.05)
+    scaled = certified_moves(unit * x + add, 0.05 * unit)
+    mirrored = certified_moves(-x, 0.05)
+    assert [(m.first, m.last, m.direction) for m in scaled.chain] == [
+        (m.first, m.last, m.direction) for m in found.chain
+    ]
+    assert [(m.first, m.last, -m.direction) for m in mirrored.chain] == [
+        (m.first, m.last, m.direction) for m in found.chain
+    ]
+    assert found.at_most == scaled.at_most == mirrored.at_most
