@@ -22,7 +22,7 @@ from harness.provenance import Environment
 SCHEMA = 1
 LEAST_SAMPLES = 64
 # Declared choices that two profiles must share to be compared.
-MUST_MATCH = ("instructions", "prompt", "residual_points", "text_tokens", "lens", "lens_ks", "chance_words")
+MUST_MATCH = ("instruction", "prompt", "residual_points", "text_tokens", "lens", "lens_ks", "chance_words")
 
 
 class BaselineError(PhaseError):

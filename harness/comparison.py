@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -182,10 +182,15 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
-    """The verdict on turning points and half-heights of the inter-modal similarity."""
+    """The verdict on turning points and half-heights of the inter-modal similarity.
+
+    Where the curves reproduce sample by sample their boundaries do, however uncertain these are.
+    """
     inputs = match_inputs(now, baseline.profile)
     x, y, clusters, then_clusters = _rows(now, baseline.profile, "inter", inputs)
-    return agree_boundaries(
+    curve = FAMILIES["inter"].measures[0]
+    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline.profile, inputs)).verdict
+    found = agree_boundaries(
         x,
         y,
         paired=inputs.aligned,
@@ -195,6 +200,7 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
         clusters=clusters,
         baseline_clusters=then_clusters,
     )
+    return replace(found, verdict=Verdict.REPRODUCES) if same is Verdict.REPRODUCES else found
 
 
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:

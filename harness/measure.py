@@ -35,8 +35,8 @@ from harness.provenance import environment, weights_hash
 # Raised by one whenever a stored reading would no longer be what this code measures.
 MEASUREMENT_VERSION = 1
 DRAWN = 2
-# A stored reading is believed only if the drawn samples, measured anew, agree with it this closely.
-_CANARY = {torch.float64: 1e-5, torch.float32: 1e-5}
+# A stored reading is believed only if the drawn samples, measured anew, are this close to what they were beside it.
+_WITNESS_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5}
 
 
 class MeasureError(PhaseError):
@@ -80,34 +80,37 @@ def measure(
 
     Raises:
         LookupError: no dataset of that name.
-        MeasureError: fewer than two samples, or a sample whose captions hold no word that the vocabulary can spell.
+        MeasureError: fewer than two samples, a batch of none, a sample whose captions hold no word that the vocabulary
+            can spell, or a cache that cannot be written.
         PromptError, SelfCheckError, AttentionError: see there.
     """
-    if samples < max(2, DRAWN):
-        raise MeasureError(f"{samples} samples: the anisotropy adjustment needs at least two; raise --phase-samples")
+    if batch_size < 1:
+        raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
     drawn = tuple(find_dataset(dataset).draw(samples, seed))
+    if len(drawn) < max(2, DRAWN):
+        raise MeasureError(
+            f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"
+        )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
-    store = _Store(cache, _key(vlm, weights, batch_size)) if cache is not None else None
     first, block, drawings = _draw(vlm, plan)
+    store = _Store(cache, _key(vlm, weights, batch_size), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2))
     rows: list[dict[str, Any]] = []
-    bar = tqdm(total=samples, desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=_hide(progress))
+    bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=_hide(progress))
     with bar:
-        for at in _slices(samples, batch_size):
+        for at in _slices(len(drawn), batch_size):
             batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_token_id)
             parts = plan.part(at)
             names = [_reading_name(*row) for row in zip(drawn[at], batch.hashes, parts.own, parts.chance, strict=True)]
-            known = store.read(names) if store is not None else None
-            if known is not None and at.start == 0 and not _agrees(known, first, vlm.dtype):
-                say(f"{vlm.name} on {dataset}: the kept readings are not what the model gives now; all measured anew")
-                store, known = _Store(None, ""), None
+            known = store.read(names)
             if known is None:
                 readings = _observe(vlm, batch, LensTask(parts, block), drawn[at])
                 known = [_row(readings, hashes, row) for row, hashes in enumerate(batch.hashes)]
-                if store is not None:
-                    store.write(names, known)
+                store.write(names, known)
             rows.extend(known)
             bar.update(len(known))
+    if store.contradicted:
+        say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
     return _assemble(vlm, dataset, plan, rows, weights, drawings)
 
 
@@ -201,11 +204,10 @@ def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:
     return numbers | {"tokens": np.array(hashes.tokens), "pixels": np.array(hashes.pixels)}
 
 
-def _agrees(known: Sequence[dict[str, Any]], first: Readings, dtype: torch.dtype) -> bool:
-    tolerance = _CANARY.get(dtype, 2e-2)
-    return all(
-        np.abs(row["similarity"] - now).max() <= tolerance for row, now in zip(known, first.similarity, strict=False)
-    )
+def _witness(first: Readings) -> Any:
+    """What the drawn samples give now, in one row: a change that no weight shows, as in the code, shows here."""
+    arrays = (first.similarity, first.post_norm, first.norm_shares, first.weight_shares)
+    return np.concatenate([np.ravel(array) for array in arrays if array is not None])
 
 
 def _reading_name(sample: Sample, hashes: Any, own: Any, chance: Any) -> str:
@@ -219,32 +221,49 @@ def _key(vlm: Vlm, weights: str, batch_size: int) -> str:
 
 
 class _Store:
-    """Readings kept per sample, under everything that they depend on."""
+    """Readings kept per sample, under everything that they depend on and beside what witnesses the rest."""
 
-    def __init__(self, cache: Path | None, key: str) -> None:
+    def __init__(self, cache: Path | None, key: str, witness: Any, tolerance: float) -> None:
         self._folder = None if cache is None else cache / "readings" / key
+        self._witness, self._tolerance = witness, tolerance
+        self.contradicted = False
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """The readings of all of `names`, or None where one is not kept or not readable."""
+        """The readings of all of `names`, or None where one is not kept, not readable or not to be believed."""
         if self._folder is None:
             return None
         rows = []
         for name in names:
             try:
                 with np.load(self._folder / f"{name}.npz", allow_pickle=False) as stored:
-                    rows.append({field: stored[field] for field in stored.files})
+                    row = {field: stored[field] for field in stored.files}
+                witness = row.pop("witness")
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
                 return None
+            if witness.shape != self._witness.shape or np.abs(witness - self._witness).max() > self._tolerance:
+                self.contradicted = True
+                return None
+            rows.append(row)
         return rows
 
     def write(self, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        """Keep readings, each file in one step."""
+        """Keep readings, each file in one step.
+
+        Raises:
+            MeasureError: the cache cannot be written.
+        """
         if self._folder is None:
             return
         for name, row in zip(names, rows, strict=True):
             buffer = io.BytesIO()
-            np.savez(buffer, **row)
-            write_atomically(self._folder / f"{name}.npz", buffer.getvalue())
+            np.savez(buffer, **row, witness=self._witness)
+            try:
+                write_atomically(self._folder / f"{name}.npz", buffer.getvalue())
+            except OSError as error:
+                raise MeasureError(
+                    f"readings cannot be kept in {self._folder} ({error.strerror}); choose another --phase-cache, or "
+                    "--phase-no-cache"
+                ) from error
 
 
 def _assemble(
@@ -268,7 +287,7 @@ def _assemble(
     arrays["words"] = np.array([len(words) for words in plan.references.own], dtype=np.int32)
     arrays["chance_words"] = np.array([len(words) for words in plan.references.chance], dtype=np.int32)
     arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
-    instructions = sorted({sample.instruction for sample in plan.samples})
+    instructions = {sample.instruction for sample in plan.samples}
     return Profile(
         model=vlm.name,
         dataset=dataset,
@@ -278,8 +297,8 @@ def _assemble(
         pixel_hashes=tuple(str(name) for name in stacked["pixels"]),
         arrays=arrays,
         declared={
-            "instructions": instructions,
-            "prompt": prompt_text(vlm.processor, plan.samples[0].instruction),
+            "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
+            "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
             "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
             "text_tokens": "all but image tokens, BOS and padding",
             "lens": LENS_POLICY,

@@ -82,7 +82,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expects the known non-replications to fail, strictly: one that replicates after all is noticed."""
-    known = known_differences(config.stash[SESSION].options.baselines)
+    try:
+        known = known_differences(config.stash[SESSION].options.baselines)
+    except PhaseError as error:
+        raise pytest.UsageError(str(error)) from None
     for item in items:
         marker, call = item.get_closest_marker("replication"), getattr(item, "callspec", None)
         if marker is None or call is None:

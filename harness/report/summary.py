@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import LEAST_SAMPLES
+from harness.comparison import FAMILIES
 from harness.options import Pair
 from harness.phases import CLAIM_RECALL, phase_reading
 from harness.profile import Profile
@@ -68,8 +69,8 @@ def _end(point: BoundaryInterval) -> str:
 
 
 def _regressions(lines: list[VerdictLine]) -> str:
-    seen = {line.question: line for line in lines if line.kind == "regression"}
-    return " ".join(f"{question}{_MARKS[line.verdict]}" for question, line in seen.items())
+    judged = {line.question: line.verdict for line in lines if line.kind == "regression"}
+    return " ".join(f"{name}{_MARKS[judged[name]]}" for name in (*FAMILIES, "boundaries") if name in judged)
 
 
 def _baseline_lines(session: PhaseSession) -> list[str]:
