@@ -29,6 +29,7 @@ from harness.models.embedded.scenes_llava import (
     untrained_eyes,
 )
 from harness.models.embedded.train import caption_targets, prompt_ids, schedule
+from harness.models.embedded.word_order import caption_scores, judge_scores
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, LlavaForConditionalGeneration, LlavaProcessor
@@ -245,6 +246,28 @@ def test_judgement_is_not_lenient(caption: str, colour: int, shape: int, relatio
     ]
     assert tally.asked["colour/all"] == 2
     assert tally.asked["relation/all"] == 1
+
+
+@torch.inference_mode()
+def test_caption_scores_are_sums_of_the_log_probabilities_of_the_caption_tokens(loaded: Loaded) -> None:
+    model, processor = loaded
+    truths = [scene(3, 0), scene(4, 0)]
+    captions = ["A red circle.", truths[1].captions()[0]]
+    scores = caption_scores(model, processor, truths, captions)
+    for truth, caption, score in zip(truths, captions, scores, strict=True):
+        batch = encoded(processor, [truth], [INSTRUCTION])
+        ids, total = batch["input_ids"], 0.0
+        for token in processor.tokenizer(caption + "<|im_end|>").input_ids:
+            logits = model(input_ids=ids, pixel_values=batch["pixel_values"], use_cache=False).logits[0, -1]
+            total += float(logits.log_softmax(dim=0)[token])
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+        assert float(score) == pytest.approx(total, rel=1e-3)
+
+
+def test_scores_of_a_pair() -> None:
+    """Rows are images, columns captions: all right, text right alone, image right alone, all equal."""
+    tables = [[[2.0, 1.0], [1.0, 2.0]], [[9.0, 8.0], [1.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]]
+    assert judge_scores(torch.tensor(tables)) == {"text": 0.5, "image": 0.5, "group": 0.25}
 
 
 def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:

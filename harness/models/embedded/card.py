@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import transformers
 
 from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES
 from harness.files import write_atomically
-from harness.models.embedded.evaluate import BAR, Tally
+from harness.models.embedded.evaluate import BAR, Measured, Tally
 from harness.models.embedded.language import REQUIREMENT, file_sha256
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID, IMAGE_TOKENS, PAD_TOKEN, read_trained
 
@@ -66,6 +67,9 @@ and relation: {verdict}.
 Colour, shape, size: share of the objects. Relation: share of the relations, counted as right only where both objects
 are right too. Number: right number of objects. Exact: the whole caption, letter by letter.
 
+Word order, on {items} pairs of `scenes-order` (log-likelihood of the canonical captions, Winoground's definitions):
+text score {text:.3f}, image score {image:.3f}, group score {group:.3f}; guessing gives 0.25, 0.25 and 0.17.
+
 ## Limits
 
 Pictures other than such scenes, other sizes and other instructions are outside of what it was trained for. Things in
@@ -77,19 +81,25 @@ The trained weights: MIT, like this repository. SmolLM2-135M-Instruct: Apache-2.
 """
 
 
-def write_card(tally: Tally, samples: int, seed: int, trained: Path) -> Path:
+def write_card(measured: Measured, trained: Path) -> Path:
     """Write CARD.md beside the trained weights and put the accuracy into training.json; returns the card's path."""
     record_path, card = trained.with_name("training.json"), trained.with_name("CARD.md")
     record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
-    shares = {key: round(tally.share(key), 4) for key in sorted(tally.asked)}
-    record["held_out"] = {"samples": samples, "seed": seed, "shares": shares}
+    tally = measured.tally
+    record["held_out"] = {
+        "samples": measured.samples,
+        "seed": measured.seed,
+        "shares": {key: round(tally.share(key), 4) for key in sorted(tally.asked)},
+        "word_order": {"items": measured.items, **measured.order},
+    }
     write_atomically(record_path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
-    write_atomically(card, card_text(tally, record, samples, seed, trained).encode())
+    write_atomically(card, card_text(measured, record, trained).encode())
     return card
 
 
-def card_text(tally: Tally, record: dict[str, Any], samples: int, seed: int, trained: Path) -> str:
-    """The text of the card."""
+def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
+    """The text of the card, from what was measured and the training record."""
+    tally = measured.tally
     missed = [what for what in ("colour", "shape", "relation") if tally.share(f"{what}/all") < BAR]
     return _TEXT.format(
         requirement=REQUIREMENT,
@@ -104,26 +114,29 @@ def card_text(tally: Tally, record: dict[str, Any], samples: int, seed: int, tra
         colours=len(COLOURS),
         shapes=len(SHAPES),
         training=_training(record),
-        samples=samples,
-        seed=seed,
+        samples=measured.samples,
+        seed=measured.seed,
         torch=torch.__version__.split("+")[0],
         transformers=transformers.__version__,
         bar=BAR,
         verdict=f"missed for {', '.join(missed)}" if missed else "reached",
         table=_table(tally),
+        items=measured.items,
+        **measured.order,
     )
 
 
 def _training(record: dict[str, Any]) -> str:
     plan = record["plan"]
-    return (
+    text = (
         f"`python -m harness.models.embedded.train`, seed {plan['seed']}, {record['seconds'] / 60:.0f} minutes on "
         f"{record['threads']} CPU threads that were shared with other work. Stage 0: {plan['steps_dense']} steps of "
         f"{plan['batch_dense']} pictures, tower alone, cross-entropy of colour, shape and size per patch. Stage 1: "
-        f"{plan['steps_caption']} steps of {plan['batch_caption']} captions through the frozen language model "
-        f"(bfloat16), plus {plan['dense_share']} times the loss of stage 0. The curve is in `training.json`. One seed "
-        f"was trained."
+        f"{plan['steps_caption']} steps of {plan['batch_caption']} captions through the frozen language model in "
+        f"bfloat16, plus {plan['dense_share']} times the loss of stage 0 on these and {plan['batch_beside']} more "
+        f"pictures. The curve is in `training.json`. One seed was trained."
     )
+    return "\n\n".join(fill(part, 120) for part in (text, *record.get("notes", [])))
 
 
 def _table(tally: Tally) -> str:

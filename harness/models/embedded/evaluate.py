@@ -25,6 +25,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from harness.data.scenes import COLOURS, INSTRUCTION, OPPOSITE, RADII, SHAPES, Scene, scene
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.scenes_llava import TRAINED, load
+from harness.models.embedded.word_order import winoground_scores
 
 BAR = 0.95
 _NEW_TOKENS = 24
@@ -54,6 +55,17 @@ class Tally:
     def share(self, key: str) -> float:
         """The share of right answers; NaN where nothing was asked."""
         return self.right.get(key, 0) / self.asked[key] if self.asked.get(key) else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an evaluation found: the tally over `samples` scenes, Winoground's scores over `items` pairs."""
+
+    tally: Tally
+    order: dict[str, float]
+    samples: int
+    items: int
+    seed: int
 
 
 def read_caption(caption: str) -> Reading:
@@ -116,9 +128,10 @@ def write_captions(
     return captions
 
 
-def evaluate(cache: Path, samples: int, seed: int, trained: Path = TRAINED, batch: int = 50) -> Tally:
-    """The tally over `samples` scenes of the test split, in float32."""
-    model, processor = load(cache, torch.float32, trained=trained)
+def evaluate(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, samples: int, seed: int, batch: int = 50
+) -> Tally:
+    """The tally over the first `samples` scenes of the test split."""
     tally = Tally()
     for first in tqdm(range(0, samples, batch), disable=not sys.stderr.isatty(), desc="captions"):
         scenes = [scene(index, seed) for index in range(first, min(samples, first + batch))]
@@ -131,20 +144,27 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """The command line; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m harness.models.embedded.evaluate", description=__doc__)
     parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--items", type=int, default=100, help="word-order items")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--trained", type=Path, default=TRAINED)
     parser.add_argument("--write-card", action="store_true", help="write CARD.md beside the trained weights")
     given = parser.parse_args(None if arguments is None else list(arguments))
     begun = time.time()
-    tally = evaluate(given.cache, given.samples, given.seed, given.trained)
+    model, processor = load(given.cache, torch.float32, trained=given.trained)
+    tally = evaluate(model, processor, given.samples, given.seed)
     for key in sorted(tally.asked):
         print(f"{key:45} {tally.right[key]:5d} of {tally.asked[key]:5d}  {tally.share(key):.4f}")
-    print(f"{given.samples} captions in {time.time() - begun:.0f} s")
+    order = winoground_scores(model, processor, given.items, given.seed)
+    print(
+        f"word order, {given.items} items: " + ", ".join(f"{name} score {share:.3f}" for name, share in order.items())
+    )
+    print(f"measured in {time.time() - begun:.0f} s")
     if given.write_card:
         from harness.models.embedded.card import write_card
 
-        print(f"wrote {write_card(tally, given.samples, given.seed, given.trained)}")
+        measured = Measured(tally, order, given.samples, given.items, given.seed)
+        print(f"wrote {write_card(measured, given.trained)}")
     return 0 if all(tally.share(f"{what}/all") >= BAR for what in ("colour", "shape", "relation")) else 1
 
 

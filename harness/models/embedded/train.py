@@ -2,7 +2,9 @@
 
 Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and projector, which starts at
 random, on the canonical captions through the frozen language model, with the dense loss beside it. Both see scenes of
-the training split only. The language model runs in bfloat16; sums, norms and attention weights are float32.
+the training split only. The language model runs in bfloat16; sums, norms and attention weights are float32. To put the
+result into use, copy trained.safetensors and training.json from --out to harness/models/embedded/scenes-llava/ and run
+harness.models.embedded.evaluate --write-card.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Plan:
     rate_dense: float = 1e-3
     steps_caption: int = 1600
     batch_caption: int = 24
+    batch_beside: int = 72
     rate_tower: float = 3e-4
     rate_projector: float = 1e-3
     dense_share: float = 0.5
@@ -175,12 +178,12 @@ class Trainer:
 
     def _train_step(self, steps: int) -> dict[str, float]:
         plan = self.plan
-        size = plan.batch_caption if self.stage else plan.batch_dense
+        size = plan.batch_caption + plan.batch_beside if self.stage else plan.batch_dense
         first = self.step * size + (plan.steps_dense * plan.batch_dense if self.stage else 0)
         drawn = [scene(first + k, plan.seed, "train") for k in range(size)]
         for group in self.optimiser.param_groups:
             group["lr"] = group["top"] * schedule(self.step, steps, plan.warm_up)
-        loss, facts = self._losses(drawn)
+        loss, facts = self._losses(drawn, plan.batch_caption)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
@@ -188,14 +191,17 @@ class Trainer:
         self.optimiser.step()
         return facts
 
-    def _losses(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, float]]:
+    def _losses(self, drawn: list[Scene], captioned: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss, dense over all scenes and of captions over the first `captioned`, and what is noted of it."""
         pixels, labels = self._pictures(drawn)
         features = self._features(pixels)
         dense, accuracy = dense_loss(self.head(features), labels)
         facts = {"dense": float(dense.detach()), **accuracy}
         if not self.stage:
             return dense, facts
-        caption, tokens, exact = self._caption_loss(self._project(features), [s.captions()[0] for s in drawn])
+        caption, tokens, exact = self._caption_loss(
+            self._project(features[:captioned]), [s.captions()[0] for s in drawn[:captioned]]
+        )
         facts |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
         return caption + self.plan.dense_share * dense, facts
 
@@ -231,7 +237,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """The losses on scenes of the training split that are not trained on; the test split is never looked at."""
         seed = self.plan.seed + _VALIDATION_SEED_OFFSET
-        return self._losses([scene(index, seed, "train") for index in range(96)])[1]
+        return self._losses([scene(index, seed, "train") for index in range(96)], captioned=96)[1]
 
     def _note(self, facts: dict[str, float], seconds: float) -> None:
         row: dict[str, Any] = {"stage": self.stage, "step": self.step, **{k: round(v, 4) for k, v in facts.items()}}
