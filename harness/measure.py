@@ -235,7 +235,11 @@ class _Store:
         rows = []
         for name in names:
             try:
-                with np.load(self._folder / f"{name}.npz", allow_pickle=False) as stored:
+                # Opened here, because numpy leaves a damaged archive open.
+                with (
+                    (self._folder / f"{name}.npz").open("rb") as file,
+                    np.load(file, allow_pickle=False) as stored,
+                ):
                     row = {field: stored[field] for field in stored.files}
                 witness = row.pop("witness")
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):

@@ -159,10 +159,9 @@ def logits(state: Any, weight: Any, bias: Any = None) -> Any:
     return rows if bias is None else rows + bias
 
 
-def word_found(states: Any, weight: Any, bias: Any, word: Sequence[int], k: int) -> bool:
+def word_found(logits_of_states: Sequence[Any], word: Sequence[int], k: int) -> bool:
     """Whether at some state an entry of the word has fewer than k entries with a larger logit, by sorting them all."""
-    for state in states:
-        all_logits = logits(state, weight, bias)
+    for all_logits in logits_of_states:
         descending = np.sort(all_logits)[::-1]
         if any(int((descending > all_logits[entry]).sum()) < k for entry in word):
             return True

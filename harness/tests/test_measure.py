@@ -1,0 +1,359 @@
+"""A measurement is the same whatever the batch, the order and the cache; a changed model is never read from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import harness.measure
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.data.words import content_words
+from harness.measure import MeasureError, measure
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.lens import KS
+from harness.probe.vocabulary import Vocabulary
+from harness.profile import CURVES, SHARE_GROUPS, Profile
+from harness.tests import literal
+from harness.tests.tiny import tiny_samples
+
+N = 6
+DRAWING_PASSES = 2
+
+
+@pytest.fixture(autouse=True)
+def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order; no waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for name, order in (("tiny", 1), ("tiny-reversed", -1)):
+
+        def draw(n: int, _: int, order: int = order) -> list[Sample]:
+            return tiny_samples(n)[::order]
+
+        monkeypatch.setitem(DATASETS, name, Dataset(name, "samples of the tests", draw))
+
+
+@pytest.fixture
+def passes(own_vlm: Vlm) -> list[int]:
+    """How many samples went through the decoder in every forward pass of `own_vlm`."""
+    seen: list[int] = []
+    own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    return seen
+
+
+def quiet(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
+    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "progress": False} | options))
+
+
+def same(one: Profile, other: Profile, *, without: tuple[str, ...] = ()) -> bool:
+    assert one.arrays.keys() == other.arrays.keys()
+    arrays = [np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays if name not in without]
+    return all(arrays) and (one.token_hashes, one.pixel_hashes) == (other.token_hashes, other.pixel_hashes)
+
+
+def largest_difference(one: Profile, other: Profile) -> float:
+    return max(float(np.abs(one.arrays[name] - other.arrays[name]).max()) for name in one.arrays)
+
+
+def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
+    profile = quiet(vlm)
+    points = dict.fromkeys((*CURVES, "exit_agreement"), (N, 5))
+    layers = {f"{kind}_{group}": (N, 4) for kind in ("norm", "weight") for group in SHARE_GROUPS}
+    post = {f"post_norm_{name}": (N,) for name in CURVES if name != "inter_adjusted"}
+    counts = {"hits": (N, 5, 2), "chance_hits": (N, 5, 2), "words": (N,), "chance_words": (N,)}
+    assert {name: array.shape for name, array in profile.arrays.items()} == points | layers | post | counts
+    for name, array in profile.arrays.items():
+        assert array.dtype == (np.int32 if name in counts or name == "exit_agreement" else np.float32), name
+    assert (profile.n, profile.depth, profile.pair) == (N, 4, "tiny-llava-tiny")
+    assert profile.arrays["exit_agreement"][:, -1].all()
+    assert profile.sample_ids == tuple(sample.id for sample in tiny_samples(N))
+    assert len(set(profile.pixel_hashes)) == N
+    assert [drawing.sample_id for drawing in profile.drawings] == ["tiny-0", "tiny-1"]
+
+
+def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
+    """Words to stems to entries, states of transformers through the norm, all logits sorted."""
+    samples = tiny_samples(3)
+    profile = quiet(vlm, samples=3)
+    vocabulary = Vocabulary(vlm.processor.tokenizer, 400)
+    words = [vocabulary.references(content_words(sample.captions)) for sample in samples]
+    weight = literal.float64(vlm.anatomy.unembedding.weight)
+    for row, sample in enumerate(samples):
+        batch = encode(vlm.processor, [sample], vlm.anatomy.image_token_id)
+        with torch.inference_mode():
+            hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+            normed = [*(vlm.anatomy.final_norm(states) for states in hidden[:-1]), hidden[-1]]
+        image = batch.groups.image[0].numpy()
+        logits = [[literal.logits(state, weight) for state in literal.float64(states)[0][image]] for states in normed]
+        for name, asked in (("", words[row]), ("chance_", words[(row + 1) % 3])):
+            assert profile.arrays[f"{name}words"][row] == len(asked)
+            for point in range(len(normed)):
+                for place, k in enumerate(KS):
+                    found = sum(literal.word_found(logits[point], word, k) for word in asked)
+                    assert profile.arrays[f"{name}hits"][row, point, place] == found
+    assert profile.arrays["hits"].sum() > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_batch_size_does_not_matter(vlm: Vlm, batch_size: int) -> None:
+    assert largest_difference(quiet(vlm), quiet(vlm, batch_size=batch_size)) <= 1e-5
+
+
+def test_sample_order_does_not_matter(vlm: Vlm) -> None:
+    forward, backward = quiet(vlm), quiet(vlm, "tiny-reversed")
+    turned = backward.select(forward.sample_ids)
+    assert turned.pixel_hashes == forward.pixel_hashes
+    for name in forward.arrays:
+        # Which sample lends its words for the chance level is a matter of order.
+        if not name.startswith("chance"):
+            np.testing.assert_allclose(turned.arrays[name], forward.arrays[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_measured_twice_is_the_same_bit_for_bit(vlm: Vlm) -> None:
+    assert same(quiet(vlm), quiet(vlm))
+
+
+def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    plain = quiet(own_vlm)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    passes.clear()
+    first = quiet(own_vlm, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    passes.clear()
+    told: list[str] = []
+    kept = quiet(own_vlm, cache=tmp_path, say=told.append)
+    assert passes == [2] * DRAWING_PASSES
+    assert same(plain, first)
+    assert same(plain, kept)
+    assert told == []
+
+
+def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    quiet(own_vlm, cache=tmp_path)
+    passes.clear()
+    longer = quiet(own_vlm, samples=8, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert same(longer, quiet(own_vlm, samples=8))
+
+
+def change_parameter(vlm: Vlm) -> None:
+    with torch.no_grad():
+        vlm.anatomy.layers[3].mlp.down_proj.weight[0, 0] += 0.5
+
+
+def change_buffer(vlm: Vlm) -> None:
+    rotary = vlm.model.model.language_model.rotary_emb
+    assert "inv_freq" in rotary._non_persistent_buffers_set
+    rotary.inv_freq /= 1.02
+
+
+def patch_forward(vlm: Vlm) -> None:
+    """A change that no weight shows, as a new version of transformers may bring one."""
+    mlp = vlm.anatomy.layers[2].mlp
+    plain = mlp.forward
+    mlp.forward = lambda states: 1.05 * plain(states)
+
+
+def patch_last_norm(vlm: Vlm) -> None:
+    """Seen after the final norm only, at no residual point."""
+    norm = vlm.anatomy.final_norm
+    plain = norm.forward
+    scale = torch.linspace(0.5, 1.5, vlm.anatomy.width)
+    norm.forward = lambda states: scale * plain(states)
+
+
+@pytest.mark.parametrize("change", [change_parameter, change_buffer, patch_forward, patch_last_norm])
+def test_a_changed_model_is_noticed_although_readings_are_kept(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, change: Callable[[Vlm], None]
+) -> None:
+    before = quiet(own_vlm, cache=tmp_path)
+    change(own_vlm)
+    passes.clear()
+    told: list[str] = []
+    changed = quiet(own_vlm, cache=tmp_path, say=told.append)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    assert largest_difference(before, changed) > 1e-4
+    assert same(changed, quiet(own_vlm))
+    patched = change in (patch_forward, patch_last_norm)
+    assert (
+        told
+        == ["tiny-llava on tiny: kept readings are not what the model gives now; they were measured anew"] * patched
+    )
+    assert (changed.weights == before.weights) == patched
+    # What was measured anew is kept in its turn.
+    passes.clear()
+    assert same(changed, quiet(own_vlm, cache=tmp_path))
+    assert passes == [2] * DRAWING_PASSES
+
+
+def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp_path: Path) -> None:
+    """Readings of before and after the patch lie side by side; none of the old ones is believed."""
+    quiet(own_vlm, cache=tmp_path)
+    patch_forward(own_vlm)
+    interrupt(own_vlm, DRAWING_PASSES + 1, cache=tmp_path)
+    assert same(quiet(own_vlm, cache=tmp_path), quiet(own_vlm))
+
+
+def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
+    """A measurement whose model breaks down after some forward passes."""
+    left = [after]
+
+    def crash(*_: Any) -> None:
+        if not left[0]:
+            raise ZeroDivisionError
+        left[0] -= 1
+
+    handle = vlm.anatomy.layers[1].register_forward_pre_hook(crash)
+    with pytest.raises(ZeroDivisionError):
+        quiet(vlm, **options)
+    handle.remove()
+
+
+def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    interrupt(own_vlm, DRAWING_PASSES + 2, cache=tmp_path)
+    passes.clear()
+    resumed = quiet(own_vlm, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert same(resumed, quiet(own_vlm))
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize(("which", "share"), [(0, 0.0), (0, 0.5), (-1, 0.01), (-1, 0.999)])
+def test_a_truncated_reading_is_measured_anew(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, which: int, share: float
+) -> None:
+    before = quiet(own_vlm, cache=tmp_path)
+    files = sorted(tmp_path.rglob("*.npz"))
+    assert len(files) == N
+    content = files[which].read_bytes()
+    files[which].write_bytes(content[: int(share * len(content))])
+    passes.clear()
+    assert same(quiet(own_vlm, cache=tmp_path), before)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert files[which].read_bytes() == content
+
+
+def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    quiet(own_vlm, cache=tmp_path)
+    for change in (lambda: None, lambda: own_vlm.model.set_attn_implementation("eager")):
+        change()
+        passes.clear()
+        quiet(own_vlm, cache=tmp_path, batch_size=3)
+        assert sum(passes) == 2 * DRAWING_PASSES + N
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
+    (tmp_path / "readings").write_text("a file where a directory should be")
+    with pytest.raises(MeasureError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
+        quiet(own_vlm, cache=tmp_path)
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_fewer_than_two_samples_are_refused(vlm: Vlm, samples: int) -> None:
+    with pytest.raises(MeasureError, match=f"{samples} samples of tiny: .* at least two; raise --phase-samples"):
+        quiet(vlm, samples=samples)
+
+
+def test_a_dataset_that_has_fewer_samples_gives_those(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "three samples", lambda n, _: tiny_samples(min(n, 3))))
+    assert quiet(vlm, samples=100).n == 3
+
+
+def test_a_batch_of_none_is_refused(vlm: Vlm) -> None:
+    with pytest.raises(MeasureError, match="batch size 0: at least one"):
+        quiet(vlm, batch_size=0)
+
+
+def test_an_unknown_dataset_is_refused(vlm: Vlm) -> None:
+    with pytest.raises(LookupError, match="nowhere"):
+        quiet(vlm, "nowhere")
+
+
+def test_captions_that_the_vocabulary_cannot_spell_are_refused(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
+    mute = [Sample(one.id, one.picture, one.instruction, ("xqz",), one.id) for one in tiny_samples(2)]
+    monkeypatch.setitem(DATASETS, "mute", Dataset("mute", "no words", lambda *_: mute))
+    with pytest.raises(MeasureError, match="sample tiny-0: no content word of its captions is in the model's vocab"):
+        quiet(vlm, "mute")
+
+
+def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
+    captions = ["red", "red circle", "red circle star", "red circle star heart"]
+    clusters = ["one", "one", "two", "two"]
+    paired = [
+        Sample(one.id, one.picture, one.instruction, (caption,), cluster)
+        for one, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
+    ]
+    monkeypatch.setitem(DATASETS, "paired", Dataset("paired", "two clusters", lambda *_: paired))
+    profile = quiet(vlm, "paired", samples=4)
+    assert profile.arrays["words"].tolist() == [1, 2, 3, 4]
+    assert profile.arrays["chance_words"].tolist() == [3, 3, 1, 1]
+
+
+def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
+    calls: list[str] = []
+    for name in ("check_image_positions", "check_same_hits"):
+        plain = getattr(harness.measure, name)
+
+        def record(*args: Any, name: str = name, plain: Any = plain) -> None:
+            calls.append(name)
+            plain(*args)
+
+        monkeypatch.setattr(harness.measure, name, record)
+    quiet(vlm)
+    assert calls == ["check_image_positions", "check_same_hits"]
+
+
+def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
+    profile = quiet(vlm)
+    picked = profile.select(["tiny-4", "tiny-1"])
+    assert picked.sample_ids == ("tiny-4", "tiny-1")
+    assert picked.token_hashes == (profile.token_hashes[4], profile.token_hashes[1])
+    assert picked.pixel_hashes == (profile.pixel_hashes[4], profile.pixel_hashes[1])
+    assert picked.clusters == (profile.clusters[4], profile.clusters[1])
+    for name, array in profile.arrays.items():
+        np.testing.assert_array_equal(picked.arrays[name], array[[4, 1]])
+    assert (picked.environment, picked.weights, picked.declared) == (
+        profile.environment,
+        profile.weights,
+        profile.declared,
+    )
+    with pytest.raises(KeyError, match="tiny-9"):
+        profile.select(["tiny-9"])
+
+
+def test_recall_is_hits_over_words(vlm: Vlm) -> None:
+    profile = quiet(vlm)
+    for chance in ("", "chance_"):
+        for place, k in enumerate(KS):
+            recall = profile[f"recall_{chance}{k}"]
+            for row in range(N):
+                for point in range(profile.depth + 1):
+                    hits = int(profile.arrays[f"{chance}hits"][row, point, place])
+                    assert recall[row, point] == hits / int(profile.arrays[f"{chance}words"][row])
+    assert (profile["recall_1"] <= profile["recall_5"]).all()
+    assert profile["recall_5"].max() <= 1.0
+    assert profile["inter"] is profile.arrays["inter"]
+    with pytest.raises(KeyError):
+        profile["nonsense"]
+
+
+def test_drawings_show_the_whole_row(vlm: Vlm) -> None:
+    profile = quiet(vlm)
+    for row, drawing in enumerate(profile.drawings):
+        tokens = drawing.norm_rows.shape[1]
+        assert drawing.norm_rows.shape[0] == profile.depth
+        partition = sum(drawing.groups[name].astype(int) for name in ("image", "instruction", "other"))
+        assert (partition == np.ones(tokens)).all()
+        assert (len(drawing.image_tokens), len(drawing.image_tokens[0])) == (5, int(drawing.groups["image"].sum()))
+        assert [len(point) for point in drawing.last_token] == [5] * 5
+        for layer in range(profile.depth):
+            amounts = drawing.norm_rows[layer]
+            share = amounts[:-1][drawing.groups["image"][:-1]].sum() / amounts.sum()
+            assert profile.arrays["norm_image"][row, layer] == pytest.approx(share, rel=1e-5)
