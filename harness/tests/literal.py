@@ -105,7 +105,7 @@ def attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple
         vlm.model(**inputs, use_cache=False)
     for handle in handles:
         handle.remove()
-    return [tuple(layer) for layer in seen]  # type: ignore[misc]
+    return [tuple(layer) for layer in seen]
 
 
 def attention(vlm: Vlm, inputs: Mapping[str, torch.Tensor], groups: TokenGroups) -> list[list[tuple[Any, Any, Any]]]:

@@ -55,7 +55,7 @@ def llama_config() -> LlamaConfig:
 
 def instructblip(text_config: Any, **more: Any) -> Any:
     """A tiny InstructBLIP whose tower, Q-Former and decoder all have three layers."""
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
     config = InstructBlipConfig(
         vision_config=VISION, qformer_config=QFORMER, text_config=text_config, num_query_tokens=4, **more
     )
