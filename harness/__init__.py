@@ -1,1 +1,35 @@
-"""A pytest harness that measures what happens between image and instruction tokens inside a vision-language model."""
+"""A pytest harness that measures what happens between image and instruction tokens inside a vision-language model.
+
+From Python: `harness.measure("scenes-llava", "scenes")` returns the `Profile` that the cases judge. Names are imported
+when they are first used, so that collecting tests needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.measurement import measure
+    from harness.models.anatomy import find_anatomy
+    from harness.models.vlm import Vlm
+    from harness.phases import phases_of
+    from harness.profile import Profile
+    from harness.report.figures import phase_figure
+
+__all__ = ["Profile", "Vlm", "find_anatomy", "measure", "phase_figure", "phases_of"]
+
+_HOMES = {
+    "Profile": "harness.profile",
+    "Vlm": "harness.models.vlm",
+    "find_anatomy": "harness.models.anatomy",
+    "measure": "harness.measurement",
+    "phase_figure": "harness.report.figures",
+    "phases_of": "harness.phases",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -76,7 +76,7 @@ class PhaseSession:
         if str(pair) in self._failed:
             raise self._failed[str(pair)]
         if pair not in self.profiles:
-            from harness.measure import measure
+            from harness.measurement import measure
 
             vlm = self.vlm(pair.model)
             try:

@@ -61,7 +61,9 @@ def find_anatomy(model: nn.Module) -> Anatomy:
             configuration.
     """
     name = type(model).__name__
-    config: Any = model.config
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
     text_config = config.get_text_config(decoder=True)
     configs = (config, text_config, getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in configs):

@@ -155,8 +155,13 @@ def _groups(
 def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, batch: int) -> InputHashes:
     tokens = hashlib.sha256(inputs["input_ids"][row][real[row]].numpy().tobytes())
     pixels = hashlib.sha256()
-    for key in sorted(inputs):
+    for key in sorted(key for key in inputs if inputs[key].is_floating_point()):
         tensor = inputs[key]
-        if tensor.is_floating_point() and tensor.shape[0] == batch:
-            pixels.update(key.encode() + tensor[row].contiguous().numpy().tobytes())
+        if batch > 1 and tensor.shape[0] != batch:
+            raise PromptError(
+                f"the input {key} has {tensor.shape[0]} rows for {batch} samples, so it is unknown which belong to which "
+                "sample; measure with --phase-batch-size 1"
+            )
+        own = tensor[row] if batch > 1 else tensor
+        pixels.update(key.encode() + own.contiguous().numpy().tobytes())
     return InputHashes(tokens.hexdigest()[:16], pixels.hexdigest()[:16])

@@ -64,9 +64,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, embedded: bool) -> torch.dtype:
-    """The dtype of that name; 'auto' is fp32 for embedded models and on a CPU, else bf16."""
+    """The dtype of that name; 'auto' is fp32 for embedded models and on a CPU, else bf16.
+
+    Raises:
+        LookupError: there is no such name.
+    """
     if name == "auto":
         return torch.float32 if embedded or device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise LookupError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projection
@@ -132,7 +133,7 @@ def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 _NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
-_BASES = {"sdpa": (AttentionInterface._global_mapping["sdpa"], sdpa_mask), "eager": (_own_eager, eager_mask)}
+_BASES = {"sdpa": (ALL_ATTENTION_FUNCTIONS["sdpa"], sdpa_mask), "eager": (_own_eager, eager_mask)}
 for _backend, _name in _NAMES.items():
     # Without a mask function of the same name transformers drops the mask silently, left padding included.
     AttentionInterface.register(_name, _observe_then(_BASES[_backend][0]))

@@ -143,7 +143,7 @@ def _dress(axes: Any, edges: list[float], title: str, unit: str, *, phases: bool
 
 def main() -> None:
     """Measures a pair and writes its figure."""
-    from harness.measure import measure
+    from harness.measurement import measure
     from harness.models.embedded.cache import default_cache
     from harness.models.registry import find_model
     from harness.models.vlm import load_vlm

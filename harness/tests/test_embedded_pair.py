@@ -16,7 +16,7 @@ from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.scenes import scenes
 from harness.data.words import content_words
-from harness.measure import measure
+from harness.measurement import measure
 from harness.models.embedded.cache import default_cache
 from harness.models.prompt import encode
 from harness.models.registry import find_model

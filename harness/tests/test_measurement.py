@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-import harness.measure
+import harness.measurement
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words
-from harness.measure import MeasureError, measure
+from harness.measurement import MeasureError, measure
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import KS
@@ -30,8 +29,7 @@ DRAWING_PASSES = 2
 
 @pytest.fixture(autouse=True)
 def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order; no waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order."""
     for name, order in (("tiny", 1), ("tiny-reversed", -1)):
 
         def draw(n: int, _: int, order: int = order) -> list[Sample]:
@@ -299,13 +297,13 @@ def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch,
 def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     calls: list[str] = []
     for name in ("check_image_positions", "check_same_hits"):
-        plain = getattr(harness.measure, name)
+        plain = getattr(harness.measurement, name)
 
         def record(*args: Any, name: str = name, plain: Any = plain) -> None:
             calls.append(name)
             plain(*args)
 
-        monkeypatch.setattr(harness.measure, name, record)
+        monkeypatch.setattr(harness.measurement, name, record)
     quiet(vlm)
     assert calls == ["check_image_positions", "check_same_hits"]
 

@@ -21,8 +21,10 @@ from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.errors import PhaseError
 from harness.files import write_atomically
+from harness.models.embedded.cache import default_cache
 from harness.models.prompt import Batch, encode, prompt_text
-from harness.models.vlm import Vlm
+from harness.models.registry import find_model
+from harness.models.vlm import Vlm, load_vlm
 from harness.probe.attention import SHARES
 from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, learn_block
 from harness.probe.observation import Readings, observing
@@ -56,7 +58,7 @@ class Plan:
 
 
 def measure(
-    vlm: Vlm,
+    vlm: Vlm | str,
     dataset: str,
     *,
     samples: int = 128,
@@ -69,7 +71,7 @@ def measure(
     """The profile of a model on a dataset, from one forward pass per batch.
 
     Args:
-        vlm: the model (`models.vlm.load_vlm`, or your own model and processor in a `Vlm`).
+        vlm: a model's name, or your own model and processor in a `Vlm`.
         dataset: a name of `data.registry.DATASETS`.
         samples: how many samples are drawn.
         seed: which samples are drawn.
@@ -79,11 +81,13 @@ def measure(
         say: takes a line on what was found in the cache.
 
     Raises:
-        LookupError: no dataset of that name.
+        LookupError: no model or dataset of that name.
         MeasureError: fewer than two samples, a batch of none, a sample whose captions hold no word that the vocabulary
             can spell, or a cache that cannot be written.
         PromptError, SelfCheckError, AttentionError: see there.
     """
+    if isinstance(vlm, str):
+        vlm = load_vlm(find_model(vlm), cache=cache or default_cache())
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
     drawn = tuple(find_dataset(dataset).draw(samples, seed))
@@ -262,7 +266,7 @@ class _Store:
             buffer = io.BytesIO()
             np.savez(buffer, **row, witness=self._witness)
             try:
-                write_atomically(self._folder / f"{name}.npz", buffer.getvalue())
+                write_atomically(self._folder / f"{name}.npz", buffer.getvalue(), durable=False)
             except OSError as error:
                 raise MeasureError(
                     f"readings cannot be kept in {self._folder} ({error.strerror}); choose another --phase-cache, or "
