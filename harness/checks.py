@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryAgreement
 from harness.analysis.claims import Claim, ClaimVerdict
 from harness.analysis.mean_difference import Verdict, View
@@ -16,14 +15,13 @@ from harness.comparison import Comparison, Finding
 from harness.profile import Profile
 
 
-def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
+def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
     """Asserts that every measure of the family is the baseline's, sample by sample.
 
     Args:
         profile: what was measured now.
         baseline: what it is held against.
         comparison: of the two (`comparison.compare`).
-        strict: fail where the evidence does not decide, instead of an expected failure.
 
     Raises:
         AssertionError: naming measure, layers, difference, interval, margin, baseline and the command to accept it.
@@ -33,14 +31,16 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
         _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
     if comparison.reproducible:
         pytest.skip(f"not asked sample by sample: {comparison.reproducible}")
-    changed = [finding for finding in comparison.findings if _not_reproduced(finding)]
+    # Not to be the same is certain, sample by sample, even where the means do not decide.
+    changed = [finding for finding in comparison.findings if finding.agreement.reproduced is False]
     if changed:
-        _undecided(changed, strict, _regression(profile, baseline, "", changed))
         _fail(_regression(profile, baseline, "", changed))
 
 
 def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
     """Asserts that no measure of the family differs from the baseline's by more than its margin.
+
+    With `strict` it fails where the evidence does not decide, instead of an expected failure.
 
     Raises:
         AssertionError: as `check_reproduces`.
@@ -166,18 +166,10 @@ def _sample(profile: Profile, row: int) -> str:
     return profile.sample_ids[row] if row < profile.n else f"sample {row}"
 
 
-def _not_reproduced(finding: Finding) -> bool:
-    agreement: Agreement = finding.agreement
-    return agreement.verdict is not Verdict.REPRODUCES and not agreement.reason
-
-
 def _undecided(findings: Iterable[Finding], strict: bool, message: str) -> None:
     """An expected failure where no finding is worse than inconclusive."""
-    findings = list(findings)
-    if strict or any(finding.agreement.verdict is not Verdict.INCONCLUSIVE for finding in findings):
-        if strict:
-            _fail(message)
-        return
+    if strict:
+        _fail(message)
     needed = max((finding.agreement.n_needed or 0 for finding in findings), default=0)
     pytest.xfail(f"inconclusive, needs n of about {needed or 'more than can be said'}\n{message}")
 

@@ -84,5 +84,6 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
         "effect": number(agreement.effect),
         "interval": [number(end) for end in agreement.interval],
         "margin": number(agreement.margin),
+        "reproduced": agreement.reproduced,
         "beyond": agreement.beyond,
     }

@@ -159,8 +159,8 @@ def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, ba
         tensor = inputs[key]
         if batch > 1 and tensor.shape[0] != batch:
             raise PromptError(
-                f"the input {key} has {tensor.shape[0]} rows for {batch} samples, so it is unknown which belong to which "
-                "sample; measure with --phase-batch-size 1"
+                f"the input {key} has {tensor.shape[0]} rows for {batch} samples, so it is unknown which belong to "
+                "which sample; measure with --phase-batch-size 1"
             )
         own = tensor[row] if batch > 1 else tensor
         pixels.update(key.encode() + own.contiguous().numpy().tobytes())

@@ -116,7 +116,7 @@ def _dress(axes: Any, edges: list[float], title: str, unit: str, *, phases: bool
     for turn in edges[1:-1]:
         axes.axvline(turn, color=_FAINT, lw=0.7, ls=":", zorder=-1)
     if phases:
-        for first, last, name in zip(edges, edges[1:], _PHASES, strict=True):
+        for first, last, name in zip(edges, edges[1:], _PHASES, strict=False):
             short = name if last - first > 0.16 * edges[-1] else name.split()[0]
             axes.text(
                 (first + last) / 2,
