@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from harness.analysis.agreement import Agreement, agree, agree_recall, combined
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
-from harness.analysis.margins import HIT_TOLERANCE, Pairing, pair_samples
+from harness.analysis.margins import Pairing, pair_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
 from harness.profile import SHARE_GROUPS, Profile
@@ -205,24 +206,14 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
 
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:
     x, y, clusters, then_clusters = _rows(now, baseline.profile, measure.name, inputs)
-    if measure.name in baseline.margins:
-        return agree(
-            x,
-            y,
-            baseline.margins[measure.name],
-            paired=inputs.aligned,
-            alpha_diff=ALPHA_DIFF,
-            reproducible=not reason,
-            reason=reason,
-            clusters=clusters,
-            baseline_clusters=then_clusters,
-        )
-    return agree_recall(
+    margin = baseline.margins.get(measure.name)
+    # What has no margin of its own counts whole words or tokens, and is judged as recall is.
+    decide = agree_recall if margin is None else partial(agree, margin=margin)
+    return decide(
         x,
         y,
         paired=inputs.aligned,
         alpha_diff=ALPHA_DIFF,
-        tolerance=HIT_TOLERANCE,
         reproducible=not reason,
         reason=reason,
         clusters=clusters,

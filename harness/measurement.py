@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +18,6 @@ from harness.data.registry import find_dataset
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.errors import PhaseError
-from harness.files import write_atomically
 from harness.models.embedded.cache import default_cache
 from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.registry import find_model
@@ -33,6 +30,7 @@ from harness.probe.similarity import CURVES, adjusted
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile import Drawing, Profile
 from harness.provenance import environment, weights_hash
+from harness.reading_store import ReadingStore
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
 MEASUREMENT_VERSION = 1
@@ -82,8 +80,9 @@ def measure(
 
     Raises:
         LookupError: no model or dataset of that name.
-        MeasureError: fewer than two samples, a batch of none, a sample whose captions hold no word that the vocabulary
-            can spell, or a cache that cannot be written.
+        MeasureError: fewer than two samples, a batch of none, or a sample whose captions hold no word that the
+            vocabulary can spell.
+        StoreError: the cache cannot be written.
         PromptError, SelfCheckError, AttentionError: see there.
     """
     if isinstance(vlm, str):
@@ -98,7 +97,9 @@ def measure(
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
     first, block, drawings = _draw(vlm, plan)
-    store = _Store(cache, _key(vlm, weights, batch_size), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2))
+    store = ReadingStore(
+        cache, _key(vlm, weights, batch_size), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2)
+    )
     rows: list[dict[str, Any]] = []
     bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=_hide(progress))
     with bar:
@@ -222,56 +223,6 @@ def _reading_name(sample: Sample, hashes: Any, own: Any, chance: Any) -> str:
 def _key(vlm: Vlm, weights: str, batch_size: int) -> str:
     content = [MEASUREMENT_VERSION, weights, asdict(environment(vlm.device, vlm.dtype, vlm.attention)), batch_size]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-class _Store:
-    """Readings kept per sample, under everything that they depend on and beside what witnesses the rest."""
-
-    def __init__(self, cache: Path | None, key: str, witness: Any, tolerance: float) -> None:
-        self._folder = None if cache is None else cache / "readings" / key
-        self._witness, self._tolerance = witness, tolerance
-        self.contradicted = False
-
-    def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """The readings of all of `names`, or None where one is not kept, not readable or not to be believed."""
-        if self._folder is None:
-            return None
-        rows = []
-        for name in names:
-            try:
-                # Opened here, because numpy leaves a damaged archive open.
-                with (
-                    (self._folder / f"{name}.npz").open("rb") as file,
-                    np.load(file, allow_pickle=False) as stored,
-                ):
-                    row = {field: stored[field] for field in stored.files}
-                witness = row.pop("witness")
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-                return None
-            if witness.shape != self._witness.shape or np.abs(witness - self._witness).max() > self._tolerance:
-                self.contradicted = True
-                return None
-            rows.append(row)
-        return rows
-
-    def write(self, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        """Keep readings, each file in one step.
-
-        Raises:
-            MeasureError: the cache cannot be written.
-        """
-        if self._folder is None:
-            return
-        for name, row in zip(names, rows, strict=True):
-            buffer = io.BytesIO()
-            np.savez(buffer, **row, witness=self._witness)
-            try:
-                write_atomically(self._folder / f"{name}.npz", buffer.getvalue(), durable=False)
-            except OSError as error:
-                raise MeasureError(
-                    f"readings cannot be kept in {self._folder} ({error.strerror}); choose another --phase-cache, or "
-                    "--phase-no-cache"
-                ) from error
 
 
 def _assemble(

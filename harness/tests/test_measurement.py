@@ -20,6 +20,7 @@ from harness.models.vlm import Vlm
 from harness.probe.lens import KS
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import CURVES, SHARE_GROUPS, Profile
+from harness.reading_store import StoreError
 from harness.tests import literal
 from harness.tests.tiny import tiny_samples
 
@@ -249,7 +250,7 @@ def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], t
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
     (tmp_path / "readings").write_text("a file where a directory should be")
-    with pytest.raises(MeasureError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
+    with pytest.raises(StoreError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
         quiet(own_vlm, cache=tmp_path)
 
 

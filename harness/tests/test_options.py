@@ -1,0 +1,54 @@
+"""Options have ini twins; the command line wins; paths are relative to where they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.options import read_options
+
+CONFTEST = 'pytest_plugins = ["harness.pytest_plugin"]'
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeconftest(CONFTEST)
+    return pytester
+
+
+def test_the_ini_file_sets_what_the_command_line_does_not(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\nphase_samples = 400\nphase_seed = 7\nphase_dtype = bf16\nphase_baselines = kept/here\n")
+    options = read_options(project.parseconfig("--phase-seed", "3"))
+    assert (options.samples, options.seed, options.dtype) == (400, 3, "bf16")
+    assert options.baselines == project.path / "kept" / "here"
+    assert read_options(project.parseconfig("--phase-baselines", "there")).baselines == project.path / "there"
+
+
+def test_a_wrong_ini_value_is_named(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\nphase_samples = many\n")
+    with pytest.raises(pytest.UsageError, match="phase_samples in the ini file: 'many' is not a whole number"):
+        read_options(project.parseconfig())
+
+
+def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_PHASE_CACHE", "/somewhere/else")
+    options = read_options(project.parseconfig())
+    assert (options.samples, options.seed, options.batch_size, options.device) == (128, 0, 8, "auto")
+    assert options.cache == Path("/somewhere/else")
+    assert [str(pair) for pair in options.pairs()] == ["scenes-llava-scenes", "scenes-llava-scenes-order"]
+
+
+def test_models_and_datasets_are_chosen_by_name(project: pytest.Pytester) -> None:
+    chosen = project.parseconfig("--phase-dataset", "scenes-order", "--phase-model", "scenes-llava")
+    assert [str(pair) for pair in read_options(chosen).pairs()] == ["scenes-llava-scenes-order"]
+
+
+def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("--help")
+    lines = result.stdout.str()
+    assert "phases of vision-language models:" in lines
+    for name in ("model", "dataset", "samples", "seed", "device", "dtype", "batch-size", "baselines", "update"):
+        assert f"--phase-{name}" in lines
+    for name in ("update-new", "strict-evidence", "cache", "no-cache", "json"):
+        assert f"--phase-{name}" in lines
