@@ -1,8 +1,8 @@
 """Rendered scenes: a few coloured shapes on a plain ground, known exactly and drawn from a seed.
 
 The pictures are the embedded dataset. They need no download, every fact about them is on record, and the split that a
-model was trained on is disjoint from the one it is measured on, in the seeds and in the combinations of colour and
-shape: a training scene holds no held-out combination, a test scene at least one.
+model was trained on is disjoint from the one it is measured on, in the seeds and in the combinations of colour,
+shape and background: a training scene holds no held-out combination, a test scene at least one.
 """
 
 from __future__ import annotations
@@ -62,10 +62,14 @@ class Thing:
     shape: str
     size: str
 
-    @property
-    def held_out(self) -> bool:
-        """Whether no training scene holds this combination of colour and shape (16 of the 80 combinations)."""
-        return (tuple(COLOURS).index(self.colour) + SHAPES.index(self.shape)) % 5 == 0
+    def held_out_on(self, background: str) -> bool:
+        """Whether no training scene holds this combination of colour, shape and background (32 of 320 combinations).
+
+        They are made of 16 pairs of colour and shape, each of which training shows on two backgrounds of four.
+        """
+        colour = tuple(COLOURS).index(self.colour)
+        pair = (colour + SHAPES.index(self.shape)) % 5 == 0
+        return pair and (tuple(BACKGROUNDS).index(background) - colour) % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Scene:
     @property
     def held_out(self) -> bool:
         """Whether the scene belongs to the test split: at least one thing is a held-out combination."""
-        return any(thing.held_out for thing in self.things)
+        return any(thing.held_out_on(self.background) for thing in self.things)
 
     def reordered(self, things: Sequence[Thing]) -> Scene:
         """The same ground, relations and noise with other things in the places."""

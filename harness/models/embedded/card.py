@@ -33,13 +33,14 @@ gigabytes.
   package `{requirement}`. Not part of this repository.
 - Vision tower: CLIP's architecture, 4 layers, width 192, 3 heads, patches of 16 pixels on 96x96 pictures; the class
   token is dropped, {image_tokens} image tokens remain. Projector: 192-576-576. These two are trained here:
-  {parameters:,} parameters, `trained.safetensors` ({megabytes:.1f} MB, float16, SHA-256 `{sha256}`).
+  {parameters:,} parameters, `trained.safetensors` ({megabytes:.1f} MB, float16, SHA-256
+  `{sha256}`).
 
 ## Declared choices
 
 - Image token `{image_token}` (id {image_token_id}), a special token that the language model has no use for.
-- Prompt, without a system message: `<|im_start|>user`, newline, the image, newline, `{instruction}<|im_end|>`, newline,
-  `<|im_start|>assistant`, newline.
+- Prompt, without a system message: `<|im_start|>user`, newline, the image, newline, `{instruction}<|im_end|>`,
+  newline, `<|im_start|>assistant`, newline.
 - Padding on the left with `{pad_token}`. The first token, `<|im_start|>`, is what this language model calls its BOS.
 - The projector started at random, not aligned to word embeddings; only its scale was matched to theirs.
 - Trained to write the canonical caption alone: objects in raster order, sizes for one or two objects only. In such
@@ -48,8 +49,8 @@ gigabytes.
 ## Data
 
 Rendered scenes (`harness/data/scenes.py`): {colours} colours, {shapes} shapes, two sizes, four backgrounds. Training
-and test scenes share no seed. 16 of the 80 combinations of colour and shape occur in no training scene; every test
-scene holds at least one of them.
+and test scenes share no seed. 32 of the 320 combinations of colour, shape and background occur in no training scene;
+every test scene holds at least one of them. Every pair of colour and shape occurs in training on some background.
 
 ## Training
 
@@ -60,7 +61,7 @@ scene holds at least one of them.
 Greedy captions of {samples} scenes of the test split (seed {seed}), float32, torch {torch}, transformers
 {transformers}; made by `python -m harness.models.embedded.evaluate --samples {samples} --seed {seed} --write-card`.
 The rule of judgement is the docstring of `harness/models/embedded/evaluate.py`. The bar is {bar:.0%} for colour, shape
-and relation: {verdict}.
+and relation: **{verdict}**.
 
 {table}
 

@@ -93,7 +93,7 @@ def judge(truth: Scene, caption: str, tally: Tally) -> None:
     both_right = []
     for k, thing in enumerate(truth.things):
         size, colour, shape = said.objects[k] if k < len(said.objects) else (None, None, None)
-        news = "held-out combination" if thing.held_out else "combination seen in training"
+        news = "held-out combination" if thing.held_out_on(truth.background) else "combination seen in training"
         for where in ("all", group, news):
             tally.add(f"colour/{where}", colour == thing.colour)
             tally.add(f"shape/{where}", shape == thing.shape)

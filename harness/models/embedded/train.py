@@ -146,7 +146,10 @@ class Trainer:
             self._next_stage()
         self.model.load_state_dict(state["eyes"], strict=False)
         self.head.load_state_dict(state["head"])
+        rates = [group["top"] for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["top"] = rate
         self.stage, self.step = state["stage"], state["step"]
         self.record = state["record"]
         earlier = {"stage": self.stage, "step": self.step, "plan": self.record["plan"]}
