@@ -184,8 +184,9 @@ def test_card_and_record_belong_to_the_committed_weights() -> None:
     assert file_sha256(TRAINED) in card
     shares = record["held_out"]["shares"]
     assert record["held_out"]["samples"] >= 500
-    assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation")) >= 0.95
-    for what in ("colour", "shape", "relation", "exact"):
+    assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation word")) >= 0.95
+    assert ("missed for relation" in card) == (shares["relation/all"] < 0.95)
+    for what in ("colour", "shape", "relation", "relation word", "exact"):
         assert f"| {what} | {shares[f'{what}/all']:.3f} |" in card
     losses = [row["caption"] for row in record["curve"] if row["stage"] == 1]
     assert losses[-1] < 0.1 * losses[0]
@@ -245,7 +246,8 @@ def test_judgement_is_not_lenient(caption: str, colour: int, shape: int, relatio
         exact,
     ]
     assert tally.asked["colour/all"] == 2
-    assert tally.asked["relation/all"] == 1
+    assert tally.asked["relation/all"] == tally.asked["relation word/all"] == 1
+    assert tally.right["relation word/all"] == ("left" in caption and caption.count("left") == 1)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from harness.models.embedded.evaluate import BAR, Measured, Tally
 from harness.models.embedded.language import REQUIREMENT, file_sha256
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID, IMAGE_TOKENS, PAD_TOKEN, read_trained
 
-_ROWS = ("colour", "shape", "relation", "size", "number", "exact")
+_ROWS = ("colour", "shape", "relation", "relation word", "size", "number", "exact")
 _COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in training", "held-out combination")
 
 _TEXT = """\
@@ -66,7 +66,8 @@ and relation: **{verdict}**.
 {table}
 
 Colour, shape, size: share of the objects. Relation: share of the relations, counted as right only where both objects
-are right too. Number: right number of objects. Exact: the whole caption, letter by letter.
+are right too in colour and shape. Relation word: the same without regard to the objects. Number: right number of
+objects. Exact: the whole caption, letter by letter.
 
 Word order, on {items} pairs of `scenes-order` (log-likelihood of the canonical captions, Winoground's definitions):
 text score {text:.3f}, image score {image:.3f}, group score {group:.3f}; guessing gives 0.25, 0.25 and 0.17.
