@@ -33,7 +33,7 @@ class MissingBaselineError(BaselineError):
     """There is no baseline of this pair."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Baseline:
     """A stored profile with the margins that a later one is judged by.
 
@@ -46,6 +46,9 @@ class Baseline:
     margins: Mapping[str, float]
     reasons: Mapping[str, str]
     timing: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        return f"<Baseline {self.path}>"
 
     def said(self) -> str:
         """The file and what it was recorded with, for messages."""

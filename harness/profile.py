@@ -33,7 +33,7 @@ class Drawing:
     last_token: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Profile:
     """All that was measured of a pair, one row per sample.
 
@@ -57,6 +57,9 @@ class Profile:
     environment: Environment
     weights: str
     drawings: tuple[Drawing, ...] = field(default=(), compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.pair}: {self.n} samples, {self.depth} layers>"
 
     @property
     def pair(self) -> str:
