@@ -64,6 +64,18 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
     return nn.functional.linear(upcast(states), upcast(unembedding.weight), None if bias is None else upcast(bias))
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """Image tokens of one residual point that the block does not settle: whose they are, (rows,), and their states.
+
+    `found` is what their point has found so far, (batch, words, len(KS)).
+    """
+
+    found: torch.Tensor
+    sample: torch.Tensor
+    states: torch.Tensor
+
+
 class Lens:
     """Answers a `LensTask` for one batch, residual point by residual point."""
 
@@ -96,7 +108,8 @@ class Lens:
         self._own = torch.zeros(self._known.shape[:2], dtype=torch.bool, device=device)
         for row, own in enumerate(task.references.own):
             self._own[row, : len(own)] = True
-        self._hits: list[torch.Tensor] = []
+        self._found: list[torch.Tensor] = []
+        self._open: list[_Open] = []
         self._last: list[torch.Tensor] = []
         self._decoded: list[torch.Tensor] = []
         self.opened = 0
@@ -109,13 +122,14 @@ class Lens:
         normed = self._norm(picked.reshape(-1, 1, width)).reshape(batch, -1, width)
         self._last.append(normed[:, -1])
         image = upcast(normed[:, :-1])
-        found = self._found_densely(image) if self._task.dense else self._found(image)
-        counts = [(found & mask.unsqueeze(-1)).sum(1) for mask in (self._own, ~self._own)]
-        self._hits.append(torch.stack(counts, dim=1))
+        self._found.append(self._look_densely(image) if self._task.dense else self._look(image))
 
     def hits(self) -> torch.Tensor:
         """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
-        return torch.stack(self._hits, dim=1)
+        self._settle()
+        found = torch.stack(self._found, dim=1)
+        own = self._own[:, None, :, None]
+        return torch.stack([(found & own).sum(2), (found & ~own).sum(2)], dim=2)
 
     def decoded(self) -> torch.Tensor:
         """Entries that the dense lens decodes at the image tokens, (batch, points, image tokens, k); -1 = padding."""
@@ -151,7 +165,7 @@ class Lens:
             agree[row, point] = full.masked_fill(~is_own[row], -torch.inf).amax(-1) >= full.amax(-1)
         return agree
 
-    def _found_densely(self, image: torch.Tensor) -> torch.Tensor:
+    def _look_densely(self, image: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = image.shape
         logits = dense_logits(image.reshape(-1, width), self._head)
         best, entries = logits.topk(max(KS), dim=-1)
@@ -167,7 +181,8 @@ class Lens:
         reference = reference.masked_fill(~self._known[sample], -torch.inf).amax(-1)
         return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
-    def _found(self, image: torch.Tensor) -> torch.Tensor:
+    def _look(self, image: torch.Tensor) -> torch.Tensor:
+        """Words found in the block, bool (batch, words, len(KS)); what it leaves open is added when it is settled."""
         batch, tokens, _ = image.shape
         logits = image @ self._rows.T
         if self._bias is not None:
@@ -182,20 +197,39 @@ class Lens:
         lead = torch.where(self._valid.view(batch, tokens, 1, 1), lead, -torch.inf)
         unsettled = lead >= -_SLACK * thresholds.abs().clamp(min=1.0)
         found = torch.zeros((batch, words, len(KS)), dtype=torch.bool, device=image.device)
-        self.opened += int(unsettled.flatten(2).any(-1).sum())
         # The tokens where a word leads most come first: what they find closes the others.
         rank = torch.where(unsettled, lead, -torch.inf).amax((2, 3))
         order = rank.flatten().argsort(descending=True, stable=True)
         while True:
             pending = (unsettled & ~found.unsqueeze(1)).flatten(2).any(-1).flatten()
-            chunk = order[pending[order]][:_CHUNK]
-            if not len(chunk):
+            chosen = order[pending[order]]
+            sample, token = chosen[:_CHUNK] // tokens, chosen[:_CHUNK] % tokens
+            self._open.append(_Open(found, sample, image[sample, token]))
+            self.opened += len(sample)
+            if len(chosen) <= _CHUNK:
+                # A few tokens a layer are open: those of several layers share one pass over the vocabulary.
+                if sum(len(part.sample) for part in self._open) >= _CHUNK:
+                    self._settle()
                 return found
-            sample, token = chunk // tokens, chunk % tokens
-            full = dense_logits(image[sample, token], self._head)
-            hit = self._among(full, full.topk(max(KS), dim=-1).values, sample)
-            found |= torch.zeros_like(found, dtype=torch.int32).index_add_(0, sample, hit.int()) > 0
+            self._settle()
             unsettled[sample, token] = False
+
+    def _settle(self) -> None:
+        """Decode the open tokens over the whole vocabulary and add what they find, in place."""
+        if not any(len(part.sample) for part in self._open):
+            self._open = []
+            return
+        sample = torch.cat([part.sample for part in self._open])
+        states = torch.cat([part.states for part in self._open])
+        hits = []
+        for rows, of in zip(torch.split(states, _CHUNK), torch.split(sample, _CHUNK), strict=True):
+            full = dense_logits(rows, self._head)
+            hits.append(self._among(full, full.topk(max(KS), dim=-1).values, of))
+        sizes = [len(part.sample) for part in self._open]
+        for part, hit in zip(self._open, torch.split(torch.cat(hits), sizes), strict=True):
+            counts = torch.zeros_like(part.found, dtype=torch.int32).index_add_(0, part.sample, hit.int())
+            part.found.logical_or_(counts > 0)
+        self._open = []
 
 
 def _padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
