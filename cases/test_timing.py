@@ -33,7 +33,7 @@ def test_ratio(phase: PhaseSession, pair: Pair, baseline: Baseline, contestants:
     """Hooked inference costs no more beside plain inference than the baseline of this device says."""
     timing = contestants.ratio()
     judge.timing(timing)
-    stored = phase.timing_baseline(pair, timing.ratio)
+    stored = phase.timing_baseline(pair, timing)
     if stored is None:
         pytest.skip("no ratio is stored for this device, dtype and attention: record one with --phase-update")
     check_ratio(str(pair), timing, stored, baseline.said())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SESSION = pytest.StashKey[PhaseSession]()
-TIMED_SAMPLES = 2
+TIMED_SAMPLES = 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -159,7 +159,7 @@ def judge(phase: PhaseSession, pair: Pair) -> Judge:
 
 @pytest.fixture(scope="session")
 def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
-    """Plain and hooked inference of one small batch of the pair."""
+    """Plain and hooked inference of one sample of the pair."""
     from harness.stopwatch import Contestants
 
     return _plainly(lambda: Contestants(vlm, find_dataset(pair.dataset).draw(TIMED_SAMPLES, phase.options.seed)))

@@ -13,6 +13,7 @@ from harness.models.registry import MODELS, find_model
 from harness.options import Options, Pair
 
 if TYPE_CHECKING:
+    from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
     from harness.models.vlm import Vlm
     from harness.profile import Profile
@@ -115,22 +116,28 @@ class PhaseSession:
         self.matched.add(stored.path)
         return stored
 
-    def timing_baseline(self, pair: Pair, ratio: float) -> float | None:
+    def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:
         """The stored hooked/plain ratio of this device, dtype and attention, or None.
 
-        With an update option, `ratio` is stored first where the baseline was written in this session or holds none.
+        With an update option the ratio measured now is stored first where there is none; with --phase-update also
+        where the stored one lies outside of its interval by more than the factor that would be an alarm.
         """
+        from harness.analysis.timing import SLOWDOWN_FACTOR
         from harness.baselines import timing_key, write_timing
 
         baseline, key = self.baseline(pair), timing_key(self.profile(pair).environment)
-        if key in baseline.timing and baseline.path not in self.written:
-            return baseline.timing[key]
-        if not (self.options.update or self.options.update_new):
+        stored = baseline.timing.get(key)
+        if stored is not None:
+            low, high = timing.interval
+            kept = low <= SLOWDOWN_FACTOR * stored and high >= stored / SLOWDOWN_FACTOR
+            if kept or not self.options.update:
+                return stored
+        elif not (self.options.update or self.options.update_new):
             return None
-        write_timing(baseline, key, ratio)
+        write_timing(baseline, key, timing.ratio)
         self.matched.discard(baseline.path)
         self.written.setdefault(baseline.path, "changed")
-        return ratio
+        return timing.ratio
 
     def _changed(self, profile: Profile, stored: Baseline) -> bool:
         import numpy as np
