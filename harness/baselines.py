@@ -52,7 +52,9 @@ class Baseline:
 
     def said(self) -> str:
         """The file and what it was recorded with, for messages."""
-        return f"{self.path} (recorded with {self.profile.environment})"
+        here = Path.cwd()
+        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        return f"{path} (recorded with {self.profile.environment})"
 
 
 def folder_of(root: Path, model: str) -> Path:

@@ -258,14 +258,14 @@ def test_fewer_samples_of_the_same_data_still_reproduce(recorded: Cases) -> None
 
 
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(2 * n)[n:]))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces")
     result.assert_outcomes(skipped=4)
     result.stdout.fnmatch_lines(["*not asked sample by sample: no sample is the baseline's*"])
 
 
 def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(2 * n)[n:]))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(64 + n)[64:]))
     few = ("--phase-samples", "8", *REGRESSION, "-k", "test_boundaries_stay")
     lenient = recorded.run(*few)
     lenient.assert_outcomes(xfailed=1)
