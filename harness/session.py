@@ -113,7 +113,8 @@ class PhaseSession:
             return read_baseline(self._write(profile, "new" if missing else "changed", {}))
         if self.options.update and stored.path not in self.written and self._changed(profile, stored):
             return read_baseline(self._write(profile, "changed", stored.timing))
-        self.matched.add(stored.path)
+        if stored.path not in self.written:
+            self.matched.add(stored.path)
         return stored
 
     def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:

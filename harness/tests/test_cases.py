@@ -279,6 +279,7 @@ def test_timing_is_recorded_and_kept_out_of_the_json(recorded: Cases) -> None:
     skipped.stdout.fnmatch_lines(["*no ratio is stored for this device, dtype and attention*"])
     updated = recorded.run("-m", "timing", "--phase-update", "--phase-json", "record.json")
     updated.assert_outcomes(passed=3)
+    updated.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
     assert len(stored["timing"]) == 1
     assert "hooked" not in (recorded.baselines.parent / "record.json").read_text()
