@@ -138,7 +138,7 @@ def describe(finding: Finding, profile: Profile) -> list[str]:
     named = agreement.layers or (agreement.layer,)
     places = layer_ranges(layer + offset for layer in named)
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
-    if agreement.verdict is Verdict.INCONCLUSIVE:
+    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"
     low, high = agreement.interval
     view = "" if agreement.view is View.LEVEL else " of the shape (each sample less its own mean)"
