@@ -61,7 +61,7 @@ every test scene holds at least one of them. Every pair of colour and shape occu
 Greedy captions of {samples} scenes of the test split (seed {seed}), float32, torch {torch}, transformers
 {transformers}; made by `python -m harness.models.embedded.evaluate --samples {samples} --seed {seed} --write-card`.
 The rule of judgement is the docstring of `harness/models/embedded/evaluate.py`. The bar is {bar:.0%} for colour, shape
-and relation word: **{verdict}**. With both objects right as well, {relation:.1%} of the relations are right.
+and relation: **{verdict}**.
 
 {table}
 
@@ -121,7 +121,6 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
         torch=torch.__version__.split("+")[0],
         transformers=transformers.__version__,
         bar=BAR,
-        relation=tally.share("relation/all"),
         verdict=f"missed for {', '.join(missed)}" if missed else "reached",
         table=_table(tally),
         items=measured.items,

@@ -29,7 +29,7 @@ from harness.models.embedded.scenes_llava import TRAINED, load
 from harness.models.embedded.word_order import winoground_scores
 
 BAR = 0.95
-BARRED = ("colour", "shape", "relation word")
+BARRED = ("colour", "shape", "relation")
 _NEW_TOKENS = 24
 _WORD = re.compile(r"[a-z]+")
 
