@@ -5,7 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-from harness.data.sample import Sample
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset, Sample
 from harness.models.vlm import Vlm
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
@@ -36,3 +37,14 @@ def own_vlm() -> Vlm:
 def samples() -> list[Sample]:
     """Samples whose instructions differ in length, so that a batch of them is padded."""
     return tiny_samples(4)
+
+
+@pytest.fixture
+def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order."""
+    for name, order in (("tiny", 1), ("tiny-reversed", -1)):
+
+        def draw(n: int, _: int, order: int = order) -> list[Sample]:
+            return tiny_samples(n)[::order]
+
+        monkeypatch.setitem(DATASETS, name, Dataset(name, "samples of the tests", draw))

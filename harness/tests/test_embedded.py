@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.data.scenes import INSTRUCTION, Scene, Thing, scene, scenes
+from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.models.embedded.cache import default_cache
-from harness.models.embedded.dense import NOTHING, DenseHead, dense_loss, patch_labels
-from harness.models.embedded.evaluate import Tally, judge, read_caption, write_captions
+from harness.models.embedded.evaluate import Tally, judge, write_captions
 from harness.models.embedded.language import WeightsError, file_sha256
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
@@ -28,8 +26,8 @@ from harness.models.embedded.scenes_llava import (
     read_trained,
     untrained_eyes,
 )
-from harness.models.embedded.train import caption_targets, prompt_ids, schedule
-from harness.models.embedded.word_order import caption_scores, judge_scores
+from harness.models.embedded.train import prompt_ids
+from harness.models.embedded.word_order import caption_scores
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, LlavaForConditionalGeneration, LlavaProcessor
@@ -212,44 +210,6 @@ def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> Non
             read_trained(path)
 
 
-RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
-PAIR = Scene((RED, BLUE), ("left",), "gray", 0)
-
-
-def test_reading_a_caption() -> None:
-    said = read_caption("A red circle left of a blue square, with a green star below it.")
-    assert said.objects == ((None, "red", "circle"), (None, "blue", "square"), (None, "green", "star"))
-    assert said.relations == ("left", "below")
-    assert read_caption("circle") == read_caption("A circle on a dark floor.")
-    assert read_caption("").objects == ()
-
-
-@pytest.mark.parametrize(
-    ("caption", "colour", "shape", "relation", "exact"),
-    [
-        ("A small red circle left of a large blue square.", 2, 2, 1, 1),
-        ("A small red circle above a large blue square.", 2, 2, 0, 0),
-        ("A large blue square left of a small red circle.", 0, 0, 0, 0),
-        ("A small red ring left of a large blue square.", 2, 1, 0, 0),
-        ("A small blue circle left of a large red square.", 0, 2, 0, 0),
-        ("A small red circle.", 1, 1, 0, 0),
-        ("left left left", 0, 0, 0, 0),
-    ],
-)
-def test_judgement_is_not_lenient(caption: str, colour: int, shape: int, relation: int, exact: int) -> None:
-    tally = Tally()
-    judge(PAIR, caption, tally)
-    assert [tally.right[f"{what}/all"] for what in ("colour", "shape", "relation", "exact")] == [
-        colour,
-        shape,
-        relation,
-        exact,
-    ]
-    assert tally.asked["colour/all"] == 2
-    assert tally.asked["relation/all"] == tally.asked["relation word/all"] == 1
-    assert tally.right["relation word/all"] == ("left" in caption and caption.count("left") == 1)
-
-
 @torch.inference_mode()
 def test_caption_scores_are_sums_of_the_log_probabilities_of_the_caption_tokens(loaded: Loaded) -> None:
     model, processor = loaded
@@ -264,47 +224,3 @@ def test_caption_scores_are_sums_of_the_log_probabilities_of_the_caption_tokens(
             total += float(logits.log_softmax(dim=0)[token])
             ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
         assert float(score) == pytest.approx(total, rel=1e-3)
-
-
-def test_scores_of_a_pair() -> None:
-    """Rows are images, columns captions: all right, text right alone, image right alone, all equal."""
-    tables = [[[2.0, 1.0], [1.0, 2.0]], [[9.0, 8.0], [1.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]]
-    assert judge_scores(torch.tensor(tables)) == {"text": 0.5, "image": 0.5, "group": 0.25}
-
-
-def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:
-    labels = patch_labels([PAIR])
-    (a, b), grid = PAIR.placements(), labels["shape"][0].reshape(6, 6)
-    assert grid[int(a.y // 16), int(a.x // 16)] == 0
-    assert grid[int(b.y // 16), int(b.x // 16)] == 1
-    assert (labels["covered"] == (labels["colour"] != NOTHING)).all()
-    assert 2 <= int((grid == 0).sum()) < int((grid == 1).sum()) < 20
-    assert set(labels["ground"].flatten().tolist()) == {1}
-
-
-def test_the_dense_loss_is_the_uniform_one_for_equal_scores() -> None:
-    labels = patch_labels([PAIR])
-    head = DenseHead(8)
-    torch.nn.init.zeros_(head.read.weight)
-    torch.nn.init.zeros_(head.read.bias)
-    loss, _ = dense_loss(head(torch.randn(1, IMAGE_TOKENS, 8)), labels)
-    expected = math.log(10) + math.log(8) + math.log(2) + 0.3 * (math.log(4) + math.log(2))
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
-
-
-def test_targets_end_with_the_turn_and_ignore_the_padding(loaded: Loaded) -> None:
-    _, processor = loaded
-    ids, targets = caption_targets(processor, ["A red circle.", "A small red circle left of a large blue square."])
-    for row, wanted in zip(ids, targets, strict=True):
-        real = wanted != -100
-        assert torch.equal(row[real], wanted[real])
-        assert int(wanted[real][-1]) == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        assert set(row[~real].tolist()) == {PAD_TOKEN_ID}
-
-
-def test_the_rate_rises_then_falls() -> None:
-    rates = [schedule(step, 100, 10) for step in range(100)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert max(rates) == 1.0
-    assert 0 < rates[-1] < 0.03

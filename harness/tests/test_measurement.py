@@ -1,9 +1,7 @@
-"""A measurement is the same whatever the batch, the order and the cache; a changed model is never read from there."""
+"""A measurement is the same whatever the batch and the order, and refuses what it cannot measure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,55 +12,20 @@ import harness.measurement
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words
-from harness.measurement import MeasureError, measure
+from harness.measurement import MeasureError
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import KS
 from harness.probe.vocabulary import Vocabulary
-from harness.profile import CURVES, SHARE_GROUPS, Profile
-from harness.reading_store import StoreError
+from harness.profile import CURVES, SHARE_GROUPS
 from harness.tests import literal
-from harness.tests.tiny import tiny_samples
+from harness.tests.tiny import N, largest_difference, same, tiny_profile, tiny_samples
 
-N = 6
-DRAWING_PASSES = 2
-
-
-@pytest.fixture(autouse=True)
-def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order."""
-    for name, order in (("tiny", 1), ("tiny-reversed", -1)):
-
-        def draw(n: int, _: int, order: int = order) -> list[Sample]:
-            return tiny_samples(n)[::order]
-
-        monkeypatch.setitem(DATASETS, name, Dataset(name, "samples of the tests", draw))
-
-
-@pytest.fixture
-def passes(own_vlm: Vlm) -> list[int]:
-    """How many samples went through the decoder in every forward pass of `own_vlm`."""
-    seen: list[int] = []
-    own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    return seen
-
-
-def quiet(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
-    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "progress": False} | options))
-
-
-def same(one: Profile, other: Profile, *, without: tuple[str, ...] = ()) -> bool:
-    assert one.arrays.keys() == other.arrays.keys()
-    arrays = [np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays if name not in without]
-    return all(arrays) and (one.token_hashes, one.pixel_hashes) == (other.token_hashes, other.pixel_hashes)
-
-
-def largest_difference(one: Profile, other: Profile) -> float:
-    return max(float(np.abs(one.arrays[name] - other.arrays[name]).max()) for name in one.arrays)
+pytestmark = pytest.mark.usefixtures("tiny_data")
 
 
 def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
-    profile = quiet(vlm)
+    profile = tiny_profile(vlm)
     points = dict.fromkeys((*CURVES, "exit_agreement"), (N, 5))
     layers = {f"{kind}_{group}": (N, 4) for kind in ("norm", "weight") for group in SHARE_GROUPS}
     post = {f"post_norm_{name}": (N,) for name in CURVES if name != "inter_adjusted"}
@@ -80,7 +43,7 @@ def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
 def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
     """Words to stems to entries, states of transformers through the norm, all logits sorted."""
     samples = tiny_samples(3)
-    profile = quiet(vlm, samples=3)
+    profile = tiny_profile(vlm, samples=3)
     vocabulary = Vocabulary(vlm.processor.tokenizer, 400)
     words = [vocabulary.references(content_words(sample.captions)) for sample in samples]
     weight = literal.float64(vlm.anatomy.unembedding.weight)
@@ -102,11 +65,11 @@ def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_batch_size_does_not_matter(vlm: Vlm, batch_size: int) -> None:
-    assert largest_difference(quiet(vlm), quiet(vlm, batch_size=batch_size)) <= 1e-5
+    assert largest_difference(tiny_profile(vlm), tiny_profile(vlm, batch_size=batch_size)) <= 1e-5
 
 
 def test_sample_order_does_not_matter(vlm: Vlm) -> None:
-    forward, backward = quiet(vlm), quiet(vlm, "tiny-reversed")
+    forward, backward = tiny_profile(vlm), tiny_profile(vlm, "tiny-reversed")
     turned = backward.select(forward.sample_ids)
     assert turned.pixel_hashes == forward.pixel_hashes
     for name in forward.arrays:
@@ -116,170 +79,35 @@ def test_sample_order_does_not_matter(vlm: Vlm) -> None:
 
 
 def test_measured_twice_is_the_same_bit_for_bit(vlm: Vlm) -> None:
-    assert same(quiet(vlm), quiet(vlm))
-
-
-def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    plain = quiet(own_vlm)
-    assert passes == [2] * (DRAWING_PASSES + 3)
-    passes.clear()
-    first = quiet(own_vlm, cache=tmp_path)
-    assert passes == [2] * (DRAWING_PASSES + 3)
-    passes.clear()
-    told: list[str] = []
-    kept = quiet(own_vlm, cache=tmp_path, say=told.append)
-    assert passes == [2] * DRAWING_PASSES
-    assert same(plain, first)
-    assert same(plain, kept)
-    assert told == []
-
-
-def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    quiet(own_vlm, cache=tmp_path)
-    passes.clear()
-    longer = quiet(own_vlm, samples=8, cache=tmp_path)
-    assert passes == [2] * (DRAWING_PASSES + 1)
-    assert same(longer, quiet(own_vlm, samples=8))
-
-
-def change_parameter(vlm: Vlm) -> None:
-    with torch.no_grad():
-        vlm.anatomy.layers[3].mlp.down_proj.weight[0, 0] += 0.5
-
-
-def change_buffer(vlm: Vlm) -> None:
-    rotary = vlm.model.model.language_model.rotary_emb
-    assert "inv_freq" in rotary._non_persistent_buffers_set
-    rotary.inv_freq /= 1.02
-
-
-def patch_forward(vlm: Vlm) -> None:
-    """A change that no weight shows, as a new version of transformers may bring one."""
-    mlp = vlm.anatomy.layers[2].mlp
-    plain = mlp.forward
-    mlp.forward = lambda states: 1.05 * plain(states)
-
-
-def patch_last_norm(vlm: Vlm) -> None:
-    """Seen after the final norm only, at no residual point."""
-    norm = vlm.anatomy.final_norm
-    plain = norm.forward
-    scale = torch.linspace(0.5, 1.5, vlm.anatomy.width)
-    norm.forward = lambda states: scale * plain(states)
-
-
-@pytest.mark.parametrize("change", [change_parameter, change_buffer, patch_forward, patch_last_norm])
-def test_a_changed_model_is_noticed_although_readings_are_kept(
-    own_vlm: Vlm, passes: list[int], tmp_path: Path, change: Callable[[Vlm], None]
-) -> None:
-    before = quiet(own_vlm, cache=tmp_path)
-    change(own_vlm)
-    passes.clear()
-    told: list[str] = []
-    changed = quiet(own_vlm, cache=tmp_path, say=told.append)
-    assert passes == [2] * (DRAWING_PASSES + 3)
-    assert largest_difference(before, changed) > 1e-4
-    assert same(changed, quiet(own_vlm))
-    patched = change in (patch_forward, patch_last_norm)
-    assert (
-        told
-        == ["tiny-llava on tiny: kept readings are not what the model gives now; they were measured anew"] * patched
-    )
-    assert (changed.weights == before.weights) == patched
-    # What was measured anew is kept in its turn.
-    passes.clear()
-    assert same(changed, quiet(own_vlm, cache=tmp_path))
-    assert passes == [2] * DRAWING_PASSES
-
-
-def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp_path: Path) -> None:
-    """Readings of before and after the patch lie side by side; none of the old ones is believed."""
-    quiet(own_vlm, cache=tmp_path)
-    patch_forward(own_vlm)
-    interrupt(own_vlm, DRAWING_PASSES + 1, cache=tmp_path)
-    assert same(quiet(own_vlm, cache=tmp_path), quiet(own_vlm))
-
-
-def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
-    """A measurement whose model breaks down after some forward passes."""
-    left = [after]
-
-    def crash(*_: Any) -> None:
-        if not left[0]:
-            raise ZeroDivisionError
-        left[0] -= 1
-
-    handle = vlm.anatomy.layers[1].register_forward_pre_hook(crash)
-    with pytest.raises(ZeroDivisionError):
-        quiet(vlm, **options)
-    handle.remove()
-
-
-def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    interrupt(own_vlm, DRAWING_PASSES + 2, cache=tmp_path)
-    passes.clear()
-    resumed = quiet(own_vlm, cache=tmp_path)
-    assert passes == [2] * (DRAWING_PASSES + 1)
-    assert same(resumed, quiet(own_vlm))
-    assert not list(tmp_path.rglob(".*"))
-
-
-@pytest.mark.parametrize(("which", "share"), [(0, 0.0), (0, 0.5), (-1, 0.01), (-1, 0.999)])
-def test_a_truncated_reading_is_measured_anew(
-    own_vlm: Vlm, passes: list[int], tmp_path: Path, which: int, share: float
-) -> None:
-    before = quiet(own_vlm, cache=tmp_path)
-    files = sorted(tmp_path.rglob("*.npz"))
-    assert len(files) == N
-    content = files[which].read_bytes()
-    files[which].write_bytes(content[: int(share * len(content))])
-    passes.clear()
-    assert same(quiet(own_vlm, cache=tmp_path), before)
-    assert passes == [2] * (DRAWING_PASSES + 1)
-    assert files[which].read_bytes() == content
-
-
-def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    quiet(own_vlm, cache=tmp_path)
-    for change in (lambda: None, lambda: own_vlm.model.set_attn_implementation("eager")):
-        change()
-        passes.clear()
-        quiet(own_vlm, cache=tmp_path, batch_size=3)
-        assert sum(passes) == 2 * DRAWING_PASSES + N
-
-
-def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
-    (tmp_path / "readings").write_text("a file where a directory should be")
-    with pytest.raises(StoreError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
-        quiet(own_vlm, cache=tmp_path)
+    assert same(tiny_profile(vlm), tiny_profile(vlm))
 
 
 @pytest.mark.parametrize("samples", [0, 1])
 def test_fewer_than_two_samples_are_refused(vlm: Vlm, samples: int) -> None:
     with pytest.raises(MeasureError, match=f"{samples} samples of tiny: .* at least two; raise --phase-samples"):
-        quiet(vlm, samples=samples)
+        tiny_profile(vlm, samples=samples)
 
 
 def test_a_dataset_that_has_fewer_samples_gives_those(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "three samples", lambda n, _: tiny_samples(min(n, 3))))
-    assert quiet(vlm, samples=100).n == 3
+    assert tiny_profile(vlm, samples=100).n == 3
 
 
 def test_a_batch_of_none_is_refused(vlm: Vlm) -> None:
     with pytest.raises(MeasureError, match="batch size 0: at least one"):
-        quiet(vlm, batch_size=0)
+        tiny_profile(vlm, batch_size=0)
 
 
 def test_an_unknown_dataset_is_refused(vlm: Vlm) -> None:
     with pytest.raises(LookupError, match="nowhere"):
-        quiet(vlm, "nowhere")
+        tiny_profile(vlm, "nowhere")
 
 
 def test_captions_that_the_vocabulary_cannot_spell_are_refused(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     mute = [Sample(one.id, one.picture, one.instruction, ("xqz",), one.id) for one in tiny_samples(2)]
     monkeypatch.setitem(DATASETS, "mute", Dataset("mute", "no words", lambda *_: mute))
     with pytest.raises(MeasureError, match="sample tiny-0: no content word of its captions is in the model's vocab"):
-        quiet(vlm, "mute")
+        tiny_profile(vlm, "mute")
 
 
 def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
@@ -290,7 +118,7 @@ def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch,
         for one, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
     ]
     monkeypatch.setitem(DATASETS, "paired", Dataset("paired", "two clusters", lambda *_: paired))
-    profile = quiet(vlm, "paired", samples=4)
+    profile = tiny_profile(vlm, "paired", samples=4)
     assert profile.arrays["words"].tolist() == [1, 2, 3, 4]
     assert profile.arrays["chance_words"].tolist() == [3, 3, 1, 1]
 
@@ -305,12 +133,12 @@ def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, v
             plain(*args)
 
         monkeypatch.setattr(harness.measurement, name, record)
-    quiet(vlm)
+    tiny_profile(vlm)
     assert calls == ["check_image_positions", "check_same_hits"]
 
 
 def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
-    profile = quiet(vlm)
+    profile = tiny_profile(vlm)
     picked = profile.select(["tiny-4", "tiny-1"])
     assert picked.sample_ids == ("tiny-4", "tiny-1")
     assert picked.token_hashes == (profile.token_hashes[4], profile.token_hashes[1])
@@ -328,7 +156,7 @@ def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
 
 
 def test_recall_is_hits_over_words(vlm: Vlm) -> None:
-    profile = quiet(vlm)
+    profile = tiny_profile(vlm)
     for chance in ("", "chance_"):
         for place, k in enumerate(KS):
             recall = profile[f"recall_{chance}{k}"]
@@ -344,7 +172,7 @@ def test_recall_is_hits_over_words(vlm: Vlm) -> None:
 
 
 def test_drawings_show_the_whole_row(vlm: Vlm) -> None:
-    profile = quiet(vlm)
+    profile = tiny_profile(vlm)
     for row, drawing in enumerate(profile.drawings):
         tokens = drawing.norm_rows.shape[1]
         assert drawing.norm_rows.shape[0] == profile.depth

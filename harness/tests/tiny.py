@@ -20,13 +20,16 @@ from transformers import (
 )
 
 from harness.data.sample import Sample
+from harness.measurement import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import LensTask, References
 from harness.probe.observation import Readings, observing
+from harness.profile import Profile
 
 SIDE, PATCH = 32, 8
+N = 6  # samples of a tiny profile
 TEXTS = [
     "a red circle above a blue square",
     "a green star left of a yellow heart",
@@ -167,3 +170,20 @@ def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
         other=torch.tensor((letters == "t") | (letters == "b")),
         real=torch.tensor(letters != "p"),
     )
+
+
+def tiny_profile(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
+    """The profile of N samples in batches of two, unless `options` of `measure` say otherwise."""
+    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "progress": False} | options))
+
+
+def same(one: Profile, other: Profile) -> bool:
+    """Whether two profiles hold the same numbers bit for bit, and of the same inputs."""
+    assert one.arrays.keys() == other.arrays.keys()
+    arrays = [np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays]
+    return all(arrays) and (one.token_hashes, one.pixel_hashes) == (other.token_hashes, other.pixel_hashes)
+
+
+def largest_difference(one: Profile, other: Profile) -> float:
+    """The largest absolute difference between two profiles over all arrays."""
+    return max(float(np.abs(one.arrays[name] - other.arrays[name]).max()) for name in one.arrays)

@@ -25,14 +25,15 @@ import torch
 import transformers
 from safetensors.torch import save
 from torch import nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from transformers import AttentionInterface, LlavaProcessor
+from torch.nn.functional import cross_entropy
+from transformers import LlavaProcessor
 
 from harness.data.scenes import INSTRUCTION, Scene, scene
 from harness.files import write_atomically
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN_ID, IMAGE_TOKENS, TRAINED, TRAINED_PARTS, load
+from harness.models.embedded.training_attention import CAUSAL, FULL, register_training_attention
 
 _VALIDATION_SEED_OFFSET = 1_000_003
 _IGNORED = -100
@@ -44,10 +45,10 @@ class Plan:
     """What a training run does; two runs with the same plan on one machine differ only by rounding."""
 
     seed: int = 0
-    steps_dense: int = 1000
+    steps_dense: int = 2500
     batch_dense: int = 96
     rate_dense: float = 1e-3
-    steps_caption: int = 1600
+    steps_caption: int = 2000
     batch_caption: int = 24
     batch_beside: int = 72
     rate_tower: float = 3e-4
@@ -58,39 +59,14 @@ class Plan:
     clip: float = 1.0
 
 
-def full_attention(
-    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
-) -> tuple[torch.Tensor, None]:
-    """Attention over all positions, in float32: in bfloat16 the backward pass of SDPA is slow on CPUs."""
-    return _float_attention(q, k, v, scaling, causal=False), None
-
-
-def causal_attention(
-    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
-) -> tuple[torch.Tensor, None]:
-    """Attention to earlier positions, in float32. There is no mask: rows are padded on the right."""
-    return _float_attention(q, k, v, scaling, causal=True), None
-
-
-def _float_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, *, causal: bool
-) -> torch.Tensor:
-    groups = q.shape[1] // k.shape[1]
-    wide_k, wide_v = (t.float().repeat_interleave(groups, dim=1) for t in (k, v))
-    with torch.autocast("cpu", enabled=False):
-        out = scaled_dot_product_attention(q.float(), wide_k, wide_v, is_causal=causal, scale=scaling)
-    return out.transpose(1, 2).to(q.dtype).contiguous()
-
-
 class Trainer:
     """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
 
     def __init__(self, plan: Plan, cache: Path, out: Path) -> None:
         self.plan, self.out = plan, out
-        AttentionInterface.register("train_full", full_attention)
-        AttentionInterface.register("train_causal", causal_attention)
+        register_training_attention()
         self.model, self.processor = load(cache, torch.bfloat16, trained=None, seed=plan.seed)
-        self.model.set_attn_implementation({"text_config": "train_causal", "vision_config": "train_full"})
+        self.model.set_attn_implementation({"text_config": CAUSAL, "vision_config": FULL})
         for layer in self.model.model.language_model.layers:
             layer.compile(dynamic=False)
         self.tower: nn.Module = self.model.model.vision_tower.float().requires_grad_(True)
