@@ -135,19 +135,19 @@ def describe(finding: Finding, profile: Profile) -> list[str]:
     """The numbers of one verdict in words, a line each."""
     agreement, axis = finding.agreement, finding.measure.axis
     offset = 0 if axis == "residual point" else 1
-    named = agreement.layers or (agreement.layer,)
+    named = agreement.layers or (agreement.mean.layer,)
     places = layer_ranges(layer + offset for layer in named)
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"
-    low, high = agreement.interval
-    view = "" if agreement.view is View.LEVEL else " of the shape (each sample less its own mean)"
+    low, high = agreement.mean.interval
+    view = "" if agreement.mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
     lines = [
         f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {axis}"
         f"{'s' if len(named) > 1 else ''} {places}:",
-        f"  mean difference{view} {agreement.effect:+.3g} at {axis} {agreement.layer + offset} "
-        f"({agreement.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {agreement.margin:.3g}, "
-        f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
+        f"  mean difference{view} {agreement.mean.effect:+.3g} at {axis} {agreement.mean.layer + offset} "
+        f"({agreement.mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {agreement.mean.margin:.3g}, "
+        f"n = {agreement.mean.n} {'paired' if agreement.mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
     ]
     if agreement.beyond:
         worst = ", ".join(
@@ -157,8 +157,8 @@ def describe(finding: Finding, profile: Profile) -> list[str]:
         lines.append(
             f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance; worst: {worst}"
         )
-    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.n_needed:
-        lines.append(f"  about n = {agreement.n_needed} would decide")
+    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.mean.n_needed:
+        lines.append(f"  about n = {agreement.mean.n_needed} would decide")
     return lines
 
 
@@ -170,7 +170,7 @@ def _undecided(findings: Iterable[Finding], strict: bool, message: str) -> None:
     """An expected failure where no finding is worse than inconclusive."""
     if strict:
         _fail(message)
-    needed = max((finding.agreement.n_needed or 0 for finding in findings), default=0)
+    needed = max((finding.agreement.mean.n_needed or 0 for finding in findings), default=0)
     pytest.xfail(f"inconclusive, needs n of about {needed or 'more than can be said'}\n{message}")
 
 

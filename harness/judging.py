@@ -76,14 +76,14 @@ class Judge:
 def _numbers(agreement: Agreement) -> dict[str, Any]:
     return {
         "verdict": str(agreement.verdict),
-        "view": str(agreement.view),
-        "paired": agreement.paired,
-        "n": agreement.n,
+        "view": str(agreement.mean.view),
+        "paired": agreement.mean.paired,
+        "n": agreement.mean.n,
         "layers": list(agreement.layers),
-        "layer": agreement.layer,
-        "effect": number(agreement.effect),
-        "interval": [number(end) for end in agreement.interval],
-        "margin": number(agreement.margin),
+        "layer": agreement.mean.layer,
+        "effect": number(agreement.mean.effect),
+        "interval": [number(end) for end in agreement.mean.interval],
+        "margin": number(agreement.mean.margin),
         "reproduced": agreement.reproduced,
         "beyond": agreement.beyond,
     }

@@ -33,32 +33,22 @@ class Agreement:
 
     `reproduced` answers the first question by itself, None where it could not be asked: it is certain even where the
     means are inconclusive (pictures exchanged between the samples move no mean).
-    The numbers are those of the comparison that decided (`view`); both stand in `level` and `shape` (None where shape
-    is not asked for). `layers` are those that differ; of an equivalent measure that does not reproduce, those at
-    which a sample is beyond the tolerance. `beyond` counts such samples among the `compared` common ones, and
-    `worst_samples` are the largest of them. `reason` says why reproduction could not be asked, and is empty where it
-    was. `n` and `n_baseline` count independent rows.
+    `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
+    `layers` are those that differ; of an equivalent measure that does not reproduce, those at which a sample is beyond
+    the tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
+    them. `reason` says why reproduction could not be asked, and is empty where it was.
     """
 
     verdict: Verdict
     reproduced: bool | None
-    view: View
-    paired: bool
-    n: int
-    n_baseline: int
+    mean: Comparison
+    level: Comparison
+    shape: Comparison | None
     layers: tuple[int, ...]
-    layer: int
-    effect: float
-    interval: tuple[float, float]
-    confidence: float
-    margin: float
-    n_needed: int | None
     beyond: int
     compared: int
     worst_samples: tuple[SampleChange, ...]
     reason: str
-    level: Comparison
-    shape: Comparison | None
 
 
 def agree(
@@ -121,23 +111,14 @@ def agree(
     found = Agreement(
         verdict=decisive.verdict,
         reproduced=None,
-        view=decisive.view,
-        paired=in_pairs,
-        n=decisive.n,
-        n_baseline=decisive.n_baseline,
+        mean=decisive,
+        level=compared[View.LEVEL],
+        shape=compared.get(View.SHAPE),
         layers=decisive.layers,
-        layer=decisive.layer,
-        effect=decisive.effect,
-        interval=decisive.interval,
-        confidence=decisive.confidence,
-        margin=decisive.margin,
-        n_needed=decisive.n_needed,
         beyond=0,
         compared=0,
         worst_samples=(),
         reason=reason if paired else reason or "the samples are not the same",
-        level=compared[View.LEVEL],
-        shape=compared.get(View.SHAPE),
     )
     return _reproduction(found, x - y, tolerance, reproducible) if paired else found
 
@@ -212,7 +193,7 @@ def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, re
     if reproducible:
         found = replace(found, reproduced=bool(np.mean(~beyond) >= tolerance.share))
     if found.reproduced:
-        return replace(found, verdict=Verdict.REPRODUCES, layers=(), n_needed=None)
+        return replace(found, verdict=Verdict.REPRODUCES, layers=())
     if found.verdict is Verdict.EQUIVALENT:
         return replace(found, layers=named_layers(np.asarray(exceeds.any(axis=0))))
     return found

@@ -54,7 +54,7 @@ def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
         margin = (0.02, 0.05)[seed % 2]
         found = agree(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
         assert found.verdict is literal_verdict(now, baseline, margin, ALPHA, paired=paired)
-        assert found.paired is paired
+        assert found.mean.paired is paired
         seen.add(found.verdict)
     assert seen == {Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
 
@@ -97,7 +97,7 @@ def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> No
     found = judged(BASELINE[np.roll(np.arange(64), 1)])
     assert found.reproduced is False
     assert found.beyond == 64
-    assert found.effect == pytest.approx(0.0, abs=1e-12)
+    assert found.mean.effect == pytest.approx(0.0, abs=1e-12)
     assert found.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
 
 
@@ -113,13 +113,13 @@ def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> No
 )
 def test_real_changes_differ_at_their_layers(now: FloatArray, layers: set[int]) -> None:
     found = judged(now)
-    assert (found.verdict, found.reproduced, found.view) == (Verdict.DIFFERS, False, View.LEVEL)
+    assert (found.verdict, found.reproduced, found.mean.view) == (Verdict.DIFFERS, False, View.LEVEL)
     assert layers <= set(found.layers)
-    assert found.layer in found.layers
-    assert found.effect == pytest.approx((now - BASELINE).mean(axis=0)[found.layer])
-    assert found.interval[0] < found.effect < found.interval[1]
-    assert min(np.abs(found.interval)) > found.margin == MARGIN
-    assert found.confidence == 1.0 - ALPHA / 2
+    assert found.mean.layer in found.layers
+    assert found.mean.effect == pytest.approx((now - BASELINE).mean(axis=0)[found.mean.layer])
+    assert found.mean.interval[0] < found.mean.effect < found.mean.interval[1]
+    assert min(np.abs(found.mean.interval)) > found.mean.margin == MARGIN
+    assert found.mean.confidence == 1.0 - ALPHA / 2
     assert 1 <= len(found.worst_samples) <= 5
 
 
@@ -137,8 +137,8 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
     moved = BASELINE.copy()
     moved[:, 3] = BASELINE[:, 3] + 0.2
     found = judged(moved)
-    assert (found.verdict, found.layers, found.layer) == (Verdict.DIFFERS, (3,), 3)
-    assert found.interval == pytest.approx((0.2, 0.2))
+    assert (found.verdict, found.layers, found.mean.layer) == (Verdict.DIFFERS, (3,), 3)
+    assert found.mean.interval == pytest.approx((0.2, 0.2))
     constant, other = np.zeros((40, 5)), np.zeros((40, 5))
     other[:, 2] = 0.5
     assert agree(other, constant, 0.1, paired=True, alpha_diff=ALPHA, shape=False).layers == (2,)
@@ -161,9 +161,9 @@ def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
     few = agree(noise[:40] - noise[:40].mean(axis=0), np.zeros((40, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
     assert few.verdict is Verdict.INCONCLUSIVE
     assert few.layers
-    assert few.n_needed is not None
+    assert few.mean.n_needed is not None
     # Equivalence needs t sd / sqrt(n) < margin: with sd 0.08 (largest of 31 layers 0.1) about 60 to 110.
-    assert 60 <= few.n_needed <= 110
+    assert 60 <= few.mean.n_needed <= 110
     enough = agree(noise, np.zeros((400, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
     assert (enough.verdict, enough.n_needed) == (Verdict.EQUIVALENT, None)
 
@@ -172,13 +172,13 @@ def test_on_the_margin_no_number_of_samples_decides() -> None:
     difference = np.random.default_rng(1).standard_normal((64, 4)) * 0.05
     difference += 0.02 - difference.mean(axis=0)
     found = agree(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
-    assert (found.verdict, found.n_needed) == (Verdict.INCONCLUSIVE, None)
+    assert (found.verdict, found.mean.n_needed) == (Verdict.INCONCLUSIVE, None)
 
 
 def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
     few = BASELINE[:16]
     found = agree(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
-    assert (found.verdict, found.paired, found.level.verdict) == (Verdict.REPRODUCES, False, Verdict.INCONCLUSIVE)
+    assert (found.verdict, found.mean.paired, found.level.verdict) == (Verdict.REPRODUCES, False, Verdict.INCONCLUSIVE)
     assert agree(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
@@ -187,7 +187,7 @@ def test_samples_of_one_cluster_count_once() -> None:
     labels = [i // 2 for i in range(128)]
     found = agree(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
     assert found.level == judged(rerun(BASELINE, 9)).level
-    assert (found.n, found.compared) == (64, 128)
+    assert (found.mean.n, found.compared) == (64, 128)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -209,7 +209,7 @@ def test_recall_that_stays_or_is_lost() -> None:
     found = agree_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
     assert (found.verdict, found.reproduced) == (Verdict.DIFFERS, False)
     assert 30 in found.layers
-    assert found.effect < -0.05
+    assert found.mean.effect < -0.05
 
 
 def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None:
@@ -270,11 +270,13 @@ def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int,
     now = rerun(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
     one = agree(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
     other = agree(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
-    assert (one.verdict, one.layers, one.layer, one.n_needed) == (
+    assert (one.verdict, one.layers, one.mean.layer, one.mean.n_needed) == (
         other.verdict,
         other.layers,
-        other.layer,
-        other.n_needed,
+        other.mean.layer,
+        other.mean.n_needed,
     )
-    assert other.effect == pytest.approx(unit * one.effect)
-    assert other.interval == pytest.approx((unit * one.interval[0], unit * one.interval[1]), rel=0.02, abs=1e-9)
+    assert other.mean.effect == pytest.approx(unit * one.mean.effect)
+    assert other.mean.interval == pytest.approx(
+        (unit * one.mean.interval[0], unit * one.mean.interval[1]), rel=0.02, abs=1e-9
+    )
