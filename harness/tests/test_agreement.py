@@ -165,7 +165,7 @@ def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
     # Equivalence needs t sd / sqrt(n) < margin: with sd 0.08 (largest of 31 layers 0.1) about 60 to 110.
     assert 60 <= few.mean.n_needed <= 110
     enough = agree(noise, np.zeros((400, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
-    assert (enough.verdict, enough.n_needed) == (Verdict.EQUIVALENT, None)
+    assert (enough.verdict, enough.mean.n_needed) == (Verdict.EQUIVALENT, None)
 
 
 def test_on_the_margin_no_number_of_samples_decides() -> None:
@@ -220,9 +220,9 @@ def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None
         found = agree_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
         assert (found.verdict, found.reproduced) == (verdict, False)
     undecided = agree_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
-    assert undecided.n_needed is not None
+    assert undecided.mean.n_needed is not None
     # One sample of 0.5 among n has mean 0.5 / n and standard error 0.5 / n: 0.5 (1 + t) / n < 0.02.
-    assert undecided.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
+    assert undecided.mean.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
 
 
 def test_a_difference_that_one_sample_could_undo_is_undecided() -> None:
