@@ -29,12 +29,13 @@ from harness.tests.test_cases import ROOT, Fault, stretch_positions, swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 FEW = 16
+CACHE = default_cache()  # found before pytester gives its runs another home, where all would be fetched again
 
 
 @pytest.fixture(scope="module")
 def llava() -> Vlm:
     """The embedded model, loaded once; not to be modified."""
-    return load_vlm(find_model("scenes-llava"), cache=default_cache(), device="cpu")
+    return load_vlm(find_model("scenes-llava"), cache=CACHE, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
     return pytester.runpytest_inprocess(
         str(ROOT / "cases"),
         *("-p", "no:cacheprovider", "-m", "regression", "--phase-no-cache", "--phase-samples", "32"),
-        *("--phase-model", "scenes-llava", "--phase-dataset", "scenes"),
+        *("--phase-model", "scenes-llava", "--phase-dataset", "scenes", "--phase-cache", str(CACHE)),
         plugins=list(plugins),
     )
 
