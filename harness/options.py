@@ -16,7 +16,7 @@ from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, find_model
 
 DEFAULT_SAMPLES = 128
-_DTYPES = ("auto", "fp32", "bf16", "fp16")
+_DTYPES = ("auto", "fp32", "bf16", "fp16", "float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -98,7 +98,13 @@ _VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
     ("samples", "N", _number(2), str(DEFAULT_SAMPLES), "samples per pair; the paper has 400"),
     ("seed", "N", _number(0), "0", "which samples are drawn"),
     ("device", "NAME", _device, "auto", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
-    ("dtype", "NAME", _dtype, "auto", "auto (fp32 for embedded models and on a CPU, else bf16), fp32, bf16 or fp16"),
+    (
+        "dtype",
+        "NAME",
+        _dtype,
+        "auto",
+        "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
+    ),
     ("batch-size", "N", _number(1), "8", "samples per forward pass"),
     ("baselines", "DIR", str, "baselines", "directory of the stored baselines, relative to the root directory"),
     ("cache", "DIR", str, "", "directory for weights and readings; by default the user's cache directory"),

@@ -13,6 +13,7 @@ from harness.models.anatomy import Anatomy, find_anatomy
 from harness.models.registry import ModelEntry
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES |= {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 
 
 class DeviceError(PhaseError):

@@ -157,7 +157,7 @@ def test_baselines_that_cannot_be_written_leave_nothing_behind(cases: Cases) -> 
         (("--phase-samples", "one"), "*'one' is not a whole number of at least 2*"),
         (("--phase-seed", "-1"), "*'-1' is not a whole number*"),
         (("--phase-device", "abacus"), "*'abacus' is no device; use auto, cpu*"),
-        (("--phase-dtype", "int3"), "*'int3' is no dtype; use one of auto, fp32, bf16, fp16*"),
+        (("--phase-dtype", "int3"), "*'int3' is no dtype; use one of auto, fp32, bf16, fp16, float32*"),
         (("--phase-batch-size", "0"), "*'0' is not a whole number of at least 1*"),
         (("--phase-update", "--phase-update-new"), "*exclude each other*"),
         (("--phase-cache", "/dev/null/kept"), "*--phase-cache: /dev/null/kept is not writable*choose another*"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from harness.models.vlm import choose_dtype
 from harness.options import read_options
 
 CONFTEST = 'pytest_plugins = ["harness.pytest_plugin"]'
@@ -52,3 +54,9 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
         assert f"--phase-{name}" in lines
     for name in ("update-new", "strict-evidence", "cache", "no-cache", "json"):
         assert f"--phase-{name}" in lines
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16"])
+def test_a_dtype_goes_by_its_short_name_and_by_torchs(project: pytest.Pytester, name: str) -> None:
+    given = read_options(project.parseconfig("--phase-dtype", name)).dtype
+    assert choose_dtype(given, torch.device("cpu"), embedded=True) is torch.bfloat16
