@@ -133,21 +133,21 @@ def layer_ranges(layers: Iterable[int]) -> str:
 
 def describe(finding: Finding, profile: Profile) -> list[str]:
     """The numbers of one verdict in words, a line each."""
-    agreement, axis = finding.agreement, finding.measure.axis
+    agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
     offset = 0 if axis == "residual point" else 1
-    named = agreement.layers or (agreement.mean.layer,)
+    named = agreement.layers or (mean.layer,)
     places = layer_ranges(layer + offset for layer in named)
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"
-    low, high = agreement.mean.interval
-    view = "" if agreement.mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
+    low, high = mean.interval
+    view = "" if mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
     lines = [
         f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {axis}"
         f"{'s' if len(named) > 1 else ''} {places}:",
-        f"  mean difference{view} {agreement.mean.effect:+.3g} at {axis} {agreement.mean.layer + offset} "
-        f"({agreement.mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {agreement.mean.margin:.3g}, "
-        f"n = {agreement.mean.n} {'paired' if agreement.mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
+        f"  mean difference{view} {mean.effect:+.3g} at {axis} {mean.layer + offset} "
+        f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {mean.margin:.3g}, "
+        f"n = {mean.n} {'paired' if mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
     ]
     if agreement.beyond:
         worst = ", ".join(
@@ -157,8 +157,8 @@ def describe(finding: Finding, profile: Profile) -> list[str]:
         lines.append(
             f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance; worst: {worst}"
         )
-    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.mean.n_needed:
-        lines.append(f"  about n = {agreement.mean.n_needed} would decide")
+    if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
+        lines.append(f"  about n = {mean.n_needed} would decide")
     return lines
 
 

@@ -74,16 +74,17 @@ class Judge:
 
 
 def _numbers(agreement: Agreement) -> dict[str, Any]:
+    mean = agreement.mean
     return {
         "verdict": str(agreement.verdict),
-        "view": str(agreement.mean.view),
-        "paired": agreement.mean.paired,
-        "n": agreement.mean.n,
+        "view": str(mean.view),
+        "paired": mean.paired,
+        "n": mean.n,
         "layers": list(agreement.layers),
-        "layer": agreement.mean.layer,
-        "effect": number(agreement.mean.effect),
-        "interval": [number(end) for end in agreement.mean.interval],
-        "margin": number(agreement.mean.margin),
+        "layer": mean.layer,
+        "effect": number(mean.effect),
+        "interval": [number(end) for end in mean.interval],
+        "margin": number(mean.margin),
         "reproduced": agreement.reproduced,
         "beyond": agreement.beyond,
     }

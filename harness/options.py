@@ -13,10 +13,10 @@ import pytest
 
 from harness.data.registry import DATASETS, find_dataset
 from harness.models.embedded.cache import default_cache
-from harness.models.registry import MODELS, find_model
+from harness.models.registry import DTYPES, MODELS, find_model
 
 DEFAULT_SAMPLES = 128
-_DTYPES = ("auto", "fp32", "bf16", "fp16", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", *DTYPES, *DTYPES.values())
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 

@@ -10,10 +10,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
-from harness.models.registry import ModelEntry
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-DTYPES |= {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+from harness.models.registry import DTYPES, ModelEntry
 
 
 class DeviceError(PhaseError):
@@ -65,16 +62,18 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, embedded: bool) -> torch.dtype:
-    """The dtype of that name; 'auto' is fp32 for embedded models and on a CPU, else bf16.
+    """The dtype of that name, short or torch's own; 'auto' is fp32 for embedded models and on a CPU, else bf16.
 
     Raises:
         LookupError: there is no such name.
     """
     if name == "auto":
         return torch.float32 if embedded or device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
+    full = DTYPES.get(name, name)
+    if full not in DTYPES.values():
         raise LookupError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, full)
+    return dtype
 
 
 def load_vlm(entry: ModelEntry, *, cache: Path, device: str = "auto", dtype: str = "auto") -> Vlm:

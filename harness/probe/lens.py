@@ -204,8 +204,9 @@ class Lens:
             pending = (unsettled & ~found.unsqueeze(1)).flatten(2).any(-1).flatten()
             chosen = order[pending[order]]
             sample, token = chosen[:_CHUNK] // tokens, chosen[:_CHUNK] % tokens
-            self._open.append(_Open(found, sample, image[sample, token]))
-            self.opened += len(sample)
+            if len(sample):
+                self._open.append(_Open(found, sample, image[sample, token]))
+                self.opened += len(sample)
             if len(chosen) <= _CHUNK:
                 # A few tokens a layer are open: those of several layers share one pass over the vocabulary.
                 if sum(len(part.sample) for part in self._open) >= _CHUNK:
@@ -216,8 +217,7 @@ class Lens:
 
     def _settle(self) -> None:
         """Decode the open tokens over the whole vocabulary and add what they find, in place."""
-        if not any(len(part.sample) for part in self._open):
-            self._open = []
+        if not self._open:
             return
         sample = torch.cat([part.sample for part in self._open])
         states = torch.cat([part.states for part in self._open])

@@ -132,10 +132,10 @@ def _training(record: dict[str, Any]) -> str:
     plan = record["plan"]
     text = (
         f"`python -m harness.models.embedded.train`, seed {plan['seed']}, {record['seconds'] / 60:.0f} minutes on "
-        f"{record['threads']} CPU threads. Stage 0: {plan['steps_dense']} steps of "
-        f"{plan['batch_dense']} pictures, tower alone, cross-entropy of colour, shape and size per patch. Stage 1: "
-        f"{plan['steps_caption']} steps of {plan['batch_caption']} captions through the frozen language model in "
-        f"bfloat16, plus {plan['dense_share']} times the loss of stage 0 on these and {plan['batch_beside']} more "
+        f"{record['threads']} CPU threads. Stage 0: {plan['steps_dense']} steps of {plan['batch_dense']} pictures, "
+        f"tower alone, cross-entropy of colour, shape and size per patch. Stage 1: {plan['steps_caption']} steps of "
+        f"{plan['batch_caption']} captions through the frozen language model in bfloat16, plus {plan['dense_share']} "
+        f"times the loss of stage 0 on these and {plan['batch_beside']} more "
         f"pictures. The curve is in `training.json`. One seed was trained."
     )
     return "\n\n".join(fill(part, 120) for part in (text, *record.get("notes", [])))

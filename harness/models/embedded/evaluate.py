@@ -5,8 +5,8 @@ judgement: a caption is read word by word; every shape word ends an object, whos
 words since the object before. The k-th object of the caption is compared with the k-th of the scene in raster order; a
 missing object is wrong in everything. The first relation word between objects 1 and 2 is the first relation, the first
 one after object 3 is the second; a relation counts as right only where the word is right **and** both objects it joins
-are right in colour and shape (the word alone is counted beside it). An exact caption equals the
-canonical one letter by letter.
+are right in colour and shape (the word alone is counted beside it). An exact caption equals the canonical one letter by
+letter.
 """
 
 from __future__ import annotations
