@@ -19,7 +19,9 @@ def float64(tensor: torch.Tensor) -> Any:
 
 
 def cosine(a: Any, b: Any) -> float:
-    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+    """The cosine of two vectors; 0 where one of them has no direction."""
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.dot(a, b) / norms) if norms else 0.0
 
 
 def across(states: Any, first: Any, second: Any, other_states: Any = None) -> float:

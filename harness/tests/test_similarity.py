@@ -58,6 +58,41 @@ def test_what_stands_in_the_padding_does_no_harm(seed: int) -> None:
         assert torch.equal(measured(spoiled, groups), clean)
 
 
+@given(seed=seeds, share=st.sampled_from([0.3, 1.0]))
+def test_a_state_of_norm_zero_has_cosine_zero_with_any_other(seed: int, share: float) -> None:
+    """Features that a fault zeroed are a measurement like any other; with a share of 1 a whole group is."""
+    rng = np.random.default_rng(seed)
+    groups = random_groups(rng, 3)
+    states = random_states(rng, groups)
+    zeroed = groups.image & torch.tensor(rng.random(groups.image.shape) < share)
+    zeroed[0] |= groups.text[0] & torch.tensor(rng.random(groups.text[0].shape) < share)
+    states[zeroed] = 0.0
+    expected = literal.similarities(states, groups)
+    np.testing.assert_allclose(measured(states, groups).numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measured(states.float(), groups).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_means_count_a_state_of_norm_zero() -> None:
+    groups = random_groups(np.random.default_rng(1), 1)
+    states = random_states(np.random.default_rng(2), groups)
+    states[groups.image] = 0.0
+    row = np.flatnonzero(groups.image[0].numpy())[0]
+    states[0, row, 0] = 3.0
+    sums = GroupSums(groups)
+    mean = sums.means(sums(states))[0, 0]
+    assert mean[0] == pytest.approx(1.0 / int(groups.image.sum()))
+    assert not mean[1:].any()
+
+
+def test_a_state_that_is_not_finite_is_not_taken_for_one_without_direction() -> None:
+    groups = random_groups(np.random.default_rng(1), 1)
+    clean = random_states(np.random.default_rng(2), groups)
+    for poison in (torch.nan, torch.inf):
+        states = clean.clone()
+        states[0, np.flatnonzero(groups.image[0].numpy())[0], 0] = poison
+        assert not measured(states, groups)[0, :3].isfinite().any()
+
+
 @given(seed=seeds)
 def test_order_within_a_group_and_scale_of_a_state_do_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
