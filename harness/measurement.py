@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from harness.assembly import drawing, measured_arrays, reading_rows, stacked_rows
+from harness.control_curves import control_curves
+from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.errors import PhaseError
+from harness.forward import observe
 from harness.models.embedded.cache import default_cache
-from harness.models.prompt import Batch, encode, prompt_text
+from harness.models.prompt import encode, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.probe.attention import SHARES
 from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, learn_block
-from harness.probe.observation import Readings, observing
+from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits
-from harness.probe.similarity import CURVES, adjusted
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
-from harness.profile import Drawing, Profile
+from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
 
@@ -62,11 +64,13 @@ def measure(
     samples: int = 128,
     seed: int = 0,
     batch_size: int = 8,
+    controls: Sequence[str] = tuple(CONTROLS),
+    control_seed: int = 0,
     cache: Path | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
-    """The profile of a model on a dataset, from one forward pass per batch.
+    """The profile of a model on a dataset, from one forward pass per batch; each control costs one more.
 
     Args:
         vlm: a model's name, or your own model and processor in a `Vlm`.
@@ -74,14 +78,16 @@ def measure(
         samples: how many samples are drawn.
         seed: which samples are drawn.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
+        controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run.
+        control_seed: of the noise.
         cache: where readings are kept, so that an interrupted run goes on; None keeps nothing.
         progress: whether to show a bar; None shows one where there is a terminal.
         say: takes a line on what was found in the cache.
 
     Raises:
         LookupError: no model or dataset of that name.
-        MeasureError: fewer than two samples, a batch of none, or a sample whose captions hold no word that the
-            vocabulary can spell.
+        MeasureError: fewer than two samples, a batch of none, an unknown control, or a sample whose captions hold no
+            word that the vocabulary can spell.
         StoreError: the cache cannot be written.
         PromptError, SelfCheckError, AttentionError: see there.
     """
@@ -89,6 +95,9 @@ def measure(
         vlm = load_vlm(find_model(vlm), cache=cache or default_cache())
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
+    unknown = [control for control in controls if control not in CONTROLS]
+    if unknown:
+        raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
     drawn = tuple(find_dataset(dataset).draw(samples, seed))
     if len(drawn) < max(2, DRAWN):
         raise MeasureError(
@@ -100,8 +109,9 @@ def measure(
     store = ReadingStore(
         cache, _key(vlm, weights, batch_size), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2)
     )
-    rows: list[dict[str, Any]] = []
-    bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=_hide(progress))
+    rows: list[dict[str, Array]] = []
+    hide = _hide(progress)
+    bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=hide)
     with bar:
         for at in _slices(len(drawn), batch_size):
             batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_token_id)
@@ -109,14 +119,17 @@ def measure(
             names = [_reading_name(*row) for row in zip(drawn[at], batch.hashes, parts.own, parts.chance, strict=True)]
             known = store.read(names)
             if known is None:
-                readings = _observe(vlm, batch, LensTask(parts, block), drawn[at])
-                known = [_row(readings, hashes, row) for row, hashes in enumerate(batch.hashes)]
+                known = reading_rows(observe(vlm, batch, drawn[at], LensTask(parts, block)), batch.hashes)
                 store.write(names, known)
             rows.extend(known)
             bar.update(len(known))
+    apart = {
+        control: control_curves(vlm, drawn, control, seed=control_seed, batch_size=batch_size, store=store, hide=hide)
+        for control in dict.fromkeys(controls)
+    }
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
-    return _assemble(vlm, dataset, plan, rows, weights, drawings)
+    return _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
 
 
 def _hide(progress: bool | None) -> bool:
@@ -144,26 +157,6 @@ def _references(samples: Sequence[Sample], vocabulary: Vocabulary) -> References
     return References(tuple(own), tuple(chance))
 
 
-def _observe(vlm: Vlm, batch: Batch, task: LensTask, samples: Sequence[Sample], *, checking: bool = False) -> Readings:
-    inputs = {
-        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
-        for key, value in batch.inputs.items()
-    }
-    with (
-        torch.inference_mode(),
-        observing(
-            vlm.model,
-            vlm.anatomy,
-            batch.groups.to(vlm.device),
-            sample_ids=[sample.id for sample in samples],
-            lens=task,
-            checking=checking,
-        ) as seen,
-    ):
-        vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        return seen.readings()
-
-
 def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[:DRAWN]
@@ -171,42 +164,13 @@ def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawin
     with torch.inference_mode():
         check_image_positions(vlm.model, vlm.anatomy.name, batch, vlm.device)
     parts = plan.part(slice(0, DRAWN))
-    dense = _observe(vlm, batch, LensTask(parts, (), dense=True), samples, checking=True)
+    dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     assert dense.decoded is not None
     size = len(vlm.anatomy.unembedding.weight)
     block = learn_block(torch.from_numpy(dense.decoded[dense.decoded >= 0]), size, BLOCK_SIZE)
-    pruned = _observe(vlm, batch, LensTask(parts, block), samples)
+    pruned = observe(vlm, batch, samples, LensTask(parts, block))
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
-    return pruned, block, tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
-
-
-def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
-    assert dense.norm_rows is not None
-    assert dense.decoded is not None
-    assert dense.decoded_last is not None
-    real = batch.groups.real[row].numpy()
-    tokenizer = vlm.processor.tokenizer
-
-    def texts(entries: Any) -> tuple[str, ...]:
-        return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
-
-    return Drawing(
-        sample_id=samples[row].id,
-        norm_rows=dense.norm_rows[row][:, real],
-        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
-        image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
-        last_token=tuple(texts(point) for point in dense.decoded_last[row]),
-    )
-
-
-def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:
-    """The readings of one sample, as plain arrays."""
-    numbers = {
-        field.name: getattr(readings, field.name)[row]
-        for field in fields(Readings)
-        if getattr(readings, field.name) is not None
-    }
-    return numbers | {"tokens": np.array(hashes.tokens), "pixels": np.array(hashes.pixels)}
+    return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
 
 
 def _witness(first: Readings) -> Any:
@@ -225,27 +189,17 @@ def _key(vlm: Vlm, weights: str, batch_size: int) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _assemble(
+def _profile(
     vlm: Vlm,
     dataset: str,
     plan: Plan,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Array]],
     weights: str,
     drawings: tuple[Drawing, ...],
+    controls: Mapping[str, Mapping[str, Array]],
+    control_seed: int,
 ) -> Profile:
-    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    similarity, means = stacked["similarity"], torch.from_numpy(stacked["means"])
-    arrays: dict[str, Any] = {name: similarity[:, :, index] for index, name in enumerate(CURVES)}
-    arrays["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
-    arrays |= {f"post_norm_{name}": stacked["post_norm"][:, index] for index, name in enumerate(CURVES)}
-    for kind in ("norm", "weight"):
-        arrays |= {f"{kind}_{group}": stacked[f"{kind}_shares"][:, :, index] for index, group in enumerate(SHARES)}
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
-    arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
-    arrays["words"] = np.array([len(words) for words in plan.references.own], dtype=np.int32)
-    arrays["chance_words"] = np.array([len(words) for words in plan.references.chance], dtype=np.int32)
-    arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
+    stacked = stacked_rows(rows)
     instructions = {sample.instruction for sample in plan.samples}
     return Profile(
         model=vlm.name,
@@ -254,7 +208,9 @@ def _assemble(
         clusters=tuple(sample.cluster for sample in plan.samples),
         token_hashes=tuple(str(name) for name in stacked["tokens"]),
         pixel_hashes=tuple(str(name) for name in stacked["pixels"]),
-        arrays=arrays,
+        arrays=measured_arrays(
+            stacked, [len(words) for words in plan.references.own], [len(words) for words in plan.references.chance]
+        ),
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
@@ -264,8 +220,10 @@ def _assemble(
             "lens_ks": list(KS),
             "chance_words": "those of the next sample of another cluster",
             "measurement": MEASUREMENT_VERSION,
+            "controls": {control: f"{CONTROLS[control]} (seed {control_seed})" for control in controls},
         },
         environment=environment(vlm.device, vlm.dtype, vlm.attention),
         weights=weights,
         drawings=drawings,
+        controls=controls,
     )

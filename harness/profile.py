@@ -43,6 +43,8 @@ class Profile:
     `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
     and `chance_words` (n,); `exit_agreement`, 0 or 1, (n, P).
 
+    `controls` holds, for every control that was measured, the similarity curves of `CURVES` on the same samples.
+
     `declared` names every choice that the numbers depend on; profiles that declare different things do not compare.
     """
 
@@ -57,6 +59,7 @@ class Profile:
     environment: Environment
     weights: str
     drawings: tuple[Drawing, ...] = field(default=(), compare=False)
+    controls: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Profile {self.pair}: {self.n} samples, {self.depth} layers>"
@@ -108,4 +111,8 @@ class Profile:
             self.declared,
             self.environment,
             self.weights,
+            controls={
+                control: {name: array[rows] for name, array in curves.items()}
+                for control, curves in self.controls.items()
+            },
         )

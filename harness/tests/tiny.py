@@ -173,8 +173,8 @@ def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
 
 
 def tiny_profile(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
-    """The profile of N samples in batches of two, unless `options` of `measure` say otherwise."""
-    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "progress": False} | options))
+    """The profile of N samples in batches of two without controls, unless `options` of `measure` say otherwise."""
+    return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "controls": (), "progress": False} | options))
 
 
 def same(one: Profile, other: Profile) -> bool:

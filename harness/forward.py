@@ -1,0 +1,47 @@
+"""One observed forward pass of a batch: inputs to the device, the prompt through the model, the readings back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from harness.data.sample import Sample
+from harness.models.prompt import Batch
+from harness.models.vlm import Vlm
+from harness.probe.lens import LensTask
+from harness.probe.observation import Readings, observing
+
+
+def observe(
+    vlm: Vlm,
+    batch: Batch,
+    samples: Sequence[Sample],
+    task: LensTask | None = None,
+    *,
+    attention: bool = True,
+    checking: bool = False,
+) -> Readings:
+    """The readings of one forward pass over the prompts of `samples`; see `observing` for what is read.
+
+    Raises:
+        SelfCheckError, AttentionError: see there.
+    """
+    inputs = {
+        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
+        for key, value in batch.inputs.items()
+    }
+    with (
+        torch.inference_mode(),
+        observing(
+            vlm.model,
+            vlm.anatomy,
+            batch.groups.to(vlm.device),
+            sample_ids=[sample.id for sample in samples],
+            lens=task,
+            attention=attention,
+            checking=checking,
+        ) as seen,
+    ):
+        vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        return seen.readings()

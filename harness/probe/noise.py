@@ -1,0 +1,59 @@
+"""The noise control: during a forward pass the image features give way to noise, so that no picture reaches a layer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.models.anatomy import Anatomy
+
+
+def noise_like(states: torch.Tensor, image: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    """The states with Gaussian noise of the same norm per token at the image positions.
+
+    Args:
+        states: residual point 0, (batch, tokens, d).
+        image: positions of the image tokens, bool (batch, tokens).
+        seeds: one per row; a row's noise depends on nothing else, not even on the device.
+
+    Returns:
+        (batch, tokens, d), in the dtype of `states`.
+    """
+    noisy = states.clone()
+    for row, seed in enumerate(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        features = states[row, image[row]]
+        noise = torch.randn(features.shape, generator=generator, dtype=torch.float32).to(states.device)
+        scale = torch.linalg.vector_norm(features.float(), dim=-1) / torch.linalg.vector_norm(noise, dim=-1)
+        noisy[row, image[row]] = (noise * scale.unsqueeze(-1)).to(states.dtype)
+    return noisy
+
+
+def seed_of(sample_id: str, seed: int) -> int:
+    """The seed of one sample's noise: its own, so that neither batch nor order of the samples changes its noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {sample_id}".encode()).digest()[:7], "big")
+
+
+@contextlib.contextmanager
+def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[int]) -> Iterator[None]:
+    """Replaces the image features by noise before the first decoder layer, for the forward passes inside the block.
+
+    Enter it before `observing`, so that what is observed is what the layers get. A model that feeds its picture to
+    later layers as well still shows them the picture there.
+    """
+
+    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (noise_like(args[0], image, seeds), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": noise_like(kwargs["hidden_states"], image, seeds)}
+
+    handle = anatomy.layers[0].register_forward_pre_hook(replace, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
