@@ -15,7 +15,7 @@ from harness.analysis.margins import (
     declared_margins,
 )
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.tests.synthetic import POINTS, phases, recalls, rerun, samples, shifted
+from harness.simulation.synthetic import POINTS, phases, recalls, rerun, samples, shifted
 
 ALPHA = 0.01 / 160
 MARGIN = declared_margins(phases()).curve

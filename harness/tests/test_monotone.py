@@ -6,7 +6,7 @@ from scipy import stats
 
 from harness.analysis.monotone import Monotonicity, Presence, kendall_score, monotone, page_trend, phase_rise
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.tests.synthetic import phases, samples
+from harness.simulation.synthetic import phases, samples
 
 
 def literal_verdict(x: np.ndarray, first: int, last: int, direction: int, margin: float) -> Monotonicity:

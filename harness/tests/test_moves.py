@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.analysis.curves import BoolArray, FloatArray
 from harness.analysis.moves import certified_moves, declared_prominence, longest_chain, moves_at, persistence
-from harness.tests.synthetic import phases, plateaus, samples
+from harness.simulation.synthetic import phases, plateaus, samples
 
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:

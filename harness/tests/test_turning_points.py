@@ -16,7 +16,7 @@ from harness.analysis.turning_points import (
     turning_points,
     turning_points_rows,
 )
-from harness.tests.synthetic import EDGES, phases, plateaus, samples
+from harness.simulation.synthetic import EDGES, phases, plateaus, samples
 
 INTEGER_CURVES = st.lists(st.integers(-9, 9), min_size=6, max_size=10)
 

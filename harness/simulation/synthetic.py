@@ -1,0 +1,91 @@
+"""Synthetic curves over depth with known truth, so that the statistics are tested without any model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.curves import FloatArray
+
+POINTS = 31
+EDGES = (0, 7, 15, 24, 30)
+HEIGHTS = (0.10, 0.45, 0.20, 0.65, 0.40)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Four phases as straight lines between `heights` at the layers `edges` of a model with 30 layers."""
+
+    name: str
+    edges: tuple[int, ...]
+    heights: tuple[float, ...]
+
+    def curve(self, depth: int) -> FloatArray:
+        """Returns the curve (depth + 1,) with the edges at the same share of another depth, in whole layers."""
+        at = np.round(np.array(self.edges) * depth / self.edges[-1])
+        return np.interp(np.arange(depth + 1), at, self.heights)
+
+    def without_fall(self) -> Shape:
+        """Returns the same with phase II flattened: similarity stays at its first top until it rises to the second."""
+        top, bottom = self.heights[1], min(self.heights[1:-1])
+        return replace(self, heights=tuple(top if height == bottom else height for height in self.heights))
+
+
+SHARP = Shape("sharp", EDGES, HEIGHTS)
+PLATEAU = Shape("plateau", (0, 5, 9, 13, 17, 22, 26, 30), (0.1, 0.45, 0.45, 0.2, 0.2, 0.65, 0.65, 0.4))
+SHALLOW = Shape("shallow", EDGES, (0.10, 0.24, 0.14, 0.32, 0.20))
+
+
+def phases(edges: tuple[int, ...] = EDGES, heights: tuple[float, ...] = HEIGHTS) -> FloatArray:
+    """Returns a curve (edges[-1] + 1,) of straight moves between the heights at the edges."""
+    return np.interp(np.arange(edges[-1] + 1), edges, heights)
+
+
+def plateaus() -> FloatArray:
+    """Returns the four phases with flat tops and bottoms."""
+    return PLATEAU.curve(POINTS - 1)
+
+
+def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float = 0.97) -> FloatArray:
+    """Returns noise (n, points) of unit variance whose correlation between adjacent layers is `adjacent`."""
+    noise = rng.standard_normal((n, points))
+    for layer in range(1, points):
+        noise[:, layer] = adjacent * noise[:, layer - 1] + np.sqrt(1.0 - adjacent**2) * noise[:, layer]
+    return noise
+
+
+def samples(mean: FloatArray, n: int, seed: int, sd: float = 0.08, adjacent: float = 0.97) -> FloatArray:
+    """Returns curves (n, points) around `mean`, with a spread `sd` that is correlated from layer to layer."""
+    return mean + sd * layered_noise(np.random.default_rng(seed), n, len(mean), adjacent)
+
+
+def rerun(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
+    """Returns the same samples measured again in a coarser data type: independent noise of size `sd`."""
+    return x + sd * np.random.default_rng(seed).standard_normal(x.shape)
+
+
+def shifted(m: FloatArray, layers: float) -> FloatArray:
+    """Returns the curve with its inside moved to later layers and its two ends kept."""
+    at = np.arange(len(m), dtype=np.float64)
+    last = at[-1]
+    return np.interp(np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last)), at, m)
+
+
+def shifted_rows(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
+    """Returns every row of curves (n, points) moved by its own number of layers (n,)."""
+    return np.stack([shifted(row, by) for row, by in zip(x, np.asarray(layers, dtype=np.float64), strict=True)])
+
+
+def stretched(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
+    """Returns every row of curves (n, points) stretched about its own mean over the layers by a factor, one or (n,)."""
+    centre = x.mean(axis=1, keepdims=True)
+    longer: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)
+    return longer
+
+
+def recalls(n: int, seed: int, words: int = 8) -> FloatArray:
+    """Returns LogitLens recall (n, POINTS): zero up to layer 22, rising to 0.7, in steps of one word."""
+    chance = np.interp(np.arange(POINTS), (0, 22, 30), (0.0, 0.0, 0.7))
+    return np.random.default_rng(seed).binomial(words, chance, size=(n, POINTS)) / words
