@@ -105,6 +105,10 @@ def read_baseline(path: Path) -> Baseline:
         with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         ids, clusters, tokens, pixels = (tuple(str(item) for item in arrays.pop(name)) for name in _NAMES)
+        controls: dict[str, dict[str, Array]] = {}
+        for name in [name for name in arrays if _HELD in name]:
+            control, curve = name.split(_HELD)
+            controls.setdefault(control, {})[curve] = arrays.pop(name)
         profile = Profile(
             model=content["model"],
             dataset=content["dataset"],
@@ -116,6 +120,7 @@ def read_baseline(path: Path) -> Baseline:
             declared=content["declared"],
             environment=Environment(**content["environment"]),
             weights=content["weights"],
+            controls=controls,
         )
         margins = content["margins"]
         return Baseline(
@@ -151,7 +156,12 @@ def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], ph
     path = _path_for(root, profile)
     buffer = io.BytesIO()
     names = {name: np.array(getattr(profile, name)) for name in _NAMES}
-    np.savez_compressed(buffer, **names, **profile.arrays)  # type: ignore[arg-type]
+    held = {
+        f"{control}{_HELD}{name}": array
+        for control, curves in profile.controls.items()
+        for name, array in curves.items()
+    }
+    np.savez_compressed(buffer, **names, **profile.arrays, **held)  # type: ignore[arg-type]
     packed = buffer.getvalue()
     content = {
         "schema": SCHEMA,
@@ -163,6 +173,10 @@ def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], ph
         "weights": profile.weights,
         "arrays_sha256": hashlib.sha256(packed).hexdigest(),
         "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "controls": {
+            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            for control, curves in profile.controls.items()
+        },
         "margins": _margins(profile),
         "phases": phases,
         "timing": {name: rounded(ratio) for name, ratio in timing.items()},
@@ -216,6 +230,8 @@ def _compact(value: Any, indent: str) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
 
 
+# What stands between a control's name and that of its curve, in the names of the arrays.
+_HELD = "."
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
 
 

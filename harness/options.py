@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
 from harness.models.embedded.cache import default_cache
 from harness.models.registry import DTYPES, MODELS, find_model
 
 DEFAULT_SAMPLES = 128
+NO_CONTROL = "none"
 _DTYPES = ("auto", *DTYPES, *DTYPES.values())
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -42,6 +44,7 @@ class Options:
     device: str
     dtype: str
     batch_size: int
+    controls: tuple[str, ...]
     baselines: Path
     update: bool
     update_new: bool
@@ -93,6 +96,12 @@ def _dtype(text: str) -> str:
     return text
 
 
+def _control(text: str) -> str:
+    if text not in (*CONTROLS, NO_CONTROL):
+        raise argparse.ArgumentTypeError(f"{text!r} is no control; use {', '.join(CONTROLS)} or {NO_CONTROL}")
+    return text
+
+
 # Name, parser, default, help. Each has an ini twin phase_<name>; the command line wins.
 _VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
     ("samples", "N", _number(2), str(DEFAULT_SAMPLES), "samples per pair; the paper has 400"),
@@ -129,6 +138,9 @@ def add_options(parser: pytest.Parser) -> None:
             type=_known(find),
             help=f"only this {name}; may be repeated. Known: {', '.join(sorted(known))}.",
         )
+    text = f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated"
+    group.addoption("--phase-controls", action="append", metavar="NAME", type=_control, help=f"{text}. Default: all.")
+    parser.addini("phase_controls", help=f"{text} (--phase-controls)", type="args", default=list(CONTROLS))
     for name, metavar, kind, default, text in _VALUES:
         group.addoption(
             f"--phase-{name}", metavar=metavar, type=kind, default=None, help=f"{text}. Default: {default!r}"
@@ -160,6 +172,7 @@ def read_options(config: pytest.Config) -> Options:
     values["baselines"] = here / baselines if baselines is not None else config.rootpath / values["baselines"]
     values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else default_cache()
     written = config.getoption("--phase-json")
+    values["controls"] = _controls(config)
     if config.getoption("--phase-update") and config.getoption("--phase-update-new"):
         raise pytest.UsageError("--phase-update and --phase-update-new exclude each other: choose one")
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
@@ -170,3 +183,15 @@ def read_options(config: pytest.Config) -> Options:
         **values,
         **flags,
     )
+
+
+def _controls(config: pytest.Config) -> tuple[str, ...]:
+    given = config.getoption("--phase-controls")
+    if given is None:
+        try:
+            given = [_control(name) for name in config.getini("phase_controls")]
+        except argparse.ArgumentTypeError as error:
+            raise pytest.UsageError(f"phase_controls in the ini file: {error}") from None
+    if NO_CONTROL in given and set(given) != {NO_CONTROL}:
+        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: leave it out")
+    return tuple(control for control in CONTROLS if control in given)

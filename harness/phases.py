@@ -6,15 +6,26 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from harness.analysis.beyond import Beyond
 from harness.analysis.claims import CLAIMS, Claim
-from harness.analysis.moves import declared_prominence, persistence
+from harness.analysis.curves import summarise
+from harness.analysis.moves import (
+    BoundedRises,
+    Moves,
+    bounded_rises,
+    declared_prominence,
+    moves_of_rises,
+    persistence,
+)
 from harness.analysis.phase_reading import PhaseReading, read_phases
-from harness.analysis.turning_points import BoundaryInterval
+from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.baselines import as_floats, rounded
 from harness.profile import Profile
 
 # The recall that the claims are judged on.
 CLAIM_RECALL = "recall_5"
+# Prominences at which k(delta) is told; verdicts use one of them.
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def phase_reading(profile: Profile) -> PhaseReading:
@@ -29,6 +40,8 @@ def phase_reading(profile: Profile) -> PhaseReading:
         as_floats(profile["text"]),
         as_floats(profile[CLAIM_RECALL]),
         clusters=profile.clusters,
+        controls=profile.controls,
+        recall_chance=profile[CLAIM_RECALL.replace("recall", "recall_chance")],
     )
 
 
@@ -48,16 +61,40 @@ def phases_of(profile: Profile) -> dict[str, Any]:
         "turning_points": [_interval(point) for point in reading.boundaries.turning_points],
         "half_heights": [_interval(point) for point in reading.boundaries.half_heights],
         "certified_moves": reading.any_moves.count,
-        "certified_chain": [
-            [move.first, move.last, "up" if move.direction > 0 else "down"] for move in reading.any_moves.chain
-        ],
+        "certified_moves_at": certified_at(reading.rises, spread),
+        "certified_chain": _chain(reading.any_moves),
         "prominence": rounded(declared_prominence(mean)),
-        "moves_at": {
-            f"{share:.0%} of the range": kept.moves_at(share * spread) for share in (0.01, 0.02, 0.05, 0.1, 0.2)
-        },
+        "moves_at": {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES},
         "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in kept.vanishing],
         "claims": {name: claim_record(claim) for name, claim in claims_of(reading).items()},
+        "controls": {control: _control(profile, control) for control in profile.controls},
     }
+
+
+def certified_at(rises: BoundedRises, spread: float) -> dict[str, int]:
+    """How many alternating moves are certain at each declared share of a curve's range `spread`."""
+    return {f"{share:.0%} of the range": moves_of_rises(rises, share * spread).count for share in SHARES}
+
+
+def _control(profile: Profile, control: str) -> dict[str, Any]:
+    """The phases that the inter-modal curve has without its picture."""
+    curve = as_floats(profile.controls[control]["inter"])
+    summary = summarise(curve, profile.clusters)
+    mean = summary.mean
+    spread = float(mean.max() - mean.min())
+    kept, rises = persistence(mean), bounded_rises(summary)
+    moves = moves_of_rises(rises, declared_prominence(mean))
+    return {
+        "turning_points": list(turning_points(mean, 4)),
+        "certified_moves": moves.count,
+        "certified_chain": _chain(moves),
+        "certified_moves_at": certified_at(rises, spread),
+        "moves_at": {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES},
+    }
+
+
+def _chain(moves: Moves) -> list[list[Any]]:
+    return [[move.first, move.last, "up" if move.direction > 0 else "down"] for move in moves.chain]
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:
@@ -72,9 +109,31 @@ def claim_record(claim: Claim) -> dict[str, Any]:
                 "effect": number(part.effect),
                 "interval": [number(end) for end in part.interval],
                 "margin": number(part.margin),
+                "beyond": [_beyond(beyond) for beyond in part.beyond],
             }
             for part in claim.parts
         ],
+        "curves_beyond": {
+            curve.control: {
+                "above": list(curve.above),
+                "below": list(curve.below),
+                "highest": number(curve.highest),
+                "lowest": number(curve.lowest),
+                "margin": number(curve.margin),
+                "confidence": curve.confidence,
+            }
+            for curve in claim.curves_beyond
+        },
+    }
+
+
+def _beyond(beyond: Beyond) -> dict[str, Any]:
+    return {
+        "control": beyond.control,
+        "what": beyond.what,
+        "effect": number(beyond.effect),
+        "interval": [number(end) for end in beyond.interval],
+        "certain": beyond.certain,
     }
 
 

@@ -62,7 +62,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
         f"{version('transformers')}, device {options.device}, dtype {options.dtype}, {options.samples} samples, "
-        f"seed {options.seed}, batch size {options.batch_size}",
+        f"seed {options.seed}, batch size {options.batch_size}, controls {' '.join(options.controls) or 'none'}",
         f"phase: baselines {options.baselines} ({files} files), update {update}, cache {options.cache}",
     ]
 

@@ -13,6 +13,7 @@ from harness.models.registry import MODELS, find_model
 from harness.options import Options, Pair
 
 if TYPE_CHECKING:
+    from harness.analysis.claims import Claim
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
     from harness.models.vlm import Vlm
@@ -41,6 +42,7 @@ class PhaseSession:
     say: Callable[[str], None]
     profiles: dict[Pair, Profile] = field(default_factory=dict)
     verdicts: list[VerdictLine] = field(default_factory=list)
+    claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
     ratios: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
     matched: set[Path] = field(default_factory=set)
     written: dict[Path, str] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class PhaseSession:
                     samples=self.options.samples,
                     seed=self.options.seed,
                     batch_size=self.options.batch_size,
+                    controls=self.options.controls,
                     cache=None if self.options.no_cache else self.options.cache,
                     say=self.say,
                 )
@@ -150,6 +153,10 @@ class PhaseSession:
             then.weights,
         ):
             return True
+        for control, curves in profile.controls.items():
+            held = then.controls.get(control, {})
+            if held.keys() != curves.keys() or any(not np.array_equal(curves[name], held[name]) for name in curves):
+                return True
         names = set(profile.arrays)
         return names != set(then.arrays) or any(
             not np.array_equal(profile.arrays[name], then.arrays[name]) for name in names

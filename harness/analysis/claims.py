@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
 
+from harness.analysis.beyond import Beyond, CurveBeyond, curve_beyond, rise_beyond
 from harness.analysis.curves import FloatArray
 from harness.analysis.monotone import Monotonicity, Presence, monotone_of_summary, phase_rise
 from harness.analysis.moves import declared_prominence
@@ -17,6 +18,8 @@ from harness.analysis.phase_reading import PhaseReading
 PHASES = ("I", "II", "III", "IV")
 REVERSAL_SHARE, LEAST_REVERSAL = 0.05, 0.01
 LEAST_RECALL_GAIN = 0.02
+#: The control of recall: another sample's words on the same picture.
+CHANCE = "chance"
 
 
 class ClaimVerdict(StrEnum):
@@ -29,7 +32,10 @@ class ClaimVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part of a claim: its verdict with effect, interval, margin, n, and what was found in one line."""
+    """One part of a claim: its verdict with effect, interval, margin, n, and what was found in one line.
+
+    `beyond` says by how much the part's effect exceeds the same under each control; the verdict does not depend on it.
+    """
 
     name: str
     statement: str
@@ -38,6 +44,7 @@ class Finding:
     interval: tuple[float, float]
     margin: float
     n: int
+    beyond: tuple[Beyond, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,8 @@ class Claim:
     """A claim's verdict: it holds when all `parts` do and fails when one does.
 
     Effect, interval, margin and n are those of the part named `decisive`: the first that fails, else the first that is
-    inconclusive, else the first.
+    inconclusive, else the first. `curves_beyond` says where the whole inter-modal curve exceeds each control, for the
+    claim that is about the whole curve.
     """
 
     name: str
@@ -56,6 +64,12 @@ class Claim:
     margin: float
     n: int
     parts: tuple[Finding, ...]
+    curves_beyond: tuple[CurveBeyond, ...] = ()
+
+    @property
+    def beyond(self) -> tuple[Beyond, ...]:
+        """What all parts have beyond their controls."""
+        return tuple(beyond for part in self.parts for beyond in part.beyond)
 
 
 def four_phases(reading: PhaseReading) -> Claim:
@@ -84,7 +98,8 @@ def four_phases(reading: PhaseReading) -> Claim:
                 n=found.n,
             )
         )
-    return _claim("four-phases", [_four_moves(reading), *reversals])
+    beyond = tuple(curve_beyond(rows["inter"], control, reading.alpha) for control, rows in reading.beyond.items())
+    return replace(_claim("four-phases", [_four_moves(reading), *reversals]), curves_beyond=beyond)
 
 
 def alignment(reading: PhaseReading) -> Claim:
@@ -142,15 +157,8 @@ def output_preparation(reading: PhaseReading) -> Claim:
         margin=quarter,
         n=reading.summary.n,
     )
-    layers = np.arange(reading.last + 1)
-    ends = np.stack(
-        [
-            reading.recall[:, layers <= reading.last / 4.0].mean(axis=1),
-            reading.recall[:, layers >= quarter].mean(axis=1),
-        ],
-        axis=1,
-    )
-    gain = phase_rise(ends, 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
+    gain = phase_rise(_quarters(reading.recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
+    chance = reading.recall_beyond
     late = Finding(
         name="recall is late",
         statement=f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})",
@@ -159,6 +167,9 @@ def output_preparation(reading: PhaseReading) -> Claim:
         interval=gain.interval,
         margin=gain.margin,
         n=gain.n,
+        beyond=()
+        if chance is None
+        else (rise_beyond(_quarters(chance), CHANCE, "recall", 0, 1, 1, reading.alpha, chosen=False),),
     )
     return _claim(
         "output-preparation",
@@ -209,11 +220,18 @@ def _four_moves(reading: PhaseReading) -> Finding:
 def _inter_moves(reading: PhaseReading, phase: int) -> Finding:
     """The move of one phase; its bound holds for all pairs of layers, since the phase was found on these curves."""
     rows, critical = reading.inter, reading.rises.critical
-    return _moves(reading, rows, "inter-modal", phase, _direction(phase), critical)
+    return _moves(reading, rows, "inter", phase, _direction(phase), critical)
 
 
 def _other_moves(reading: PhaseReading, rows: FloatArray, name: str, phase: int, direction: int) -> Finding:
     return _moves(reading, rows, name, phase, direction, None)
+
+
+def _quarters(rows: FloatArray) -> FloatArray:
+    """Means over the first and over the last quarter of the depth, (n, 2)."""
+    layers, last = np.arange(rows.shape[1]), rows.shape[1] - 1
+    first, final = layers <= last / 4.0, layers >= 3.0 * last / 4.0
+    return np.stack([rows[:, first].mean(axis=1), rows[:, final].mean(axis=1)], axis=1)
 
 
 def _moves(
@@ -224,15 +242,30 @@ def _moves(
     found = phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
     verb = "rises" if direction > 0 else "falls"
     ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
+    title = "inter-modal" if name == "inter" else name
+    beyond = tuple(
+        rise_beyond(
+            held[name],
+            control,
+            f"{name} {PHASES[phase]}",
+            first,
+            last,
+            direction,
+            reading.alpha,
+            chosen=critical is not None,
+        )
+        for control, held in reading.beyond.items()
+    )
     return Finding(
-        name=f"{name} {verb} over {PHASES[phase]}",
-        statement=f"{name} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} to "
-        f"{last}, prominence {prominence:.3g}",
+        name=f"{title} {verb} over {PHASES[phase]}",
+        statement=f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} "
+        f"to {last}, prominence {prominence:.3g}",
         verdict=_of_presence(found.verdict),
         effect=found.effect,
         interval=found.interval,
         margin=prominence,
         n=found.n,
+        beyond=beyond,
     )
 
 

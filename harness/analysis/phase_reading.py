@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.analysis.beyond import differences
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
 from harness.analysis.moves import BoundedRises, Moves, bounded_rises, declared_prominence, moves_of_rises
 from harness.analysis.turning_points import Boundaries, boundary_intervals
@@ -18,7 +20,8 @@ class PhaseReading:
 
     `boundaries` segment the mean inter-modal curve into four moves, the first one up; `any_moves` and `up_moves` are
     its certified chains with any first move, and with an upward one. The curves are independent rows (n, points), each
-    in an order of its own.
+    in an order of its own. `beyond` holds, per control, the rows of `inter`, `image` and `text` less the control's;
+    `recall_beyond` those of recall less the recall of another sample's words, None where that was not measured.
     """
 
     inter: FloatArray
@@ -31,6 +34,8 @@ class PhaseReading:
     any_moves: Moves
     up_moves: Moves
     alpha: float
+    beyond: Mapping[str, Mapping[str, FloatArray]]
+    recall_beyond: FloatArray | None
 
     @property
     def last(self) -> int:
@@ -50,6 +55,8 @@ def read_phases(
     recall: npt.ArrayLike,
     clusters: Clusters | None = None,
     alpha: float = 0.01,
+    controls: Mapping[str, Mapping[str, npt.ArrayLike]] | None = None,
+    recall_chance: npt.ArrayLike | None = None,
 ) -> PhaseReading:
     """Returns the segmentation, the certified moves and the rows that the claims are judged on.
 
@@ -60,6 +67,8 @@ def read_phases(
         recall: LogitLens recall per sample, same shape.
         clusters: one label per sample.
         alpha: error of each bound; those on the inter-modal curve hold for all pairs of layers at once.
+        controls: `inter`, `image` and `text` per control, of the same samples.
+        recall_chance: recall of another sample's words, of the same samples.
 
     Raises:
         ValueError: as `summarise`, unequal shapes, or too few points for four moves.
@@ -80,4 +89,9 @@ def read_phases(
         any_moves=moves_of_rises(rises, prominence, 0),
         up_moves=moves_of_rises(rises, prominence, 1),
         alpha=alpha,
+        beyond={
+            control: {name: differences(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
+            for control, held in (controls or {}).items()
+        },
+        recall_beyond=None if recall_chance is None else differences(recall, recall_chance, clusters),
     )

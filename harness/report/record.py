@@ -44,5 +44,9 @@ def _pair(profile: Profile) -> dict[str, Any]:
         "declared": dict(profile.declared),
         "samples": list(profile.sample_ids),
         "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "controls": {
+            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            for control, curves in profile.controls.items()
+        },
         "phases": phases_of(profile),
     }

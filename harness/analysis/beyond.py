@@ -1,0 +1,116 @@
+"""What a curve shows beyond its control on the same samples: a shape that needs no picture is no evidence of fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from harness.analysis.curves import Clusters, FloatArray, cluster_means, summarise
+from harness.analysis.mean_difference import named_layers
+from harness.analysis.moves import Rises, bounded_rises
+from harness.analysis.simultaneous import simultaneous_bound
+
+#: A mean difference to a control counts where it is certainly larger than this cosine.
+LEAST_BEYOND = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """By how much something exceeds the same under `control`, on the same samples.
+
+    `effect` is real minus control with its `interval`; `certain` says that the interval excludes zero on the side that
+    the claim asks for. `what` names the quantity.
+    """
+
+    control: str
+    what: str
+    effect: float
+    interval: tuple[float, float]
+    certain: bool
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class CurveBeyond:
+    """Where a mean curve lies certainly above, and certainly below, its control, by more than `margin`.
+
+    `above` and `below` are layers, `highest` and `lowest` the largest differences in them (0 where there are none);
+    the layers hold all at once with `confidence`. `n` counts independent rows.
+    """
+
+    control: str
+    above: tuple[int, ...]
+    below: tuple[int, ...]
+    highest: float
+    lowest: float
+    margin: float
+    confidence: float
+    n: int
+
+
+def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | None = None) -> FloatArray:
+    """Returns real minus control as independent rows (clusters, points) of curves (samples, points).
+
+    Raises:
+        ValueError: as `cluster_means`, or not the same samples.
+    """
+    real, other = np.asarray(x, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if real.shape != other.shape:
+        raise ValueError(f"a control of shape {other.shape} is not of the same samples as a curve of {real.shape}.")
+    return cluster_means(real - other, clusters, "the difference to a control")
+
+
+def curve_beyond(rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_BEYOND) -> CurveBeyond:
+    """Returns at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
+
+    All layers at once, with probability 1 - `alpha`.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    summary = summarise(rows)
+    width = simultaneous_bound(summary.covariance, summary.df, alpha) * summary.standard_error
+    above, below = summary.mean - width > margin, summary.mean + width < -margin
+    return CurveBeyond(
+        control=control,
+        above=named_layers(above),
+        below=named_layers(below),
+        highest=float(summary.mean[above].max(initial=0.0)),
+        lowest=float(summary.mean[below].min(initial=0.0)),
+        margin=margin,
+        confidence=1.0 - alpha,
+        n=summary.n,
+    )
+
+
+def rise_beyond(
+    rows: FloatArray, control: str, what: str, first: int, last: int, direction: int, alpha: float, *, chosen: bool
+) -> Beyond:
+    """Returns by how much more a curve changes from layer `first` to `last` than under its control.
+
+    Args:
+        rows: `differences`, (n, points).
+        control: its name.
+        what: names the quantity.
+        first: layer where the phase begins.
+        last: layer where it ends.
+        direction: +1 where the claim asks for a rise, -1 for a fall.
+        alpha: two-sided error of the interval.
+        chosen: the layers were found on this curve, so the interval holds for all pairs of layers at once.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    summary = summarise(rows)
+    if chosen:
+        effect, low, high = bounded_rises(summary, alpha).between(first, last)
+    else:
+        ends = summarise(rows[:, [first, last]])
+        effect = float(ends.mean[1] - ends.mean[0])
+        width = float(stats.t.isf(alpha / 2, ends.df)) * float(Rises.of(ends).standard_error[0])
+        low, high = effect - width, effect + width
+    certain = low > 0.0 if direction > 0 else high < 0.0
+    return Beyond(control, what, effect, (low, high), certain, summary.n)
