@@ -7,12 +7,16 @@ from collections.abc import Iterable
 import pytest
 
 from harness.analysis.boundary_agreement import BoundaryAgreement
-from harness.analysis.claims import Claim, ClaimVerdict
+from harness.analysis.claims import PHASES, Claim, ClaimVerdict
+from harness.analysis.interval_agreement import Answer, IntervalAgreement, IntervalFinding, Question
 from harness.analysis.mean_difference import Verdict, View
+from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
 from harness.comparison import Comparison, Finding
 from harness.profile import Profile
+from harness.report.beyond import beyond_lines
+from harness.report.layers import layer_ranges
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -81,17 +85,43 @@ def check_boundaries(
     _fail("\n".join(lines))
 
 
+def check_intervals(
+    profile: Profile, baseline: Baseline, agreement: IntervalAgreement, *, strict: bool = False
+) -> None:
+    """Asserts that each phase is as present, and as monotone, over the baseline's layers as it was.
+
+    Raises:
+        AssertionError: naming phase and layers, what held and what holds now, with effect, interval, margin and n.
+    """
+    __tracebackhide__ = True
+    if agreement.verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
+        return
+    changed = [finding for finding in agreement.findings if finding.verdict is agreement.verdict]
+    lines = [f"phases of {profile.model} on {profile.dataset}: {agreement.verdict.upper()}"]
+    for finding in changed:
+        lines += _phase_changed(finding, agreement)
+    if not changed:
+        lines.append(f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples")
+    lines += _against(profile, baseline)
+    if agreement.verdict is Verdict.INCONCLUSIVE and not strict:
+        needed = max((finding.n_needed or 0 for finding in changed), default=0)
+        pytest.xfail(f"inconclusive{f', needs n of about {needed}' if needed else ''}: {lines[1].strip()}")
+    _fail("\n".join(lines))
+
+
 def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
     """Asserts that a claim of the paper holds for this model on this data.
 
     Raises:
-        AssertionError: naming the part that fails with effect, interval, margin and n.
+        AssertionError: naming the part that fails with effect, interval, margin and n, and what the claim's effects
+            are beyond the controls.
     """
     __tracebackhide__ = True
     if claim.verdict is ClaimVerdict.HOLDS:
         return
     lines = [f"{claim.name} of {profile.model} on {profile.dataset}: {claim.verdict.upper()}"]
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
+    lines += [f"  {line}" for line in beyond_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
         pytest.xfail("\n".join(lines))
     _fail("\n".join(lines))
@@ -118,17 +148,6 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
             f"{low:.3f} to {high:.3f}, {timing.n} alternating pairs), baseline {baseline_ratio:.3f} x; alarm where the "
             f"lower end exceeds {found.margin:g} x the baseline\n  {where}"
         )
-
-
-def layer_ranges(layers: Iterable[int]) -> str:
-    """Layers as a reader writes them: '3, 17-19'."""
-    runs: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def describe(finding: Finding, profile: Profile) -> list[str]:
@@ -160,6 +179,24 @@ def describe(finding: Finding, profile: Profile) -> list[str]:
     if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
         lines.append(f"  about n = {mean.n_needed} would decide")
     return lines
+
+
+def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
+    said: dict[Answer, str] = {Monotonicity.VIOLATED: "not monotone"}
+    then, now = said.get(finding.then, finding.then), said.get(finding.now, finding.now)
+    if finding.verdict is Verdict.INCONCLUSIVE:
+        now = f"no longer certain to be {then}"
+    verb = "rise" if finding.direction > 0 else "fall"
+    what, bound = (verb, "prominence") if finding.question is Question.PRESENCE else ("largest reversal", "margin")
+    (low, high), (least, most) = finding.interval, finding.change_interval
+    return [
+        f"  phase {PHASES[finding.phase - 1]}, a {verb} of inter-modal similarity over residual points "
+        f"{finding.first}-{finding.last} of the baseline, was {then} and is {now}:",
+        f"    {what} {finding.effect:.3g} from point {finding.layers[0]} to {finding.layers[1]} (interval {low:.3g} to "
+        f"{high:.3g}), in the baseline {finding.before:.3g}, {bound} {finding.margin:.3g}; change "
+        f"{finding.change:+.3g} ({agreement.confidence:.3%} interval {least:+.3g} to {most:+.3g}), n = {finding.n} "
+        f"{'paired' if agreement.paired else 'unpaired'}",
+    ]
 
 
 def _sample(profile: Profile, row: int) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 
 from harness.analysis.agreement import Agreement, agree, agree_recall, combined
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
+from harness.analysis.curves import cluster_means
+from harness.analysis.interval_agreement import IntervalAgreement, agree_intervals
 from harness.analysis.margins import Pairing, pair_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
@@ -74,8 +76,10 @@ FAMILIES: Mapping[str, Family] = {
         ),
     )
 }
+# Beside the measures: the boundaries of the phases, and what holds within each phase.
+PHASE_ASSERTIONS = 2
 # A later release may judge more measures; the number is declared, so that a verdict is no function of the filter.
-DECLARED_ASSERTIONS = DECLARED_PAIRS * (sum(len(family.measures) for family in FAMILIES.values()) + 1)
+DECLARED_ASSERTIONS = DECLARED_PAIRS * (sum(len(family.measures) for family in FAMILIES.values()) + PHASE_ASSERTIONS)
 ALPHA_DIFF = ALPHA_RUN / DECLARED_ASSERTIONS
 
 
@@ -198,6 +202,29 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
         alpha_diff=ALPHA_DIFF,
         turning_point_margin=baseline.margins["turning_points"],
         half_height_margin=baseline.margins["half_heights"],
+        clusters=clusters,
+        baseline_clusters=then_clusters,
+    )
+    return replace(found, verdict=Verdict.REPRODUCES) if same is Verdict.REPRODUCES else found
+
+
+def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
+    """The verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
+
+    The phases are those of the whole baseline, also where this run has fewer of its samples. Where the curves reproduce
+    sample by sample all answers do.
+    """
+    then = baseline.profile
+    inputs = match_inputs(now, then)
+    x, y, clusters, then_clusters = _rows(now, then, "inter", inputs)
+    curve = FAMILIES["inter"].measures[0]
+    same = _agree(now, baseline, curve, inputs, not_reproducible(now, then, inputs)).verdict
+    found = agree_intervals(
+        x,
+        y,
+        paired=inputs.aligned,
+        alpha_diff=ALPHA_DIFF,
+        reference=cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0),
         clusters=clusters,
         baseline_clusters=then_clusters,
     )

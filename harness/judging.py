@@ -7,9 +7,10 @@ from typing import Any
 from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryAgreement
 from harness.analysis.claims import Claim
+from harness.analysis.interval_agreement import IntervalAgreement
 from harness.analysis.timing import TimingRatio
 from harness.baselines import Baseline
-from harness.comparison import FAMILIES, Comparison, compare, compare_boundaries
+from harness.comparison import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
 from harness.options import Pair
 from harness.phases import claim_record, claims_of, number, phase_reading
 from harness.profile import Profile
@@ -24,6 +25,7 @@ class Judge:
         self._claims: dict[str, Claim] | None = None
         self._comparisons: dict[str, Comparison] = {}
         self._boundaries: BoundaryAgreement | None = None
+        self._intervals: IntervalAgreement | None = None
         self._recorded: set[str] = set()
 
     def claim(self, profile: Profile, name: str) -> Claim:
@@ -31,6 +33,7 @@ class Judge:
         if self._claims is None:
             self._claims = claims_of(phase_reading(profile))
         claim = self._claims[name]
+        self._session.claims.setdefault(self._pair, {})[name] = claim
         self._record("replication", name, str(claim.verdict), claim_record(claim))
         return claim
 
@@ -62,6 +65,29 @@ class Judge:
         }
         self._record("regression", "boundaries", str(self._boundaries.verdict), numbers)
         return self._boundaries
+
+    def intervals(self, profile: Profile, baseline: Baseline) -> IntervalAgreement:
+        """The verdict on what held in each phase of the baseline."""
+        if self._intervals is None:
+            self._intervals = compare_intervals(profile, baseline)
+        numbers = {
+            f"phase {finding.phase} {finding.question}": {
+                "verdict": None if finding.verdict is None else str(finding.verdict),
+                "layers": [finding.first, finding.last],
+                "then": str(finding.then),
+                "now": str(finding.now),
+                "before": number(finding.before),
+                "effect": number(finding.effect),
+                "interval": [number(end) for end in finding.interval],
+                "margin": number(finding.margin),
+                "change": number(finding.change),
+                "change_interval": [number(end) for end in finding.change_interval],
+                "n": finding.n,
+            }
+            for finding in self._intervals.findings
+        }
+        self._record("regression", "intervals", str(self._intervals.verdict), numbers)
+        return self._intervals
 
     def timing(self, ratio: TimingRatio) -> None:
         """Keep the hooked/plain ratio for the summary; it is no part of the JSON, since no two runs agree on it."""

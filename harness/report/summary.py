@@ -6,12 +6,14 @@ from collections import Counter
 
 from tabulate import tabulate
 
+from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import LEAST_SAMPLES
 from harness.comparison import FAMILIES
 from harness.options import Pair
-from harness.phases import CLAIM_RECALL, phase_reading
+from harness.phases import CLAIM_RECALL, SHARES, phase_reading
 from harness.profile import Profile
+from harness.report.beyond import beyond_table
 from harness.session import PhaseSession, VerdictLine
 
 # One letter a verdict, so that five claims and five regressions fit a terminal; the legend stands below the table.
@@ -42,9 +44,11 @@ def summary_lines(session: PhaseSession) -> list[str]:
         "claims: + holds, - fails, ? inconclusive   regression: = reproduces, ~ equivalent, ! differs, ? inconclusive"
     )
     lines.append(
-        "phases: where I / II / III end, with 99 % intervals; moves: certified at 10 % of the range; recall: top 5 at "
+        "phases: where I / II / III end, with 99 % intervals; moves: certified at 10 % of the range, in "
+        f"brackets k(delta) of the mean at {', '.join(f'{share:.0%}' for share in SHARES)}; recall: top 5 at "
         "the last point, in brackets that of another sample's words"
     )
+    lines += _beyond_lines(session)
     lines += _baseline_lines(session)
     return lines
 
@@ -58,8 +62,26 @@ def _row(session: PhaseSession, pair: Pair, profile: Profile) -> list[str]:
     claims = " ".join(f"{mark}{_MARKS[judged[claim]]}" for claim, mark in _CLAIM_MARKS.items() if claim in judged)
     ratio = session.ratios.get(pair)
     timing = "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
-    moves = str(reading.any_moves.count)
+    mean = reading.summary.mean
+    kept, spread = persistence(mean), float(mean.max() - mean.min())
+    moves = f"{reading.any_moves.count} ({' '.join(str(kept.moves_at(share * spread)) for share in SHARES)})"
     return [str(pair), str(profile.n), ends, moves, claims, recall, _regressions(mine), timing]
+
+
+def _beyond_lines(session: PhaseSession) -> list[str]:
+    """What the claims show beyond their controls, in the order of the paper's phases."""
+    table = beyond_table(
+        (str(pair), claims[name]) for pair, claims in session.claims.items() for name in _CLAIM_MARKS if name in claims
+    )
+    if not table:
+        return []
+    return [
+        "",
+        *table,
+        "",
+        "beyond: real minus control on the same samples; in brackets what is not certain, or not on the claim's side",
+        "",
+    ]
 
 
 def _end(point: BoundaryInterval) -> str:
@@ -70,7 +92,9 @@ def _end(point: BoundaryInterval) -> str:
 
 def _regressions(lines: list[VerdictLine]) -> str:
     judged = {line.question: line.verdict for line in lines if line.kind == "regression"}
-    return " ".join(f"{name}{_MARKS[judged[name]]}" for name in (*FAMILIES, "boundaries") if name in judged)
+    return " ".join(
+        f"{name}{_MARKS[judged[name]]}" for name in (*FAMILIES, "boundaries", "intervals") if name in judged
+    )
 
 
 def _baseline_lines(session: PhaseSession) -> list[str]:

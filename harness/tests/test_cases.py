@@ -92,12 +92,12 @@ def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
 def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
     assert set(recorded.files()) == {"tiny-llava/tiny.json", "tiny-llava/tiny.npz"}
     first = recorded.run(*REGRESSION, "--phase-json", "first.json")
-    first.assert_outcomes(passed=9)
+    first.assert_outcomes(passed=10)
     first.stdout.fnmatch_lines(
-        ["*tiny-llava-tiny*inter= intra= attention= lens= boundaries=*", "*1 matched, 0 changed*"]
+        ["*tiny-llava-tiny*inter= intra= attention= lens= boundaries= intervals=*", "*1 matched, 0 changed*"]
     )
     again = recorded.run(*REGRESSION, "--phase-json", "again.json", "--phase-no-cache")
-    again.assert_outcomes(passed=9)
+    again.assert_outcomes(passed=10)
     written = [(recorded.baselines.parent / name).read_bytes() for name in ("first.json", "again.json")]
     assert written[0] == written[1]
     content = json.loads(written[0])
@@ -120,7 +120,7 @@ def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None
 def test_a_missing_baseline_is_an_error_that_says_the_command(cases: Cases) -> None:
     result = cases.run(*REGRESSION)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(errors=9)
+    result.assert_outcomes(errors=10)
     result.stdout.fnmatch_lines(["*no baseline for tiny-llava-tiny*--phase-update-new*"])
     assert not cases.baselines.exists()
 

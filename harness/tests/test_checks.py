@@ -17,14 +17,15 @@ from harness.checks import (
     check_boundaries,
     check_claim,
     check_equivalent,
+    check_intervals,
     check_ratio,
     check_reproduces,
-    layer_ranges,
 )
-from harness.comparison import FAMILIES, compare, compare_boundaries
+from harness.comparison import FAMILIES, compare, compare_boundaries, compare_intervals
 from harness.phases import claims_of, phase_reading, phases_of
 from harness.profile import CURVES, SHARE_GROUPS, Profile
 from harness.provenance import Environment
+from harness.report.layers import layer_ranges
 
 N, L = 64, 12
 HERE = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")
@@ -83,6 +84,9 @@ def test_the_same_profile_passes_every_check(made: Profile, stored: Baseline) ->
         check_reproduces(made, stored, comparison)
         check_equivalent(made, stored, comparison)
     check_boundaries(made, stored, compare_boundaries(made, stored))
+    intervals = compare_intervals(made, stored)
+    assert intervals.verdict == "reproduces"
+    check_intervals(made, stored, intervals)
 
 
 def test_a_small_change_is_equivalent_and_does_not_reproduce(made: Profile, stored: Baseline) -> None:
@@ -141,6 +145,45 @@ def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> Non
     now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
     with pytest.raises(AssertionError, match=r"turning point 1 moved from layer 2 to 4: \+2 .*margin 1, n = 64 paired"):
         check_boundaries(now, stored, compare_boundaries(now, stored))
+
+
+def flattened(made: Profile, bottom: float) -> Profile:
+    """The same with phase II, from 0.5 at point 2 down to 0.2 at point 5, ending at `bottom`."""
+    wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, bottom, 0.8, 0.3]).astype(np.float32)
+    return changed(made, inter=made["inter"] - made["inter"].mean(0) + wave)
+
+
+def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None:
+    now = flattened(made, 0.49)
+    with pytest.raises(AssertionError) as caught:
+        check_intervals(now, stored, compare_intervals(now, stored))
+    message = str(caught.value)
+    assert message.startswith("phases of made on curves: DIFFERS\n")
+    assert "phase II, a fall of inter-modal similarity over residual points 2-5 of the baseline, was present" in message
+    assert "and is absent:\n    fall 0.01 from point 2 to 5 (interval " in message
+    assert "in the baseline 0.3, prominence 0.07" in message
+    assert "change -0.29 (99.987% interval " in message
+    assert "n = 64 paired" in message
+    assert f"baseline {stored.path} (recorded with" in message
+    assert "pytest cases/ --phase-model made --phase-dataset curves --phase-update" in message
+    assert "phase III" not in message
+
+
+def test_a_phase_that_is_no_longer_certain_is_an_expected_failure(made: Profile, stored: Baseline) -> None:
+    now = flattened(made, 0.43)
+    found = compare_intervals(now, stored)
+    with pytest.raises(pytest.xfail.Exception, match=r"inconclusive.*phase II, .* no longer certain to be present"):
+        check_intervals(now, stored, found)
+    with pytest.raises(AssertionError, match="INCONCLUSIVE"):
+        check_intervals(now, stored, found, strict=True)
+
+
+def test_a_reversal_that_appeared_is_named(made: Profile, stored: Baseline) -> None:
+    now = changed(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
+    with pytest.raises(
+        AssertionError, match=r"points 5-10 .* was monotone and is not monotone:\n    largest reversal 0"
+    ):
+        check_intervals(now, stored, compare_intervals(now, stored))
 
 
 def test_inconclusive_is_an_expected_failure_or_with_strict_evidence_a_failure(made: Profile, stored: Baseline) -> None:
