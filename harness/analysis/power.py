@@ -1,0 +1,239 @@
+"""What a baseline is worth before it is written: would it stay quiet with nothing changed, and find what matters?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.agreement import agree, agree_recall
+from harness.analysis.boundary_agreement import agree_boundaries
+from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, product
+from harness.analysis.margins import boundary_margins
+from harness.analysis.mean_difference import Verdict
+
+LEAST_EQUIVALENT, LEAST_FOUND = 0.95, 0.80
+SHIFT, LOSS = 2.0, 0.10
+DRAWS = 40
+#: Multiples of a baseline's samples that a refusal tries.
+MORE = (1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What the decision rule said of simulated runs of one measure against a baseline with `samples` samples.
+
+    `equivalent` is the share of `draws` runs with nothing changed but noise that reproduced or were equivalent, `found`
+    the share of runs with the `change` that differed; None where the measure has nothing that could change so.
+    """
+
+    measure: str
+    change: str
+    equivalent: float
+    found: float | None
+    samples: int
+    draws: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether such a baseline may be written; what cannot change is no reason against it."""
+        return self.equivalent >= LEAST_EQUIVALENT and (self.found is None or self.found >= LEAST_FOUND)
+
+
+def curve_power(
+    inter: npt.ArrayLike,
+    noise: npt.ArrayLike | None = None,
+    *,
+    margin: float,
+    alpha_diff: float,
+    boundaries: Sequence[float] | None = None,
+    clusters: Clusters | None = None,
+    size: float = 1.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Power:
+    """Returns how often a curve and its boundaries stay equivalent, and how often a shift by two layers is found.
+
+    Each draw resamples the clusters and pairs the resample with itself plus rows of `noise`; once as it is, and once
+    with the inside of every sample's curve two layers later. A shift is found where the curve or a boundary differs.
+
+    Args:
+        inter: the baseline's curves (samples, points), at least seven points.
+        noise: rows (m, points) of how far samples moved when they were measured again; row i belongs to sample i where
+            there are as many as samples, else rows are drawn at random. None or no row: they did not move.
+        margin: of the curve, in its unit.
+        alpha_diff: probability of a false "differs" of each assertion.
+        boundaries: margins of the turning points, then of the half-heights; by default `boundary_margins` of `inter`.
+        clusters: one label per sample.
+        size: multiple of the baseline's clusters that a draw has.
+        draws: number of simulated runs of each kind; shares have a standard error of 0.5 / sqrt(draws) at most.
+        seed: of the draws.
+
+    Raises:
+        ValueError: arrays that are no curves of one depth, fewer than seven points, or a size or draws not positive.
+    """
+    curves = as_curves(inter, "the baseline")
+    points = curves.shape[1]
+    if points < 7:
+        raise ValueError(f"a shift by two layers needs a curve of at least 7 points, not {points}.")
+    margins = boundaries or [one.value for one in boundary_margins(curves, clusters)]
+    shift = _shift_by(points, SHIFT)
+    runs = _Runs.of(curves, noise, clusters, size, draws)
+
+    def judge(now: FloatArray, then: FloatArray, labels: IntArray, enough: tuple[Verdict, ...]) -> Verdict:
+        """The verdict on the curve; where it is `enough` to go on, that on the boundaries."""
+        pair = {"paired": True, "alpha_diff": alpha_diff, "clusters": labels.tolist()}
+        curve = agree(now, then, margin, **pair).verdict
+        return agree_boundaries(now, then, margins=margins, **pair).verdict if curve in enough else curve
+
+    stayed = found = 0
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        rows, labels, moved = runs.draw(rng)
+        then = curves[rows]
+        verdict = judge(then + moved, then, labels, (Verdict.EQUIVALENT,))
+        stayed += verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT)
+        unlike = (Verdict.REPRODUCES, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
+        found += judge(product(then, shift) + moved, then, labels, unlike) is Verdict.DIFFERS
+    change = f"a shift by {SHIFT:g} layers"
+    return Power("inter-modal similarity", change, stayed / draws, found / draws, runs.samples, draws)
+
+
+def recall_power(
+    hits: npt.ArrayLike,
+    words: npt.ArrayLike,
+    noise: npt.ArrayLike | None = None,
+    *,
+    alpha_diff: float,
+    clusters: Clusters | None = None,
+    size: float = 1.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Power:
+    """Returns how often recall stays equivalent, and how often a loss of 0.10 is found.
+
+    As `curve_power`; recall is lost at every layer whose mean recall is at least 0.10, each word found there being
+    lost with the same probability. Where no layer has that much, `found` is None.
+
+    Args:
+        hits: words found (samples, points), whole numbers.
+        words: words asked for (samples,), at least one each.
+        noise: rows (m, points) of how far recall moved, as in `curve_power`.
+        alpha_diff: as in `curve_power`.
+        clusters: as in `curve_power`.
+        size: as in `curve_power`.
+        draws: as in `curve_power`.
+        seed: as in `curve_power`.
+
+    Raises:
+        ValueError: as `curve_power`, or more hits than words.
+    """
+    counts = as_curves(hits, "the hits").astype(np.int64)
+    asked = np.asarray(words, dtype=np.float64)[:, None]
+    if asked.shape[0] != counts.shape[0] or (counts > asked).any() or (counts < 0).any() or not (asked > 0.0).all():
+        raise ValueError("recall needs, for every sample, one number of words and from none to all of them as hits.")
+    recall = counts / asked
+    runs = _Runs.of(recall, noise, clusters, size, draws)
+    mean = recall.mean(axis=0)
+    has = mean >= LOSS
+    kept = np.where(has, 1.0 - LOSS / np.where(has, mean, 1.0), 1.0)
+    stayed = found = 0
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        rows, labels, moved = runs.draw(rng)
+        then = recall[rows]
+        lost = rng.binomial(counts[rows], kept) / asked[rows]
+        for now, is_lost in ((then, False), (lost, True)):
+            if is_lost and not has.any():
+                continue
+            verdict = agree_recall(
+                np.clip(now + moved, 0.0, 1.0), then, paired=True, alpha_diff=alpha_diff, clusters=labels.tolist()
+            ).verdict
+            if is_lost:
+                found += verdict is Verdict.DIFFERS
+            else:
+                stayed += verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT)
+    share = found / draws if has.any() else None
+    return Power("LogitLens recall", f"a loss of {LOSS:g}", stayed / draws, share, runs.samples, draws)
+
+
+def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | None:
+    """Returns why a baseline is not worth writing, with both shares and what to do, or None where it is.
+
+    Args:
+        power: of the baseline as it is.
+        simulate: gives the power of a baseline with that many times the samples; asked only for a refusal.
+    """
+    if power.enough:
+        return None
+    larger = next((more for more in map(simulate, MORE) if more.enough), None)
+    found = ""
+    if power.found is not None:
+        found = f", and of as many with {power.change} {power.found:.0%} were found ({LEAST_FOUND:.0%} are asked)"
+    remedy = f"{MORE[-1]:g} times as many would not do: measure with less noise, in float32"
+    if larger is not None:
+        remedy = f"record it with --phase-samples {larger.samples}"
+    return (
+        f"a baseline of {power.measure} with {power.samples} samples decides too little: of {power.draws} simulated "
+        f"runs with nothing changed {power.equivalent:.0%} were equivalent ({LEAST_EQUIVALENT:.0%} are asked)"
+        f"{found}; {remedy}."
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Draws of clusters with their noise: `members` are the rows of each cluster, `noise` has rows (m, points)."""
+
+    members: tuple[IntArray, ...]
+    noise: FloatArray
+    rows: int
+    clusters: int
+
+    @classmethod
+    def of(
+        cls, curves: FloatArray, noise: npt.ArrayLike | None, clusters: Clusters | None, size: float, draws: int
+    ) -> _Runs:
+        rows, points = curves.shape
+        moved = np.zeros((rows, points)) if noise is None else np.asarray(noise, dtype=np.float64)
+        if not moved.size:
+            moved = np.zeros((rows, points))
+        if moved.ndim != 2 or moved.shape[1] != points or not np.isfinite(moved).all():
+            raise ValueError(f"noise of shape {moved.shape} is not that of curves with {points} points.")
+        labels = range(rows) if clusters is None else clusters
+        if len(labels) != rows:
+            raise ValueError(f"there are {len(labels)} cluster labels for {rows} samples.")
+        if not size > 0.0 or draws < 1:
+            raise ValueError(f"a simulation needs a positive size and at least one draw, not {size} and {draws}.")
+        of: dict[object, list[int]] = {}
+        for row, label in enumerate(labels):
+            of.setdefault(label, []).append(row)
+        members = tuple(np.array(found, dtype=np.int64) for found in of.values())
+        return cls(members, moved, rows, max(2, round(size * len(members))))
+
+    @property
+    def samples(self) -> int:
+        """About how many samples a draw has."""
+        return round(self.rows * self.clusters / len(self.members))
+
+    def draw(self, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
+        """Rows of drawn clusters (k,), a label for each (k,), and the noise of each (k, points)."""
+        drawn = [self.members[one] for one in rng.integers(0, len(self.members), self.clusters)]
+        rows = np.fromiter(chain.from_iterable(drawn), dtype=np.int64)
+        labels = np.repeat(np.arange(len(drawn)), [len(one) for one in drawn])
+        # Noise is a property of the sample where it is known for each.
+        own = len(self.noise) == self.rows
+        return rows, labels, self.noise[rows if own else rng.integers(0, len(self.noise), len(rows))]
+
+
+def _shift_by(points: int, layers: float) -> FloatArray:
+    """The matrix (points, points) that moves the inside of curves (rows, points) to later layers and keeps both ends.
+
+    Straight between layers; what comes before the inside is stretched, what comes after it compressed.
+    """
+    at = np.arange(points, dtype=np.float64)
+    last = at[-1]
+    source = np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
+    return np.stack([np.interp(source, at, row) for row in np.eye(points)])
