@@ -17,7 +17,8 @@ from harness.analysis.mean_difference import Verdict
 
 LEAST_EQUIVALENT, LEAST_FOUND = 0.95, 0.80
 SHIFT, LOSS = 2.0, 0.10
-DRAWS = 40
+#: A comparison of recall takes a tenth of the time of one of curves with their boundaries.
+DRAWS, RECALL_DRAWS = 40, 160
 #: Multiples of a baseline's samples that a refusal tries.
 MORE = (1.5, 2.0, 3.0)
 
@@ -110,7 +111,7 @@ def recall_power(
     alpha_diff: float,
     clusters: Clusters | None = None,
     size: float = 1.0,
-    draws: int = DRAWS,
+    draws: int = RECALL_DRAWS,
     seed: int = 0,
 ) -> Power:
     """Returns how often recall stays equivalent, and how often a loss of 0.10 is found.
