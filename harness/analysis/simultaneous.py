@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
@@ -10,6 +15,7 @@ from harness.analysis.curves import FloatArray, IntArray, product
 
 _SEED = 20_241_100
 _MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 500_000, 512
+_BLOCK = 32_768
 #: Share of a point's variance below which what is left of it is rounding.
 _DETERMINED = 1e-11
 
@@ -28,6 +34,37 @@ def covariance_root(covariance: FloatArray) -> FloatArray:
         if column[0] > _DETERMINED * covariance[j, j]:
             root[j:, j] = column / np.sqrt(column[0])
     return root
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draws:
+    """What every bound over equally many layers draws: kept, since one profile asks for dozens of them."""
+
+    layers: IntArray
+    dealt: IntArray
+    normal: FloatArray
+    state: Mapping[str, Any]
+
+    def generator(self) -> np.random.Generator:
+        """The generator as it stands after these draws."""
+        rng = np.random.default_rng(0)
+        rng.bit_generator.state = self.state
+        return rng
+
+
+@lru_cache(maxsize=16)
+def _drawn(seed: int, count: int, width: int) -> _Draws:
+    draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
+    rng = np.random.default_rng(seed)
+    # Layers are given equally often: one out of each of `draws` equal shares of them.
+    strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
+    layers = rng.permutation(strata)
+    # Student's quantile is the dearest part: a fixed grid of the tail, dealt out at random.
+    dealt = rng.permutation(np.arange(draws) % _TAIL)
+    normal = rng.standard_normal((draws, width))
+    for array in (layers, dealt, normal):
+        array.flags.writeable = False
+    return _Draws(layers, dealt, normal, rng.bit_generator.state)
 
 
 def simultaneous_bound(
@@ -77,31 +114,38 @@ def simultaneous_bound(
         return single
     bonferroni = float(stats.t.isf(alpha / sides / count, df))
 
-    draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
-    rng = np.random.default_rng(seed)
-    # Layers are given equally often: one out of each of `draws` equal shares of them.
-    strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
-    given = factor[rng.permutation(strata)]
-    # Student's quantile is the dearest part: a fixed grid of the tail, dealt out at random.
-    tail, dealt = (np.arange(_TAIL) + 0.5) / _TAIL, rng.permutation(np.arange(draws) % _TAIL)
-    normal = rng.standard_normal((draws, factor.shape[1]))
-    normal -= given * (given * normal).sum(axis=1, keepdims=True)
-    normal /= np.sqrt(rng.chisquare(df + 1.0, size=draws))[:, None]
+    drawn = _drawn(seed, count, factor.shape[1])
+    given, dealt = factor[drawn.layers], drawn.dealt
+    tail = (np.arange(_TAIL) + 0.5) / _TAIL
+    normal = drawn.normal - given * (given * drawn.normal).sum(axis=1, keepdims=True)
+    normal /= np.sqrt(drawn.generator().chisquare(df + 1.0, size=len(normal)))[:, None]
+
+    # np.take keeps the values of one draw together in memory, which plain indexing of columns does not.
+    first, last = (None, np.flatnonzero(varies)) if pairs is None else (pairs[0][varies], pairs[1][varies])
 
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
         """Values (draws, K) of all layers, or differences; only counts are taken from them, so they may be narrow."""
         points = product(directions, root.T)
-        values = points if pairs is None else points[:, pairs[1]] - points[:, pairs[0]]
-        return np.asarray(values[:, varies] / norm[varies], dtype=np.float32)
+        values = np.take(points, last, axis=1)
+        if first is not None:
+            values -= np.take(points, first, axis=1)
+        values /= norm[varies]
+        return values.astype(np.float32)
 
     along, across = layers(given), layers(normal)
+    # Blocks of draws that stay in a processor's cache.
+    step = max(1, _BLOCK // count)
+    blocks = [slice(row, row + step) for row in range(0, len(along), step)]
 
     def log_excess(c: float) -> float:
         one = float(special.stdtr(df, -c))
         value = -special.stdtrit(df, tail * one)[dealt, None]
-        t = along * value.astype(np.float32)
-        t += across * np.sqrt(df + value**2).astype(np.float32)
-        exceed = np.count_nonzero((np.abs(t, out=t) if two_sided else t) > c, axis=1)
+        narrow, spread = value.astype(np.float32), np.sqrt(df + value**2).astype(np.float32)
+        exceed = np.empty(len(along), dtype=np.int64)
+        for rows in blocks:
+            t = along[rows] * narrow[rows]
+            t += across[rows] * spread[rows]
+            exceed[rows] = np.count_nonzero((np.abs(t, out=t) if two_sided else t) > c, axis=1)
         return float(np.log(sides * count * one * np.mean(1.0 / np.maximum(exceed, 1))) - np.log(alpha))
 
     if log_excess(single) <= 0.0:

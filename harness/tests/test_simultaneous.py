@@ -5,7 +5,7 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.simultaneous import covariance_root, simultaneous_bound
+from harness.analysis.simultaneous import _drawn, covariance_root, simultaneous_bound
 
 
 def independent_bound(count: int, df: float, alpha: float, sides: int) -> float:
@@ -87,3 +87,40 @@ def test_the_root_times_its_transpose_is_the_covariance(rank: int) -> None:
     root = covariance_root(rows.T @ rows)
     np.testing.assert_allclose(root @ root.T, rows.T @ rows, atol=1e-10)
     assert (np.triu(root, 1) == 0.0).all()
+
+
+def test_bounds_asked_for_in_between_change_nothing() -> None:
+    """Draws are kept for the next bound over as many layers: they must come back as they were."""
+    pairs = np.triu_indices(14, 1)
+    asked = [
+        lambda: simultaneous_bound(neighbours(31, 0.97), 63, 1e-4),
+        lambda: simultaneous_bound(neighbours(31, 0.5), 20.5, 1e-2, two_sided=False),
+        lambda: simultaneous_bound(neighbours(14, 0.9), 63, 1e-3, pairs=pairs),
+        lambda: simultaneous_bound(neighbours(14, 0.9), 40, 1e-3, pairs=pairs, seed=5),
+    ]
+    first = [ask() for ask in asked]
+    assert [ask() for ask in reversed(asked)] == first[::-1]
+    _drawn.cache_clear()
+    assert [ask() for ask in asked[::-1]] == first[::-1]
+
+
+def test_a_bound_is_the_root_of_the_estimate_over_all_draws_at_once() -> None:
+    """The same draws counted in one piece, without blocks: every value of every layer."""
+    covariance, df, alpha = neighbours(41, 0.97), 63.0, 1e-4
+    first, last = np.triu_indices(41, 1)
+    found = simultaneous_bound(covariance, df, alpha, pairs=(first, last))
+    root = covariance_root(covariance)
+    factor = root[last] - root[first]
+    factor /= np.sqrt((factor**2).sum(axis=1))[:, None]
+    drawn = _drawn(20_241_100, len(factor), 41)
+    given = factor[drawn.layers]
+    across = drawn.normal - given * (given * drawn.normal).sum(axis=1, keepdims=True)
+    across /= np.sqrt(drawn.generator().chisquare(df + 1.0, size=len(across)))[:, None]
+
+    def exceedance(c: float) -> float:
+        one = stats.t.sf(c, df)
+        value = stats.t.isf((np.arange(512) + 0.5) / 512 * one, df)[drawn.dealt, None]
+        t = (given @ factor.T) * value + (across @ factor.T) * np.sqrt(df + value**2)
+        return 2.0 * len(factor) * one * np.mean(1.0 / (np.abs(t) > c).sum(axis=1)) - alpha
+
+    assert found == pytest.approx(optimize.brentq(exceedance, 3.0, 8.0), abs=0.006)
