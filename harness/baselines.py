@@ -7,15 +7,18 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.analysis.margins import declared_margins, recall_margins
+from harness.analysis.calibration import Calibration
+from harness.analysis.margins import noise_refusal
 from harness.errors import PhaseError
 from harness.files import write_atomically
+from harness.json_text import dump, rounded
+from harness.margin_table import margin_table
 from harness.profile import CURVES, SHARE_GROUPS, Array, Profile
 from harness.provenance import Environment
 
@@ -37,7 +40,8 @@ class MissingBaselineError(BaselineError):
 class Baseline:
     """A stored profile with the margins that a later one is judged by.
 
-    `margins` holds one equivalence margin per measure, `reasons` why each has its size. `timing` holds the ratio of
+    `margins` holds one equivalence margin per measure, `reasons` why each has its size; `calibration` what the samples
+    do where nothing but the environment changes, empty where that was not measured. `timing` holds the ratio of
     hooked to plain inference per device, dtype and attention.
     """
 
@@ -46,6 +50,7 @@ class Baseline:
     margins: Mapping[str, float]
     reasons: Mapping[str, str]
     timing: Mapping[str, float]
+    calibration: Calibration = field(default_factory=Calibration)
 
     def __repr__(self) -> str:
         return f"<Baseline {self.path}>"
@@ -129,12 +134,20 @@ def read_baseline(path: Path) -> Baseline:
             margins={name: float(margin["value"]) for name, margin in margins.items()},
             reasons={name: str(margin["reason"]) for name, margin in margins.items()},
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
+            calibration=Calibration.of_record(content.get("calibration", {})),
         )
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise BaselineError(f"{path} is damaged ({error!r}); {_restore(path)}") from None
 
 
-def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], phases: Mapping[str, Any]) -> Path:
+def write_baseline(
+    root: Path,
+    profile: Profile,
+    timing: Mapping[str, float],
+    phases: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    power: Mapping[str, Any] | None = None,
+) -> Path:
     """Stores a profile as the baseline of its pair and environment, each file in one step; returns the JSON's path.
 
     A baseline of another device type or dtype is kept and this one stands beside it.
@@ -144,15 +157,22 @@ def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], ph
         profile: what was measured.
         timing: hooked/plain ratios per `timing_key`.
         phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
+        calibration: what the samples do where nothing but the environment changes; None where that was not measured.
+        power: how surely the rule finds what it should against this baseline, for the reader of the file.
 
     Raises:
-        BaselineError: fewer than 64 samples, or the directory is not writable or full; what was there is untouched.
+        BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
+            writable or full; what was there is untouched.
     """
+    calibration = calibration or Calibration()
     if profile.n < LEAST_SAMPLES:
         raise BaselineError(
             f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
             "raise --phase-samples"
         )
+    too_noisy = noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter"))
+    if too_noisy:
+        raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
     path = _path_for(root, profile)
     buffer = io.BytesIO()
     names = {name: np.array(getattr(profile, name)) for name in _NAMES}
@@ -177,7 +197,9 @@ def write_baseline(root: Path, profile: Profile, timing: Mapping[str, float], ph
             control: {name: rounded(array.mean(0)) for name, array in curves.items()}
             for control, curves in profile.controls.items()
         },
-        "margins": _margins(profile),
+        "margins": margin_table(profile, calibration),
+        "calibration": calibration.record(),
+        "power": power or {},
         "phases": phases,
         "timing": {name: rounded(ratio) for name, ratio in timing.items()},
     }
@@ -210,26 +232,6 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
     return (*CURVES, *post, *shares, *recall, "exit_agreement")
 
 
-def rounded(values: Any) -> Any:
-    """Numbers to six significant digits, nested lists kept."""
-    if isinstance(values, np.ndarray | list | tuple):
-        return [rounded(value) for value in values]
-    return float(f"{float(values):.6g}")
-
-
-def dump(content: Mapping[str, Any]) -> bytes:
-    """JSON as it is stored: sorted keys, two spaces, lists of numbers on one line each."""
-    return (_compact(content, "") + "\n").encode()
-
-
-def _compact(value: Any, indent: str) -> str:
-    if isinstance(value, Mapping) and value:
-        inner = indent + "  "
-        body = ",\n".join(f"{inner}{json.dumps(str(key))}: {_compact(value[key], inner)}" for key in sorted(value))
-        return "{\n" + body + f"\n{indent}}}"
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
-
-
 # What stands between a control's name and that of its curve, in the names of the arrays.
 _HELD = "."
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
@@ -251,21 +253,6 @@ def _path_for(root: Path, profile: Profile) -> Path:
     folder = folder_of(root, profile.model)
     plain = folder / f"{profile.dataset}.json"
     return folder / f"{profile.dataset}.{'-'.join(mine)}.json" if plain in paths else plain
-
-
-def _margins(profile: Profile) -> dict[str, dict[str, Any]]:
-    stored: dict[str, dict[str, Any]] = {}
-    for name in (*CURVES, *(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS)):
-        margins = declared_margins(profile[name].mean(0, dtype=np.float64))
-        stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
-    boundaries = declared_margins(profile["inter"].mean(0, dtype=np.float64))
-    depth = profile.depth
-    stored["turning_points"] = {"value": boundaries.turning_points, "reason": f"3 % of a depth of {depth}, at least 1"}
-    stored["half_heights"] = {"value": boundaries.half_heights, "reason": f"1.5 % of a depth of {depth}, at least 0.5"}
-    recall = recall_margins(depth + 1)
-    stored["recall"] = {"value": float(recall[0]), "reason": "declared for all residual points but the last"}
-    stored["recall_last"] = {"value": float(recall[-1]), "reason": "declared: the last point is the model's own output"}
-    return stored
 
 
 def _json(path: Path) -> dict[str, Any]:

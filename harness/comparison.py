@@ -12,9 +12,10 @@ from harness.analysis.agreement import Agreement, agree, agree_recall, combined
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import IntervalAgreement, agree_intervals
-from harness.analysis.margins import Pairing, pair_samples
+from harness.analysis.margins import CURVE_TOLERANCE, Pairing, pair_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
+from harness.margin_table import boundary_values
 from harness.profile import SHARE_GROUPS, Profile
 
 ALPHA_RUN = 0.01
@@ -157,14 +158,28 @@ def match_inputs(now: Profile, baseline: Profile) -> Inputs:
     )
 
 
-def not_reproducible(now: Profile, baseline: Profile, inputs: Inputs) -> str:
+def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
-    types = (now.environment.dtype, baseline.environment.dtype)
-    if types != ("float32", "float32"):
-        return f"{types[0]} against the baseline's {types[1]}: no per-sample tolerance is calibrated for these"
+    types = (now.environment.dtype, baseline.profile.environment.dtype)
+    if baseline.calibration.tolerance("inter", narrow=_narrow(now, baseline)) is None:
+        return (
+            f"{types[0]} against the baseline's {types[1]}: no per-sample tolerance is calibrated for these; record "
+            "one with --phase-calibrate"
+        )
     if not len(inputs.pairing.now):
         return "no sample is the baseline's; draw the same ones with the baseline's seed"
     return ""
+
+
+def other_type(now: Profile, baseline: Profile) -> str:
+    """Why the numbers are not expected to be the same sample by sample; empty where they are."""
+    types = (now.environment.dtype, baseline.environment.dtype)
+    return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
+
+
+def _narrow(now: Profile, baseline: Baseline) -> bool:
+    """Whether one of the two is in a type narrower than float32."""
+    return bool({"bfloat16", "float16"} & {now.environment.dtype, baseline.profile.environment.dtype})
 
 
 def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
@@ -177,13 +192,13 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
     """
     then = baseline.profile
     inputs = match_inputs(now, then)
-    reason = not_reproducible(now, then, inputs)
+    reason = not_reproducible(now, baseline, inputs)
     findings = []
     for measure in family.measures:
         # The adjustment of one sample is made of all the others: with fewer of them it is another number.
         why = reason or ("other samples take part" if measure.name == "inter_adjusted" and not inputs.same_set else "")
         findings.append(Finding(measure, _agree(now, baseline, measure, inputs, why)))
-    return Comparison(family, tuple(findings), inputs, reason)
+    return Comparison(family, tuple(findings), inputs, reason or other_type(now, then))
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
@@ -194,14 +209,13 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
     inputs = match_inputs(now, baseline.profile)
     x, y, clusters, then_clusters = _rows(now, baseline.profile, "inter", inputs)
     curve = FAMILIES["inter"].measures[0]
-    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline.profile, inputs)).verdict
+    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline, inputs)).verdict
     found = agree_boundaries(
         x,
         y,
         paired=inputs.aligned,
         alpha_diff=ALPHA_DIFF,
-        turning_point_margin=baseline.margins["turning_points"],
-        half_height_margin=baseline.margins["half_heights"],
+        margins=boundary_values(baseline.margins) or None,
         clusters=clusters,
         baseline_clusters=then_clusters,
     )
@@ -218,12 +232,13 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     inputs = match_inputs(now, then)
     x, y, clusters, then_clusters = _rows(now, then, "inter", inputs)
     curve = FAMILIES["inter"].measures[0]
-    same = _agree(now, baseline, curve, inputs, not_reproducible(now, then, inputs)).verdict
+    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline, inputs)).verdict
     found = agree_intervals(
         x,
         y,
         paired=inputs.aligned,
         alpha_diff=ALPHA_DIFF,
+        noise=max(float(np.max(CURVE_TOLERANCE.amount)), baseline.calibration.mean_noise("inter")),
         reference=cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0),
         clusters=clusters,
         baseline_clusters=then_clusters,
@@ -234,8 +249,12 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:
     x, y, clusters, then_clusters = _rows(now, baseline.profile, measure.name, inputs)
     margin = baseline.margins.get(measure.name)
-    # What has no margin of its own counts whole words or tokens, and is judged as recall is.
-    decide = agree_recall if margin is None else partial(agree, margin=margin)
+    if margin is None:
+        # What has no margin of its own counts whole words or tokens, and is judged as recall is.
+        decide = agree_recall
+    else:
+        tolerance = baseline.calibration.tolerance(measure.name, narrow=_narrow(now, baseline)) or CURVE_TOLERANCE
+        decide = partial(agree, margin=margin, tolerance=tolerance)
     return decide(
         x,
         y,

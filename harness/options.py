@@ -48,6 +48,7 @@ class Options:
     baselines: Path
     update: bool
     update_new: bool
+    calibrate: bool
     strict_evidence: bool
     cache: Path
     no_cache: bool
@@ -121,6 +122,11 @@ _VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
 _FLAGS: tuple[tuple[str, str], ...] = (
     ("update", "write new and changed baselines; the summary lists them"),
     ("update-new", "write missing baselines only"),
+    (
+        "calibrate",
+        "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
+        "noise, margins and power with them",
+    ),
     ("strict-evidence", "fail where the evidence does not decide, instead of an expected failure"),
     ("no-cache", "keep no readings and use none; weights are still cached"),
 )

@@ -19,7 +19,8 @@ from harness.analysis.moves import (
 )
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.turning_points import BoundaryInterval, turning_points
-from harness.baselines import as_floats, rounded
+from harness.baselines import as_floats
+from harness.json_text import rounded
 from harness.profile import Profile
 
 # The recall that the claims are judged on.

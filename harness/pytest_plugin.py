@@ -200,8 +200,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if state.options.json is None or not state.profiles:
         return
-    from harness.baselines import dump
     from harness.files import write_atomically
+    from harness.json_text import dump
     from harness.report.record import record_of
 
     try:

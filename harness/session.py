@@ -13,6 +13,7 @@ from harness.models.registry import MODELS, find_model
 from harness.options import Options, Pair
 
 if TYPE_CHECKING:
+    from harness.analysis.calibration import Calibration
     from harness.analysis.claims import Claim
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
@@ -55,19 +56,20 @@ class PhaseSession:
         if model in self._failed:
             raise self._failed[model]
         if self._vlm is None or self._vlm.name != model:
-            from harness.models.vlm import load_vlm
-
             self.release()
             try:
-                vlm = load_vlm(
-                    find_model(model), cache=self.options.cache, device=self.options.device, dtype=self.options.dtype
-                )
-                self.on_load(vlm)
+                self._vlm = self._load(model, self.options.device, self.options.dtype)
             except Exception as error:
                 self._failed[model] = error
                 raise
-            self._vlm = vlm
         return self._vlm
+
+    def _load(self, model: str, device: str, dtype: str) -> Vlm:
+        from harness.models.vlm import load_vlm
+
+        vlm = load_vlm(find_model(model), cache=self.options.cache, device=device, dtype=dtype)
+        self.on_load(vlm)
+        return vlm
 
     def release(self) -> None:
         """Let go of the loaded model and its memory."""
@@ -113,9 +115,18 @@ class PhaseSession:
             missing = isinstance(error, MissingBaselineError)
             if not (self.options.update or (self.options.update_new and missing)):
                 raise
-            return read_baseline(self._write(profile, "new" if missing else "changed", {}))
-        if self.options.update and stored.path not in self.written and self._changed(profile, stored):
-            return read_baseline(self._write(profile, "changed", stored.timing))
+            return read_baseline(self._write(profile, "new" if missing else "changed", {}, None))
+        if stored.path not in self.written:
+            changed = self._changed(profile, stored)
+            if changed and self.options.calibrate and not self.options.update:
+                raise BaselineError(
+                    f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change "
+                    "with --phase-update, together with --phase-calibrate"
+                )
+            if self.options.calibrate or (changed and self.options.update):
+                kept = stored.calibration if stored.profile.weights == profile.weights else None
+                how = "changed" if changed else "calibrated"
+                return read_baseline(self._write(profile, how, stored.timing, kept))
         if stored.path not in self.written:
             self.matched.add(stored.path)
         return stored
@@ -162,11 +173,31 @@ class PhaseSession:
             not np.array_equal(profile.arrays[name], then.arrays[name]) for name in names
         )
 
-    def _write(self, profile: Profile, how: str, timing: Mapping[str, float]) -> Path:
-        from harness.baselines import write_baseline
+    def _write(self, profile: Profile, how: str, timing: Mapping[str, float], calibration: Calibration | None) -> Path:
+        from harness.baselines import BaselineError, write_baseline
         from harness.phases import phases_of
 
-        path = write_baseline(self.options.baselines, profile, timing, phases_of(profile))
+        power: Mapping[str, Any] = {}
+        if self.options.calibrate:
+            from harness.calibration import calibrate
+            from harness.power_gate import power_problem, power_record, simulations
+
+            measured = calibrate(
+                self.vlm(profile.model),
+                profile,
+                lambda dtype, device: self._load(profile.model, device, dtype),
+                seed=self.options.seed,
+                batch_size=self.options.batch_size,
+                cache=None if self.options.no_cache else self.options.cache,
+                say=self.say,
+            )
+            calibration = measured.calibration
+            simulated = simulations(profile, measured)
+            powers = tuple(simulate(1.0) for simulate in simulated)
+            if problem := power_problem(simulated, powers):
+                raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
+            power = power_record(powers)
+        path = write_baseline(self.options.baselines, profile, timing, phases_of(profile), calibration, power)
         self.matched.discard(path)
         self.written[path] = how
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,7 +12,7 @@ from scipy import stats
 
 from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
 from harness.analysis.curves import Clusters, FloatArray, as_curves, cluster_means
-from harness.analysis.margins import LEAST_PAIRS, declared_margins
+from harness.analysis.margins import LEAST_PAIRS, boundary_margins
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import best_start, half_heights, resampled_means, turning_points_rows
 
@@ -69,8 +70,7 @@ def agree_boundaries(
     alpha_diff: float,
     moves: int = 4,
     start: int = 1,
-    turning_point_margin: float | None = None,
-    half_height_margin: float | None = None,
+    margins: Sequence[float] | None = None,
     alpha_eq: float = ALPHA_EQUIVALENT,
     clusters: Clusters | None = None,
     baseline_clusters: Clusters | None = None,
@@ -91,8 +91,8 @@ def agree_boundaries(
         alpha_diff: probability of a false "differs", all boundaries together.
         moves: number of moves to fit.
         start: direction of the first; 0 takes the baseline's better one.
-        turning_point_margin: in layers; by default as `declared_margins` says for this depth.
-        half_height_margin: likewise.
+        margins: in layers, of the turning points, then of the half-heights; by default the baseline's
+            `boundary_margins`.
         alpha_eq: one-sided error of "equivalent" of each boundary.
         clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
         baseline_clusters: of the baseline's samples, where not `paired`.
@@ -100,7 +100,8 @@ def agree_boundaries(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: arrays of unequal shape, not finite, or with too few points for the moves.
+        ValueError: arrays of unequal shape, not finite, or with too few points for the moves, or not 2 moves - 1
+            margins.
     """
     x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
     if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)):
@@ -117,18 +118,18 @@ def agree_boundaries(
     (at_x, drawn_x), (at_y, drawn_y) = (
         _layers(rows, draws, one, moves, direction) for rows, one in zip((rows_x, rows_y), seeds, strict=True)
     )
-    declared = declared_margins(rows_y.mean(axis=0))
-    turning = float(declared.turning_points) if turning_point_margin is None else turning_point_margin
-    half = declared.half_heights if half_height_margin is None else half_height_margin
+    if margins is None:
+        margins = [margin.value for margin in boundary_margins(rows_y, moves=moves, start=direction)]
+    if len(margins) != 2 * moves - 1:
+        raise ValueError(f"{moves} moves have {2 * moves - 1} boundaries, but there are {len(margins)} margins.")
     shifts = []
     for i in range(2 * moves - 1):
         kind, index = (
             (BoundaryKind.TURNING_POINT, i + 1) if i < moves - 1 else (BoundaryKind.HALF_HEIGHT, i - moves + 2)
         )
-        margin = turning if kind is BoundaryKind.TURNING_POINT else half
         drawn = drawn_x[:, i] - drawn_y[:, i]
-        alpha = alpha_diff / (2 * moves - 1)
-        shifts.append(_shift(kind, index, float(at_x[i]), float(at_y[i]), drawn, margin, alpha, alpha_eq, len(rows_x)))
+        alphas = (alpha_diff / (2 * moves - 1), alpha_eq)
+        shifts.append(_shift(kind, index, float(at_x[i]), float(at_y[i]), drawn, margins[i], *alphas, len(rows_x)))
     verdict = combined([shift.verdict for shift in shifts])
     deciding = [shift for shift in shifts if shift.verdict is verdict]
     return BoundaryAgreement(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import FloatArray, IntArray
-from harness.analysis.turning_points import turning_points
+from harness.analysis.curves import Clusters, FloatArray, IntArray, cluster_means
+from harness.analysis.turning_points import boundary_intervals, turning_points
 
 LEAST_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
 RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
 LEAST_PAIRS, LEAST_SHARE = 32, 0.80
+#: Of the interval within which a baseline places its own boundaries.
+OWN_LEVEL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,51 @@ def declared_margins(m: npt.ArrayLike, noise: float = 0.0) -> Margins:
         half_heights=max(0.5, 0.015 * last),
         reason=f"{reason}; layers: 3 % and 1.5 % of a depth of {last}",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryMargin:
+    """How far one boundary may move, in layers; `name` is `turning_point_j` or `half_height_j`, j from 1."""
+
+    name: str
+    value: float
+    reason: str
+
+
+def boundary_margins(
+    x: npt.ArrayLike, clusters: Clusters | None = None, moves: int = 4, start: int = 1
+) -> tuple[BoundaryMargin, ...]:
+    """Returns the margins of the turning points, then of the half-heights, of a baseline's curves (samples, points).
+
+    A boundary may move as far as `declared_margins` says, and as far as the ends of its own 99 % interval: on a plateau
+    the baseline itself cannot say where the curve turns, and a run is not held to what its baseline does not know.
+
+    Raises:
+        ValueError: as `boundary_intervals`.
+    """
+    rows = cluster_means(x, clusters, "the baseline")
+    found = boundary_intervals(rows, moves=moves, start=start, level=OWN_LEVEL)
+    declared = declared_margins(rows.mean(axis=0))
+    last = rows.shape[1] - 1
+    kinds = (
+        (
+            "turning_point",
+            found.turning_points,
+            float(declared.turning_points),
+            f"3 % of a depth of {last}, at least 1",
+        ),
+        ("half_height", found.half_heights, declared.half_heights, f"1.5 % of the depth {last}, at least 0.5"),
+    )
+    margins = []
+    for kind, intervals, least, why in kinds:
+        for index, interval in enumerate(intervals, start=1):
+            own = max(interval.high - interval.estimate, interval.estimate - interval.low)
+            value, reason = least, why
+            if own > least:
+                value = own
+                reason = f"the baseline itself has it at {interval.low:.3g} to {interval.high:.3g} ({OWN_LEVEL:.0%})"
+            margins.append(BoundaryMargin(f"{kind}_{index}", value, reason))
+    return tuple(margins)
 
 
 def noise_refusal(m: npt.ArrayLike, noise: float, moves: int = 4, start: int = 1) -> str | None:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from harness.baselines import rounded, shown_measures
+from harness.baselines import shown_measures
+from harness.json_text import rounded
 from harness.phases import phases_of
 from harness.profile import Profile
 from harness.session import PhaseSession

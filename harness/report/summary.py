@@ -106,6 +106,8 @@ def _baseline_lines(session: PhaseSession) -> list[str]:
         f"{how['new']} new",
         f"{len(unused)} unused",
     ]
+    if how["calibrated"]:
+        counts.append(f"{how['calibrated']} calibrated")
     lines = [f"baselines: {', '.join(counts)}"]
     lines += [f"  wrote {path} ({kind})" for path, kind in session.written.items()]
     lines += [f"  unused {path}: no pair of that name; remove it if it is no longer wanted" for path in unused]

@@ -55,7 +55,7 @@ def test_batch_size_and_threads_reproduce_the_baseline(
     llava: Vlm, stored: Baseline, threads: Callable[[int], None], batch_size: int, cores: int
 ) -> None:
     threads(cores)
-    profile = measure(llava, "scenes", samples=FEW, batch_size=batch_size)
+    profile = measure(llava, "scenes", controls=(), samples=FEW, batch_size=batch_size)
     assert_reproduces(profile, stored)
 
 
@@ -71,7 +71,7 @@ def assert_reproduces(profile: Profile, stored: Baseline) -> None:
 def test_sdpa_and_eager_reproduce_the_baseline(llava: Vlm, stored: Baseline) -> None:
     llava.model.set_attn_implementation({"text_config": "eager"})
     try:
-        profile = measure(llava, "scenes", samples=FEW)
+        profile = measure(llava, "scenes", controls=(), samples=FEW)
     finally:
         llava.model.set_attn_implementation({"text_config": "sdpa"})
     assert profile.environment.attention == "eager"
@@ -145,7 +145,7 @@ def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     result = run_cases(pytester)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*0 have other token ids and 32 other pixels*"])
-    profile = measure(llava, "scenes", samples=32)
+    profile = measure(llava, "scenes", controls=(), samples=32)
     then = stored.profile.select(profile.sample_ids)
     assert np.abs(profile["inter"].mean(0) - then["inter"].mean(0)).max() < 1e-5
     assert np.abs(profile["inter"] - then["inter"]).max() > 1e-3
@@ -155,7 +155,7 @@ def test_exchanged_images_with_the_same_hashes_do_not_reproduce(
     monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
 ) -> None:
     """The samples themselves tell: the verdict does not rest on the hash of the pixels alone."""
-    profile = measure(llava, "scenes", samples=32)
+    profile = measure(llava, "scenes", controls=(), samples=32)
     turned = {name: np.roll(array, 1, axis=0) for name, array in profile.arrays.items()}
     object.__setattr__(profile, "arrays", turned)
     comparison = compare(profile, stored, FAMILIES["inter"])
@@ -166,5 +166,5 @@ def test_exchanged_images_with_the_same_hashes_do_not_reproduce(
 
 
 def test_the_stored_baselines_are_the_nearest_for_this_pair(llava: Vlm, stored: Baseline) -> None:
-    profile = measure(llava, "scenes", samples=2)
+    profile = measure(llava, "scenes", controls=(), samples=2)
     assert find_baseline(Path(ROOT / "baselines"), profile).path == stored.path
