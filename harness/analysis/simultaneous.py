@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -120,32 +120,28 @@ def simultaneous_bound(
     normal = drawn.normal - given * (given * drawn.normal).sum(axis=1, keepdims=True)
     normal /= np.sqrt(drawn.generator().chisquare(df + 1.0, size=len(normal)))[:, None]
 
-    # np.take keeps the values of one draw together in memory, which plain indexing of columns does not.
-    first, last = (None, np.flatnonzero(varies)) if pairs is None else (pairs[0][varies], pairs[1][varies])
-
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
-        """Values (draws, K) of all layers, or differences; only counts are taken from them, so they may be narrow."""
-        points = product(directions, root.T)
-        values = np.take(points, last, axis=1)
-        if first is not None:
-            values -= np.take(points, first, axis=1)
-        values /= norm[varies]
-        return values.astype(np.float32)
+        """Values (K, draws) of all layers, or differences; only counts are taken from them, so they may be narrow."""
+        points = np.ascontiguousarray(product(directions, root.T).T)
+        values = points[varies] if pairs is None else points[pairs[1][varies]] - points[pairs[0][varies]]
+        values /= norm[varies, None]
+        return np.asarray(values, dtype=np.float32)
 
     along, across = layers(given), layers(normal)
-    # Blocks of draws that stay in a processor's cache.
-    step = max(1, _BLOCK // count)
-    blocks = [slice(row, row + step) for row in range(0, len(along), step)]
+    # Blocks of layers that stay in a processor's cache, and are few enough to be counted in a byte.
+    step = max(1, min(255, _BLOCK // len(normal)))
 
+    @cache
     def log_excess(c: float) -> float:
         one = float(special.stdtr(df, -c))
-        value = -special.stdtrit(df, tail * one)[dealt, None]
+        value = -special.stdtrit(df, tail * one)[dealt]
         narrow, spread = value.astype(np.float32), np.sqrt(df + value**2).astype(np.float32)
-        exceed = np.empty(len(along), dtype=np.int64)
-        for rows in blocks:
-            t = along[rows] * narrow[rows]
-            t += across[rows] * spread[rows]
-            exceed[rows] = np.count_nonzero((np.abs(t, out=t) if two_sided else t) > c, axis=1)
+        exceed = np.zeros(len(normal), dtype=np.int64)
+        for row in range(0, count, step):
+            t = along[row : row + step] * narrow
+            t += across[row : row + step] * spread
+            exceeds = (np.abs(t, out=t) if two_sided else t) > c
+            exceed += np.add.reduce(exceeds.view(np.uint8), axis=0, dtype=np.uint8)
         return float(np.log(sides * count * one * np.mean(1.0 / np.maximum(exceed, 1))) - np.log(alpha))
 
     if log_excess(single) <= 0.0:
