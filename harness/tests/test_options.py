@@ -60,3 +60,22 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
 def test_a_dtype_goes_by_its_short_name_and_by_torchs(project: pytest.Pytester, name: str) -> None:
     given = read_options(project.parseconfig("--phase-dtype", name)).dtype
     assert choose_dtype(given, torch.device("cpu"), embedded=True) is torch.bfloat16
+
+
+def test_controls_are_all_by_default_and_may_be_chosen(project: pytest.Pytester) -> None:
+    assert read_options(project.parseconfig()).controls == ("noise", "blank")
+    assert read_options(project.parseconfig("--phase-controls", "blank")).controls == ("blank",)
+    both = project.parseconfig("--phase-controls", "blank", "--phase-controls", "noise")
+    assert read_options(both).controls == ("noise", "blank")
+    assert read_options(project.parseconfig("--phase-controls", "none")).controls == ()
+    project.makeini("[pytest]\nphase_controls = none\n")
+    assert read_options(project.parseconfig()).controls == ()
+    assert read_options(project.parseconfig("--phase-controls", "noise")).controls == ("noise",)
+
+
+def test_contradicting_or_unknown_controls_are_refused(project: pytest.Pytester) -> None:
+    with pytest.raises(pytest.UsageError, match="--phase-controls none excludes the others"):
+        read_options(project.parseconfig("--phase-controls", "none", "--phase-controls", "noise"))
+    project.makeini("[pytest]\nphase_controls = static\n")
+    with pytest.raises(pytest.UsageError, match="phase_controls in the ini file: 'static' is no control"):
+        read_options(project.parseconfig())
