@@ -70,7 +70,9 @@ def shifted(m: FloatArray, layers: float) -> FloatArray:
     """Returns the curve with its inside moved to later layers and its two ends kept."""
     at = np.arange(len(m), dtype=np.float64)
     last = at[-1]
-    return np.interp(np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last)), at, m)
+    origin = np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
+    moved: FloatArray = np.interp(origin, at, m)
+    return moved
 
 
 def shifted_rows(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
