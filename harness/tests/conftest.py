@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis
 import pytest
+import transformers.models.llama.modeling_llama  # noqa: F401 - pytester's runs forget what they import first
 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
