@@ -16,6 +16,10 @@ Clusters = Sequence[Hashable]
 #: A spread below this share of the values' own size is rounding, not variance.
 ROUNDING = 1e-12
 
+#: Share of a correlation matrix that rows too few for its rank may leave out.
+_LEFT_OUT = 1e-9
+_SEED = 20_241_101
+
 #: Multiplications up to which OpenBLAS keeps to one thread (it says 262,144).
 _UNSHARED = 200_000
 
@@ -128,3 +132,46 @@ def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "c
     constant = np.abs(centred).max(axis=0) <= ROUNDING * np.maximum(np.abs(rows).max(axis=0), ROUNDING)
     centred[:, constant] = 0.0
     return CurveSummary(mean=mean, covariance=product(centred.T, centred) / (len(rows) - 1), n=len(rows))
+
+
+def rows_of_summary(summary: CurveSummary) -> FloatArray:
+    """Returns n rows (n, points) with exactly the mean and the covariance of a summary, so `summarise` gives it back.
+
+    What takes independent rows takes a summary so. The rows are nobody's: a fixed normal sample, centred and made
+    orthonormal, times a root of the covariance. A bootstrap of them is one of normal rows, as like the real ones as a
+    summary can tell.
+
+    Raises:
+        ValueError: fewer than two rows, or a covariance that so few rows cannot have.
+    """
+    n = summary.n
+    if n < 2:
+        raise ValueError(f"a summary of {n} rows has no covariance: it takes two or more.")
+    deviation = np.sqrt(np.maximum(np.diag(summary.covariance), 0.0))
+    varies = deviation > 0.0
+    scale = deviation[varies]
+    root = _pivoted_root(summary.covariance[np.ix_(varies, varies)] / np.outer(scale, scale), n - 1)
+    sample = np.random.default_rng(_SEED).standard_normal((n, root.shape[1]))
+    orthonormal = np.linalg.qr(sample - sample.mean(axis=0))[0]
+    rows = np.tile(summary.mean, (n, 1))
+    rows[:, varies] += np.sqrt(n - 1.0) * product(orthonormal, (scale[:, None] * root).T)
+    return rows
+
+
+def _pivoted_root(correlation: FloatArray, most: int) -> FloatArray:
+    """The columns (points, rank), at most so many, whose product with their transpose is a correlation matrix.
+
+    Of the points that are left the one with most variance is next: what a semidefinite matrix has left at the end is
+    nowhere larger than its largest variance.
+    """
+    left, columns = correlation.copy(), np.zeros((len(correlation), 0))
+    while left.size and (largest := left.diagonal().max()) > ROUNDING:
+        if columns.shape[1] == most:
+            if largest <= _LEFT_OUT:
+                break
+            raise ValueError(f"a covariance of more than rank {most} is not that of {most + 1} rows.")
+        pivot = int(np.argmax(left.diagonal()))
+        column = left[:, pivot] / np.sqrt(largest)
+        columns = np.column_stack([columns, column])
+        left -= np.outer(column, column)
+    return columns
