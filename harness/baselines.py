@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
+from harness.baseline_arrays import Form, form_of, packed, packed_summary, unpacked
 from harness.errors import PhaseError
 from harness.files import write_atomically
 from harness.json_text import dump, rounded
@@ -42,7 +42,8 @@ class Baseline:
 
     `margins` holds one equivalence margin per measure, `reasons` why each has its size; `calibration` what the samples
     do where nothing but the environment changes, empty where that was not measured. `timing` holds the ratio of
-    hooked to plain inference per device, dtype and attention.
+    hooked to plain inference per device, dtype and attention. `summary_of` is the number of samples of which only a
+    summary is stored, None where each of them is; the profile then has rows of that summary and no sample's.
     """
 
     path: Path
@@ -51,15 +52,22 @@ class Baseline:
     reasons: Mapping[str, str]
     timing: Mapping[str, float]
     calibration: Calibration = field(default_factory=Calibration)
+    summary_of: int | None = None
 
     def __repr__(self) -> str:
         return f"<Baseline {self.path}>"
+
+    @property
+    def samples(self) -> int:
+        """The number of samples that were measured."""
+        return self.profile.n if self.summary_of is None else self.summary_of
 
     def said(self) -> str:
         """The file and what it was recorded with, for messages."""
         here = Path.cwd()
         path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
-        return f"{path} (recorded with {self.profile.environment})"
+        form = "" if self.summary_of is None else f"summary of {self.summary_of} samples, "
+        return f"{path} ({form}recorded with {self.profile.environment})"
 
 
 def folder_of(root: Path, model: str) -> Path:
@@ -101,40 +109,21 @@ def read_baseline(path: Path) -> Baseline:
     content = _json(path)
     beside = path.with_suffix(".npz")
     try:
-        packed = beside.read_bytes()
+        arrays = beside.read_bytes()
     except OSError as error:
         raise BaselineError(f"the arrays of {path} cannot be read: {error}; {_restore(path)}") from None
-    if hashlib.sha256(packed).hexdigest() != content["arrays_sha256"]:
+    if hashlib.sha256(arrays).hexdigest() != content["arrays_sha256"]:
         raise BaselineError(f"{beside} is not the file that {path.name} was written with; {_restore(path)}")
     try:
-        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        ids, clusters, tokens, pixels = (tuple(str(item) for item in arrays.pop(name)) for name in _NAMES)
-        controls: dict[str, dict[str, Array]] = {}
-        for name in [name for name in arrays if _HELD in name]:
-            control, curve = name.split(_HELD)
-            controls.setdefault(control, {})[curve] = arrays.pop(name)
-        profile = Profile(
-            model=content["model"],
-            dataset=content["dataset"],
-            sample_ids=ids,
-            clusters=clusters,
-            token_hashes=tokens,
-            pixel_hashes=pixels,
-            arrays=arrays,
-            declared=content["declared"],
-            environment=Environment(**content["environment"]),
-            weights=content["weights"],
-            controls=controls,
-        )
         margins = content["margins"]
         return Baseline(
             path=path,
-            profile=profile,
+            profile=unpacked(content, arrays),
             margins={name: float(margin["value"]) for name, margin in margins.items()},
             reasons={name: str(margin["reason"]) for name, margin in margins.items()},
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
             calibration=Calibration.of_record(content.get("calibration", {})),
+            summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,
         )
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise BaselineError(f"{path} is damaged ({error!r}); {_restore(path)}") from None
@@ -147,6 +136,8 @@ def write_baseline(
     phases: Mapping[str, Any],
     calibration: Calibration | None = None,
     power: Mapping[str, Any] | None = None,
+    *,
+    summary: bool = False,
 ) -> Path:
     """Stores a profile as the baseline of its pair and environment, each file in one step; returns the JSON's path.
 
@@ -159,6 +150,8 @@ def write_baseline(
         phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
         calibration: what the samples do where nothing but the environment changes; None where that was not measured.
         power: how surely the rule finds what it should against this baseline, for the reader of the file.
+        summary: store no value of any sample, only mean, covariance and number of independent rows of each measure.
+            A pair that has a baseline in that form keeps it: what was not to be passed on once never is by an update.
 
     Raises:
         BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
@@ -174,38 +167,31 @@ def write_baseline(
     if too_noisy:
         raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
     path = _path_for(root, profile)
-    buffer = io.BytesIO()
-    names = {name: np.array(getattr(profile, name)) for name in _NAMES}
-    held = {
-        f"{control}{_HELD}{name}": array
-        for control, curves in profile.controls.items()
-        for name, array in curves.items()
-    }
-    np.savez_compressed(buffer, **names, **profile.arrays, **held)  # type: ignore[arg-type]
-    packed = buffer.getvalue()
-    content = {
+    stored = (_json(other) for other in _paths(root, profile.model, profile.dataset))
+    summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
+    arrays = packed_summary(profile) if summary else packed(profile)
+    content = _shown(profile) | {
         "schema": SCHEMA,
+        "form": str(Form.SUMMARY if summary else Form.SAMPLES),
         "model": profile.model,
         "dataset": profile.dataset,
-        "samples": profile.n,
         "declared": profile.declared,
-        "environment": asdict(profile.environment),
-        "weights": profile.weights,
-        "arrays_sha256": hashlib.sha256(packed).hexdigest(),
-        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
-        "controls": {
-            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
-            for control, curves in profile.controls.items()
-        },
+        "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         "margins": margin_table(profile, calibration),
         "calibration": calibration.record(),
         "power": power or {},
         "phases": phases,
         "timing": {name: rounded(ratio) for name, ratio in timing.items()},
     }
-    _put(path.with_suffix(".npz"), packed)
+    _put(path.with_suffix(".npz"), arrays)
     _put(path, dump(content))
     return path
+
+
+def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
+    """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
+    content = _json(baseline.path)
+    return all(content.get(name) == value for name, value in _shown(profile).items())
 
 
 def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
@@ -232,9 +218,18 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
     return (*CURVES, *post, *shares, *recall, "exit_agreement")
 
 
-# What stands between a control's name and that of its curve, in the names of the arrays.
-_HELD = "."
-_NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
+def _shown(profile: Profile) -> dict[str, Any]:
+    """What the JSON shows of the profile itself."""
+    return {
+        "samples": profile.n,
+        "environment": asdict(profile.environment),
+        "weights": profile.weights,
+        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "controls": {
+            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            for control, curves in profile.controls.items()
+        },
+    }
 
 
 def _paths(root: Path, model: str, dataset: str) -> list[Path]:

@@ -160,6 +160,8 @@ def match_inputs(now: Profile, baseline: Profile) -> Inputs:
 
 def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
+    if baseline.summary_of is not None:
+        return "the baseline is a summary of its samples: means are compared, unpaired"
     types = (now.environment.dtype, baseline.profile.environment.dtype)
     if baseline.calibration.tolerance("inter", narrow=_narrow(now, baseline)) is None:
         return (

@@ -43,7 +43,7 @@ class Judge:
             self._comparisons[family] = compare(profile, baseline, FAMILIES[family])
         comparison = self._comparisons[family]
         numbers: dict[str, Any] = {finding.measure.name: _numbers(finding.agreement) for finding in comparison.findings}
-        numbers["n"] = baseline.profile.n
+        numbers["n"] = baseline.samples
         if comparison.inputs.changed:
             numbers["inputs"] = {"changed": comparison.inputs.changed}
         self._record("regression", family, str(comparison.verdict), numbers)

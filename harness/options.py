@@ -48,6 +48,7 @@ class Options:
     baselines: Path
     update: bool
     update_new: bool
+    summary: bool
     calibrate: bool
     strict_evidence: bool
     cache: Path
@@ -123,6 +124,10 @@ _FLAGS: tuple[tuple[str, str], ...] = (
     ("update", "write new and changed baselines; the summary lists them"),
     ("update-new", "write missing baselines only"),
     (
+        "summary",
+        "with an update option: store mean, covariance and number of samples only, no value of any sample",
+    ),
+    (
         "calibrate",
         "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
         "noise, margins and power with them",
@@ -181,6 +186,12 @@ def read_options(config: pytest.Config) -> Options:
     values["controls"] = _controls(config)
     if config.getoption("--phase-update") and config.getoption("--phase-update-new"):
         raise pytest.UsageError("--phase-update and --phase-update-new exclude each other: choose one")
+    if config.getoption("--phase-summary") and not (
+        config.getoption("--phase-update") or config.getoption("--phase-update-new")
+    ):
+        raise pytest.UsageError(
+            "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
+        )
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
         models=tuple(config.getoption("--phase-model")),

@@ -16,6 +16,13 @@ Array = NDArray[Any]
 CURVES = ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction")
 SHARE_GROUPS = ("image", "instruction", "other", "self")
 KS = (1, 5)
+# What a regression judges point by point.
+JUDGED = (
+    *CURVES,
+    *(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS),
+    *(f"recall_{k}" for k in KS),
+    "exit_agreement",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +87,8 @@ class Profile:
         return int(self.arrays["inter"].shape[1]) - 1
 
     def __getitem__(self, name: str) -> Array:
-        """The array `name`, or `recall_1`, `recall_5`, `recall_chance_1`, `recall_chance_5` (n, P) made of counts."""
-        if name.startswith("recall_"):
+        """The array `name`; where there is none `recall_1`, `_5`, `recall_chance_1` or `_5` (n, P) made of counts."""
+        if name.startswith("recall_") and name not in self.arrays:
             chance = name.startswith("recall_chance_")
             hits, words = ("chance_hits", "chance_words") if chance else ("hits", "words")
             k = KS.index(int(name.rsplit("_", 1)[1]))

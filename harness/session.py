@@ -157,6 +157,12 @@ class PhaseSession:
     def _changed(self, profile: Profile, stored: Baseline) -> bool:
         import numpy as np
 
+        from harness.baselines import is_summary_of
+
+        if stored.summary_of is not None:
+            return not is_summary_of(stored, profile)
+        if self.options.summary and self.options.update:
+            return True
         then = stored.profile
         if (profile.sample_ids, profile.environment, profile.weights) != (
             then.sample_ids,
@@ -197,7 +203,15 @@ class PhaseSession:
             if problem := power_problem(simulated, powers):
                 raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
             power = power_record(powers)
-        path = write_baseline(self.options.baselines, profile, timing, phases_of(profile), calibration, power)
+        path = write_baseline(
+            self.options.baselines,
+            profile,
+            timing,
+            phases_of(profile),
+            calibration,
+            power,
+            summary=self.options.summary,
+        )
         self.matched.discard(path)
         self.written[path] = how
         return path
