@@ -179,7 +179,8 @@ def write_baseline(
         "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         "margins": margin_table(profile, calibration),
         "calibration": calibration.record(),
-        "power": power or {},
+        # What was simulated is a comparison in pairs, which a summary never has.
+        "power": {} if summary else power or {},
         "phases": phases,
         "timing": {name: rounded(ratio) for name, ratio in timing.items()},
     }

@@ -184,6 +184,13 @@ def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, s
     assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.said()
 
 
+def test_the_power_of_comparisons_in_pairs_is_not_told_of_a_summary(made: Profile, tmp_path: Path) -> None:
+    power = {"inter-modal similarity": {"equivalent with nothing changed": 1.0}}
+    for summary, told_of in ((False, power), (True, {})):
+        path = write_baseline(tmp_path, made, {}, phases_of(made), None, power, summary=summary)
+        assert json.loads(path.read_text())["power"] == told_of
+
+
 def test_a_run_is_compared_unpaired_and_not_asked_sample_by_sample(made: Profile, summed: Baseline) -> None:
     for family in FAMILIES.values():
         comparison = compare(made, summed, family)
