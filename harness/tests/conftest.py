@@ -9,7 +9,10 @@ import transformers.models.llama.modeling_llama  # noqa: F401 - pytester's runs 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.vlm import Vlm
+from harness.tests.case_runs import cases, recorded
 from harness.tests.tiny import tiny_samples, tiny_vlm
+
+__all__ = ["cases", "recorded"]
 
 hypothesis.settings.register_profile(
     "harness",

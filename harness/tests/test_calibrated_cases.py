@@ -9,12 +9,12 @@ import pytest
 
 import harness.calibration
 from harness.calibration import Run
-from harness.tests.test_cases import REGRESSION, Cases, cases, recorded  # noqa: F401
+from harness.tests.case_runs import REGRESSION, Cases
 
 INTER = ("-k", "test_inter_similarity")
 
 
-def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:  # noqa: F811
+def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
     result.assert_outcomes(errors=2)
@@ -36,7 +36,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:  # noqa: F811
+def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     more = ("--phase-samples", "160")
     first = cases.run(*REGRESSION, *INTER, *more, "--phase-update-new")
     assert first.ret == pytest.ExitCode.OK, first.stdout.str()
@@ -57,7 +57,7 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:  
 
 
 @pytest.mark.usefixtures("quiet")
-def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None:  # noqa: F811
+def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate", "--phase-samples", "72")
     result.assert_outcomes(errors=2)
@@ -65,7 +65,7 @@ def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None
     assert recorded.files() == before
 
 
-def test_controls_are_stored_and_told(recorded: Cases) -> None:  # noqa: F811
+def test_controls_are_stored_and_told(recorded: Cases) -> None:
     stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
     assert set(stored["controls"]) == {"noise", "blank"}
     assert len(stored["controls"]["noise"]["inter"]) == 7
@@ -87,7 +87,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:  # noqa: F811
     assert {beyond["control"] for beyond in part["beyond"]} == {"noise", "blank"}
 
 
-def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cases) -> None:  # noqa: F811
+def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-controls", "none", "--phase-update")
     result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])
@@ -96,7 +96,7 @@ def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cas
     claims.stdout.no_fnmatch_line("*beyond noise*")
 
 
-def test_an_unknown_control_is_a_usage_error(cases: Cases) -> None:  # noqa: F811
+def test_an_unknown_control_is_a_usage_error(cases: Cases) -> None:
     result = cases.run("--phase-controls", "static")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*'static' is no control; use noise, blank or none*"])

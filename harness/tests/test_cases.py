@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,77 +14,8 @@ from PIL import ImageOps
 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
-from harness.models.registry import MODELS, ModelEntry
-from harness.tests.tiny import tiny_samples, tiny_vlm
-
-ROOT = Path(__file__).parents[2]
-PAIR = ("--phase-model", "tiny-llava", "--phase-dataset", "tiny")
-REGRESSION = ("-m", "regression")
-
-
-def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    vlm = tiny_vlm(layers=6, dtype=dtype)
-    return vlm.model, vlm.processor
-
-
-class Fault:
-    """A plugin that damages the loaded model."""
-
-    def __init__(self, damage: Callable[[Any], None]) -> None:
-        self._damage = damage
-
-    def pytest_phase_model_loaded(self, vlm: Any) -> None:
-        self._damage(vlm)
-
-
-class Cases:
-    """Runs the project's cases on the tiny pair, with baselines and cache of its own."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self._pytester = pytester
-        self.baselines, self.cache = pytester.path / "stored", pytester.path / "kept"
-
-    def run(self, *arguments: str, pair: tuple[str, ...] = PAIR, plugins: tuple[Any, ...] = ()) -> pytest.RunResult:
-        return self._pytester.runpytest_inprocess(
-            str(ROOT / "cases"),
-            "-p",
-            "no:cacheprovider",
-            "--phase-baselines",
-            str(self.baselines),
-            "--phase-cache",
-            str(self.cache),
-            "--phase-samples",
-            "64",
-            *pair,
-            *arguments,
-            plugins=list(plugins),
-        )
-
-    def files(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.baselines)): path.read_bytes() for path in self.baselines.rglob("*.*")}
-
-
-@pytest.fixture
-def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
-    entry = ModelEntry("tiny-llava", "tiny", "harness.tests.test_cases:load_tiny", ("tiny",), embedded=True)
-    monkeypatch.setitem(MODELS, "tiny-llava", entry)
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(n)))
-    return Cases(pytester)
-
-
-@pytest.fixture
-def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    """The cases with a baseline of the tiny pair and its readings, recorded once and copied."""
-    first = tmp_path_factory.getbasetemp() / "recorded-once"
-    if not first.exists():
-        result = cases.run("--phase-update-new", *REGRESSION)
-        assert result.ret == pytest.ExitCode.OK, result.stdout.str()
-        shutil.copytree(cases.baselines, first / "stored")
-        shutil.copytree(cases.cache, first / "kept")
-    else:
-        shutil.copytree(first / "stored", cases.baselines)
-        shutil.copytree(first / "kept", cases.cache)
-    return cases
+from harness.tests.case_runs import REGRESSION, ROOT, Cases, Fault, stretch_positions, swap_layers
+from harness.tests.tiny import tiny_samples
 
 
 def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
@@ -177,15 +106,6 @@ def test_cuda_asked_for_and_not_there_is_a_usage_error(cases: Cases) -> None:
     result = cases.run("--phase-device", "cuda")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*sees no CUDA device here; use cpu or auto*"])
-
-
-def swap_layers(vlm: Any) -> None:
-    layers = vlm.model.model.language_model.layers
-    layers[2], layers[3] = layers[3], layers[2]
-
-
-def stretch_positions(vlm: Any) -> None:
-    vlm.model.model.language_model.rotary_emb.inv_freq.mul_(1.02)
 
 
 @pytest.mark.parametrize("damage", [swap_layers, stretch_positions])

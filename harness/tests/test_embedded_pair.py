@@ -25,7 +25,7 @@ from harness.probe.lens import LensTask, References, learn_block
 from harness.probe.observation import observing
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import Profile
-from harness.tests.test_cases import ROOT, Fault, stretch_positions, swap_layers
+from harness.tests.case_runs import ROOT, Fault, stretch_positions, swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 FEW = 16

@@ -23,7 +23,7 @@ from harness.comparison import FAMILIES, compare, compare_boundaries, compare_in
 from harness.phases import phases_of
 from harness.profile import CURVES, JUDGED, Profile
 from harness.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, samples
-from harness.tests.test_cases import REGRESSION, Cases, Fault, cases, recorded  # noqa: F401
+from harness.tests.case_runs import REGRESSION, Cases, Fault
 from harness.tests.test_checks import L, N, synthetic_profile
 
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
@@ -246,7 +246,7 @@ def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> N
         read_baseline(path)
 
 
-def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:  # noqa: F811
+def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
     new = cases.run(*SUMMARY)
     new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])
     written = cases.files()
@@ -271,7 +271,7 @@ def zero_features(vlm: Any) -> None:
         parameter.zero_()
 
 
-def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:  # noqa: F811
+def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
     path = recorded.baselines / "tiny-llava" / "tiny.json"
     turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
     turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
