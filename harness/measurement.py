@@ -61,7 +61,7 @@ def measure(
     vlm: Vlm | str,
     dataset: str,
     *,
-    samples: int = 128,
+    samples: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     controls: Sequence[str] = tuple(CONTROLS),
@@ -75,7 +75,7 @@ def measure(
     Args:
         vlm: a model's name, or your own model and processor in a `Vlm`.
         dataset: a name of `data.registry.DATASETS`.
-        samples: how many samples are drawn.
+        samples: how many samples are drawn; None draws as many as the dataset declares.
         seed: which samples are drawn.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
         controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run.
@@ -98,7 +98,8 @@ def measure(
     unknown = [control for control in controls if control not in CONTROLS]
     if unknown:
         raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
-    drawn = tuple(find_dataset(dataset).draw(samples, seed))
+    source = find_dataset(dataset)
+    drawn = tuple(source.draw(source.samples if samples is None else samples, seed))
     if len(drawn) < max(2, DRAWN):
         raise MeasureError(
             f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"

@@ -16,7 +16,7 @@ from harness.data.registry import DATASETS, find_dataset
 from harness.models.embedded.cache import default_cache
 from harness.models.registry import DTYPES, MODELS, find_model
 
-DEFAULT_SAMPLES = 128
+AS_DECLARED = "auto"
 NO_CONTROL = "none"
 _DTYPES = ("auto", *DTYPES, *DTYPES.values())
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -39,7 +39,7 @@ class Options:
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
-    samples: int
+    samples: int | None
     seed: int
     device: str
     dtype: str
@@ -54,6 +54,10 @@ class Options:
     cache: Path
     no_cache: bool
     json: Path | None
+
+    def samples_of(self, pair: Pair) -> int:
+        """How many samples of a pair are measured: what was asked for, else what its dataset declares."""
+        return find_dataset(pair.dataset).samples if self.samples is None else self.samples
 
     def pairs(self) -> list[Pair]:
         """The pairs that are measured: the chosen models on the chosen datasets, by default each model on its own."""
@@ -86,6 +90,10 @@ def _number(least: int) -> Callable[[str], int]:
     return number
 
 
+def _samples(text: str) -> int | None:
+    return None if text == AS_DECLARED else _number(2)(text)
+
+
 def _device(text: str) -> str:
     if not _DEVICE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda, cuda:N or mps")
@@ -106,7 +114,7 @@ def _control(text: str) -> str:
 
 # Name, parser, default, help. Each has an ini twin phase_<name>; the command line wins.
 _VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
-    ("samples", "N", _number(2), str(DEFAULT_SAMPLES), "samples per pair; the paper has 400"),
+    ("samples", "N", _samples, AS_DECLARED, "samples per pair, or as many as the dataset declares; the paper has 400"),
     ("seed", "N", _number(0), "0", "which samples are drawn"),
     ("device", "NAME", _device, "auto", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
     (

@@ -13,7 +13,7 @@ from harness.data.registry import find_dataset
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
 from harness.models.registry import MODELS
-from harness.options import Pair, add_options, read_options
+from harness.options import AS_DECLARED, Pair, add_options, read_options
 from harness.session import PhaseSession
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     files = len(list(options.baselines.glob("*/*.json")))
     return [
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
-        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, {options.samples} samples, "
-        f"seed {options.seed}, batch size {options.batch_size}, controls {' '.join(options.controls) or 'none'}",
+        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples "
+        f"{options.samples or AS_DECLARED}, seed {options.seed}, batch size {options.batch_size}, controls {' '.join(options.controls) or 'none'}",
         f"phase: baselines {options.baselines} ({files} files), update {update}, cache {options.cache}",
     ]
 

@@ -88,7 +88,7 @@ class PhaseSession:
                 self.profiles[pair] = measure(
                     vlm,
                     pair.dataset,
-                    samples=self.options.samples,
+                    samples=self.options.samples_of(pair),
                     seed=self.options.seed,
                     batch_size=self.options.batch_size,
                     controls=self.options.controls,

@@ -12,6 +12,9 @@ from harness.analysis.curves import Clusters, FloatArray, IntArray, cluster_mean
 from harness.analysis.turning_points import boundary_intervals, turning_points
 
 LEAST_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
+#: Shares of one token's attention move more than means over all tokens do: rounding the weights to 8 bits moves them by
+#: up to 8 % of their range, and no similarity by more than 2 %.
+ATTENTION_MARGIN_SHARE = 0.10
 RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
 LEAST_PAIRS, LEAST_SHARE = 32, 0.80
 #: Of the interval within which a baseline places its own boundaries.
@@ -49,22 +52,23 @@ class Margins:
     reason: str
 
 
-def declared_margins(m: npt.ArrayLike, noise: float = 0.0) -> Margins:
+def declared_margins(m: npt.ArrayLike, noise: float = 0.0, share: float = CURVE_MARGIN_SHARE) -> Margins:
     """Returns the margins for a baseline whose mean curve is `m` (points,).
 
-    The curve's margin is the largest of 0.01, a twentieth of its range and three times `noise`; a turning point may
-    move by 3 % of the depth but by one layer always, a half-height by 1.5 % but by half a layer always.
+    The curve's margin is the largest of 0.01, a `share` of its range and three times `noise`; a turning point may move
+    by 3 % of the depth but by one layer always, a half-height by 1.5 % but by half a layer always.
 
     Args:
         m: mean curve of the baseline.
         noise: largest shift of a layer's mean among calibration runs of the same samples.
+        share: of the range; `ATTENTION_MARGIN_SHARE` for shares of attention.
     """
     curve = np.asarray(m, dtype=np.float64)
     spread = float(curve.max() - curve.min())
     last = len(curve) - 1
     reasons = {
         f"the least margin {LEAST_CURVE_MARGIN:g}": LEAST_CURVE_MARGIN,
-        f"{CURVE_MARGIN_SHARE:.0%} of the range {spread:.3g}": CURVE_MARGIN_SHARE * spread,
+        f"{share:.0%} of the range {spread:.3g}": share * spread,
         f"3 x the calibration noise {noise:.2g}": 3.0 * noise,
     }
     reason = max(reasons, key=lambda key: reasons[key])

@@ -29,10 +29,13 @@ class Dataset:
     """A named source of samples.
 
     `draw(n, seed)` returns n samples; the first m of them are the same for every n >= m, so that a longer run extends
-    a shorter one. `unavailable()` returns why this machine cannot read the dataset together with the remedy, or None.
+    a shorter one. `samples` is how many its baselines hold: as many as the rule needs to decide on recall, more where
+    samples come in clusters. `unavailable()` returns why this machine cannot read the dataset together with the
+    remedy, or None.
     """
 
     name: str
     summary: str
     draw: Callable[[int, int], Sequence[Sample]]
+    samples: int = 128
     unavailable: Callable[[], str | None] = lambda: None

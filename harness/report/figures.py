@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("dataset")
     parser.add_argument("file", type=Path, help="picture to write; its ending says which kind")
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, help="as many as the dataset declares where not given")
     given = parser.parse_args()
     cache = default_cache()
     vlm = load_vlm(find_model(given.model), cache=cache)

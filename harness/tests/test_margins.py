@@ -23,6 +23,7 @@ def test_declared_margins_and_their_reasons() -> None:
     noisy = declared_margins(phases(), noise=0.02)
     assert noisy.curve == pytest.approx(0.06)
     assert "noise" in noisy.reason
+    assert declared_margins(np.linspace(0.0, 1.0, 81), share=0.1).curve == pytest.approx(0.1)
     assert recall_margins(4).tolist() == [0.05, 0.05, 0.05, 0.02]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.models.vlm import choose_dtype
-from harness.options import read_options
+from harness.options import Pair, read_options
 
 CONFTEST = 'pytest_plugins = ["harness.pytest_plugin"]'
 
@@ -36,7 +36,8 @@ def test_a_wrong_ini_value_is_named(project: pytest.Pytester) -> None:
 def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_PHASE_CACHE", "/somewhere/else")
     options = read_options(project.parseconfig())
-    assert (options.samples, options.seed, options.batch_size, options.device) == (128, 0, 8, "auto")
+    assert (options.samples, options.seed, options.batch_size, options.device) == (None, 0, 8, "auto")
+    assert [options.samples_of(Pair("any", name)) for name in ("scenes", "scenes-order")] == [128, 192]
     assert options.cache == Path("/somewhere/else")
     assert [str(pair) for pair in options.pairs()] == ["scenes-llava-scenes", "scenes-llava-scenes-order"]
 
