@@ -59,10 +59,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     options = config.stash[SESSION].options
     update = "on" if options.update else "new only" if options.update_new else "off"
     files = len(list(options.baselines.glob("*/*.json")))
+    samples = options.samples or AS_DECLARED
+    controls = " ".join(options.controls) or "none"
     return [
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
-        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples "
-        f"{options.samples or AS_DECLARED}, seed {options.seed}, batch size {options.batch_size}, controls {' '.join(options.controls) or 'none'}",
+        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples {samples}, "
+        f"seed {options.seed}, batch size {options.batch_size}, controls {controls}",
         f"phase: baselines {options.baselines} ({files} files), update {update}, cache {options.cache}",
     ]
 

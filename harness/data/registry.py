@@ -27,7 +27,7 @@ DATASETS: dict[str, Dataset] = {
             "scenes-order",
             "pairs of rendered scenes whose captions have the same words in another order",
             _scenes_order,
-            samples=192,
+            samples=256,
         ),
     )
 }
