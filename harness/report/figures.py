@@ -76,6 +76,8 @@ def _similarity_panel(axes: Axes, profile: Profile, edges: list[float]) -> None:
         ("inter_adjusted", "anisotropy-adjusted"),
     ):
         _curve(axes, points, profile[name], _COLOURS[name], label)
+    for (control, curves), style in zip(profile.controls.items(), ("--", ":"), strict=False):
+        _curve(axes, points, curves["inter"], _FAINT, f"control: {control}", band=False, style=style)
     after = float(profile["post_norm_inter"].mean())
     axes.plot([profile.depth], [after], "o", mfc="white", mec=_COLOURS["inter"], ms=5, label="after the final norm")
     _dress(axes, edges, "Inter-modal similarity", "mean cosine", phases=True)
