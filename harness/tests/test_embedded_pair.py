@@ -1,4 +1,7 @@
-"""The stored baseline of a real pair: what must reproduce it, and the faults that must not."""
+"""The stored baseline of a real pair: the exact lens, the nearest baseline, and damaged runs of the whole suite.
+
+The tables of faults and harmless changes are in test_planted_faults.py.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from harness.probe.lens import LensTask, References, learn_block
 from harness.probe.observation import observing
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import Profile
-from harness.tests.case_runs import ROOT, Fault, stretch_positions, swap_layers
+from harness.tests.case_runs import ROOT, Fault, swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 FEW = 16
@@ -50,13 +53,11 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("batch_size", "cores"), [(1, 2), (4, 1), (4, 2), (16, 2)])
-def test_batch_size_and_threads_reproduce_the_baseline(
-    llava: Vlm, stored: Baseline, threads: Callable[[int], None], batch_size: int, cores: int
+def test_another_batch_size_on_one_thread_reproduces_the_baseline(
+    llava: Vlm, stored: Baseline, threads: Callable[[int], None]
 ) -> None:
-    threads(cores)
-    profile = measure(llava, "scenes", controls=(), samples=FEW, batch_size=batch_size)
-    assert_reproduces(profile, stored)
+    threads(1)
+    assert_reproduces(measure(llava, "scenes", controls=(), samples=FEW, batch_size=4), stored)
 
 
 def assert_reproduces(profile: Profile, stored: Baseline) -> None:
@@ -66,16 +67,6 @@ def assert_reproduces(profile: Profile, stored: Baseline) -> None:
             if finding.measure.name != "inter_adjusted":
                 assert finding.agreement.verdict == "reproduces", (finding.measure.name, finding.agreement)
     assert compare_boundaries(profile, stored).verdict == "reproduces"
-
-
-def test_sdpa_and_eager_reproduce_the_baseline(llava: Vlm, stored: Baseline) -> None:
-    llava.model.set_attn_implementation({"text_config": "eager"})
-    try:
-        profile = measure(llava, "scenes", controls=(), samples=FEW)
-    finally:
-        llava.model.set_attn_implementation({"text_config": "sdpa"})
-    assert profile.environment.attention == "eager"
-    assert_reproduces(profile, stored)
 
 
 def test_pruned_hits_are_the_dense_ones_on_64_scenes(llava: Vlm) -> None:
@@ -111,14 +102,14 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
     return pytester.runpytest_inprocess(
         str(ROOT / "cases"),
         *("-p", "no:cacheprovider", "-m", "regression", "--phase-no-cache", "--phase-samples", "32"),
+        *("--phase-controls", "none"),
         *("--phase-model", "scenes-llava", "--phase-dataset", "scenes", "--phase-cache", str(CACHE)),
         plugins=list(plugins),
     )
 
 
-@pytest.mark.parametrize("damage", [swap_layers, stretch_positions])
-def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester, damage: Callable[[Any], None]) -> None:
-    result = run_cases(pytester, Fault(damage))
+def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
+    result = run_cases(pytester, Fault(swap_layers))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -149,20 +140,6 @@ def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     then = stored.profile.select(profile.sample_ids)
     assert np.abs(profile["inter"].mean(0) - then["inter"].mean(0)).max() < 1e-5
     assert np.abs(profile["inter"] - then["inter"]).max() > 1e-3
-
-
-def test_exchanged_images_with_the_same_hashes_do_not_reproduce(
-    monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
-) -> None:
-    """The samples themselves tell: the verdict does not rest on the hash of the pixels alone."""
-    profile = measure(llava, "scenes", controls=(), samples=32)
-    turned = {name: np.roll(array, 1, axis=0) for name, array in profile.arrays.items()}
-    object.__setattr__(profile, "arrays", turned)
-    comparison = compare(profile, stored, FAMILIES["inter"])
-    first = comparison.findings[0].agreement
-    assert comparison.inputs.changed == ""
-    assert first.verdict != "reproduces"
-    assert first.beyond > 16
 
 
 def test_the_stored_baselines_are_the_nearest_for_this_pair(llava: Vlm, stored: Baseline) -> None:
