@@ -97,8 +97,8 @@ def encode(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Ba
     """The model inputs of `samples` as one left-padded batch, with token groups.
 
     Raises:
-        PromptError: padding on the right, a sample without image tokens or with fewer than two tokens of text or
-            instruction, or an instruction that the token offsets do not give back.
+        PromptError: padding on the right or between image and text, a sample without image tokens or with fewer than
+            two tokens of text or instruction, or an instruction that the token offsets do not give back.
     """
     prompts = [_located(processor, sample.instruction) for sample in samples]
     encoded = processor(
@@ -124,16 +124,26 @@ def _groups(
     real = inputs["attention_mask"].bool()
     if not bool(real[:, -1].all()):
         raise PromptError("the batch is padded on the right; the last prompt token must be a real one: pad on the left")
+    masks = {key: mask for key, mask in inputs.items() if key.endswith("attention_mask") and mask.ndim == 2}
+    torn = [key for key, mask in masks.items() if not _left_padded(mask.bool(), alone=key == "attention_mask")]
+    if torn:
+        raise PromptError(
+            f"{type(processor).__name__} pads prompts of different length between their tokens ({torn[0]}), which "
+            "changes what the model computes; measure with --phase-batch-size 1, or with one instruction for all"
+        )
     image = (ids == image_token_id) & real
+    written = real & ~image
     first = torch.zeros_like(real)
-    first[torch.arange(len(ids)), real.int().argmax(1)] = True
+    # The first that is no image token: InstructBLIP puts its queries before BOS.
+    first[torch.arange(len(ids)), written.int().argmax(1)] = True
     bos = first & (ids == processor.tokenizer.bos_token_id) if processor.tokenizer.bos_token_id is not None else ~real
-    text = real & ~image & ~bos
+    text = written & ~bos
     instruction = torch.zeros_like(real)
     for row, (sample, (prompt, at)) in enumerate(zip(samples, prompts, strict=True)):
         spans = offsets[row]
         # Expanding the image token moves what stands behind it, so that is counted from the end.
-        start = at + int(spans[:, 1].max()) - len(prompt) if at > prompt.find(str(processor.image_token)) else at
+        expanded = 0 <= prompt.find(str(processor.image_token)) < at
+        start = at + int(spans[written[row], 1].max()) - len(prompt) if expanded else at
         end = start + len(sample.instruction)
         instruction[row] = text[row] & (spans[:, 0] < end) & (spans[:, 1] > start)
         back = processor.tokenizer.decode(ids[row][instruction[row]], clean_up_tokenization_spaces=False)
@@ -152,8 +162,18 @@ def _groups(
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
 
 
+def _left_padded(mask: torch.Tensor, *, alone: bool) -> bool:
+    """Whether no padding stands behind a real token; where the mask is not the decoder's own, whether there is none.
+
+    Other text encoders, such as a Q-Former, count positions from the left, padding included.
+    """
+    return bool((mask[:, 1:] >= mask[:, :-1]).all()) if alone else bool(mask.all())
+
+
 def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, batch: int) -> InputHashes:
     tokens = hashlib.sha256(inputs["input_ids"][row][real[row]].numpy().tobytes())
+    for key in sorted(key for key in inputs if key.endswith("_input_ids")):
+        tokens.update(key.encode() + inputs[key][row].contiguous().numpy().tobytes())
     pixels = hashlib.sha256()
     for key in sorted(key for key in inputs if inputs[key].is_floating_point()):
         tensor = inputs[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -53,10 +54,14 @@ def check_image_positions(model: Any, name: str, batch: Batch, device: torch.dev
     Raises:
         SelfCheckError: with both counts.
     """
-    vision = {key: value.to(device) for key, value in batch.inputs.items() if value.is_floating_point()}
-    features = model.get_image_features(
-        **{key: value.to(model.dtype) for key, value in vision.items()}, return_dict=True
-    )
+    # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
+    asked = inspect.signature(model.get_image_features).parameters
+    given = {
+        key: value.to(device, model.dtype if value.is_floating_point() else None)
+        for key, value in batch.inputs.items()
+        if value.is_floating_point() or key in asked
+    }
+    features = model.get_image_features(**given, return_dict=True)
     made = sum(int(np.prod(part.shape[:-1])) for part in features.pooler_output)
     counted = int(batch.groups.image.sum())
     if made != counted:
