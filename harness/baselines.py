@@ -219,17 +219,25 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
     return (*CURVES, *post, *shares, *recall, "exit_agreement")
 
 
+def mean_curves(profile: Profile) -> dict[str, Any]:
+    """The means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
+    return {
+        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "controls": {
+            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            for control, curves in profile.controls.items()
+        },
+    }
+
+
 def _shown(profile: Profile) -> dict[str, Any]:
     """What the JSON shows of the profile itself."""
     return {
         "samples": profile.n,
         "environment": asdict(profile.environment),
         "weights": profile.weights,
-        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
-        "controls": {
-            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
-            for control, curves in profile.controls.items()
-        },
+        "revision": profile.revision,
+        **mean_curves(profile),
     }
 
 

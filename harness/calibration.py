@@ -12,10 +12,10 @@ import torch
 
 from harness.analysis.calibration import Calibration, Variant, noise_between
 from harness.baselines import as_floats
-from harness.comparison import FAMILIES
-from harness.measurement import measure as measure_pair
+from harness.data.sample import Source
+from harness.measurement import measure
 from harness.models.vlm import Vlm
-from harness.profile import Array, Profile
+from harness.profile import JUDGED, Array, Profile
 
 _FULL, _NARROW = "float32", "bfloat16"
 _BATCHES = (1, 16)
@@ -75,6 +75,7 @@ def calibrate(
     seed: int,
     batch_size: int,
     cache: Path | None = None,
+    source: Source | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibrated:
     """How far every measure of a profile moves when its samples are measured again in other environments.
@@ -86,6 +87,7 @@ def calibrate(
         seed: which samples the profile has.
         batch_size: with which it was measured.
         cache: where readings are kept.
+        source: where the files of the dataset are.
         say: takes a line per run.
 
     Raises:
@@ -98,20 +100,22 @@ def calibrate(
         if run.dtype or run.device:
             other = load(run.dtype or profile.environment.dtype, run.device or profile.environment.device)
         with _attention(other, run.attention), _threads(run.threads):
-            again = measure_pair(
+            again = measure(
                 other,
                 profile.dataset,
                 samples=profile.n,
                 seed=seed,
                 batch_size=run.batch_size or batch_size,
                 controls=(),
+                word_order=False,
                 # Readings are kept by environment, and the number of threads is no part of it.
                 cache=None if run.threads else cache,
+                source=source,
             )
         again = again.select(profile.sample_ids)
         noise = {}
         changes[run.name] = {}
-        for name in (measure.name for family in FAMILIES.values() for measure in family.measures):
+        for name in JUDGED:
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
         variants[run.name] = Variant(again.environment.dtype, noise)

@@ -78,11 +78,7 @@ def check_boundaries(
             f"({agreement.confidence:.4%} interval {low:g} to {high:g}), margin {shift.margin:g}, n = {agreement.n} "
             f"{'paired' if agreement.paired else 'unpaired'}"
         )
-    lines += _against(profile, baseline)
-    if agreement.verdict is Verdict.INCONCLUSIVE and not strict:
-        needed = max((shift.n_needed or 0 for shift in moved), default=0)
-        pytest.xfail(f"inconclusive{f', needs n of about {needed}' if needed else ''}: {lines[1].strip()}")
-    _fail("\n".join(lines))
+    _conclude(lines + _against(profile, baseline), agreement.verdict, [part.n_needed for part in moved], strict)
 
 
 def check_intervals(
@@ -102,11 +98,7 @@ def check_intervals(
         lines += _phase_changed(finding, agreement)
     if not changed:
         lines.append(f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples")
-    lines += _against(profile, baseline)
-    if agreement.verdict is Verdict.INCONCLUSIVE and not strict:
-        needed = max((finding.n_needed or 0 for finding in changed), default=0)
-        pytest.xfail(f"inconclusive{f', needs n of about {needed}' if needed else ''}: {lines[1].strip()}")
-    _fail("\n".join(lines))
+    _conclude(lines + _against(profile, baseline), agreement.verdict, [part.n_needed for part in changed], strict)
 
 
 def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
@@ -201,6 +193,15 @@ def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> li
 
 def _sample(profile: Profile, row: int) -> str:
     return profile.sample_ids[row] if row < profile.n else f"sample {row}"
+
+
+def _conclude(lines: list[str], verdict: Verdict, needed: list[int | None], strict: bool) -> None:
+    """Fails, or is an expected failure where the evidence does not decide; the second line is its reason."""
+    __tracebackhide__ = True
+    if verdict is Verdict.INCONCLUSIVE and not strict:
+        most = max((n or 0 for n in needed), default=0)
+        pytest.xfail(f"inconclusive{f', needs n of about {most}' if most else ''}: {lines[1].strip()}")
+    _fail("\n".join(lines))
 
 
 def _undecided(findings: Iterable[Finding], strict: bool, message: str) -> None:

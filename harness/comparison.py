@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from harness.analysis.agreement import Agreement, agree, agree_recall, combined
+from harness.analysis.agreement import Agreement, agree, agree_recall, combined, reproduced
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import IntervalAgreement, agree_intervals
-from harness.analysis.margins import CURVE_TOLERANCE, Pairing, pair_samples
+from harness.analysis.margins import CURVE_TOLERANCE, Pairing, Tolerance, pair_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
 from harness.margin_table import boundary_values
@@ -210,8 +210,6 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
     """
     inputs = match_inputs(now, baseline.profile)
     x, y, clusters, then_clusters = _rows(now, baseline.profile, "inter", inputs)
-    curve = FAMILIES["inter"].measures[0]
-    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline, inputs)).verdict
     found = agree_boundaries(
         x,
         y,
@@ -221,7 +219,7 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
         clusters=clusters,
         baseline_clusters=then_clusters,
     )
-    return replace(found, verdict=Verdict.REPRODUCES) if same is Verdict.REPRODUCES else found
+    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
 
 
 def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
@@ -233,8 +231,6 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     then = baseline.profile
     inputs = match_inputs(now, then)
     x, y, clusters, then_clusters = _rows(now, then, "inter", inputs)
-    curve = FAMILIES["inter"].measures[0]
-    same = _agree(now, baseline, curve, inputs, not_reproducible(now, baseline, inputs)).verdict
     found = agree_intervals(
         x,
         y,
@@ -245,7 +241,19 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
         clusters=clusters,
         baseline_clusters=then_clusters,
     )
-    return replace(found, verdict=Verdict.REPRODUCES) if same is Verdict.REPRODUCES else found
+    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
+
+
+def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
+    """Whether the inter-modal similarity reproduces, so that whatever is read off it does."""
+    if not inputs.aligned or not_reproducible(now, baseline, inputs):
+        return False
+    x, y, _, _ = _rows(now, baseline.profile, "inter", inputs)
+    return reproduced(x - y, _tolerance(now, baseline, "inter"))
+
+
+def _tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
+    return baseline.calibration.tolerance(measure, narrow=_narrow(now, baseline)) or CURVE_TOLERANCE
 
 
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:
@@ -255,8 +263,7 @@ def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, r
         # What has no margin of its own counts whole words or tokens, and is judged as recall is.
         decide = agree_recall
     else:
-        tolerance = baseline.calibration.tolerance(measure.name, narrow=_narrow(now, baseline)) or CURVE_TOLERANCE
-        decide = partial(agree, margin=margin, tolerance=tolerance)
+        decide = partial(agree, margin=margin, tolerance=_tolerance(now, baseline, measure.name))
     return decide(
         x,
         y,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import Clusters, FloatArray, as_curves
+from harness.analysis.curves import BoolArray, Clusters, FloatArray, as_curves
 from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, LEAST_PAIRS, Tolerance, recall_margins
 from harness.analysis.mean_difference import Comparison, MeanDifference, Verdict, View, named_layers
 
@@ -177,11 +177,29 @@ def _decisive(comparisons: list[Comparison]) -> Comparison:
     return replace(deciding[0], n_needed=max(needed) if len(needed) == len(deciding) else None)
 
 
-def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
+def reproduced(change: FloatArray, tolerance: Tolerance) -> bool:
+    """Returns whether enough samples are the same, of the changes (samples, points) of one measure.
+
+    Raises:
+        ValueError: the tolerance is of other samples.
+    """
+    return _enough(_exceeds(change, tolerance), tolerance)
+
+
+def _exceeds(change: FloatArray, tolerance: Tolerance) -> BoolArray:
+    """Where a sample is beyond its tolerance, (samples, points)."""
     amounts = np.asarray(tolerance.amount, dtype=np.float64)
     if amounts.ndim and len(amounts) != len(change):
         raise ValueError(f"the tolerance has {len(amounts)} amounts for {len(change)} samples.")
-    exceeds = np.abs(change) > np.broadcast_to(amounts.reshape(-1, 1), (len(change), 1))
+    return np.asarray(np.abs(change) > amounts.reshape(-1, 1))
+
+
+def _enough(exceeds: BoolArray, tolerance: Tolerance) -> bool:
+    return bool(np.mean(~exceeds.any(axis=1)) >= tolerance.share)
+
+
+def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
+    exceeds = _exceeds(change, tolerance)
     beyond = exceeds.any(axis=1)
     layer = np.argmax(np.abs(change), axis=1)
     size = np.where(beyond, np.abs(change).max(axis=1), -1.0)
@@ -193,7 +211,7 @@ def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, re
         worst_samples=tuple(SampleChange(i, int(layer[i]), float(change[i, layer[i]])) for i in worst),
     )
     if reproducible:
-        found = replace(found, reproduced=bool(np.mean(~beyond) >= tolerance.share))
+        found = replace(found, reproduced=_enough(exceeds, tolerance))
     if found.reproduced:
         return replace(found, verdict=Verdict.REPRODUCES, layers=())
     if found.verdict is Verdict.EQUIVALENT:

@@ -87,16 +87,15 @@ def curve_beyond(rows: FloatArray, control: str, alpha: float = 0.01, margin: fl
 
 
 def rise_beyond(
-    rows: FloatArray, control: str, what: str, first: int, last: int, direction: int, alpha: float, *, chosen: bool
+    rows: FloatArray, control: str, what: str, layers: tuple[int, int], direction: int, alpha: float, *, chosen: bool
 ) -> Beyond:
-    """Returns by how much more a curve changes from layer `first` to `last` than under its control.
+    """Returns by how much more a curve changes over a phase than under its control.
 
     Args:
         rows: `differences`, (n, points).
         control: its name.
         what: names the quantity.
-        first: layer where the phase begins.
-        last: layer where it ends.
+        layers: where the phase begins and ends.
         direction: +1 where the claim asks for a rise, -1 for a fall.
         alpha: two-sided error of the interval.
         chosen: the layers were found on this curve, so the interval holds for all pairs of layers at once.
@@ -106,9 +105,9 @@ def rise_beyond(
     """
     summary = summarise(rows)
     if chosen:
-        effect, low, high = bounded_rises(summary, alpha).between(first, last)
+        effect, low, high = bounded_rises(summary, alpha).between(*layers)
     else:
-        ends = summarise(rows[:, [first, last]])
+        ends = summarise(rows[:, list(layers)])
         effect = float(ends.mean[1] - ends.mean[0])
         width = float(stats.t.isf(alpha / 2, ends.df)) * float(Rises.of(ends).standard_error[0])
         low, high = effect - width, effect + width

@@ -169,7 +169,7 @@ def output_preparation(reading: PhaseReading) -> Claim:
         n=gain.n,
         beyond=()
         if chance is None
-        else (rise_beyond(_quarters(chance), CHANCE, "recall", 0, 1, 1, reading.alpha, chosen=False),),
+        else (rise_beyond(_quarters(chance), CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),),
     )
     return _claim(
         "output-preparation",
@@ -242,19 +242,10 @@ def _moves(
     found = phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
     verb = "rises" if direction > 0 else "falls"
     ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
-    title = "inter-modal" if name == "inter" else name
+    title, what = "inter-modal" if name == "inter" else name, f"{name} {PHASES[phase]}"
     beyond = tuple(
-        rise_beyond(
-            held[name],
-            control,
-            f"{name} {PHASES[phase]}",
-            first,
-            last,
-            direction,
-            reading.alpha,
-            chosen=critical is not None,
-        )
-        for control, held in reading.beyond.items()
+        rise_beyond(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=critical is not None)
+        for control, rows_of in reading.beyond.items()
     )
     return Finding(
         name=f"{title} {verb} over {PHASES[phase]}",

@@ -229,12 +229,17 @@ class _Runs:
         return rows, labels, self.noise[rows if own else rng.integers(0, len(self.noise), len(rows))]
 
 
-def _shift_by(points: int, layers: float) -> FloatArray:
-    """The matrix (points, points) that moves the inside of curves (rows, points) to later layers and keeps both ends.
+def shift_origin(points: int, layers: float) -> FloatArray:
+    """Returns the layers (points,) of a curve that its shift by so many layers has its values from; both ends stay.
 
     Straight between layers; what comes before the inside is stretched, what comes after it compressed.
     """
+    last = points - 1.0
     at = np.arange(points, dtype=np.float64)
-    last = at[-1]
-    source = np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
-    return np.stack([np.interp(source, at, row) for row in np.eye(points)])
+    return np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
+
+
+def _shift_by(points: int, layers: float) -> FloatArray:
+    """The matrix (points, points) that shifts curves (rows, points)."""
+    origin = shift_origin(points, layers)
+    return np.stack([np.interp(origin, np.arange(points), row) for row in np.eye(points)])

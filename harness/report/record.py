@@ -6,11 +6,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from harness.baselines import shown_measures
-from harness.json_text import rounded
+from harness.baselines import mean_curves
 from harness.phases import phases_of
 from harness.profile import Profile
 from harness.session import PhaseSession
+from harness.word_order import scores_of
 
 RECORD_SCHEMA = 1
 
@@ -42,12 +42,11 @@ def _pair(profile: Profile) -> dict[str, Any]:
         "n": profile.n,
         "environment": asdict(profile.environment),
         "weights": profile.weights,
+        "revision": profile.revision,
+        "left_out": dict(profile.left_out),
+        "winoground": {name: asdict(score) for name, score in scores_of(profile).items()},
         "declared": dict(profile.declared),
         "samples": list(profile.sample_ids),
-        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
-        "controls": {
-            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
-            for control, curves in profile.controls.items()
-        },
         "phases": phases_of(profile),
+        **mean_curves(profile),
     }

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.curves import FloatArray
+from harness.analysis.power import shift_origin
 
 POINTS = 31
 EDGES = (0, 7, 15, 24, 30)
@@ -68,10 +69,7 @@ def rerun(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
 
 def shifted(m: FloatArray, layers: float) -> FloatArray:
     """Returns the curve with its inside moved to later layers and its two ends kept."""
-    at = np.arange(len(m), dtype=np.float64)
-    last = at[-1]
-    origin = np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
-    moved: FloatArray = np.interp(origin, at, m)
+    moved: FloatArray = np.interp(shift_origin(len(m), layers), np.arange(len(m)), m)
     return moved
 
 

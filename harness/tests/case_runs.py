@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.registry import MODELS, ModelEntry
+from harness.models.vlm import Vlm
+from harness.tests.faults import Change
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +27,17 @@ def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 class Fault:
-    """A plugin that damages the loaded model."""
+    """A plugin that damages the loaded model, and takes back what it patched when the run is over."""
 
-    def __init__(self, damage: Callable[[Any], None]) -> None:
-        self._damage = damage
+    def __init__(self, damage: Change) -> None:
+        self._damage, self._patch = damage, pytest.MonkeyPatch()
 
-    def pytest_phase_model_loaded(self, vlm: Any) -> None:
-        self._damage(vlm)
+    def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
+        with torch.no_grad():
+            self._damage(vlm, self._patch)
+
+    def pytest_unconfigure(self) -> None:
+        self._patch.undo()
 
 
 class Cases:
@@ -66,7 +71,7 @@ class Cases:
 def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
     entry = ModelEntry("tiny-llava", "tiny", "harness.tests.case_runs:load_tiny", ("tiny",), embedded=True)
     monkeypatch.setitem(MODELS, "tiny-llava", entry)
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(n)))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(n)))
     return Cases(pytester)
 
 
@@ -83,12 +88,3 @@ def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
         shutil.copytree(first / "stored", cases.baselines)
         shutil.copytree(first / "kept", cases.cache)
     return cases
-
-
-def swap_layers(vlm: Any) -> None:
-    layers = vlm.model.model.language_model.layers
-    layers[2], layers[3] = layers[3], layers[2]
-
-
-def stretch_positions(vlm: Any) -> None:
-    vlm.model.model.language_model.rotary_emb.inv_freq.mul_(1.02)

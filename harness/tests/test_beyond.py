@@ -51,11 +51,11 @@ def test_nothing_is_beyond_a_curve_of_the_same_mean() -> None:
 def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
     real, other = curves(0), samples(phases(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
-    found = rise_beyond(differences(real, other), "blank", "inter III", 15, 24, 1, 0.01, chosen=False)
+    found = rise_beyond(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
     interval = stats.ttest_1samp(rise, 0.0).confidence_interval(0.99)
     assert found.effect == pytest.approx(rise.mean())
     assert found.interval == pytest.approx((interval.low, interval.high))
-    wider = rise_beyond(differences(real, other), "blank", "inter III", 15, 24, 1, 0.01, chosen=True)
+    wider = rise_beyond(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
     assert wider.interval[0] < found.interval[0] < found.interval[1] < wider.interval[1]
 
 

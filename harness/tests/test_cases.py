@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +12,8 @@ from PIL import ImageOps
 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
-from harness.tests.case_runs import REGRESSION, ROOT, Cases, Fault, stretch_positions, swap_layers
+from harness.tests.case_runs import REGRESSION, ROOT, Cases, Fault
+from harness.tests.faults import Change, stretch_positions, swap_layers
 from harness.tests.tiny import tiny_samples
 
 
@@ -39,7 +38,7 @@ def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None
     unchanged = recorded.run(*REGRESSION, "--phase-update")
     unchanged.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
-    swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(Fault(swap_layers),))
+    swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(Fault(swap_layers(3)),))
     swapped.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused", "*wrote *tiny.json (changed)"])
     assert recorded.files() != before
     kept = recorded.run(*REGRESSION, "--phase-update-new")
@@ -81,7 +80,7 @@ def test_baselines_that_cannot_be_written_leave_nothing_behind(cases: Cases) -> 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--phase-model", "gpt-17"), "*unknown model 'gpt-17'; known models: *"),
+        (("--phase-model", "gpt-17"), "*unknown model 'gpt-17'*known models: *"),
         (("--phase-dataset", "imagenet"), "*'imagenet'*scenes*"),
         (("--phase-samples", "one"), "*'one' is not a whole number of at least 2*"),
         (("--phase-seed", "-1"), "*'-1' is not a whole number*"),
@@ -108,8 +107,8 @@ def test_cuda_asked_for_and_not_there_is_a_usage_error(cases: Cases) -> None:
     result.stderr.fnmatch_lines(["*sees no CUDA device here; use cpu or auto*"])
 
 
-@pytest.mark.parametrize("damage", [swap_layers, stretch_positions])
-def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("damage", [swap_layers(3), stretch_positions(1.02)], ids=["layers", "positions"])
+def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Change) -> None:
     result = recorded.run(*REGRESSION, plugins=(Fault(damage),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
@@ -124,7 +123,7 @@ def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Calla
 
 
 def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exchanged(n: int, seed: int) -> list[Sample]:
+    def exchanged(n: int, *_: object) -> list[Sample]:
         samples = tiny_samples(n)
         pictures = [sample.picture for sample in samples]
         return [
@@ -139,7 +138,7 @@ def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytes
 
 
 def test_a_changed_preprocessing_is_said_first(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    def inverted(n: int, seed: int) -> list[Sample]:
+    def inverted(n: int, *_: object) -> list[Sample]:
         return [
             Sample(one.id, lambda one=one: ImageOps.invert(one.picture()), one.instruction, one.captions, one.cluster)
             for one in tiny_samples(n)
@@ -178,14 +177,14 @@ def test_fewer_samples_of_the_same_data_still_reproduce(recorded: Cases) -> None
 
 
 def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(64 + n)[64:]))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces")
     result.assert_outcomes(skipped=4)
     result.stdout.fnmatch_lines(["*not asked sample by sample: no sample is the baseline's*"])
 
 
 def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, seed: tiny_samples(64 + n)[64:]))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     few = ("--phase-samples", "8", *REGRESSION, "-k", "test_boundaries_stay")
     lenient = recorded.run(*few)
     lenient.assert_outcomes(xfailed=1)

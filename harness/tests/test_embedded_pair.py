@@ -28,7 +28,8 @@ from harness.probe.lens import LensTask, References, learn_block
 from harness.probe.observation import observing
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import Profile
-from harness.tests.case_runs import ROOT, Fault, swap_layers
+from harness.tests.case_runs import ROOT, Fault
+from harness.tests.faults import swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 FEW = 16
@@ -109,7 +110,7 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
 
 
 def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
-    result = run_cases(pytester, Fault(swap_layers))
+    result = run_cases(pytester, Fault(swap_layers(3)))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -125,7 +126,7 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
 def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
 ) -> None:
-    def exchanged(n: int, seed: int) -> list[Sample]:
+    def exchanged(n: int, seed: int, *_: object) -> list[Sample]:
         samples = scenes(n, seed)
         return [
             Sample(sample.id, samples[row - 1].picture, sample.instruction, sample.captions, sample.cluster)

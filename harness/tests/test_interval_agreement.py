@@ -1,3 +1,5 @@
+"""What held in each phase of the baseline and holds now: against the rule written out, and where nothing is judged."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -17,10 +19,14 @@ from harness.analysis.turning_points import turning_points
 from harness.simulation.synthetic import phases, rerun, samples, shifted
 
 ALPHA = 0.01 / 76
+#: an answer, empty where it is open, and the two layers that it rests on
+Answered = tuple[str, int, int]
 BASELINE = samples(phases(), 64, seed=100)
-#: four phases in 16 layers: prominence 0.06, largest reversal that does not count 0.03
-SHORT = (0, 4, 8, 12, 16)
-HEIGHTS = (0.1, 0.5, 0.3, 0.7, 0.3)
+
+
+def short(fall: float = 0.2) -> FloatArray:
+    """Four phases in 16 layers, the second a fall of so much: prominence 0.06, a reversal of 0.03 does not count."""
+    return phases((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
 
 
 def found_of(found: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
@@ -34,30 +40,24 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
     spread = float(np.ptp(mean))
     edges = [0, *turning_points(mean, 4), points - 1]
     pairs = [(s, t) for s in range(points) for t in range(s + 1, points)]
-    indices = (np.array([s for s, _ in pairs]), np.array([t for _, t in pairs]))
 
-    def bound(rows: FloatArray, alpha: float, inside: tuple[int, int] = (0, points - 1)) -> float:
-        first, last = inside
-        one_sided = inside != (0, points - 1)
-        kept = [(s - first, t - first) for s, t in pairs if first <= s and t <= last]
-        at = (np.array([s for s, _ in kept]), np.array([t for _, t in kept]))
-        cut = rows[:, first : last + 1]
-        return simultaneous_bound(
-            np.cov(cut.T), n - 1, alpha, pairs=at if one_sided else indices, two_sided=not one_sided
-        )
+    def bound(rows: FloatArray, alpha: float, inside: tuple[int, int] | None = None) -> float:
+        first, last = inside or (0, points - 1)
+        kept = np.array([(s - first, t - first) for s, t in pairs if first <= s and t <= last])
+        covariance = np.cov(rows[:, first : last + 1].T)
+        return simultaneous_bound(covariance, n - 1, alpha, pairs=(kept[:, 0], kept[:, 1]), two_sided=inside is None)
 
     def reach(rows: FloatArray, s: int, t: int, critical: float) -> tuple[float, float]:
         rise = rows[:, t] - rows[:, s]
         return float(rise.mean()), critical * float(rise.std(ddof=1)) / np.sqrt(n)
 
-    def presence(rows: FloatArray, first: int, last: int, direction: int, alpha: float) -> str:
-        rise, width = reach(rows, first, last, bound(rows, alpha))
+    def presence(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
+        rise, width = reach(rows, first, last, bound(rows, alpha[0]))
         margin = max(0.01, 0.1 * spread)
-        return "present" if direction * rise - width > margin else "absent" if direction * rise + width < margin else ""
+        certain = "present" if direction * rise - width > margin else ""
+        return "absent" if direction * rise + width < margin else certain, first, last
 
-    def monotone(
-        rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]
-    ) -> tuple[str, ...]:
+    def monotone(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
         drops = []
         critical = bound(rows, alpha[0], (first, last))
         for s, t in pairs:
@@ -68,25 +68,22 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
         margin = max(0.01, 0.05 * spread)
         lowest, highest = max(drops, key=lambda d: d[0]), max(drops, key=lambda d: d[1])
         if lowest[0] > margin:
-            return "violated", *lowest[2:]
-        return "monotone" if highest[1] < margin else "", *highest[2:]
+            return "violated", lowest[2], lowest[3]
+        return "monotone" if highest[1] < margin else "", highest[2], highest[3]
 
     change = bound(x - y, ALPHA) if np.ptp(x - y) else 0.0
     small = float(stats.t.isf(0.025, n - 1))
     verdicts: list[Verdict | None] = []
     for phase in range(4):
         first, last, direction = edges[phase], edges[phase + 1], (1, -1)[phase % 2]
-        then: tuple[str, ...] = (presence(y, first, last, direction, 0.01), first, last)
-        now: tuple[str, ...] = (presence(x, first, last, direction, 0.01), first, last)
-        strictly: tuple[str, ...] = (presence(x, first, last, direction, ALPHA / 8), first, last)
-        for asked in ("presence", "monotonicity"):
-            if asked == "monotonicity":
-                then = monotone(y, first, last, direction, (0.01, 0.025))
-                now = monotone(x, first, last, direction, (0.01, 0.025))
-                strictly = monotone(x, first, last, direction, (ALPHA / 8, ALPHA / 8))
-            looked = (
-                [(s, t) for s, t in pairs if first <= s and t <= last] if asked == "monotonicity" else [(first, last)]
+        for asked in (presence, monotone):
+            then, now, strictly = (
+                asked(rows, first, last, direction, alpha)
+                for rows, alpha in ((y, (0.01, 0.025)), (x, (0.01, 0.025)), (x, (ALPHA / 8, ALPHA / 8)))
             )
+            looked = [(first, last)]
+            if asked is monotone:
+                looked = [(s, t) for s, t in pairs if first <= s and t <= last]
             still = all(sum(np.abs(reach(x - y, s, t, small))) <= 2 * noise for s, t in looked)
             s, t = then[1:] if then[0] == "violated" else strictly[1:]
             moved, width = reach(x - y, s, t, change)
@@ -183,9 +180,8 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
 
 
 def test_what_the_baseline_left_open_is_not_judged() -> None:
-    heights = (*HEIGHTS[:2], HEIGHTS[1] - 0.06, *HEIGHTS[3:])
-    y = samples(phases(SHORT, heights), 64, seed=5)
-    found = agree_intervals(samples(phases(SHORT, HEIGHTS), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
+    y = samples(short(0.06), 64, seed=5)
+    found = agree_intervals(samples(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert (second.then, second.now, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
     assert found.verdict is Verdict.EQUIVALENT
@@ -200,8 +196,8 @@ def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
 
 def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_noise() -> None:
     """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
-    y = samples(phases(SHORT, (*HEIGHTS[:2], HEIGHTS[1] - 0.0608, *HEIGHTS[3:])), 400, seed=6, sd=1e-3)
-    x = y + np.where(np.arange(17) == SHORT[2], 1.6e-3, 0.0)
+    y = samples(short(0.0608), 400, seed=6, sd=1e-3)
+    x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
     second = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.EQUIVALENT
@@ -211,14 +207,10 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
 
 def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
     """The truth lies just below the margin, the baseline by chance certainly above it, and this run knows better."""
-    truth = phases(SHORT, (*HEIGHTS[:2], HEIGHTS[1] - 0.057, *HEIGHTS[3:]))
-    y = samples(truth, 32, seed=7, sd=0.05)
-    lucky = y - y.mean(axis=0) + phases(SHORT, (*HEIGHTS[:2], HEIGHTS[1] - 0.076, *HEIGHTS[3:]))
-    second = found_of(
-        agree_intervals(samples(truth, 3000, seed=8, sd=0.05), lucky, paired=False, alpha_diff=ALPHA),
-        2,
-        Question.PRESENCE,
-    )
+    y = samples(short(0.057), 32, seed=7, sd=0.05)
+    lucky = y - y.mean(axis=0) + short(0.076)
+    x = samples(short(0.057), 3000, seed=8, sd=0.05)
+    second = found_of(agree_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.INCONCLUSIVE
     assert second.n_needed is not None
@@ -237,8 +229,8 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
 
 
 def test_undecided_says_how_many_samples_would_decide() -> None:
-    y = samples(phases(SHORT, HEIGHTS), 64, seed=9, sd=0.03)
-    x = samples(phases(SHORT, (*HEIGHTS[:2], HEIGHTS[1] - 0.07, *HEIGHTS[3:])), 64, seed=10, sd=0.12)
+    y = samples(short(), 64, seed=9, sd=0.03)
+    x = samples(short(0.07), 64, seed=10, sd=0.12)
     found = agree_intervals(x, y, paired=False, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert (found.verdict, second.then, second.now) == (Verdict.INCONCLUSIVE, Presence.PRESENT, Presence.INCONCLUSIVE)
@@ -248,8 +240,8 @@ def test_undecided_says_how_many_samples_would_decide() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
 def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:
-    y = samples(phases(SHORT, HEIGHTS), 40, seed % 97, sd=0.05)
-    x = rerun(samples(shifted(phases(SHORT, HEIGHTS), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
+    y = samples(short(), 40, seed % 97, sd=0.05)
+    x = rerun(samples(shifted(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
     order = np.random.default_rng(seed).permutation(40)
     found = agree_intervals(x, y, paired=True, alpha_diff=ALPHA)
     assert agree_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found

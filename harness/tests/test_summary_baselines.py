@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from harness.phases import phases_of
 from harness.profile import CURVES, JUDGED, Profile
 from harness.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, samples
 from harness.tests.case_runs import REGRESSION, Cases, Fault
+from harness.tests.faults import features
 from harness.tests.test_checks import L, N, synthetic_profile
 
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
@@ -266,18 +268,13 @@ def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
     assert cases.files() == written
 
 
-def zero_features(vlm: Any) -> None:
-    for parameter in vlm.model.model.multi_modal_projector.parameters():
-        parameter.zero_()
-
-
 def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
     path = recorded.baselines / "tiny-llava" / "tiny.json"
     turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
     turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert read_baseline(path).summary_of == 64
-    before = recorded.files()
-    damaged = recorded.run(*REGRESSION, plugins=(Fault(zero_features),))
+    before, zeroed = recorded.files(), Fault(features(torch.zeros_like))
+    damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
     damaged.stdout.fnmatch_lines(
         [
@@ -286,7 +283,7 @@ def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: 
         ]
     )
     assert recorded.files() == before
-    accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(Fault(zero_features),))
+    accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(zeroed,))
     accepted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert recorded.files() != before
     assert read_baseline(path).summary_of == 64
