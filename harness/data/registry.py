@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.data.sample import Dataset, Sample
+from harness.data.sample import Dataset, Sample, Source
 
 
-def _scenes(n: int, seed: int) -> Sequence[Sample]:
+def _scenes(n: int, seed: int, source: Source) -> Sequence[Sample]:
     from harness.data.scenes import scenes
 
     return scenes(n, seed)
 
 
-def _scenes_order(n: int, seed: int) -> Sequence[Sample]:
+def _scenes_order(n: int, seed: int, source: Source) -> Sequence[Sample]:
     from harness.data.order import scenes_order
 
     return scenes_order(n, seed)
@@ -28,6 +28,7 @@ DATASETS: dict[str, Dataset] = {
             "pairs of rendered scenes whose captions have the same words in another order",
             _scenes_order,
             samples=256,
+            paired=True,
         ),
     )
 }

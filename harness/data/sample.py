@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL.Image import Image
+from harness.errors import PhaseError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+_NAMED = 8
+
+
+class DataError(PhaseError):
+    """A dataset cannot be read as asked; the message says which file, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +39,57 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where a dataset that lies on disk is looked for.
+
+    `directory` is the user's own copy; without one the local cache of the hub is searched, and with `download` filled
+    first. Whoever draws samples notes in `left_out` what could not be used: the id of an image or item, and why.
+    """
+
+    directory: Path | None = None
+    download: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def said(self, dataset: str, drawn: int, wanted: int) -> list[str]:
+        """One line per reason why something was left out, and one where there are fewer samples than wanted."""
+        reasons = defaultdict(list)
+        for name, reason in self.left_out.items():
+            reasons[reason].append(name)
+        lines = [f"{dataset}: left out {len(names)} ({reason}): {_some(names)}" for reason, names in reasons.items()]
+        if drawn < wanted:
+            lines.append(f"{dataset}: {drawn} usable samples, {wanted} were asked for")
+        return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _always(source: Source) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A named source of samples.
 
-    `draw(n, seed)` returns n samples; the first m of them are the same for every n >= m, so that a longer run extends
-    a shorter one. `samples` is how many its baselines hold: as many as the rule needs to decide on recall, more where
-    samples come in clusters. `unavailable()` returns why this machine cannot read the dataset together with the
-    remedy, or None.
+    `draw(n, seed, source)` returns n samples, fewer where there are not so many; the first m of them are the same for
+    every n >= m, so that a longer run extends a shorter one. `samples` is how many its baselines hold: as many as the
+    rule needs to decide on recall, more where samples come in clusters. `unavailable(source)` returns why this machine
+    cannot read the dataset together with the remedy, or None. `paired` says that clusters are items of two pictures
+    and two captions as in Winoground. `variable` names the environment variable of its directory; a dataset without
+    one needs no files.
     """
 
     name: str
     summary: str
-    draw: Callable[[int, int], Sequence[Sample]]
+    draw: Callable[[int, int, Source], Sequence[Sample]]
     samples: int = 128
-    unavailable: Callable[[], str | None] = lambda: None
+    unavailable: Callable[[Source], str | None] = _always
+    paired: bool = False
+    variable: str = ""
+
+    def source(self, directory: Path | None = None, *, download: bool = False) -> Source:
+        """Where its files are: in the directory, else where its environment variable says, else the hub's."""
+        given = directory or os.environ.get(self.variable or "-")
+        return Source(Path(given).expanduser() if given else None, download)

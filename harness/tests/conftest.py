@@ -48,7 +48,7 @@ def tiny_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dataset `tiny`, and `tiny-reversed` with the same samples in the other order."""
     for name, order in (("tiny", 1), ("tiny-reversed", -1)):
 
-        def draw(n: int, _: int, order: int = order) -> list[Sample]:
+        def draw(n: int, *_: object, order: int = order) -> list[Sample]:
             return tiny_samples(n)[::order]
 
         monkeypatch.setitem(DATASETS, name, Dataset(name, "samples of the tests", draw))

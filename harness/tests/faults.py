@@ -18,14 +18,14 @@ import harness.control_curves
 import harness.measurement
 import harness.probe.observation
 from harness.data.registry import DATASETS
-from harness.data.sample import Sample
+from harness.data.sample import Sample, Source
 from harness.models.anatomy import find_anatomy
 from harness.models.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import Lens
 
 Change = Callable[[Vlm, pytest.MonkeyPatch], None]
-Draw = Callable[[int, int], Sequence[Sample]]
+Draw = Callable[[int, int, Source], Sequence[Sample]]
 
 
 def own_copy(vlm: Vlm) -> Vlm:
@@ -192,8 +192,8 @@ def redrawn(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sam
     """Lets every dataset draw what `change` makes of its samples."""
     for name, dataset in DATASETS.items():
 
-        def draw(n: int, seed: int, of: Draw = dataset.draw) -> list[Sample]:
-            return change(list(of(n, seed)))
+        def draw(n: int, seed: int, source: Source, of: Draw = dataset.draw) -> list[Sample]:
+            return change(list(of(n, seed, source)))
 
         patch.setitem(DATASETS, name, replace(dataset, draw=draw))
 

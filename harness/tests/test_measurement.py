@@ -89,7 +89,7 @@ def test_fewer_than_two_samples_are_refused(vlm: Vlm, samples: int) -> None:
 
 
 def test_a_dataset_that_has_fewer_samples_gives_those(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "three samples", lambda n, _: tiny_samples(min(n, 3))))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "three samples", lambda n, *_: tiny_samples(min(n, 3))))
     assert tiny_profile(vlm, samples=100).n == 3
 
 

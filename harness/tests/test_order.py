@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.data.order import order_item, scenes_order, swap_kind
 from harness.data.registry import find_dataset
+from harness.data.sample import Source
 
 indices = st.integers(0, 10**6)
 seeds = st.integers(0, 10**6)
@@ -52,7 +53,7 @@ def test_draws_extend_each_other_and_keep_the_pairs(seed: int, n: int, more: int
 
 
 def test_the_pictures_of_a_pair_differ_only_where_the_things_are() -> None:
-    zero, one = find_dataset("scenes-order").draw(2, 0)
+    zero, one = find_dataset("scenes-order").draw(2, 0, Source())
     a, b = (np.asarray(s.picture(), dtype=int) for s in (zero, one))
     differs = (np.abs(a - b).max(axis=2) > 12).mean()
     assert 0.01 < differs < 0.5

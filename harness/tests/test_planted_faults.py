@@ -23,6 +23,7 @@ from harness.baselines import Baseline, read_baseline
 from harness.checks import check_boundaries, check_equivalent, check_intervals, check_reproduces
 from harness.comparison import FAMILIES, compare, compare_boundaries, compare_intervals
 from harness.data.registry import find_dataset
+from harness.data.sample import Source
 from harness.measurement import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.embedded.cache import default_cache
@@ -170,9 +171,9 @@ def assert_reproduces(profile: Profile, stored: Baseline) -> None:
 
 
 def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = find_dataset("scenes").draw(8, 0)
+    drawn = find_dataset("scenes").draw(8, 0, Source())
     shuffle(llava, monkeypatch)
-    again = find_dataset("scenes").draw(8, 0)
+    again = find_dataset("scenes").draw(8, 0, Source())
     assert [sample.id for sample in again] != [sample.id for sample in drawn]
     assert {sample.id for sample in again} == {sample.id for sample in drawn}
     pad_left(llava, monkeypatch)

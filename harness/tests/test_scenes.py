@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.data.captions import caption_variants
 from harness.data.registry import DATASETS, find_dataset
+from harness.data.sample import Source
 from harness.data.scenes import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, SIDE, Scene, Thing, scene, scenes
 
 indices = st.integers(min_value=0, max_value=10**6)
@@ -164,7 +165,7 @@ def test_no_two_pictures_of_a_draw_are_alike() -> None:
 
 def test_an_unknown_dataset_is_refused_with_the_known_names() -> None:
     assert find_dataset("scenes") is DATASETS["scenes"]
-    assert [s.id for s in find_dataset("scenes").draw(2, 5)] == ["scenes-5-00000", "scenes-5-00001"]
+    assert [s.id for s in find_dataset("scenes").draw(2, 5, Source())] == ["scenes-5-00000", "scenes-5-00001"]
     with pytest.raises(LookupError, match=r"'coconuts'.*scenes, scenes-order"):
         find_dataset("coconuts")
 
