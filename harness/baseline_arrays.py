@@ -82,6 +82,7 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
         environment=Environment(**content["environment"]),
         weights=content["weights"],
         controls=controls,
+        revision=content.get("revision", ""),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.assembly import drawing, measured_arrays, reading_rows, stacked_row
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
-from harness.data.sample import Sample
+from harness.data.sample import Sample, Source
 from harness.data.words import content_words
 from harness.errors import PhaseError
 from harness.forward import observe
@@ -33,6 +33,7 @@ from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
+from harness.word_order import likelihood_arrays
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
 MEASUREMENT_VERSION = 1
@@ -66,7 +67,9 @@ def measure(
     batch_size: int = 8,
     controls: Sequence[str] = tuple(CONTROLS),
     control_seed: int = 0,
+    word_order: bool = True,
     cache: Path | None = None,
+    source: Source | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
@@ -80,7 +83,10 @@ def measure(
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
         controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run.
         control_seed: of the noise.
+        word_order: whether Winoground's scores are measured too, where the dataset has items of two pictures and two
+            captions; costs four forward passes an item.
         cache: where readings are kept, so that an interrupted run goes on; None keeps nothing.
+        source: where the files of a dataset on disk are; None looks where its environment variable says.
         progress: whether to show a bar; None shows one where there is a terminal.
         say: takes a line on what was found in the cache.
 
@@ -98,8 +104,12 @@ def measure(
     unknown = [control for control in controls if control not in CONTROLS]
     if unknown:
         raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
-    source = find_dataset(dataset)
-    drawn = tuple(source.draw(source.samples if samples is None else samples, seed))
+    data = find_dataset(dataset)
+    source = source or data.source()
+    wanted = data.samples if samples is None else samples
+    drawn = tuple(data.draw(wanted, seed, source))
+    for line in source.said(dataset, len(drawn), wanted):
+        say(line)
     if len(drawn) < max(2, DRAWN):
         raise MeasureError(
             f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"
@@ -128,9 +138,13 @@ def measure(
         control: control_curves(vlm, drawn, control, seed=control_seed, batch_size=batch_size, store=store, hide=hide)
         for control in dict.fromkeys(controls)
     }
+    words: Mapping[str, Array] = {}
+    if word_order and data.paired:
+        words = likelihood_arrays(vlm, drawn, batch_size=batch_size, store=store, hide=hide)
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
-    return _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
+    profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
+    return replace(profile, arrays={**profile.arrays, **words}, revision=vlm.revision, left_out=dict(source.left_out))
 
 
 def _hide(progress: bool | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import pytest
 
 from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
+from harness.data.sample import Source
 from harness.models.embedded.cache import default_cache
-from harness.models.registry import DTYPES, MODELS, find_model
+from harness.models.registry import DTYPES, MODELS, ModelEntry, find_model
 
 AS_DECLARED = "auto"
 NO_CONTROL = "none"
@@ -37,8 +38,10 @@ class Pair:
 class Options:
     """What the user asked for; every field is one `--phase-` option."""
 
-    models: tuple[str, ...]
+    models: tuple[ModelEntry, ...]
     datasets: tuple[str, ...]
+    data: Mapping[str, Path]
+    download: bool
     samples: int | None
     seed: int
     device: str
@@ -60,25 +63,60 @@ class Options:
         return find_dataset(pair.dataset).samples if self.samples is None else self.samples
 
     def pairs(self) -> list[Pair]:
-        """The pairs that are measured: the chosen models on the chosen datasets, by default each model on its own."""
-        models = self.models or tuple(MODELS)
-        return [
-            Pair(model, dataset)
-            for model in models
-            for dataset in (self.datasets or find_model(model).datasets)
-            if dataset in DATASETS
+        """The pairs that are measured.
+
+        Named models on named datasets; where only one of the two is named, with those that belong to it; by default
+        every model on its own datasets.
+        """
+        named = [
+            Pair(entry.name, dataset)
+            for entry in (self.models or tuple(MODELS.values()))
+            for dataset in (self.datasets or entry.datasets)
+            if self.models or dataset in entry.datasets
         ]
+        return [pair for pair in dict.fromkeys(named) if pair.dataset in DATASETS]
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of a pair's model."""
+        return next((entry for entry in self.models if entry.name == name), None) or find_model(name)
+
+    def embedded(self, pair: Pair) -> bool:
+        """Whether a pair needs nothing but what the project brings."""
+        return self.model(pair.model).embedded and not find_dataset(pair.dataset).variable
+
+    def source(self, dataset: str) -> Source:
+        """Where a dataset's files are: by option, ini file or environment variable, else in the hub's cache."""
+        return find_dataset(dataset).source(self.data.get(dataset), download=self.download)
+
+    def unavailable(self, pair: Pair) -> tuple[str, bool] | None:
+        """Why a pair cannot be measured here, with the remedy, and whether what is missing was asked for by name."""
+        if reason := self.model(pair.model).unavailable(download=self.download):
+            return f"{pair.model}: {reason}", bool(self.models)
+        if reason := find_dataset(pair.dataset).unavailable(self.source(pair.dataset)):
+            return f"{pair.dataset}: {reason}", pair.dataset in self.datasets
+        return None
 
 
-def _known(find: Callable[[str], Any]) -> Callable[[str], str]:
-    def name(text: str) -> str:
-        try:
-            find(text)
-        except LookupError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text
+def _model(text: str) -> ModelEntry:
+    try:
+        return find_model(text)
+    except LookupError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
-    return name
+
+def _dataset(text: str) -> str:
+    try:
+        return find_dataset(text).name
+    except LookupError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _place(text: str) -> tuple[str, Path]:
+    name, equals, directory = text.partition("=")
+    on_disk = [name for name, dataset in DATASETS.items() if dataset.variable]
+    if not equals or not directory or name not in on_disk:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR with one of {', '.join(on_disk)} as NAME")
+    return name, Path(directory).expanduser()
 
 
 def _number(least: int) -> Callable[[str], int]:
@@ -142,21 +180,34 @@ _FLAGS: tuple[tuple[str, str], ...] = (
     ),
     ("strict-evidence", "fail where the evidence does not decide, instead of an expected failure"),
     ("no-cache", "keep no readings and use none; weights are still cached"),
+    ("download", "fetch weights and data that are not in the hub's local cache; their size is said first"),
 )
 
 
 def add_options(parser: pytest.Parser) -> None:
     """Adds the `--phase-` options and their ini twins."""
     group = parser.getgroup("phase", "phases of vision-language models")
-    for name, find, known in (("model", find_model, MODELS), ("dataset", find_dataset, DATASETS)):
-        group.addoption(
-            f"--phase-{name}",
-            action="append",
-            default=[],
-            metavar="NAME",
-            type=_known(find),
-            help=f"only this {name}; may be repeated. Known: {', '.join(sorted(known))}.",
-        )
+    group.addoption(
+        "--phase-model",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        type=_model,
+        help="only this model: a name, a directory that save_pretrained wrote, or a repository ORG/NAME; may be "
+        f"repeated. Known: {', '.join(sorted(MODELS))}.",
+    )
+    group.addoption(
+        "--phase-dataset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        type=_dataset,
+        help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}.",
+    )
+    on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
+    text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
+    group.addoption("--phase-data", action="append", metavar="NAME=DIR", type=_place, help=f"{text}.")
+    parser.addini("phase_data", help=f"{text} (--phase-data)", type="args", default=[])
     text = f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated"
     group.addoption("--phase-controls", action="append", metavar="NAME", type=_control, help=f"{text}. Default: all.")
     parser.addini("phase_controls", help=f"{text} (--phase-controls)", type="args", default=list(CONTROLS))
@@ -204,10 +255,22 @@ def read_options(config: pytest.Config) -> Options:
     return Options(
         models=tuple(config.getoption("--phase-model")),
         datasets=tuple(config.getoption("--phase-dataset")),
+        data=_data(config),
         json=None if written is None else here / written,
         **values,
         **flags,
     )
+
+
+def _data(config: pytest.Config) -> dict[str, Path]:
+    """Directories by dataset: those of the ini file lie relative to the root directory, options where pytest runs."""
+    try:
+        ini = [_place(text) for text in config.getini("phase_data")]
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"phase_data in the ini file: {error}") from None
+    here = Path(config.invocation_params.dir)
+    given = config.getoption("--phase-data") or []
+    return {name: config.rootpath / place for name, place in ini} | {name: here / place for name, place in given}
 
 
 def _controls(config: pytest.Config) -> tuple[str, ...]:

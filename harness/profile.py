@@ -52,6 +52,11 @@ class Profile:
 
     `controls` holds, for every control that was measured, the similarity curves of `CURVES` on the same samples.
 
+    Of items of two pictures and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,), the
+    log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
+
+    `revision` is the commit of a model from the hub. `left_out` names what the dataset could not give, and why.
+
     `declared` names every choice that the numbers depend on; profiles that declare different things do not compare.
     """
 
@@ -67,6 +72,8 @@ class Profile:
     weights: str
     drawings: tuple[Drawing, ...] = field(default=(), compare=False)
     controls: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    revision: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"<Profile {self.pair}: {self.n} samples, {self.depth} layers>"
@@ -122,4 +129,6 @@ class Profile:
                 control: {name: array[rows] for name, array in curves.items()}
                 for control, curves in self.controls.items()
             },
+            revision=self.revision,
+            left_out=self.left_out,
         )

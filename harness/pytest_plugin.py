@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from harness.data.registry import find_dataset
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
-from harness.models.registry import MODELS
 from harness.options import AS_DECLARED, Pair, add_options, read_options
 from harness.session import PhaseSession
 
@@ -72,12 +70,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs every case that asks for a `pair` once per pair."""
     if "pair" in metafunc.fixturenames:
-        pairs = metafunc.config.stash[SESSION].options.pairs()
+        options = metafunc.config.stash[SESSION].options
         marked = [
-            pytest.param(
-                pair, id=str(pair), marks=pytest.mark.embedded if MODELS[pair.model].embedded else pytest.mark.hub
-            )
-            for pair in pairs
+            pytest.param(pair, id=str(pair), marks=pytest.mark.embedded if options.embedded(pair) else pytest.mark.hub)
+            for pair in options.pairs()
         ]
         metafunc.parametrize("pair", marked, scope="session")
 
@@ -109,9 +105,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         choose_device(options.device)
     except PhaseError as error:
         raise pytest.UsageError(str(error)) from None
+    for pair in dict.fromkeys(filter(None, map(_pair_of, session.items))):
+        missing = options.unavailable(pair)
+        if missing and missing[1]:
+            raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
     for directory, option in ((options.cache, "--phase-cache"), (options.json and options.json.parent, "--phase-json")):
         if directory is not None and (problem := _not_writable(directory)):
             raise pytest.UsageError(f"{option}: {directory} is not writable ({problem}); choose another with {option}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips the cases of a pair that nobody asked for by name and that this machine has not got."""
+    if (pair := _pair_of(item)) and (reason := item.config.stash[SESSION].missing(pair)):
+        pytest.skip(f"{pair}: {reason}")
+
+
+def _pair_of(item: pytest.Item) -> Pair | None:
+    pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
+    return pair
 
 
 def _not_writable(directory: Path) -> str:
@@ -164,7 +175,7 @@ def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
     """Plain and hooked inference of one sample of the pair."""
     from harness.stopwatch import Contestants
 
-    return _plainly(lambda: Contestants(vlm, find_dataset(pair.dataset).draw(TIMED_SAMPLES, phase.options.seed)))
+    return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
 
 
 @pytest.fixture(scope="session")

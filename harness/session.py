@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.registry import DATASETS
-from harness.models.registry import MODELS, find_model
+from harness.data.registry import DATASETS, find_dataset
+from harness.models.registry import MODELS
 from harness.options import Options, Pair
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.analysis.claims import Claim
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
+    from harness.data.sample import Sample
     from harness.models.vlm import Vlm
     from harness.profile import Profile
 
@@ -50,6 +51,18 @@ class PhaseSession:
     on_load: Callable[[Vlm], None] = lambda _: None
     _vlm: Vlm | None = None
     _failed: dict[str, BaseException] = field(default_factory=dict)
+    _missing: dict[Pair, str] = field(default_factory=dict)
+
+    def missing(self, pair: Pair) -> str:
+        """Why this machine cannot measure a pair, with the remedy; empty where it can."""
+        if pair not in self._missing:
+            self._missing[pair] = (self.options.unavailable(pair) or ("", False))[0]
+        return self._missing[pair]
+
+    def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
+        """The first `n` samples of a pair."""
+        options = self.options
+        return find_dataset(pair.dataset).draw(n, options.seed, options.source(pair.dataset))
 
     def vlm(self, model: str) -> Vlm:
         """The loaded model; the one loaded before is let go."""
@@ -67,7 +80,15 @@ class PhaseSession:
     def _load(self, model: str, device: str, dtype: str) -> Vlm:
         from harness.models.vlm import load_vlm
 
-        vlm = load_vlm(find_model(model), cache=self.options.cache, device=device, dtype=dtype)
+        options = self.options
+        vlm = load_vlm(
+            options.model(model),
+            cache=options.cache,
+            device=device,
+            dtype=dtype,
+            download=options.download,
+            say=self.say,
+        )
         self.on_load(vlm)
         return vlm
 
@@ -93,6 +114,7 @@ class PhaseSession:
                     batch_size=self.options.batch_size,
                     controls=self.options.controls,
                     cache=None if self.options.no_cache else self.options.cache,
+                    source=self.options.source(pair.dataset),
                     say=self.say,
                 )
             except Exception as error:
@@ -176,7 +198,7 @@ class PhaseSession:
                 return True
         names = set(profile.arrays)
         return names != set(then.arrays) or any(
-            not np.array_equal(profile.arrays[name], then.arrays[name]) for name in names
+            not np.array_equal(profile.arrays[name], then.arrays[name], equal_nan=True) for name in names
         )
 
     def _write(self, profile: Profile, how: str, timing: Mapping[str, float], calibration: Calibration | None) -> Path:
@@ -195,6 +217,7 @@ class PhaseSession:
                 seed=self.options.seed,
                 batch_size=self.options.batch_size,
                 cache=None if self.options.no_cache else self.options.cache,
+                source=self.options.source(profile.dataset),
                 say=self.say,
             )
             calibration = measured.calibration
@@ -218,7 +241,8 @@ class PhaseSession:
 
     def unused(self) -> list[Path]:
         """Baselines of pairs that this version no longer knows."""
-        known = {f"{model}/{dataset}" for model, entry in MODELS.items() for dataset in (*entry.datasets, *DATASETS)}
+        models = {*MODELS, *(pair.model for pair in self.options.pairs())}
+        known = {f"{model}/{dataset}" for model in models for dataset in DATASETS}
         return [
             path
             for path in sorted(self.options.baselines.glob("*/*.json"))

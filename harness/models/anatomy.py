@@ -64,13 +64,8 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
+    refuse_encoder_decoder(config, name)
     text_config = config.get_text_config(decoder=True)
-    configs = (config, text_config, getattr(config, "text_config", None))
-    if any(getattr(part, "is_encoder_decoder", False) for part in configs):
-        raise AnatomyError(
-            f"{name} is an encoder-decoder: image and instruction tokens do not share one residual stream, so the "
-            "phases are not defined for it. Use a decoder-only model."
-        )
     depth = int(text_config.num_hidden_layers)
     width = int(text_config.hidden_size)
     parent, layers = _decoder_stack(model, name, depth)
@@ -83,6 +78,20 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         attention_key=_attention_key(config, text_config),
         image_token_id=_image_token_id(config, name),
     )
+
+
+def refuse_encoder_decoder(config: Any, name: str) -> None:
+    """Asserts by its configuration that a model is no encoder-decoder and holds none as its language model.
+
+    Raises:
+        AnatomyError: it is one, as InstructBLIP with T5.
+    """
+    configs = (config, config.get_text_config(decoder=True), getattr(config, "text_config", None))
+    if any(getattr(part, "is_encoder_decoder", False) for part in configs):
+        raise AnatomyError(
+            f"{name} is an encoder-decoder: image and instruction tokens do not share one residual stream, so the "
+            "phases are not defined for it. Use a decoder-only model."
+        )
 
 
 def output_projection(attention: nn.Module) -> nn.Linear:

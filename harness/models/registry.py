@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from harness.models.formats import BARE, LLAVA
 
 if TYPE_CHECKING:
     import torch
 
 # By short and by torch's name; kept where no torch is imported, because the options name them.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+PAPER_DATASETS = ("coco-captions", "winoground")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """How a model is wanted: where weights of our own are kept, dtype, device, and whether the hub may be asked.
+
+    `say` takes a line on what is fetched and how large it is.
+    """
+
+    cache: Path
+    dtype: torch.dtype
+    device: torch.device
+    download: bool = False
+    say: Callable[[str], None] = _to_stderr
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """A named model.
 
-    `loader` is 'module:function'; the function takes the cache directory and a dtype and returns (model, processor) on
-    the CPU in eval mode. It is named and not imported, so that listing the models needs no torch. `datasets` are the
-    data it is measured on when nobody says otherwise.
+    `loader` is 'module:function', named and not imported, so that listing the models needs no torch. Of an embedded
+    model the function takes the cache directory and a dtype; of any other the entry itself and a `LoadRequest`. It
+    returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
+    weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
+    takes the processor's own. `datasets` are the data it is measured on when nobody says otherwise.
     """
 
     name: str
@@ -29,17 +55,33 @@ class ModelEntry:
     loader: str
     datasets: tuple[str, ...]
     embedded: bool = False
+    source: str = ""
+    revision: str | None = None
+    chat_template: str = ""
 
-    def load(self, cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    def load(self, request: LoadRequest) -> tuple[Any, Any]:
         """Model and processor.
 
         Raises:
             WeightsError: the weights cannot be had; the message says where from and what to do.
+            AnatomyError: the model is of a kind that cannot be measured.
         """
         module, function = self.loader.split(":")
-        loader: Callable[[Path, Any], tuple[Any, Any]] = getattr(importlib.import_module(module), function)
-        return loader(cache, dtype)
+        loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
+        return loader(request.cache, request.dtype) if self.embedded else loader(self, request)
 
+    def unavailable(self, *, download: bool) -> str | None:
+        """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
+        if self.embedded or download or Path(self.source).is_dir():
+            return None
+        from harness.hub import not_cached
+
+        return not_cached(self.source, "model", WEIGHT_FILES, revision=self.revision)
+
+
+#: What is fetched of a model's repository: no pickles.
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_FROM_HUB = "harness.models.pretrained:load"
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
@@ -51,17 +93,60 @@ MODELS: dict[str, ModelEntry] = {
             datasets=("scenes", "scenes-order"),
             embedded=True,
         ),
+        ModelEntry(
+            name="scenes-instructblip",
+            summary="InstructBLIP architecture: the same language model, our own small tower and Q-Former",
+            loader="harness.models.embedded.scenes_instructblip:load",
+            datasets=("scenes", "scenes-order"),
+            embedded=True,
+        ),
+        ModelEntry(
+            name="llava-1.5-7b",
+            summary="LLaVA-1.5 of 7 B parameters, one of the paper's two models",
+            loader=_FROM_HUB,
+            datasets=PAPER_DATASETS,
+            source="llava-hf/llava-1.5-7b-hf",
+            chat_template=LLAVA,
+        ),
+        ModelEntry(
+            name="instructblip-vicuna-7b",
+            summary="InstructBLIP over Vicuna-7B, one of the paper's two models",
+            loader=_FROM_HUB,
+            datasets=PAPER_DATASETS,
+            source="Salesforce/instructblip-vicuna-7b",
+            chat_template=BARE,
+        ),
     )
 }
 
 
 def find_model(name: str) -> ModelEntry:
-    """The entry of that name.
+    """The entry of a registered name, or one made for a checkpoint directory or a repository ORG/NAME.
+
+    A model that nobody registered is called as the last part of its path, and its prompt is worded as its processor
+    says.
 
     Raises:
-        LookupError: there is none; the message lists the known names.
+        LookupError: no such name, and no directory with a config.json; the message lists the known names.
     """
-    try:
+    if name in MODELS:
         return MODELS[name]
-    except KeyError:
-        raise LookupError(f"unknown model {name!r}; known models: {', '.join(sorted(MODELS))}") from None
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not (place / "config.json").is_file():
+            raise LookupError(
+                f"the directory {name!r} holds no config.json, so it is no checkpoint: give the directory that "
+                "save_pretrained wrote"
+            )
+        return _unregistered(place.resolve().name, str(place.resolve()))
+    if _REPOSITORY.fullmatch(name):
+        return _unregistered(name.split("/")[1], name)
+    raise LookupError(
+        f"unknown model {name!r}: neither a directory nor ORG/NAME; known models: {', '.join(sorted(MODELS))}"
+    )
+
+
+def _unregistered(name: str, source: str) -> ModelEntry:
+    return ModelEntry(
+        re.sub(r"[^\w.-]+", "-", name), f"the checkpoint {source}", _FROM_HUB, PAPER_DATASETS, source=source
+    )

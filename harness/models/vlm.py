@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
-from harness.models.registry import DTYPES, ModelEntry
+from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
 
 class DeviceError(PhaseError):
@@ -19,12 +20,13 @@ class DeviceError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class Vlm:
-    """A loaded model under the name that its baselines carry."""
+    """A loaded model under the name that its baselines carry; `revision` is the commit of a model from the hub."""
 
     name: str
     model: Any
     processor: Any
     anatomy: Anatomy
+    revision: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -76,8 +78,18 @@ def choose_dtype(name: str, device: torch.device, *, embedded: bool) -> torch.dt
     return dtype
 
 
-def load_vlm(entry: ModelEntry, *, cache: Path, device: str = "auto", dtype: str = "auto") -> Vlm:
+def load_vlm(
+    entry: ModelEntry,
+    *,
+    cache: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    download: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Vlm:
     """The model of a registry entry, on its device, in eval mode.
+
+    `download` allows to ask the hub for what is not in its local cache; `say` takes a line on what is fetched.
 
     Raises:
         WeightsError: the weights cannot be had.
@@ -85,6 +97,11 @@ def load_vlm(entry: ModelEntry, *, cache: Path, device: str = "auto", dtype: str
         AnatomyError: the model has no part of the kind that a measurement needs.
     """
     place = choose_device(device)
-    model, processor = entry.load(cache, choose_dtype(dtype, place, embedded=entry.embedded))
-    model = model.to(place).eval()
-    return Vlm(entry.name, model, processor, find_anatomy(model))
+    request = LoadRequest(cache, choose_dtype(dtype, place, embedded=entry.embedded), place, download)
+    model, processor = entry.load(request if say is None else replace(request, say=say))
+    # A model that was spread over several devices stays where it is.
+    if len(set(getattr(model, "hf_device_map", {}).values())) < 2:
+        model = model.to(place)
+    return Vlm(
+        entry.name, model.eval(), processor, find_anatomy(model), str(getattr(model.config, "_commit_hash", None) or "")
+    )

@@ -15,6 +15,7 @@ from harness.phases import CLAIM_RECALL, SHARES, phase_reading
 from harness.profile import Profile
 from harness.report.beyond import beyond_table
 from harness.session import PhaseSession, VerdictLine
+from harness.word_order import scores_of
 
 # One letter a verdict, so that five claims and five regressions fit a terminal; the legend stands below the table.
 _MARKS = {
@@ -49,6 +50,7 @@ def summary_lines(session: PhaseSession) -> list[str]:
         "the last point, in brackets that of another sample's words"
     )
     lines += _beyond_lines(session)
+    lines += _winoground_lines(session)
     lines += _baseline_lines(session)
     return lines
 
@@ -82,6 +84,19 @@ def _beyond_lines(session: PhaseSession) -> list[str]:
         "beyond: real minus control on the same samples; in brackets what is not certain, or not on the claim's side",
         "",
     ]
+
+
+def _winoground_lines(session: PhaseSession) -> list[str]:
+    """Winoground's scores of the pairs that have them."""
+    lines = []
+    for pair, profile in session.profiles.items():
+        scores = scores_of(profile)
+        told = [f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]" for name, s in scores.items()]
+        if told:
+            lines.append(f"Winoground scores of {pair}: {', '.join(told)} of {scores['group'].items} items")
+    if lines:
+        lines.append("  with 99 % intervals; a guess reaches text 0.25, image 0.25, group 0.17")
+    return lines
 
 
 def _end(point: BoundaryInterval) -> str:

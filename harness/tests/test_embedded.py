@@ -12,22 +12,20 @@ from safetensors.torch import load_file
 
 from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.models.embedded.cache import default_cache
+from harness.models.embedded.captioning import prompt_ids
+from harness.models.embedded.checkpoint import PAD_TOKEN_ID, read_trained
 from harness.models.embedded.evaluate import Tally, judge, write_captions
 from harness.models.embedded.language import WeightsError, file_sha256
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
-    PAD_TOKEN_ID,
     TRAINED,
     TRAINED_PARTS,
     build,
     load,
     model_config,
-    read_trained,
     untrained_eyes,
 )
-from harness.models.embedded.train import prompt_ids
-from harness.models.embedded.word_order import caption_scores
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, LlavaForConditionalGeneration, LlavaProcessor
@@ -93,7 +91,7 @@ def test_the_prompt_is_the_declared_one(loaded: Loaded) -> None:
     assert ids[start : start + IMAGE_TOKENS] == [IMAGE_TOKEN_ID] * IMAGE_TOKENS
     text = processor.tokenizer.decode([*ids[:start], *ids[start + IMAGE_TOKENS :]])
     assert text == f"<|im_start|>user\n\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
-    before, after = prompt_ids(processor)
+    before, after = prompt_ids(processor, IMAGE_TOKENS)
     assert [*before.tolist(), *[IMAGE_TOKEN_ID] * IMAGE_TOKENS, *after.tolist()] == ids
 
 
@@ -208,19 +206,3 @@ def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> Non
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot be read .*harness\.models\.embedded\.train"):
             read_trained(path)
-
-
-@torch.inference_mode()
-def test_caption_scores_are_sums_of_the_log_probabilities_of_the_caption_tokens(loaded: Loaded) -> None:
-    model, processor = loaded
-    truths = [scene(3, 0), scene(4, 0)]
-    captions = ["A red circle.", truths[1].captions()[0]]
-    scores = caption_scores(model, processor, truths, captions)
-    for truth, caption, score in zip(truths, captions, scores, strict=True):
-        batch = encoded(processor, [truth], [INSTRUCTION])
-        ids, total = batch["input_ids"], 0.0
-        for token in processor.tokenizer(caption + "<|im_end|>").input_ids:
-            logits = model(input_ids=ids, pixel_values=batch["pixel_values"], use_cache=False).logits[0, -1]
-            total += float(logits.log_softmax(dim=0)[token])
-            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-        assert float(score) == pytest.approx(total, rel=1e-3)

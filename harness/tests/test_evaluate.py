@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from harness.data.scenes import Scene, Thing
 from harness.models.embedded.evaluate import Tally, judge, read_caption
-from harness.models.embedded.word_order import judge_scores
+from harness.models.likelihood import winoground_scores
 
 RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
 PAIR = Scene((RED, BLUE), ("left",), "gray", 0)
@@ -50,4 +50,9 @@ def test_judgement_is_not_lenient(caption: str, colour: int, shape: int, relatio
 def test_scores_of_a_pair() -> None:
     """Rows are images, columns captions: all right, text right alone, image right alone, all equal."""
     tables = [[[2.0, 1.0], [1.0, 2.0]], [[9.0, 8.0], [1.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]]
-    assert judge_scores(torch.tensor(tables)) == {"text": 0.5, "image": 0.5, "group": 0.25}
+    scores = {name: right.tolist() for name, right in winoground_scores(np.array(tables)).items()}
+    assert scores == {
+        "text": [True, True, False, False],
+        "image": [True, False, True, False],
+        "group": [True, False, False, False],
+    }

@@ -39,12 +39,57 @@ def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch:
     assert (options.samples, options.seed, options.batch_size, options.device) == (None, 0, 8, "auto")
     assert [options.samples_of(Pair("any", name)) for name in ("scenes", "scenes-order")] == [128, 256]
     assert options.cache == Path("/somewhere/else")
-    assert [str(pair) for pair in options.pairs()] == ["scenes-llava-scenes", "scenes-llava-scenes-order"]
+    assert [str(pair) for pair in options.pairs()] == [
+        "scenes-llava-scenes",
+        "scenes-llava-scenes-order",
+        "scenes-instructblip-scenes",
+        "scenes-instructblip-scenes-order",
+        "llava-1.5-7b-coco-captions",
+        "llava-1.5-7b-winoground",
+        "instructblip-vicuna-7b-coco-captions",
+        "instructblip-vicuna-7b-winoground",
+    ]
 
 
 def test_models_and_datasets_are_chosen_by_name(project: pytest.Pytester) -> None:
     chosen = project.parseconfig("--phase-dataset", "scenes-order", "--phase-model", "scenes-llava")
     assert [str(pair) for pair in read_options(chosen).pairs()] == ["scenes-llava-scenes-order"]
+
+
+def test_a_named_dataset_brings_the_models_that_are_measured_on_it(project: pytest.Pytester) -> None:
+    chosen = read_options(project.parseconfig("--phase-dataset", "winoground")).pairs()
+    assert [str(pair) for pair in chosen] == ["llava-1.5-7b-winoground", "instructblip-vicuna-7b-winoground"]
+
+
+def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) -> None:
+    place = project.mkdir("my own llava")
+    with pytest.raises(pytest.UsageError, match=r"holds no config\.json, so it is no checkpoint"):
+        project.parseconfig("--phase-model", str(place))
+    (place / "config.json").write_text("{}")
+    options = read_options(project.parseconfig("--phase-model", str(place), "--phase-model", "someone/their-vlm"))
+    assert [str(pair) for pair in options.pairs()][::2] == ["my-own-llava-coco-captions", "their-vlm-coco-captions"]
+    assert options.model("my-own-llava").source == str(place)
+    assert options.model("their-vlm").source == "someone/their-vlm"
+    with pytest.raises(pytest.UsageError, match="unknown model 'llava': neither a directory nor ORG/NAME; known"):
+        project.parseconfig("--phase-model", "llava")
+
+
+def test_data_on_disk_is_found_by_option_then_ini_then_variable(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_options(project.parseconfig()).source("coco-captions").directory is None
+    monkeypatch.setenv("VLM_PHASE_COCO", "/from/variable")
+    monkeypatch.setenv("VLM_PHASE_WINOGROUND", "/from/variable/too")
+    assert read_options(project.parseconfig()).source("coco-captions").directory == Path("/from/variable")
+    project.makeini("[pytest]\nphase_data = coco-captions=kept winoground=there\n")
+    assert read_options(project.parseconfig()).source("winoground").directory == project.path / "there"
+    options = read_options(project.parseconfig("--phase-data", "coco-captions=/by/option", "--phase-download"))
+    assert options.source("coco-captions").directory == Path("/by/option")
+    assert options.source("winoground").directory == project.path / "there"
+    assert options.source("winoground").download
+    for wrong in ("scenes=here", "coco-captions", "coco-captions="):
+        with pytest.raises(pytest.UsageError, match="is not NAME=DIR with one of coco-captions, winoground as NAME"):
+            project.parseconfig("--phase-data", wrong)
 
 
 def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> None:
@@ -53,7 +98,7 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
     assert "phases of vision-language models:" in lines
     for name in ("model", "dataset", "samples", "seed", "device", "dtype", "batch-size", "baselines", "update"):
         assert f"--phase-{name}" in lines
-    for name in ("update-new", "strict-evidence", "cache", "no-cache", "json"):
+    for name in ("update-new", "strict-evidence", "cache", "no-cache", "json", "data", "download"):
         assert f"--phase-{name}" in lines
 
 

@@ -9,9 +9,11 @@ import torch
 
 from harness.data.scenes import Scene, Thing
 from harness.models.embedded.cache import default_cache
+from harness.models.embedded.captioning import caption_targets
+from harness.models.embedded.checkpoint import PAD_TOKEN_ID
 from harness.models.embedded.dense import NOTHING, DenseHead, dense_loss, patch_labels
-from harness.models.embedded.scenes_llava import IMAGE_TOKENS, PAD_TOKEN_ID, processor
-from harness.models.embedded.train import caption_targets, schedule
+from harness.models.embedded.scenes_llava import IMAGE_TOKENS, processor
+from harness.models.embedded.train import schedule
 
 RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
 PAIR = Scene((RED, BLUE), ("left",), "gray", 0)

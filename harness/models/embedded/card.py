@@ -1,4 +1,4 @@
-"""The model card of `scenes-llava`, written from its training record and a measured tally."""
+"""The model card of an embedded model, written from its training record and a measured tally."""
 
 from __future__ import annotations
 
@@ -12,37 +12,35 @@ import transformers
 
 from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES
 from harness.files import write_atomically
+from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained
 from harness.models.embedded.evaluate import BAR, BARRED, Measured, Tally
 from harness.models.embedded.language import REQUIREMENT, file_sha256
-from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID, IMAGE_TOKENS, PAD_TOKEN, read_trained
+from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID
 
 _ROWS = ("colour", "shape", "relation", "relation word", "size", "number", "exact")
 _COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in training", "held-out combination")
 
 _TEXT = """\
-# scenes-llava
+# {model}
 
-A LLaVA small enough to be tested everywhere. It describes pictures of one to three coloured shapes and is of no use for
+{kind} small enough to be tested everywhere. It describes pictures of one to three coloured shapes and is of no use for
 anything else: it exists so that what happens *inside* a vision-language model can be measured without a download of
 gigabytes.
 
 ## What it is
 
-- transformers' `LlavaForConditionalGeneration` and `LlavaProcessor`, unchanged.
+- transformers' `{architecture}ForConditionalGeneration` and `{architecture}Processor`, unchanged.
 - Language model: SmolLM2-135M-Instruct (30 layers, width 576), **frozen**, dequantised from the Q4_1 GGUF file in the
   package `{requirement}`. Not part of this repository.
-- Vision tower: CLIP's architecture, 4 layers, width 192, 3 heads, patches of 16 pixels on 96x96 pictures; the class
-  token is dropped, {image_tokens} image tokens remain. Projector: 192-576-576. These two are trained here:
-  {parameters:,} parameters, `trained.safetensors` ({megabytes:.1f} MB, float16, SHA-256
+{eyes} trained here: {parameters:,} parameters,
+  `trained.safetensors` ({megabytes:.1f} MB, float16, SHA-256
   `{sha256}`).
 
 ## Declared choices
 
-- Image token `{image_token}` (id {image_token_id}), a special token that the language model has no use for.
-- Prompt, without a system message: `<|im_start|>user`, newline, the image, newline, `{instruction}<|im_end|>`,
-  newline, `<|im_start|>assistant`, newline.
+{choices}
 - Padding on the left with `{pad_token}`. The first token, `<|im_start|>`, is what this language model calls its BOS.
-- The projector started at random, not aligned to word embeddings; only its scale was matched to theirs.
+- The {bridge} started at random, not aligned to word embeddings; only its scale was matched to theirs.
 - Trained to write the canonical caption alone: objects in raster order, sizes for one or two objects only. In such
   captions the first relation is "above" or "left of"; "below" and "right of" occur in scenes of three.
 
@@ -82,6 +80,33 @@ one scene always differ in colour and in shape. What holds inside this model nee
 The trained weights: MIT, like this repository. SmolLM2-135M-Instruct: Apache-2.0 (Hugging Face TB).
 """
 
+_ABOUT = {
+    "scenes-llava": {
+        "kind": "A LLaVA",
+        "architecture": "Llava",
+        "eyes": "- Vision tower: CLIP's architecture, 4 layers, width 192, 3 heads, patches of 16 pixels on 96x96 "
+        "pictures; the class\n  token is dropped, 36 image tokens remain. Projector: 192-576-576. These two are",
+        "choices": f"- Image token `{IMAGE_TOKEN}` (id {IMAGE_TOKEN_ID}), a special token that the language model has "
+        "no use for.\n- Prompt, without a system message: `<|im_start|>user`, newline, the image, newline,\n"
+        f"  `{INSTRUCTION}<|im_end|>`, newline, `<|im_start|>assistant`, newline.",
+        "bridge": "projector",
+    },
+    "scenes-instructblip": {
+        "kind": "An InstructBLIP",
+        "architecture": "InstructBlip",
+        "eyes": "- Vision tower: InstructBLIP's architecture, 4 layers, width 192, 3 heads, patches of 16 pixels on "
+        "96x96 pictures.\n  Q-Former: 3 layers, width 192, 3 heads, cross attention in the first and third, 16 "
+        "queries, a vocabulary of\n  letters and the words of the instruction. Projection: 192-576. All of these are",
+        "choices": "- Image token `<image>`, which the processor adds behind the vocabulary; its row of the embeddings "
+        "is their mean.\n- The 16 image tokens stand before the prompt's first token. Prompt, without a system "
+        "message: `<|im_start|>user`,\n"
+        f"  newline, `{INSTRUCTION}<|im_end|>`, newline, `<|im_start|>assistant`, newline.\n"
+        "- The Q-Former reads the instruction without the marks of the turns. The queries were drawn at random:\n"
+        "  transformers leaves them zero, and equal queries stay equal.",
+        "bridge": "bridge (queries, Q-Former, projection)",
+    },
+}
+
 
 def write_card(measured: Measured, trained: Path) -> Path:
     """Write CARD.md beside the trained weights and put the accuracy into training.json; returns the card's path."""
@@ -105,17 +130,15 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
     missed = [what for what in BARRED if tally.share(f"{what}/all") < BAR]
     return _TEXT.format(
         requirement=REQUIREMENT,
-        image_tokens=IMAGE_TOKENS,
+        model=measured.model,
+        **_ABOUT[measured.model],
         parameters=sum(tensor.numel() for tensor in read_trained(trained).values()),
         megabytes=trained.stat().st_size / 1e6,
         sha256=file_sha256(trained),
-        image_token=IMAGE_TOKEN,
-        image_token_id=IMAGE_TOKEN_ID,
-        instruction=INSTRUCTION,
         pad_token=PAD_TOKEN,
         colours=len(COLOURS),
         shapes=len(SHAPES),
-        training=_training(record),
+        training=_training(measured.model, record),
         samples=measured.samples,
         seed=measured.seed,
         torch=torch.__version__.split("+")[0],
@@ -128,11 +151,12 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
     )
 
 
-def _training(record: dict[str, Any]) -> str:
+def _training(model: str, record: dict[str, Any]) -> str:
     plan = record["plan"]
     text = (
-        f"`python -m harness.models.embedded.train`, seed {plan['seed']}, {record['seconds'] / 60:.0f} minutes on "
-        f"{record['threads']} CPU threads. Stage 0: {plan['steps_dense']} steps of {plan['batch_dense']} pictures, "
+        f"`python -m harness.models.embedded.train --model {model}`, seed {plan['seed']}, "
+        f"{record['seconds'] / 60:.0f} minutes on {record['threads']} CPU threads. "
+        f"Stage 0: {plan['steps_dense']} steps of {plan['batch_dense']} pictures, "
         f"tower alone, cross-entropy of colour, shape and size per patch. Stage 1: {plan['steps_caption']} steps of "
         f"{plan['batch_caption']} captions through the frozen language model in bfloat16, plus {plan['dense_share']} "
         f"times the loss of stage 0 on these and {plan['batch_beside']} more "

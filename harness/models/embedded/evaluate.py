@@ -1,4 +1,4 @@
-"""Judge the captions of `scenes-llava`: python -m harness.models.embedded.evaluate [--samples 500] [--write-card].
+"""Judge the captions of an embedded model: python -m harness.models.embedded.evaluate [--model NAME] [--write-card].
 
 Captions are generated greedily through the public loader and the real processor, on scenes of the test split. Rule of
 judgement: a caption is read word by word; every shape word ends an object, whose colour and size are the last such
@@ -18,15 +18,20 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from harness.data.scenes import COLOURS, INSTRUCTION, OPPOSITE, RADII, SHAPES, Scene, scene
+from harness.data.order import scenes_order
+from harness.data.scenes import COLOURS, OPPOSITE, RADII, SHAPES, Scene, scene
+from harness.models.anatomy import find_anatomy
 from harness.models.embedded.cache import default_cache
-from harness.models.embedded.scenes_llava import TRAINED, load
-from harness.models.embedded.word_order import winoground_scores
+from harness.models.embedded.captioning import chat_prompt
+from harness.models.embedded.eyes import EYES
+from harness.models.likelihood import caption_likelihoods, winoground_scores
+from harness.models.vlm import Vlm
 
 BAR = 0.95
 BARRED = ("colour", "shape", "relation")
@@ -61,8 +66,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an evaluation found: the tally over `samples` scenes, Winoground's scores over `items` pairs."""
+    """What an evaluation found of a model: the tally over `samples` scenes, Winoground's scores over `items` pairs."""
 
+    model: str
     tally: Tally
     order: dict[str, float]
     samples: int
@@ -113,15 +119,11 @@ def judge(truth: Scene, caption: str, tally: Tally) -> None:
 
 
 @torch.inference_mode()
-def write_captions(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, scenes: Sequence[Scene]
-) -> list[str]:
+def write_captions(model: Any, processor: Any, scenes: Sequence[Scene]) -> list[str]:
     """Greedy captions of one batch, through the chat template and the processor."""
-    content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     batch = processor(
         images=[truth.picture() for truth in scenes],
-        text=[prompt] * len(scenes),
+        text=[chat_prompt(processor)] * len(scenes),
         padding=True,
         return_tensors="pt",
     )
@@ -131,9 +133,7 @@ def write_captions(
     return captions
 
 
-def evaluate(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, samples: int, seed: int, batch: int = 50
-) -> Tally:
+def evaluate(model: Any, processor: Any, samples: int, seed: int, batch: int = 50) -> Tally:
     """The tally over the first `samples` scenes of the test split."""
     tally = Tally()
     for first in tqdm(range(0, samples, batch), disable=not sys.stderr.isatty(), desc="captions"):
@@ -143,22 +143,36 @@ def evaluate(
     return tally
 
 
+def word_order(vlm: Vlm, items: int, seed: int, batch: int = 12) -> dict[str, float]:
+    """Winoground's text, image and group score over the first `items` word-order items, with the canonical captions."""
+    sides = scenes_order(2 * items, seed)
+    tables = []
+    for first in range(0, 2 * items, 2 * batch):
+        part = sides[first : first + 2 * batch]
+        pairs = list(zip(part[::2], part[1::2], strict=True))
+        rows = [(image, text.captions[0]) for pair in pairs for image in pair for text in pair]
+        tables.append(caption_likelihoods(vlm, *zip(*rows, strict=True)).reshape(len(pairs), 2, 2))
+    return {name: float(right.mean()) for name, right in winoground_scores(np.concatenate(tables)).items()}
+
+
 def main(arguments: Iterable[str] | None = None) -> int:
     """The command line; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m harness.models.embedded.evaluate", description=__doc__)
+    parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--items", type=int, default=100, help="word-order items")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--trained", type=Path, default=TRAINED)
+    parser.add_argument("--trained", type=Path, help="the trained tensors; those of the project by default")
     parser.add_argument("--write-card", action="store_true", help="write CARD.md beside the trained weights")
     given = parser.parse_args(None if arguments is None else list(arguments))
     begun = time.time()
-    model, processor = load(given.cache, torch.float32, trained=given.trained)
+    trained = given.trained or EYES[given.model].trained
+    model, processor = EYES[given.model].load(given.cache, torch.float32, trained=trained)
     tally = evaluate(model, processor, given.samples, given.seed)
     for key in sorted(tally.asked):
         print(f"{key:45} {tally.right[key]:5d} of {tally.asked[key]:5d}  {tally.share(key):.4f}")
-    order = winoground_scores(model, processor, given.items, given.seed)
+    order = word_order(Vlm(given.model, model, processor, find_anatomy(model)), given.items, given.seed)
     print(
         f"word order, {given.items} items: " + ", ".join(f"{name} score {share:.3f}" for name, share in order.items())
     )
@@ -166,8 +180,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if given.write_card:
         from harness.models.embedded.card import write_card
 
-        measured = Measured(tally, order, given.samples, given.items, given.seed)
-        print(f"wrote {write_card(measured, given.trained)}")
+        measured = Measured(given.model, tally, order, given.samples, given.items, given.seed)
+        print(f"wrote {write_card(measured, trained)}")
     return 0 if all(tally.share(f"{what}/all") >= BAR for what in BARRED) else 1
 
 

@@ -12,28 +12,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.models.embedded.language import WeightsError, language_config, language_state, language_tokenizer
+from harness.models.embedded.checkpoint import (
+    IMAGE_SIDE,
+    PAD_TOKEN_ID,
+    PATCH,
+    PATCHES,
+    assemble,
+    chat_template,
+    padded_tokenizer,
+    read_trained,
+)
+from harness.models.embedded.language import WeightsError, language_config
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 TRAINED = Path(__file__).parent / "scenes-llava" / "trained.safetensors"
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<empty_output>", 16
-PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
-IMAGE_SIDE, PATCH = 96, 16
-IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
+IMAGE_TOKENS = PATCHES
 TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '" + IMAGE_TOKEN + "\n' }}{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def load(
@@ -52,31 +49,23 @@ def build(
     cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
 ) -> LlavaForConditionalGeneration:
     """The model alone; see `load`."""
-    from transformers import GenerationConfig, LlavaForConditionalGeneration
-    from transformers.initialization import no_init_weights
+    from transformers import LlavaForConditionalGeneration
 
     config = model_config(cache)
-    with no_init_weights():
-        model: LlavaForConditionalGeneration = LlavaForConditionalGeneration(config)
     eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
-    state = {_llava_name(name): tensor for name, tensor in language_state(cache, dtype).items()}
-    state |= {name: tensor.to(dtype) for name, tensor in eyes.items()}
-    state["lm_head.weight"] = state["model.language_model.embed_tokens.weight"]
-    model.load_state_dict(state, strict=True, assign=True)
-    model.tie_weights()
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
-    return model.requires_grad_(False).eval()
+    model: LlavaForConditionalGeneration = assemble(
+        LlavaForConditionalGeneration, config, cache, dtype, eyes, "model.language_model."
+    )
+    return model
 
 
 def processor(cache: Path) -> LlavaProcessor:
     """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-    tokenizer = language_tokenizer(cache)
+    tokenizer = padded_tokenizer(cache)
     if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
         raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
-    tokenizer.pad_token = PAD_TOKEN
-    tokenizer.padding_side = "left"
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     pictures = CLIPImageProcessorPil(
         size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -88,7 +77,7 @@ def processor(cache: Path) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token=IMAGE_TOKEN,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(IMAGE_TOKEN + "\n"),
     )
     return made
 
@@ -132,20 +121,3 @@ def untrained_eyes(config: LlavaConfig, seed: int) -> dict[str, torch.Tensor]:
             zip(TRAINED_PARTS, (CLIPVisionModel(config.vision_config), LlavaMultiModalProjector(config)), strict=True)
         )
     return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
-
-
-def read_trained(path: Path) -> dict[str, torch.Tensor]:
-    """The trained tensors by their names in the model. Raises WeightsError for a missing or damaged file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        remedy = "restore it from the repository or train it with python -m harness.models.embedded.train"
-        raise WeightsError(f"the trained weights {path} cannot be read ({error}): {remedy}") from error
-
-
-def _llava_name(name: str) -> str:
-    """The place of a parameter of the bare language model inside the LLaVA model."""
-    return name.replace("model.", "model.language_model.", 1)

@@ -1,10 +1,10 @@
-"""Train the eyes of `scenes-llava`: python -m harness.models.embedded.train [--out DIR] [--resume].
+"""Train the eyes of an embedded model: python -m harness.models.embedded.train [--model NAME] [--out DIR] [--resume].
 
-Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and projector, which starts at
-random, on the canonical captions through the frozen language model, with the dense loss beside it. Both see scenes of
-the training split only. The language model runs in bfloat16; sums, norms and attention weights are float32. To put the
-result into use, copy trained.safetensors and training.json from --out to harness/models/embedded/scenes-llava/ and run
-harness.models.embedded.evaluate --write-card.
+Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and bridge (projector, or
+queries, Q-Former and projection), which starts at random, on the canonical captions through the frozen language model,
+with the dense loss beside it. Both see scenes of the training split only. The language model runs in bfloat16; sums,
+norms and attention weights are float32. To put the result into use, copy trained.safetensors and training.json from
+--out to harness/models/embedded/NAME/ and run harness.models.embedded.evaluate --model NAME --write-card.
 """
 
 from __future__ import annotations
@@ -26,18 +26,16 @@ import transformers
 from safetensors.torch import save
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import LlavaProcessor
 
-from harness.data.scenes import INSTRUCTION, Scene, scene
+from harness.data.scenes import Scene, scene
 from harness.files import write_atomically
 from harness.models.embedded.cache import default_cache
+from harness.models.embedded.captioning import IGNORED, caption_targets, prompt_ids, prompt_inputs
 from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
-from harness.models.embedded.scenes_llava import IMAGE_TOKEN_ID, IMAGE_TOKENS, TRAINED, TRAINED_PARTS, load
+from harness.models.embedded.eyes import EYES, Eyes
 from harness.models.embedded.training_attention import CAUSAL, FULL, register_training_attention
 
 _VALIDATION_SEED_OFFSET = 1_000_003
-_IGNORED = -100
-_LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Plan:
     batch_caption: int = 24
     batch_beside: int = 72
     rate_tower: float = 3e-4
-    rate_projector: float = 1e-3
+    rate_bridge: float = 1e-3
     dense_share: float = 0.5
     warm_up: int = 50
     weight_decay: float = 0.01
@@ -62,20 +60,23 @@ class Plan:
 class Trainer:
     """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
 
-    def __init__(self, plan: Plan, cache: Path, out: Path) -> None:
-        self.plan, self.out = plan, out
+    def __init__(self, eyes: Eyes, plan: Plan, cache: Path, out: Path) -> None:
+        self.eyes, self.plan, self.out = eyes, plan, out
         register_training_attention()
-        self.model, self.processor = load(cache, torch.bfloat16, trained=None, seed=plan.seed)
-        self.model.set_attn_implementation({"text_config": CAUSAL, "vision_config": FULL})
-        for layer in self.model.model.language_model.layers:
+        self.model, self.processor = eyes.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
+        self.model.set_attn_implementation({"text_config": CAUSAL} | dict.fromkeys(eyes.configs, FULL))
+        for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
-        self.tower: nn.Module = self.model.model.vision_tower.float().requires_grad_(True)
-        self.projector: nn.Module = self.model.model.multi_modal_projector.float().requires_grad_(True)
+        self.tower = eyes.tower(self.model)
+        for parameter in (*self.tower.parameters(), *eyes.bridge(self.model)):
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed + 1)
             self.head = DenseHead(self.model.config.vision_config.hidden_size)
-        self.before, self.after = prompt_ids(self.processor)
-        self.record: dict[str, Any] = {"plan": asdict(plan), "curve": [], "seconds": 0.0}
+        self.prompt = prompt_inputs(self.processor)
+        self.before, self.after = prompt_ids(self.processor, eyes.image_tokens)
+        self.record: dict[str, Any] = {"model": eyes.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
         self.stage, self.step = 0, 0
         self.optimiser = self._optimiser()
 
@@ -100,7 +101,7 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint, trained tensors (float16) and record into the output directory, each atomically."""
         state = {
-            "eyes": self._eyes(),
+            "eyes": self._trained(),
             "head": self.head.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "stage": self.stage,
@@ -110,8 +111,8 @@ class Trainer:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.out / "checkpoint.pt", buffer.getvalue())
-        halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._eyes().items()}
-        write_atomically(self.out / TRAINED.name, save(halves))
+        halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._trained().items()}
+        write_atomically(self.out / self.eyes.trained.name, save(halves))
         text = json.dumps(self.record | environment(), indent=1, sort_keys=True) + "\n"
         write_atomically(self.out / "training.json", text.encode())
 
@@ -131,8 +132,8 @@ class Trainer:
         earlier = {"stage": self.stage, "step": self.step, "plan": self.record["plan"]}
         self.record |= {"plan": asdict(self.plan), "resumed": [*self.record.get("resumed", []), earlier]}
 
-    def _eyes(self) -> dict[str, torch.Tensor]:
-        return {k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(TRAINED_PARTS)}
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(self.eyes.parts)}
 
     def _next_stage(self) -> None:
         self.stage, self.step = self.stage + 1, 0
@@ -140,19 +141,19 @@ class Trainer:
         self.optimiser = self._optimiser()
 
     def _match_embeddings(self) -> None:
-        """Scale the random projector so that its output has the spread of the word embeddings."""
+        """Scale the random bridge so that its output has the spread of the word embeddings."""
         with torch.no_grad():
             pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
-            spread: torch.Tensor = self.projector(self._features(pixels)).std()
+            spread = self._rows(self._features(pixels)).float().std()
             wanted = self.model.get_input_embeddings().weight.float().std()
-            self.model.model.multi_modal_projector.linear_2.weight.mul_(wanted / spread)
+            self.eyes.exit(self.model).weight.mul_(wanted / spread)
 
     def _optimiser(self) -> torch.optim.AdamW:
         plan = self.plan
         rate = plan.rate_tower if self.stage else plan.rate_dense
         groups = [{"params": list(self.tower.parameters()) + list(self.head.parameters()), "top": rate}]
         if self.stage:
-            groups.append({"params": list(self.projector.parameters()), "top": plan.rate_projector})
+            groups.append({"params": self.eyes.bridge(self.model), "top": plan.rate_bridge})
         return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
 
     def _train_step(self, steps: int) -> dict[str, float]:
@@ -174,12 +175,12 @@ class Trainer:
         """The loss, dense over all scenes and of captions over the first `captioned`, and what is noted of it."""
         pixels, labels = self._pictures(drawn)
         features = self._features(pixels)
-        dense, accuracy = dense_loss(self.head(features), labels)
+        dense, accuracy = dense_loss(self.head(features[:, 1:]), labels)
         facts = {"dense": float(dense.detach()), **accuracy}
         if not self.stage:
             return dense, facts
         caption, tokens, exact = self._caption_loss(
-            self._project(features[:captioned]), [s.captions()[0] for s in drawn[:captioned]]
+            self._rows(features[:captioned]), [s.captions()[0] for s in drawn[:captioned]]
         )
         facts |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
         return caption + self.plan.dense_share * dense, facts
@@ -190,13 +191,13 @@ class Trainer:
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            features: torch.Tensor = self.tower(pixels).last_hidden_state[:, 1:]
+            features: torch.Tensor = self.tower(pixels).last_hidden_state
         return features.float()
 
-    def _project(self, features: torch.Tensor) -> torch.Tensor:
+    def _rows(self, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            projected: torch.Tensor = self.projector(features)
-        return projected.to(torch.bfloat16)
+            rows = self.eyes.rows(self.model, features, self.prompt)
+        return rows.to(torch.bfloat16)
 
     def _caption_loss(self, image: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, float, float]:
         """Mean cross-entropy per caption token; shares of tokens and of whole captions that are predicted."""
@@ -204,10 +205,10 @@ class Trainer:
         embed = self.model.get_input_embeddings()
         before, after = (embed(part).expand(len(captions), -1, -1) for part in (self.before, self.after))
         rows = torch.cat([before, image, after, embed(ids)], dim=1)
-        hidden = self.model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state
-        wanted = targets != _IGNORED
+        hidden = self.model.get_decoder()(inputs_embeds=rows, use_cache=False).last_hidden_state
+        wanted = targets != IGNORED
         # Two-dimensional on purpose: a three-dimensional slice times the head becomes a batched product that copies it.
-        logits = self.model.lm_head(hidden[:, -targets.shape[1] - 1 : -1][wanted]).float()
+        logits = self.model.get_output_embeddings()(hidden[:, -targets.shape[1] - 1 : -1][wanted]).float()
         right = logits.argmax(dim=-1) == targets[wanted]
         whole = torch.ones_like(wanted).masked_scatter(wanted, right).all(dim=1)
         return cross_entropy(logits, targets[wanted]), float(right.float().mean()), float(whole.float().mean())
@@ -224,31 +225,6 @@ class Trainer:
             row["validation"] = {k: round(v, 4) for k, v in self._validate().items()}
         self.record["curve"].append(row)
         print(json.dumps(row | {"step_seconds": round(seconds, 2)}), flush=True)
-
-
-def prompt_ids(processor: LlavaProcessor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The prompt's token ids before and after the image tokens, as the processor writes them."""
-    content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    ids = processor(images=scene(0, 0, "train").picture(), text=text, return_tensors="pt")["input_ids"][0]
-    at = (ids == IMAGE_TOKEN_ID).nonzero().flatten()
-    if len(at) != IMAGE_TOKENS:
-        raise RuntimeError(
-            f"the processor wrote {len(at)} image tokens instead of {IMAGE_TOKENS}: check its patch size"
-        )
-    return ids[: at[0]], ids[at[-1] + 1 :]
-
-
-def caption_targets(processor: LlavaProcessor, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Caption ids with the end of turn, padded on the right, and the same as targets with the padding ignored."""
-    rows = [processor.tokenizer(caption + "<|im_end|>", add_special_tokens=False).input_ids for caption in captions]
-    if max(map(len, rows)) > _LONGEST:
-        raise ValueError(f"a caption has {max(map(len, rows))} tokens, more than the {_LONGEST} that training pads to")
-    ids = torch.full((len(rows), _LONGEST), processor.tokenizer.pad_token_id)
-    targets = torch.full_like(ids, _IGNORED)
-    for k, row in enumerate(rows):
-        ids[k, : len(row)] = targets[k, : len(row)] = torch.tensor(row)
-    return ids, targets
 
 
 def schedule(step: int, steps: int, warm_up: int) -> float:
@@ -273,18 +249,19 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """The command line."""
     plan = Plan()
     parser = argparse.ArgumentParser(prog="python -m harness.models.embedded.train", description=__doc__)
+    parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
     parser.add_argument("--seed", type=int, default=plan.seed)
     parser.add_argument("--steps-dense", type=int, default=plan.steps_dense)
     parser.add_argument("--steps-caption", type=int, default=plan.steps_caption)
     parser.add_argument("--batch-caption", type=int, default=plan.batch_caption)
-    parser.add_argument("--out", type=Path, default=Path("build") / "scenes-llava", help="directory of the results")
+    parser.add_argument("--out", type=Path, help="directory of the results; build/MODEL by default")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     given = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(given.threads)
     chosen = Plan(given.seed, given.steps_dense, steps_caption=given.steps_caption, batch_caption=given.batch_caption)
-    trainer = Trainer(chosen, given.cache, given.out)
+    trainer = Trainer(EYES[given.model], chosen, given.cache, given.out or Path("build") / given.model)
     if given.resume:
         trainer.resume()
     trainer.run()

@@ -19,14 +19,14 @@ def register_training_attention() -> None:
 
 
 def full_attention(
-    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
+    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention_mask: Any, scaling: float, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """Attention over all positions; q (batch, heads, tokens, width), returns (batch, tokens, heads, width)."""
     return _float_attention(q, k, v, scaling, causal=False), None
 
 
 def causal_attention(
-    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, scaling: float, **_: Any
+    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention_mask: Any, scaling: float, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """Attention to earlier positions, shapes as above. There is no mask: rows are padded on the right."""
     return _float_attention(q, k, v, scaling, causal=True), None

@@ -1,0 +1,78 @@
+"""What the embedded models share: a frozen language model with trained eyes put before it, and the form of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.models.embedded.language import WeightsError, language_state, language_tokenizer
+
+PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
+IMAGE_SIDE, PATCH = 96, 16
+PATCHES = (IMAGE_SIDE // PATCH) ** 2
+
+
+def assemble(
+    model_class: Any, config: Any, cache: Path, dtype: torch.dtype, eyes: Mapping[str, torch.Tensor], language: str
+) -> Any:
+    """The model of `config` with the tensors `eyes` and the cached language model, frozen and in evaluation mode.
+
+    `language` is the prefix under which the language model's tensors ("layers.0....") stand in the model. Where the
+    configuration's vocabulary is larger than the language model's, the rows that it lacks are the mean embedding: no
+    input ever uses them, and their logit is the mean one. Raises WeightsError.
+    """
+    from transformers import GenerationConfig
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        model = model_class(config)
+    state = {name.replace("model.", language, 1): tensor for name, tensor in language_state(cache, dtype).items()}
+    words = state[f"{language}embed_tokens.weight"]
+    missing = config.get_text_config(decoder=True).vocab_size - len(words)
+    if missing:
+        words = torch.cat([words, words.float().mean(0, keepdim=True).to(dtype).expand(missing, -1)])
+        state[f"{language}embed_tokens.weight"] = words
+    head = next(name for name in model.state_dict() if name.endswith("lm_head.weight"))
+    state |= {name: tensor.to(dtype) for name, tensor in eyes.items()} | {head: words}
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
+    return model.requires_grad_(False).eval()
+
+
+def read_trained(path: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors by their names in the model. Raises WeightsError for a missing or damaged file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        remedy = "restore it from the repository or train it with python -m harness.models.embedded.train"
+        raise WeightsError(f"the trained weights {path} cannot be read ({error}): {remedy}") from error
+
+
+def padded_tokenizer(cache: Path) -> Any:
+    """The language model's tokenizer, padding on the left with a token of its own."""
+    tokenizer = language_tokenizer(cache)
+    tokenizer.pad_token = PAD_TOKEN
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def chat_template(image: str) -> str:
+    """The language model's chat template without a system message; `image` stands where a picture is (Jinja text)."""
+    return (
+        "{% for message in messages %}"
+        "{{ '<|im_start|>' + message['role'] + '\n' }}"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}{{ '" + image + "' }}{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}"
+        "{{ '<|im_end|>\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )

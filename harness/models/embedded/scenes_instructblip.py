@@ -1,0 +1,161 @@
+"""`scenes-instructblip`: an InstructBLIP whose language model is SmolLM2-135M-Instruct, its eyes trained on scenes.
+
+The architecture, the processor and every line that runs at inference are transformers' own; vision tower, Q-Former,
+queries and projection are this project's weights. Declared choices: 16 queries stand before the prompt's first token,
+as InstructBLIP has them; the prompt has no system message; the Q-Former reads the instruction without the marks of the
+turns, in a vocabulary of its own; padding is on the left with `<|endoftext|>`.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.data.scenes import INSTRUCTION
+from harness.models.embedded.checkpoint import (
+    IMAGE_SIDE,
+    PAD_TOKEN_ID,
+    PATCH,
+    assemble,
+    chat_template,
+    padded_tokenizer,
+    read_trained,
+)
+from harness.models.embedded.language import language_config
+
+if TYPE_CHECKING:
+    from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
+
+TRAINED = Path(__file__).parent / "scenes-instructblip" / "trained.safetensors"
+IMAGE_TOKENS = 16
+TRAINED_PARTS = ("vision_model.", "query_tokens", "qformer.", "language_projection.")
+_LONGEST = 128  # tokens of an instruction in the Q-Former
+_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+_TURNS = r"<\|im_(start|end)\|>(user|assistant|system)?\n?"
+
+
+def load(
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
+    """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
+
+    The language model comes from `cache`, the eyes from the file `trained`; None draws them at random from `seed`, for
+    controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
+    """
+    return build(cache, dtype, trained=trained, seed=seed), processor(cache)
+
+
+def build(
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+) -> InstructBlipForConditionalGeneration:
+    """The model alone; see `load`."""
+    from transformers import InstructBlipForConditionalGeneration
+
+    config = model_config(cache)
+    eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
+    model: InstructBlipForConditionalGeneration = assemble(
+        InstructBlipForConditionalGeneration, config, cache, dtype, eyes, "language_model.model."
+    )
+    return model
+
+
+def processor(cache: Path) -> InstructBlipProcessor:
+    """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
+    from transformers import BlipImageProcessorPil, InstructBlipProcessor
+
+    pictures = BlipImageProcessorPil(
+        size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    made: InstructBlipProcessor = InstructBlipProcessor(
+        pictures, padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
+    )
+    made.chat_template = chat_template("")
+    return made
+
+
+def instruction_tokenizer() -> Any:
+    """The Q-Former's tokenizer: the words of the training instruction, and letters for whatever else is asked."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import Lowercase, Replace, Sequence
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    signs = string.ascii_lowercase + string.digits
+    pieces = [*_SPECIAL.values(), *string.punctuation, *signs, *(f"##{sign}" for sign in signs)]
+    pieces += [word for word in INSTRUCTION.lower().strip(".").split() if word not in pieces]
+    inner = Tokenizer(WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=_SPECIAL["unk_token"]))
+    inner.normalizer = Sequence([Replace(Regex(_TURNS), ""), Lowercase()])
+    inner.pre_tokenizer = BertPreTokenizer()
+    inner.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        padding_side="right",
+        model_max_length=_LONGEST,
+        **_SPECIAL,
+    )
+
+
+def model_config(cache: Path) -> InstructBlipConfig:
+    """The configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
+    from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
+
+    vision = InstructBlipVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        image_size=IMAGE_SIDE,
+        patch_size=PATCH,
+        initializer_range=0.02,
+    )
+    qformer = InstructBlipQFormerConfig(
+        vocab_size=len(instruction_tokenizer()),
+        hidden_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=576,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=_LONGEST,
+        pad_token_id=0,
+    )
+    text = language_config(cache)
+    image_token_id = text.vocab_size
+    # The processor adds its image token behind the vocabulary, as every InstructBLIP checkpoint has it.
+    text.vocab_size += 1
+    config: InstructBlipConfig = InstructBlipConfig(
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=IMAGE_TOKENS,
+        image_token_index=image_token_id,
+        tie_word_embeddings=True,
+        pad_token_id=PAD_TOKEN_ID,
+        attn_implementation="sdpa",
+    )
+    return config
+
+
+def untrained_eyes(config: InstructBlipConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Tower, queries, Q-Former and projection, drawn from `seed`; the global generator is left alone.
+
+    As transformers initialises them, but for the queries: it leaves them zero, and equal queries stay equal for ever.
+    """
+    from transformers import InstructBlipQFormerModel, InstructBlipVisionModel
+
+    width = config.qformer_config.hidden_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower, qformer = InstructBlipVisionModel(config.vision_config), InstructBlipQFormerModel(config.qformer_config)
+        projection = torch.nn.Linear(width, config.text_config.hidden_size)
+        queries = 0.02 * torch.randn(1, config.num_query_tokens, width)
+    parts = {"vision_model.": tower, "qformer.": qformer, "language_projection.": projection}
+    eyes = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+    return eyes | {"query_tokens": queries}

@@ -1,0 +1,71 @@
+"""How likely a model finds a caption of a picture, and Winoground's scores, which are made of that.
+
+Source: Thrush et al. 2022, section 3: text score s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1); image score
+s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0); group score both. Here s is the log-likelihood of the caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.data.sample import Sample
+from harness.models.prompt import encode, prompt_text
+from harness.models.vlm import Vlm
+
+#: What a guess reaches, in the order of `winoground_scores`.
+CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+LIKELIHOOD_POLICY = (
+    "sum over the caption's tokens and the end of text, after the prompt; a space between where the prompt does not "
+    "end in white space"
+)
+
+
+@torch.inference_mode()
+def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[str]) -> NDArray[np.float64]:
+    """The log-likelihood of each caption as the answer to its sample's prompt, in nats, float64 (n,).
+
+    The captions are appended behind the encoded prompts, so that no other part of the model, such as a Q-Former that
+    reads the instruction, sees them.
+
+    Raises:
+        PromptError: a prompt cannot be encoded.
+    """
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
+    longest = max(map(len, answers))
+    # Padding behind the captions reaches nothing that is read; zero is a token of every vocabulary.
+    wanted = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+    known = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
+    inputs = dict(batch.inputs)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], wanted], 1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], known.to(inputs["attention_mask"].dtype)], 1)
+    given = {
+        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None) for key, value in inputs.items()
+    }
+    logits = vlm.model(**given, use_cache=False, logits_to_keep=longest + 1).logits[:, :-1].float()
+    each = logits.log_softmax(-1).gather(2, wanted.to(logits.device)[..., None])[..., 0].cpu()
+    return np.asarray((each * known).sum(1, dtype=torch.float64))
+
+
+def winoground_scores(likelihoods: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """Which items get text, image and group score, bool (items,) each, of (items, images, captions). A tie is wrong."""
+    s = likelihoods
+    text = (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
+    image = (s[:, 0, 0] > s[:, 1, 0]) & (s[:, 1, 1] > s[:, 0, 1])
+    return {"text": text, "image": image, "group": text & image}
+
+
+def _answer(processor: Any, instruction: str, caption: str) -> list[int]:
+    """The tokens of a caption as they stand behind the prompt, with the end of text."""
+    tokenizer, prompt = processor.tokenizer, prompt_text(processor, instruction)
+    before = list(tokenizer(prompt).input_ids)
+    after = list(tokenizer(prompt + ("" if prompt[-1].isspace() else " ") + caption).input_ids)
+    # Some tokenizers merge across the border; there the caption is tokenized by itself.
+    ids = after[len(before) :] if after[: len(before)] == before else None
+    ids = ids or list(tokenizer(caption, add_special_tokens=False).input_ids)
+    return ids if tokenizer.eos_token_id is None else [*ids, int(tokenizer.eos_token_id)]

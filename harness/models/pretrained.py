@@ -1,0 +1,103 @@
+"""Models from a checkpoint: a directory that `save_pretrained` wrote, or a repository of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import PhaseError
+from harness.hub import HubError, find_snapshot
+from harness.models.anatomy import refuse_encoder_decoder
+from harness.models.embedded.language import WeightsError
+from harness.models.formats import FORMATS
+from harness.models.registry import WEIGHT_FILES, LoadRequest, ModelEntry
+
+# Share of a GPU's free memory that weights may fill; the rest is for the forward pass.
+_FILLED = 0.85
+
+
+def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
+    """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
+
+    A model that one GPU has no room for is spread over all of them and the CPU (`device_map="auto"`). The processor
+    gets the entry's chat template, or one for its type where it has none. Only safetensors are read, and no code from
+    the checkpoint is run.
+
+    Raises:
+        WeightsError: not there, not to be had, damaged, or without a processor.
+        AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    folder, revision = _folder(entry, request, ("config.json",))
+    with _told(entry, folder):
+        config = AutoConfig.from_pretrained(folder)
+    refuse_encoder_decoder(config, entry.name)
+    folder, revision = _folder(entry, request, WEIGHT_FILES)
+    with _told(entry, folder):
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=request.dtype, device_map=_device_map(folder, request), use_safetensors=True
+        )
+        processor = AutoProcessor.from_pretrained(folder)
+    _give_template(processor, entry, config)
+    # Where provenance finds it: transformers records a commit only of what it fetched itself.
+    model.config._commit_hash = revision
+    return model.requires_grad_(False).eval(), processor
+
+
+def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> tuple[Path, str]:
+    """Where the checkpoint lies, and its revision on the hub ("" for a directory)."""
+    if Path(entry.source).is_dir():
+        return Path(entry.source), ""
+    try:
+        found = find_snapshot(
+            entry.source, "model", files, revision=entry.revision, download=request.download, say=request.say
+        )
+    except HubError as error:
+        raise WeightsError(str(error)) from None
+    return found.path, found.revision
+
+
+@contextmanager
+def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
+    """Turns transformers' and safetensors' errors about a checkpoint into one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, PhaseError):
+            raise
+        said = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise WeightsError(
+            f"the checkpoint {entry.source} in {folder} cannot be loaded ({type(error).__name__}: {said}): it needs "
+            "config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+        ) from error
+
+
+def _device_map(folder: Path, request: LoadRequest) -> Any:
+    if request.device.type != "cuda":
+        return None
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    width = torch.empty((), dtype=request.dtype).element_size() / _stored_width(folder)
+    free, _ = torch.cuda.mem_get_info(request.device)
+    return "auto" if stored * width > _FILLED * free else {"": request.device}
+
+
+def _stored_width(folder: Path) -> int:
+    """Bytes per number in the first shard."""
+    from safetensors import safe_open
+
+    with safe_open(sorted(folder.glob("*.safetensors"))[0], framework="pt") as shard:
+        return int(shard.get_tensor(next(iter(shard.keys()))).element_size())
+
+
+def _give_template(processor: Any, entry: ModelEntry, config: Any) -> None:
+    if entry.chat_template:
+        processor.chat_template = entry.chat_template
+    elif not getattr(processor, "chat_template", None) and config.model_type in FORMATS:
+        processor.chat_template = FORMATS[config.model_type][0]

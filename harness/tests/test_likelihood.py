@@ -1,0 +1,65 @@
+"""How likely a caption is, against the definition token by token, and the scores of a pair made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.measurement import measure
+from harness.models.likelihood import caption_likelihoods
+from harness.models.prompt import encode, prompt_text
+from harness.models.vlm import Vlm
+from harness.tests.tiny import tiny_samples
+from harness.word_order import scores_of
+
+CAPTIONS = ["a red circle above a blue square", "a green star"]
+
+
+def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
+    """The log-probabilities of the caption's tokens one after the other, and of the end of text."""
+    batch = encode(vlm.processor, [sample], vlm.anatomy.image_token_id)
+    prompt = prompt_text(vlm.processor, sample.instruction)
+    before = vlm.processor.tokenizer(prompt).input_ids
+    tokens = vlm.processor.tokenizer(f"{prompt} {caption}").input_ids[len(before) :]
+    ids, total = batch.inputs["input_ids"], 0.0
+    for token in [*tokens, vlm.processor.tokenizer.eos_token_id]:
+        logits = vlm.model(input_ids=ids, pixel_values=batch.inputs["pixel_values"], use_cache=False).logits[0, -1]
+        total += float(logits.double().log_softmax(0)[token])
+        ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    return total
+
+
+@torch.inference_mode()
+def test_likelihoods_are_sums_over_the_tokens_of_the_caption(vlm: Vlm, samples: list[Sample]) -> None:
+    """Prompts and captions of different length, so the batch is padded on both sides."""
+    scores = caption_likelihoods(vlm, samples[:2], CAPTIONS)
+    for sample, caption, score in zip(samples, CAPTIONS, scores, strict=False):
+        assert score == pytest.approx(literal(vlm, sample, caption), rel=1e-4)
+
+
+def items_of(samples: list[Sample]) -> list[Sample]:
+    """Every two samples are the sides of an item."""
+    return [Sample(s.id, s.picture, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)]
+
+
+def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = items_of(tiny_samples(5))
+    monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
+    profile = measure(vlm, "items", samples=5, batch_size=3, controls=(), progress=False)
+    own, other = profile["likelihood_own"], profile["likelihood_other"]
+    np.testing.assert_allclose(own[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
+    np.testing.assert_allclose(other[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
+    assert np.isnan([own[4], other[4]]).all()
+    scores = scores_of(profile)
+    right = [own[2 * k] > other[2 * k] and own[2 * k + 1] > other[2 * k + 1] for k in range(2)]
+    assert scores["text"].share == np.mean(right)
+    assert scores["group"].items == 2
+    assert scores["group"].low <= scores["group"].share <= scores["group"].high
+    assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
+
+
+def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
+    assert scores_of(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}

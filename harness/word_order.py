@@ -1,0 +1,103 @@
+"""Winoground's scores of a pair: which caption of an item the model finds likelier of which of its two pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from harness.data.sample import Sample
+from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
+from harness.models.vlm import Vlm
+from harness.profile import Array, Profile
+from harness.reading_store import ReadingStore
+
+CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The share of items with a score, its exact binomial interval at 99 %, what a guess reaches, and the items."""
+
+    share: float
+    low: float
+    high: float
+    chance: float
+    items: int
+
+
+def likelihood_arrays(
+    vlm: Vlm, samples: Sequence[Sample], *, batch_size: int, store: ReadingStore, hide: bool
+) -> dict[str, Array]:
+    """The log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
+
+    `likelihood_own` is that of the sample's own first caption, `likelihood_other` that of the other side of its item;
+    NaN for a sample whose other side was not drawn.
+
+    Args:
+        vlm: the model.
+        samples: those of the measurement; samples of one cluster are the two sides of an item.
+        batch_size: rows per forward pass, at least the four of one item.
+        store: where readings are kept.
+        hide: whether to show no bar.
+    """
+    arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
+    items = [sides for sides in _sides(samples) if len(sides) == 2]
+    at_once = max(1, batch_size // 4)
+    for start in tqdm(range(0, len(items), at_once), desc=f"{vlm.name}, captions", leave=False, disable=hide):
+        part = items[start : start + at_once]
+        names = [_name([samples[side] for side in sides]) for sides in part]
+        kept = store.read(names)
+        if kept is None:
+            rows = [(samples[image], samples[text].captions[0]) for sides in part for image in sides for text in sides]
+            scores = caption_likelihoods(vlm, *zip(*rows, strict=True))
+            kept = [{"likelihoods": table} for table in scores.reshape(len(part), 2, 2)]
+            store.write(names, kept)
+        for (first, second), row in zip(part, kept, strict=True):
+            table = row["likelihoods"]
+            arrays["likelihood_own"][[first, second]] = table[0, 0], table[1, 1]
+            arrays["likelihood_other"][[first, second]] = table[0, 1], table[1, 0]
+    return arrays
+
+
+def scores_of(profile: Profile) -> dict[str, Score]:
+    """Text, image and group score of a profile; empty where no item was measured on both sides."""
+    if "likelihood_own" not in profile.arrays:
+        return {}
+    own, other = profile["likelihood_own"], profile["likelihood_other"]
+    places = defaultdict(list)
+    for row, cluster in enumerate(profile.clusters):
+        places[cluster].append(row)
+    items = [sides for sides in places.values() if len(sides) == 2 and np.isfinite(own[sides]).all()]
+    if not items:
+        return {}
+    tables = np.array([[[own[a], other[a]], [other[b], own[b]]] for a, b in items])
+    scores = {}
+    for name, right in winoground_scores(tables).items():
+        interval = binomtest(int(right.sum()), len(items)).proportion_ci(CONFIDENCE)
+        share = float(right.mean())
+        scores[name] = Score(share, float(interval.low), float(interval.high), CHANCE[name], len(items))
+    return scores
+
+
+def _sides(samples: Sequence[Sample]) -> list[list[int]]:
+    sides = defaultdict(list)
+    for row, sample in enumerate(samples):
+        sides[sample.cluster].append(row)
+    return list(sides.values())
+
+
+def _name(sides: Sequence[Sample]) -> str:
+    """What the likelihoods of an item depend on beside the model."""
+    content = [(side.id, side.instruction, side.captions[0], _pixels(side)) for side in sides]
+    return hashlib.sha256(json.dumps(["likelihood", content]).encode()).hexdigest()[:32]
+
+
+def _pixels(sample: Sample) -> str:
+    return hashlib.sha256(sample.picture().tobytes()).hexdigest()
