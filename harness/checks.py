@@ -14,6 +14,7 @@ from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
 from harness.comparison import Comparison, Finding
+from harness.paper import paper_claims
 from harness.profile import Profile
 from harness.report.beyond import beyond_lines
 from harness.report.layers import layer_ranges
@@ -105,13 +106,14 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     """Asserts that a claim of the paper holds for this model on this data.
 
     Raises:
-        AssertionError: naming the part that fails with effect, interval, margin and n, and what the claim's effects
-            are beyond the controls.
+        AssertionError: with the paper's statement, the part that fails with effect, interval, margin and n, and what
+            the claim's effects are beyond the controls.
     """
     __tracebackhide__ = True
     if claim.verdict is ClaimVerdict.HOLDS:
         return
     lines = [f"{claim.name} of {profile.model} on {profile.dataset}: {claim.verdict.upper()}"]
+    lines += [f"  {line}" for line in paper_claims()[claim.name].said()]
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
     lines += [f"  {line}" for line in beyond_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:

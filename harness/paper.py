@@ -1,0 +1,79 @@
+"""What the paper claims, in our words, how each claim is tested, and what was declared to test it: `paper.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import PhaseError
+
+#: The claims are the project's, not a run's: other baselines (`--phase-baselines`) are held against the same paper.
+FILE = Path(__file__).parents[1] / "baselines" / "paper.json"
+
+
+class PaperError(PhaseError):
+    """The claims of the paper cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperClaim:
+    """One claim: what the paper states and how it is tested here.
+
+    `phase` is the phase that it is about, `source` the paper with the figures that show what is tested. `readings` are
+    the numbers of the test, which are ours: shares of the depth, of a curve's range, and least sizes.
+    """
+
+    statement: str
+    tested_as: str
+    phase: str
+    source: str
+    readings: Mapping[str, float]
+
+    def said(self) -> list[str]:
+        """Two lines for a message: the paper's statement, and the test."""
+        return [f"the paper ({self.source}): {self.statement}", f"tested as: {self.tested_as}"]
+
+
+def paper_claims(path: Path = FILE) -> dict[str, PaperClaim]:
+    """The claims by the names that cases, baselines and reports give them.
+
+    Raises:
+        PaperError: the file is missing, no JSON, or lacks a part; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cited = _cited(content["paper"])
+        return {str(name): _claim(found, cited) for name, found in content["claims"].items()}
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = str(error)
+    except KeyError as error:
+        reason = f"{error} is missing"
+    raise PaperError(f"the paper's claims cannot be read from {path} ({reason}): restore it from version control")
+
+
+def _cited(paper: Mapping[str, Any]) -> str:
+    *others, last = (_text(author).split()[-1] for author in paper["authors"])
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f"{names} {int(paper['year'])}, arXiv {_text(paper['arxiv'])}"
+
+
+def _claim(found: Mapping[str, Any], cited: str) -> PaperClaim:
+    figures = [str(int(figure)) for figure in found["figures"]]
+    return PaperClaim(
+        statement=_text(found["statement"]),
+        tested_as=_text(found["tested_as"]),
+        phase=_text(found["phase"]),
+        source=f"{cited}, figure{'s' if len(figures) > 1 else ''} {', '.join(figures)}",
+        readings={str(name): float(value) for name, value in found["readings"].items()},
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is not a text")
+    return value
