@@ -1,0 +1,145 @@
+"""What the local cache of the model hub holds of one version; nothing here touches the network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from harness.hub_errors import HubError
+
+Kind = Literal["model", "dataset"]
+
+_NUMBERED = re.compile(r"-(\d+)-of-(\d+)(?=\.\w+$)")
+_CONTENT = (".safetensors", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A snapshot directory, its commit hash, and the names and bytes of the wanted files that it lacks.
+
+    `listed` says that the hub's own list of the files is known. Without it the bytes are 0, and files can be missing
+    that nothing here tells of.
+    """
+
+    path: Path
+    commit: str
+    missing: tuple[tuple[str, int], ...]
+    listed: bool
+
+    def lacking(self) -> str:
+        """The missing files in words."""
+        others = len(self.missing) - 1
+        more = f" and {others} more files" if others > 1 else " and 1 more file" if others else ""
+        return f"{self.missing[0][0]}{more} {'are' if others else 'is'} missing"
+
+
+def cache_directory() -> Path:
+    """The hub's cache, where HF_HOME or HF_HUB_CACHE put it."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def repository_folder(repository: str, kind: Kind) -> Path:
+    """Where the cache keeps all versions of a repository.
+
+    Raises:
+        HubError: not a name that a repository can have.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        return cache_directory() / repo_folder_name(repo_id=repository, repo_type=kind)
+    except HFValidationError as error:
+        raise HubError(f"{repository!r} is no name of a repository: write OWNER/NAME") from error
+
+
+def look_up(repository: str, kind: Kind, patterns: Sequence[str], revision: str | None) -> Cached | None:
+    """What the cache has of a revision ("main" without one), or None.
+
+    Raises:
+        HubError: the cache cannot be read, or the version has no file that matches.
+    """
+    folder = repository_folder(repository, kind)
+    try:
+        reference = folder / "refs" / (revision or "main")
+        commit = reference.read_text().strip() if reference.is_file() else revision
+        if not commit or not (folder / "snapshots" / commit).is_dir():
+            return None
+        path = folder / "snapshots" / commit
+        sizes = _listed_sizes(repository, kind, commit)
+        if sizes is None:
+            names = missing_by_name(path, patterns)
+            return Cached(path, commit, tuple((name, 0) for name in names), listed=False)
+        wanted = matching(sizes, patterns)
+        check_matches(repository, wanted, patterns)
+        missing = ((name, sizes[name]) for name in wanted if not is_whole(path / name, sizes[name]))
+        return Cached(path, commit, tuple(missing), listed=True)
+    except OSError as error:
+        raise HubError(
+            f"{repository} cannot be read from the local cache ({error}): mend it, or let the variable HF_HUB_CACHE "
+            "name another directory"
+        ) from error
+
+
+def missing_by_name(path: Path, patterns: Sequence[str]) -> list[str]:
+    """The files whose absence shows without the hub's list, as where another program filled the cache.
+
+    Shards that an index of weights names, the rest of a numbered series, names without wildcards, and weights or tables
+    where there are none at all. A pattern stands for its files where no name is known.
+    """
+    there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    expected = {pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
+    expected |= {pattern for pattern in patterns if pattern.endswith(_CONTENT) and not matching(there, [pattern])}
+    for index in [name for name in there if name.endswith(".safetensors.index.json")]:
+        try:
+            shards = set(json.loads((path / index).read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            there.discard(index)
+            expected.add(index)
+        else:
+            expected |= set(matching([(Path(index).parent / shard).as_posix() for shard in shards], patterns))
+    for name in matching(there, patterns):
+        if number := _NUMBERED.search(name):
+            before, behind, digits = name[: number.start()], name[number.end() :], len(number[1])
+            series = [f"{before}-{i:0{digits}}-of-{number[2]}{behind}" for i in range(int(number[2]) + 1)]
+            # Weights are counted from 1, tables from 0.
+            expected |= set(series[:-1] if series[0] in there else series[1:])
+    return sorted(expected - there)
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that match one of the shell patterns, in order; "*" matches "/" too."""
+    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def check_matches(repository: str, wanted: Sequence[str], patterns: Sequence[str]) -> None:
+    """Asserts that there is anything to want.
+
+    Raises:
+        HubError: nothing matches, so that no download would help.
+    """
+    if not wanted:
+        raise HubError(f"{repository} has no file that matches {', '.join(patterns)}: name another one or a revision")
+
+
+def is_whole(path: Path, size: int | None) -> bool:
+    """Whether a file is there with all its bytes, as far as their number is known."""
+    return path.is_file() and size in (None, path.stat().st_size)
+
+
+def _listed_sizes(repository: str, kind: Kind, commit: str) -> dict[str, int] | None:
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        tree = get_cached_repo_tree(repository, repo_type=kind, revision=commit, cache_dir=cache_directory())
+    except CachedRepoTreeNotFoundError:
+        return None
+    return {file.path: file.size for file in tree}
