@@ -19,6 +19,30 @@ def _scenes_order(n: int, seed: int, source: Source) -> Sequence[Sample]:
     return scenes_order(n, seed)
 
 
+def _coco(n: int, seed: int, source: Source) -> Sequence[Sample]:
+    from harness.data.coco import coco_captions
+
+    return coco_captions(n, seed, source)
+
+
+def _no_coco(source: Source) -> str | None:
+    from harness.data.coco import COPY
+
+    return COPY.unavailable(source)
+
+
+def _winoground(n: int, seed: int, source: Source) -> Sequence[Sample]:
+    from harness.data.winoground import winoground
+
+    return winoground(n, seed, source)
+
+
+def _no_winoground(source: Source) -> str | None:
+    from harness.data.winoground import COPY
+
+    return COPY.unavailable(source)
+
+
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
@@ -29,6 +53,23 @@ DATASETS: dict[str, Dataset] = {
             _scenes_order,
             samples=256,
             paired=True,
+        ),
+        Dataset(
+            "coco-captions",
+            "photographs of COCO with about five captions each",
+            _coco,
+            samples=400,
+            unavailable=_no_coco,
+            variable="VLM_PHASE_COCO",
+        ),
+        Dataset(
+            "winoground",
+            "pairs of photographs whose captions have the same words in another order",
+            _winoground,
+            samples=400,
+            unavailable=_no_winoground,
+            paired=True,
+            variable="VLM_PHASE_WINOGROUND",
         ),
     )
 }

@@ -1,0 +1,68 @@
+"""Photographs and the layouts they come in, made by the tests that read them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REAL = os.environ.get("VLM_PHASE_TEST_DATA")
+needs_real_data = pytest.mark.skipif(
+    REAL is None, reason="no real photographs: let VLM_PHASE_TEST_DATA name a directory with coco/ and winoground/"
+)
+
+
+def real(name: str) -> Path:
+    """The directory of real data of that name."""
+    assert REAL is not None
+    return Path(REAL) / name
+
+
+def pixels(name: str, side: int = 24) -> np.ndarray:
+    """(side, side, 3) 8-bit values that only the picture of that name has."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def encoded(name: str, kind: str = "PNG", mode: str = "RGB") -> bytes:
+    """The picture of that name as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels(name)).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+def write_images(folder: Path, contents: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+def write_official(
+    directory: Path, part: str, images: Mapping[int, str], captions: Sequence[tuple[int, str]], folder: bool = True
+) -> Path:
+    """COCO's own layout; images by number and file name, each a JPEG of its own. Returns the images' folder."""
+    notes = {
+        "images": [{"id": number, "file_name": name} for number, name in images.items()],
+        "annotations": [{"id": k, "image_id": i, "caption": text} for k, (i, text) in enumerate(captions)],
+    }
+    (directory / "annotations").mkdir(parents=True, exist_ok=True)
+    (directory / "annotations" / f"captions_{part}.json").write_text(json.dumps(notes))
+    if folder:
+        write_images(directory / part, {n: encoded(n, "JPEG") for n in images.values()})
+    return directory / part
+
+
+def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 3) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_in_group)

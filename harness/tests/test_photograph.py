@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from harness.data.photograph import fault, photograph
+from harness.data.sample import DataError
+from harness.tests.photographs import encoded, needs_real_data, pixels, real
+
+
+def seen(path: Path) -> np.ndarray:
+    picture = photograph(path)
+    assert picture.mode == "RGB"
+    assert fault(path) is None
+    return np.asarray(picture).astype(int)
+
+
+def test_an_rgb_file_comes_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("a"))
+    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+
+
+def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
+    grey = pixels("a")[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert (seen(tmp_path / "a.png") == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    grey = pixels("a")[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
+    assert (seen(tmp_path / f"a.{suffix}") == grey[..., None]).all()
+
+
+def test_cmyk_has_the_colours_of_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(seen(tmp_path / "a.jpg") - (200, 40, 90)).max() <= 6
+
+
+def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (12, 200, 77)).quantize(4).save(tmp_path / "a.png")
+    assert (seen(tmp_path / "a.png") == (12, 200, 77)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 8, 4))
+    image.convert(mode).save(tmp_path / "a.png")
+    picture = seen(tmp_path / "a.png")
+    assert (picture[:4] == 255).all()
+    assert (picture[4:] == 0).all()
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_noted_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = pixels("a")[:16]
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    upright = np.rot90(lying, turns)
+    assert seen(tmp_path / "a.png").shape == upright.shape
+    assert (seen(tmp_path / "a.png") == upright).all()
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250)))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert (seen(tmp_path / "a.gif") == (250, 0, 0)).all()
+
+
+def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 24 - 1)
+    (tmp_path / "a.png").write_bytes(encoded("a"))
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
+        pass
+    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "a.jpg is empty"),
+        (b"<html>404</html>", "a.jpg is not an image"),
+        (encoded("a", "JPEG")[:-300], "a.jpg is broken or truncated"),
+        (encoded("a", "PNG")[:-300], "a.jpg is broken or truncated"),
+        (encoded("a", "WEBP")[:-300], "a.jpg is broken or truncated"),
+    ],
+    ids=["empty", "text", "jpeg", "png", "webp"],
+)
+def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert (fault(path) or "").startswith(reason)
+    with pytest.raises(DataError, match=f"{path}: {reason}.*whole copy"):
+        photograph(path)
+
+
+def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    assert fault(tmp_path / "none.jpg") == "none.jpg is missing"
+    assert (fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
+    assert (fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
+
+
+class Held:
+    """Bytes that lie in memory."""
+
+    name = "held"
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+WHOLE = {kind: encoded("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
+def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE[kind])
+    for place, value in damage:
+        content[place % len(content)] = value
+    with warnings.catch_warnings(action="error"):
+        reason = fault(Held(bytes(content)))
+        if reason is None:
+            assert photograph(Held(bytes(content))).mode == "RGB"
+        else:
+            assert reason.startswith("held is ")
+
+
+@needs_real_data
+def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
+    path = min((real("coco") / "train2017").glob("*.jpg"))
+    plain = seen(path)
+    assert plain.std() > 20
+    for mode, bound in (("CMYK", 1), ("RGBA", 0), ("L", None)):
+        file = io.BytesIO()
+        photograph(path).convert(mode).save(file, "TIFF")
+        again = np.asarray(photograph(Held(file.getvalue()))).astype(int)
+        expected = plain if bound is not None else np.asarray(photograph(path).convert("L").convert("RGB")).astype(int)
+        assert np.abs(again - expected).max() <= (bound or 0)
+
+
+@needs_real_data
+def test_a_real_photograph_cut_short_anywhere_is_found_out() -> None:
+    content = min((real("coco") / "train2017").glob("*.jpg")).read_bytes()
+    for share in (0.01, 0.3, 0.7, 0.99):
+        assert fault(Held(content[: int(share * len(content))])) is not None
