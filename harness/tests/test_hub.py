@@ -172,7 +172,10 @@ def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
     (data / "test-00000-of-00002.parquet").unlink()
     assert "missing" in (not_cached(DATASET[1], "dataset", ["*.parquet"]) or "")
 
-    (model / "model.safetensors.index.json").unlink()
+    index = (model / "model.safetensors.index.json").resolve()
+    index.write_bytes(INDEX.replace(SHARDS[2].encode(), b"sight.safetensors"))
+    assert "sight.safetensors is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    index.unlink()
     assert not_cached(NAME, "model", PATTERNS) is None
     (model / SHARDS[2]).unlink()
     assert f"{SHARDS[2]} is missing" in (not_cached(NAME, "model", PATTERNS) or "")
@@ -247,6 +250,8 @@ def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.gated.add(NAME)
+    with pytest.raises(HubError, match="gated"):
+        find_snapshot(NAME, "model", PATTERNS, download=True, say=pytest.fail)
     message = refusal()
     assert "gated and no token is set" in message
     assert "page in a browser while logged in" in message
