@@ -31,7 +31,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         WeightsError: not there, not to be had, damaged, or without a processor.
         AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     folder, revision = _folder(entry, request, ("config.json",))
     with _told(entry, folder):
@@ -42,7 +42,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=request.dtype, device_map=_device_map(folder, request), use_safetensors=True
         )
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = _processor_class(config).from_pretrained(folder)
     _give_template(processor, entry, config)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
@@ -77,6 +77,17 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
             f"the checkpoint {entry.source} in {folder} cannot be loaded ({type(error).__name__}: {said}): it needs "
             "config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
         ) from error
+
+
+def _processor_class(config: Any) -> Any:
+    """The processor that belongs to the model, whatever the checkpoint says.
+
+    Published ones name others: InstructBLIP's ask for the video processor, which is another and needs torchvision.
+    """
+    from transformers import AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    return PROCESSOR_MAPPING[type(config)] if type(config) in PROCESSOR_MAPPING else AutoProcessor
 
 
 def _device_map(folder: Path, request: LoadRequest) -> Any:

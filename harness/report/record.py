@@ -21,7 +21,7 @@ def record_of(session: PhaseSession) -> dict[str, Any]:
         "schema": RECORD_SCHEMA,
         "harness": version("vlm-phase-harness"),
         "seed": session.options.seed,
-        "pairs": {str(pair): _pair(profile) for pair, profile in session.profiles.items()},
+        "pairs": {str(pair): pair_record(profile) for pair, profile in session.profiles.items()},
         "verdicts": [
             {
                 "pair": str(line.pair),
@@ -35,7 +35,8 @@ def record_of(session: PhaseSession) -> dict[str, Any]:
     }
 
 
-def _pair(profile: Profile) -> dict[str, Any]:
+def pair_record(profile: Profile) -> dict[str, Any]:
+    """What the record tells of one pair: provenance, phases, mean curves."""
     return {
         "model": profile.model,
         "dataset": profile.dataset,
