@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,8 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def _write_line(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(f"phase: {line}")
+        # A fixture that says something is captured until its test fails, and this is for all to see.
+        with _uncaptured(config):
+            reporter.ensure_newline()
+            reporter.write_line(f"phase: {line}")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -145,15 +149,17 @@ def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
 
 
 @pytest.fixture(scope="session")
-def vlm(phase: PhaseSession, pair: Pair) -> Vlm:
+def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
     """The loaded model of the pair."""
-    return _plainly(lambda: phase.vlm(pair.model))
+    with _seen(request.config):
+        return _plainly(lambda: phase.vlm(pair.model))
 
 
 @pytest.fixture(scope="session")
-def profile(phase: PhaseSession, pair: Pair) -> Profile:
+def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
     """What was measured of the pair, once per session."""
-    return _plainly(lambda: phase.profile(pair))
+    with _seen(request.config):
+        return _plainly(lambda: phase.profile(pair))
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +188,22 @@ def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
 def strict_evidence(phase: PhaseSession) -> bool:
     """Whether an inconclusive verdict fails."""
     return phase.options.strict_evidence
+
+
+@contextmanager
+def _seen(config: pytest.Config) -> Iterator[None]:
+    """Lets the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
+    with _uncaptured(config):
+        terminal = sys.stderr.isatty()
+    with _uncaptured(config) if terminal else nullcontext():
+        yield
+
+
+@contextmanager
+def _uncaptured(config: pytest.Config) -> Iterator[None]:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        yield
 
 
 def _plainly(get: Callable[[], T]) -> T:

@@ -87,7 +87,7 @@ def _processor_class(config: Any) -> Any:
     from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    return PROCESSOR_MAPPING[type(config)] if type(config) in PROCESSOR_MAPPING else AutoProcessor
+    return PROCESSOR_MAPPING.get(type(config), AutoProcessor)
 
 
 def _device_map(folder: Path, request: LoadRequest) -> Any:

@@ -47,7 +47,8 @@ class ModelEntry:
     model the function takes the cache directory and a dtype; of any other the entry itself and a `LoadRequest`. It
     returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
     weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
-    takes the processor's own. `datasets` are the data it is measured on when nobody says otherwise.
+    takes the processor's own. `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when
+    nobody says otherwise.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelEntry:
     source: str = ""
     revision: str | None = None
     chat_template: str = ""
+    gigabytes: float = 0.0
 
     def load(self, request: LoadRequest) -> tuple[Any, Any]:
         """Model and processor.
@@ -76,7 +78,8 @@ class ModelEntry:
             return None
         from harness.hub import not_cached
 
-        return not_cached(self.source, "model", WEIGHT_FILES, revision=self.revision)
+        reason = not_cached(self.source, "model", WEIGHT_FILES, revision=self.revision)
+        return f"{reason}; {self.gigabytes} GB in all" if reason and self.gigabytes else reason
 
 
 #: What is fetched of a model's repository: no pickles.
@@ -107,6 +110,7 @@ MODELS: dict[str, ModelEntry] = {
             datasets=PAPER_DATASETS,
             source="llava-hf/llava-1.5-7b-hf",
             chat_template=LLAVA,
+            gigabytes=14.1,
         ),
         ModelEntry(
             name="instructblip-vicuna-7b",
@@ -115,6 +119,7 @@ MODELS: dict[str, ModelEntry] = {
             datasets=PAPER_DATASETS,
             source="Salesforce/instructblip-vicuna-7b",
             chat_template=BARE,
+            gigabytes=31.7,
         ),
     )
 }
