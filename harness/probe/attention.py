@@ -93,7 +93,19 @@ def transformed(values: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
         (batch, keys, d) in float32 or better.
     """
     vectors = upcast(projection(values.to(projection.weight.dtype)))
-    return vectors if projection.bias is None else vectors - upcast(projection.bias)
+    return vectors if projection.bias is None else vectors - output_bias(projection, values)
+
+
+def output_bias(projection: nn.Linear, like: torch.Tensor) -> torch.Tensor:
+    """The projection's bias (d,) in float32 or better; zero where it has none.
+
+    An offloaded one is a placeholder while its layer does not run, so it is asked for by a call: what nothing gives.
+    """
+    if projection.bias is None:
+        return like.new_zeros(projection.weight.shape[0], dtype=torch.float32)
+    if projection.bias.is_meta:
+        return upcast(projection(torch.zeros_like(like[:1, 0], dtype=projection.weight.dtype))[0])
+    return upcast(projection.bias)
 
 
 class ShareReader:

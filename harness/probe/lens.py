@@ -92,7 +92,7 @@ class Lens:
             raise RuntimeError("the unembedding's weight is offloaded; keep it on a device to measure LogitLens")
         self._task, self._head, self._norm = task, unembedding, norm
         device = unembedding.weight.device
-        self._positions, self._valid = _padded_positions(image)
+        self._positions, self._valid = _padded_positions(image.to(device))
         words = [[*own, *chance] for own, chance in zip(task.references.own, task.references.chance, strict=True)]
         asked = sorted({entry for sample in words for word in sample for entry in word})
         # The lowest ids are always in it, so that there are k entries to be beaten by.
@@ -117,9 +117,9 @@ class Lens:
     def read(self, states: torch.Tensor) -> None:
         """Take in one residual point: states (batch, tokens, d), before the final norm."""
         batch, _, width = states.shape
-        index = self._positions.unsqueeze(-1).expand(-1, -1, width)
+        index = self._positions.to(states.device).unsqueeze(-1).expand(-1, -1, width)
         picked = torch.cat([states.gather(1, index), states[:, -1:]], dim=1)
-        normed = self._norm(picked.reshape(-1, 1, width)).reshape(batch, -1, width)
+        normed = self._norm(picked.reshape(-1, 1, width)).reshape(batch, -1, width).to(self._rows.device)
         self._last.append(normed[:, -1])
         image = upcast(normed[:, :-1])
         self._found.append(self._look_densely(image) if self._task.dense else self._look(image))
@@ -150,6 +150,7 @@ class Lens:
             own_logits: the model's finite logits of the last token, (batch, vocabulary).
         """
         states = upcast(torch.stack(self._last, dim=1))
+        own_logits = own_logits.to(states.device)
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         own = is_own.any(0).nonzero().flatten()
         columns = torch.cat([self._block, own])

@@ -27,10 +27,11 @@ def noise_like(states: torch.Tensor, image: torch.Tensor, seeds: Sequence[int]) 
     noisy = states.clone()
     for row, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
-        features = states[row, image[row]]
+        at = image[row].to(states.device)
+        features = states[row, at]
         noise = torch.randn(features.shape, generator=generator, dtype=torch.float32).to(states.device)
         scale = torch.linalg.vector_norm(features.float(), dim=-1) / torch.linalg.vector_norm(noise, dim=-1)
-        noisy[row, image[row]] = (noise * scale.unsqueeze(-1)).to(states.dtype)
+        noisy[row, at] = (noise * scale.unsqueeze(-1)).to(states.dtype)
     return noisy
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
-from harness.probe.attention import LastRow, ShareReader, reading_attention, transformed
+from harness.probe.attention import LastRow, ShareReader, output_bias, reading_attention, transformed
 from harness.probe.lens import Lens, LensTask
 from harness.probe.self_checks import AttentionCheck, SelfCheckError, check_finite, check_last_state
 from harness.probe.similarity import GroupSums, upcast
@@ -83,7 +83,7 @@ class Observation:
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
                 f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_REMEDY}"
             )
-        sums = self._sums(states)
+        sums = self._sums(states).to(self.groups.real.device)
         self._similarity.append(self._sums.similarities(sums))
         self._means.append(self._sums.means(sums))
         if self.lens is not None:
@@ -94,19 +94,22 @@ class Observation:
 
     def after_final_norm(self, states: torch.Tensor) -> None:
         """Reduce the normed last state, which most published curves show as their last point."""
-        self._post_norm = self._sums.similarities(self._sums(states))
+        self._post_norm = self._sums.similarities(self._sums(states).to(self.groups.real.device))
 
     def attention(self, layer: int, projection: nn.Linear, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer."""
         with self._own_calls():
             vectors = transformed(row.values, projection)
-        norms = torch.linalg.vector_norm(vectors, dim=-1)
+            bias = output_bias(projection, row.values)
+        # Where a model is spread over several devices, only what is reduced travels.
+        home = self.groups.real.device
+        norms = torch.linalg.vector_norm(vectors, dim=-1).to(home)
         self._norm_shares.append(self._shares(norms))
-        self._weight_shares.append(self._shares(row.weights.mean(1)))
+        self._weight_shares.append(self._shares(row.weights.mean(1).to(home)))
         if self.drawing:
             self._norm_rows.append(norms)
         if self.checks is not None:
-            self.checks.parts(layer, vectors.sum(1), projection)
+            self.checks.parts(layer, vectors.sum(1) + bias)
 
     def own_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""

@@ -112,9 +112,9 @@ class AttentionCheck:
         self._parts: dict[int, torch.Tensor] = {}
         self._outputs: dict[int, torch.Tensor] = {}
 
-    def parts(self, layer: int, total: torch.Tensor, projection: nn.Linear) -> None:
-        """Take the summed vectors of one layer, (batch, d), without the projection's bias."""
-        self._parts[layer] = total if projection.bias is None else total + upcast(projection.bias)
+    def parts(self, layer: int, total: torch.Tensor) -> None:
+        """Take the summed vectors of one layer, (batch, d), the projection's bias added."""
+        self._parts[layer] = total
 
     @contextlib.contextmanager
     def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:

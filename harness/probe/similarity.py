@@ -26,6 +26,10 @@ class UnitSums:
     vectors: torch.Tensor
     units: torch.Tensor
 
+    def to(self, device: torch.device) -> UnitSums:
+        """The same sums on another device."""
+        return UnitSums(self.vectors.to(device), self.units.to(device))
+
 
 class GroupSums:
     """Sums of unit vectors over the image, text and instruction tokens of a batch.
@@ -48,12 +52,13 @@ class GroupSums:
             states: hidden states, (batch, tokens, d).
         """
         wide = upcast(states)
+        masks, real = self._masks.to(wide.device), self._real.to(wide.device)
         if self._padded:
             # A fully masked query may hold anything, NaN included, and 0 x NaN would reach the sums.
-            wide = torch.where(self._real, wide, 0.0)
+            wide = torch.where(real, wide, 0.0)
         norms = torch.linalg.vector_norm(wide, dim=-1)
         # Below `tiny` the reciprocal overflows. A NaN is no direction either, but 0 x NaN brings it into the sums.
-        directed = self._masks & (norms >= torch.finfo(wide.dtype).tiny).unsqueeze(1)
+        directed = masks & (norms >= torch.finfo(wide.dtype).tiny).unsqueeze(1)
         return UnitSums(torch.bmm(torch.where(directed, 1.0 / norms.unsqueeze(1), 0.0), wide), directed.sum(-1))
 
     def similarities(self, sums: UnitSums) -> torch.Tensor:

@@ -1,10 +1,10 @@
-"""The embedded model through its public loader. The first run on a machine fetches the language model (93 MB)."""
+"""The embedded models through their public loaders. The first run on a machine fetches the language model (93 MB)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,17 +15,17 @@ from harness.models.embedded.cache import default_cache
 from harness.models.embedded.captioning import prompt_ids
 from harness.models.embedded.checkpoint import PAD_TOKEN_ID, read_trained
 from harness.models.embedded.evaluate import Tally, judge, write_captions
+from harness.models.embedded.eyes import EYES, Eyes
 from harness.models.embedded.language import WeightsError, file_sha256
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
     TRAINED,
-    TRAINED_PARTS,
-    build,
     load,
     model_config,
     untrained_eyes,
 )
+from harness.models.registry import MODELS
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, LlavaForConditionalGeneration, LlavaProcessor
@@ -33,6 +33,18 @@ if TYPE_CHECKING:
     Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 
 pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module", params=EYES)
+def eyes(request: pytest.FixtureRequest) -> Eyes:
+    """The trained part of each embedded model in turn."""
+    return EYES[request.param]
+
+
+@pytest.fixture(scope="module")
+def either(eyes: Eyes) -> tuple[Any, Any]:
+    """Each embedded model and its processor."""
+    return eyes.load(default_cache())
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +64,16 @@ def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[s
     return processor(images=[s.picture() for s in scenes], text=texts, padding=True, return_tensors="pt")
 
 
-def test_the_model_is_ready_to_be_measured(loaded: Loaded) -> None:
-    model, _ = loaded
-    assert type(model).__name__ == "LlavaForConditionalGeneration"
+def test_the_model_is_ready_to_be_measured(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    model, _ = either
+    assert eyes.name in MODELS
+    assert MODELS[eyes.name].loader == f"{eyes.load.__module__}:load"
     assert not any(module.training for module in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert model.config.text_config._attn_implementation == "sdpa"
-    assert model.config.vision_config._attn_implementation == "sdpa"
-    assert model.lm_head.weight is model.get_input_embeddings().weight
+    for name in ("text_config", *eyes.configs):
+        assert getattr(model.config, name)._attn_implementation == "sdpa"
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         assert tensor.device.type == "cpu", name
         assert bool(torch.isfinite(tensor).all()), name
@@ -75,9 +88,9 @@ def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
     assert positions.flatten().tolist() == list(range(IMAGE_TOKENS + 1))
 
 
-def test_two_loads_give_identical_tensors(loaded: Loaded) -> None:
-    again = build(default_cache())
-    first = {**dict(loaded[0].named_parameters()), **dict(loaded[0].named_buffers())}
+def test_two_loads_give_identical_tensors(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    again, _ = eyes.load(default_cache())
+    first = {**dict(either[0].named_parameters()), **dict(either[0].named_buffers())}
     second = {**dict(again.named_parameters()), **dict(again.named_buffers())}
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -143,10 +156,10 @@ def test_left_padding_changes_nothing(loaded: Loaded) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(loaded: Loaded) -> tuple[list[Scene], list[str]]:
+def told(either: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
     """Held-out scenes and the captions that the model writes for them."""
     truths = [scene(index, 12345) for index in range(16)]
-    return truths, write_captions(*loaded, truths)
+    return truths, write_captions(*either, truths)
 
 
 def test_the_captions_name_what_is_in_held_out_scenes(told: tuple[list[Scene], list[str]]) -> None:
@@ -166,18 +179,19 @@ def test_the_captions_fit_no_other_scene(told: tuple[list[Scene], list[str]]) ->
     assert tally.share("shape/all") < 0.4
 
 
-def test_the_committed_part_is_small_and_is_exactly_the_eyes(loaded: Loaded) -> None:
-    model, _ = loaded
-    tensors = load_file(TRAINED)
-    assert TRAINED.stat().st_size <= 10_000_000
-    assert set(tensors) == {name for name in model.state_dict() if name.startswith(TRAINED_PARTS)}
+def test_the_committed_part_is_small_and_is_exactly_the_eyes(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    tensors = load_file(eyes.trained)
+    assert eyes.trained.stat().st_size <= 10_000_000
+    assert set(tensors) == {name for name in either[0].state_dict() if name.startswith(eyes.parts)}
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 
 
-def test_card_and_record_belong_to_the_committed_weights() -> None:
-    card = TRAINED.with_name("CARD.md").read_text(encoding="utf-8")
-    record = json.loads(TRAINED.with_name("training.json").read_text(encoding="utf-8"))
-    assert file_sha256(TRAINED) in card
+@pytest.mark.parametrize("name", EYES)
+def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
+    trained = EYES[name].trained
+    card = trained.with_name("CARD.md").read_text(encoding="utf-8")
+    record = json.loads(trained.with_name("training.json").read_text(encoding="utf-8"))
+    assert file_sha256(trained) in card
     shares = record["held_out"]["shares"]
     assert record["held_out"]["samples"] >= 500
     assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation word")) >= 0.95

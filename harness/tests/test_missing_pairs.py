@@ -40,9 +40,7 @@ def test_pairs_that_nobody_named_are_skipped_with_the_remedy(cases: Cases, empty
         ),
     ],
 )
-def test_a_pair_that_was_named_is_an_error(
-    cases: Cases, empty_hub: None, asked: tuple[str, ...], said: str
-) -> None:
+def test_a_pair_that_was_named_is_an_error(cases: Cases, empty_hub: None, asked: tuple[str, ...], said: str) -> None:
     result = cases.run(pair=asked)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
