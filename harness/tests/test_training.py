@@ -29,6 +29,15 @@ def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:
     assert set(labels["ground"].flatten().tolist()) == {1}
 
 
+def test_a_patch_may_be_asked_where_it_is() -> None:
+    labels = patch_labels([PAIR, PAIR], places=True)
+    assert labels["row"][1].reshape(6, 6)[4, 2] == 4
+    assert labels["column"][1].reshape(6, 6)[4, 2] == 2
+    loss, accuracy = dense_loss(DenseHead(8, places=True)(torch.randn(2, IMAGE_TOKENS, 8)), labels)
+    assert {"row", "column"} <= accuracy.keys()
+    assert bool(torch.isfinite(loss))
+
+
 def test_the_dense_loss_is_the_uniform_one_for_equal_scores() -> None:
     labels = patch_labels([PAIR])
     head = DenseHead(8)

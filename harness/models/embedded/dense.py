@@ -1,6 +1,7 @@
 """The dense attribute loss: every patch that a thing covers is asked for the thing's colour, shape and size.
 
-It teaches the vision tower before, and beside, the captions. The head is thrown away after training.
+Where the image tokens do not keep the patches' order it is asked for its row and column too: a Q-Former that looks at
+features which do not say where they are names the things of a scene and mixes up which is where. The loss teaches the vision tower before, and beside, the captions. The head is thrown away after training.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ NOTHING = -1  # label of a patch that no thing covers
 _REACH = 4.0  # pixels beyond the radius at which a patch centre still counts as covered
 _GRID = SIDE // PATCH
 _CLASSES = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(RADII), "ground": len(BACKGROUNDS), "covered": 2}
-_NOTHING_WEIGHT = 0.3
+_PLACES = {"row": _GRID, "column": _GRID}
+_OF_THINGS = ("colour", "shape", "size")
+_OTHER_WEIGHT = 0.3
 
 
-def patch_labels(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
+def patch_labels(scenes: Sequence[Scene], *, places: bool = False) -> dict[str, torch.Tensor]:
     """Labels by attribute, each (scenes, 36) of integers in raster order of the patches.
 
     A patch belongs to the thing whose centre is nearest, if its own centre is within that thing's radius and 4 pixels;
-    colour, shape and size of other patches are NOTHING. "ground" is the background, "covered" is 0 or 1.
+    colour, shape and size of other patches are NOTHING. "ground" is the background, "covered" is 0 or 1; with `places`
+    "row" and "column" say where the patch is.
     """
     centres = (np.arange(_GRID) + 0.5) * PATCH
     px, py = np.tile(centres, _GRID), np.repeat(centres, _GRID)
@@ -44,21 +48,25 @@ def patch_labels(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
     ground = np.array([tuple(BACKGROUNDS).index(scene.background) for scene in scenes])
     labels["ground"] = np.repeat(ground[:, None], _GRID**2, axis=1)
     labels["covered"] = (labels["colour"] != NOTHING).astype(int)
+    if places:
+        labels["row"] = np.tile(np.repeat(np.arange(_GRID), _GRID), (len(scenes), 1))
+        labels["column"] = np.tile(np.arange(_GRID), (len(scenes), _GRID))
     return {key: torch.from_numpy(value) for key, value in labels.items()}
 
 
 class DenseHead(nn.Module):
     """A linear reading of the attributes from each patch's feature."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, places: bool = False) -> None:
         super().__init__()
+        self.classes = _CLASSES | (_PLACES if places else {})
         self.norm = nn.LayerNorm(width)
-        self.read = nn.Linear(width, sum(_CLASSES.values()))
+        self.read = nn.Linear(width, sum(self.classes.values()))
 
     def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Scores by attribute, each (pictures, patches, classes), from features (pictures, patches, width)."""
-        parts = self.read(self.norm(features.float())).split(list(_CLASSES.values()), dim=-1)
-        return dict(zip(_CLASSES, parts, strict=True))
+        parts = self.read(self.norm(features.float())).split(list(self.classes.values()), dim=-1)
+        return dict(zip(self.classes, parts, strict=True))
 
 
 def dense_loss(
@@ -69,7 +77,7 @@ def dense_loss(
     accuracy = {}
     for key, score in scores.items():
         flat, wanted = score.flatten(0, 1), labels[key].flatten()
-        weight = _NOTHING_WEIGHT if key in ("ground", "covered") else 1.0
+        weight = 1.0 if key in _OF_THINGS else _OTHER_WEIGHT
         total = total + weight * cross_entropy(flat, wanted, ignore_index=NOTHING)
         known = wanted != NOTHING
         accuracy[key] = float((flat.argmax(dim=-1) == wanted)[known].float().mean())

@@ -19,10 +19,11 @@ Inputs = Mapping[str, torch.Tensor]
 class Eyes:
     """The trained part of an embedded model.
 
-    `load` is the public loader. `parts` are the prefixes of the trained tensors. `tower` is the vision tower, whose
+    `load` is the public loader. `parts` are the prefixes of the trained tensors. `configs` name the sub-configurations
+    with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the vision tower, whose
     last hidden state (batch, 1 + 36, width) has a class token in front. `bridge` are the parameters between tower and
     language model, `exit` the last layer among them; `rows(model, features, prompt)` are the image rows (batch, image
-    tokens, d) of such features after a prompt of one sample. `configs` name the sub-configurations with attention.
+    tokens, d) of such features after a prompt of one sample.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Eyes:
     parts: tuple[str, ...]
     image_tokens: int
     configs: tuple[str, ...]
+    ordered: bool
     tower: Callable[[Any], nn.Module]
     bridge: Callable[[Any], list[nn.Parameter]]
     exit: Callable[[Any], nn.Linear]
@@ -60,6 +62,7 @@ EYES: dict[str, Eyes] = {
             parts=scenes_llava.TRAINED_PARTS,
             image_tokens=scenes_llava.IMAGE_TOKENS,
             configs=("vision_config",),
+            ordered=True,
             tower=lambda model: model.model.vision_tower,
             bridge=lambda model: list(model.model.multi_modal_projector.parameters()),
             exit=lambda model: model.model.multi_modal_projector.linear_2,
@@ -72,6 +75,7 @@ EYES: dict[str, Eyes] = {
             parts=scenes_instructblip.TRAINED_PARTS,
             image_tokens=scenes_instructblip.IMAGE_TOKENS,
             configs=("vision_config", "qformer_config"),
+            ordered=False,
             tower=lambda model: model.vision_model,
             bridge=lambda model: [
                 model.query_tokens,

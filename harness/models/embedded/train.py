@@ -73,7 +73,7 @@ class Trainer:
             parameter.requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed + 1)
-            self.head = DenseHead(self.model.config.vision_config.hidden_size)
+            self.head = DenseHead(self.model.config.vision_config.hidden_size, places=not eyes.ordered)
         self.prompt = prompt_inputs(self.processor)
         self.before, self.after = prompt_ids(self.processor, eyes.image_tokens)
         self.record: dict[str, Any] = {"model": eyes.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
@@ -187,7 +187,9 @@ class Trainer:
 
     def _pictures(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pixels = np.stack([np.asarray(s.picture()) for s in drawn])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(drawn)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(
+            drawn, places=not self.eyes.ordered
+        )
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
