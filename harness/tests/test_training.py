@@ -31,6 +31,7 @@ def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:
 
 def test_a_patch_may_be_asked_where_it_is() -> None:
     labels = patch_labels([PAIR, PAIR], places=True)
+    assert "row" not in patch_labels([PAIR])
     assert labels["row"][1].reshape(6, 6)[4, 2] == 4
     assert labels["column"][1].reshape(6, 6)[4, 2] == 2
     loss, accuracy = dense_loss(DenseHead(8, places=True)(torch.randn(2, IMAGE_TOKENS, 8)), labels)

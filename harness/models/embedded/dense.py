@@ -1,7 +1,8 @@
 """The dense attribute loss: every patch that a thing covers is asked for the thing's colour, shape and size.
 
 Where the image tokens do not keep the patches' order it is asked for its row and column too: a Q-Former that looks at
-features which do not say where they are names the things of a scene and mixes up which is where. The loss teaches the vision tower before, and beside, the captions. The head is thrown away after training.
+features which do not say where they are names the things of a scene and mixes up which is where. The loss teaches the
+vision tower before, and beside, the captions. The head is thrown away after training.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def patch_labels(scenes: Sequence[Scene], *, places: bool = False) -> dict[str, 
     names = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(RADII)}
     labels = {key: np.full((len(scenes), _GRID**2), NOTHING) for key in names}
     for row, scene in enumerate(scenes):
-        places = scene.placements()
-        distance = np.stack([np.hypot(px - p.x, py - p.y) for p in places])
+        placed = scene.placements()
+        distance = np.stack([np.hypot(px - p.x, py - p.y) for p in placed])
         nearest = distance.argmin(axis=0)
-        reach = np.array([p.radius + _REACH for p in places])
+        reach = np.array([p.radius + _REACH for p in placed])
         covered = distance.min(axis=0) <= reach[nearest]
         for key, known in names.items():
             of_things = np.array([known.index(getattr(thing, key)) for thing in scene.things])
