@@ -61,8 +61,7 @@ def write_official(
 
 
 def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 3) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet wants pyarrow: pip install -e '.[hub]'")
+    pytest.importorskip("pyarrow.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_in_group)
