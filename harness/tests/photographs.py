@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +16,9 @@ import pytest
 from PIL import Image
 
 REAL = os.environ.get("VLM_PHASE_TEST_DATA")
+needs_pyarrow = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None, reason="parquet wants pyarrow: pip install -e '.[hub]'"
+)
 needs_real_data = pytest.mark.skipif(
     REAL is None, reason="no real photographs: let VLM_PHASE_TEST_DATA name a directory with coco/ and winoground/"
 )
@@ -61,7 +65,8 @@ def write_official(
 
 
 def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 3) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="parquet wants pyarrow: pip install -e '.[hub]'")
-    pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    import pyarrow.parquet
+
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_in_group)

@@ -15,8 +15,10 @@ from PIL import Image
 from harness.data.registry import find_dataset
 from harness.data.sample import DataError, Source
 from harness.hub import Snapshot
-from harness.tests.photographs import encoded, needs_real_data, real, write_table
+from harness.tests.photographs import encoded, needs_pyarrow, needs_real_data, real, write_table
 from harness.tests.test_coco import draw, file_name, refused, write_part
+
+pytestmark = needs_pyarrow
 
 
 def decoded(content: bytes) -> Image.Image:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.data.registry import find_dataset
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.photographs import encoded, needs_real_data, pixels, real, write_images, write_table
+from harness.tests.photographs import encoded, needs_pyarrow, needs_real_data, pixels, real, write_images, write_table
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -99,6 +99,7 @@ def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
     check_pairs(samples)
 
 
+@needs_pyarrow
 def test_parquet_gives_the_same_samples_as_the_list(tmp_path: Path) -> None:
     examples = [example(k) for k in range(8)]
     write_list(tmp_path / "list" / "data", examples)
@@ -143,6 +144,7 @@ def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
         assert left_out[f"winoground-7-{side}"] == "image ../secret is missing"
 
 
+@needs_pyarrow
 def test_bad_pictures_in_parquet_leave_the_item_out(tmp_path: Path) -> None:
     images = [encoded("a"), encoded("b")[:-300], None]
     columns = {
@@ -208,6 +210,7 @@ def test_a_line_separator_within_a_caption_is_no_end_of_line(tmp_path: Path) -> 
     assert draw(tmp_path)[0][0].captions == ("the dog barks",)
 
 
+@needs_pyarrow
 def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"image": [b""], "answer": [["a cat"]]})
     message = refused(tmp_path)
@@ -215,6 +218,7 @@ def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> N
         assert word in message
 
 
+@needs_pyarrow
 def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: "not cached")
     dataset = find_dataset("winoground")
@@ -233,6 +237,7 @@ def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: 
     assert dataset.unavailable(Source(download=True)) is None
 
 
+@needs_pyarrow
 @needs_real_data
 def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").symlink_to(real("winoground") / "data" / "test-00000-of-00001.parquet")
