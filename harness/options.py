@@ -251,9 +251,16 @@ def read_options(config: pytest.Config) -> Options:
         raise pytest.UsageError(
             "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
         )
+    models = tuple(dict.fromkeys(config.getoption("--phase-model")))
+    names = [entry.name for entry in models]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise pytest.UsageError(
+            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and would "
+            "share one baseline; rename one directory"
+        )
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
-        models=tuple(config.getoption("--phase-model")),
+        models=models,
         datasets=tuple(config.getoption("--phase-dataset")),
         data=_data(config),
         json=None if written is None else here / written,

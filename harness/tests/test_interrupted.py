@@ -15,6 +15,7 @@ from harness.tests.interrupted import SAMPLES
 BATCH = 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to be killed again and again")
 def test_a_killed_measurement_ends_with_the_same_record(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness.tests.interrupted", str(tmp_path)]

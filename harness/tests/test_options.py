@@ -70,6 +70,10 @@ def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) ->
     assert [str(pair) for pair in options.pairs()][::2] == ["my-own-llava-coco-captions", "their-vlm-coco-captions"]
     assert options.model("my-own-llava").source == str(place)
     assert options.model("their-vlm").source == "someone/their-vlm"
+    (twin := project.mkdir("elsewhere") / place.name).mkdir()
+    (twin / "config.json").write_text("{}")
+    with pytest.raises(pytest.UsageError, match="two checkpoints are both called 'my-own-llava'"):
+        read_options(project.parseconfig("--phase-model", str(place), "--phase-model", str(twin)))
     with pytest.raises(pytest.UsageError, match="unknown model 'llava': neither a directory nor ORG/NAME; known"):
         project.parseconfig("--phase-model", "llava")
 
