@@ -255,8 +255,8 @@ def read_options(config: pytest.Config) -> Options:
     names = [entry.name for entry in models]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise pytest.UsageError(
-            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and would "
-            "share one baseline; rename one directory"
+            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and "
+            "would share one baseline; rename one directory"
         )
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
