@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.data.sample import Source
     from harness.measurement import measure
     from harness.models.anatomy import find_anatomy
     from harness.models.vlm import Vlm
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from harness.profile import Profile
     from harness.report.figures import phase_figure
 
-__all__ = ["Profile", "Vlm", "find_anatomy", "measure", "phase_figure", "phases_of"]
+__all__ = ["Profile", "Source", "Vlm", "find_anatomy", "measure", "phase_figure", "phases_of"]
 
 _HOMES = {
     "Profile": "harness.profile",
+    "Source": "harness.data.sample",
     "Vlm": "harness.models.vlm",
     "find_anatomy": "harness.models.anatomy",
     "measure": "harness.measurement",
