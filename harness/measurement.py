@@ -118,7 +118,7 @@ def measure(
     weights = weights_hash(vlm.model)
     first, block, drawings = _draw(vlm, plan)
     store = ReadingStore(
-        cache, _key(vlm, weights, batch_size), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2)
+        cache, _key(vlm, weights, batch_size, drawn[:DRAWN]), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2)
     )
     rows: list[dict[str, Array]] = []
     hide = _hide(progress)
@@ -199,8 +199,10 @@ def _reading_name(sample: Sample, hashes: Any, own: Any, chance: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _key(vlm: Vlm, weights: str, batch_size: int) -> str:
-    content = [MEASUREMENT_VERSION, weights, asdict(environment(vlm.device, vlm.dtype, vlm.attention)), batch_size]
+def _key(vlm: Vlm, weights: str, batch_size: int, witnesses: Sequence[Sample]) -> str:
+    """Everything but the sample that a reading depends on, and whose readings stand witness for it."""
+    where = asdict(environment(vlm.device, vlm.dtype, vlm.attention))
+    content = [MEASUREMENT_VERSION, weights, where, batch_size, [sample.id for sample in witnesses]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

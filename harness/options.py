@@ -59,8 +59,10 @@ class Options:
     json: Path | None
 
     def samples_of(self, pair: Pair) -> int:
-        """How many samples of a pair are measured: what was asked for, else what its dataset declares."""
-        return find_dataset(pair.dataset).samples if self.samples is None else self.samples
+        """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares."""
+        if self.samples is not None:
+            return self.samples
+        return self.model(pair.model).samples.get(pair.dataset, find_dataset(pair.dataset).samples)
 
     def pairs(self) -> list[Pair]:
         """The pairs that are measured.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class ModelEntry:
     returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
     weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
     takes the processor's own. `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when
-    nobody says otherwise.
+    nobody says otherwise; `samples` is how many, where its recall needs more than the dataset declares.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ModelEntry:
     revision: str | None = None
     chat_template: str = ""
     gigabytes: float = 0.0
+    samples: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def load(self, request: LoadRequest) -> tuple[Any, Any]:
         """Model and processor.
@@ -102,6 +103,8 @@ MODELS: dict[str, ModelEntry] = {
             loader="harness.models.embedded.scenes_instructblip:load",
             datasets=("scenes", "scenes-order"),
             embedded=True,
+            # With 128 the gate finds recall equivalent in 71 % of the runs in which nothing changed.
+            samples={"scenes": 192},
         ),
         ModelEntry(
             name="llava-1.5-7b",

@@ -37,7 +37,9 @@ def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch:
     monkeypatch.setenv("VLM_PHASE_CACHE", "/somewhere/else")
     options = read_options(project.parseconfig())
     assert (options.samples, options.seed, options.batch_size, options.device) == (None, 0, 8, "auto")
-    assert [options.samples_of(Pair("any", name)) for name in ("scenes", "scenes-order")] == [128, 256]
+    assert [options.samples_of(Pair("scenes-llava", name)) for name in ("scenes", "scenes-order")] == [128, 256]
+    assert options.samples_of(Pair("scenes-instructblip", "scenes")) == 192
+    assert options.samples_of(Pair("llava-1.5-7b", "coco-captions")) == 400
     assert options.cache == Path("/somewhere/else")
     assert [str(pair) for pair in options.pairs()] == [
         "scenes-llava-scenes",

@@ -40,7 +40,8 @@ gigabytes.
 
 {choices}
 - Padding on the left with `{pad_token}`. The first token, `<|im_start|>`, is what this language model calls its BOS.
-- The {bridge} started at random, not aligned to word embeddings; only its scale was matched to theirs.
+- The {bridge} started at random, not aligned to word embeddings; only its scale was
+  matched to theirs.
 - Trained to write the canonical caption alone: objects in raster order, sizes for one or two objects only. In such
   captions the first relation is "above" or "left of"; "below" and "right of" occur in scenes of three.
 
@@ -57,7 +58,7 @@ every test scene holds at least one of them. Every pair of colour and shape occu
 ## Accuracy on held-out scenes
 
 Greedy captions of {samples} scenes of the test split (seed {seed}), float32, torch {torch}, transformers
-{transformers}; made by `python -m harness.models.embedded.evaluate --samples {samples} --seed {seed} --write-card`.
+{transformers}; made by `python -m harness.models.embedded.evaluate --model {model} --samples {samples} --write-card`.
 The rule of judgement is the docstring of `harness/models/embedded/evaluate.py`. The bar is {bar:.0%} for colour, shape
 and relation: **{verdict}**.
 
@@ -153,8 +154,9 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
 
 def _training(model: str, record: dict[str, Any]) -> str:
     plan = record["plan"]
+    steps = f" --steps-dense {plan['steps_dense']} --steps-caption {plan['steps_caption']}"
     text = (
-        f"`python -m harness.models.embedded.train --model {model}`, seed {plan['seed']}, "
+        f"`python -m harness.models.embedded.train --model {model}{steps}`, seed {plan['seed']}, "
         f"{record['seconds'] / 60:.0f} minutes on {record['threads']} CPU threads. "
         f"Stage 0: {plan['steps_dense']} steps of {plan['batch_dense']} pictures, "
         f"tower alone, cross-entropy of colour, shape and size per patch. Stage 1: {plan['steps_caption']} steps of "
