@@ -155,7 +155,7 @@ def test_the_script_runs_markers_that_exist(project: pytest.Pytester) -> None:
     for arguments in calls:
         read_options(project.parseconfig(*arguments))
         asked = [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-m"]
-        assert set(asked) <= known
+        assert {word for text in asked for word in text.split()} - {"and", "or", "not"} <= known
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *DOCS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
