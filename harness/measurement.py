@@ -23,6 +23,7 @@ from harness.data.words import content_words
 from harness.errors import PhaseError
 from harness.forward import observe
 from harness.models.embedded.cache import default_cache
+from harness.models.likelihood import LIKELIHOOD_POLICY
 from harness.models.prompt import encode, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
@@ -144,7 +145,13 @@ def measure(
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
-    return replace(profile, arrays={**profile.arrays, **words}, revision=vlm.revision, left_out=dict(source.left_out))
+    return replace(
+        profile,
+        arrays={**profile.arrays, **words},
+        declared={**profile.declared, **({"likelihood": LIKELIHOOD_POLICY} if words else {})},
+        revision=vlm.revision,
+        left_out=dict(source.left_out),
+    )
 
 
 def _hide(progress: bool | None) -> bool:

@@ -53,6 +53,7 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(own[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
     np.testing.assert_allclose(other[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
     assert np.isnan([own[4], other[4]]).all()
+    assert "after the prompt" in profile.declared["likelihood"]
     scores = scores_of(profile)
     right = [own[2 * k] > other[2 * k] and own[2 * k + 1] > other[2 * k + 1] for k in range(2)]
     assert scores["text"].share == np.mean(right)
