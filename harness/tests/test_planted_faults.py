@@ -73,7 +73,7 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
         own = own_copy(vlm)
         with torch.no_grad():
             change(own, monkeypatch)
-        options = {"samples": PAIRED, "controls": (), "progress": False} | options
+        options = {"samples": PAIRED, "controls": (), "word_order": False, "progress": False} | options
         return measure(own, stored.profile.dataset, **options)
 
     return profile
