@@ -27,10 +27,6 @@ def observe(
     Raises:
         SelfCheckError, AttentionError: see there.
     """
-    inputs = {
-        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
-        for key, value in batch.inputs.items()
-    }
     with (
         torch.inference_mode(),
         observing(
@@ -43,5 +39,5 @@ def observe(
             checking=checking,
         ) as seen,
     ):
-        vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        vlm.model(**vlm.given(batch.inputs), use_cache=False, logits_to_keep=1)
         return seen.readings()

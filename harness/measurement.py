@@ -141,7 +141,8 @@ def measure(
     }
     words: Mapping[str, Array] = {}
     if word_order and data.paired:
-        words = likelihood_arrays(vlm, drawn, batch_size=batch_size, store=store, hide=hide)
+        inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
+        words = likelihood_arrays(vlm, drawn, inputs, batch_size=batch_size, store=store, hide=hide)
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)

@@ -26,10 +26,7 @@ class Contestants:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
         self._vlm = vlm
         batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
-        self._inputs = {
-            key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
-            for key, value in batch.inputs.items()
-        }
+        self._inputs = vlm.given(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
         size = len(vlm.anatomy.unembedding.weight)

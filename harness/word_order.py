@@ -33,7 +33,7 @@ class Score:
 
 
 def likelihood_arrays(
-    vlm: Vlm, samples: Sequence[Sample], *, batch_size: int, store: ReadingStore, hide: bool
+    vlm: Vlm, samples: Sequence[Sample], inputs: Sequence[str], *, batch_size: int, store: ReadingStore, hide: bool
 ) -> dict[str, Array]:
     """The log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
 
@@ -43,6 +43,7 @@ def likelihood_arrays(
     Args:
         vlm: the model.
         samples: those of the measurement; samples of one cluster are the two sides of an item.
+        inputs: what names the model inputs of each.
         batch_size: rows per forward pass, at least the four of one item.
         store: where readings are kept.
         hide: whether to show no bar.
@@ -52,7 +53,7 @@ def likelihood_arrays(
     at_once = max(1, batch_size // 4)
     for start in tqdm(range(0, len(items), at_once), desc=f"{vlm.name}, captions", leave=False, disable=hide):
         part = items[start : start + at_once]
-        names = [_name([samples[side] for side in sides]) for sides in part]
+        names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in part]
         kept = store.read(names)
         if kept is None:
             rows = [(samples[image], samples[text].captions[0]) for sides in part for image in sides for text in sides]
@@ -93,11 +94,6 @@ def _sides(samples: Sequence[Sample]) -> list[list[int]]:
     return list(sides.values())
 
 
-def _name(sides: Sequence[Sample]) -> str:
-    """What the likelihoods of an item depend on beside the model."""
-    content = [(side.id, side.instruction, side.captions[0], _pixels(side)) for side in sides]
-    return hashlib.sha256(json.dumps(["likelihood", content]).encode()).hexdigest()[:32]
-
-
-def _pixels(sample: Sample) -> str:
-    return hashlib.sha256(sample.picture().tobytes()).hexdigest()
+def _name(sides: Sequence[tuple[str, str]]) -> str:
+    """What the likelihoods of an item depend on beside the model: inputs and caption of both sides."""
+    return hashlib.sha256(json.dumps(["likelihood", list(sides)]).encode()).hexdigest()[:32]

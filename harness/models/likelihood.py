@@ -44,10 +44,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     inputs = dict(batch.inputs)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], wanted], 1)
     inputs["attention_mask"] = torch.cat([inputs["attention_mask"], known.to(inputs["attention_mask"].dtype)], 1)
-    given = {
-        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None) for key, value in inputs.items()
-    }
-    logits = vlm.model(**given, use_cache=False, logits_to_keep=longest + 1).logits[:, :-1].float()
+    logits = vlm.model(**vlm.given(inputs), use_cache=False, logits_to_keep=longest + 1).logits[:, :-1].float()
     each = logits.log_softmax(-1).gather(2, wanted.to(logits.device)[..., None])[..., 0].cpu()
     return np.asarray((each * known).sum(1, dtype=torch.float64))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class Vlm:
     def dtype(self) -> torch.dtype:
         """The type of the decoder's numbers."""
         return next(self.anatomy.layers[0].parameters()).dtype
+
+    def given(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The inputs as the model takes them: on its device, numbers in its type."""
+        return {
+            key: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for key, value in inputs.items()
+        }
 
     @property
     def attention(self) -> str:

@@ -100,7 +100,8 @@ class Observation:
         """Reduce the last token's attention in one decoder layer."""
         with self._own_calls():
             vectors = transformed(row.values, projection)
-            bias = output_bias(projection, row.values)
+            if self.checks is not None:
+                self.checks.parts(layer, vectors.sum(1) + output_bias(projection, row.values))
         # Where a model is spread over several devices, only what is reduced travels.
         home = self.groups.real.device
         norms = torch.linalg.vector_norm(vectors, dim=-1).to(home)
@@ -108,8 +109,6 @@ class Observation:
         self._weight_shares.append(self._shares(row.weights.mean(1).to(home)))
         if self.drawing:
             self._norm_rows.append(norms)
-        if self.checks is not None:
-            self.checks.parts(layer, vectors.sum(1) + bias)
 
     def own_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""

@@ -10,12 +10,13 @@ from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import LEAST_SAMPLES
 from harness.comparison import FAMILIES
+from harness.models.likelihood import CHANCE
 from harness.options import Pair
 from harness.phases import CLAIM_RECALL, SHARES, phase_reading
 from harness.profile import Profile
 from harness.report.beyond import beyond_table
 from harness.session import PhaseSession, VerdictLine
-from harness.word_order import scores_of
+from harness.word_order import CONFIDENCE, scores_of
 
 # One letter a verdict, so that five claims and five regressions fit a terminal; the legend stands below the table.
 _MARKS = {
@@ -95,7 +96,8 @@ def _winoground_lines(session: PhaseSession) -> list[str]:
         if told:
             lines.append(f"Winoground scores of {pair}: {', '.join(told)} of {scores['group'].items} items")
     if lines:
-        lines.append("  with 99 % intervals; a guess reaches text 0.25, image 0.25, group 0.17")
+        guessed = ", ".join(f"{name} {share:.2f}" for name, share in CHANCE.items())
+        lines.append(f"  with {CONFIDENCE:.0%} intervals; a guess reaches {guessed}")
     return lines
 
 

@@ -10,9 +10,10 @@ from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.vlm import Vlm
 from harness.tests.case_runs import cases, recorded
+from harness.tests.hub_model import hub, hub_cache, unlist
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
-__all__ = ["cases", "recorded"]
+__all__ = ["cases", "hub", "hub_cache", "recorded", "unlist"]
 
 hypothesis.settings.register_profile(
     "harness",

@@ -56,10 +56,7 @@ def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
     """One batch, encoded once: the plain forward pass, and the same with similarity and attention."""
     samples = photographs(BATCH)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
-    inputs = {
-        key: value.to(vlm.device, vlm.dtype if value.is_floating_point() else None)
-        for key, value in batch.inputs.items()
-    }
+    inputs = vlm.given(batch.inputs)
 
     def plain() -> object:
         with torch.inference_mode():

@@ -2,103 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import shutil
-import socket
-from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
 from harness.hub import HubError, find_snapshot, not_cached
-from harness.tests.fake_hub import FakeHub, reached, serving
-
-NAME = "somebody/looks-7b"
-PATTERNS = ["*.safetensors", "*.json"]
-SHARDS = [f"model-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
-INDEX = b'{"weight_map": {"a": "%s", "b": "%s", "c": "%s"}}' % tuple(shard.encode() for shard in SHARDS)
-MODEL = {
-    "config.json": b"{}",
-    "model.safetensors.index.json": INDEX,
-    "pytorch_model-00001-of-00001.bin": b"pickle",
-    **{shard: bytes([i]) * 3000 for i, shard in enumerate(SHARDS)},
-}
-SIZE = 9000 + len(INDEX) + 2
-TABLES = [f"data/test-{i:05}-of-00002.parquet" for i in (0, 1)]
-DATASET = ("dataset", "somebody/pairs")
-DISK = namedtuple("DISK", "total used free")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "home" / "hub"
+from harness.tests.fake_hub import FakeHub
+from harness.tests.hub_model import (
+    DATASET,
+    INDEX,
+    MODEL,
+    NAME,
+    PATTERNS,
+    SHARDS,
+    SIZE,
+    TABLES,
+    fetch,
+    folder,
+    nobody_listens,
+    refusal,
+)
 
 
-@pytest.fixture
-def hub(cache: Path) -> Iterator[FakeHub]:
-    repositories = {("model", NAME): dict(MODEL), DATASET: dict.fromkeys([*TABLES, "README.md"], b"table")}
-    with serving(repositories) as fake, reached(fake.url, cache):
-        yield fake
-
-
-@contextlib.contextmanager
-def nobody_listens(cache: Path) -> Iterator[None]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with reached(url, cache):
-            yield
-
-
-def fetch(**options: object) -> Path:
-    return find_snapshot(NAME, "model", PATTERNS, download=True, say=lambda _: None, **options).path  # type: ignore[arg-type]
-
-
-def refusal(**options: object) -> str:
-    with pytest.raises(HubError) as caught:
-        fetch(**options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert NAME in message
-    return message
-
-
-def folder(cache: Path) -> Path:
-    return cache / f"models--{NAME.replace('/', '--')}"
-
-
-@pytest.fixture
-def unlist(hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Makes the cache as where it was filled by a program that keeps no list of the hub's files."""
-
-    def forget() -> Path:
-        # The client remembers lists by their path.
-        moved = cache.rename(cache.with_name("other"))
-        for trees in moved.glob("*/trees"):
-            shutil.rmtree(trees)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(moved))
-        return moved
-
-    return forget
-
-
-def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub: FakeHub, cache: Path) -> None:
-    expected = f"{NAME} is not in the local cache {cache}: add --phase-download"
+def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
+    expected = f"{NAME} is not in the local cache {hub_cache}: add --phase-download"
     assert not_cached(NAME, "model", PATTERNS) == expected
     assert (not_cached("a/b", "dataset", PATTERNS) or "").startswith("dataset a/b is not in the local cache")
     assert f"{NAME} at revision v2 is not in" in (not_cached(NAME, "model", PATTERNS, revision="v2") or "")
     with pytest.raises(HubError, match=r"not in the local cache .*: add --phase-download"):
         find_snapshot(NAME, "model", PATTERNS)
     assert hub.requests == []
-    assert not cache.exists()
+    assert not hub_cache.exists()
 
 
-def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(hub: FakeHub, cache: Path) -> None:
+def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(hub: FakeHub, hub_cache: Path) -> None:
     said, before = [], []
 
     def say(line: str) -> None:
@@ -107,7 +46,7 @@ def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(h
 
     snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=say)
     commit = hub.commit("model", NAME)
-    assert said == [f"fetching {NAME} at revision {commit[:7]}: 5 files, {SIZE / 1000:.1f} kB, into {cache}"]
+    assert said == [f"fetching {NAME} at revision {commit[:7]}: 5 files, {SIZE / 1000:.1f} kB, into {hub_cache}"]
     assert before == []
     assert snapshot.revision == commit
     assert {path.name: path.read_bytes() for path in snapshot.path.iterdir()} == {
@@ -115,10 +54,10 @@ def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(h
     }
 
 
-def test_what_is_cached_is_found_without_the_network(hub: FakeHub, cache: Path) -> None:
+def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
     path, commit = fetch(), hub.commit("model", NAME)
     hub.requests.clear()
-    with nobody_listens(cache):
+    with nobody_listens(hub_cache):
         for revision in (None, "main", commit):
             assert not_cached(NAME, "model", PATTERNS, revision=revision) is None
             for download in (False, True):
@@ -244,104 +183,3 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(hub: FakeHub, monkeypat
     path = fetch()
     assert [span for name, span in hub.fetched() if name == SHARDS[0]] == [None, "bytes=1000-"]
     assert (path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]
-
-
-def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.gated.add(NAME)
-    with pytest.raises(HubError, match="gated"):
-        find_snapshot(NAME, "model", PATTERNS, download=True, say=pytest.fail)
-    message = refusal()
-    assert "gated and no token is set" in message
-    assert "page in a browser while logged in" in message
-    assert "hf auth login" in message
-    assert "HF_TOKEN" in message
-    monkeypatch.setenv("HF_TOKEN", "stranger")
-    assert "gated and your token's account is not admitted" in refusal()
-    assert hub.fetched() == []
-    hub.admitted.add("stranger")
-    assert fetch().is_dir()
-
-
-def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, cache: Path) -> None:
-    with pytest.raises(HubError, match=r"the hub shows no dataset no/body: check the spelling.*HF_TOKEN"):
-        find_snapshot("no/body", "dataset", PATTERNS, download=True)
-    assert f"model {NAME} has no revision v9: name a branch" in refusal(revision="v9")
-    for wrong in ("a/b/c", "../x/y"):
-        assert "write OWNER/NAME" in (not_cached(wrong, "model", PATTERNS) or "")
-        with pytest.raises(HubError, match="write OWNER/NAME"):
-            find_snapshot(wrong, "model", PATTERNS, download=True)
-    with pytest.raises(HubError, match=rf"{NAME} has no file that matches \*.gguf"):
-        find_snapshot(NAME, "model", ["*.gguf"], download=True)
-    assert not cache.exists()
-    fetch()
-    assert "has no file that matches *.gguf" in (not_cached(NAME, "model", ["*.gguf"]) or "")
-
-
-def test_no_connection_is_said(cache: Path) -> None:
-    with nobody_listens(cache):
-        message = refusal()
-    assert "cannot be fetched (ConnectionRefusedError: " in message
-    assert "check network and proxy" in message
-
-
-def test_offline_variable_and_download_contradict_each_other(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it" in refusal()
-    assert hub.requests == []
-
-
-def test_too_little_room_is_refused_before_the_first_byte(
-    hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 1, SIZE - 1))
-    message = refusal()
-    assert f"{NAME} needs {SIZE / 1000:.1f} kB and the disk of {cache} has {(SIZE - 1) / 1000:.1f} kB free: " in message
-    assert "make room" in message
-    assert hub.fetched() == []
-    (folder(cache) / "blobs").mkdir(parents=True)
-    (folder(cache) / "blobs" / "0a.1b.incomplete").write_bytes(bytes(2000))
-    assert "stopped downloads left 2.0 kB" in refusal()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 0, SIZE))
-    fetch()
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "there"),
-            r"cannot be written to there \(Permission denied\)",
-        ),
-        (PermissionError(errno.EACCES, "Permission denied"), r"cannot be fetched \(PermissionError: "),
-        (RuntimeError("transfer\nbroke"), r"cannot be fetched \(RuntimeError: transfer\): check network"),
-    ],
-    ids=["full", "read-only", "forbidden connection", "other transport"],
-)
-def test_a_download_that_stops_in_the_middle_says_why(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
-) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", stop)
-    with pytest.raises(HubError, match=words):
-        fetch()
-
-
-def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, cache: Path) -> None:
-    cache.mkdir(parents=True)
-    cache.chmod(0o500)
-    try:
-        if os.access(cache, os.W_OK):
-            pytest.skip("this user may write anywhere")
-        assert f"cannot be written to {cache}" in refusal()
-    finally:
-        cache.chmod(0o700)
-
-
-def test_no_bar_and_no_word_where_there_is_no_terminal(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
-    fetch()
-    assert capfd.readouterr() == ("", "")
