@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,10 @@ class Anatomy:
     def width(self) -> int:
         """The dimension d of the residual stream."""
         return int(self.unembedding.weight.shape[1])
+
+    def image_positions(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Where the image features stand in a prompt, bool (batch, tokens), by the model inputs."""
+        return inputs["input_ids"] == self.image_token_id
 
     def layer_of_attention(self) -> dict[int, int]:
         """Which decoder layer (0-based) each submodule belongs to, keyed by the submodule's identity."""
