@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -46,13 +47,32 @@ def phase_reading(profile: Profile) -> PhaseReading:
     )
 
 
+def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
+    """A boundary and the ends of its interval over the depth: 0 is the embeddings, 1 the input of the final norm.
+
+    Args:
+        point: in layers, or residual points.
+        depth: the number L of decoder layers.
+
+    Raises:
+        ValueError: a model without layers.
+    """
+    if depth < 1:
+        raise ValueError(f"a depth relative to {depth} layers is not defined.")
+    return BoundaryInterval(point.estimate / depth, point.low / depth, point.high / depth)
+
+
 def claims_of(reading: PhaseReading) -> dict[str, Claim]:
     """Every claim of the paper, by name, judged on one reading."""
     return {name: judge(reading) for name, judge in CLAIMS.items()}
 
 
 def phases_of(profile: Profile) -> dict[str, Any]:
-    """What a file tells of a profile's phases: boundaries with intervals, moves, k(delta), claims; JSON types only."""
+    """What a file tells of a profile's phases: boundaries with intervals, moves, k(delta), claims; JSON types only.
+
+    Boundaries stand there in layers, and under `relative_depth` as shares of the depth, by which models of different
+    depth compare.
+    """
     reading = phase_reading(profile)
     mean = reading.summary.mean
     kept = persistence(mean)
@@ -61,6 +81,11 @@ def phases_of(profile: Profile) -> dict[str, Any]:
         "level": reading.boundaries.level,
         "turning_points": [_interval(point) for point in reading.boundaries.turning_points],
         "half_heights": [_interval(point) for point in reading.boundaries.half_heights],
+        "relative_depth": {
+            "depth": reading.last,
+            "turning_points": _relative(reading.boundaries.turning_points, reading.last),
+            "half_heights": _relative(reading.boundaries.half_heights, reading.last),
+        },
         "certified_moves": reading.any_moves.count,
         "certified_moves_at": certified_at(reading.rises, spread),
         "certified_chain": _chain(reading.any_moves),
@@ -141,6 +166,10 @@ def _beyond(beyond: Beyond) -> dict[str, Any]:
 def number(value: float) -> float | None:
     """A number to six significant digits, or None where it is not finite: JSON has no NaN."""
     return float(rounded(value)) if math.isfinite(value) else None
+
+
+def _relative(points: Sequence[BoundaryInterval], depth: int) -> list[list[float | None]]:
+    return [_interval(relative_depth(point, depth)) for point in points]
 
 
 def _interval(point: BoundaryInterval) -> list[float | None]:
