@@ -34,6 +34,8 @@ def test_ratio(phase: PhaseSession, pair: Pair, baseline: Baseline, contestants:
     timing = contestants.ratio()
     judge.timing(timing)
     stored = phase.timing_baseline(pair, timing)
+    if phase.options.against is not None:
+        pytest.skip("with --phase-against no stored ratio is read; the summary has the one measured now")
     if stored is None:
         pytest.skip("no ratio is stored for this device, dtype and attention: record one with --phase-update")
     check_ratio(str(pair), timing, stored, baseline.said())

@@ -12,11 +12,13 @@ from harness.analysis.agreement import Agreement, agree, agree_recall, combined,
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import IntervalAgreement, agree_intervals
-from harness.analysis.margins import CURVE_TOLERANCE, Pairing, Tolerance, pair_samples
+from harness.analysis.margins import CURVE_TOLERANCE, Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
 from harness.margin_table import boundary_values
+from harness.matched_inputs import Inputs, match_inputs
 from harness.profile import SHARE_GROUPS, Profile
+from harness.reference import Reference
 
 ALPHA_RUN = 0.01
 DECLARED_PAIRS = 4
@@ -85,38 +87,6 @@ ALPHA_DIFF = ALPHA_RUN / DECLARED_ASSERTIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """How the samples of a run and its baseline belong together.
-
-    `changed_tokens` and `changed_pixels` are samples with the baseline's id but other model inputs. `same_set` says
-    that both have the same samples, all with the same inputs: measures that relate samples to each other need it.
-    `nested` says that one has only samples of the other, with the same inputs.
-    """
-
-    pairing: Pairing
-    changed_tokens: tuple[str, ...]
-    changed_pixels: tuple[str, ...]
-    nested: bool
-    same_set: bool
-
-    @property
-    def aligned(self) -> bool:
-        """Whether rows lie side by side: few common samples still tell whether they reproduce."""
-        return self.pairing.paired or self.nested
-
-    @property
-    def changed(self) -> str:
-        """What changed, in words; empty where nothing did."""
-        if not self.pairing.changed:
-            return ""
-        return (
-            f"the inputs changed: of {len(self.pairing.changed)} samples with the baseline's ids, "
-            f"{len(self.changed_tokens)} have other token ids and {len(self.changed_pixels)} other pixels "
-            f"(first: {self.pairing.changed[0]}); look at the processor, the preprocessing or the data"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """The verdict on one measure."""
 
@@ -139,31 +109,14 @@ class Comparison:
         return combined([finding.agreement.verdict for finding in self.findings])
 
 
-def match_inputs(now: Profile, baseline: Profile) -> Inputs:
-    """How the samples of two profiles belong together, by id and by the hash of each one's model inputs."""
-    hashes = [list(zip(profile.token_hashes, profile.pixel_hashes, strict=True)) for profile in (now, baseline)]
-    pairing = pair_samples(now.sample_ids, baseline.sample_ids, *hashes)
-    place = {sample: row for row, sample in enumerate(baseline.sample_ids)}
-    mine = {sample: row for row, sample in enumerate(now.sample_ids)}
-
-    def changed(hashes_now: tuple[str, ...], hashes_then: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in pairing.changed if hashes_now[mine[name]] != hashes_then[place[name]])
-
-    return Inputs(
-        pairing=pairing,
-        changed_tokens=changed(now.token_hashes, baseline.token_hashes),
-        changed_pixels=changed(now.pixel_hashes, baseline.pixel_hashes),
-        nested=len(pairing.now) == min(now.n, baseline.n) and not pairing.changed,
-        same_set=len(pairing.now) == now.n == baseline.n and not pairing.changed,
-    )
-
-
 def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
     if baseline.summary_of is not None:
         return "the baseline is a summary of its samples: means are compared, unpaired"
     types = (now.environment.dtype, baseline.profile.environment.dtype)
-    if baseline.calibration.tolerance("inter", narrow=_narrow(now, baseline)) is None:
+    if isinstance(baseline, Reference) and inputs.changed:
+        return inputs.changed
+    if calibrated_tolerance(now, baseline, "inter") is None:
         return (
             f"{types[0]} against the baseline's {types[1]}: no per-sample tolerance is calibrated for these; record "
             "one with --phase-calibrate"
@@ -193,7 +146,7 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
         ValueError: the profile and the baseline are not of the same depth.
     """
     then = baseline.profile
-    inputs = match_inputs(now, then)
+    inputs = matched(now, baseline)
     reason = not_reproducible(now, baseline, inputs)
     findings = []
     for measure in family.measures:
@@ -208,7 +161,7 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
 
     Where the curves reproduce sample by sample their boundaries do, however uncertain these are.
     """
-    inputs = match_inputs(now, baseline.profile)
+    inputs = matched(now, baseline)
     x, y, clusters, then_clusters = _rows(now, baseline.profile, "inter", inputs)
     found = agree_boundaries(
         x,
@@ -229,7 +182,7 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     sample by sample all answers do.
     """
     then = baseline.profile
-    inputs = match_inputs(now, then)
+    inputs = matched(now, baseline)
     x, y, clusters, then_clusters = _rows(now, then, "inter", inputs)
     found = agree_intervals(
         x,
@@ -252,8 +205,21 @@ def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
     return reproduced(x - y, _tolerance(now, baseline, "inter"))
 
 
+def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
+    """When a sample of this measure is the same as the baseline's; None where nothing was calibrated that tells."""
+    if isinstance(baseline, Reference) and now.environment == baseline.profile.environment:
+        # Measured here and now on both sides, so there is no noise of another environment to allow for.
+        return CURVE_TOLERANCE
+    return baseline.calibration.tolerance(measure, narrow=_narrow(now, baseline))
+
+
 def _tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
-    return baseline.calibration.tolerance(measure, narrow=_narrow(now, baseline)) or CURVE_TOLERANCE
+    return calibrated_tolerance(now, baseline, measure) or CURVE_TOLERANCE
+
+
+def matched(now: Profile, baseline: Baseline) -> Inputs:
+    """How the samples of a profile and of what it is held against belong together."""
+    return match_inputs(now, baseline.profile, by_id=isinstance(baseline, Reference))
 
 
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:

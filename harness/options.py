@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import Any
 
 import pytest
 
+from harness import option_values
 from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.embedded.cache import default_cache
-from harness.models.registry import DTYPES, MODELS, ModelEntry, find_model
-
-AS_DECLARED = "auto"
-NO_CONTROL = "none"
-_DTYPES = ("auto", *DTYPES, *DTYPES.values())
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+from harness.models.registry import MODELS, ModelEntry, find_model
+from harness.option_values import AS_DECLARED, FIXTURE, NO_CONTROL
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +35,7 @@ class Options:
     """What the user asked for; every field is one `--phase-` option."""
 
     models: tuple[ModelEntry, ...]
+    against: ModelEntry | None
     datasets: tuple[str, ...]
     data: Mapping[str, Path]
     download: bool
@@ -59,10 +56,14 @@ class Options:
     json: Path | None
 
     def samples_of(self, pair: Pair) -> int:
-        """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares."""
+        """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares.
+
+        Models that are held against each other are measured on the same samples.
+        """
         if self.samples is not None:
             return self.samples
-        return self.model(pair.model).samples.get(pair.dataset, find_dataset(pair.dataset).samples)
+        entries = (self.model(pair.model),) if self.against is None else self.named()
+        return max(entry.samples.get(pair.dataset, find_dataset(pair.dataset).samples) for entry in entries)
 
     def pairs(self) -> list[Pair]:
         """The pairs that are measured.
@@ -80,7 +81,15 @@ class Options:
 
     def model(self, name: str) -> ModelEntry:
         """The entry of a pair's model."""
-        return next((entry for entry in self.models if entry.name == name), None) or find_model(name)
+        return next((entry for entry in self.named() if entry.name == name), None) or find_model(name)
+
+    def named(self) -> tuple[ModelEntry, ...]:
+        """The models that were asked for by name, the one that the others are held against last."""
+        return self.models if self.against is None else (*self.models, self.against)
+
+    def fixtures(self) -> list[str]:
+        """The fixtures that models in memory come from, which are also those models' names."""
+        return [entry.name for entry in self.named() if in_memory(entry)]
 
     def embedded(self, pair: Pair) -> bool:
         """Whether a pair needs nothing but what the project brings."""
@@ -92,79 +101,38 @@ class Options:
 
     def unavailable(self, pair: Pair) -> tuple[str, bool] | None:
         """Why a pair cannot be measured here, with the remedy, and whether what is missing was asked for by name."""
-        if reason := self.model(pair.model).unavailable(download=self.download):
+        entry = self.model(pair.model)
+        if not in_memory(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)
         if reason := find_dataset(pair.dataset).unavailable(self.source(pair.dataset)):
             return f"{pair.dataset}: {reason}", pair.dataset in self.datasets
         return None
 
 
-def _model(text: str) -> ModelEntry:
-    try:
-        return find_model(text)
-    except LookupError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _dataset(text: str) -> str:
-    try:
-        return find_dataset(text).name
-    except LookupError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _place(text: str) -> tuple[str, Path]:
-    name, equals, directory = text.partition("=")
-    on_disk = [name for name, dataset in DATASETS.items() if dataset.variable]
-    if not equals or not directory or name not in on_disk:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR with one of {', '.join(on_disk)} as NAME")
-    return name, Path(directory).expanduser()
-
-
-def _number(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return number
-
-
-def _samples(text: str) -> int | None:
-    return None if text == AS_DECLARED else _number(2)(text)
-
-
-def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda, cuda:N or mps")
-    return text
-
-
-def _dtype(text: str) -> str:
-    if text not in _DTYPES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no dtype; use one of {', '.join(_DTYPES)}")
-    return text
-
-
-def _control(text: str) -> str:
-    if text not in (*CONTROLS, NO_CONTROL):
-        raise argparse.ArgumentTypeError(f"{text!r} is no control; use {', '.join(CONTROLS)} or {NO_CONTROL}")
-    return text
+def in_memory(entry: ModelEntry) -> bool:
+    """Whether a fixture gives the model."""
+    return entry.loader.startswith(FIXTURE)
 
 
 # Name, parser, default, help. Each has an ini twin phase_<name>; the command line wins.
 _VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
-    ("samples", "N", _samples, AS_DECLARED, "samples per pair, or as many as the dataset declares; the paper has 400"),
-    ("seed", "N", _number(0), "0", "which samples are drawn"),
-    ("device", "NAME", _device, "auto", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
+    (
+        "samples",
+        "N",
+        option_values.samples,
+        AS_DECLARED,
+        "samples per pair, or as many as the dataset declares; the paper has 400",
+    ),
+    ("seed", "N", option_values.number(0), "0", "which samples are drawn"),
+    ("device", "NAME", option_values.device, "auto", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
     (
         "dtype",
         "NAME",
-        _dtype,
+        option_values.dtype,
         "auto",
         "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
     ),
-    ("batch-size", "N", _number(1), "8", "samples per forward pass"),
+    ("batch-size", "N", option_values.number(1), "8", "samples per forward pass"),
     ("baselines", "DIR", str, "baselines", "directory of the stored baselines, relative to the root directory"),
     ("cache", "DIR", str, "", "directory for weights and readings; by default the user's cache directory"),
 )
@@ -184,6 +152,8 @@ _FLAGS: tuple[tuple[str, str], ...] = (
     ("no-cache", "keep no readings and use none; weights are still cached"),
     ("download", "fetch weights and data that are not in the hub's local cache; their size is said first"),
 )
+# What has no meaning where no baseline is read or written.
+_WRITING = ("--phase-update", "--phase-update-new", "--phase-calibrate", "--phase-summary")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -194,24 +164,34 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        type=_model,
-        help="only this model: a name, a directory that save_pretrained wrote, or a repository ORG/NAME; may be "
-        f"repeated. Known: {', '.join(sorted(MODELS))}.",
+        type=option_values.model,
+        help="only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME "
+        f"for a model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}.",
+    )
+    group.addoption(
+        "--phase-against",
+        metavar="MODEL",
+        type=option_values.model,
+        default=None,
+        help="in place of the stored baselines, hold each --phase-model against this one, measured in the same run on "
+        "the same samples; the summary says where they differ.",
     )
     group.addoption(
         "--phase-dataset",
         action="append",
         default=[],
         metavar="NAME",
-        type=_dataset,
+        type=option_values.dataset,
         help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}.",
     )
     on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
     text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
-    group.addoption("--phase-data", action="append", metavar="NAME=DIR", type=_place, help=f"{text}.")
+    group.addoption("--phase-data", action="append", metavar="NAME=DIR", type=option_values.place, help=f"{text}.")
     parser.addini("phase_data", help=f"{text} (--phase-data)", type="args", default=[])
     text = f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated"
-    group.addoption("--phase-controls", action="append", metavar="NAME", type=_control, help=f"{text}. Default: all.")
+    group.addoption(
+        "--phase-controls", action="append", metavar="NAME", type=option_values.control, help=f"{text}. Default: all."
+    )
     parser.addini("phase_controls", help=f"{text} (--phase-controls)", type="args", default=list(CONTROLS))
     for name, metavar, kind, default, text in _VALUES:
         group.addoption(
@@ -253,16 +233,12 @@ def read_options(config: pytest.Config) -> Options:
         raise pytest.UsageError(
             "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
         )
-    models = tuple(dict.fromkeys(config.getoption("--phase-model")))
-    names = [entry.name for entry in models]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise pytest.UsageError(
-            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and "
-            "would share one baseline; rename one directory"
-        )
+    models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
+    _refuse_models(config, models, against)
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
         models=models,
+        against=against,
         datasets=tuple(config.getoption("--phase-dataset")),
         data=_data(config),
         json=None if written is None else here / written,
@@ -271,10 +247,39 @@ def read_options(config: pytest.Config) -> Options:
     )
 
 
+def _refuse_models(config: pytest.Config, models: tuple[ModelEntry, ...], against: ModelEntry | None) -> None:
+    """Turns away models that cannot be told apart, and what cannot go with the models that were named."""
+    if against is not None:
+        writing = [option for option in _WRITING if config.getoption(option)]
+        if not models:
+            raise pytest.UsageError("--phase-against: name the models that are held against it with --phase-model")
+        if against in models:
+            raise pytest.UsageError(
+                f"--phase-against {against.name}: this is the --phase-model itself; name two different models"
+            )
+        if writing:
+            raise pytest.UsageError(
+                f"{writing[0]} is about stored baselines, and with --phase-against none is read or written: leave one "
+                "of the two out"
+            )
+    named = models if against is None else (*models, against)
+    names = [entry.name for entry in named]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise pytest.UsageError(
+            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and "
+            "would share one baseline; rename one directory"
+        )
+    if config.getoption("--phase-calibrate") and (given := [entry for entry in named if in_memory(entry)]):
+        raise pytest.UsageError(
+            f"--phase-calibrate loads a model anew in other data types, and the fixture {given[0].name} gives it in "
+            "one: save the model and pass its directory"
+        )
+
+
 def _data(config: pytest.Config) -> dict[str, Path]:
     """Directories by dataset: those of the ini file lie relative to the root directory, options where pytest runs."""
     try:
-        ini = [_place(text) for text in config.getini("phase_data")]
+        ini = [option_values.place(text) for text in config.getini("phase_data")]
     except argparse.ArgumentTypeError as error:
         raise pytest.UsageError(f"phase_data in the ini file: {error}") from None
     here = Path(config.invocation_params.dir)
@@ -286,7 +291,7 @@ def _controls(config: pytest.Config) -> tuple[str, ...]:
     given = config.getoption("--phase-controls")
     if given is None:
         try:
-            given = [_control(name) for name in config.getini("phase_controls")]
+            given = [option_values.control(name) for name in config.getini("phase_controls")]
         except argparse.ArgumentTypeError as error:
             raise pytest.UsageError(f"phase_controls in the ini file: {error}") from None
     if NO_CONTROL in given and set(given) != {NO_CONTROL}:

@@ -13,7 +13,8 @@ import pytest
 
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
-from harness.options import AS_DECLARED, Pair, add_options, read_options
+from harness.option_values import AS_DECLARED, FIXTURE
+from harness.options import Pair, add_options, read_options
 from harness.session import PhaseSession
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options into the session's state."""
     session = PhaseSession(read_options(config), say=lambda line: _write_line(config, line))
-    session.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
+    session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session
 
 
@@ -63,11 +64,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     files = len(list(options.baselines.glob("*/*.json")))
     samples = options.samples or AS_DECLARED
     controls = " ".join(options.controls) or "none"
+    stored = f"baselines {options.baselines} ({files} files), update {update}"
+    if options.against is not None:
+        stored = f"against {options.against.name}, measured in this run"
     return [
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
         f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples {samples}, "
         f"seed {options.seed}, batch size {options.batch_size}, controls {controls}",
-        f"phase: baselines {options.baselines} ({files} files), update {update}, cache {options.cache}",
+        f"phase: {stored}, cache {options.cache}",
     ]
 
 
@@ -102,20 +106,42 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
     if not needed or session.config.option.collectonly:
         return
-    options = session.config.stash[SESSION].options
+    state = session.config.stash[SESSION]
+    options = state.options
+    state.collected = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
+    _refuse_fixtures(session, options.fixtures())
     from harness.models.vlm import choose_device
 
     try:
         choose_device(options.device)
     except PhaseError as error:
         raise pytest.UsageError(str(error)) from None
-    for pair in dict.fromkeys(filter(None, map(_pair_of, session.items))):
+    others = dict.fromkeys(filter(None, map(state.other_of, state.collected)))
+    for pair in (*state.collected, *others):
         missing = options.unavailable(pair)
         if missing and missing[1]:
             raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
     for directory, option in ((options.cache, "--phase-cache"), (options.json and options.json.parent, "--phase-json")):
         if directory is not None and (problem := _not_writable(directory)):
             raise pytest.UsageError(f"{option}: {directory} is not writable ({problem}); choose another with {option}")
+
+
+def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
+    """Turns away `fixture:NAME` where the tests see no such fixture, or one that lives for one test only."""
+    for name in names:
+        item = next(item for item in session.items if _pair_of(item))
+        # pytest has no public way to ask for a fixture without setting it up, and setting this one up loads a model.
+        found = session._fixturemanager.getfixturedefs(name, item)
+        if not found:
+            raise pytest.UsageError(
+                f"{FIXTURE}{name}: {item.location[0]} sees no fixture {name!r}; define it in a conftest.py above the "
+                "tests, or in a plugin named with -p, with scope='session'"
+            )
+        if found[-1].scope != "session":
+            raise pytest.UsageError(
+                f"{FIXTURE}{name}: the fixture has scope {found[-1].scope!r} and would load its model anew; declare it "
+                "with @pytest.fixture(scope='session')"
+            )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -151,21 +177,29 @@ def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
 @pytest.fixture(scope="session")
 def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
     """The loaded model of the pair."""
-    with _seen(request.config):
+    with _measuring(request, phase):
         return _plainly(lambda: phase.vlm(pair.model))
 
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
     """What was measured of the pair, once per session."""
-    with _seen(request.config):
+    with _measuring(request, phase):
         return _plainly(lambda: phase.profile(pair))
 
 
 @pytest.fixture(scope="session")
-def baseline(phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
-    """The stored baseline of the pair; with an update option, written first where it is due."""
-    return _plainly(lambda: phase.baseline(pair))
+def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
+    """The stored baseline of the pair; with an update option, written first where it is due.
+
+    With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
+    """
+    with _measuring(request, phase):
+        found = _plainly(lambda: phase.baseline(pair))
+    depths = (profile.depth, found.profile.depth)
+    if phase.options.against is not None and depths[0] != depths[1]:
+        pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -188,6 +222,14 @@ def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
 def strict_evidence(phase: PhaseSession) -> bool:
     """Whether an inconclusive verdict fails."""
     return phase.options.strict_evidence
+
+
+@contextmanager
+def _measuring(request: pytest.FixtureRequest, phase: PhaseSession) -> Iterator[None]:
+    """Where models are loaded and measured: their fixtures can be asked for, and progress is seen."""
+    phase.loaded.fixture_value = request.getfixturevalue
+    with _seen(request.config):
+        yield
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.registry import DATASETS, find_dataset
+from harness.loaded_model import LoadedModel
 from harness.models.registry import MODELS
 from harness.options import Options, Pair
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from harness.data.sample import Sample
     from harness.models.vlm import Vlm
     from harness.profile import Profile
+    from harness.reference import Reference
 
 MOST_INCONCLUSIVE = 0.25
 PRIMARY = "inter"
@@ -38,20 +40,27 @@ class VerdictLine:
 
 @dataclass
 class PhaseSession:
-    """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell."""
+    """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell.
+
+    `collected` are the pairs of the tests that were collected.
+    """
 
     options: Options
     say: Callable[[str], None]
+    loaded: LoadedModel = field(init=False)
+    collected: tuple[Pair, ...] = ()
     profiles: dict[Pair, Profile] = field(default_factory=dict)
     verdicts: list[VerdictLine] = field(default_factory=list)
     claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
     ratios: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
     matched: set[Path] = field(default_factory=set)
     written: dict[Path, str] = field(default_factory=dict)
-    on_load: Callable[[Vlm], None] = lambda _: None
-    _vlm: Vlm | None = None
-    _failed: dict[str, BaseException] = field(default_factory=dict)
+    _failed: dict[Pair, BaseException] = field(default_factory=dict)
     _missing: dict[Pair, str] = field(default_factory=dict)
+    _references: dict[Pair, Reference] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.loaded = LoadedModel(self.options, self.say)
 
     def missing(self, pair: Pair) -> str:
         """Why this machine cannot measure a pair, with the remedy; empty where it can."""
@@ -66,41 +75,19 @@ class PhaseSession:
 
     def vlm(self, model: str) -> Vlm:
         """The loaded model; the one loaded before is let go."""
-        if model in self._failed:
-            raise self._failed[model]
-        if self._vlm is None or self._vlm.name != model:
-            self.release()
-            try:
-                self._vlm = self._load(model, self.options.device, self.options.dtype)
-            except Exception as error:
-                self._failed[model] = error
-                raise
-        return self._vlm
-
-    def _load(self, model: str, device: str, dtype: str) -> Vlm:
-        from harness.models.vlm import load_vlm
-
-        options = self.options
-        vlm = load_vlm(
-            options.model(model),
-            cache=options.cache,
-            device=device,
-            dtype=dtype,
-            download=options.download,
-            say=self.say,
-        )
-        self.on_load(vlm)
-        return vlm
+        return self.loaded.vlm(model)
 
     def release(self) -> None:
         """Let go of the loaded model and its memory."""
-        self._vlm = None
-        gc.collect()
+        self.loaded.release()
 
     def profile(self, pair: Pair) -> Profile:
-        """The profile of a pair, measured at the first call."""
-        if str(pair) in self._failed:
-            raise self._failed[str(pair)]
+        """The profile of a pair, measured at the first call; that of what it is held against is measured before it."""
+        other = self.other_of(pair)
+        if pair not in self.profiles and other is not None and other != pair:
+            self._measure_first(other)
+        if pair in self._failed:
+            raise self._failed[pair]
         if pair not in self.profiles:
             from harness.measurement import measure
 
@@ -118,12 +105,40 @@ class PhaseSession:
                     say=self.say,
                 )
             except Exception as error:
-                self._failed[str(pair)] = error
+                self._failed[pair] = error
                 raise
         return self.profiles[pair]
 
+    def other_of(self, pair: Pair) -> Pair | None:
+        """The pair that a pair is held against with --phase-against; None where it is held against what is stored."""
+        against = self.options.against
+        return None if against is None else Pair(against.name, pair.dataset)
+
+    def _measure_first(self, other: Pair) -> None:
+        """Measures a model on all datasets of the run while it is loaded; what fails is said where it is asked for."""
+        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.collected))):
+            with suppress(Exception):
+                self.profile(Pair(other.model, dataset))
+
+    def reference(self, pair: Pair) -> Reference:
+        """What a pair is held against with --phase-against, measured in this run.
+
+        Raises:
+            PhaseError: it cannot be measured.
+        """
+        from harness.reference import reference_of, stored_calibration
+
+        other = self.other_of(pair)
+        assert other is not None
+        if other not in self._references:
+            profile = self.profile(other)
+            self._references[other] = reference_of(profile, stored_calibration(self.options.baselines, profile))
+        return self._references[other]
+
     def baseline(self, pair: Pair) -> Baseline:
         """The stored baseline of a pair; with an update option, written first where it is due.
+
+        With --phase-against it is the other model instead, measured in this run.
 
         Raises:
             BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
@@ -131,6 +146,8 @@ class PhaseSession:
         from harness.baselines import BaselineError, MissingBaselineError, find_baseline, read_baseline
 
         profile = self.profile(pair)
+        if self.options.against is not None:
+            return self.reference(pair)
         try:
             stored = find_baseline(self.options.baselines, profile)
         except BaselineError as error:
@@ -138,6 +155,13 @@ class PhaseSession:
             if not (self.options.update or (self.options.update_new and missing)):
                 raise
             return read_baseline(self._write(profile, "new" if missing else "changed", {}, None))
+        depths = (stored.profile.depth, profile.depth)
+        if depths[0] != depths[1] and not self.options.update:
+            raise BaselineError(
+                f"{stored.path} is of a model of {depths[0]} layers, and this one has {depths[1]}: they compare by "
+                "relative depth only; hold the models against each other with --phase-against, or record this one "
+                "with --phase-update"
+            )
         if stored.path not in self.written:
             changed = self._changed(profile, stored)
             if changed and self.options.calibrate and not self.options.update:
@@ -154,7 +178,7 @@ class PhaseSession:
         return stored
 
     def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:
-        """The stored hooked/plain ratio of this device, dtype and attention, or None.
+        """The stored hooked/plain ratio of this device, dtype and attention, or None; with --phase-against always None.
 
         With an update option the ratio measured now is stored first where there is none; with --phase-update also
         where the stored one lies outside of its interval by more than the factor that would be an alarm.
@@ -162,6 +186,8 @@ class PhaseSession:
         from harness.analysis.timing import SLOWDOWN_FACTOR
         from harness.baselines import timing_key, write_timing
 
+        if self.options.against is not None:
+            return None
         baseline, key = self.baseline(pair), timing_key(self.profile(pair).environment)
         stored = baseline.timing.get(key)
         if stored is not None:
@@ -213,7 +239,7 @@ class PhaseSession:
             measured = calibrate(
                 self.vlm(profile.model),
                 profile,
-                lambda dtype, device: self._load(profile.model, device, dtype),
+                lambda dtype, device: self.loaded.load(profile.model, device, dtype),
                 seed=self.options.seed,
                 batch_size=self.options.batch_size,
                 cache=None if self.options.no_cache else self.options.cache,
@@ -260,7 +286,8 @@ class PhaseSession:
         for line in undecided:
             primary = (line.kind, line.question) == ("regression", PRIMARY)
             if primary and self.profiles[line.pair].n >= line.numbers["n"]:
-                return f"the primary verdict of {line.pair} ({PRIMARY}) is inconclusive at the baseline's own n"
+                own = "; raise --phase-samples" if self.options.against else " at the baseline's own n"
+                return f"the primary verdict of {line.pair} ({PRIMARY}) is inconclusive{own}"
         return ""
 
     def record(self, pair: Pair, kind: str, question: str, verdict: str, numbers: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness.analysis.turning_points import turning_points
 from harness.baselines import read_baseline
-from harness.comparison import match_inputs
+from harness.matched_inputs import match_inputs
 from harness.profile import CURVES, SHARE_GROUPS
 from harness.simulation.populations import PAIRS, Change, Population, measured_again
 from harness.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, shifted, shifted_rows, stretched
