@@ -43,7 +43,7 @@ def control_curves(
     names: list[str] = []
     for start in tqdm(range(0, len(samples), batch_size), desc=f"{vlm.name}, {control}", leave=False, disable=hide):
         part = [sample if noisy else blanked(sample) for sample in samples[start : start + batch_size]]
-        batch = encode(vlm.processor, part, vlm.anatomy.image_token_id)
+        batch = encode(vlm.processor, part, vlm.anatomy.image_positions)
         own = [
             _name(control, f"{seed} {sample.id}" if noisy else "", hashes.tokens, hashes.pixels)
             for sample, hashes in zip(part, batch.hashes, strict=True)

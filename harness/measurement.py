@@ -126,7 +126,7 @@ def measure(
     bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=hide)
     with bar:
         for at in _slices(len(drawn), batch_size):
-            batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_token_id)
+            batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_positions)
             parts = plan.part(at)
             names = [_reading_name(*row) for row in zip(drawn[at], batch.hashes, parts.own, parts.chance, strict=True)]
             known = store.read(names)
@@ -183,7 +183,7 @@ def _references(samples: Sequence[Sample], vocabulary: Vocabulary) -> References
 def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[:DRAWN]
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     with torch.inference_mode():
         check_image_positions(vlm.model, vlm.anatomy.name, batch, vlm.device)
     parts = plan.part(slice(0, DRAWN))

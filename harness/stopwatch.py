@@ -25,7 +25,7 @@ class Contestants:
     def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
         self._vlm = vlm
-        batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+        batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
         self._inputs = vlm.given(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]

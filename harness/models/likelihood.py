@@ -35,7 +35,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     Raises:
         PromptError: a prompt cannot be encoded.
     """
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
     longest = max(map(len, answers))
     # Padding behind the captions reaches nothing that is read; zero is a token of every vocabulary.

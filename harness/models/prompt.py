@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import copy
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from harness.data.sample import Sample
-from harness.errors import PhaseError
+from harness.models.chat import Prompt, PromptError, prompt_text, write_prompt
+from harness.models.hashes import InputHashes, hash_rows
 
-_PLACEHOLDER = "instruction-goes-here"
+__all__ = ["Batch", "ImagePositions", "InputHashes", "PromptError", "TokenGroups", "encode", "prompt_text"]
 
-
-class PromptError(PhaseError):
-    """A prompt could not be encoded, or its token groups could not be told apart."""
+#: From model inputs to where the image features stand, bool (batch, tokens); see `Anatomy.image_positions`.
+ImagePositions = Callable[[Mapping[str, Any]], torch.Tensor]
+# What a processor gives for training; a model that gets it computes a loss.
+_NOT_GIVEN = ("labels", "offset_mapping")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenGroups:
     """Which positions of a batch belong to which group; every array is bool of shape (batch, tokens).
 
-    `image`: the positions of the image features. `text`: every other token but BOS and padding. `instruction`: the
-    part of the text that the user wrote. `other`: text outside the instruction, and BOS. `real`: everything but
-    padding. image, instruction and other partition the real positions.
+    `image`: the positions of the image features. `text`: every other token but BOS and padding, so also the borders
+    and line ends that some processors put around and between image tokens. `instruction`: the part of the text that
+    the user wrote. `other`: text outside the instruction, and BOS. `real`: everything but padding. image, instruction
+    and other partition the real positions.
     """
 
     image: torch.Tensor
@@ -40,117 +44,146 @@ class TokenGroups:
 
 
 @dataclass(frozen=True, slots=True)
-class InputHashes:
-    """SHA-256 (16 hex digits) of what one sample gives the model: its token ids, and its image tensors."""
-
-    tokens: str
-    pixels: str
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """Model inputs of some samples (left-padded), their token groups and one pair of input hashes a sample."""
 
-    inputs: Mapping[str, torch.Tensor]
+    inputs: Mapping[str, Any]
     groups: TokenGroups
     hashes: tuple[InputHashes, ...]
 
 
-def prompt_text(processor: Any, instruction: str) -> str:
-    """The prompt of one image and one instruction in the processor's own chat template.
+class _Listening:
+    """A tokenizer that keeps the texts it is given and what it makes of them.
 
-    Raises:
-        PromptError: the processor has no chat template, its template leaves the instruction out, or the instruction
-            holds the image token.
+    The texts are the prompts as the processor has expanded them, which the character offsets of the tokens refer to
+    and which no processor hands out.
     """
-    return _located(processor, instruction)[0]
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.heard: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        texts = [text] if isinstance(text, str) else list(text or ())
+        bos = self._tokenizer.bos_token
+        if bos is not None and texts and all(isinstance(one, str) and one.startswith(bos) for one in texts):
+            # As apply_chat_template does: what the template has written is not written again.
+            kwargs["add_special_tokens"] = False
+        encoded = self._tokenizer(text, *args, **kwargs)
+        if texts:
+            self.heard += zip(texts, encoded.encodings or [None] * len(texts), strict=True)
+        return encoded
 
 
-def _located(processor: Any, instruction: str) -> tuple[str, int]:
-    """The prompt, and where in it the instruction begins: where another text in its place begins.
-
-    Looking for the instruction itself would find the template's words where the two are alike.
-    """
-    name = type(processor).__name__
-    if not getattr(processor, "chat_template", None):
-        raise PromptError(f"{name} has no chat template, so the prompt's form is unknown; set processor.chat_template.")
-    if str(processor.image_token) in instruction:
-        raise PromptError(
-            f"the instruction {instruction!r} holds the image token {processor.image_token}; leave it out: the chat "
-            "template puts it where the image goes"
-        )
-
-    def prompt(text: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
-
-    before, found, after = prompt(_PLACEHOLDER).partition(_PLACEHOLDER)
-    text = prompt(instruction)
-    if not found or text != before + instruction + after:
-        raise PromptError(
-            f"the chat template of {name} does not contain the instruction {instruction!r} verbatim and once."
-        )
-    return text, len(before)
-
-
-def encode(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Batch:
+def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
     """The model inputs of `samples` as one left-padded batch, with token groups.
 
     Raises:
-        PromptError: padding on the right or between image and text, a sample without image tokens or with fewer than
-            two tokens of text or instruction, or an instruction that the token offsets do not give back.
+        PromptError: a prompt cannot be written or processed; padding on the right or between image and text, a sample
+            without image tokens or with fewer than two tokens of text or instruction; or the tokenizer does not say
+            which characters its tokens stand for, or does not give the instruction back.
     """
-    prompts = [_located(processor, sample.instruction) for sample in samples]
-    encoded = processor(
-        images=[sample.picture() for sample in samples],
-        text=[text for text, _ in prompts],
-        return_tensors="pt",
-        text_kwargs={"padding": True, "return_offsets_mapping": True, "padding_side": "left"},
-    )
-    inputs = {key: value for key, value in encoded.items() if key != "offset_mapping"}
-    groups = _groups(processor, samples, prompts, inputs, encoded["offset_mapping"], image_token_id)
-    return Batch(inputs, groups, tuple(_hashes(inputs, groups.real, row, len(samples)) for row in range(len(samples))))
+    prompts = [write_prompt(processor, sample.instruction) for sample in samples]
+    inputs, heard = _processed(processor, samples, prompts)
+    real = inputs["attention_mask"].bool()
+    _refuse_padding(processor, inputs, real)
+    groups = _groups(processor, samples, prompts, inputs["input_ids"], real, image_positions(inputs), heard)
+
+    def alone(row: int) -> Mapping[str, Any]:
+        one, _ = _processed(processor, samples[row : row + 1], prompts[row : row + 1])
+        if one["input_ids"][0].tolist() != inputs["input_ids"][row][real[row]].tolist():
+            raise PromptError(
+                f"{type(processor).__name__} gives sample {samples[row].id} other tokens alone than beside others; "
+                "measure with --phase-batch-size 1"
+            )
+        return one
+
+    return Batch(inputs, groups, hash_rows(inputs, real, alone))
+
+
+def _processed(
+    processor: Any, samples: Sequence[Sample], prompts: Sequence[Prompt]
+) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The processor's tensors, and what its tokenizer heard."""
+    name = type(processor).__name__
+    text: dict[str, Any] = {"padding_side": "left", "padding": True} if len(samples) > 1 else {}
+    if text and processor.tokenizer.pad_token is None:
+        raise PromptError(
+            f"the tokenizer of {name} has no padding token, so prompts cannot be padded to one length; set it "
+            "(processor.tokenizer.pad_token = processor.tokenizer.eos_token), or pad_token in tokenizer_config.json"
+        )
+    listening = copy.copy(processor)
+    pictures = [sample.picture() for sample in samples]
+    # One list of pictures a prompt is the general form; some processors know only one picture a prompt.
+    for images in ([[picture] for picture in pictures], pictures):
+        listening.tokenizer = _Listening(processor.tokenizer)
+        try:
+            encoded = listening(
+                images=images, text=[prompt.text for prompt in prompts], return_tensors="pt", text_kwargs=dict(text)
+            )
+            break
+        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            problem = error
+    else:
+        said = (str(problem).strip().splitlines() or [repr(problem)])[0]
+        raise PromptError(
+            f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: {said}); its "
+            "chat template must put the processor's image token where the image goes"
+        ) from problem
+    inputs = {key: value for key, value in encoded.items() if key not in _NOT_GIVEN}
+    missing = [key for key in ("input_ids", "attention_mask") if key not in inputs]
+    if missing:
+        raise PromptError(f"{name} gives no {missing[0]}, so it is unknown which tokens its prompts have")
+    return inputs, listening.tokenizer.heard
+
+
+def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tensor) -> None:
+    """Asserts that no padding stands behind a real token, and that other text encoders have none.
+
+    Those, such as a Q-Former, count positions from the left, padding included.
+    """
+    name = type(processor).__name__
+    if not bool(real[:, -1].all()):
+        raise PromptError("the batch is padded on the right; the last prompt token must be a real one: pad on the left")
+    others = [key.removesuffix("input_ids") + "attention_mask" for key in inputs if key.endswith("_input_ids")]
+    torn = [key for key in others if key in inputs and not bool(inputs[key].all())]
+    if not bool((real[:, 1:] >= real[:, :-1]).all()):
+        torn = ["attention_mask", *torn]
+    if torn:
+        raise PromptError(
+            f"{name} pads prompts of different length between their tokens ({torn[0]}), which changes what the model "
+            "computes; measure with --phase-batch-size 1, or with one instruction for all"
+        )
 
 
 def _groups(
     processor: Any,
     samples: Sequence[Sample],
-    prompts: Sequence[tuple[str, int]],
-    inputs: Mapping[str, torch.Tensor],
-    offsets: torch.Tensor,
-    image_token_id: int,
+    prompts: Sequence[Prompt],
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    positions: torch.Tensor,
+    heard: Sequence[tuple[str, Any]],
 ) -> TokenGroups:
-    ids = inputs["input_ids"]
-    real = inputs["attention_mask"].bool()
-    if not bool(real[:, -1].all()):
-        raise PromptError("the batch is padded on the right; the last prompt token must be a real one: pad on the left")
-    masks = {key: mask for key, mask in inputs.items() if key.endswith("attention_mask") and mask.ndim == 2}
-    torn = [key for key, mask in masks.items() if not _left_padded(mask.bool(), alone=key == "attention_mask")]
-    if torn:
-        raise PromptError(
-            f"{type(processor).__name__} pads prompts of different length between their tokens ({torn[0]}), which "
-            "changes what the model computes; measure with --phase-batch-size 1, or with one instruction for all"
-        )
-    image = (ids == image_token_id) & real
+    image = positions.to(real.device) & real
     written = real & ~image
-    first = torch.zeros_like(real)
-    # The first that is no image token: InstructBLIP puts its queries before BOS.
-    first[torch.arange(len(ids)), written.int().argmax(1)] = True
-    bos = first & (ids == processor.tokenizer.bos_token_id) if processor.tokenizer.bos_token_id is not None else ~real
-    text = written & ~bos
+    # Before everything else that is no image token: InstructBLIP and PaliGemma have their image tokens before BOS.
+    leading = (~written | (ids == processor.tokenizer.bos_token_id)).int().cumprod(1).bool()
+    text = written & ~leading if processor.tokenizer.bos_token_id is not None else written
     instruction = torch.zeros_like(real)
-    for row, (sample, (prompt, at)) in enumerate(zip(samples, prompts, strict=True)):
-        spans = offsets[row]
-        # Expanding the image token moves what stands behind it, so that is counted from the end.
-        expanded = 0 <= prompt.find(str(processor.image_token)) < at
-        start = at + int(spans[written[row], 1].max()) - len(prompt) if expanded else at
-        end = start + len(sample.instruction)
-        instruction[row] = text[row] & (spans[:, 0] < end) & (spans[:, 1] > start)
+    for row, spans in enumerate(_spans(processor, prompts, ids, real, heard)):
+        instruction[row] = text[row] & spans
         back = processor.tokenizer.decode(ids[row][instruction[row]], clean_up_tokenization_spaces=False)
-        if sample.instruction.strip() not in back:
+        if _letters(prompts[row].instruction) not in _letters(back):
             raise PromptError(
-                f"sample {sample.id}: the token offsets give back {back!r} instead of the instruction "
-                f"{sample.instruction!r}"
+                f"sample {samples[row].id}: the tokens in the instruction's place give back {back!r} instead of "
+                f"{prompts[row].instruction!r}"
             )
     for label, mask, least in (("image", image, 2), ("text", text, 2), ("instruction", instruction, 2)):
         short = (mask.sum(1) < least).nonzero().flatten().tolist()
@@ -162,26 +195,52 @@ def _groups(
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
 
 
-def _left_padded(mask: torch.Tensor, *, alone: bool) -> bool:
-    """Whether no padding stands behind a real token; where the mask is not the decoder's own, whether there is none.
-
-    Other text encoders, such as a Q-Former, count positions from the left, padding included.
-    """
-    return bool((mask[:, 1:] >= mask[:, :-1]).all()) if alone else bool(mask.all())
-
-
-def _hashes(inputs: Mapping[str, torch.Tensor], real: torch.Tensor, row: int, batch: int) -> InputHashes:
-    tokens = hashlib.sha256(inputs["input_ids"][row][real[row]].numpy().tobytes())
-    for key in sorted(key for key in inputs if key.endswith("_input_ids")):
-        tokens.update(key.encode() + inputs[key][row].contiguous().numpy().tobytes())
-    pixels = hashlib.sha256()
-    for key in sorted(key for key in inputs if inputs[key].is_floating_point()):
-        tensor = inputs[key]
-        if batch > 1 and tensor.shape[0] != batch:
+def _spans(
+    processor: Any,
+    prompts: Sequence[Prompt],
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    heard: Sequence[tuple[str, Any]],
+) -> Iterator[torch.Tensor]:
+    """Which tokens have characters of the instruction, bool (tokens,), for every prompt."""
+    name = type(processor).__name__
+    at = 0
+    for row, prompt in enumerate(prompts):
+        # Prompts are tokenized in their order; a processor may tokenize other texts besides.
+        while at < len(heard) and prompt.instruction and prompt.place_in(heard[at][0]) < 0:
+            at += 1
+        if at == len(heard):
             raise PromptError(
-                f"the input {key} has {tensor.shape[0]} rows for {batch} samples, so it is unknown which belong to "
-                "which sample; measure with --phase-batch-size 1"
+                f"{name} gives its tokenizer no text that holds the instruction {prompt.instruction!r}, so it is "
+                "unknown which tokens are the instruction's"
             )
-        own = tensor[row] if batch > 1 else tensor
-        pixels.update(key.encode() + own.contiguous().numpy().tobytes())
-    return InputHashes(tokens.hexdigest()[:16], pixels.hexdigest()[:16])
+        text, encoding = heard[at]
+        at += 1
+        if encoding is None:
+            raise PromptError(
+                f"{name} has the tokenizer {type(processor.tokenizer).__name__}, which does not say which characters "
+                "its tokens stand for; save the checkpoint with a tokenizer.json, the file of the fast tokenizers"
+            )
+        start = prompt.place_in(text)
+        end = start + len(prompt.instruction)
+        inside = [
+            first < end and last > start
+            for (first, last), kept in zip(encoding.offsets, encoding.attention_mask, strict=True)
+            if kept
+        ]
+        tokens = [token for token, kept in zip(encoding.ids, encoding.attention_mask, strict=True) if kept]
+        places = real[row].nonzero().flatten()
+        whole = ids[row][places].tolist()
+        # What a processor adds to the tokens themselves, such as InstructBLIP's queries, stands before or behind them.
+        shift = next((s for s in range(len(whole) - len(tokens), -1, -1) if whole[s : s + len(tokens)] == tokens), None)
+        if shift is None:
+            raise PromptError(f"{name} changes the tokens of its prompts, so their offsets say nothing about them")
+        mask = torch.zeros_like(real[row])
+        mask[places[shift : shift + len(tokens)]] = torch.tensor(inside, device=mask.device)
+        yield mask
+
+
+def _letters(text: str) -> str:
+    """A text without white space, capitals and accents, which some tokenizers do not keep."""
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()

@@ -20,7 +20,7 @@ import harness.probe.observation
 from harness.data.registry import DATASETS
 from harness.data.sample import Sample, Source
 from harness.models.anatomy import find_anatomy
-from harness.models.prompt import Batch, TokenGroups, encode
+from harness.models.prompt import Batch, ImagePositions, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import Lens
 
@@ -209,8 +209,8 @@ def exchange_pictures(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -> None:
     """Lets a measurement and its controls encode what `change` makes of the processor and the batch."""
 
-    def changed(processor: Any, samples: Sequence[Sample], image_token_id: int) -> Batch:
-        return change(processor, encode(processor, samples, image_token_id))
+    def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
+        return change(processor, encode(processor, samples, image_positions))
 
     for module in (harness.measurement, harness.control_curves):
         patch.setattr(module, "encode", changed)

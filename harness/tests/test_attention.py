@@ -101,7 +101,7 @@ def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, 
         # transformers' eager softmax runs in float32, where float64's most negative mask value is minus infinity: the
         # model itself gives NaN for padded float64 batches.
         samples = samples[:1]
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     assert bool(batch.groups.real.all()) == (len(samples) == 1)
     readings = observe(vlm, samples, drawing_task(len(samples)))
     assert readings.norm_rows is not None
@@ -120,7 +120,7 @@ def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, 
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
 def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -> None:
     vlm = tiny_vlm(dtype=torch.float64, bias=bias)
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = tiny_inputs(vlm, batch)
     parts: dict[int, Any] = {}
 
@@ -138,7 +138,7 @@ def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -
 def test_weights_are_those_that_an_eager_model_returns(samples: list[Sample]) -> None:
     vlm = tiny_vlm(attention="sdpa")
     eager = tiny_vlm(attention="eager")
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     with torch.inference_mode():
         returned = eager.model(**batch.inputs, output_attentions=True, use_cache=False).attentions
     seen: list[torch.Tensor] = []
@@ -152,7 +152,7 @@ def test_weights_are_those_that_an_eager_model_returns(samples: list[Sample]) ->
 
 def test_calls_outside_the_decoder_are_not_read(vlm: Vlm, samples: list[Sample]) -> None:
     """The vision tower has attention too, and may share the class of the decoder's."""
-    batch = encode(vlm.processor, samples[:1], vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples[:1], vlm.anatomy.image_positions)
     layers: list[int] = []
     with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, lambda layer, _, __: layers.append(layer)):
         vlm.model(**batch.inputs, use_cache=False)

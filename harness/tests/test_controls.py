@@ -43,7 +43,7 @@ def test_the_seed_of_a_sample_is_its_own() -> None:
 
 def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
     samples = tiny_samples(2)
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = tiny_inputs(vlm, batch)
     with torch.inference_mode():
         real = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]

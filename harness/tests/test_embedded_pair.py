@@ -89,7 +89,7 @@ def test_pruned_hits_are_the_dense_ones_on_64_scenes(llava: Vlm) -> None:
 
 
 def observe(vlm: Vlm, samples: Any, task: LensTask) -> Any:
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     ids = [sample.id for sample in samples]
     with (
         torch.inference_mode(),

@@ -55,7 +55,7 @@ def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
 def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
     """One batch, encoded once: the plain forward pass, and the same with similarity and attention."""
     samples = photographs(BATCH)
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = vlm.given(batch.inputs)
 
     def plain() -> object:

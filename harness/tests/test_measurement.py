@@ -48,7 +48,7 @@ def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
     words = [vocabulary.references(content_words(sample.captions)) for sample in samples]
     weight = literal.float64(vlm.anatomy.unembedding.weight)
     for row, sample in enumerate(samples):
-        batch = encode(vlm.processor, [sample], vlm.anatomy.image_token_id)
+        batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
         with torch.inference_mode():
             hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
             normed = [*(vlm.anatomy.final_norm(states) for states in hidden[:-1]), hidden[-1]]

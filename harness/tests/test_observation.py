@@ -22,7 +22,7 @@ from harness.tests.tiny import drawing_task, observe, tiny_inputs, tiny_vlm
 
 
 def encoded(vlm: Vlm, samples: list[Sample]) -> tuple[Batch, list[str]]:
-    return encode(vlm.processor, samples, vlm.anatomy.image_token_id), [sample.id for sample in samples]
+    return encode(vlm.processor, samples, vlm.anatomy.image_positions), [sample.id for sample in samples]
 
 
 def fingerprint(model: Any) -> dict[str, Any]:

@@ -177,8 +177,8 @@ def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: 
     assert [sample.id for sample in again] != [sample.id for sample in drawn]
     assert {sample.id for sample in again} == {sample.id for sample in drawn}
     pad_left(llava, monkeypatch)
-    plain = encode(llava.processor, drawn, llava.anatomy.image_token_id)
-    padded = harness.measurement.encode(llava.processor, drawn, llava.anatomy.image_token_id)
+    plain = encode(llava.processor, drawn, llava.anatomy.image_positions)
+    padded = harness.measurement.encode(llava.processor, drawn, llava.anatomy.image_positions)
     assert plain.groups.real.all()
     assert padded.groups.real.sum() == plain.groups.real.sum()
     assert not padded.groups.real[:, :EXTRA_PADDING].any()

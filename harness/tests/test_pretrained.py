@@ -36,8 +36,8 @@ def test_a_directory_gives_what_was_saved_in_it(tmp_path: Path) -> None:
     loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
     assert (loaded.name, loaded.revision) == ("mine", "")
     assert not any(p.requires_grad or p.dtype != torch.float32 for p in loaded.model.parameters())
-    batch = encode(loaded.processor, tiny_samples(2), loaded.anatomy.image_token_id)
-    assert batch.hashes == encode(before.processor, tiny_samples(2), before.anatomy.image_token_id).hashes
+    batch = encode(loaded.processor, tiny_samples(2), loaded.anatomy.image_positions)
+    assert batch.hashes == encode(before.processor, tiny_samples(2), before.anatomy.image_positions).hashes
     torch.testing.assert_close(loaded.model(**batch.inputs).logits, before.model(**batch.inputs).logits)
 
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import LlavaProcessor
 
 from harness.data.sample import Sample
 from harness.models.prompt import Batch, InputHashes, PromptError, encode, prompt_text
@@ -39,7 +40,7 @@ def processor_of(vlm: Vlm, form: str = IMAGE_FIRST) -> Any:
 
 def encoded(vlm: Vlm, *instructions: str, form: str = IMAGE_FIRST) -> Batch:
     samples = [sample(text, name=f"n{row}") for row, text in enumerate(instructions)]
-    return encode(processor_of(vlm, form), samples, vlm.anatomy.image_token_id)
+    return encode(processor_of(vlm, form), samples, vlm.anatomy.image_positions)
 
 
 TINY = tiny_vlm()
@@ -115,23 +116,19 @@ def test_left_padding_only_adds_positions_on_the_left(vlm: Vlm) -> None:
 
 
 def test_right_padding_is_refused(vlm: Vlm) -> None:
-    class PadsRight:
+    class PadsRight(LlavaProcessor):
         """A processor whose tokenizer insists on the right side."""
 
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
         def __call__(self, *, text_kwargs: dict[str, Any], **kwargs: Any) -> Any:
-            return self.inner(text_kwargs=text_kwargs | {"padding_side": "right"}, **kwargs)
+            return super().__call__(text_kwargs=text_kwargs | {"padding_side": "right"}, **kwargs)
 
+    processor = copy.copy(vlm.processor)
+    processor.__class__ = PadsRight
     samples = [sample("what is it?"), sample("describe the image please and more")]
     with pytest.raises(PromptError, match=r"padded on the right.*pad on the left"):
-        encode(PadsRight(vlm.processor), samples, vlm.anatomy.image_token_id)
+        encode(processor, samples, vlm.anatomy.image_positions)
     # One sample has no padding, so there is nothing to refuse.
-    encode(PadsRight(vlm.processor), samples[:1], vlm.anatomy.image_token_id)
+    encode(processor, samples[:1], vlm.anatomy.image_positions)
 
 
 @pytest.mark.parametrize(("instruction", "count"), [("?", 1), ("", 0)])
@@ -163,11 +160,11 @@ def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str)
 
 def test_another_image_token_leaves_no_image_positions(vlm: Vlm) -> None:
     with pytest.raises(PromptError, match=r"sample one has 0 image tokens, .*check the processor's image token"):
-        encode(vlm.processor, [sample("what is it?")], image_token_id=399)
+        encode(vlm.processor, [sample("what is it?")], lambda inputs: inputs["input_ids"] == 399)
 
 
 def hashes(vlm: Vlm, *samples: Sample) -> tuple[InputHashes, ...]:
-    return encode(vlm.processor, samples, vlm.anatomy.image_token_id).hashes
+    return encode(vlm.processor, samples, vlm.anatomy.image_positions).hashes
 
 
 def test_hashes_tell_pixels_from_tokens(vlm: Vlm) -> None:

@@ -45,7 +45,7 @@ def with_parts(vlm: Vlm, **parts: Any) -> Vlm:
 def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torch.dtype, bias: bool) -> None:
     vlm = tiny_vlm(attention=attention, dtype=dtype, bias=bias)
     readings = observe(vlm, samples, drawing_task(len(samples)))
-    check_image_positions(vlm.model, vlm.name, encode(vlm.processor, samples, vlm.anatomy.image_token_id), vlm.device)
+    check_image_positions(vlm.model, vlm.name, encode(vlm.processor, samples, vlm.anatomy.image_positions), vlm.device)
     assert readings.hits is not None
     check_same_hits(vlm.name, readings.hits, readings.hits.copy(), [sample.id for sample in samples])
 
@@ -134,7 +134,7 @@ def test_a_layer_whose_attention_goes_past_the_interface_is_found(own_vlm: Vlm, 
 
 
 def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples: list[Sample]) -> None:
-    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_token_id)
+    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False
     wrong = dataclasses.replace(batch, groups=dataclasses.replace(batch.groups, image=spoiled))

@@ -51,7 +51,7 @@ def profile(vlm: Vlm) -> Iterator[Profile]:
 
 
 def encoded(vlm: Vlm, n: int = 2) -> Batch:
-    return encode(vlm.processor, photographs(n), vlm.anatomy.image_token_id)
+    return encode(vlm.processor, photographs(n), vlm.anatomy.image_positions)
 
 
 def pieces(vlm: Vlm, batch: Batch, mask: torch.Tensor) -> list[str]:
@@ -168,7 +168,7 @@ def test_a_batch_gives_what_its_samples_give_one_by_one(vlm: Vlm) -> None:
     samples = photographs(2)
     together = observe(vlm, encoded(vlm), samples)
     for row, sample in enumerate(samples):
-        alone = observe(vlm, encode(vlm.processor, [sample], vlm.anatomy.image_token_id), [sample])
+        alone = observe(vlm, encode(vlm.processor, [sample], vlm.anatomy.image_positions), [sample])
         for name in ("similarity", "post_norm", "norm_shares", "weight_shares"):
             assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[row], abs=1e-4)
 

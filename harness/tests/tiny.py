@@ -134,7 +134,7 @@ def tiny_samples(n: int = 4) -> list[Sample]:
 
 def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *, checking: bool = True) -> Readings:
     """The readings of one forward pass over `samples`, with every self-check."""
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_token_id)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     ids = [sample.id for sample in samples]
     with (
         torch.inference_mode(),

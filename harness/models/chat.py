@@ -1,0 +1,135 @@
+"""The words of a prompt: one image and one instruction in a processor's chat template, and where the instruction is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import PhaseError
+
+_PLACEHOLDER = "instruction-goes-here"
+# How a list of parts looks where a template prints it as it is.
+_PRINTED = ("'type': 'image'", '"type": "image"')
+
+
+class PromptError(PhaseError):
+    """A prompt could not be encoded, or its token groups could not be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in three parts: the template before the instruction, the instruction, and the template behind it."""
+
+    before: str
+    instruction: str
+    after: str
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return self.before + self.instruction + self.after
+
+    def place_in(self, text: str) -> int:
+        """Where the instruction begins in what a processor made of the prompt; -1 where it is not there.
+
+        A processor puts image tokens, their borders, BOS or line breaks into the prompt. Of several places where the
+        instruction's words stand, its own is the one with most of the prompt's characters around it.
+        """
+        best, most = -1, -1
+        at = text.find(self.instruction)
+        while at >= 0 and self.instruction:
+            around = _common(self.before[::-1], text[:at][::-1])
+            around += _common(self.after, text[at + len(self.instruction) :])
+            if around > most:
+                best, most = at, around
+            at = text.find(self.instruction, at + 1)
+        return best
+
+
+def prompt_text(processor: Any, instruction: str) -> str:
+    """The prompt of one image and one instruction in the processor's own chat template.
+
+    Raises:
+        PromptError: as `write_prompt`.
+    """
+    return write_prompt(processor, instruction).text
+
+
+def write_prompt(processor: Any, instruction: str) -> Prompt:
+    """The prompt of one image and one instruction, by the chat template of the processor or else of its tokenizer.
+
+    A template that knows messages of plain text only gets the image token and a line break before the instruction.
+
+    Raises:
+        PromptError: there is no chat template, it refuses the message, it leaves out, repeats or changes the
+            instruction, or the instruction holds the image token.
+    """
+    template = _template(processor)
+    for token in _image_tokens(processor):
+        if token in instruction:
+            raise PromptError(
+                f"the instruction {instruction!r} holds the image token {token}; leave it out: the chat template puts "
+                "it where the image goes"
+            )
+    before, found, after = _rendered(processor, template, _PLACEHOLDER).partition(_PLACEHOLDER)
+    text = _rendered(processor, template, instruction)
+    # Many templates strip what the user wrote.
+    for kept in (instruction, instruction.strip()):
+        # Comparing the whole prompt, not looking for the instruction: the template's own words may be the same.
+        if found and text == before + kept + after:
+            return Prompt(before, kept, after)
+    raise PromptError(
+        f"the chat template of {type(processor).__name__} does not contain the instruction {instruction!r} verbatim "
+        "and once."
+    )
+
+
+def _template(processor: Any) -> Any:
+    """The chat template of a processor, or that of its tokenizer."""
+    for owner in (processor, processor.tokenizer):
+        if template := getattr(owner, "chat_template", None):
+            return template
+    raise PromptError(
+        f"{type(processor).__name__} has no chat template, so the prompt's form is unknown: put a file "
+        "chat_template.jinja beside the checkpoint's config.json, or set processor.chat_template."
+    )
+
+
+def _image_tokens(processor: Any) -> Sequence[str]:
+    """What stands for the image in the processor's prompts; no strings where it puts the image there by itself."""
+    found = (getattr(owner, "image_token", None) for owner in (processor, processor.tokenizer))
+    return list(dict.fromkeys(str(token) for token in found if token))
+
+
+def _rendered(processor: Any, template: Any, instruction: str) -> str:
+    parts = [{"type": "image"}, {"type": "text", "text": instruction}]
+    problem = None
+    try:
+        text = _applied(processor, template, parts)
+        if not any(printed in text for printed in _PRINTED):
+            return text
+    except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
+        problem = error
+    plain = "".join(f"{token}\n" for token in _image_tokens(processor)[:1]) + instruction
+    try:
+        return _applied(processor, template, plain)
+    except Exception as error:
+        said = (str(problem or error).strip().splitlines() or [type(error).__name__])[0]
+        raise PromptError(
+            f"the chat template of {type(processor).__name__} refuses a message of one image and one text ({said}); "
+            "put one that takes it into chat_template.jinja beside the checkpoint's config.json"
+        ) from error
+
+
+def _applied(processor: Any, template: Any, content: Any) -> str:
+    messages = [{"role": "user", "content": content}]
+    own = getattr(processor, "chat_template", None)
+    # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.
+    named = {} if own else {"chat_template": template}
+    return str(processor.apply_chat_template(messages, add_generation_prompt=True, **named))
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts have in common from their beginning."""
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
