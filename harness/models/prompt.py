@@ -124,8 +124,12 @@ def _processed(
     for images in ([[picture] for picture in pictures], pictures):
         listening.tokenizer = _Listening(processor.tokenizer)
         try:
+            # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
             encoded = listening(
-                images=images, text=[prompt.text for prompt in prompts], return_tensors="pt", text_kwargs=dict(text)
+                images=images,
+                text=[prompt.text for prompt in prompts],
+                images_kwargs={"return_tensors": "pt"},
+                text_kwargs={"return_tensors": "pt", **text},
             )
             break
         except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:

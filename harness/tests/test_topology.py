@@ -125,7 +125,8 @@ def test_the_layers_are_those_of_the_language_model(vlm: Vlm) -> None:
 
 
 def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -> None:
-    assert len(llava.model.model.vision_tower.encoder.layers) == 24
+    tower = llava.model.model.vision_tower
+    assert len(getattr(tower, "vision_model", tower).encoder.layers) == 24
     assert len(instructblip.model.vision_model.encoder.layers) == 39
     layers = instructblip.model.qformer.encoder.layer
     assert [hasattr(layer, "crossattention") for layer in layers] == [True, False] * 6

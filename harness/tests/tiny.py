@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -22,6 +21,7 @@ from transformers import (
 from harness.data.sample import Sample
 from harness.measurement import measure
 from harness.models.anatomy import find_anatomy
+from harness.models.embedded.checkpoint import pillow_processor
 from harness.models.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import LensTask, References
@@ -70,7 +70,9 @@ def tiny_vlm(
 ) -> Vlm:
     tokenizer = tiny_tokenizer()
     processor = LlavaProcessor(
-        CLIPImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
+        pillow_processor("CLIPImageProcessor")(
+            size={"height": SIDE, "width": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+        ),
         tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",

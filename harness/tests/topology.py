@@ -16,8 +16,6 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
-    BlipImageProcessorPil,
-    CLIPImageProcessorPil,
     CLIPVisionConfig,
     InstructBlipConfig,
     InstructBlipProcessor,
@@ -31,6 +29,7 @@ from transformers import (
 
 from harness.data.sample import Sample
 from harness.models.anatomy import find_anatomy
+from harness.models.embedded.checkpoint import pillow_processor
 from harness.models.formats import BARE
 from harness.models.vlm import Vlm
 from harness.tests.local_tokenizers import llama_tokenizer, qformer_tokenizer
@@ -114,7 +113,7 @@ def instructblip_config(width: Width | None = None) -> InstructBlipConfig:
 
 def llava_processor() -> LlavaProcessor:
     return LlavaProcessor(
-        CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
+        pillow_processor("CLIPImageProcessor")(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
         llama_tokenizer(("<image>", "<pad>"), "<pad>"),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
@@ -126,7 +125,7 @@ def llava_processor() -> LlavaProcessor:
 def instructblip_processor() -> InstructBlipProcessor:
     """The processor as it is published, without a chat template."""
     return InstructBlipProcessor(
-        BlipImageProcessorPil(size={"height": 224, "width": 224}),
+        pillow_processor("BlipImageProcessor")(size={"height": 224, "width": 224}),
         llama_tokenizer(("[PAD]", "<image>", "<video>"), "[PAD]", bos="</s>", unk="</s>"),
         qformer_tokenizer(),
         num_query_tokens=32,

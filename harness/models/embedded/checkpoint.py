@@ -35,12 +35,19 @@ def assemble(
     if missing:
         words = torch.cat([words, words.float().mean(0, keepdim=True).to(dtype).expand(missing, -1)])
         state[f"{language}embed_tokens.weight"] = words
+    here = {flat_name(name): name for name in model.state_dict()}
+    eyes = {here.get(flat_name(name), name): tensor for name, tensor in eyes.items()}
     head = next(name for name in model.state_dict() if name.endswith("lm_head.weight"))
     state |= {name: tensor.to(dtype) for name, tensor in eyes.items()} | {head: words}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
     return model.requires_grad_(False).eval()
+
+
+def flat_name(name: str) -> str:
+    """A tensor's name without the level that transformers up to 5.5 has between CLIP's model and its tower."""
+    return name.replace(".vision_model.", ".")
 
 
 def read_trained(path: Path) -> dict[str, torch.Tensor]:
@@ -61,6 +68,16 @@ def padded_tokenizer(cache: Path) -> Any:
     tokenizer.pad_token = PAD_TOKEN
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def pillow_processor(name: str) -> Any:
+    """The image processor class `name` that resizes with Pillow, so that pixels do not depend on torchvision.
+
+    It has a name of its own since transformers 5.4; before, the class called `name` does.
+    """
+    import transformers
+
+    return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
 
 
 def chat_template(image: str) -> str:

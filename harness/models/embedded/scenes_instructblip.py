@@ -22,6 +22,7 @@ from harness.models.embedded.checkpoint import (
     assemble,
     chat_template,
     padded_tokenizer,
+    pillow_processor,
     read_trained,
 )
 from harness.models.embedded.language import language_config
@@ -64,9 +65,9 @@ def build(
 
 def processor(cache: Path) -> InstructBlipProcessor:
     """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
-    from transformers import BlipImageProcessorPil, InstructBlipProcessor
+    from transformers import InstructBlipProcessor
 
-    pictures = BlipImageProcessorPil(
+    pictures = pillow_processor("BlipImageProcessor")(
         size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     made: InstructBlipProcessor = InstructBlipProcessor(
@@ -130,6 +131,7 @@ def model_config(cache: Path) -> InstructBlipConfig:
     image_token_id = text.vocab_size
     # The processor adds its image token behind the vocabulary, as every InstructBLIP checkpoint has it.
     text.vocab_size += 1
+    # No attention is asked for: every part takes sdpa where it has it, which the Q-Former of older releases has not.
     config: InstructBlipConfig = InstructBlipConfig(
         vision_config=vision,
         qformer_config=qformer,
@@ -138,7 +140,6 @@ def model_config(cache: Path) -> InstructBlipConfig:
         image_token_index=image_token_id,
         tie_word_embeddings=True,
         pad_token_id=PAD_TOKEN_ID,
-        attn_implementation="sdpa",
     )
     return config
 

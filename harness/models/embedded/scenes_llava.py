@@ -20,6 +20,7 @@ from harness.models.embedded.checkpoint import (
     assemble,
     chat_template,
     padded_tokenizer,
+    pillow_processor,
     read_trained,
 )
 from harness.models.embedded.language import WeightsError, language_config
@@ -61,13 +62,13 @@ def build(
 
 def processor(cache: Path) -> LlavaProcessor:
     """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
-    from transformers import CLIPImageProcessorPil, LlavaProcessor
+    from transformers import LlavaProcessor
 
     tokenizer = padded_tokenizer(cache)
     if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
         raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    pictures = CLIPImageProcessorPil(
+    pictures = pillow_processor("CLIPImageProcessor")(
         size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     made: LlavaProcessor = LlavaProcessor(
