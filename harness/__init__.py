@@ -16,18 +16,32 @@ if TYPE_CHECKING:
     from harness.models.vlm import Vlm
     from harness.phases import phases_of
     from harness.profile import Profile
+    from harness.report.against import compare_models
     from harness.report.figures import phase_figure
+    from harness.weights import weight_parts
 
-__all__ = ["Profile", "Source", "Vlm", "find_anatomy", "measure", "phase_figure", "phases_of"]
+__all__ = [
+    "Profile",
+    "Source",
+    "Vlm",
+    "compare_models",
+    "find_anatomy",
+    "measure",
+    "phase_figure",
+    "phases_of",
+    "weight_parts",
+]
 
 _HOMES = {
     "Profile": "harness.profile",
     "Source": "harness.data.sample",
     "Vlm": "harness.models.vlm",
+    "compare_models": "harness.report.against",
     "find_anatomy": "harness.models.anatomy",
     "measure": "harness.measurement",
     "phase_figure": "harness.report.figures",
     "phases_of": "harness.phases",
+    "weight_parts": "harness.weights",
 }
 
 

@@ -12,7 +12,7 @@ from harness.options import Options, in_memory
 
 if TYPE_CHECKING:
     from harness.models.vlm import Vlm
-    from harness.weight_parts import WeightParts
+    from harness.weights import WeightParts
 
 
 class FixtureError(PhaseError):
@@ -57,7 +57,7 @@ class LoadedModel:
     def _taken(self, model: str) -> Vlm:
         vlm = self._of_fixture(model) if in_memory(self.options.model(model)) else self.load(model)
         if self.options.against is not None and model not in self.parts:
-            from harness.weight_parts import weight_parts
+            from harness.weights import weight_parts
 
             self.parts[model] = weight_parts(vlm)
         return vlm

@@ -1,13 +1,10 @@
-"""The harness as pytest sees it: options, parametrization by pair, fixtures, header and summary."""
+"""The harness as pytest sees it: options, parametrization by pair, what is turned away, header and summary."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,18 +12,25 @@ from harness.errors import PhaseError
 from harness.known_differences import known_differences
 from harness.option_values import AS_DECLARED, FIXTURE
 from harness.options import Pair, add_options, read_options
+from harness.pytest_fixtures import (
+    SESSION,
+    baseline,
+    contestants,
+    judge,
+    phase,
+    profile,
+    strict_evidence,
+    uncaptured,
+    vlm,
+)
 from harness.session import PhaseSession
 
 if TYPE_CHECKING:
-    from harness.baselines import Baseline
-    from harness.judging import Judge
-    from harness.models.vlm import Vlm
-    from harness.profile import Profile
-    from harness.stopwatch import Contestants
+    from harness.report.against import ModelComparison
 
-T = TypeVar("T")
-SESSION = pytest.StashKey[PhaseSession]()
-TIMED_SAMPLES = 1
+# A plugin's fixtures are those of its namespace.
+__all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
+COMPARED = pytest.StashKey["list[ModelComparison]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,7 +56,7 @@ def _write_line(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         # A fixture that says something is captured until its test fails, and this is for all to see.
-        with _uncaptured(config):
+        with uncaptured(config):
             reporter.ensure_newline()
             reporter.write_line(f"phase: {line}")
 
@@ -166,97 +170,6 @@ def _not_writable(directory: Path) -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
-    """The session's state: options, measured profiles, verdicts."""
-    session = request.config.stash[SESSION]
-    yield session
-    session.release()
-
-
-@pytest.fixture(scope="session")
-def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
-    """The loaded model of the pair."""
-    with _measuring(request, phase):
-        return _plainly(lambda: phase.vlm(pair.model))
-
-
-@pytest.fixture(scope="session")
-def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
-    """What was measured of the pair, once per session."""
-    with _measuring(request, phase):
-        return _plainly(lambda: phase.profile(pair))
-
-
-@pytest.fixture(scope="session")
-def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
-    """The stored baseline of the pair; with an update option, written first where it is due.
-
-    With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
-    """
-    with _measuring(request, phase):
-        found = _plainly(lambda: phase.baseline(pair))
-    depths = (profile.depth, found.profile.depth)
-    if phase.options.against is not None and depths[0] != depths[1]:
-        pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
-    return found
-
-
-@pytest.fixture(scope="session")
-def judge(phase: PhaseSession, pair: Pair) -> Judge:
-    """Answers the pair's questions and records the answers."""
-    from harness.judging import Judge
-
-    return Judge(phase, pair)
-
-
-@pytest.fixture(scope="session")
-def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
-    """Plain and hooked inference of one sample of the pair."""
-    from harness.stopwatch import Contestants
-
-    return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
-
-
-@pytest.fixture(scope="session")
-def strict_evidence(phase: PhaseSession) -> bool:
-    """Whether an inconclusive verdict fails."""
-    return phase.options.strict_evidence
-
-
-@contextmanager
-def _measuring(request: pytest.FixtureRequest, phase: PhaseSession) -> Iterator[None]:
-    """Where models are loaded and measured: their fixtures can be asked for, and progress is seen."""
-    phase.loaded.fixture_value = request.getfixturevalue
-    with _seen(request.config):
-        yield
-
-
-@contextmanager
-def _seen(config: pytest.Config) -> Iterator[None]:
-    """Lets the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
-    with _uncaptured(config):
-        terminal = sys.stderr.isatty()
-    with _uncaptured(config) if terminal else nullcontext():
-        yield
-
-
-@contextmanager
-def _uncaptured(config: pytest.Config) -> Iterator[None]:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
-        yield
-
-
-def _plainly(get: Callable[[], T]) -> T:
-    """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
-    try:
-        return get()
-    except PhaseError as error:
-        problem = str(error)
-    pytest.fail(problem, pytrace=False)
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """One row per pair, then which baselines were matched, written or left unused."""
     session = config.stash[SESSION]
@@ -266,8 +179,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("phase diagram")
         for line in summary_lines(session):
             terminalreporter.write_line(line)
+        for comparison in _compared(config):
+            terminalreporter.section("side by side")
+            for line in comparison.lines():
+                terminalreporter.write_line(line)
         if problem := session.muteness():
             terminalreporter.write_line(f"FAILED: {problem}", red=True)
+
+
+def _compared(config: pytest.Config) -> list[ModelComparison]:
+    """The models of this run beside the one of --phase-against, made once for the summary and the JSON."""
+    if COMPARED not in config.stash:
+        session, found = config.stash[SESSION], []
+        if session.options.against is not None:
+            from harness.report.against import comparisons_of
+
+            found = comparisons_of(session)
+        config.stash[COMPARED] = found
+    return config.stash[COMPARED]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -282,7 +211,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from harness.report.record import record_of
 
     try:
-        write_atomically(state.options.json, dump(record_of(state)))
+        compared = [comparison.record() for comparison in _compared(session.config)]
+        write_atomically(state.options.json, dump(record_of(state) | ({"against": compared} if compared else {})))
     except OSError as error:
         _write_line(session.config, f"--phase-json {state.options.json} could not be written: {error.strerror}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

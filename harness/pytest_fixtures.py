@@ -1,0 +1,117 @@
+"""The fixtures of a pair: its model, profile and baseline, and the judge of its questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from harness.errors import PhaseError
+from harness.options import Pair
+from harness.session import PhaseSession
+
+if TYPE_CHECKING:
+    from harness.baselines import Baseline
+    from harness.judging import Judge
+    from harness.models.vlm import Vlm
+    from harness.profile import Profile
+    from harness.stopwatch import Contestants
+
+T = TypeVar("T")
+SESSION = pytest.StashKey[PhaseSession]()
+TIMED_SAMPLES = 1
+
+
+@pytest.fixture(scope="session")
+def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
+    """The session's state: options, measured profiles, verdicts."""
+    session = request.config.stash[SESSION]
+    yield session
+    session.release()
+
+
+@pytest.fixture(scope="session")
+def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
+    """The loaded model of the pair."""
+    with _measuring(request, phase):
+        return _plainly(lambda: phase.vlm(pair.model))
+
+
+@pytest.fixture(scope="session")
+def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
+    """What was measured of the pair, once per session."""
+    with _measuring(request, phase):
+        return _plainly(lambda: phase.profile(pair))
+
+
+@pytest.fixture(scope="session")
+def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
+    """The stored baseline of the pair; with an update option, written first where it is due.
+
+    With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
+    """
+    with _measuring(request, phase):
+        found = _plainly(lambda: phase.baseline(pair))
+    depths = (profile.depth, found.profile.depth)
+    if phase.options.against is not None and depths[0] != depths[1]:
+        pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
+    return found
+
+
+@pytest.fixture(scope="session")
+def judge(phase: PhaseSession, pair: Pair) -> Judge:
+    """Answers the pair's questions and records the answers."""
+    from harness.judging import Judge
+
+    return Judge(phase, pair)
+
+
+@pytest.fixture(scope="session")
+def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
+    """Plain and hooked inference of one sample of the pair."""
+    from harness.stopwatch import Contestants
+
+    return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
+
+
+@pytest.fixture(scope="session")
+def strict_evidence(phase: PhaseSession) -> bool:
+    """Whether an inconclusive verdict fails."""
+    return phase.options.strict_evidence
+
+
+@contextmanager
+def _measuring(request: pytest.FixtureRequest, phase: PhaseSession) -> Iterator[None]:
+    """Where models are loaded and measured: their fixtures can be asked for, and progress is seen."""
+    phase.loaded.fixture_value = request.getfixturevalue
+    with _seen(request.config):
+        yield
+
+
+@contextmanager
+def _seen(config: pytest.Config) -> Iterator[None]:
+    """Lets the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
+    with uncaptured(config):
+        terminal = sys.stderr.isatty()
+    with uncaptured(config) if terminal else nullcontext():
+        yield
+
+
+@contextmanager
+def uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Lets what is printed through to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        yield
+
+
+def _plainly(get: Callable[[], T]) -> T:
+    """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
+    try:
+        return get()
+    except PhaseError as error:
+        problem = str(error)
+    pytest.fail(problem, pytrace=False)

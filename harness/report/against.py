@@ -1,0 +1,147 @@
+"""Two models side by side, in words: a table of their phases, and the lines that say where they part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
+from harness.analysis.turning_points import BoundaryInterval
+from harness.profile import Profile
+from harness.reference import reference_of
+from harness.report.layers import layer_ranges
+from harness.session import PhaseSession
+from harness.weights import WeightParts
+
+_ENDS = ("phase I ends", "phase II ends", "phase III ends")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelComparison:
+    """Two models measured on the same samples, side by side."""
+
+    numbers: SideBySide
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """A title, a table with one column a model, and where the two differ."""
+        numbers = self.numbers
+        return [
+            f"{numbers.now.model} against {numbers.other.model} on {numbers.dataset}: {numbers.common} samples"
+            f"{', compared in pairs' if numbers.paired else ', too few to be compared in pairs'}",
+            *_given_lines(numbers),
+            "",
+            *_table(numbers),
+            "",
+            *_verdict_lines(numbers),
+            *_where_lines(numbers),
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as JSON types."""
+        return side_by_side_record(self.numbers)
+
+
+def compare_models(
+    profile: Profile, other: Profile, *, weights: tuple[WeightParts, WeightParts] | None = None
+) -> ModelComparison:
+    """Two models side by side: their phases, the regression verdicts, and where in the depth they part.
+
+    Args:
+        profile: of the one model.
+        other: of the model that it is held against, on the same dataset.
+        weights: `weight_parts` of the two models, in this order, to be told which layers' weights differ.
+
+    Raises:
+        ValueError: profiles of different datasets.
+    """
+    return ModelComparison(side_by_side(profile, reference_of(other), weights))
+
+
+def comparisons_of(session: PhaseSession) -> list[ModelComparison]:
+    """The comparisons of a run with --phase-against, one for each pair that was held against the other model."""
+    found = []
+    for pair, profile in session.profiles.items():
+        other = session.other_of(pair)
+        if other is None or other == pair or other not in session.profiles:
+            continue
+        parts = session.loaded.parts
+        weights = (parts[pair.model], parts[other.model])
+        found.append(ModelComparison(side_by_side(profile, session.reference(pair), weights)))
+    return found
+
+
+def _given_lines(numbers: SideBySide) -> list[str]:
+    """What else is not the same for the two models, said before anything is compared."""
+    lines = [f"  {numbers.inputs}"] if numbers.inputs else []
+    prompts = (numbers.now.prompt, numbers.other.prompt)
+    if prompts[0] != prompts[1]:
+        lines.append(f"  prompts: {prompts[0]!r} and {prompts[1]!r}")
+    return lines + [f"  {change}" for change in numbers.environment]
+
+
+def _table(numbers: SideBySide) -> list[str]:
+    sides = (numbers.now, numbers.other)
+    rows = [["samples", *(str(side.n) for side in sides)], ["layers", *(str(side.depth) for side in sides)]]
+    for index, title in enumerate(_ENDS):
+        rows.append([title, *(_end(side.turning_points[index], side.relative()[index]) for side in sides)])
+    rows.append(["certified moves", *(str(side.moves) for side in sides)])
+    rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
+    headers = ["", numbers.now.model, numbers.other.model]
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True).splitlines()
+
+
+def _end(layer: BoundaryInterval, share: BoundaryInterval) -> str:
+    if layer.low == layer.high:
+        return f"layer {layer.estimate:g}, depth {share.estimate:.2f}"
+    return (
+        f"layer {layer.estimate:g} [{layer.low:g}-{layer.high:g}], depth {share.estimate:.2f} "
+        f"[{share.low:.2f}-{share.high:.2f}]"
+    )
+
+
+def _verdict_lines(numbers: SideBySide) -> list[str]:
+    if not numbers.same_depth:
+        return [
+            f"regression: not judged, {numbers.now.depth} and {numbers.other.depth} layers compare by relative depth"
+        ]
+    return ["regression: " + ", ".join(f"{name} {verdict}" for name, verdict in numbers.verdicts.items())]
+
+
+def _where_lines(numbers: SideBySide) -> list[str]:
+    lines = [] if numbers.weights is None else [numbers.weights.said()]
+    if not numbers.same_depth:
+        return lines
+    if numbers.not_traced:
+        lines.append(f"readings: not asked sample by sample, {numbers.not_traced}")
+    lines += [_trace_line(trace) for trace in numbers.traces]
+    lines += [
+        f"beyond the margin: {beyond.title} at {beyond.place}{'s' if len(beyond.places) > 1 else ''} "
+        f"{layer_ranges(beyond.places)} ({beyond.effect:+.3g} at {beyond.at}, margin {beyond.margin:.3g})"
+        for beyond in numbers.beyond
+    ]
+    if not numbers.beyond:
+        lines.append("beyond the margin: nothing")
+    return lines
+
+
+def _trace_line(trace: Trace) -> str:
+    """Up to where readings are the same: within the tolerance, and bit for bit where that ends earlier."""
+    first = 0 if trace.place == "residual point" else 1
+
+    def until(end: int) -> str:
+        if end == trace.last:
+            return f"at every {trace.place}"
+        return f"up to {trace.place} {end}" + (f", the input of layer {end + 1}" if first == 0 else "")
+
+    if trace.same_until < first:
+        return f"{trace.name}: not the same at any {trace.place} from {first} on, sample by sample"
+    if trace.exact_until == trace.same_until:
+        return f"{trace.name}: the same, sample by sample, {until(trace.same_until)}"
+    within = f" within {trace.tolerance:g}" if trace.tolerance >= 1e-6 else ""
+    exact = f"; bit for bit {until(trace.exact_until)}" if trace.exact_until >= first else ""
+    return f"{trace.name}: the same{within}, sample by sample, {until(trace.same_until)}{exact}"
