@@ -113,4 +113,5 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
         "margin": number(mean.margin),
         "reproduced": agreement.reproduced,
         "beyond": agreement.beyond,
+        "largest": None if agreement.largest is None else number(agreement.largest),
     }

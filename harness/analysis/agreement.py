@@ -36,7 +36,8 @@ class Agreement:
     `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
     `layers` are those that differ; of an equivalent measure that does not reproduce, those at which a sample is beyond
     the tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
-    them. `reason` says why reproduction could not be asked, and is empty where it was.
+    them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
+    `reason` says why reproduction could not be asked, and is empty where it was.
     """
 
     verdict: Verdict
@@ -48,6 +49,7 @@ class Agreement:
     beyond: int
     compared: int
     worst_samples: tuple[SampleChange, ...]
+    largest: float | None
     reason: str
 
 
@@ -118,6 +120,7 @@ def agree(
         beyond=0,
         compared=0,
         worst_samples=(),
+        largest=None,
         reason=reason if paired else reason or "the samples are not the same",
     )
     return _reproduction(found, x - y, tolerance, reproducible) if paired else found
@@ -209,6 +212,7 @@ def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, re
         beyond=int(beyond.sum()),
         compared=len(change),
         worst_samples=tuple(SampleChange(i, int(layer[i]), float(change[i, layer[i]])) for i in worst),
+        largest=float(np.abs(change).max()),
     )
     if reproducible:
         found = replace(found, reproduced=_enough(exceeds, tolerance))

@@ -75,6 +75,7 @@ def test_a_coarser_data_type_is_equivalent_and_names_the_worst_samples() -> None
     assert found.layers == (9, 12)
     assert [(w.index, w.layer) for w in found.worst_samples] == [(40, 12), (5, 9)]
     assert found.worst_samples[0].amount == pytest.approx(-0.03)
+    assert found.largest == pytest.approx(0.03)
 
 
 def test_the_tolerance_may_differ_between_samples() -> None:
