@@ -19,6 +19,10 @@ LLAVA = (
 )
 #: The instruction alone: the processor itself puts the queries before BOS, and no role is named.
 BARE = "{% for message in messages %}" + _TEXT + "{% endfor %}"
+#: The image before the instruction, and nothing else.
+IMAGE_FIRST = "<image>" + BARE
+#: The instruction before the image, and nothing else.
+IMAGE_LAST = BARE + "<image>"
 
 #: By `config.model_type`, with the reason; used only where a processor has no chat template of its own.
 FORMATS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -26,5 +30,7 @@ FORMATS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "llava": (LLAVA, "the format of LLaVA-1.5; early checkpoints were published without a template"),
         "instructblip": (BARE, "InstructBLIP knows no roles, and its processors have no template"),
         "blip-2": (BARE, "BLIP-2 knows no roles, and its processors have no template"),
+        "paligemma": (IMAGE_FIRST, "PaliGemma knows no roles; its processor adds BOS and the line break behind"),
+        "chameleon": (IMAGE_LAST, "its authors' examples have the image behind the question, and it has no template"),
     }
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,20 +121,21 @@ def _processed(
         )
     listening = copy.copy(processor)
     pictures = [sample.picture() for sample in samples]
+    problem: Exception | None = None
     # One list of pictures a prompt is the general form; some processors know only one picture a prompt.
     for images in ([[picture] for picture in pictures], pictures):
         listening.tokenizer = _Listening(processor.tokenizer)
         try:
-            # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
-            encoded = listening(
-                images=images,
-                text=[prompt.text for prompt in prompts],
-                images_kwargs={"return_tensors": "pt"},
-                text_kwargs={"return_tensors": "pt", **text},
-            )
+            with warnings.catch_warnings():
+                # What a processor does that will change some day is not the measurement's matter.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
+                encoded = listening(
+                    images=images, text=[prompt.text for prompt in prompts], return_tensors="pt", text_kwargs=dict(text)
+                )
             break
-        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            problem = error
+        except Exception as error:  # A processor raises what it likes.
+            problem = problem or error
     else:
         said = (str(problem).strip().splitlines() or [repr(problem)])[0]
         raise PromptError(
