@@ -14,6 +14,7 @@ from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
 from harness.comparison import Comparison, Finding
+from harness.models.registry import MODELS
 from harness.paper import paper_claims
 from harness.profile import Profile
 from harness.reference import Reference
@@ -240,7 +241,9 @@ def _against(profile: Profile, baseline: Baseline) -> list[str]:
     if isinstance(baseline, Reference):
         return [f"  between the two models: {told}", f"  held against {baseline.said()}"]
     lines = [f"  since the baseline: {told}", f"  baseline {baseline.said()}"]
-    command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
+    command = "the same command with --phase-update"
+    if profile.model in MODELS:
+        command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
     return [*lines, f"  meant? {command}"]
 
 

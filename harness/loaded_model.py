@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError
-from harness.options import Options, in_memory
+from harness.option_values import in_memory
+from harness.options import Options
 
 if TYPE_CHECKING:
     from harness.models.vlm import Vlm

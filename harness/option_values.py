@@ -83,3 +83,8 @@ def control(text: str) -> str:
     if text not in (*CONTROLS, NO_CONTROL):
         raise argparse.ArgumentTypeError(f"{text!r} is no control; use {', '.join(CONTROLS)} or {NO_CONTROL}")
     return text
+
+
+def in_memory(entry: ModelEntry) -> bool:
+    """Whether a fixture gives the model."""
+    return entry.loader.startswith(FIXTURE)

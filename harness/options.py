@@ -16,7 +16,8 @@ from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, ModelEntry, find_model
-from harness.option_values import AS_DECLARED, FIXTURE, NO_CONTROL
+from harness.option_refusals import refuse_contradictions, refuse_models
+from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class Options:
         """The models that were asked for by name, the one that the others are held against last."""
         return self.models if self.against is None else (*self.models, self.against)
 
+    def argument(self, name: str) -> str:
+        """What `--phase-model` takes for a pair's model: its name where it is registered, else where it comes from."""
+        entry = self.model(name)
+        return name if name in MODELS else entry.loader if in_memory(entry) else entry.source
+
     def fixtures(self) -> list[str]:
         """The fixtures that models in memory come from, which are also those models' names."""
         return [entry.name for entry in self.named() if in_memory(entry)]
@@ -107,11 +113,6 @@ class Options:
         if reason := find_dataset(pair.dataset).unavailable(self.source(pair.dataset)):
             return f"{pair.dataset}: {reason}", pair.dataset in self.datasets
         return None
-
-
-def in_memory(entry: ModelEntry) -> bool:
-    """Whether a fixture gives the model."""
-    return entry.loader.startswith(FIXTURE)
 
 
 # Name, parser, default, help. Each has an ini twin phase_<name>; the command line wins.
@@ -152,8 +153,6 @@ _FLAGS: tuple[tuple[str, str], ...] = (
     ("no-cache", "keep no readings and use none; weights are still cached"),
     ("download", "fetch weights and data that are not in the hub's local cache; their size is said first"),
 )
-# What has no meaning where no baseline is read or written.
-_WRITING = ("--phase-update", "--phase-update-new", "--phase-calibrate", "--phase-summary")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -225,16 +224,9 @@ def read_options(config: pytest.Config) -> Options:
     values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else default_cache()
     written = config.getoption("--phase-json")
     values["controls"] = _controls(config)
-    if config.getoption("--phase-update") and config.getoption("--phase-update-new"):
-        raise pytest.UsageError("--phase-update and --phase-update-new exclude each other: choose one")
-    if config.getoption("--phase-summary") and not (
-        config.getoption("--phase-update") or config.getoption("--phase-update-new")
-    ):
-        raise pytest.UsageError(
-            "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
-        )
     models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
-    _refuse_models(config, models, against)
+    refuse_contradictions(config)
+    refuse_models(config, models, against)
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
         models=models,
@@ -245,35 +237,6 @@ def read_options(config: pytest.Config) -> Options:
         **values,
         **flags,
     )
-
-
-def _refuse_models(config: pytest.Config, models: tuple[ModelEntry, ...], against: ModelEntry | None) -> None:
-    """Turns away models that cannot be told apart, and what cannot go with the models that were named."""
-    if against is not None:
-        writing = [option for option in _WRITING if config.getoption(option)]
-        if not models:
-            raise pytest.UsageError("--phase-against: name the models that are held against it with --phase-model")
-        if against in models:
-            raise pytest.UsageError(
-                f"--phase-against {against.name}: this is the --phase-model itself; name two different models"
-            )
-        if writing:
-            raise pytest.UsageError(
-                f"{writing[0]} is about stored baselines, and with --phase-against none is read or written: leave one "
-                "of the two out"
-            )
-    named = models if against is None else (*models, against)
-    names = [entry.name for entry in named]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise pytest.UsageError(
-            f"--phase-model: two checkpoints are both called {doubled[0]!r}, after the last part of their paths, and "
-            "would share one baseline; rename one directory"
-        )
-    if config.getoption("--phase-calibrate") and (given := [entry for entry in named if in_memory(entry)]):
-        raise pytest.UsageError(
-            f"--phase-calibrate loads a model anew in other data types, and the fixture {given[0].name} gives it in "
-            "one: save the model and pass its directory"
-        )
 
 
 def _data(config: pytest.Config) -> dict[str, Path]:

@@ -152,7 +152,12 @@ class PhaseSession:
             stored = find_baseline(self.options.baselines, profile)
         except BaselineError as error:
             missing = isinstance(error, MissingBaselineError)
-            if not (self.options.update or (self.options.update_new and missing)):
+            if missing and not (self.options.update or self.options.update_new):
+                raise MissingBaselineError(
+                    f"no baseline for {pair} in {self.options.baselines}; record one with: pytest cases/ --phase-model "
+                    f"{self.options.argument(pair.model)} --phase-dataset {pair.dataset} --phase-update-new"
+                ) from None
+            if not (self.options.update or missing):
                 raise
             return read_baseline(self._write(profile, "new" if missing else "changed", {}, None))
         depths = (stored.profile.depth, profile.depth)

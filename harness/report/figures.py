@@ -1,6 +1,7 @@
 """The paper's figures for one profile: similarity across and within modalities, attention shares, LogitLens recall.
 
-`python -m harness.report.figures MODEL DATASET FILE` measures a pair and draws it (needs the extra `figures`).
+`python -m harness.report.figures MODEL DATASET FILE` measures a pair and draws it (needs the extra `figures`); with
+`--against MODEL2` it lays the inter-modal similarity of two models over one relative depth.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ _COLOURS = {
 _PHASES = ("I alignment", "II intra-modal", "III inter-modal", "IV output")
 
 
-def phase_figure(profile: Profile) -> Figure:
+def phase_figure(profile: Profile, against: Profile | None = None) -> Figure:
     """Figures 1, 3, 4 and 5 of the paper for one profile, as four panels over one depth axis.
 
-    Bands are the middle 80 % of the samples; phases are shaded where the mean inter-modal curve turns.
+    Bands are the middle 80 % of the samples; phases are shaded where the mean inter-modal curve turns. With `against`
+    it is one panel instead: the inter-modal similarity of both models over the depth as a share, by which models of
+    any depth compare.
 
     Raises:
         PhaseError: matplotlib is not installed.
@@ -46,6 +49,11 @@ def phase_figure(profile: Profile) -> Figure:
         from matplotlib.figure import Figure as MatplotlibFigure
     except ImportError:
         raise PhaseError("drawing needs matplotlib: pip install 'vlm-phase-harness[figures]'") from None
+    if against is not None:
+        figure = MatplotlibFigure(figsize=(7.6, 4.2), layout="constrained", facecolor="white")
+        _overlay_panel(figure.subplots(), profile, against)
+        _title(figure, f"{profile.model} against {against.model} on {profile.dataset}: {profile.n} samples")
+        return figure
     figure = MatplotlibFigure(figsize=(10.0, 6.6), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 2)
     edges = _edges(profile)
@@ -53,19 +61,29 @@ def phase_figure(profile: Profile) -> Figure:
     _group_panel(panels[0, 1], profile, edges)
     _attention_panel(panels[1, 0], profile, edges)
     _recall_panel(panels[1, 1], profile, edges)
-    figure.suptitle(
-        f"{profile.model} on {profile.dataset}: {profile.n} samples, {profile.depth} layers",
-        color=_INK,
-        fontsize=11,
-        x=0.01,
-        ha="left",
-    )
+    _title(figure, f"{profile.model} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
     return figure
+
+
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, color=_INK, fontsize=11, x=0.01, ha="left")
 
 
 def _edges(profile: Profile) -> list[float]:
     turns = [point.estimate for point in phase_reading(profile).boundaries.turning_points]
     return [0.0, *turns, float(profile.depth)]
+
+
+def _overlay_panel(axes: Axes, profile: Profile, against: Profile) -> None:
+    """Both inter-modal curves over the relative depth, with a mark where each one turns."""
+    for one, colour, style in ((profile, _COLOURS["inter"], "-"), (against, _COLOURS["self"], "--")):
+        label = f"{one.model}, {one.depth} layers"
+        _curve(axes, np.arange(one.depth + 1) / one.depth, one["inter"], colour, label, style=style)
+        turns = _edges(one)[1:-1]
+        mean = one["inter"].mean(0)
+        axes.plot([turn / one.depth for turn in turns], mean[[int(turn) for turn in turns]], "o", color=colour, ms=4.5)
+    _dress(axes, [0.0, 1.0], "Inter-modal similarity", "mean cosine")
+    axes.set_xlabel("depth: 0 the embeddings, 1 the input of the final norm", fontsize=8.5, color=_FAINT)
 
 
 def _similarity_panel(axes: Axes, profile: Profile, edges: list[float]) -> None:
@@ -113,7 +131,7 @@ def _curve(axes: Axes, x: Array, rows: Array, colour: str, label: str, *, band: 
 
 
 def _dress(axes: Any, edges: list[float], title: str, unit: str, *, phases: bool = False) -> None:
-    for first, last, shade in zip(edges, edges[1:], _SHADES, strict=False):
+    for first, last, shade in zip(edges, edges[1:], _SHADES if len(edges) > 2 else (), strict=False):
         axes.axvspan(first, last, color=shade, lw=0, zorder=-2)
     for turn in edges[1:-1]:
         axes.axvline(turn, color=_FAINT, lw=0.7, ls=":", zorder=-1)
@@ -155,11 +173,17 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("file", type=Path, help="picture to write; its ending says which kind")
     parser.add_argument("--samples", type=int, help="as many as the dataset declares where not given")
+    parser.add_argument("--against", metavar="MODEL2", help="the model to lay beside it, over the relative depth")
     given = parser.parse_args()
     cache = default_cache()
-    vlm = load_vlm(find_model(given.model), cache=cache)
-    profile = measure(vlm, given.dataset, samples=given.samples, cache=cache)
-    phase_figure(profile).savefig(given.file, dpi=160)
+
+    def measured(name: str) -> Profile:
+        vlm = load_vlm(find_model(name), cache=cache)
+        return measure(vlm, given.dataset, samples=given.samples, cache=cache)
+
+    profile = measured(given.model)
+    other = None if given.against is None else measured(given.against)
+    phase_figure(profile, against=other).savefig(given.file, dpi=160)
 
 
 if __name__ == "__main__":
