@@ -34,3 +34,8 @@ FORMATS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "chameleon": (IMAGE_LAST, "its authors' examples have the image behind the question, and it has no template"),
     }
 )
+
+#: The token type of an answer by `config.model_type`, with the reason; 0 in every other type.
+ANSWER_TYPES: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {"paligemma": (1, "tokens of type 0 are its prefix, which attends in both directions, and would see the answer")}
+)

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.sample import Sample
-from harness.models.prompt import encode, prompt_text
+from harness.models.formats import ANSWER_TYPES
+from harness.models.hashes import is_textual
+from harness.models.prompt import Batch, PromptError, encode, prompt_text
 from harness.models.vlm import Vlm
 
 #: What a guess reaches, in the order of `winoground_scores`.
@@ -23,6 +25,8 @@ LIKELIHOOD_POLICY = (
     "sum over the caption's tokens and the end of text, after the prompt; a space between where the prompt does not "
     "end in white space"
 )
+# Relative, as of one forward pass in which rows stand side by side.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 
 
 @torch.inference_mode()
@@ -33,7 +37,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     reads the instruction, sees them.
 
     Raises:
-        PromptError: a prompt cannot be encoded.
+        PromptError: a prompt cannot be encoded, or it attends to what stands behind it.
     """
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
@@ -41,12 +45,40 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     # Padding behind the captions reaches nothing that is read; zero is a token of every vocabulary.
     wanted = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
     known = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
-    inputs = dict(batch.inputs)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], wanted], 1)
-    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], known.to(inputs["attention_mask"].dtype)], 1)
-    logits = vlm.model(**vlm.given(inputs), use_cache=False, logits_to_keep=longest + 1).logits[:, :-1].float()
+    inputs = _continued(batch, vlm.model.config.model_type, wanted, known)
+    # Some models give the logits of all positions, whatever is asked.
+    logits = vlm.model(**vlm.given(inputs), use_cache=False, logits_to_keep=longest + 1).logits
+    logits = logits[:, -longest - 1 : -1].float()
+    _check_blind(vlm, batch, logits[:, 0])
     each = logits.log_softmax(-1).gather(2, wanted.to(logits.device)[..., None])[..., 0].cpu()
     return np.asarray((each * known).sum(1, dtype=torch.float64))
+
+
+def _continued(batch: Batch, kind: str, wanted: torch.Tensor, known: torch.Tensor) -> dict[str, Any]:
+    """The inputs with the captions' tokens behind the prompts; what else there is of each token follows."""
+    added = {"input_ids": wanted, "attention_mask": known.long()}
+    inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
+    for key, value in batch.inputs.items():
+        if is_textual(key, value, shape) and value.shape == shape:
+            more = added.get(key, torch.full_like(wanted, ANSWER_TYPES[kind][0] if kind in ANSWER_TYPES else 0))
+            inputs[key] = torch.cat([value, more.to(value.dtype)], 1)
+    return inputs
+
+
+def _check_blind(vlm: Vlm, batch: Batch, logits: torch.Tensor) -> None:
+    """Asserts that prompts of the same inputs end in the same logits (batch, vocabulary), whatever caption follows.
+
+    Raises:
+        PromptError: the prompt attends to what stands behind it.
+    """
+    for row, hashes in enumerate(batch.hashes):
+        first = batch.hashes.index(hashes)
+        apart = float((logits[row] - logits[first]).abs().max())
+        if apart > _TOLERANCE.get(vlm.dtype, 5e-2) * float(logits[first].abs().max()):
+            raise PromptError(
+                f"{vlm.name}: the last logits of a prompt differ by {apart:.2g} with the caption behind it, so "
+                "prompts see what follows, and a caption has no likelihood; from Python, measure(..., word_order=False)"
+            )
 
 
 def winoground_scores(likelihoods: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:

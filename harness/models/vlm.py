@@ -38,12 +38,15 @@ class Vlm:
         """The type of the decoder's numbers."""
         return next(self.anatomy.layers[0].parameters()).dtype
 
-    def given(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The inputs as the model takes them: on its device, numbers in its type."""
-        return {
-            key: value.to(self.device, self.dtype if value.is_floating_point() else None)
-            for key, value in inputs.items()
-        }
+    def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as the model takes them: on its device, numbers in its type; lists of tensors stay lists."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(self.device, self.dtype if value.is_floating_point() else None)
+            return [moved(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+        return {key: moved(value) for key, value in inputs.items()}
 
     @property
     def attention(self) -> str:

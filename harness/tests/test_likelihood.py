@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import PaliGemmaConfig
 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.measurement import measure
+from harness.models.anatomy import find_anatomy
 from harness.models.likelihood import caption_likelihoods
-from harness.models.prompt import encode, prompt_text
+from harness.models.prompt import PromptError, encode, prompt_text
 from harness.models.vlm import Vlm
+from harness.tests.processors import FAMILIES, processor_of
 from harness.tests.tiny import tiny_samples
+from harness.tests.topology import REDUCED, drawn_model
 from harness.word_order import scores_of
 
 CAPTIONS = ["a red circle above a blue square", "a green star"]
@@ -64,3 +68,27 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
 
 def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
     assert scores_of(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
+
+
+@pytest.mark.parametrize("kind", ["paligemma", "another"])
+def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Tokens of type 0 see each other in PaliGemma; where nobody says so of a type, its prompts see the caption."""
+    family = FAMILIES["paligemma"]
+    processor = processor_of(family)
+    text = {"vocab_size": len(processor.tokenizer), "num_hidden_layers": 3, "head_dim": 16, "num_key_value_heads": 2}
+    config = PaliGemmaConfig(
+        text_config={"model_type": "gemma", **REDUCED.sizes(), **text},
+        vision_config={**REDUCED.sizes(), "num_hidden_layers": 1, "image_size": 56, "patch_size": 14},
+        image_token_index=processor.tokenizer.convert_tokens_to_ids(family.feature),
+        projection_dim=64,
+    )
+    model = drawn_model(config)
+    monkeypatch.setattr(type(config), "model_type", kind)
+    seeing = Vlm("seeing", model, processor, find_anatomy(model))
+    item = [tiny_samples(1)[0]] * 2
+    if kind == "paligemma":
+        one, other = caption_likelihoods(seeing, item, CAPTIONS), caption_likelihoods(seeing, item, CAPTIONS[::-1])
+        np.testing.assert_allclose(one, other[::-1], rtol=1e-5)
+    else:
+        with pytest.raises(PromptError, match=r"seeing: .* prompts see what follows, and a caption has no likelihood"):
+            caption_likelihoods(seeing, item, CAPTIONS)

@@ -145,7 +145,7 @@ def test_an_instruction_with_the_image_token_is_refused(vlm: Vlm) -> None:
 def test_a_processor_without_chat_template_is_refused(vlm: Vlm) -> None:
     processor = copy.copy(vlm.processor)
     processor.chat_template = None
-    with pytest.raises(PromptError, match=r"no chat template.*chat_template.jinja beside .*config.json, or set processor.c"):
+    with pytest.raises(PromptError, match=r"no chat template.*chat_template.jinja beside .*, or set processor.c"):
         prompt_text(processor, "what is it?")
 
 
