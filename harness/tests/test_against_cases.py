@@ -119,13 +119,6 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
     result.stdout.fnmatch_lines(["*is of a model of 6 layers, and this one has 8: *--phase-against*--phase-update*"])
 
 
-def test_timing_is_held_against_nothing_stored(cases: Cases, saved: Callable[[str], str]) -> None:
-    pair = ("--phase-model", saved("little"), "--phase-against", saved("full"), "--phase-dataset", "tiny")
-    result = cases.run(*QUICK, "-k", "test_ratio", "-rs", pair=pair)
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*with --phase-against no stored ratio is read*"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -80,6 +80,24 @@ def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) ->
         project.parseconfig("--phase-model", "llava")
 
 
+def test_a_model_is_asked_for_again_as_it_was(project: pytest.Pytester) -> None:
+    (place := project.mkdir("my-llava")).joinpath("config.json").write_text("{}")
+    given = (str(place), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
+    options = read_options(project.parseconfig(*(part for name in given for part in ("--phase-model", name))))
+    assert tuple(options.argument(entry.name) for entry in options.models) == given
+    assert options.fixtures() == ["my_vlm"]
+
+
+def test_models_held_against_each_other_have_the_same_samples(project: pytest.Pytester) -> None:
+    named = ("--phase-model", "scenes-llava", "--phase-against", "scenes-instructblip", "--phase-dataset", "scenes")
+    options = read_options(project.parseconfig(*named))
+    assert [str(pair) for pair in options.pairs()] == ["scenes-llava-scenes"]
+    assert [options.samples_of(Pair(model, "scenes")) for model in ("scenes-llava", "scenes-instructblip")] == [
+        192,
+        192,
+    ]
+
+
 def test_data_on_disk_is_found_by_option_then_ini_then_variable(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +122,7 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
     assert "phases of vision-language models:" in lines
     for name in ("model", "dataset", "samples", "seed", "device", "dtype", "batch-size", "baselines", "update"):
         assert f"--phase-{name}" in lines
-    for name in ("update-new", "strict-evidence", "cache", "no-cache", "json", "data", "download"):
+    for name in ("update-new", "strict-evidence", "cache", "no-cache", "json", "data", "download", "against"):
         assert f"--phase-{name}" in lines
 
 
