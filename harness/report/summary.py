@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from tabulate import tabulate
 
@@ -11,8 +12,9 @@ from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import LEAST_SAMPLES
 from harness.comparison import FAMILIES
 from harness.models.likelihood import CHANCE
+from harness.models.registry import MODELS
 from harness.options import Pair
-from harness.phases import CLAIM_RECALL, SHARES, phase_reading
+from harness.phases import CLAIM_RECALL, SHARES, phase_reading, relative_depth
 from harness.profile import Profile
 from harness.report.beyond import beyond_table
 from harness.session import PhaseSession, VerdictLine
@@ -50,10 +52,38 @@ def summary_lines(session: PhaseSession) -> list[str]:
         f"brackets k(delta) of the mean at {', '.join(f'{share:.0%}' for share in SHARES)}; recall: top 5 at "
         "the last point, in brackets that of another sample's words"
     )
+    lines += relative_lines({str(pair): profile for pair, profile in session.profiles.items()})
     lines += _beyond_lines(session)
     lines += _winoground_lines(session)
     lines += _baseline_lines(session)
     return lines
+
+
+def relative_lines(profiles: Mapping[str, Profile]) -> list[str]:
+    """The boundaries as shares of the depth, in a table of its own; none where layers say as much.
+
+    Models of different depth compare by nothing else, and of a model that nobody registered a reader has no other
+    depth in mind. For one depth alone it would only say the layers again, and the main table has no room for both.
+
+    Args:
+        profiles: by the name of the pair.
+    """
+    known = all(profile.model in MODELS for profile in profiles.values())
+    if known and len({profile.depth for profile in profiles.values()}) < 2:
+        return []
+    rows = []
+    for name, profile in profiles.items():
+        points = phase_reading(profile).boundaries.turning_points
+        shares = (relative_depth(point, profile.depth) for point in points)
+        rows.append([name, str(profile.depth), *(_end(share, ".2f") for share in shares)])
+    header = ["pair", "layers", "I ends at", "II ends at", "III ends at"]
+    return [
+        "",
+        *tabulate(rows, headers=header, tablefmt="simple", disable_numparse=True).splitlines(),
+        "",
+        "shares of the depth: 0 is the embeddings, 1 the input of the final norm; with 99 % intervals",
+        "",
+    ]
 
 
 def _row(session: PhaseSession, pair: Pair, profile: Profile) -> list[str]:
@@ -101,10 +131,10 @@ def _winoground_lines(session: PhaseSession) -> list[str]:
     return lines
 
 
-def _end(point: BoundaryInterval) -> str:
+def _end(point: BoundaryInterval, form: str = "g") -> str:
     if point.low == point.high:
-        return f"{point.estimate:g}"
-    return f"{point.estimate:g} [{point.low:g}-{point.high:g}]"
+        return f"{point.estimate:{form}}"
+    return f"{point.estimate:{form}} [{point.low:{form}}-{point.high:{form}}]"
 
 
 def _regressions(lines: list[VerdictLine]) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from harness.analysis.turning_points import BoundaryInterval
 from harness.phases import phases_of, relative_depth
+from harness.profile import Profile
+from harness.report.summary import relative_lines
 from harness.tests.test_checks import L, synthetic_profile
 
 
@@ -31,3 +36,25 @@ def test_the_phases_of_a_profile_tell_both() -> None:
     for name in ("turning_points", "half_heights"):
         for layers, shares in zip(told[name], relative[name], strict=True):
             assert shares == [None if layer is None else pytest.approx(layer / L, rel=1e-5) for layer in layers]
+
+
+def registered(name: str, depth: int) -> Profile:
+    """A profile of a registered model, with every residual point after the first one repeated to a depth."""
+    made = synthetic_profile()
+    repeats = np.r_[1, np.full(L, depth // L)]
+    arrays = {
+        key: np.repeat(array, repeats, axis=1) if array.ndim > 1 and array.shape[1] == L + 1 else array
+        for key, array in made.arrays.items()
+    }
+    return dataclasses.replace(made, model=name, arrays=arrays)
+
+
+def test_the_summary_tells_relative_depth_where_layers_do_not_say_as_much() -> None:
+    shallow, deep = registered("scenes-llava", L), registered("llava-1.5-7b", 2 * L)
+    assert relative_lines({"one": shallow, "other": shallow}) == []
+    told = {line.split()[0]: line.split() for line in relative_lines({"one": shallow, "other": deep}) if line}
+    assert (told["one"][1], told["other"][1]) == (str(L), str(2 * L))
+    assert told["one"][2:] == ["0.17", "0.42", "0.83"]
+    assert max(abs(float(a) - float(b)) for a, b in zip(told["one"][2:], told["other"][2:], strict=True)) <= 1 / L
+    assert max(map(len, relative_lines({"one": shallow, "other": deep}))) <= 100
+    assert any(line.startswith("mine") for line in relative_lines({"mine": registered("mine", L)}))
