@@ -12,7 +12,7 @@ import torch
 from harness.data.sample import Sample
 from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
-from harness.probe.attention import SHARES
+from harness.probe.last_token import SHARES
 from harness.probe.observation import Readings
 from harness.probe.similarity import CURVES, adjusted
 from harness.profile import Array, Drawing

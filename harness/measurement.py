@@ -184,8 +184,8 @@ def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawin
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[:DRAWN]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    with torch.inference_mode():
-        check_image_positions(vlm.model, vlm.anatomy.name, batch, vlm.device)
+    image = batch.groups.image.to(vlm.device)
+    check_image_positions(vlm.model, vlm.anatomy.name, image, vlm.given(batch.inputs))
     parts = plan.part(slice(0, DRAWN))
     dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     assert dense.decoded is not None

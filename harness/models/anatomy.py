@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError
+from harness.models.kinds import KINDS, Kind
 
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
+_LAYER_TYPES = ("layer_types", "layers_block_type")
+_NO_SOFTMAX = re.compile("linear|conv|mamba|moe|mlp|recurrent")
 _IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
 
 
@@ -36,6 +40,7 @@ class Anatomy:
     text_config: Any
     attention_key: str
     image_token_id: int
+    image_input: str = ""
 
     @property
     def depth(self) -> int:
@@ -47,8 +52,18 @@ class Anatomy:
         """The dimension d of the residual stream."""
         return int(self.unembedding.weight.shape[1])
 
+    @property
+    def softmax_layers(self) -> tuple[int, ...]:
+        """The decoder layers (0-based) that have softmax attention, by the configuration's own list of layer types."""
+        kinds = next((found for name in _LAYER_TYPES if (found := getattr(self.text_config, name, None))), None)
+        if kinds is None or len(kinds) != self.depth:
+            return tuple(range(self.depth))
+        return tuple(layer for layer, kind in enumerate(kinds) if not _NO_SOFTMAX.search(kind))
+
     def image_positions(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Where the image features stand in a prompt, bool (batch, tokens), by the model inputs."""
+        if self.image_input:
+            return inputs[self.image_input].bool()
         return inputs["input_ids"] == self.image_token_id
 
     def layer_of_attention(self) -> dict[int, int]:
@@ -68,6 +83,9 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
+    kind = KINDS.get(config.model_type)
+    if kind is not None and kind.refused:
+        raise AnatomyError(f"{name} ({config.model_type}) cannot be measured: {kind.reason}")
     refuse_encoder_decoder(config, name)
     text_config = config.get_text_config(decoder=True)
     depth = int(text_config.num_hidden_layers)
@@ -80,7 +98,8 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         unembedding=_unembedding(model, name, width),
         text_config=text_config,
         attention_key=_attention_key(config, text_config),
-        image_token_id=_image_token_id(config, name),
+        image_token_id=_image_token_id(config, name, kind),
+        image_input="" if kind is None else kind.image_input,
     )
 
 
@@ -104,15 +123,28 @@ def output_projection(attention: nn.Module) -> nn.Linear:
     Raises:
         AnatomyError: no child of a known name has a two-dimensional weight.
     """
-    for child_name in _OUTPUT_PROJECTIONS:
-        child = getattr(attention, child_name, None)
-        weight = getattr(child, "weight", None)
-        if isinstance(child, nn.Module) and isinstance(weight, torch.Tensor) and weight.ndim == 2:
-            return child  # type: ignore[return-value]
+    found = _projection_in(attention)
+    if found is not None:
+        return found
     raise AnatomyError(
         f"{type(attention).__name__} has no output projection named {', '.join(_OUTPUT_PROJECTIONS)}, so norm-based "
         "attention cannot be measured in it."
     )
+
+
+def output_projections(layer: nn.Module) -> list[nn.Linear]:
+    """Whatever in a decoder layer could be the output projection of an attention module, each once."""
+    found = (_projection_in(module) for module in layer.modules())
+    return list(dict.fromkeys(projection for projection in found if projection is not None))
+
+
+def _projection_in(module: nn.Module) -> nn.Linear | None:
+    for child_name in _OUTPUT_PROJECTIONS:
+        child = getattr(module, child_name, None)
+        weight = getattr(child, "weight", None)
+        if isinstance(child, nn.Module) and isinstance(weight, torch.Tensor) and weight.ndim == 2:
+            return child  # type: ignore[return-value]
+    return None
 
 
 def _stacks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
@@ -160,8 +192,10 @@ def _attention_key(config: Any, text_config: Any) -> str:
     return ""
 
 
-def _image_token_id(config: Any, name: str) -> int:
-    for field in _IMAGE_TOKEN_FIELDS:
+def _image_token_id(config: Any, name: str, kind: Kind | None) -> int:
+    if kind is not None and kind.image_input:
+        return -1
+    for field in (*([kind.image_field] if kind is not None and kind.image_field else []), *_IMAGE_TOKEN_FIELDS):
         value = getattr(config, field, None)
         if isinstance(value, int):
             return value

@@ -6,8 +6,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -16,13 +17,8 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import PhaseError
-from harness.models.anatomy import Anatomy, output_projection
-from harness.models.prompt import TokenGroups
+from harness.models.anatomy import Anatomy, output_projection, output_projections
 from harness.probe.similarity import upcast
-
-SHARES = ("image", "instruction", "other", "self")
-
-Reader = Callable[[nn.Module, torch.Tensor], None]
 
 
 class AttentionError(PhaseError):
@@ -34,14 +30,17 @@ class LastRow:
     """Attention of the last query in one layer.
 
     weights: softmax weights, (batch, heads, keys). values: alpha_j^h v_j^h of every key, heads concatenated,
-    (batch, keys, heads x value dimension).
+    (batch, keys, heads x value dimension). refused: why these are not what the output projection adds up; empty where
+    they are.
     """
 
     weights: torch.Tensor
     values: torch.Tensor
+    refused: str = ""
 
 
-_reader: ContextVar[Callable[[nn.Module, LastRow], None] | None] = ContextVar("phase_attention_reader", default=None)
+_Reader = Callable[[nn.Module, LastRow, torch.Tensor], None]
+_reader: ContextVar[_Reader | None] = ContextVar("phase_attention_reader", default=None)
 
 
 def last_row(
@@ -51,6 +50,8 @@ def last_row(
     attention_mask: torch.Tensor | None,
     scaling: float | None,
     softcap: float | None = None,
+    position_bias: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> LastRow:
     """What the last query attends to, and the weighted values that it adds up.
 
@@ -62,6 +63,8 @@ def last_row(
             where every key is visible to the last query.
         scaling: factor on the logits; None is 1 / sqrt(key dimension).
         softcap: c of c tanh(logit / c), where the model has one.
+        position_bias: added to the logits, broadcastable to (batch, heads, queries, keys), where the model has one.
+        sinks: logits that take a share of the softmax and add no value, (heads,) or (batch, heads, queries, 1).
 
     Returns:
         Weights and weighted values in float32 or better (Kobayashi et al. 2020, eq. 4, before W_O).
@@ -73,10 +76,15 @@ def last_row(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     logits = logits.view(batch, heads, keys)
+    if position_bias is not None:
+        logits = logits + upcast(position_bias)[:, :, -1, :keys]
     if attention_mask is not None:
         row = attention_mask[:, :, -1, :keys]
         logits = logits.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else logits + row
-    weights = logits.softmax(-1)
+    if sinks is not None:
+        sink = upcast(sinks).view(1, heads, 1) if sinks.ndim == 1 else upcast(sinks)[:, :, -1]
+        logits = torch.cat([logits, sink.expand(batch, heads, 1)], dim=-1)
+    weights = logits.softmax(-1)[..., :keys]
     grouped = weights.view(batch, key_heads, heads // key_heads, keys, 1)
     weighted = grouped * upcast(value).unsqueeze(2)
     return LastRow(weights, weighted.reshape(batch, heads, keys, -1).transpose(1, 2).reshape(batch, keys, -1))
@@ -108,19 +116,37 @@ def output_bias(projection: nn.Linear, like: torch.Tensor) -> torch.Tensor:
     return upcast(projection.bias)
 
 
-class ShareReader:
-    """Shares of the last token's attention per token group: image, instruction, other and itself; they sum to 1."""
+# Whether something stands between attention and output projection: a fact of the model, found at its first row.
+_gates: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
-    def __init__(self, groups: TokenGroups) -> None:
-        itself = torch.zeros_like(groups.real)
-        itself[:, -1] = True
-        masks = [groups.image & ~itself, groups.instruction & ~itself, groups.other & ~itself, itself]
-        self._masks = torch.stack(masks, dim=1)
 
-    def __call__(self, amounts: torch.Tensor) -> torch.Tensor:
-        """Shares per group, (batch, 4) in the order of `SHARES`, of non-negative amounts (batch, keys)."""
-        totals = torch.bmm(self._masks.to(amounts.dtype), amounts.unsqueeze(-1)).squeeze(-1)
-        return totals / totals.sum(-1, keepdim=True)
+def gated(row: LastRow, projection: nn.Linear, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
+    """The row with its values as the output projection gets them, where a gate scales them on the way.
+
+    Args:
+        row: what the last query attends to.
+        projection: W_O.
+        given: what the attention function gives for the last query, (batch, heads x value dimension).
+        fed: what W_O is fed for it, of the same shape where nothing else stands between them.
+
+    Returns:
+        The row itself, the row with every value scaled by the gate, or a refused row where it is no gate: of another
+        width, or of changing sign as behind a norm, which is not linear in the values.
+    """
+    if _gates.get(projection) is False:
+        return row
+    given, fed = upcast(given), upcast(fed)
+    if given.shape != fed.shape:
+        return replace(row, refused=f"its output projection is fed {fed.shape[-1]} numbers, not {given.shape[-1]}")
+    if projection not in _gates:
+        _gates[projection] = not torch.equal(given, fed)
+        if not _gates[projection]:
+            return row
+    # Where the values cancel nothing is fed on, whatever the gate.
+    gate = torch.where(given.abs() > 1e-6 * given.abs().amax(), fed / given, torch.zeros_like(fed))
+    if bool((gate < 0).any()):
+        return replace(row, refused="what stands between attention and output projection is no gate (a norm?)")
+    return replace(row, values=row.values * gate.unsqueeze(1))
 
 
 def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,10 +158,14 @@ def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> Any:
+        result = forward(module, query, key, value, attention_mask, **kwargs)
         read = _reader.get()
         if read is not None:
-            read(module, last_row(query, key, value, attention_mask, kwargs.get("scaling"), kwargs.get("softcap")))
-        return forward(module, query, key, value, attention_mask, **kwargs)
+            sinks = kwargs.get("sinks", kwargs.get("s_aux"))
+            extra = (kwargs.get("scaling"), kwargs.get("softcap"), kwargs.get("position_bias"), sinks)
+            given = result[0][:, -1].flatten(1)
+            read(module, last_row(query, key, value, attention_mask, *extra), given)
+        return result
 
     return attend
 
@@ -154,20 +184,29 @@ for _backend, _name in _NAMES.items():
 
 @contextlib.contextmanager
 def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Linear, LastRow], None]) -> Iterator[None]:
-    """Calls `read(layer, output projection, last row)` for every decoder layer of the forward passes inside the block.
+    """Calls `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
 
     The attention implementation of the decoder is exchanged for one that observes and then calls the model's own; it is
-    put back on leaving, also after an exception. Calls from outside the decoder layers are ignored.
+    put back on leaving, also after an exception. Calls from outside the decoder layers are ignored. The row is read
+    when the output projection gets its input, which tells whether the attention's output was gated on the way.
 
     Raises:
         AttentionError: the model's implementation is neither sdpa nor eager, or the model does not take another.
     """
     owner = anatomy.layer_of_attention()
+    held: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
 
-    def dispatch(module: nn.Module, row: LastRow) -> None:
+    def dispatch(module: nn.Module, row: LastRow, given: torch.Tensor) -> None:
         layer = owner.get(id(module))
         if layer is not None:
-            read(layer, output_projection(module), row)
+            held[output_projection(module)] = layer, row, given
+
+    def fed(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if projection in held:
+            layer, row, given = held.pop(projection)
+            assert isinstance(projection, nn.Linear)
+            last = args[0].reshape(len(given), -1, args[0].shape[-1])[:, -1]
+            read(layer, projection, gated(row, projection, given, last))
 
     before = anatomy.text_config._attn_implementation
     if before not in _NAMES:
@@ -176,13 +215,17 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Line
         )
     key = anatomy.attention_key
     token = _reader.set(dispatch)
-    try:
-        model.set_attn_implementation({key: _NAMES[before]})
-        if anatomy.text_config._attn_implementation != _NAMES[before]:
-            raise AttentionError(
-                f"{anatomy.name} does not let its attention function be exchanged (AttentionInterface)"
-            )
-        yield
-    finally:
-        _reader.reset(token)
-        model.set_attn_implementation({key: before})
+    with contextlib.ExitStack() as stack:
+        for layer in anatomy.layers:
+            for projection in output_projections(layer):
+                stack.callback(projection.register_forward_pre_hook(fed).remove)
+        try:
+            model.set_attn_implementation({key: _NAMES[before]})
+            if anatomy.text_config._attn_implementation != _NAMES[before]:
+                raise AttentionError(
+                    f"{anatomy.name} does not let its attention function be exchanged (AttentionInterface)"
+                )
+            yield
+        finally:
+            _reader.reset(token)
+            model.set_attn_implementation({key: before})

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from harness.models.anatomy import Anatomy
+from harness.models.anatomy import Anatomy, AnatomyError
 from harness.models.prompt import TokenGroups
-from harness.probe.attention import LastRow, ShareReader, output_bias, reading_attention, transformed
+from harness.probe.attention import LastRow, output_bias, reading_attention
+from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, LensTask
-from harness.probe.self_checks import AttentionCheck, SelfCheckError, check_finite, check_last_state
+from harness.probe.self_checks import AttentionCheck, SelfCheckError, check_finite, check_last_state, check_layers_read
 from harness.probe.similarity import GroupSums, upcast
 
 FloatArray = NDArray[np.floating[Any]]
@@ -61,16 +62,13 @@ class Observation:
     _similarity: list[torch.Tensor] = field(default_factory=list)
     _means: list[torch.Tensor] = field(default_factory=list)
     _post_norm: torch.Tensor | None = None
-    _norm_shares: list[torch.Tensor] = field(default_factory=list)
-    _weight_shares: list[torch.Tensor] = field(default_factory=list)
-    _norm_rows: list[torch.Tensor] = field(default_factory=list)
     _own_logits: torch.Tensor | None = None
     _last_state: torch.Tensor | None = None
     _busy: bool = False
 
     def __post_init__(self) -> None:
         self._sums = GroupSums(self.groups)
-        self._shares = ShareReader(self.groups)
+        self._attention = LastTokenAttention(self.groups, self.anatomy.depth, drawing=self.drawing)
 
     def residual_point(self, states: torch.Tensor) -> None:
         """Reduce the residual stream at one point, (batch, tokens, d).
@@ -78,6 +76,11 @@ class Observation:
         Raises:
             SelfCheckError: the pass is not over the whole prompt.
         """
+        if states.ndim != 3:
+            raise AnatomyError(
+                f"{self.anatomy.name} carries several residual streams side by side (states of shape "
+                f"{tuple(states.shape)}), so there is no one stream whose similarities could be followed"
+            )
         if states.shape[:2] != self.groups.real.shape:
             raise SelfCheckError(
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
@@ -99,20 +102,14 @@ class Observation:
     def attention(self, layer: int, projection: nn.Linear, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer."""
         with self._own_calls():
-            vectors = transformed(row.values, projection)
-            if self.checks is not None:
-                self.checks.parts(layer, vectors.sum(1) + output_bias(projection, row.values))
-        # Where a model is spread over several devices, only what is reduced travels.
-        home = self.groups.real.device
-        norms = torch.linalg.vector_norm(vectors, dim=-1).to(home)
-        self._norm_shares.append(self._shares(norms))
-        self._weight_shares.append(self._shares(row.weights.mean(1).to(home)))
-        if self.drawing:
-            self._norm_rows.append(norms)
+            vectors = self._attention.read(layer, projection, row)
+            if self.checks is not None and vectors is not None:
+                self.checks.parts(layer, projection, vectors.sum(1) + output_bias(projection, row.values))
 
     def own_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""
-        self._own_logits = logits[:, -1]
+        # A copy, because some models overwrite entries afterwards that are never to be said.
+        self._own_logits = logits[:, -1].clone()
 
     @contextlib.contextmanager
     def _own_calls(self) -> Iterator[None]:
@@ -148,25 +145,23 @@ class Observation:
             "post_norm": self._post_norm,
             "means": torch.stack(self._means, dim=1),
         }
-        if self._norm_shares:
-            arrays["norm_shares"] = torch.stack(self._norm_shares, dim=1)
-            arrays["weight_shares"] = torch.stack(self._weight_shares, dim=1)
-        if self._norm_rows:
-            arrays["norm_rows"] = torch.stack(self._norm_rows, dim=1)
         numbers: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
         # First of all, because a NaN fails every later check and only this one names its sample and layer.
         own_logits = upcast(self._own_logits)
-        check_finite(self.anatomy.name, numbers | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
+        read = {name: tensor.cpu().numpy() for name, tensor in self._attention.arrays(otherwise=0.0).items()}
+        check_finite(self.anatomy.name, numbers | read | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
+        numbers |= {name: tensor.cpu().numpy() for name, tensor in self._attention.arrays().items()}
         if self.checks is not None:
+            check_layers_read(self.anatomy, self._attention.layers)
             self.checks.conclude()
             assert self._last_state is not None
             with self._own_calls():
                 check_last_state(self.anatomy, self._last_state, self._own_logits)
         if self.lens is not None:
-            read = {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
+            found = {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
             if self.drawing:
-                read |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
-            numbers |= {name: tensor.cpu().numpy() for name, tensor in read.items()}
+                found |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
+            numbers |= {name: tensor.cpu().numpy() for name, tensor in found.items()}
         return Readings(**numbers)
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError
-from harness.models.anatomy import Anatomy, AnatomyError, output_projection
-from harness.models.prompt import Batch
+from harness.models.anatomy import Anatomy, output_projections
+from harness.probe.attention import AttentionError
 from harness.probe.similarity import upcast
 
 # Relative tolerances; a model in 16 bits rounds its own numbers to about 3 decimal digits.
@@ -32,43 +32,110 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((upcast(ours) - upcast(theirs)).abs().max()) / max(scale, 1e-12)
 
 
-def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: torch.Tensor) -> None:
+def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: torch.Tensor) -> float:
     """Asserts that the last residual point (batch, 1, d), through norm and unembedding, gives the model's own logits.
+
+    Returns:
+        The factor by which the model's own are larger: 1 in most models. Some scale the normed state; which entries are
+        the best does not depend on it.
 
     Raises:
         SelfCheckError: with both top logits and the relative difference.
     """
-    logits = anatomy.unembedding(anatomy.final_norm(last_state))[:, -1]
-    apart = relative_difference(logits, own_logits)
-    if not apart <= _TOLERANCE.get(own_logits.dtype, 5e-2):
+    logits = upcast(anatomy.unembedding(anatomy.final_norm(last_state))[:, -1])
+    own = upcast(own_logits)
+    tolerance = _TOLERANCE.get(own_logits.dtype, 5e-2)
+    apart, factor = relative_difference(logits, own), 1.0
+    if not apart <= tolerance and getattr(anatomy.unembedding, "bias", None) is None:
+        factor = float((own * logits).sum() / (logits * logits).sum())
+        apart = relative_difference(logits * factor, own) if factor > 0 else apart
+    if not apart <= tolerance:
         raise SelfCheckError(
             f"{anatomy.name}: the state before the final norm, through norm and unembedding, gives the top logit "
-            f"{float(logits.max()):.6g} where the model's own is {float(own_logits.max()):.6g} "
+            f"{float(logits.max()):.6g} where the model's own is {float(own.max()):.6g} "
             f"(relative difference {apart:.2g}); the final norm or the unembedding is not the one the model uses"
         )
+    return factor
 
 
-def check_image_positions(model: Any, name: str, batch: Batch, device: torch.device) -> None:
-    """Asserts that the prompt has as many image positions as the model makes image features of the batch.
+def image_features(model: Any, inputs: Mapping[str, torch.Tensor]) -> int:
+    """How many image features the model makes of a batch, by its own `get_image_features`."""
+    # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
+    asked = inspect.signature(model.get_image_features).parameters
+    given = {key: value for key, value in inputs.items() if value.is_floating_point() or key in asked}
+    with torch.inference_mode():
+        made = model.get_image_features(**given, return_dict=True).pooler_output
+    return sum(int(np.prod(part.shape[:-1])) for part in made)
+
+
+def check_image_positions(model: Any, name: str, image: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Asserts that the image positions of a batch are where the model puts its image features.
+
+    Held against the placeholder masks that the model makes of the batch; where it makes none, against the number of
+    its image features. A model that tells neither is believed.
+
+    Args:
+        model: a transformers model.
+        name: for the message.
+        image: the image positions, bool (batch, tokens).
+        inputs: of the model, as it takes them.
 
     Raises:
         SelfCheckError: with both counts.
     """
-    # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
-    asked = inspect.signature(model.get_image_features).parameters
-    given = {
-        key: value.to(device, model.dtype if value.is_floating_point() else None)
-        for key, value in batch.inputs.items()
-        if value.is_floating_point() or key in asked
-    }
-    features = model.get_image_features(**given, return_dict=True)
-    made = sum(int(np.prod(part.shape[:-1])) for part in features.pooler_output)
-    counted = int(batch.groups.image.sum())
-    if made != counted:
+    if check_placeholders(model, name, image, lambda: model(**inputs, use_cache=False, logits_to_keep=1)):
+        return
+    made = image_features(model, inputs) if hasattr(model, "get_image_features") else int(image.sum())
+    if made != int(image.sum()):
         raise SelfCheckError(
-            f"{name}: the prompts of the first batch hold {counted} image positions, but the model makes {made} image "
-            "features of it; the processor and the model do not belong together"
+            f"{name}: the prompts of the first batch hold {int(image.sum())} image positions, but the model makes "
+            f"{made} image features of it; the processor and the model do not belong together"
         )
+
+
+def check_placeholders(model: Any, name: str, image: torch.Tensor, forward: Callable[[], Any]) -> bool:
+    """Asserts that the model's own placeholder masks of a forward pass are the image positions.
+
+    Args:
+        model: a transformers model.
+        name: for the message.
+        image: the image positions, bool (batch, tokens).
+        forward: makes the forward pass.
+
+    Returns:
+        Whether the model asked for such a mask at all.
+
+    Raises:
+        SelfCheckError: with both counts.
+    """
+    masks: list[torch.Tensor] = []
+
+    def listening(method: Callable[..., Any]) -> Callable[..., Any]:
+        def heard(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            masks.extend(part for part in (result if isinstance(result, tuple) else (result,)) if part is not None)
+            return result
+
+        return heard
+
+    owners = [module for module in model.modules() if hasattr(module, "get_placeholder_mask")]
+    for module in owners:
+        object.__setattr__(module, "get_placeholder_mask", listening(module.get_placeholder_mask))
+    try:
+        with torch.inference_mode():
+            forward()
+    finally:
+        for module in owners:
+            del module.get_placeholder_mask
+    heard = [mask for mask in masks if isinstance(mask, torch.Tensor) and bool(mask.any())]
+    for mask in heard:
+        theirs = (mask.any(-1) if mask.ndim == 3 else mask).to(image.device)
+        if theirs.shape != image.shape or not torch.equal(theirs, image):
+            raise SelfCheckError(
+                f"{name}: the model puts image features at {int(theirs.sum())} positions, the prompts of the batch "
+                f"hold {int(image.sum())} image positions, and they are not the same"
+            )
+    return bool(heard)
 
 
 def check_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> None:
@@ -110,42 +177,35 @@ class AttentionCheck:
     def __init__(self, name: str) -> None:
         self._name = name
         self._parts: dict[int, torch.Tensor] = {}
+        self._awaited: dict[nn.Module, int] = {}
         self._outputs: dict[int, torch.Tensor] = {}
 
-    def parts(self, layer: int, total: torch.Tensor) -> None:
+    def parts(self, layer: int, projection: nn.Module, total: torch.Tensor) -> None:
         """Take the summed vectors of one layer, (batch, d), the projection's bias added."""
         self._parts[layer] = total
+        self._awaited[projection] = layer
 
     @contextlib.contextmanager
     def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
         """Records what the output projections of the decoder layers give for the last token."""
+
+        def record(projection: nn.Module, _: Any, output: torch.Tensor) -> None:
+            if not busy() and projection in self._awaited:
+                layer = self._awaited.pop(projection)
+                self._outputs[layer] = output.reshape(self._parts[layer].shape[0], -1, output.shape[-1])[:, -1]
+
         with contextlib.ExitStack() as stack:
-            for index, layer in enumerate(anatomy.layers):
-                for module in layer.modules():
-                    try:
-                        projection = output_projection(module)
-                    except AnatomyError:
-                        continue
-
-                    def record(_: nn.Module, __: Any, output: torch.Tensor, at: int = index) -> None:
-                        if not busy():
-                            self._outputs[at] = output[:, -1]
-
+            for layer in anatomy.layers:
+                for projection in output_projections(layer):
                     stack.callback(projection.register_forward_hook(record).remove)
             yield
 
     def conclude(self) -> None:
-        """Asserts that parts and outputs agree in every layer.
+        """Asserts that parts and outputs agree in every layer that was read.
 
         Raises:
-            SelfCheckError: naming the layer and both norms, or the layers that gave only one of the two.
+            SelfCheckError: naming the layer and both norms.
         """
-        if self._parts.keys() != self._outputs.keys() or not self._parts:
-            read, ran = ([layer + 1 for layer in sorted(seen)] for seen in (self._parts, self._outputs))
-            raise SelfCheckError(
-                f"{self._name}: attention was read in layers {read}, but its output projection ran in layers {ran}; "
-                "some layer's attention does not go through the exchanged function"
-            )
         for layer, parts in sorted(self._parts.items()):
             output = self._outputs[layer]
             apart = relative_difference(parts, output)
@@ -155,3 +215,24 @@ class AttentionCheck:
                     f"{float(parts.norm()):.6g}, but the layer's attention output has norm "
                     f"{float(upcast(output).norm()):.6g} (relative difference {apart:.2g})"
                 )
+
+
+def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:
+    """Asserts that attention was read in exactly the layers that have softmax attention.
+
+    Raises:
+        AttentionError: none was read.
+        SelfCheckError: some were not; names them.
+    """
+    expected = anatomy.softmax_layers
+    if not read:
+        raise AttentionError(
+            f"{anatomy.name} computes its attention in code of its own (no AttentionInterface), so its weights cannot "
+            "be read"
+        )
+    if list(read) != list(expected):
+        missing = [layer + 1 for layer in expected if layer not in read]
+        raise SelfCheckError(
+            f"{anatomy.name}: attention was read in layers {[layer + 1 for layer in read]}, but not in {missing}; some "
+            "layer's attention does not go through the exchanged function"
+        )

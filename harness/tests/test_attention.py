@@ -14,7 +14,8 @@ from torch import nn
 from harness.data.sample import Sample
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.attention import AttentionError, LastRow, ShareReader, last_row, reading_attention, transformed
+from harness.probe.attention import AttentionError, LastRow, last_row, reading_attention, transformed
+from harness.probe.last_token import ShareReader
 from harness.tests import literal
 from harness.tests.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
 

@@ -1,0 +1,164 @@
+"""What must be known of a model type beyond its structure: the one table of such rows, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What structure does not tell of a model type, and `reason`, why.
+
+    `refused` says that the type cannot be measured. `image_input` is the model input that marks the image positions,
+    where no token id does; `image_field` the configuration's field of that id, where it has an unusual name. `tiny` are
+    fields of a small configuration, by dotted path, that the defaults leave open or that do not follow from widths and
+    depths.
+    """
+
+    reason: str
+    refused: bool = False
+    image_input: str = ""
+    image_field: str = ""
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CROSS = "image features enter by cross-attention; no position of the residual stream is an image token"
+_STREAMS = "several residual streams run side by side, so there is no one stream to follow"
+_HALF_ROTARY = "half of each head is rotated in the published models, which the default configuration leaves out"
+_HALF = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
+_THINKER = "the thinker's markers stand in the configuration of the whole model"
+_CODES = "pictures become entries of the vocabulary by a map that the default configuration leaves out"
+_FOLDED = "neighbouring patches are folded into one of four times the width"
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "blip": Kind(_CROSS, refused=True),
+        "diffusion_gemma": Kind(
+            "a block of tokens is denoised beside the prompt: prompt and answer share no residual stream", refused=True
+        ),
+        "evolla": Kind("it reads proteins, not pictures", refused=True),
+        "gemma3n": Kind(_STREAMS, refused=True),
+        "git": Kind("its attention function cannot be exchanged (no AttentionInterface)", refused=True),
+        "glm5_next": Kind(_STREAMS, refused=True),
+        "idefics": Kind(_CROSS, refused=True),
+        "mistral4": Kind("it takes no pictures", refused=True),
+        "mllama": Kind(_CROSS, refused=True),
+        "pi0": Kind("it predicts a robot's actions and has no vocabulary to decode with", refused=True),
+        "qwen4_exp": Kind(_STREAMS, refused=True),
+        "instructblipvideo": Kind("its pictures are frames of a video", image_field="video_token_index"),
+        "kosmos-2": Kind(
+            "the processor marks the positions, no token id does", image_input="image_embeds_position_mask"
+        ),
+        "kosmos-2.5": Kind(
+            "the processor marks the positions, no token id does",
+            image_input="image_embeds_position_mask",
+            tiny={"vision_config.max_num_patches": 64, "vision_config.patch_embed_hidden_size": 768},
+        ),
+        "aria": Kind(
+            "patches are mapped to queries by a table of their numbers",
+            tiny={"projector_patch_to_query_dict": {64: 16}},
+        ),
+        "chameleon": Kind(
+            _CODES,
+            tiny={
+                "image_token_id": 300,
+                "vocabulary_map": {"<image>": 300} | {f"IMGIMG{chr(65 + code)}Z": 301 + code for code in range(10)},
+                "vq_config.num_embeddings": 10,
+                "vq_config.resolution": 64,
+                "vq_config.base_channels": 32,
+                "vq_config.embed_dim": 64,
+                "vq_config.latent_channels": 64,
+            },
+        ),
+        "emu3": Kind(
+            _CODES,
+            tiny={
+                "image_token_id": 290,
+                "vocabulary_map": {"<image>": 290, "<|extra_200|>": 291}
+                | {f"<|visual token {code:06d}|>": 292 + code for code in range(16)},
+                "vq_config.codebook_size": 16,
+                "vq_config.base_channels": 32,
+                "vq_config.embed_dim": 4,
+                "vq_config.hidden_size": 128,
+            },
+        ),
+        "cohere_compass": Kind(
+            "every kind of layer has its own rotary parameters, which the default configuration leaves out",
+            tiny={
+                "text_config.rope_parameters": {
+                    "full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [24, 20, 20]},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [24, 20, 20]},
+                }
+            },
+        ),
+        "deepseek_ocr2": Kind(
+            "the default configuration leaves the experts' layers open; the picture is read at its full size",
+            tiny={
+                "text_config.mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+                "text_config.num_experts_per_tok": 2,
+                "vision_config.sam_config.image_size": 1024,
+                "vision_config.sam_config.num_hidden_layers": 1,
+                "vision_config.sam_config.global_attn_indexes": [0],
+                "vision_config.sam_config.downsample_channels": [64, 256],
+            },
+        ),
+        "unlimited_ocr": Kind(
+            "the picture is read at its full size",
+            tiny={
+                "vision_config.sam_config.image_size": 1024,
+                "vision_config.sam_config.num_hidden_layers": 1,
+                "vision_config.sam_config.global_attn_indexes": [0],
+                "vision_config.sam_config.downsample_channels": [64, 256],
+                "vision_config.encoder_config.image_size": 224,
+            },
+        ),
+        "deepseek_vl_hybrid": Kind(
+            "two readers of the picture meet at one grid",
+            tiny={
+                "high_res_vision_config.image_size": 1024,
+                "high_res_vision_config.num_hidden_layers": 1,
+                "high_res_vision_config.global_attn_indexes": [0],
+                "vision_config.image_size": 384,
+                "vision_config.patch_size": 16,
+            },
+        ),
+        "dots3_note": Kind(
+            "every sliding layer has widths of its own, and the rotated and unrotated parts of its heads sum up",
+            tiny={
+                "text_config.per_layer_config": {
+                    at: {"qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "head_dim": 128} for at in (2, 3)
+                }
+            },
+        ),
+        "glm46v": Kind(_HALF_ROTARY, tiny=_HALF),
+        "glm4v": Kind(_HALF_ROTARY, tiny=_HALF),
+        "glm_ocr": Kind(_HALF_ROTARY, tiny=_HALF),
+        "glmga": Kind(_HALF_ROTARY, tiny=_HALF),
+        "granite4_vision": Kind(
+            "which vision layers reach which decoder layers is left open",
+            tiny={"deepstack_layer_map": [[1, 1], [2, 2]], "downsample_rate": "4/8"},
+        ),
+        "hunyuan_vl": Kind(
+            "rotary axes are left open",
+            tiny={
+                "text_config.head_dim": 128,
+                "text_config.rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "mrope_section": [16, 16, 16, 16],
+                },
+            },
+        ),
+        "kimi_k25": Kind("its head width is that of the rotated part", tiny={"text_config.head_dim": 64}),
+        "llama4": Kind(_FOLDED, tiny={"vision_config.intermediate_size": 1024}),
+        "muse_glimmer": Kind(_FOLDED, tiny={"out_hidden_size": 1024}),
+        "muse_spark": Kind(_FOLDED, tiny={"out_hidden_size": 1024}),
+        "molmo2": Kind("the picture's size is a list", tiny={"vision_config.image_size": [112, 112]}),
+        "qwen2_5_omni_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
+        "qwen3_omni_moe_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
+        "step3p7": Kind("the width of its sliding windows is left open", tiny={"text_config.sliding_window": 16}),
+    }
+)

@@ -1,0 +1,134 @@
+"""Every vision-language type of the installed transformers, as a tiny random model: measured exactly, or refused."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from harness.models.anatomy import find_anatomy
+from harness.models.kinds import KINDS
+from harness.probe.attention import _gates
+from harness.sweep.exactness import ExactnessError, examine
+from harness.sweep.page import page, record
+from harness.sweep.prompts import TinyPrompt, tiny_prompt
+from harness.sweep.shrink import DEPTH, tiny_config
+from harness.sweep.tiny_model import tiny_model
+from harness.sweep.verdicts import Outcome, TypeVerdict, verdict_on, vision_language_types
+
+TYPES = vision_language_types()
+PAGE = Path(__file__).parents[2] / "docs" / "model-types.md"
+# Of the 97 types of transformers 5.23; older releases have fewer.
+LEAST_SHARE = 72 / 97
+
+
+@cache
+def verdict(model_type: str) -> TypeVerdict:
+    return verdict_on(model_type, TYPES[model_type])
+
+
+@pytest.mark.types
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_type_is_measured_or_refused_for_a_reason(model_type: str) -> None:
+    found = verdict(model_type)
+    assert found.outcome is not Outcome.FAILED, found.remark
+    assert found.outcome is Outcome.MEASURED or found.remark
+
+
+@pytest.mark.types
+def test_enough_types_are_measured_and_the_page_says_so() -> None:
+    found = [verdict(model_type) for model_type in TYPES]
+    assert sum(one.outcome is Outcome.MEASURED for one in found) >= LEAST_SHARE * len(TYPES)
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    if f"transformers {transformers.__version__} and torch {torch.__version__}:" in PAGE.read_text():
+        assert page(found, versions, name="docs/model-types.md", depth=DEPTH) == PAGE.read_text()
+
+
+# Plain; gated, beside layers without softmax attention; states added between layers; positions marked by an input.
+KNOWN = {
+    "llava": "",
+    "qwen3_5": "no softmax attention in layers 1, 2, 3",
+    "qwen3_vl": "adds states between layers: residual points 1, 2, 3",
+    "kosmos-2": "attention by weight only in layers 1, 2, 3, 4",
+    "llava_next": "16 of 272 image positions are marks that no pixel changes",
+}
+
+
+@pytest.mark.parametrize("model_type", KNOWN)
+def test_what_is_said_of_a_type(model_type: str) -> None:
+    found = verdict(model_type)
+    assert found.outcome is Outcome.MEASURED
+    assert KNOWN[model_type] in found.remark
+    assert bool(KNOWN[model_type]) == bool(found.remark)
+
+
+@pytest.mark.parametrize("model_type", ["mllama", "florence2", "qwen4_exp"])
+def test_a_refused_type_has_a_reason(model_type: str) -> None:
+    found = verdict(model_type)
+    assert found.outcome is Outcome.REFUSED
+    assert found.remark
+
+
+def test_a_row_of_the_table_is_about_a_type_that_exists() -> None:
+    if transformers.__version__.startswith("5.23"):
+        assert set(KINDS) <= set(TYPES)
+    assert all(kind.reason for kind in KINDS.values())
+
+
+def test_gates_are_part_of_the_contributions() -> None:
+    model = tiny_model("qwen3_5", TYPES["qwen3_5"])
+    anatomy = find_anatomy(model)
+    examine(model, anatomy, tiny_prompt(model, anatomy))
+    gated = anatomy.layers[-1].self_attn.o_proj
+    assert _gates[gated]
+    assert anatomy.softmax_layers == (3,)
+
+
+def _llava() -> tuple[object, object, TinyPrompt]:
+    model = tiny_model("llava", TYPES["llava"])
+    anatomy = find_anatomy(model)
+    return model, anatomy, tiny_prompt(model, anatomy)
+
+
+def test_other_image_positions_are_found_wrong() -> None:
+    model, anatomy, prompt = _llava()
+    spoiled = prompt.groups.image.roll(1, dims=1)
+    groups = type(prompt.groups)(spoiled, *(getattr(prompt.groups, name) for name in prompt.groups.__slots__[1:]))
+    with pytest.raises(Exception, match="the model puts image features at 128 positions"):
+        examine(model, anatomy, TinyPrompt(prompt.inputs, groups))
+
+
+def test_a_model_that_is_deaf_to_its_pixels_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, anatomy, prompt = _llava()
+    features = model.model.get_image_features(prompt.inputs["pixel_values"])
+    monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: features)
+    with pytest.raises(ExactnessError, match="no position changes with the pixels"):
+        examine(model, anatomy, prompt)
+
+
+def test_weights_are_drawn_the_same_each_time() -> None:
+    first, second = (tiny_model("llava", TYPES["llava"]) for _ in range(2))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_tiny_configuration_keeps_every_kind_of_layer_and_small_ids() -> None:
+    config = tiny_config("gemma3").get_text_config(decoder=True)
+    assert config.num_hidden_layers == len(config.layer_types) == DEPTH
+    assert set(config.layer_types) == {"sliding_attention", "full_attention"}
+    assert tiny_config("llava").image_token_id < config.vocab_size
+
+
+def test_page_and_record_count_the_outcomes() -> None:
+    found = [
+        TypeVerdict("a", Outcome.MEASURED, "", 1.04),
+        TypeVerdict("b", Outcome.REFUSED, "one | reason", 0.0),
+    ]
+    versions = {"transformers": "5.0", "torch": "2.0"}
+    text = page(found, versions, name="types.md", depth=4)
+    assert "**1 of 2 types measured, 1 refused" in text
+    assert "one \\| reason" in text
+    assert record(found, versions)["types"]["a"] == {"verdict": "measured", "remark": "", "seconds": 1.0}
