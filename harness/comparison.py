@@ -115,7 +115,7 @@ def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
         return "the baseline is a summary of its samples: means are compared, unpaired"
     types = (now.environment.dtype, baseline.profile.environment.dtype)
     if isinstance(baseline, Reference) and inputs.changed:
-        return inputs.changed
+        return "the two models are not given the same inputs"
     if calibrated_tolerance(now, baseline, "inter") is None:
         return (
             f"{types[0]} against the baseline's {types[1]}: no per-sample tolerance is calibrated for these; record "

@@ -48,7 +48,8 @@ class WeightChange:
     """Where the weights of two models differ: decoder layers, counted from 1, and other parts by name.
 
     `restructured` names differing parts whose tensors have other names or shapes, `unread` parts that hold offloaded
-    tensors and are in neither list. Where the models cannot be laid side by side, `reason` says why and all are empty.
+    tensors and are in neither list, `unshared` parts that one of the models lacks. Models of different depth cannot be
+    laid side by side: `reason` says so and all are empty.
     """
 
     layers: tuple[int, ...] = ()
@@ -57,6 +58,7 @@ class WeightChange:
     same_others: tuple[str, ...] = ()
     restructured: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    unshared: tuple[str, ...] = ()
     reason: str = ""
 
     def said(self) -> str:
@@ -64,9 +66,10 @@ class WeightChange:
         if self.reason:
             return f"weights: {self.reason}"
         differing = _named(self.layers, self.others)
-        line = f"weights differ in {differing}" if differing else "weights are the same"
-        if differing:
-            line += f"; the same in {_named(self.same_layers, self.same_others) or 'no part'}"
+        same = _named(self.same_layers, self.same_others) or "no part"
+        line = f"weights differ in {differing}; the same in {same}" if differing else "weights are the same"
+        if self.unshared:
+            line += f"{'' if differing else f' in {same}'}; only one of the models has {', '.join(self.unshared)}"
         if self.restructured:
             line += f"; of other names or shapes: {', '.join(self.restructured)}"
         if self.unread:
@@ -103,22 +106,20 @@ def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
         return WeightChange(
             reason=f"{len(now.layers)} and {len(other.layers)} layers, so they are not compared part by part"
         )
-    if now.others.keys() != other.others.keys():
-        odd = sorted(now.others.keys() ^ other.others.keys())
-        return WeightChange(reason=f"only one of the models has {', '.join(odd)}, so they are not compared by part")
     layers = [(f"layer {index}", *pair) for index, pair in enumerate(zip(now.layers, other.layers, strict=True), 1)]
-    parts = [*layers, *((name, now.others[name], other.others[name]) for name in now.others)]
+    parts = [*layers, *((name, part, other.others[name]) for name, part in now.others.items() if name in other.others)]
     differing = {name for name, x, y in parts if (x.structure, x.numbers) != (y.structure, y.numbers)}
     unread = {name for name, x, y in parts if x.unread or y.unread} - differing
     numbers = {name: index for index, (name, _, _) in enumerate(layers, start=1)}
     same = [name for name, _, _ in parts if name not in differing | unread]
     return WeightChange(
         layers=tuple(numbers[name] for name in numbers if name in differing),
-        others=tuple(name for name in now.others if name in differing),
+        others=tuple(name for name, _, _ in parts if name in differing and name not in numbers),
         same_layers=tuple(numbers[name] for name in same if name in numbers),
         same_others=tuple(name for name in same if name not in numbers),
         restructured=tuple(name for name, x, y in parts if x.structure != y.structure),
         unread=tuple(name for name, _, _ in parts if name in unread),
+        unshared=tuple(sorted(now.others.keys() ^ other.others.keys())),
     )
 
 

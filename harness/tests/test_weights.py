@@ -93,15 +93,23 @@ def test_other_shapes_and_types_are_told_apart(vlm: Vlm, own_vlm: Vlm) -> None:
     assert shapes.said().endswith("; of other names or shapes: layer 1, layer 2, layer 3, layer 4")
 
 
-def test_models_of_other_build_are_not_laid_side_by_side(vlm: Vlm) -> None:
+def test_models_of_other_depth_are_not_laid_side_by_side(vlm: Vlm) -> None:
     parts = weight_parts(vlm)
     deeper = weight_change(parts, weight_parts(tiny_vlm(layers=5)))
     assert deeper == WeightChange(reason="4 and 5 layers, so they are not compared part by part")
     assert deeper.said() == "weights: 4 and 5 layers, so they are not compared part by part"
+
+
+def test_parts_that_only_one_model_has_are_named_beside_what_both_have(vlm: Vlm) -> None:
+    parts = weight_parts(vlm)
     without = dataclasses.replace(
         parts, others={name: part for name, part in parts.others.items() if name != "model.vision_tower"}
     )
-    assert "only one of the models has model.vision_tower" in weight_change(parts, without).reason
+    for pair in ((parts, without), (without, parts)):
+        found = weight_change(*pair)
+        assert (found.layers, found.same_layers, found.unshared) == ((), (1, 2, 3, 4), ("model.vision_tower",))
+        assert found.said().startswith("weights are the same in layers 1-4, model.language_model.embed_tokens, ")
+        assert found.said().endswith("; only one of the models has model.vision_tower")
 
 
 def test_offloaded_tensors_are_neither_the_same_nor_different(vlm: Vlm, own_vlm: Vlm) -> None:
