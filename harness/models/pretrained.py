@@ -16,6 +16,10 @@ from harness.models.embedded.language import WeightsError
 from harness.models.formats import FORMATS
 from harness.models.registry import WEIGHT_FILES, LoadRequest, ModelEntry
 
+# What says whether a checkpoint can be measured, before anything large is fetched.
+_SMALL_FILES = tuple(pattern for pattern in WEIGHT_FILES if "safetensors" not in pattern)
+# How transformers words a package that is missing where it raises no ImportError.
+_LACKING = "Missing optional dependencies"
 # Share of a GPU's free memory that weights may fill; the rest is for the forward pass.
 _FILLED = 0.85
 
@@ -24,26 +28,29 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
     A model that one GPU has no room for is spread over all of them and the CPU (`device_map="auto"`). The processor
-    gets the entry's chat template, or one for its type where it has none. Only safetensors are read, and no code from
-    the checkpoint is run.
+    gets the entry's chat template, or one for its type where it has none, and a padding token where it has none. Only
+    safetensors are read, and no code from the checkpoint is run.
 
     Raises:
-        WeightsError: not there, not to be had, damaged, or without a processor.
+        WeightsError: not there, not to be had, damaged, without a processor, or with one that needs a package which is
+            not installed.
         AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    folder, revision = _folder(entry, request, ("config.json",))
+    folder, revision = _folder(entry, request, _SMALL_FILES)
     with _told(entry, folder):
         config = AutoConfig.from_pretrained(folder)
     refuse_encoder_decoder(config, entry.name)
+    with _told(entry, folder):
+        processor = _processor_class(config).from_pretrained(folder)
+    _give_template(processor, entry, config)
+    _give_padding(processor)
     folder, revision = _folder(entry, request, WEIGHT_FILES)
     with _told(entry, folder):
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=request.dtype, device_map=_device_map(folder, request), use_safetensors=True
         )
-        processor = _processor_class(config).from_pretrained(folder)
-    _give_template(processor, entry, config)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor
@@ -73,6 +80,12 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         if isinstance(error, PhaseError):
             raise
         said = (str(error).strip().splitlines() or [repr(error)])[0]
+        if isinstance(error, ImportError) or _LACKING in said:
+            package = said[said.find(_LACKING) :].split(". ")[0] if _LACKING in said else said.split(". ")[0]
+            raise WeightsError(
+                f"the checkpoint {entry.source} needs a package that is not installed: {package.strip()}; install "
+                "it and run again (pip install torchvision, where it is Torchvision)"
+            ) from error
         raise WeightsError(
             f"the checkpoint {entry.source} in {folder} cannot be loaded ({type(error).__name__}: {said}): it needs "
             "config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
@@ -112,3 +125,10 @@ def _give_template(processor: Any, entry: ModelEntry, config: Any) -> None:
         processor.chat_template = entry.chat_template
     elif not getattr(processor, "chat_template", None) and config.model_type in FORMATS:
         processor.chat_template = FORMATS[config.model_type][0]
+
+
+def _give_padding(processor: Any) -> None:
+    """Pads with the end of text where no token is for padding: it is masked, so which one it is changes nothing."""
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

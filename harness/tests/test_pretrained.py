@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,34 @@ def test_instructblip_with_t5_is_refused_before_its_weights_are_looked_for(tmp_p
     InstructBlipConfig(text_config=T5Config()).save_pretrained(tmp_path / "flan")
     with pytest.raises(AnatomyError, match=r"flan is an encoder-decoder: .* Use a decoder-only model"):
         load(str(tmp_path / "flan"), tmp_path)
+
+
+def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    path = tmp_path / "mine" / "tokenizer_config.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pad_token"})
+    )
+    loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
+    one, other = (encode(vlm.processor, tiny_samples(2), vlm.anatomy.image_positions) for vlm in (loaded, before))
+    assert bool((~one.groups.real).any())
+    assert one.hashes == other.hashes
+    assert set(one.inputs["input_ids"][~one.groups.real].tolist()) == {loaded.processor.tokenizer.eos_token_id}
+
+
+def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    no_weights(tmp_path / "mine")
+    path = tmp_path / "mine" / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["image_processor_type"] = "Lfm2VlImageProcessor"
+    path.write_text(json.dumps(config))
+    if find_spec("torchvision"):
+        pytest.skip("torchvision is installed, so nothing is missing")
+    with pytest.raises(
+        WeightsError, match=r"needs a package that is not installed: .*torchvision.*pip install torchvision"
+    ):
+        load(str(tmp_path / "mine"), tmp_path)
 
 
 def no_weights(place: Path) -> None:
