@@ -130,8 +130,12 @@ def _processed(
                 # What a processor does that will change some day is not the measurement's matter.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
+                # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
                 encoded = listening(
-                    images=images, text=[prompt.text for prompt in prompts], return_tensors="pt", text_kwargs=dict(text)
+                    images=images,
+                    text=[prompt.text for prompt in prompts],
+                    images_kwargs={"return_tensors": "pt"},
+                    text_kwargs={"return_tensors": "pt", **text},
                 )
             break
         except Exception as error:  # A processor raises what it likes.
