@@ -46,7 +46,8 @@ class Profile:
 
     `arrays` holds, with n samples, P = L + 1 residual points and L layers:
     the similarity curves of `CURVES`, float32 (n, P), cosines; `post_norm_<curve>` (n,) after the final norm;
-    `norm_<group>` and `weight_<group>` for `SHARE_GROUPS`, shares of the last token's attention (n, L);
+    `norm_<group>` and `weight_<group>` for `SHARE_GROUPS`, shares of the last token's attention (n, L), all 0 in layers
+    that have none;
     `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
     and `chance_words` (n,); `exit_agreement`, 0 or 1, (n, P).
 

@@ -83,10 +83,8 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
+    refuse_unmeasurable(config, name)
     kind = KINDS.get(config.model_type)
-    if kind is not None and kind.refused:
-        raise AnatomyError(f"{name} ({config.model_type}) cannot be measured: {kind.reason}")
-    refuse_encoder_decoder(config, name)
     text_config = config.get_text_config(decoder=True)
     depth = int(text_config.num_hidden_layers)
     width = int(text_config.hidden_size)
@@ -103,12 +101,16 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     )
 
 
-def refuse_encoder_decoder(config: Any, name: str) -> None:
-    """Asserts by its configuration that a model is no encoder-decoder and holds none as its language model.
+def refuse_unmeasurable(config: Any, name: str) -> None:
+    """Asserts by its configuration that a model can be measured, before anything large of it is fetched.
 
     Raises:
-        AnatomyError: it is one, as InstructBLIP with T5.
+        AnatomyError: it is an encoder-decoder or holds one as its language model, as InstructBLIP with T5, or its type
+            is refused by the table of kinds.
     """
+    kind = KINDS.get(config.model_type)
+    if kind is not None and kind.refused:
+        raise AnatomyError(f"{name} ({config.model_type}) cannot be measured: {kind.reason}")
     configs = (config, config.get_text_config(decoder=True), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in configs):
         raise AnatomyError(

@@ -133,6 +133,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 }
             },
         ),
+        "fast_vlm": Kind("its vision tower has one size", tiny={"vision_config.hidden_size": 3072}),
         "glm46v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm4v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm_ocr": Kind(_HALF_ROTARY, tiny=_HALF),
@@ -159,6 +160,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "molmo2": Kind("the picture's size is a list", tiny={"vision_config.image_size": [112, 112]}),
         "qwen2_5_omni_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
         "qwen3_omni_moe_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
+        "perception_lm": Kind(
+            "its vision tower's size is left open",
+            tiny={
+                "vision_config.architecture": "vit_pe_core_tiny_patch16_384",
+                "vision_config.model_args": {"embed_dim": 192, "img_size": [128, 128], "depth": 2, "global_pool": ""},
+            },
+        ),
         "step3p7": Kind("the width of its sliding windows is left open", tiny={"text_config.sliding_window": 16}),
     }
 )

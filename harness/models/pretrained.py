@@ -11,7 +11,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.hub import HubError, find_snapshot
-from harness.models.anatomy import refuse_encoder_decoder
+from harness.models.anatomy import refuse_unmeasurable
 from harness.models.embedded.language import WeightsError
 from harness.models.formats import FORMATS
 from harness.models.registry import WEIGHT_FILES, LoadRequest, ModelEntry
@@ -41,7 +41,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     folder, revision = _folder(entry, request, _SMALL_FILES)
     with _told(entry, folder):
         config = AutoConfig.from_pretrained(folder)
-    refuse_encoder_decoder(config, entry.name)
+    refuse_unmeasurable(config, entry.name)
     with _told(entry, folder):
         processor = _processor_class(config).from_pretrained(folder)
     _give_template(processor, entry, config)

@@ -55,10 +55,10 @@ class LastTokenAttention:
         """The layers that were read, 0-based."""
         return sorted(self._found["weight_shares"])
 
-    def arrays(self, otherwise: float = torch.nan) -> dict[str, torch.Tensor]:
+    def arrays(self) -> dict[str, torch.Tensor]:
         """norm_shares and weight_shares (batch, L, 4), norm_rows (batch, L, tokens) when drawing.
 
-        Layers that have no such numbers hold `otherwise`.
+        Layers that have no such numbers hold zeros, which no shares are that sum to 1.
         """
         arrays = {}
         for name, found in self._found.items():
@@ -68,6 +68,6 @@ class LastTokenAttention:
             if like is None and self._drawing and self.layers:
                 like = self._like.float()
             if like is not None:
-                nothing = torch.full_like(like, otherwise)
+                nothing = torch.zeros_like(like)
                 arrays[name] = torch.stack([found.get(layer, nothing) for layer in range(self._depth)], dim=1)
         return arrays

@@ -31,7 +31,8 @@ class Readings:
 
     similarity: (batch, P, 5), in the order of `similarity.CURVES`. post_norm: (batch, 5), after the final norm. means:
     mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
-    last token's attention, (batch, L, 4), in the order of `attention.SHARES`. hits: words found by the lens, int
+    last token's attention, (batch, L, 4), in the order of `last_token.SHARES`; zeros in layers without softmax
+    attention, and without a value transform that norms could be taken of. hits: words found by the lens, int
     (batch, P, 2, 2): own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not
     asked for are None; the last three are there only when drawing: norm_rows (batch, L, tokens), decoded entries at the
     image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
@@ -145,12 +146,11 @@ class Observation:
             "post_norm": self._post_norm,
             "means": torch.stack(self._means, dim=1),
         }
+        arrays |= self._attention.arrays()
         numbers: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
         # First of all, because a NaN fails every later check and only this one names its sample and layer.
         own_logits = upcast(self._own_logits)
-        read = {name: tensor.cpu().numpy() for name, tensor in self._attention.arrays(otherwise=0.0).items()}
-        check_finite(self.anatomy.name, numbers | read | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
-        numbers |= {name: tensor.cpu().numpy() for name, tensor in self._attention.arrays().items()}
+        check_finite(self.anatomy.name, numbers | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
         if self.checks is not None:
             check_layers_read(self.anatomy, self._attention.layers)
             self.checks.conclude()

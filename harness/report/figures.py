@@ -109,9 +109,10 @@ def _group_panel(axes: Axes, profile: Profile, edges: list[float]) -> None:
 
 
 def _attention_panel(axes: Axes, profile: Profile, edges: list[float]) -> None:
-    layers = np.arange(1, profile.depth + 1)
+    # Layers without softmax attention have no shares: the curves go on at the next that has.
+    read = np.flatnonzero(profile["norm_self"].any(axis=0))
     for name in ("image", "instruction", "other", "self"):
-        _curve(axes, layers, profile[f"norm_{name}"], _COLOURS[name], name)
+        _curve(axes, read + 1, profile[f"norm_{name}"][:, read], _COLOURS[name], name)
     _dress(axes, edges, "Norm-based attention of the last token", "share")
 
 

@@ -165,13 +165,11 @@ def _same_attention(
     if readings.weight_shares is None:
         raise ExactnessError(f"{anatomy.name}: no attention was read")
     shares = ShareReader(groups)
-    read = [layer for layer in range(anatomy.depth) if np.isfinite(readings.weight_shares[:, layer]).all()]
+    read = [layer for layer in range(anatomy.depth) if readings.weight_shares[:, layer].any()]
     without = sorted(set(range(anatomy.depth)) - set(read))
     if without:
         remarks.append(f"no softmax attention in layers {', '.join(str(layer + 1) for layer in without)}")
-    refused = [
-        layer for layer in read if readings.norm_shares is None or np.isnan(readings.norm_shares[:, layer]).any()
-    ]
+    refused = [layer for layer in read if readings.norm_shares is None or not readings.norm_shares[:, layer].any()]
     if refused:
         layers = ", ".join(str(layer + 1) for layer in refused)
         remarks.append(f"attention by weight only in layers {layers}: no gate, but a norm before the output projection")
@@ -229,7 +227,7 @@ def _reacting(model: Any, anatomy: Anatomy, prompt: TinyPrompt, remarks: list[st
     if first:
         remarks.append(f"the picture enters at residual point {first}")
     if still := int((image & ~reacts).sum()):
-        remarks.append(f"{still} of {int(image.sum())} image positions are marks that no pixel changes")
+        remarks.append(f"{still} of {int(image.sum())} image positions changed with none of {_PICTURES} other pictures")
 
 
 def _points(model: Any, anatomy: Anatomy, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -12,6 +12,8 @@ from harness.sweep.shrink import tiny_config
 # Standard deviation of an embedding's numbers; other matrices keep the size of what they are given.
 _EMBEDDED = 0.5
 _GAIN = 2.0
+# Deep convolutional towers add up what they convolve, without a norm between.
+_CONVOLVED = 1.0
 _SHIFT = 0.1
 
 
@@ -46,4 +48,5 @@ def draw_weights(model: Any, seed: int = 0) -> None:
         elif "embed" in name:
             parameter.copy_(_EMBEDDED * drawn)
         else:
-            parameter.copy_(drawn * (_GAIN / max(1, parameter[0].numel())) ** 0.5)
+            gain = _CONVOLVED if parameter.ndim == 4 else _GAIN
+            parameter.copy_(drawn * (gain / max(1, parameter[0].numel())) ** 0.5)

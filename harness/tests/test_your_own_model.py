@@ -13,7 +13,7 @@ from transformers import InstructBlipConfig, T5Config
 
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
-from harness.models.anatomy import refuse_encoder_decoder
+from harness.models.anatomy import refuse_unmeasurable
 from harness.models.prompt import prompt_text
 from harness.models.registry import find_model
 from harness.report.figures import main
@@ -112,7 +112,7 @@ def test_the_command_for_the_picture_runs(checkpoints: Path, monkeypatch: pytest
 def test_the_refusals_are_what_is_said(checkpoints: Path) -> None:
     encoder_decoder, no_template, no_checkpoint = REFUSALS
     with pytest.raises(Exception, match=f"^{re.escape(encoder_decoder)}$"):
-        refuse_encoder_decoder(InstructBlipConfig(text_config=T5Config()), "path/to/t5")
+        refuse_unmeasurable(InstructBlipConfig(text_config=T5Config()), "path/to/t5")
     processor = tiny_vlm().processor
     processor.chat_template = None
     with pytest.raises(Exception, match=f"^{re.escape(no_template)}$"):
