@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 from tabulate import tabulate
 
 from harness.analysis.moves import persistence
@@ -17,6 +18,7 @@ from harness.options import Pair
 from harness.phases import CLAIM_RECALL, SHARES, phase_reading, relative_depth
 from harness.profile import Profile
 from harness.report.beyond import beyond_table
+from harness.report.layers import layer_ranges
 from harness.session import PhaseSession, VerdictLine
 from harness.word_order import CONFIDENCE, scores_of
 
@@ -53,6 +55,7 @@ def summary_lines(session: PhaseSession) -> list[str]:
         "the last point, in brackets that of another sample's words"
     )
     lines += relative_lines({str(pair): profile for pair, profile in session.profiles.items()})
+    lines += [line for pair, profile in session.profiles.items() for line in unread_lines(str(pair), profile)]
     lines += _beyond_lines(session)
     lines += _winoground_lines(session)
     lines += _baseline_lines(session)
@@ -99,6 +102,17 @@ def _row(session: PhaseSession, pair: Pair, profile: Profile) -> list[str]:
     kept, spread = persistence(mean), float(mean.max() - mean.min())
     moves = f"{reading.any_moves.count} ({' '.join(str(kept.moves_at(share * spread)) for share in SHARES)})"
     return [str(pair), str(profile.n), ends, moves, claims, recall, _regressions(mine), timing]
+
+
+def unread_lines(name: str, profile: Profile) -> list[str]:
+    """In which layers of a pair there is no attention to read, or only its weights."""
+    weighed, normed = (profile[f"{kind}_self"].any(axis=0) for kind in ("weight", "norm"))
+    told = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
+    return [
+        f"{name}: {what} in layers {layer_ranges(np.flatnonzero(where) + 1)}, whose shares are 0"
+        for what, where in told
+        if where.any()
+    ]
 
 
 def _beyond_lines(session: PhaseSession) -> list[str]:

@@ -14,7 +14,7 @@ from torch import nn
 from harness.data.sample import Sample
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.attention import AttentionError, LastRow, last_row, reading_attention, transformed
+from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention, transformed
 from harness.probe.last_token import ShareReader
 from harness.tests import literal
 from harness.tests.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
@@ -180,3 +180,49 @@ def test_another_implementation_is_refused(own_vlm: Vlm) -> None:
     ):
         pass
     assert own_vlm.attention == "flex_attention"
+
+
+def test_position_bias_is_added_and_sinks_take_their_share() -> None:
+    generator = torch.Generator().manual_seed(5)
+    query, key, value = (torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(1, 3, 5, 5, generator=generator, dtype=torch.float64)
+    sinks = torch.randn(3, generator=generator, dtype=torch.float64)
+    row = last_row(query, key, value, None, 0.5, None, bias, sinks)
+    for b in range(2):
+        for h in range(3):
+            logits = [float(query[b, h, -1] @ key[b, h, j]) * 0.5 + float(bias[0, h, -1, j]) for j in range(5)]
+            total = sum(np.exp(logit) for logit in (*logits, float(sinks[h])))
+            np.testing.assert_allclose(row.weights[b, h].numpy(), np.exp(logits) / total, rtol=1e-9)
+    wide = last_row(query, key, value, None, 0.5, None, bias, sinks.view(1, 3, 1, 1).expand(2, 3, 5, 1))
+    torch.testing.assert_close(wide.weights, row.weights)
+    assert bool((row.weights.sum(-1) < 1.0).all())
+
+
+def _row_and_projection() -> tuple[LastRow, nn.Linear, torch.Tensor]:
+    generator = torch.Generator().manual_seed(6)
+    values = torch.randn(2, 7, 6, generator=generator, dtype=torch.float64)
+    projection = nn.Linear(6, 5, bias=False).double().requires_grad_(False)
+    return LastRow(torch.ones(2, 1, 7), values), projection, values.sum(1)
+
+
+def test_a_gate_scales_every_value_so_that_their_sum_is_what_is_fed() -> None:
+    row, projection, given = _row_and_projection()
+    gate = torch.rand(2, 6, dtype=torch.float64)
+    scaled = gated(row, projection, given, given * gate)
+    assert not scaled.refused
+    torch.testing.assert_close(scaled.values, row.values * gate.unsqueeze(1))
+    torch.testing.assert_close(transformed(scaled.values, projection).sum(1), projection(given * gate))
+
+
+def test_without_a_gate_the_row_stays_and_is_not_asked_again() -> None:
+    row, projection, given = _row_and_projection()
+    assert gated(row, projection, given, given.clone()) is row
+    assert gated(row, projection, given, -given) is row
+
+
+@pytest.mark.parametrize(
+    "fed", [lambda given: given - given.mean(-1, keepdim=True), lambda given: given[:, :3]], ids=["norm", "width"]
+)
+def test_what_is_no_gate_is_refused(fed: Any) -> None:
+    row, projection, given = _row_and_projection()
+    assert gated(row, projection, given, fed(given)).refused

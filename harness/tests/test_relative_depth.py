@@ -10,7 +10,7 @@ import pytest
 from harness.analysis.turning_points import BoundaryInterval
 from harness.phases import phases_of, relative_depth
 from harness.profile import Profile
-from harness.report.summary import relative_lines
+from harness.report.summary import relative_lines, unread_lines
 from harness.tests.test_checks import L, synthetic_profile
 
 
@@ -58,3 +58,15 @@ def test_the_summary_tells_relative_depth_where_layers_do_not_say_as_much() -> N
     assert max(abs(float(a) - float(b)) for a, b in zip(told["one"][2:], told["other"][2:], strict=True)) <= 1 / L
     assert max(map(len, relative_lines({"one": shallow, "other": deep}))) <= 100
     assert any(line.startswith("mine") for line in relative_lines({"mine": registered("mine", L)}))
+
+
+def test_the_summary_tells_in_which_layers_there_is_no_attention() -> None:
+    profile = synthetic_profile()
+    full = {f"{kind}_self": np.ones((4, L), dtype=np.float32) for kind in ("norm", "weight")}
+    assert unread_lines("p", dataclasses.replace(profile, arrays=profile.arrays | full)) == []
+    full["weight_self"][:, [0, 1, 4]] = 0.0
+    full["norm_self"][:, [0, 1, 3, 4]] = 0.0
+    assert unread_lines("p", dataclasses.replace(profile, arrays=profile.arrays | full)) == [
+        "p: no softmax attention in layers 1-2, 5, whose shares are 0",
+        "p: attention by weight only in layers 4, whose shares are 0",
+    ]
