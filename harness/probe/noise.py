@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,17 +45,47 @@ def seed_of(sample_id: str, seed: int) -> int:
 def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[int]) -> Iterator[None]:
     """Replaces the image features by noise before the first decoder layer, for the forward passes inside the block.
 
-    Enter it before `observing`, so that what is observed is what the layers get. A model that feeds its picture to
-    later layers as well still shows them the picture there.
+    Enter it before `observing`, so that what is observed is what the layers get. Some models feed their picture to
+    later layers as well, by adding to the image tokens between two layers: what is added becomes noise of its norm.
     """
+    kept: list[torch.Tensor] = []
+
+    def first(_: int, states: torch.Tensor) -> torch.Tensor:
+        return noise_like(states, image, seeds)
+
+    def later(point: int, states: torch.Tensor) -> torch.Tensor:
+        if not kept:
+            return states
+        at = image.to(states.device)
+        before, now = kept.pop(), states[at]
+        if torch.equal(before, now):
+            return states
+        added = torch.zeros_like(states)
+        added[at] = now - before
+        states = states.clone()
+        states[at] = before + noise_like(added, image, [seed + point for seed in seeds])[at]
+        return states
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        # A copy, because what follows may be added in place.
+        kept[:] = [states[image.to(states.device)].clone()]
+
+    with contextlib.ExitStack() as stack:
+        for layer in anatomy.layers:
+            stack.callback(layer.register_forward_hook(keep).remove)
+        for point, part in enumerate((*anatomy.layers, anatomy.final_norm)):
+            replace = _replacing(partial(later if point else first, point))
+            stack.callback(part.register_forward_pre_hook(replace, with_kwargs=True).remove)
+        yield
+
+
+def _replacing(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A hook that changes the states that a layer or norm is given."""
 
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
-            return (noise_like(args[0], image, seeds), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": noise_like(kwargs["hidden_states"], image, seeds)}
+            return (change(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
 
-    handle = anatomy.layers[0].register_forward_pre_hook(replace, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return replace

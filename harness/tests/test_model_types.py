@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import transformers
 from harness.models.anatomy import find_anatomy
 from harness.models.kinds import KINDS
 from harness.probe.attention import _gates
+from harness.probe.noise import noise_for_features
 from harness.sweep.exactness import ExactnessError, examine
 from harness.sweep.page import page, record
 from harness.sweep.prompts import TinyPrompt, tiny_prompt
@@ -139,3 +141,32 @@ def test_page_and_record_count_the_outcomes() -> None:
     assert "**1 of 2 types measured, 1 refused" in text
     assert "one \\| reason" in text
     assert record(found, versions)["types"]["a"] == {"verdict": "measured", "remark": "", "seconds": 1.0}
+
+
+def test_noise_takes_the_place_of_what_later_layers_are_shown() -> None:
+    """Three layers of this type add picture features to the image tokens: the control must not show these."""
+    model = tiny_model("qwen3_vl", TYPES["qwen3_vl"])
+    anatomy = find_anatomy(model)
+    prompt = tiny_prompt(model, anatomy)
+    image, seen = prompt.groups.image, {"in": {}, "out": {}}
+    handles = []
+    for point, layer in enumerate(anatomy.layers):
+        handles.append(layer.register_forward_hook(lambda _, __, out, at=point: _keep(seen["out"], at + 1, out[image])))
+
+    def added(*, noisy: bool) -> list[torch.Tensor]:
+        with noise_for_features(anatomy, image, [3, 4]) if noisy else nullcontext():
+            for point, layer in enumerate(anatomy.layers):
+                hook = layer.register_forward_pre_hook(lambda _, args, at=point: _keep(seen["in"], at, args[0][image]))
+                handles.append(hook)
+            with torch.inference_mode():
+                model(**prompt.inputs, use_cache=False, logits_to_keep=1)
+        return [seen["in"][point] - seen["out"][point] for point in range(1, anatomy.depth)]
+
+    for real, control in zip(added(noisy=False), added(noisy=True), strict=True):
+        assert float(real.norm(dim=-1).min()) > 0.1
+        torch.testing.assert_close(control.norm(dim=-1), real.norm(dim=-1), rtol=1e-3, atol=1e-3)
+        assert float(torch.nn.functional.cosine_similarity(control, real, dim=-1).abs().mean()) < 0.2
+
+
+def _keep(where: dict[int, torch.Tensor], point: int, states: torch.Tensor) -> None:
+    where[point] = states.clone()
