@@ -240,7 +240,7 @@ def _profile(
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
             "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
-            "text_tokens": "all but image tokens, BOS and padding",
+            "text_tokens": "all but image tokens, what stands between them, BOS and padding",
             "lens": LENS_POLICY,
             "lens_ks": list(KS),
             "chance_words": "those of the next sample of another cluster",

@@ -27,10 +27,10 @@ _NOT_GIVEN = ("labels", "offset_mapping")
 class TokenGroups:
     """Which positions of a batch belong to which group; every array is bool of shape (batch, tokens).
 
-    `image`: the positions of the image features. `text`: every other token but BOS and padding, so also the borders
-    and line ends that some processors put around and between image tokens. `instruction`: the part of the text that
-    the user wrote. `other`: text outside the instruction, and BOS. `real`: everything but padding. image, instruction
-    and other partition the real positions.
+    `image`: the positions of the image features. `text`: every other token but BOS, padding, and the ends of rows
+    and tiles that some processors put between image tokens. `instruction`: the part of the text that the user wrote.
+    `other`: everything real outside of image and instruction. `real`: everything but padding. image, instruction and
+    other partition the real positions.
     """
 
     image: torch.Tensor
@@ -186,6 +186,9 @@ def _groups(
     # Before everything else that is no image token: InstructBLIP and PaliGemma have their image tokens before BOS.
     leading = (~written | (ids == processor.tokenizer.bos_token_id)).int().cumprod(1).bool()
     text = written & ~leading if processor.tokenizer.bos_token_id is not None else written
+    # What stands between image tokens marks their rows and tiles: it is the picture's, nobody's words.
+    seen = image.int()
+    text &= (seen.cumsum(1) == 0) | (seen.flip(1).cumsum(1).flip(1) == 0)
     instruction = torch.zeros_like(real)
     for row, spans in enumerate(_spans(processor, prompts, ids, real, heard)):
         instruction[row] = text[row] & spans

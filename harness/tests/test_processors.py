@@ -51,7 +51,12 @@ def test_groups_and_hashes(family: str) -> None:
     if not one_length:
         assert not bool(groups.real[0, 0] & groups.real[1, 0])
     bos = (ids == tokenizer.bos_token_id) & groups.real
-    assert torch.equal(bos, groups.real & ~groups.text & ~groups.image)
+    between = torch.zeros_like(bos)
+    for row in range(len(drawn)):
+        at = groups.image[row].nonzero().flatten()
+        between[row, int(at[0]) : int(at[-1])] = True
+    assert torch.equal(bos, groups.real & ~groups.text & ~groups.image & ~between)
+    assert not bool((groups.text & between).any())
     assert int(bos.sum(1).max()) <= 1
     for row, sample in enumerate(drawn):
         at = groups.instruction[row].nonzero().flatten()
