@@ -29,7 +29,7 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, learn_block
 from harness.probe.observation import Readings
-from harness.probe.self_checks import check_image_positions, check_same_hits
+from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
@@ -37,7 +37,7 @@ from harness.reading_store import ReadingStore
 from harness.word_order import likelihood_arrays
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
-MEASUREMENT_VERSION = 1
+MEASUREMENT_VERSION = 2
 DRAWN = 2
 # A stored reading is believed only if the drawn samples, measured anew, are this close to what they were beside it.
 _WITNESS_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5}
@@ -117,9 +117,14 @@ def measure(
         )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
-    first, block, drawings = _draw(vlm, plan)
+    # Not more at a time than was asked for: some prompts cannot stand side by side.
+    drawings_at = slice(0, min(DRAWN, batch_size))
+    first, block, drawings = _draw(vlm, plan, drawings_at)
     store = ReadingStore(
-        cache, _key(vlm, weights, batch_size, drawn[:DRAWN]), _witness(first), _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2)
+        cache,
+        _key(vlm, weights, batch_size, drawn[drawings_at]),
+        _witness(first),
+        _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2),
     )
     rows: list[dict[str, Array]] = []
     hide = _hide(progress)
@@ -180,14 +185,14 @@ def _references(samples: Sequence[Sample], vocabulary: Vocabulary) -> References
     return References(tuple(own), tuple(chance))
 
 
-def _draw(vlm: Vlm, plan: Plan) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
+def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
-    samples = plan.samples[:DRAWN]
+    samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    image = batch.groups.image.to(vlm.device)
-    check_image_positions(vlm.model, vlm.anatomy.name, image, vlm.given(batch.inputs))
-    parts = plan.part(slice(0, DRAWN))
-    dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
+    parts = plan.part(at)
+    with hearing_placeholders(vlm.model) as masks:
+        dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
+    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
     assert dense.decoded is not None
     size = len(vlm.anatomy.unembedding.weight)
     block = learn_block(torch.from_numpy(dense.decoded[dense.decoded >= 0]), size, BLOCK_SIZE)

@@ -68,52 +68,16 @@ def image_features(model: Any, inputs: Mapping[str, torch.Tensor]) -> int:
     return sum(int(np.prod(part.shape[:-1])) for part in made)
 
 
-def check_image_positions(model: Any, name: str, image: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Asserts that the image positions of a batch are where the model puts its image features.
-
-    Held against the placeholder masks that the model makes of the batch; where it makes none, against the number of
-    its image features. A model that tells neither is believed.
-
-    Args:
-        model: a transformers model.
-        name: for the message.
-        image: the image positions, bool (batch, tokens).
-        inputs: of the model, as it takes them.
-
-    Raises:
-        SelfCheckError: with both counts.
-    """
-    if check_placeholders(model, name, image, lambda: model(**inputs, use_cache=False, logits_to_keep=1)):
-        return
-    made = image_features(model, inputs) if hasattr(model, "get_image_features") else int(image.sum())
-    if made != int(image.sum()):
-        raise SelfCheckError(
-            f"{name}: the prompts of the first batch hold {int(image.sum())} image positions, but the model makes "
-            f"{made} image features of it; the processor and the model do not belong together"
-        )
-
-
-def check_placeholders(model: Any, name: str, image: torch.Tensor, forward: Callable[[], Any]) -> bool:
-    """Asserts that the model's own placeholder masks of a forward pass are the image positions.
-
-    Args:
-        model: a transformers model.
-        name: for the message.
-        image: the image positions, bool (batch, tokens).
-        forward: makes the forward pass.
-
-    Returns:
-        Whether the model asked for such a mask at all.
-
-    Raises:
-        SelfCheckError: with both counts.
-    """
+@contextlib.contextmanager
+def hearing_placeholders(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collects the masks by which the model itself places features in the prompts, in the passes inside the block."""
     masks: list[torch.Tensor] = []
 
     def listening(method: Callable[..., Any]) -> Callable[..., Any]:
         def heard(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
-            masks.extend(part for part in (result if isinstance(result, tuple) else (result,)) if part is not None)
+            parts = result if isinstance(result, tuple) else (result,)
+            masks.extend(part for part in parts if isinstance(part, torch.Tensor))
             return result
 
         return heard
@@ -122,20 +86,46 @@ def check_placeholders(model: Any, name: str, image: torch.Tensor, forward: Call
     for module in owners:
         object.__setattr__(module, "get_placeholder_mask", listening(module.get_placeholder_mask))
     try:
-        with torch.inference_mode():
-            forward()
+        yield masks
     finally:
         for module in owners:
             del module.get_placeholder_mask
-    heard = [mask for mask in masks if isinstance(mask, torch.Tensor) and bool(mask.any())]
-    for mask in heard:
+
+
+def check_image_positions(
+    model: Any, name: str, image: torch.Tensor, inputs: Mapping[str, torch.Tensor], masks: Sequence[torch.Tensor] = ()
+) -> None:
+    """Asserts that the image positions of a batch are where the model puts its image features.
+
+    Held against the model's own placeholder masks of a forward pass; where it makes none, against the number of its
+    image features. A model that tells neither is believed.
+
+    Args:
+        model: a transformers model.
+        name: for the message.
+        image: the image positions, bool (batch, tokens).
+        inputs: of the model, as it takes them.
+        masks: what `hearing_placeholders` collected.
+
+    Raises:
+        SelfCheckError: with both counts.
+    """
+    told = [mask for mask in masks if bool(mask.any())]
+    for mask in told:
         theirs = (mask.any(-1) if mask.ndim == 3 else mask).to(image.device)
         if theirs.shape != image.shape or not torch.equal(theirs, image):
             raise SelfCheckError(
                 f"{name}: the model puts image features at {int(theirs.sum())} positions, the prompts of the batch "
                 f"hold {int(image.sum())} image positions, and they are not the same"
             )
-    return bool(heard)
+    if told or not hasattr(model, "get_image_features"):
+        return
+    made = image_features(model, inputs)
+    if made != int(image.sum()):
+        raise SelfCheckError(
+            f"{name}: the prompts of the first batch hold {int(image.sum())} image positions, but the model makes "
+            f"{made} image features of it; the processor and the model do not belong together"
+        )
 
 
 def check_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from harness.models.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
 from harness.probe.lens import KS, LensTask, References
 from harness.probe.observation import Readings, observing
-from harness.probe.self_checks import check_image_positions
+from harness.probe.self_checks import check_image_positions, hearing_placeholders
 from harness.probe.similarity import GroupSums, upcast
 from harness.sweep.prompts import TinyPrompt
 
@@ -50,8 +50,9 @@ def examine(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> list[str]:
     """
     remarks: list[str] = []
     before = _condition(model, anatomy)
-    check_image_positions(model, anatomy.name, prompt.groups.image, prompt.inputs)
-    readings = _observed(model, anatomy, prompt)
+    with hearing_placeholders(model) as masks:
+        readings = _observed(model, anatomy, prompt)
+    check_image_positions(model, anatomy.name, prompt.groups.image, prompt.inputs, masks)
     if _condition(model, anatomy) != before:
         raise ExactnessError(f"{anatomy.name}: hooks, attention or training flags were not put back")
     reference = _reference(model, anatomy, prompt)

@@ -25,6 +25,7 @@ from harness.probe.self_checks import (
     check_last_state,
     check_layers_read,
     check_same_hits,
+    hearing_placeholders,
     relative_difference,
 )
 from harness.tests.tiny import drawing_task, observe, tiny_vlm
@@ -136,8 +137,22 @@ def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False
-    with pytest.raises(SelfCheckError, match=f"{NAME}: .* image features at 64 positions, .* hold 63 image positions"):
-        check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, own_vlm.given(batch.inputs))
+    inputs = own_vlm.given(batch.inputs)
+    with pytest.raises(SelfCheckError, match=f"{NAME}: .* hold 63 image positions, but the model makes 64 image feat"):
+        check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, inputs)
+
+
+def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
+    inputs = own_vlm.given(batch.inputs)
+    with hearing_placeholders(own_vlm.model) as masks:
+        own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    assert len(masks) == 1
+    check_image_positions(own_vlm.model, NAME, batch.groups.image, inputs, masks)
+    moved = batch.groups.image.roll(1, dims=1)
+    with pytest.raises(SelfCheckError, match=r"at 64 positions, .* hold 64 image positions, and they are not the same"):
+        check_image_positions(own_vlm.model, NAME, moved, inputs, masks)
 
 
 @pytest.mark.parametrize("lens", [None, "pruned", "dense"])
