@@ -182,6 +182,15 @@ def test_a_part_that_gives_no_file_is_said_and_the_other_is_run(results: Path, c
     assert load_outcome(results / f"{OLD.name}.json").types is None
 
 
+def test_a_pair_that_could_not_be_judged_is_said_and_asked_again(results: Path, capsys: pytest.CaptureFixture) -> None:
+    first = embedded_pairs()[0]
+    assert main(["--transformers", "5.0.0"], Answers(record=record(pairs=[first]))) == 1
+    assert f"{embedded_pairs()[1]} could not be judged; the cell's log says why." in capsys.readouterr().out
+    again = Answers()
+    assert main(["--transformers", "5.0.0"], again) == 0
+    assert (again.ran("harness.sweep"), again.ran("pytest")) == (0, 1)
+
+
 def test_what_cannot_be_said_is_misuse(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["--transformers", "git+ssh://elsewhere"], Answers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.versions.matrix import not_reproduced, pairs_of
-from harness.versions.outcome import Outcome
+from harness.versions.outcome import ERROR, Outcome
 
 _ABSENT = "not shipped"
 
@@ -25,7 +25,9 @@ def _of_pairs(outcomes: Sequence[Outcome]) -> list[str]:
     for told in judged:
         for pair in told.pairs or {}:
             open_ = not_reproduced(told, pair)
-            if open_:
+            if told.worst(pair) == ERROR:
+                said.append(f"{told.cell}: {pair} could not be judged; the cell's log says why.")
+            elif open_:
                 answers = ", ".join(f"{question} {verdict}" for question, verdict in open_)
                 far = told.largest("inter", pair)
                 off = "" if far is None else f"; the most distant sample is off by {far:.2g} in inter-modal similarity"

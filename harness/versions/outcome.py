@@ -41,8 +41,10 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def has(self, part: str) -> bool:
-        """Whether a part of the run is done."""
-        return (self.types if part == "sweep" else self.pairs) is not None
+        """Whether a part of the run is done; pairs that could not be judged are asked again."""
+        if part == "sweep":
+            return self.types is not None
+        return self.pairs is not None and ERROR not in map(self.worst, self.pairs)
 
     def count(self, verdict: str) -> int | None:
         """How many types have this verdict; None where the sweep was not run."""

@@ -64,7 +64,8 @@ were asked for; it also wants huggingface-hub below 1.0, where the local cache i
 
 ## Again
 
-Results are kept per cell, so that a matrix that was stopped goes on where it was; `--anew` runs them again, `--keep
+Run it from a checkout that nobody edits meanwhile, since every environment imports the project from there. Results are
+kept per cell, so that a matrix that was stopped goes on where it was; `--anew` runs them again, `--keep
 DIR` keeps the environments (about 6 GB each with the CUDA libraries of torch). `--transformers V` and `--torch V`
 choose other cells.
 """
