@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,16 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError
-from harness.models.kinds import KINDS, Kind
+from harness.models.kinds import Kind, kind_of
 
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
 _LAYER_TYPES = ("layer_types", "layers_block_type")
 _NO_SOFTMAX = re.compile("linear|conv|mamba|moe|mlp|recurrent")
 _IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
+
+
+ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 class AnatomyError(PhaseError):
@@ -41,6 +44,7 @@ class Anatomy:
     attention_key: str
     image_token_id: int
     image_input: str = ""
+    positions: ImagePositions | None = None
 
     @property
     def depth(self) -> int:
@@ -62,6 +66,8 @@ class Anatomy:
 
     def image_positions(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Where the image features stand in a prompt, bool (batch, tokens), by the model inputs."""
+        if self.positions is not None:
+            return self.positions(inputs)
         if self.image_input:
             return inputs[self.image_input].bool()
         return inputs["input_ids"] == self.image_token_id
@@ -71,20 +77,25 @@ class Anatomy:
         return {id(module): index for index, layer in enumerate(self.layers) for module in layer.modules()}
 
 
-def find_anatomy(model: nn.Module) -> Anatomy:
+def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = None) -> Anatomy:
     """The parts of `model`, found by structure.
 
+    Args:
+        model: a transformers model.
+        image_positions: of model inputs, where the image features stand, bool (batch, tokens); for a model whose
+            configuration does not tell.
+
     Raises:
-        AnatomyError: an encoder-decoder, or one in the place of the language model; no stack of decoder layers of the
-            configured length, no norm beside it, no unembedding of the decoder's width, or no image token id in the
-            configuration.
+        AnatomyError: an encoder-decoder, or one in the place of the language model; a type that cannot be measured; no
+            stack of decoder layers of the configured length, no norm beside it, no unembedding of the decoder's width,
+            or no image token id in the configuration.
     """
     name = type(model).__name__
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
     refuse_unmeasurable(config, name)
-    kind = KINDS.get(config.model_type)
+    kind = kind_of(config.model_type)
     text_config = config.get_text_config(decoder=True)
     depth = int(text_config.num_hidden_layers)
     width = int(text_config.hidden_size)
@@ -96,8 +107,9 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         unembedding=_unembedding(model, name, width),
         text_config=text_config,
         attention_key=_attention_key(config, text_config),
-        image_token_id=_image_token_id(config, name, kind),
-        image_input="" if kind is None else kind.image_input,
+        image_token_id=-1 if image_positions is not None else _image_token_id(config, name, kind),
+        image_input=kind.image_input,
+        positions=image_positions,
     )
 
 
@@ -108,8 +120,8 @@ def refuse_unmeasurable(config: Any, name: str) -> None:
         AnatomyError: it is an encoder-decoder or holds one as its language model, as InstructBLIP with T5, or its type
             is refused by the table of kinds.
     """
-    kind = KINDS.get(config.model_type)
-    if kind is not None and kind.refused:
+    kind = kind_of(config.model_type)
+    if kind.refused:
         raise AnatomyError(f"{name} ({config.model_type}) cannot be measured: {kind.reason}")
     configs = (config, config.get_text_config(decoder=True), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in configs):
@@ -194,14 +206,15 @@ def _attention_key(config: Any, text_config: Any) -> str:
     return ""
 
 
-def _image_token_id(config: Any, name: str, kind: Kind | None) -> int:
-    if kind is not None and kind.image_input:
+def _image_token_id(config: Any, name: str, kind: Kind) -> int:
+    if kind.image_input:
         return -1
-    for field in (*([kind.image_field] if kind is not None and kind.image_field else []), *_IMAGE_TOKEN_FIELDS):
+    for field in (kind.image_field, *_IMAGE_TOKEN_FIELDS):
         value = getattr(config, field, None)
         if isinstance(value, int):
             return value
     raise AnatomyError(
         f"the configuration of {name} names no image token ({', '.join(_IMAGE_TOKEN_FIELDS)}), so the positions of the "
-        "image features are unknown."
+        "image features are unknown. Where you know them, pass them: find_anatomy(model, image_positions=...) takes a "
+        "function of the model inputs that returns a mask (batch, tokens)."
     )

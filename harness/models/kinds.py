@@ -7,21 +7,26 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from harness.models.formats import BARE, IMAGE_FIRST, IMAGE_LAST, LLAVA
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What structure does not tell of a model type, and `reason`, why.
 
-    `refused` says that the type cannot be measured. `image_input` is the model input that marks the image positions,
-    where no token id does; `image_field` the configuration's field of that id, where it has an unusual name. `tiny` are
-    fields of a small configuration, by dotted path, that the defaults leave open or that do not follow from widths and
-    depths.
+    `refused` says that the type cannot be measured. `chat_template` words the prompt where a processor has no template
+    of its own. `image_input` is the model input that marks the image positions, where no token id does; `image_field`
+    the configuration's field of that id, where it has an unusual name. `answer_type` is the token type of an answer.
+    `tiny` are fields of a small configuration, by dotted path, that the defaults leave open or that do not follow from
+    widths and depths.
     """
 
     reason: str
     refused: bool = False
+    chat_template: str = ""
     image_input: str = ""
     image_field: str = ""
+    answer_type: int = 0
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +53,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "mllama": Kind(_CROSS, refused=True),
         "pi0": Kind("it predicts a robot's actions and has no vocabulary to decode with", refused=True),
         "qwen4_exp": Kind(_STREAMS, refused=True),
+        "llava": Kind("early checkpoints were published without the template of LLaVA-1.5", chat_template=LLAVA),
+        "instructblip": Kind("it knows no roles, and its processors have no template", chat_template=BARE),
+        "blip-2": Kind("it knows no roles, and its processors have no template", chat_template=BARE),
+        "paligemma": Kind(
+            "it knows no roles, and its processor adds BOS and the line break behind; tokens of type 0 are its prefix, "
+            "which attends in both directions, and would see the answer",
+            chat_template=IMAGE_FIRST,
+            answer_type=1,
+        ),
         "instructblipvideo": Kind("its pictures are frames of a video", image_field="video_token_index"),
         "kosmos-2": Kind(
             "the processor marks the positions, no token id does", image_input="image_embeds_position_mask"
@@ -62,7 +76,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             tiny={"projector_patch_to_query_dict": {64: 16}},
         ),
         "chameleon": Kind(
-            _CODES,
+            f"its authors' examples have the image behind the question, and it has no template; {_CODES}",
+            chat_template=IMAGE_LAST,
             tiny={
                 "image_token_id": 300,
                 "vocabulary_map": {"<image>": 300} | {f"IMGIMG{chr(65 + code)}Z": 301 + code for code in range(10)},
@@ -170,3 +185,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "step3p7": Kind("the width of its sliding windows is left open", tiny={"text_config.sliding_window": 16}),
     }
 )
+
+_PLAIN = Kind("structure tells everything")
+
+
+def kind_of(model_type: str) -> Kind:
+    """The row of a type; an empty one where structure tells everything."""
+    return KINDS.get(model_type, _PLAIN)

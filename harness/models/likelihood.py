@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.sample import Sample
-from harness.models.formats import ANSWER_TYPES
 from harness.models.hashes import is_textual
+from harness.models.kinds import kind_of
 from harness.models.prompt import Batch, PromptError, encode, prompt_text
 from harness.models.vlm import Vlm
 
@@ -60,7 +60,7 @@ def _continued(batch: Batch, kind: str, wanted: torch.Tensor, known: torch.Tenso
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
     for key, value in batch.inputs.items():
         if is_textual(key, value, shape) and value.shape == shape:
-            more = added.get(key, torch.full_like(wanted, ANSWER_TYPES[kind][0] if kind in ANSWER_TYPES else 0))
+            more = added.get(key, torch.full_like(wanted, kind_of(kind).answer_type))
             inputs[key] = torch.cat([value, more.to(value.dtype)], 1)
     return inputs
 

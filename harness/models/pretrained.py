@@ -13,7 +13,7 @@ from harness.errors import PhaseError
 from harness.hub import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.embedded.language import WeightsError
-from harness.models.formats import FORMATS
+from harness.models.kinds import kind_of
 from harness.models.registry import WEIGHT_FILES, LoadRequest, ModelEntry
 
 # What says whether a checkpoint can be measured, before anything large is fetched.
@@ -123,8 +123,8 @@ def _stored_width(folder: Path) -> int:
 def _give_template(processor: Any, entry: ModelEntry, config: Any) -> None:
     if entry.chat_template:
         processor.chat_template = entry.chat_template
-    elif not getattr(processor, "chat_template", None) and config.model_type in FORMATS:
-        processor.chat_template = FORMATS[config.model_type][0]
+    elif not getattr(processor, "chat_template", None) and kind_of(config.model_type).chat_template:
+        processor.chat_template = kind_of(config.model_type).chat_template
 
 
 def _give_padding(processor: Any) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from harness.data.sample import Sample
+from harness.models.anatomy import ImagePositions
 from harness.models.chat import Prompt, PromptError, prompt_text, write_prompt
 from harness.models.hashes import InputHashes, hash_rows
 
 __all__ = ["Batch", "ImagePositions", "InputHashes", "PromptError", "TokenGroups", "encode", "prompt_text"]
 
 #: From model inputs to where the image features stand, bool (batch, tokens); see `Anatomy.image_positions`.
-ImagePositions = Callable[[Mapping[str, Any]], torch.Tensor]
 # What a processor gives for training; a model that gets it computes a loss.
 _NOT_GIVEN = ("labels", "offset_mapping")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.models.kinds import KINDS
+from harness.models.kinds import kind_of
 from harness.sweep.shrink import tiny_config
 
 # Standard deviation of an embedding's numbers; other matrices keep the size of what they are given.
@@ -25,8 +25,7 @@ def tiny_model(model_type: str, class_name: str) -> Any:
     """
     import transformers
 
-    kind = KINDS.get(model_type)
-    config = tiny_config(model_type, kind.tiny if kind is not None else None)
+    config = tiny_config(model_type, kind_of(model_type).tiny)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, class_name)(config)

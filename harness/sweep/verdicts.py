@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from harness.errors import PhaseError
 from harness.models.anatomy import AnatomyError, find_anatomy
-from harness.models.kinds import KINDS
+from harness.models.kinds import kind_of
 from harness.probe.attention import AttentionError
 from harness.sweep.exactness import examine
 from harness.sweep.prompts import tiny_prompt
@@ -60,9 +60,8 @@ def verdicts(types: Iterable[str] | None = None) -> Iterator[TypeVerdict]:
 
 
 def _outcome(model_type: str, class_name: str) -> tuple[Outcome, str]:
-    kind = KINDS.get(model_type)
-    if kind is not None and kind.refused:
-        return Outcome.REFUSED, kind.reason
+    if kind_of(model_type).refused:
+        return Outcome.REFUSED, kind_of(model_type).reason
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ import pytest
 import transformers
 from transformers import AddedToken
 
-from harness.models.formats import BARE, FORMATS
+from harness.models.formats import BARE, IMAGE_FIRST
 from harness.tests.local_tokenizers import llama_tokenizer, qformer_tokenizer
 from harness.tests.tiny import tiny_tokenizer
 
@@ -202,7 +202,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             options={"image_seq_length": 16},
         ),
         "paddleocr_vl": Family(("PaddleOCRVL", "PaddleOCRVL"), named=_IMAGE),
-        "paligemma": Family(("PaliGemma", "Siglip"), FORMATS["paligemma"][0], pictures=_SMALL, llama=True),
+        "paligemma": Family(("PaliGemma", "Siglip"), IMAGE_FIRST, pictures=_SMALL, llama=True),
         "qwen2_vl": Family(("Qwen2VL", "Qwen2VL", "Qwen2VL"), **_QWEN),
         "qwen2_5_vl": Family(("Qwen2_5_VL", "Qwen2VL", "Qwen2VL"), **_QWEN),
         "qwen3_vl": Family(("Qwen3VL", "Qwen2VL", "Qwen3VL"), **_QWEN),

@@ -110,7 +110,15 @@ def test_encoder_decoders_are_refused(kind: str) -> None:
         find_anatomy(model)
 
 
+def test_image_positions_may_be_passed() -> None:
+    anatomy = find_anatomy(LlamaForCausalLM(llama_config()), image_positions=lambda inputs: inputs["input_ids"] > 5)
+    positions = anatomy.image_positions({"input_ids": torch.tensor([[1, 6, 7, 2]])})
+    assert positions.tolist() == [[False, True, True, False]]
+
+
 def test_a_model_without_image_token_is_refused() -> None:
+    with pytest.raises(AnatomyError, match=r"pass them: find_anatomy\(model, image_positions=\.\.\.\)"):
+        find_anatomy(LlamaForCausalLM(llama_config()))
     with pytest.raises(AnatomyError, match=r"configuration of LlamaForCausalLM names no image token \(image_token_id"):
         find_anatomy(LlamaForCausalLM(llama_config()))
     with pytest.raises(

@@ -15,7 +15,7 @@ from harness.data.sample import Dataset
 from harness.forward import observe
 from harness.measurement import measure
 from harness.models.anatomy import find_anatomy
-from harness.models.formats import BARE, FORMATS
+from harness.models.formats import BARE, LLAVA
 from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
@@ -109,7 +109,7 @@ def test_the_groups_partition_the_prompt(vlm: Vlm) -> None:
 
 def test_the_declared_prompt_of_llava_is_the_one_its_template_gives(llava: Vlm) -> None:
     processor = topology.llava_processor()
-    processor.chat_template = FORMATS["llava"][0]
+    processor.chat_template = LLAVA
     asked = prompt_text(llava.processor, INSTRUCTION)
     assert asked == f"USER: <image>\n{INSTRUCTION} ASSISTANT:"
     assert prompt_text(processor, INSTRUCTION) == asked
