@@ -60,7 +60,7 @@ part of the weights' hash, so a message may say that the weights of `scenes-llav
 
 transformers 4.57 is not supported. Tried with 4.57.6, it lacks `transformers.initialization`, cannot load a tokenizer
 that 5.x saved, takes the parts of an InstructBLIP's configuration only as dictionaries, and gives lists where tensors
-were asked for; it also wants huggingface-hub below 1.0, where the local cache is read in another way.
+were asked for; it also wants huggingface-hub below 1.0, and the project asks it for what came with 1.31.
 
 ## Again
 
