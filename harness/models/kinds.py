@@ -34,6 +34,8 @@ _CROSS = "image features enter by cross-attention; no position of the residual s
 _STREAMS = "several residual streams run side by side, so there is no one stream to follow"
 _HALF_ROTARY = "half of each head is rotated in the published models, which the default configuration leaves out"
 _HALF = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
+_SECTIONS = "older releases have no rotary sections by default"
+_ROTARY = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
 _THINKER = "the thinker's markers stand in the configuration of the whole model"
 _CODES = "pictures become entries of the vocabulary by a map that the default configuration leaves out"
 _FOLDED = "neighbouring patches are folded into one of four times the width"
@@ -149,13 +151,26 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             },
         ),
         "fast_vlm": Kind("its vision tower has one size", tiny={"vision_config.hidden_size": 3072}),
+        "paddleocr_vl": Kind(_SECTIONS, tiny=_ROTARY),
+        "pixtral": Kind("older releases list it, but it is a vision tower alone", refused=True),
+        "qwen2_vl": Kind(_SECTIONS, tiny=_ROTARY),
+        "qwen2_5_vl": Kind(_SECTIONS, tiny=_ROTARY),
+        "vision-encoder-decoder": Kind("it is an encoder-decoder of any two models", refused=True),
         "glm46v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm4v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm_ocr": Kind(_HALF_ROTARY, tiny=_HALF),
         "glmga": Kind(_HALF_ROTARY, tiny=_HALF),
         "granite4_vision": Kind(
             "which vision layers reach which decoder layers is left open",
-            tiny={"deepstack_layer_map": [[1, 1], [2, 2]], "downsample_rate": "4/8"},
+            tiny={
+                "deepstack_layer_map": [[1, 1], [2, 2]],
+                "downsample_rate": "4/8",
+                # Older releases take another decoder by default, whose configuration lacks them.
+                "text_config.attention_multiplier": 1.0,
+                "text_config.embedding_multiplier": 1.0,
+                "text_config.residual_multiplier": 1.0,
+                "text_config.logits_scaling": 1.0,
+            },
         ),
         "hunyuan_vl": Kind(
             "rotary axes are left open",
@@ -169,11 +184,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             },
         ),
         "kimi_k25": Kind("its head width is that of the rotated part", tiny={"text_config.head_dim": 64}),
+        "minimax_m3_vl": Kind(_FOLDED, tiny={"merged_hidden_size": 1024}),
         "llama4": Kind(_FOLDED, tiny={"vision_config.intermediate_size": 1024}),
         "muse_glimmer": Kind(_FOLDED, tiny={"out_hidden_size": 1024}),
         "muse_spark": Kind(_FOLDED, tiny={"out_hidden_size": 1024}),
         "molmo2": Kind("the picture's size is a list", tiny={"vision_config.image_size": [112, 112]}),
-        "qwen2_5_omni_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
+        "qwen2_5_omni_thinker": Kind(f"{_THINKER}; {_SECTIONS}", tiny={"vision_start_token_id": 310, **_ROTARY}),
         "qwen3_omni_moe_thinker": Kind(_THINKER, tiny={"vision_start_token_id": 310}),
         "perception_lm": Kind(
             "its vision tower's size is left open",

@@ -73,8 +73,9 @@ def _features(model: Any, anatomy: Anatomy, arguments: frozenset[str], pictures:
             problem = error
     if seen:
         return seen[0] // BATCH
-    if hasattr(model, "get_image_features"):
-        return image_features(model, pictures) // BATCH
+    made = image_features(model, pictures)
+    if made is not None:
+        return made // BATCH
     if problem is not None and any(hasattr(module, "get_placeholder_mask") for module in model.modules()):
         raise problem
     for features in range(2, _MOST_FEATURES):

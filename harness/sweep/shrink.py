@@ -18,7 +18,7 @@ PLACEHOLDER = 10**9
 
 _DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "layers", "encoder_layers", "decoder_layers", "depth")
 _MARKER = re.compile(r".*(token_id|token_index|patch_id|image_\w+_id|im_\w+_id)s?$")
-_INDEXES = re.compile(r".*(indexes|indices|layer_ids|_idxs|_target_layers|attention_layers|feature_layer)$")
+_INDEXES = re.compile(r".*(indexes|indices|layer_ids|_idxs|_target_layers|attention_layers|feature_layers?)$")
 _AS_THEY_ARE = ("id2label", "label2id", "rope_parameters")
 _PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_index")
 # All widths are one width, so that whatever refers to another part's width fits it.
@@ -78,7 +78,12 @@ def tiny_config(model_type: str, changes: Mapping[str, Any] | None = None) -> An
         for part in parts:
             place = place.setdefault(part, {})
         place[name] = value
-    return kind.from_dict(small)
+    config = kind.from_dict(small)
+    for part in (config, config.get_text_config(decoder=True)):
+        # Some releases' models ask for it although their configurations do not have it.
+        if not hasattr(part, "pad_token_id"):
+            part.pad_token_id = None
+    return config
 
 
 def _shrunk(content: Mapping[str, Any], markers: dict[int, int]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from harness.models.anatomy import refuse_unmeasurable
 from harness.models.kinds import kind_of
 from harness.sweep.shrink import tiny_config
 
@@ -21,11 +22,13 @@ def tiny_model(model_type: str, class_name: str) -> Any:
     """A model of the named class with a tiny configuration and drawn weights, frozen and in eval mode.
 
     Raises:
+        AnatomyError: by its configuration it cannot be measured.
         ImportError: it needs a library that is not installed.
     """
     import transformers
 
     config = tiny_config(model_type, kind_of(model_type).tiny)
+    refuse_unmeasurable(config, class_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, class_name)(config)

@@ -83,7 +83,7 @@ def test_a_refused_type_has_a_reason(model_type: str) -> None:
 
 def test_a_row_of_the_table_is_about_a_type_that_exists() -> None:
     if transformers.__version__.startswith("5.23"):
-        assert set(KINDS) <= set(TYPES)
+        assert set(KINDS) - {"pixtral"} <= set(TYPES)
     assert all(kind.reason for kind in KINDS.values())
 
 
