@@ -151,11 +151,17 @@ def _same_states(
     if len(reference.hidden) != points:
         remarks.append(f"gives {len(reference.hidden)} hidden states for {points} residual points")
         return
-    changed = [
-        point
-        for point in range(anatomy.depth)
-        if not _apart(reference.hidden[point], reference.states[point]) <= _TOLERANCE
-    ]
+    changed = []
+    for point in range(anatomy.depth):
+        hidden, states = reference.hidden[point], reference.states[point]
+        moved = ((hidden - states).abs() > _TOLERANCE * states.abs().max().clamp(min=1.0)).any(-1)
+        if bool((moved & ~groups.image).any()):
+            raise ExactnessError(
+                f"{anatomy.name}: residual point {point} is not the model's own hidden state {point}, at "
+                f"{int((moved & ~groups.image).sum())} positions that are no image tokens"
+            )
+        if bool(moved.any()):
+            changed.append(point)
     if changed:
         remarks.append(f"adds states between layers: residual points {', '.join(map(str, changed))}")
 
