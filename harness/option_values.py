@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
-from harness.models.registry import DTYPES, PAPER_DATASETS, ModelEntry, find_model
+from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
 
 AS_DECLARED = "auto"
 NO_CONTROL = "none"
@@ -24,7 +24,7 @@ def model(text: str) -> ModelEntry:
         name = text.removeprefix(FIXTURE)
         if not name.isidentifier():
             raise argparse.ArgumentTypeError(f"{text!r} names no fixture: give fixture:NAME, as in fixture:my_vlm")
-        return ModelEntry(name, f"the fixture {name}", text, PAPER_DATASETS)
+        return ModelEntry(name, f"the fixture {name}", text, ANYBODYS_DATASETS)
     try:
         return find_model(text)
     except LookupError as error:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # By short and by torch's name; kept where no torch is imported, because the options name them.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
+# For a model that nobody registered: what is always there, and the paper's where their files are.
+ANYBODYS_DATASETS = ("scenes", *PAPER_DATASETS)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -156,5 +158,5 @@ def find_model(name: str) -> ModelEntry:
 
 def _unregistered(name: str, source: str) -> ModelEntry:
     return ModelEntry(
-        re.sub(r"[^\w.-]+", "-", name), f"the checkpoint {source}", _FROM_HUB, PAPER_DATASETS, source=source
+        re.sub(r"[^\w.-]+", "-", name), f"the checkpoint {source}", _FROM_HUB, ANYBODYS_DATASETS, source=source
     )

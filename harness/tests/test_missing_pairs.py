@@ -33,7 +33,7 @@ def test_pairs_that_nobody_named_are_skipped_with_the_remedy(cases: Cases, empty
     ("asked", "said"),
     [
         (("--phase-model", "llava-1.5-7b"), "*llava-1.5-7b-coco-captions was asked for*--phase-download*"),
-        (("--phase-model", "no-one/nothing"), "*nothing-coco-captions was asked for*--phase-download*"),
+        (("--phase-model", "no-one/nothing"), "*nothing-scenes was asked for*--phase-download*"),
         (
             ("--phase-model", "tiny-llava", "--phase-dataset", "winoground"),
             "*tiny-llava-winoground was asked for*--phase-data winoground=DIR*",

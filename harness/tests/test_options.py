@@ -69,7 +69,8 @@ def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) ->
         project.parseconfig("--phase-model", str(place))
     (place / "config.json").write_text("{}")
     options = read_options(project.parseconfig("--phase-model", str(place), "--phase-model", "someone/their-vlm"))
-    assert [str(pair) for pair in options.pairs()][::2] == ["my-own-llava-coco-captions", "their-vlm-coco-captions"]
+    assert [str(pair) for pair in options.pairs()][::3] == ["my-own-llava-scenes", "their-vlm-scenes"]
+    assert {pair.dataset for pair in options.pairs()} == {"scenes", "coco-captions", "winoground"}
     assert options.model("my-own-llava").source == str(place)
     assert options.model("their-vlm").source == "someone/their-vlm"
     (twin := project.mkdir("elsewhere") / place.name).mkdir()
