@@ -29,8 +29,8 @@ Each row is a fresh virtual environment with this project and the two releases p
 chooses beside them.
 
 - **installs**: whether pip finds packages that fit together and all three can be imported, else the reason.
-- **measured, refused, failed**: the types of `python -m harness.sweep`. A refusal states its reason; *failed* is an
-  error of ours.
+- **measured, refused, failed**: the types of `python -m harness.sweep`. A refusal states its reason; *failed* says
+  that a number was not exact, or that the release's own code broke: see the findings.
 - **one column per embedded pair**: the worst verdict of its regression questions against the committed baseline, by the
   rule of [verdicts](verdicts.md): *reproduces* says that every sample is the same within its tolerance, *equivalent*
   that the means are within their margins. *error*: it could not be judged.
