@@ -30,9 +30,10 @@ from harness.models.embedded.cache import default_cache
 from harness.models.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
+from harness.probe.self_checks import SelfCheckError
 from harness.profile import Profile
 from harness.tests.case_runs import ROOT
-from harness.tests.faults import GROSS, SUBTLE, Change, own_copy, quantise
+from harness.tests.faults import GROSS, SUBTLE, Change, own_copy, quantise, shift_image_span
 from harness.tests.harmless import EXTRA_PADDING, HARMLESS, nothing, pad_left, shuffle
 
 pytestmark = pytest.mark.faults
@@ -128,6 +129,11 @@ def test_a_fault_does_not_reproduce_and_is_named(llava: Vlm, stored: Baseline, c
     for message in complaints:
         assert_named(message)
         assert message.startswith("the inputs changed") == (fault == CHANGED_INPUTS)
+
+
+def test_a_shifted_image_span_is_refused_by_the_models_own_mask(llava: Vlm, changed: Measured) -> None:
+    with pytest.raises(SelfCheckError, match="image positions, and they are not the same"):
+        changed(llava, shift_image_span)
 
 
 @pytest.mark.parametrize("fault", GROSS)
