@@ -241,7 +241,7 @@ def test_findings_name_what_is_not_the_same_everywhere() -> None:
         "inter-modal similarity).",
         "1 of 2 types have one verdict in every cell that ships them.",
         f"`llava`: failed with {OLD} (IndexError: list index out of range), measured with {NEW}.",
-        "transformers 5.0.0 has no `git`.",
+        "Not shipped with transformers 5.0.0: `git`.",
     ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 from harness.versions.matrix import not_reproduced, pairs_of
 from harness.versions.outcome import ERROR, Outcome
 
 _ABSENT = "not shipped"
+_LONGEST = 160  # characters of a remark
 
 
 def findings(outcomes: Sequence[Outcome]) -> list[str]:
@@ -60,7 +62,7 @@ def _of_types(outcomes: Sequence[Outcome]) -> list[str]:
     said = [f"{same} of {len(names)} types have one verdict in every cell that ships them."] if len(swept) > 1 else []
     said += changing
     for releases, types in young.items():
-        said.append(f"transformers {', '.join(releases)} has no {', '.join(f'`{name}`' for name in types)}.")
+        said.append(f"Not shipped with transformers {', '.join(releases)}: {', '.join(f'`{name}`' for name in types)}.")
     return said
 
 
@@ -69,6 +71,7 @@ def _by_verdict(given: Sequence[tuple[Outcome, Mapping[str, str]]]) -> str:
     for verdict in dict.fromkeys(entry["verdict"] for _, entry in given if entry["verdict"] != _ABSENT):
         cells = [told.cell for told, entry in given if entry["verdict"] == verdict]
         remark = next(entry["remark"] for _, entry in given if entry["verdict"] == verdict)
-        reason = f" ({remark.rstrip('.')})" if remark and verdict != "measured" else ""
+        remark = shorten(remark.rstrip("."), _LONGEST, placeholder=" ...")
+        reason = f" ({remark})" if remark and verdict != "measured" else ""
         parts.append(f"{verdict} with {'; '.join(map(str, cells))}{reason}")
     return ", ".join(parts)

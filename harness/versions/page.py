@@ -93,4 +93,4 @@ def supported(checkout: Path) -> list[str]:
 
 
 def _said(values: Iterable[str]) -> str:
-    return ", ".join(sorted({value for value in values if value}))
+    return ", ".join(sorted({one for value in values for one in value.split(", ") if one}))

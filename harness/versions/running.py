@@ -84,7 +84,8 @@ class Matrix:
         if kept is not None and not todo:
             self.say(f"{cell}: kept from {kept.date} ({path})")
             return kept
-        return self._run(cell, self._begun(cell, kept), todo, path)
+        # What is wholly made anew owes nothing to an earlier state of the project.
+        return self._run(cell, self._begun(cell, None if len(todo) == len(PARTS) else kept), todo, path)
 
     def _begun(self, cell: Cell, kept: Outcome | None) -> Outcome:
         """An outcome of today and of this state of the project, with the parts that are kept."""
