@@ -17,7 +17,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import PhaseError
-from harness.models.anatomy import Anatomy, output_projection, output_projections
+from harness.models.anatomy import Anatomy, output_projection
 from harness.probe.similarity import upcast
 
 
@@ -195,11 +195,17 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Line
     """
     owner = anatomy.layer_of_attention()
     held: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
+    heard: set[nn.Module] = set()
+    stack = contextlib.ExitStack()
 
     def dispatch(module: nn.Module, row: LastRow, given: torch.Tensor) -> None:
         layer = owner.get(id(module))
         if layer is not None:
-            held[output_projection(module)] = layer, row, given
+            projection = output_projection(module)
+            held[projection] = layer, row, given
+            if projection not in heard:
+                heard.add(projection)
+                stack.callback(projection.register_forward_pre_hook(fed).remove)
 
     def fed(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         if projection in held:
@@ -215,10 +221,7 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Line
         )
     key = anatomy.attention_key
     token = _reader.set(dispatch)
-    with contextlib.ExitStack() as stack:
-        for layer in anatomy.layers:
-            for projection in output_projections(layer):
-                stack.callback(projection.register_forward_pre_hook(fed).remove)
+    with stack:
         try:
             model.set_attn_implementation({key: _NAMES[before]})
             if anatomy.text_config._attn_implementation != _NAMES[before]:

@@ -83,12 +83,20 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 
 @contextlib.contextmanager
-def hearing_placeholders(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collects the masks by which the model itself places features in the prompts, in the passes inside the block."""
+def hearing_placeholders(
+    model: Any, given: Callable[[Mapping[str, Any]], None] = lambda _: None
+) -> Iterator[list[torch.Tensor]]:
+    """Collects the masks by which the model itself places features in the prompts, in the passes inside the block.
+
+    `given` takes the arguments of each call before it is made.
+    """
     masks: list[torch.Tensor] = []
 
     def listening(method: Callable[..., Any]) -> Callable[..., Any]:
+        names = list(inspect.signature(method).parameters)
+
         def heard(*args: Any, **kwargs: Any) -> Any:
+            given(dict(zip(names, args, strict=False)) | kwargs)
             result = method(*args, **kwargs)
             parts = result if isinstance(result, tuple) else (result,)
             masks.extend(part for part in parts if isinstance(part, torch.Tensor))

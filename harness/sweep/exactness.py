@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError
-from harness.models.anatomy import Anatomy, AnatomyError, output_projection
+from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
 from harness.probe.lens import KS, LensTask, References
 from harness.probe.observation import Readings, observing
 from harness.probe.self_checks import check_image_positions, hearing_placeholders
 from harness.probe.similarity import GroupSums, upcast
-from harness.sweep.prompts import TinyPrompt
+from harness.sweep.prompts import TinyPrompt, run_prompt
 
 _TOLERANCE = 2e-4
 _PICTURES = 4
@@ -75,11 +75,6 @@ def _observed(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Readings:
     return seen.readings()
 
 
-def _run(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
-    with torch.inference_mode():
-        return model(**inputs, use_cache=False, logits_to_keep=1)
-
-
 def _condition(model: Any, anatomy: Anatomy) -> tuple[Any, ...]:
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
     flags = tuple(module.training for module in model.modules())
@@ -99,32 +94,20 @@ def _eager(model: Any, anatomy: Anatomy) -> Iterator[None]:
 
 def _reference(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Reference:
     reference = Reference()
-    handles = []
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        reference.states.append((args[0] if args else kwargs["hidden_states"]).clone())
+    def weights(module: nn.Module, _: Any, output: Any) -> None:
+        for part in output if isinstance(output, tuple) else ():
+            if isinstance(part, torch.Tensor) and part.ndim == 4 and part.shape[-2] == part.shape[-1]:
+                reference.weights[owner[id(module)]] = part[:, :, -1]
 
-    for layer in (*anatomy.layers, anatomy.final_norm):
-        handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-    for index, layer in enumerate(anatomy.layers):
-        for module in layer.modules():
-            try:
-                output_projection(module)
-            except AnatomyError:
-                continue
-
-            def after(_: nn.Module, __: Any, output: Any, at: int = index) -> None:
-                for part in output if isinstance(output, tuple) else ():
-                    if isinstance(part, torch.Tensor) and part.ndim == 4 and part.shape[-2] == part.shape[-1]:
-                        reference.weights[at] = part[:, :, -1]
-
-            handles.append(module.register_forward_hook(after))
-    try:
-        with _eager(model, anatomy), torch.inference_mode():
-            output = model(**prompt.inputs, use_cache=False, logits_to_keep=1, output_hidden_states=True)
-    finally:
-        for handle in handles:
-            handle.remove()
+    owner = anatomy.layer_of_attention()
+    with contextlib.ExitStack() as stack:
+        reference.states = stack.enter_context(_following(anatomy))
+        for module in (module for layer in anatomy.layers for module in layer.modules()):
+            stack.callback(module.register_forward_hook(weights).remove)
+        stack.enter_context(_eager(model, anatomy))
+        stack.enter_context(torch.inference_mode())
+        output = model(**prompt.inputs, use_cache=False, logits_to_keep=1, output_hidden_states=True)
     inner = getattr(output, "language_model_outputs", None) or output
     reference.hidden = tuple(getattr(inner, "hidden_states", None) or ())
     return reference
@@ -197,7 +180,7 @@ def _same_logits(model: Any, anatomy: Anatomy, prompt: TinyPrompt, reference: Re
     """Asserts that the lens at the last point ranks the entries first that the model's answer ranks first."""
     with torch.inference_mode():
         lens = upcast(anatomy.unembedding(anatomy.final_norm(reference.states[-1][:, -1:]))[:, -1])
-    output = _run(model, prompt.inputs)
+    output = run_prompt(model, prompt.inputs)
     own = upcast((getattr(output, "language_model_outputs", None) or output).logits[:, -1])
     # Entries that must never be said are pressed down behind the unembedding.
     sayable = own > own.amax(-1, keepdim=True) - 1e4
@@ -238,18 +221,23 @@ def _reacting(model: Any, anatomy: Anatomy, prompt: TinyPrompt, remarks: list[st
 
 
 def _points(model: Any, anatomy: Anatomy, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    points: list[torch.Tensor] = []
+    with _following(anatomy) as states:
+        run_prompt(model, inputs)
+    return states[: anatomy.depth]
+
+
+@contextlib.contextmanager
+def _following(anatomy: Anatomy) -> Iterator[list[torch.Tensor]]:
+    """Collects the inputs of the decoder layers and of the final norm, as they come."""
+    states: list[torch.Tensor] = []
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        points.append((args[0] if args else kwargs["hidden_states"]).clone())
+        states.append((args[0] if args else kwargs["hidden_states"]).clone())
 
-    handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in anatomy.layers]
-    try:
-        _run(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return points
+    with contextlib.ExitStack() as stack:
+        for part in (*anatomy.layers, anatomy.final_norm):
+            stack.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
+        yield states
 
 
 def _other_pictures(inputs: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
-from harness.probe.self_checks import image_features
+from harness.probe.self_checks import hearing_placeholders, image_features
 from harness.sweep.pictures import forms, optics_of
 
 BATCH = 2
@@ -49,7 +48,7 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
         try:
             features = _features(model, anatomy, arguments, pictures)
             prompt = _prompt(model, anatomy, arguments, pictures, features)
-            _run(model, prompt.inputs)
+            run_prompt(model, prompt.inputs)
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
             said.append(f"{shapes}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}")
             continue
@@ -57,7 +56,8 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
     raise PromptFormError(f"{anatomy.name} takes a picture in no known form; " + "; ".join(said or ["it takes none"]))
 
 
-def _run(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def run_prompt(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+    """The model's answer to its inputs, asked as the harness asks."""
     with torch.inference_mode():
         return model(**inputs, use_cache=False, logits_to_keep=1)
 
@@ -66,9 +66,14 @@ def _features(model: Any, anatomy: Anatomy, arguments: frozenset[str], pictures:
     """How many image features the model makes of one picture: what it hands to its own placeholder mask."""
     seen: list[int] = []
     problem: Exception | None = None
-    with _listening(model, lambda features: seen.append(features.numel() // anatomy.width)):
+
+    def asked(given: Mapping[str, Any]) -> None:
+        features = (value for name, value in given.items() if name.endswith("features"))
+        seen.extend(value.numel() // anatomy.width for value in features if isinstance(value, torch.Tensor))
+
+    with hearing_placeholders(model, asked):
         try:
-            _run(model, _prompt(model, anatomy, arguments, pictures, 1).inputs)
+            run_prompt(model, _prompt(model, anatomy, arguments, pictures, 1).inputs)
         except Exception as error:
             problem = error
     if seen:
@@ -80,40 +85,13 @@ def _features(model: Any, anatomy: Anatomy, arguments: frozenset[str], pictures:
         raise problem
     for features in range(2, _MOST_FEATURES):
         try:
-            _run(model, _prompt(model, anatomy, arguments, pictures, features).inputs)
+            run_prompt(model, _prompt(model, anatomy, arguments, pictures, features).inputs)
         except Exception as error:
             if type(error) is not type(problem):
                 raise
             continue
         return features
     raise problem or PromptFormError(f"{anatomy.name} does not say how many image features it makes")
-
-
-@contextlib.contextmanager
-def _listening(model: Any, hear: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Hands the image features to `hear` when the model looks for their places."""
-    owners = [module for module in model.modules() if hasattr(module, "get_placeholder_mask")]
-
-    def listening(method: Callable[..., Any]) -> Callable[..., Any]:
-        names = list(inspect.signature(method).parameters)
-
-        def heard(*args: Any, **kwargs: Any) -> Any:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            for name, value in given.items():
-                if name.endswith("features") and isinstance(value, torch.Tensor):
-                    hear(value)
-                    break
-            return method(*args, **kwargs)
-
-        return heard
-
-    for module in owners:
-        module.get_placeholder_mask = listening(module.get_placeholder_mask)
-    try:
-        yield
-    finally:
-        for module in owners:
-            del module.get_placeholder_mask
 
 
 def _prompt(
