@@ -1,17 +1,31 @@
-"""Readings of single samples kept between runs, so that an interrupted measurement goes on where it stopped."""
+"""Readings of single samples kept between runs, so that an interrupted measurement goes on where it stopped.
+
+A reading lies in a file of its own under `<cache>/readings/<key>/<name>.npz`: the key is the hash of everything that it
+depends on but the sample, the name that of the sample's inputs. Files are added and never changed, save where one is
+damaged or contradicted. Each is written in one step and ends with a checksum of itself and of where it belongs.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.errors import PhaseError
-from harness.files import write_atomically
+from harness.files import sweep, write_atomically
+from harness.json_text import dump
+
+# Raised by one whenever files of before can no longer be read.
+FORMAT = 1
+KEY_FILE = "key.json"
+_NAMED_AT_MOST = 5
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class StoreError(PhaseError):
@@ -19,50 +33,155 @@ class StoreError(PhaseError):
 
 
 class ReadingStore:
-    """Readings kept per sample, under everything that they depend on and beside what witnesses the rest."""
+    """Readings kept per sample, under everything that they depend on and beside what witnesses the rest.
 
-    def __init__(self, cache: Path | None, key: str, witness: Any, tolerance: float) -> None:
-        self._folder = None if cache is None else cache / "readings" / key
-        self._witness, self._tolerance = witness, tolerance
+    What cannot be kept (a read-only cache, a full disk) is said once and does not end the measurement: its numbers
+    are the same, and nothing that was measured is lost but the way back to it after a crash. Each further reading is
+    tried again, because somebody may make room meanwhile.
+    """
+
+    def __init__(
+        self,
+        cache: Path | None,
+        key: Mapping[str, Any] | str,
+        witness: Any,
+        tolerance: float,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Opens the readings of a key; nothing is written before the first reading is.
+
+        Args:
+            cache: the directory of all that is kept; None keeps nothing.
+            key: everything but the sample that a reading depends on, as JSON types.
+            witness: what stands for all that the key cannot name, measured now; an array.
+            tolerance: how far a kept witness may be from it.
+            say: takes a line on what is damaged and on what cannot be kept.
+        """
+        content = key if isinstance(key, Mapping) else {"key": key}
+        self._key = dump({"format": FORMAT, **content})
+        self._cache = cache
+        self._address = hashlib.sha256(self._key).hexdigest()[:32]
+        self._folder = None if cache is None else cache / "readings" / self._address
+        self._witness, self._tolerance, self._say = witness, tolerance, say
+        self._damaged: set[Path] = set()
+        self._not_kept, self._reason, self._prepared = 0, "", False
         self.contradicted = False
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """The readings of all of `names`, or None where one is not kept, not readable or not to be believed."""
-        if self._folder is None:
-            return None
+        """The readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
         rows = []
         for name in names:
-            try:
-                # Opened here, because numpy leaves a damaged archive open.
-                with (
-                    (self._folder / f"{name}.npz").open("rb") as file,
-                    np.load(file, allow_pickle=False) as stored,
-                ):
-                    row = {field: stored[field] for field in stored.files}
-                witness = row.pop("witness")
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-                return None
-            if witness.shape != self._witness.shape or np.abs(witness - self._witness).max() > self._tolerance:
-                self.contradicted = True
+            if (row := self.read_one(name)) is None:
                 return None
             rows.append(row)
         return rows
 
-    def write(self, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        """Keep readings, each file in one step.
+    def read_one(self, name: str) -> dict[str, Any] | None:
+        """The reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"{name}.npz"
+        try:
+            row = _unpacked(path.read_bytes(), f"{self._address}/{name}")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._found_damaged(path, f"cannot be read ({error.strerror})")
+            return None
+        except ValueError as error:
+            self._found_damaged(path, f"is damaged ({error})")
+            return None
+        witness = row.pop("witness")
+        if witness.shape != self._witness.shape or np.abs(witness - self._witness).max() > self._tolerance:
+            self.contradicted = True
+            return None
+        return row
+
+    def write(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep readings, each file in one step; what cannot be kept is said once.
 
         Raises:
-            StoreError: the cache cannot be written.
+            StoreError: there is no such cache, and none can be made.
         """
         if self._folder is None:
             return
         for name, row in zip(names, rows, strict=True):
-            buffer = io.BytesIO()
-            np.savez(buffer, **row, witness=self._witness)
+            content = _packed({**row, "witness": self._witness}, f"{self._address}/{name}")
             try:
-                write_atomically(self._folder / f"{name}.npz", buffer.getvalue(), durable=False)
+                self._prepare(self._folder)
+                write_atomically(self._folder / f"{name}.npz", content, durable=False)
             except OSError as error:
-                raise StoreError(
-                    f"readings cannot be kept in {self._folder} ({error.strerror}); choose another --phase-cache, or "
-                    "--phase-no-cache"
-                ) from error
+                self._cannot_keep(self._folder, error)
+
+    def close(self) -> None:
+        """Says, when a measurement is over, what it could not keep and how much it found damaged."""
+        if len(self._damaged) > _NAMED_AT_MOST:
+            self._say(f"{len(self._damaged)} damaged readings in {self._folder} were measured anew")
+        if self._not_kept:
+            self._say(
+                f"{self._not_kept} readings were measured and not kept in {self._folder} ({self._reason}): a run that "
+                "needs them measures them again"
+            )
+
+    def _prepare(self, folder: Path) -> None:
+        """Says beside the readings whose they are, and clears what killed writes left; at the first write only."""
+        if self._prepared:
+            return
+        sweep(folder)
+        described = folder / KEY_FILE
+        if not described.is_file() or described.read_bytes() != self._key:
+            write_atomically(described, self._key, durable=False)
+        self._prepared = True
+
+    def _cannot_keep(self, folder: Path, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError) or not (self._cache and self._cache.is_dir()):
+            raise StoreError(
+                f"readings cannot be kept in {folder} ({reason}); choose another --phase-cache, or --phase-no-cache"
+            ) from error
+        if not self._not_kept:
+            if error.errno in _READ_ONLY:
+                self._say(
+                    f"the cache {self._cache} cannot be written ({reason}): readings that it holds are used, new ones "
+                    "are not kept; choose another --phase-cache to keep them"
+                )
+            else:
+                self._say(
+                    f"readings are no longer kept in {folder} ({reason}): the measurement goes on, but would not "
+                    "survive an interruption; make room, or choose another --phase-cache"
+                )
+        self._not_kept, self._reason = self._not_kept + 1, reason
+
+    def _found_damaged(self, path: Path, what: str) -> None:
+        if path not in self._damaged:
+            self._damaged.add(path)
+            if len(self._damaged) <= _NAMED_AT_MOST:
+                self._say(f"the kept reading {path} {what}: it is measured anew")
+
+
+# The end of a file: hexadecimal digits, in the place that a zip archive has for a comment.
+_DIGITS = 64
+
+
+def _packed(row: Mapping[str, Any], address: str) -> bytes:
+    """An npz whose comment is the checksum of all that stands before it and of the address."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **row)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = b"0" * _DIGITS
+    content = buffer.getvalue()[:-_DIGITS]
+    return content + _checksum(content, address)
+
+
+def _unpacked(content: bytes, address: str) -> dict[str, Any]:
+    """The arrays of a file. Raises ValueError where it is not what was written there."""
+    if content[-_DIGITS:] != _checksum(content[:-_DIGITS], address):
+        raise ValueError("its checksum does not match")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {field: stored[field] for field in stored.files}
+
+
+def _checksum(content: bytes, address: str) -> bytes:
+    digest = hashlib.sha256(address.encode())
+    digest.update(content)
+    return digest.hexdigest().encode()
