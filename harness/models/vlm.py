@@ -11,6 +11,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
+from harness.models.offloaded import computing_device
 from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
 
@@ -30,8 +31,9 @@ class Vlm:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
-        return torch.device(self.model.device)
+        """Where the inputs go; of offloaded weights, where they compute."""
+        held = torch.device(self.model.device)
+        return (computing_device(self.model) or held) if held.type == "meta" else held
 
     @property
     def dtype(self) -> torch.dtype:

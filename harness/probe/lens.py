@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from harness.models.offloaded import brought_in
 from harness.probe.similarity import upcast
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
@@ -60,8 +61,9 @@ def learn_block(decoded: torch.Tensor, vocabulary_size: int, size: int = BLOCK_S
 
 def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
     """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d)."""
-    bias = unembedding.bias
-    return nn.functional.linear(upcast(states), upcast(unembedding.weight), None if bias is None else upcast(bias))
+    with brought_in(unembedding):
+        bias = None if unembedding.bias is None else upcast(unembedding.bias)
+        return nn.functional.linear(upcast(states), upcast(unembedding.weight), bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,9 @@ class Lens:
             unembedding: the model's head; its bias is part of the logits.
             norm: applies the final norm to (rows, 1, d).
         """
-        if unembedding.weight.is_meta:
-            raise RuntimeError("the unembedding's weight is offloaded; keep it on a device to measure LogitLens")
         self._task, self._head, self._norm = task, unembedding, norm
-        device = unembedding.weight.device
+        with brought_in(unembedding):
+            device = unembedding.weight.device
         self._positions, self._valid = _padded_positions(image.to(device))
         words = [[*own, *chance] for own, chance in zip(task.references.own, task.references.chance, strict=True)]
         asked = sorted({entry for sample in words for word in sample for entry in word})
@@ -99,8 +100,7 @@ class Lens:
         block = {*task.block, *range(max(KS))} - set(asked)
         self._block = torch.tensor(sorted(block), dtype=torch.long, device=device)
         columns = torch.cat([self._block, torch.tensor(asked, dtype=torch.long, device=device)])
-        self._rows = upcast(unembedding.weight[columns])
-        self._bias = None if unembedding.bias is None else upcast(unembedding.bias[columns])
+        self._rows, self._bias = _rows(unembedding, columns)
         self._entries = _padded_entries(words, lambda entry: entry).to(device)
         place = {entry: len(self._block) + index for index, entry in enumerate(asked)}
         self._columns = _padded_entries(words, place.__getitem__).to(device)
@@ -154,16 +154,17 @@ class Lens:
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         own = is_own.any(0).nonzero().flatten()
         columns = torch.cat([self._block, own])
-        bias = 0.0 if self._head.bias is None else upcast(self._head.bias[columns])
-        logits = states @ upcast(self._head.weight[columns]).T + bias
+        weight, bias = _rows(self._head, columns)
+        logits = states @ weight.T + (0.0 if bias is None else bias)
         mine = logits[..., len(self._block) :].masked_fill(~is_own[:, None, own], -torch.inf).amax(-1)
         best = logits.amax(-1)
         agree = torch.zeros_like(best, dtype=torch.bool)
         rows, points = (mine >= best - _SLACK * best.abs().clamp(min=1.0)).nonzero(as_tuple=True)
-        for at in range(0, len(rows), _CHUNK):
-            row, point = rows[at : at + _CHUNK], points[at : at + _CHUNK]
-            full = dense_logits(states[row, point], self._head)
-            agree[row, point] = full.masked_fill(~is_own[row], -torch.inf).amax(-1) >= full.amax(-1)
+        with brought_in(self._head):
+            for at in range(0, len(rows), _CHUNK):
+                row, point = rows[at : at + _CHUNK], points[at : at + _CHUNK]
+                full = dense_logits(states[row, point], self._head)
+                agree[row, point] = full.masked_fill(~is_own[row], -torch.inf).amax(-1) >= full.amax(-1)
         return agree
 
     def _look_densely(self, image: torch.Tensor) -> torch.Tensor:
@@ -223,14 +224,22 @@ class Lens:
         sample = torch.cat([part.sample for part in self._open])
         states = torch.cat([part.states for part in self._open])
         hits = []
-        for rows, of in zip(torch.split(states, _CHUNK), torch.split(sample, _CHUNK), strict=True):
-            full = dense_logits(rows, self._head)
-            hits.append(self._among(full, full.topk(max(KS), dim=-1).values, of))
+        with brought_in(self._head):
+            for rows, of in zip(torch.split(states, _CHUNK), torch.split(sample, _CHUNK), strict=True):
+                full = dense_logits(rows, self._head)
+                hits.append(self._among(full, full.topk(max(KS), dim=-1).values, of))
         sizes = [len(part.sample) for part in self._open]
         for part, hit in zip(self._open, torch.split(torch.cat(hits), sizes), strict=True):
             counts = torch.zeros_like(part.found, dtype=torch.int32).index_add_(0, part.sample, hit.int())
             part.found.logical_or_(counts > 0)
         self._open = []
+
+
+def _rows(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Some entries' rows of the unembedding in float32 or better, and their biases where it has any."""
+    with brought_in(unembedding):
+        bias = unembedding.bias
+        return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])
 
 
 def _padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

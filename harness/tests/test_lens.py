@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.data.sample import Sample
+from harness.models.offloaded import OffloadError
 from harness.probe.lens import KS, Lens, LensTask, References, learn_block
 from harness.probe.vocabulary import Vocabulary
 from harness.tests import literal
@@ -224,9 +225,9 @@ def test_learn_block_takes_the_most_frequent_and_fills_up() -> None:
     assert sorted(learn_block(torch.tensor([2]), 4, size=512)) == [0, 1, 2, 3]
 
 
-def test_offloaded_unembedding_is_refused() -> None:
+def test_an_unembedding_without_numbers_is_refused() -> None:
     case = make_case(1, exact=False, bias=False, duplicates=False, block="none")
-    with pytest.raises(RuntimeError, match="unembedding's weight is offloaded"):
+    with pytest.raises(OffloadError, match="weights of Linear are on the meta device"):
         Lens(LensTask(case.references, ()), case.image, nn.Linear(WIDTH, ENTRIES, device="meta"), case.norm)
 
 
