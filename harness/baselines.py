@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,25 +13,17 @@ import numpy as np
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
 from harness.baseline_arrays import Form, form_of, packed, packed_summary, unpacked
-from harness.errors import PhaseError
-from harness.files import write_atomically
-from harness.json_text import dump, rounded
+from harness.baseline_files import SCHEMA, read_arrays, read_json, restore, write_files
+from harness.baseline_files import BaselineError as BaselineError
+from harness.baseline_files import MissingBaselineError as MissingBaselineError
+from harness.json_text import rounded
 from harness.margin_table import margin_table
 from harness.profile import CURVES, SHARE_GROUPS, Array, Profile
 from harness.provenance import Environment
 
-SCHEMA = 1
 LEAST_SAMPLES = 64
 # Declared choices that two profiles must share to be compared.
 MUST_MATCH = ("instruction", "prompt", "residual_points", "text_tokens", "lens", "lens_ks", "chance_words")
-
-
-class BaselineError(PhaseError):
-    """A baseline is missing, damaged or not comparable; the message says which file and what to do."""
-
-
-class MissingBaselineError(BaselineError):
-    """There is no baseline of this pair."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,7 +78,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
             f"no baseline for {profile.pair} in {root}; record one with: "
             f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update-new"
         )
-    stored = {path: Environment(**_json(path)["environment"]) for path in paths}
+    stored = {path: Environment(**read_json(path)["environment"]) for path in paths}
     chosen = max(paths, key=lambda path: (profile.environment.nearness(stored[path]), path.name))
     baseline = read_baseline(chosen)
     for choice in MUST_MATCH:
@@ -106,14 +96,8 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
     """
-    content = _json(path)
-    beside = path.with_suffix(".npz")
-    try:
-        arrays = beside.read_bytes()
-    except OSError as error:
-        raise BaselineError(f"the arrays of {path} cannot be read: {error}; {_restore(path)}") from None
-    if hashlib.sha256(arrays).hexdigest() != content["arrays_sha256"]:
-        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {_restore(path)}")
+    content = read_json(path)
+    arrays = read_arrays(path, content)
     try:
         margins = content["margins"]
         return Baseline(
@@ -126,7 +110,7 @@ def read_baseline(path: Path) -> Baseline:
             summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,
         )
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise BaselineError(f"{path} is damaged ({error!r}); {_restore(path)}") from None
+        raise BaselineError(f"{path} is damaged ({error!r}); {restore(path)}") from None
 
 
 def write_baseline(
@@ -139,7 +123,7 @@ def write_baseline(
     *,
     summary: bool = False,
 ) -> Path:
-    """Stores a profile as the baseline of its pair and environment, each file in one step; returns the JSON's path.
+    """Stores a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
 
     A baseline of another device type or dtype is kept and this one stands beside it.
 
@@ -167,7 +151,7 @@ def write_baseline(
     if too_noisy:
         raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
     path = _path_for(root, profile)
-    stored = (_json(other) for other in _paths(root, profile.model, profile.dataset))
+    stored = (read_json(other) for other in _paths(root, profile.model, profile.dataset))
     summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
     arrays = packed_summary(profile) if summary else packed(profile)
     content = _shown(profile) | {
@@ -176,7 +160,6 @@ def write_baseline(
         "model": profile.model,
         "dataset": profile.dataset,
         "declared": profile.declared,
-        "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         "margins": margin_table(profile, calibration),
         "calibration": calibration.record(),
         # What was simulated is a comparison in pairs, which a summary never has.
@@ -184,14 +167,13 @@ def write_baseline(
         "phases": phases,
         "timing": {name: rounded(ratio) for name, ratio in timing.items()},
     }
-    _put(path.with_suffix(".npz"), arrays)
-    _put(path, dump(content))
+    write_files(path, content, arrays)
     return path
 
 
 def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
     """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
-    content = _json(baseline.path)
+    content = read_json(baseline.path)
     return all(content.get(name) == value for name, value in _shown(profile).items())
 
 
@@ -201,9 +183,9 @@ def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
     Raises:
         BaselineError: the file is not writable; it is untouched.
     """
-    content = _json(baseline.path)
+    content = read_json(baseline.path)
     content["timing"][key] = rounded(ratio)
-    _put(baseline.path, dump(content))
+    write_files(baseline.path, content)
 
 
 def timing_key(environment: Environment) -> str:
@@ -251,41 +233,12 @@ def _path_for(root: Path, profile: Profile) -> Path:
     mine = (profile.environment.device, profile.environment.dtype)
     paths = _paths(root, profile.model, profile.dataset)
     for path in paths:
-        stored = _json(path)["environment"]
+        stored = read_json(path)["environment"]
         if (stored["device"], stored["dtype"]) == mine:
             return path
     folder = folder_of(root, profile.model)
     plain = folder / f"{profile.dataset}.json"
     return folder / f"{profile.dataset}.{'-'.join(mine)}.json" if plain in paths else plain
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"the baseline {path} cannot be read: {error}; {_restore(path)}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise BaselineError(f"the baseline {path} is of schema {found}, this version reads {SCHEMA}; {_restore(path)}")
-    if not isinstance(content.get("environment"), dict) or "arrays_sha256" not in content:
-        raise BaselineError(
-            f"the baseline {path} lacks its environment or the checksum of its arrays; {_restore(path)}"
-        )
-    return content
-
-
-def _put(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise BaselineError(
-            f"the baseline {path} cannot be written: {error.strerror}; make room or choose another place with "
-            "--phase-baselines"
-        ) from None
-
-
-def _restore(path: Path) -> str:
-    return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
 
 
 def as_floats(array: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,16 @@ def rounded(values: Any) -> Any:
 def dump(content: Mapping[str, Any]) -> bytes:
     """JSON as it is stored: sorted keys, two spaces, lists of numbers on one line each."""
     return (_compact(content, "") + "\n").encode()
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a content as it is stored, in hexadecimal digits: that of what is said, not of how it is set.
+
+    Raises:
+        TypeError, ValueError: not JSON types, or a number that JSON has not.
+    """
+    # Read back first: what was a tuple or a number as a key is no more when the file is read.
+    return hashlib.sha256(dump(json.loads(dump(content)))).hexdigest()
 
 
 def _compact(value: Any, indent: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from harness.analysis.agreement import Agreement, agree
 from harness.analysis.curves import CurveSummary, FloatArray, rows_of_summary, summarise
 from harness.analysis.turning_points import Boundaries, boundary_intervals, boundary_intervals_from_summary
+from harness.baseline_files import read_json, write_files
 from harness.baselines import Baseline, BaselineError, is_summary_of, read_baseline, write_baseline
 from harness.checks import check_equivalent, check_reproduces
 from harness.comparison import FAMILIES, compare, compare_boundaries, compare_intervals
@@ -239,11 +240,11 @@ def test_a_pair_stored_as_a_summary_stays_one(made: Profile, summed: Baseline) -
 
 def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> None:
     path = write_baseline(tmp_path, made, {}, phases_of(made))
-    content = json.loads(path.read_text())
+    content = read_json(path)
     assert content.pop("form") == "samples"
-    path.write_text(json.dumps(content))
+    write_files(path, content)
     assert read_baseline(path).profile.sample_ids == made.sample_ids
-    path.write_text(json.dumps(content | {"form": "verse"}))
+    write_files(path, content | {"form": "verse"})
     with pytest.raises(BaselineError, match=r"curves.json is damaged .*'verse'"):
         read_baseline(path)
 
