@@ -1,0 +1,211 @@
+"""Several processes that measure together, each its share of the batches; started by accelerate launch or torchrun."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from harness.errors import PhaseError
+
+T = TypeVar("T")
+
+# How long a process waits for the others: the slowest batch, or the loading of a large model, must fit in.
+PATIENCE = timedelta(minutes=30)
+# Marks an error that all processes have heard of.
+_TOLD = "phase_told_to_all"
+
+
+class ProcessError(PhaseError):
+    """Another process failed, ended, or does something else; the message says which and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one process says at a meeting: where it is, what went wrong (class, sentence, traceback), what it has."""
+
+    what: str
+    problem: tuple[type[PhaseError], str, str] | None
+    value: Any
+
+
+@dataclass
+class Processes:
+    """This process among all: number `rank` of `count`, and number `local_rank` on its machine.
+
+    All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
+    process alone meets nobody, and torch.distributed is not even imported for it.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    _lost: str = field(default="", repr=False)
+    _met: bool = field(default=False, repr=False)
+    _meeting: bool = field(default=False, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    @property
+    def met(self) -> bool:
+        """Whether this process has met the others, and has not lost them."""
+        return self._met and not self._lost
+
+    def share(self, n: int) -> range:
+        """Which of `n` batches are this process's: whole ones in turn, so that they are composed as by one process."""
+        return range(self.rank, n, self.count)
+
+    def gathered(self, what: str, work: Callable[[], Sequence[T]]) -> list[T]:
+        """What all processes have made of their shares, in the order of the batches.
+
+        Args:
+            what: names the work in messages; the same in every process.
+            work: gives one object for each batch of `share(n)`, to be sent with pickle.
+
+        Raises:
+            PhaseError: what went wrong in any process, the same in all of them; another exception stays itself in the
+                process that raised it.
+            ProcessError: a process is lost, or at another piece of work.
+        """
+        shares = [list(part) for part in self._meet(what, work)]
+        longest = max(map(len, shares))
+        return [part[turn] for turn in range(longest) for part in shares if turn < len(part)]
+
+    def agreed(self, what: str, work: Callable[[], T]) -> T:
+        """The first process's result of work that all do; raises as `gathered`."""
+        result: T = self._meet(what, work, sends=self.first)[0]
+        return result
+
+    def of_first(self, what: str, work: Callable[[], T]) -> T:
+        """The result of work that the first process alone does; raises as `gathered`."""
+        result: T = self._meet(what, work if self.first else lambda: None)[0]
+        return result
+
+    def wait(self, what: str) -> None:
+        """Goes on when all processes are here; raises as `gathered`."""
+        self._meet(what, lambda: None)
+
+    def device(self, name: str) -> str:
+        """The device of that name for this process: its own GPU where all would take the first."""
+        if not self.several or name not in ("auto", "cuda"):
+            return name
+        import torch
+
+        if not torch.cuda.is_available():
+            return name
+        if self.local_rank >= torch.cuda.device_count():
+            raise ProcessError(
+                f"process {self.local_rank + 1} on this machine has no GPU of its own, there are "
+                f"{torch.cuda.device_count()}: start as many processes as there are GPUs"
+            )
+        return f"cuda:{self.local_rank}"
+
+    def _meet(self, what: str, work: Callable[[], Any], *, sends: bool = True) -> list[Any]:
+        """The results of all processes by rank; an error in one of them is raised in all."""
+        if not self.several:
+            return [work()]
+        outermost, self._meeting = not self._meeting, True
+        try:
+            return self._held(what, work, sends)
+        except Exception as error:
+            # An error that is kept and raised again in a later meeting is news there.
+            if outermost and hasattr(error, _TOLD):
+                delattr(error, _TOLD)
+            raise
+        finally:
+            if outermost:
+                self._meeting = False
+
+    def _held(self, what: str, work: Callable[[], Any], sends: bool) -> list[Any]:
+        own: Exception | None = None
+        value = None
+        try:
+            value = work()
+        except Exception as error:
+            # All have met over this one already, inside of this work.
+            if hasattr(error, _TOLD):
+                raise
+            own = error
+        told = self._exchange(_Told(what, _portable(own, self.rank), value if sends else None))
+        for rank, one in enumerate(told):
+            if one.problem is not None:
+                raise _marked(own if own is not None and rank == self.rank else _received(*one.problem))
+        if len({one.what for one in told}) > 1:
+            places = ", ".join(f"process {rank} is at {one.what}" for rank, one in enumerate(told))
+            raise self._parted(f"the processes are not at the same work: {places}; give all the same options and files")
+        return [one.value for one in told]
+
+    def _exchange(self, mine: _Told) -> list[_Told]:
+        if self._lost:
+            raise _marked(ProcessError(self._lost))
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+
+        try:
+            if not self._met:
+                with warnings.catch_warnings():
+                    # That the number of threads was chosen where OMP_NUM_THREADS was not set.
+                    warnings.simplefilter("ignore")
+                    # Only plain objects travel, so their way is the CPU's, wherever the models are.
+                    PartialState(cpu=True, timeout=PATIENCE)
+                self._met = True
+            return list(gather_object([mine]))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            # Nothing was sent yet.
+            return self._exchange(_Told(mine.what, _portable(error, self.rank), None))
+        except (RuntimeError, OSError) as error:
+            late = "Timed out" in str(error)
+            raise self._parted(
+                f"process {self.rank} of {self.count} lost the others at {mine.what}: one of them "
+                + (f"did not come within {PATIENCE.total_seconds():g} seconds" if late else "ended")
+                + "; look at what it printed, and start all of them again"
+            ) from None
+
+    def _parted(self, sentence: str) -> Exception:
+        self._lost = sentence
+        return _marked(ProcessError(sentence))
+
+
+@functools.cache
+def processes() -> Processes:
+    """This process among those that accelerate launch or torchrun started; one alone where neither did."""
+    environment = os.environ
+    count = int(environment.get("WORLD_SIZE") or 1)
+    if count < 2 or "RANK" not in environment:
+        return Processes()
+    return Processes(int(environment["RANK"]), count, int(environment.get("LOCAL_RANK") or 0))
+
+
+def _portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str, str] | None:
+    if error is None:
+        return None
+    if isinstance(error, PhaseError):
+        return type(error), str(error), ""
+    sentence = f"process {rank} failed with {type(error).__name__}: {str(error).strip() or 'no message'}"
+    return ProcessError, sentence, "".join(traceback.format_exception(error))
+
+
+def _received(kind: type[PhaseError], sentence: str, trace: str) -> Exception:
+    error = kind(sentence)
+    if trace:
+        error.add_note(trace)
+    return error
+
+
+def _marked(error: Exception) -> Exception:
+    setattr(error, _TOLD, True)
+    return error
