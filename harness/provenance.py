@@ -77,13 +77,19 @@ def device_name(device: Any) -> str:
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 (16 hex digits) over every parameter and buffer of `model`, the non-persistent ones included.
 
-    Tensors that are offloaded (on the meta device) count by name and shape only.
+    Offloaded tensors are read one at a time from where accelerate keeps them, so the hash is that of the model in
+    memory. Tensors on the meta device that nothing holds count by name and shape only.
     """
     import torch
 
-    digest = hashlib.sha256()
+    from harness.models.offloaded import numbers_of, second_names
+
+    digest, again = hashlib.sha256(), second_names(model)
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        if name in again:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if not tensor.is_meta:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        numbers = numbers_of(model, name, tensor)
+        if numbers is not None:
+            digest.update(numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ FINAL_NORM, UNEMBEDDING = "final norm", "unembedding"
 class Part:
     """The tensors of one part: a hash of their names and shapes, and one of their numbers (16 hex digits each).
 
-    `unread` says that some of them are offloaded, so that their numbers are not in the hash.
+    `unread` says that some of them are on the meta device with nothing that holds their numbers.
     """
 
     structure: str
@@ -47,9 +48,9 @@ class WeightParts:
 class WeightChange:
     """Where the weights of two models differ: decoder layers, counted from 1, and other parts by name.
 
-    `restructured` names differing parts whose tensors have other names or shapes, `unread` parts that hold offloaded
-    tensors and are in neither list, `unshared` parts that one of the models lacks. Models of different depth cannot be
-    laid side by side: `reason` says so and all are empty.
+    `restructured` names differing parts whose tensors have other names or shapes, `unread` parts that hold tensors
+    without numbers and are in neither list, `unshared` parts that one of the models lacks. Models of different depth
+    cannot be laid side by side: `reason` says so and all are empty.
     """
 
     layers: tuple[int, ...] = ()
@@ -73,12 +74,14 @@ class WeightChange:
         if self.restructured:
             line += f"; of other names or shapes: {', '.join(self.restructured)}"
         if self.unread:
-            line += f"; offloaded and not compared: {', '.join(self.unread)}"
+            line += f"; without numbers and not compared: {', '.join(self.unread)}"
         return line
 
 
 def weight_parts(vlm: Vlm) -> WeightParts:
-    """The hashes of a model's parameters and buffers by part; each tensor is read once."""
+    """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
+    from harness.models.offloaded import numbers_of
+
     model, anatomy = vlm.model, vlm.anatomy
     path = {id(module): name for name, module in model.named_modules()}
     layers = [path[id(layer)] for layer in anatomy.layers]
@@ -92,7 +95,7 @@ def weight_parts(vlm: Vlm) -> WeightParts:
         if own is None:
             own = _beside(name, decoder)
             before.setdefault(own, _Digest(own))
-        (digests | before)[own].add(name, tensor, read)
+        (digests | before)[own].add(name, tensor, partial(numbers_of, model, name), read)
     return WeightParts(
         tuple(digests[path].part() for path in layers),
         {name: digest.part() for name, digest in before.items()}
@@ -130,16 +133,23 @@ class _Digest:
         self._path, self._unread = path, False
         self._structure, self._numbers = hashlib.sha256(), hashlib.sha256()
 
-    def add(self, name: str, tensor: torch.Tensor, read: dict[int, bytes]) -> None:
+    def add(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        numbers: Callable[[torch.Tensor], torch.Tensor | None],
+        read: dict[int, bytes],
+    ) -> None:
         own = f"{name.removeprefix(self._path)} {tuple(tensor.shape)}"
         self._structure.update(own.encode())
         self._numbers.update(f"{own} {tensor.dtype}".encode())
-        if tensor.is_meta:
-            self._unread = True
-            return
         # A tied tensor comes twice, under two names.
         if id(tensor) not in read:
-            read[id(tensor)] = _hash(tensor)
+            found = numbers(tensor)
+            if found is None:
+                self._unread = True
+                return
+            read[id(tensor)] = _hash(found)
         self._numbers.update(read[id(tensor)])
 
     def part(self) -> Part:

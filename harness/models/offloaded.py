@@ -62,6 +62,18 @@ def numbers_of(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tenso
     return None
 
 
+def second_names(model: nn.Module) -> set[str]:
+    """The names of offloaded tensors that are tied to one of an earlier name, as an unembedding to the embeddings.
+
+    In memory the two are one tensor; accelerate makes two placeholders of them.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    place = {name: index for index, name in enumerate(names)}
+    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    pairs = [(one, other) for one, other in tied.items() if one in place and other in place]
+    return {max(pair, key=place.__getitem__) for pair in pairs}
+
+
 def computing_device(model: nn.Module) -> torch.device | None:
     """Where a model with offloaded weights takes its inputs; None where accelerate does not hold it."""
     for hook in (hook for module in model.modules() for hook in _hooks(module)):

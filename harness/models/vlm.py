@@ -111,8 +111,8 @@ def load_vlm(
     place = choose_device(device)
     request = LoadRequest(cache, choose_dtype(dtype, place, embedded=entry.embedded), place, download)
     model, processor = entry.load(request if say is None else replace(request, say=say))
-    # A model that was spread over several devices stays where it is.
-    if len(set(getattr(model, "hf_device_map", {}).values())) < 2:
+    # A model that was placed as it was loaded stays where it is.
+    if not getattr(model, "hf_device_map", None):
         model = model.to(place)
     return Vlm(
         entry.name, model.eval(), processor, find_anatomy(model), str(getattr(model.config, "_commit_hash", None) or "")

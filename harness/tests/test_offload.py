@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
+from safetensors.torch import load_file, save_file
 
+import harness.models.placement
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.offloaded import OffloadError, brought_in
-from harness.models.vlm import Vlm
+from harness.models.registry import find_model
+from harness.models.vlm import Vlm, load_vlm
 from harness.profile import Profile
+from harness.provenance import weights_hash
 from harness.tests.tiny import same, tiny_profile, tiny_samples, tiny_vlm
+from harness.weights import weight_parts
 
 CPU = torch.device("cpu")
 CONTROLS = ("noise", "blank")
@@ -48,7 +54,8 @@ def in_memory() -> Callable[[], Profile]:
 
 
 def assert_same(one: Profile, other: Profile) -> None:
-    """Bit for bit: curves, attention, lens, controls, and what was drawn in full."""
+    """Bit for bit: weights, curves, attention, lens, controls, and what was drawn in full."""
+    assert one.weights == other.weights
     assert same(one, other)
     for control, curves in one.controls.items():
         for name, curve in curves.items():
@@ -90,3 +97,64 @@ def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
     vlm.model.lm_head.to("meta")
     with pytest.raises(OffloadError, match=r"Linear are on the meta device and accelerate has no copy .*device_map"):
         tiny_profile(vlm)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    vlm = tiny_vlm()
+    vlm.model.save_pretrained(tmp_path / "mine")
+    vlm.processor.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> Vlm:
+    """The checkpoint on a machine whose memory has room for this share of it."""
+    room = int(share * (checkpoint / "model.safetensors").stat().st_size)
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: room)
+    return load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
+
+
+@pytest.mark.parametrize(("share", "away"), [(1.1, False), (0.9, True), (0.0, True)])
+def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, in_memory: Callable[[], Profile], share: float, away: bool
+) -> None:
+    vlm = loaded(checkpoint, monkeypatch, share)
+    assert any(parameter.is_meta for parameter in vlm.model.parameters()) == away
+    assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
+    assert weight_parts(vlm) == weight_parts(tiny_vlm())
+    assert vlm.device == CPU
+    # What was put on disk for the model goes with it.
+    del vlm
+    gc.collect()
+    assert not list((checkpoint.parent / "offload").glob("*"))
+
+
+def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    before, parts = weights_hash(vlm.model), weight_parts(vlm)
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)
+    tensors[name][0, 0] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    again = loaded(checkpoint, monkeypatch, 0.0)
+    assert weights_hash(again.model) not in (before, "")
+    changed = weight_parts(again)
+    assert [one == other for one, other in zip(parts.layers, changed.layers, strict=True)] == [True, True, False, True]
+    assert parts.others == changed.others
+
+
+def test_tied_weights_count_once_wherever_they_lie(tmp_path: Path) -> None:
+    def tied() -> Any:
+        model = tiny_vlm().model
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+        model.tie_weights()
+        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+        assert model.lm_head.weight is model.get_input_embeddings().weight
+        return model
+
+    in_memory = weights_hash(tied())
+    for offload in (to_cpu, to_disk):
+        model = tied()
+        offload(model, tmp_path)
+        assert weights_hash(model) == in_memory

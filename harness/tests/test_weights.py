@@ -112,9 +112,9 @@ def test_parts_that_only_one_model_has_are_named_beside_what_both_have(vlm: Vlm)
         assert found.said().endswith("; only one of the models has model.vision_tower")
 
 
-def test_offloaded_tensors_are_neither_the_same_nor_different(vlm: Vlm, own_vlm: Vlm) -> None:
+def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, own_vlm: Vlm) -> None:
     own_vlm.anatomy.layers[1].to("meta")
     parts = weight_parts(own_vlm)
     found = weight_change(parts, parts)
     assert (found.layers, found.same_layers, found.unread) == ((), (1, 3, 4), ("layer 2",))
-    assert found.said() == "weights are the same; offloaded and not compared: layer 2"
+    assert found.said() == "weights are the same; without numbers and not compared: layer 2"

@@ -1,0 +1,66 @@
+"""Where the weights of a checkpoint go: one device where they fit, else all GPUs, then the CPU's memory, then disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.models.registry import LoadRequest
+
+# Share of free memory that weights may fill; the rest is for the forward pass.
+_FILLED = 0.85
+
+
+def placement(folder: Path, request: LoadRequest) -> dict[str, Any]:
+    """What `from_pretrained` is told about devices, for the checkpoint in `folder`; nothing where it need not be told.
+
+    A model that the requested GPU has room for lies there whole. A larger one is spread over all GPUs (over one alone
+    where that was asked for by its number), the CPU's memory and disk. Without a GPU, one that outgrows the free memory
+    is spread over memory and disk.
+    """
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards or request.device.type not in ("cpu", "cuda"):
+        return {}
+    stored = sum(shard.stat().st_size for shard in shards)
+    needed = stored * torch.empty((), dtype=request.dtype).element_size() / _stored_width(shards[0])
+    room: dict[int | str, int] = {"cpu": _free_memory()}
+    if request.device.type == "cuda":
+        gpus = range(torch.cuda.device_count()) if request.device.index is None else (request.device.index,)
+        room = {**{gpu: int(_FILLED * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus}, **room}
+    first = next(iter(room))
+    if needed <= room[first]:
+        return {} if first == "cpu" else {"device_map": {"": request.device}}
+    return {"device_map": "auto", "max_memory": room, "offload_folder": _folder(request.cache)}
+
+
+def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
+    """Lets what was put on disk for a model go when the model goes."""
+    if "offload_folder" in placed:
+        weakref.finalize(model, shutil.rmtree, placed["offload_folder"], ignore_errors=True)
+
+
+def _folder(cache: Path) -> str:
+    """A folder of this load alone: what stands in it belongs to these weights, dtype and process."""
+    (cache / "offload").mkdir(parents=True, exist_ok=True)
+    return tempfile.mkdtemp(dir=cache / "offload")
+
+
+def _free_memory() -> int:
+    """Bytes of the CPU's memory that weights may fill."""
+    import psutil
+
+    return int(_FILLED * psutil.virtual_memory().available)
+
+
+def _stored_width(shard: Path) -> int:
+    """Bytes per number in a shard."""
+    from safetensors import safe_open
+
+    with safe_open(shard, framework="pt") as tensors:
+        return int(tensors.get_tensor(next(iter(tensors.keys()))).element_size())
