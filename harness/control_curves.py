@@ -8,65 +8,47 @@ import json
 from collections.abc import Sequence
 
 import torch
-from tqdm import tqdm
 
-from harness.assembly import curve_arrays, reading_rows, stacked_rows
+from harness.assembly import curve_arrays, stacked_rows
 from harness.data.controls import blanked
 from harness.data.sample import Sample
 from harness.forward import observe
-from harness.models.prompt import Batch, encode
-from harness.models.vlm import Vlm
+from harness.models.hashes import InputHashes
+from harness.models.prompt import Batch
+from harness.passes import Passes
 from harness.probe.noise import noise_for_features, seed_of
+from harness.probe.observation import Readings
 from harness.profile import Array
-from harness.reading_store import ReadingStore
 
 
-def control_curves(
-    vlm: Vlm, samples: Sequence[Sample], control: str, *, seed: int, batch_size: int, store: ReadingStore, hide: bool
-) -> dict[str, Array]:
+def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, seed: int) -> dict[str, Array]:
     """The curves of `profile.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
 
     Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
     the model once.
 
     Args:
-        vlm: the model.
+        passes: through which the samples go.
         samples: those of the measurement.
         control: a name of `data.controls.CONTROLS`.
         seed: of the noise.
-        batch_size: samples per forward pass.
-        store: where readings are kept.
-        hide: whether to show no bar.
     """
-    noisy = control == "noise"
-    seen: dict[str, dict[str, Array]] = {}
-    names: list[str] = []
-    for start in tqdm(range(0, len(samples), batch_size), desc=f"{vlm.name}, {control}", leave=False, disable=hide):
-        part = [sample if noisy else blanked(sample) for sample in samples[start : start + batch_size]]
-        batch = encode(vlm.processor, part, vlm.anatomy.image_positions)
-        own = [
-            _name(control, f"{seed} {sample.id}" if noisy else "", hashes.tokens, hashes.pixels)
-            for sample, hashes in zip(part, batch.hashes, strict=True)
-        ]
-        names += own
-        missing = [name for name in dict.fromkeys(own) if name not in seen]
-        if not missing:
-            continue
-        kept = store.read(missing)
-        if kept is None:
-            rows = _read(vlm, batch, part, [seed_of(sample.id, seed) for sample in part] if noisy else None)
-            kept = [rows[own.index(name)] for name in missing]
-            store.write(missing, kept)
-        seen |= dict(zip(missing, kept, strict=True))
-    return curve_arrays(stacked_rows([seen[name] for name in names]))
+    vlm, noisy = passes.vlm, control == "noise"
+    shown = samples if noisy else [blanked(sample) for sample in samples]
 
+    def name(place: int, hashes: InputHashes) -> str:
+        return _name(control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels)
 
-def _read(vlm: Vlm, batch: Batch, samples: Sequence[Sample], seeds: Sequence[int] | None) -> list[dict[str, Array]]:
-    with contextlib.ExitStack() as stack:
-        if seeds is not None:
-            image: torch.Tensor = batch.groups.image.to(vlm.device)
-            stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
-        return reading_rows(observe(vlm, batch, samples, attention=False), batch.hashes)
+    def read(batch: Batch, places: Sequence[int]) -> Readings:
+        part = [shown[place] for place in places]
+        with contextlib.ExitStack() as stack:
+            if noisy:
+                image: torch.Tensor = batch.groups.image.to(vlm.device)
+                seeds = [seed_of(sample.id, seed) for sample in part]
+                stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
+            return observe(vlm, batch, part, attention=False)
+
+    return curve_arrays(stacked_rows(passes.over(shown, f"{vlm.name}, {control}", name, read)))
 
 
 def _name(*parts: str) -> str:

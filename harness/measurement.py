@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from harness.assembly import drawing, measured_arrays, reading_rows, stacked_rows
+from harness.assembly import drawing, measured_arrays, stacked_rows
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
@@ -23,11 +22,14 @@ from harness.data.words import content_words
 from harness.errors import PhaseError
 from harness.forward import observe
 from harness.models.embedded.cache import default_cache
+from harness.models.hashes import InputHashes
 from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompt import encode, prompt_text
+from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, learn_block
+from harness.passes import Passes
+from harness.portions import Portions
+from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
@@ -39,6 +41,10 @@ from harness.word_order import likelihood_arrays
 # Raised by one whenever a stored reading would no longer be what this code measures.
 MEASUREMENT_VERSION = 2
 DRAWN = 2
+_POLICY = {
+    "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
+    "text_tokens": "all but image tokens, what stands between them, BOS and padding",
+}
 # A stored reading is believed only if the drawn samples, measured anew, are this close to what they were beside it.
 _WITNESS_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5}
 
@@ -54,9 +60,14 @@ class Plan:
     samples: tuple[Sample, ...]
     references: References
 
-    def part(self, at: slice) -> References:
+    def words(self, place: int) -> tuple[Words, Words]:
+        """The vocabulary entries of one sample's own words, and of another's."""
+        return self.references.own[place], self.references.chance[place]
+
+    def part(self, places: Iterable[int]) -> References:
         """The words of some samples."""
-        return References(self.references.own[at], self.references.chance[at])
+        own, chance = zip(*map(self.words, places), strict=True)
+        return References(own, chance)
 
 
 def measure(
@@ -95,7 +106,9 @@ def measure(
         LookupError: no model or dataset of that name.
         MeasureError: fewer than two samples, a batch of none, an unknown control, or a sample whose captions hold no
             word that the vocabulary can spell.
-        StoreError: the cache cannot be written.
+        SampleError: some samples cannot be measured; it names them, and the others are kept.
+        MemoryShortageError: memory runs out with one sample at a time.
+        StoreError: there is no such cache, and none can be made.
         PromptError, SelfCheckError, AttentionError: see there.
     """
     if isinstance(vlm, str):
@@ -118,36 +131,29 @@ def measure(
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
-    drawings_at = slice(0, min(DRAWN, batch_size))
-    first, block, drawings = _draw(vlm, plan, drawings_at)
+    at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
+    first, block, drawings = at_once.one(lambda size: _draw(vlm, plan, slice(0, size)))
     store = ReadingStore(
         cache,
-        _key(vlm, weights, batch_size, drawn[drawings_at]),
+        _key(vlm, weights, batch_size, drawn[: len(drawings)]),
         _witness(first),
         _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2),
+        say,
     )
-    rows: list[dict[str, Array]] = []
-    hide = _hide(progress)
-    bar = tqdm(total=len(drawn), desc=f"{vlm.name}-{dataset}", unit="sample", leave=False, disable=hide)
-    with bar:
-        for at in _slices(len(drawn), batch_size):
-            batch = encode(vlm.processor, drawn[at], vlm.anatomy.image_positions)
-            parts = plan.part(at)
-            names = [_reading_name(*row) for row in zip(drawn[at], batch.hashes, parts.own, parts.chance, strict=True)]
-            known = store.read(names)
-            if known is None:
-                known = reading_rows(observe(vlm, batch, drawn[at], LensTask(parts, block)), batch.hashes)
-                store.write(names, known)
-            rows.extend(known)
-            bar.update(len(known))
-    apart = {
-        control: control_curves(vlm, drawn, control, seed=control_seed, batch_size=batch_size, store=store, hide=hide)
-        for control in dict.fromkeys(controls)
-    }
+    passes = Passes(vlm, store, batch_size=batch_size, hide=_hide(progress), say=say)
+
+    def name(place: int, hashes: InputHashes) -> str:
+        return _reading_name(drawn[place], hashes, *plan.words(place))
+
+    def read(batch: Batch, places: Sequence[int]) -> Readings:
+        return observe(vlm, batch, [drawn[place] for place in places], LensTask(plan.part(places), block))
+
+    rows = passes.over(drawn, f"{vlm.name}-{dataset}", name, read)
+    apart = {control: control_curves(passes, drawn, control, seed=control_seed) for control in dict.fromkeys(controls)}
     words: Mapping[str, Array] = {}
     if word_order and data.paired:
-        inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
-        words = likelihood_arrays(vlm, drawn, inputs, batch_size=batch_size, store=store, hide=hide)
+        words = likelihood_arrays(passes, drawn, [f"{row['tokens']} {row['pixels']}" for row in rows])
+    store.close()
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
@@ -162,11 +168,6 @@ def measure(
 
 def _hide(progress: bool | None) -> bool:
     return not (sys.stderr.isatty() if progress is None else progress)
-
-
-def _slices(samples: int, batch_size: int) -> Iterator[slice]:
-    for start in range(0, samples, batch_size):
-        yield slice(start, min(start + batch_size, samples))
 
 
 def _references(samples: Sequence[Sample], vocabulary: Vocabulary) -> References:
@@ -189,7 +190,7 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    parts = plan.part(at)
+    parts = plan.part(range(len(samples)))
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
@@ -207,16 +208,22 @@ def _witness(first: Readings) -> Any:
     return np.concatenate([np.ravel(array) for array in arrays if array is not None])
 
 
-def _reading_name(sample: Sample, hashes: Any, own: Any, chance: Any) -> str:
+def _reading_name(sample: Sample, hashes: InputHashes, own: Words, chance: Words) -> str:
     content = json.dumps([sample.id, hashes.tokens, hashes.pixels, own, chance])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _key(vlm: Vlm, weights: str, batch_size: int, witnesses: Sequence[Sample]) -> str:
+def _key(vlm: Vlm, weights: str, batch_size: int, witnesses: Sequence[Sample]) -> dict[str, Any]:
     """Everything but the sample that a reading depends on, and whose readings stand witness for it."""
-    where = asdict(environment(vlm.device, vlm.dtype, vlm.attention))
-    content = [MEASUREMENT_VERSION, weights, where, batch_size, [sample.id for sample in witnesses]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    return {
+        "measurement": MEASUREMENT_VERSION,
+        "model": vlm.name,
+        "weights": weights,
+        "environment": asdict(environment(vlm.device, vlm.dtype, vlm.attention)),
+        "batch_size": batch_size,
+        "policy": {**_POLICY, "lens": LENS_POLICY, "likelihood": LIKELIHOOD_POLICY, "lens_ks": list(KS)},
+        "witnesses": [sample.id for sample in witnesses],
+    }
 
 
 def _profile(
@@ -244,8 +251,7 @@ def _profile(
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
-            "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
-            "text_tokens": "all but image tokens, what stands between them, BOS and padding",
+            **_POLICY,
             "lens": LENS_POLICY,
             "lens_ks": list(KS),
             "chance_words": "those of the next sample of another cluster",

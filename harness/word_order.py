@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from harness.data.sample import Sample
 from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
-from harness.models.vlm import Vlm
+from harness.passes import Passes
+from harness.processes import processes
 from harness.profile import Array, Profile
-from harness.reading_store import ReadingStore
 
 CONFIDENCE = 0.99
 
@@ -32,39 +32,53 @@ class Score:
     items: int
 
 
-def likelihood_arrays(
-    vlm: Vlm, samples: Sequence[Sample], inputs: Sequence[str], *, batch_size: int, store: ReadingStore, hide: bool
-) -> dict[str, Array]:
+def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
     """The log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
 
     `likelihood_own` is that of the sample's own first caption, `likelihood_other` that of the other side of its item;
     NaN for a sample whose other side was not drawn.
 
     Args:
-        vlm: the model.
+        passes: through which the samples went; each item takes four rows.
         samples: those of the measurement; samples of one cluster are the two sides of an item.
         inputs: what names the model inputs of each.
-        batch_size: rows per forward pass, at least the four of one item.
-        store: where readings are kept.
-        hide: whether to show no bar.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = [sides for sides in _sides(samples) if len(sides) == 2]
-    at_once = max(1, batch_size // 4)
-    for start in tqdm(range(0, len(items), at_once), desc=f"{vlm.name}, captions", leave=False, disable=hide):
-        part = items[start : start + at_once]
-        names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in part]
-        kept = store.read(names)
-        if kept is None:
-            rows = [(samples[image], samples[text].captions[0]) for sides in part for image in sides for text in sides]
-            scores = caption_likelihoods(vlm, *zip(*rows, strict=True))
-            kept = [{"likelihoods": table} for table in scores.reshape(len(part), 2, 2)]
-            store.write(names, kept)
-        for (first, second), row in zip(part, kept, strict=True):
-            table = row["likelihoods"]
+    at_once = max(1, passes.batch_size // 4)
+    batches = [items[start : start + at_once] for start in range(0, len(items), at_once)]
+    what = f"{passes.vlm.name}, captions"
+
+    def tables() -> list[list[Array]]:
+        share = processes().share(len(batches))
+        return [
+            _tables(passes, batches[number], samples, inputs)
+            for number in tqdm(share, desc=what, leave=False, disable=passes.hide)
+        ]
+
+    for part, found in zip(batches, processes().gathered(what, tables), strict=True):
+        for (first, second), table in zip(part, found, strict=True):
             arrays["likelihood_own"][[first, second]] = table[0, 0], table[1, 1]
             arrays["likelihood_other"][[first, second]] = table[0, 1], table[1, 0]
     return arrays
+
+
+def _tables(
+    passes: Passes, items: Sequence[Sequence[int]], samples: Sequence[Sample], inputs: Sequence[str]
+) -> list[Array]:
+    """The likelihoods of some items, (images, captions) each, kept or measured."""
+
+    def measured(part: Sequence[Sequence[int]]) -> list[dict[str, Array]]:
+        rows = [(samples[image], samples[text].captions[0]) for sides in part for image in sides for text in sides]
+        scores = caption_likelihoods(passes.vlm, *zip(*rows, strict=True))
+        return [{"likelihoods": table} for table in scores.reshape(len(part), 2, 2)]
+
+    names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
+    kept = passes.store.read(names)
+    if kept is None:
+        kept = passes.portions.read(items, measured)
+        passes.store.write(names, kept)
+    return [row["likelihoods"] for row in kept]
 
 
 def scores_of(profile: Profile) -> dict[str, Score]:

@@ -27,12 +27,16 @@ _CHUNK = 256
 _SLACK = 1e-4
 
 
+#: The vocabulary entries of every word of one sample.
+Words = tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class References:
-    """The vocabulary entries of the words asked for, per sample and word: its own words, and another sample's."""
+    """The vocabulary entries of the words asked for, per sample: of its own words, and of another sample's."""
 
-    own: tuple[tuple[tuple[int, ...], ...], ...]
-    chance: tuple[tuple[tuple[int, ...], ...], ...]
+    own: tuple[Words, ...]
+    chance: tuple[Words, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,16 @@ from harness.models.prompt import TokenGroups
 from harness.probe.attention import LastRow, output_bias, reading_attention
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, LensTask
-from harness.probe.self_checks import AttentionCheck, SelfCheckError, check_finite, check_last_state, check_layers_read
+from harness.probe.self_checks import (
+    AttentionCheck,
+    NotFiniteError,
+    SelfCheckError,
+    check_last_state,
+    check_layers_read,
+    not_finite,
+)
 from harness.probe.similarity import GroupSums, upcast
+from harness.probe.transfer import on_cpu
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -130,8 +138,9 @@ class Observation:
         """The readings of the pass.
 
         Raises:
-            SelfCheckError: residual points are missing, a number is not finite, or (where checks were asked for) the
-                last state does not give the model's logits or the attention parts do not sum to the layer's output.
+            SelfCheckError: residual points are missing, or (where checks were asked for) the last state does not give
+                the model's logits or the attention parts do not sum to the layer's output.
+            NotFiniteError: a number is not finite; the readings of the other samples come with it.
         """
         expected = self.anatomy.depth + 1
         if self._own_logits is None or self._post_norm is None or len(self._similarity) != expected:
@@ -141,27 +150,31 @@ class Observation:
                 f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected {expected}; "
                 f"{''.join(uncalled)}{_REMEDY}"
             )
+        own_logits = upcast(self._own_logits)
         arrays = {
             "similarity": torch.stack(self._similarity, dim=1),
             "post_norm": self._post_norm,
             "means": torch.stack(self._means, dim=1),
+            # Of a row of logits its sum says as much as all of them do.
+            "logits": own_logits.sum(-1),
         }
         arrays |= self._attention.arrays()
-        numbers: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
-        # First of all, because a NaN fails every later check and only this one names its sample and layer.
-        own_logits = upcast(self._own_logits)
-        check_finite(self.anatomy.name, numbers | {"logits": own_logits.cpu().numpy()}, self.sample_ids)
+        if self.lens is not None:
+            arrays |= {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
+            if self.drawing:
+                arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
+        numbers: dict[str, Any] = on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
+        # Before the checks, because a NaN fails every one of them and only this names its sample and layer.
+        faults = not_finite(self.anatomy.name, numbers, self.sample_ids)
+        del numbers["logits"]
+        if faults:
+            raise NotFiniteError(next(iter(faults.values())), faults, Readings(**numbers))
         if self.checks is not None:
             check_layers_read(self.anatomy, self._attention.layers)
             self.checks.conclude()
             assert self._last_state is not None
             with self._own_calls():
                 check_last_state(self.anatomy, self._last_state, self._own_logits)
-        if self.lens is not None:
-            found = {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
-            if self.drawing:
-                found |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
-            numbers |= {name: tensor.cpu().numpy() for name, tensor in found.items()}
         return Readings(**numbers)
 
 

@@ -26,6 +26,18 @@ class SelfCheckError(PhaseError):
     """A measurement contradicts the model's own numbers; the message names model, layer and both numbers."""
 
 
+class NotFiniteError(SelfCheckError):
+    """Some samples of a batch have readings that are NaN or infinite.
+
+    `faults` says it of each of their rows; `readings` are those of the whole batch, good in the other rows, and None
+    where they were not wanted.
+    """
+
+    def __init__(self, sentence: str, faults: Mapping[int, str] | None = None, readings: Any = None) -> None:
+        super().__init__(sentence)
+        self.faults, self.readings = dict(faults or {}), readings
+
+
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Largest absolute difference over the largest absolute value of `theirs`."""
     scale = float(upcast(theirs).abs().max())
@@ -148,23 +160,25 @@ def check_image_positions(
         )
 
 
-def check_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> None:
-    """Asserts that no reading is NaN or infinite; samples are the first axis, residual points or layers the second.
+def not_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> dict[int, str]:
+    """Which rows hold a reading that is NaN or infinite, each with a sentence that names measure, sample and layer.
 
-    Raises:
-        SelfCheckError: naming the measure, the sample and the layer of the first such number.
+    Samples are the first axis of every array, residual points or layers the second.
     """
+    faults: dict[int, str] = {}
     for measure, values in arrays.items():
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            where = np.argwhere(~np.isfinite(values))[0]
-            per_layer = measure in _PER_LAYER
-            layer = (
-                f" at {'layer' if per_layer else 'residual point'} {where[1] + per_layer}" if values.ndim > 2 else ""
+        if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+            continue
+        per_layer = measure in _PER_LAYER
+        for row in np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1)).tolist():
+            where = (row, *np.argwhere(~np.isfinite(values[row]))[0])
+            layer = f" at {'layer' if per_layer else 'residual point'} {where[1] + per_layer}" if len(where) > 2 else ""
+            faults.setdefault(
+                row,
+                f"{name}: {measure} of sample {sample_ids[row]} is {values[where]}{layer}; the hidden states overflow "
+                "or hold NaN: use another dtype, or look at the weights",
             )
-            raise SelfCheckError(
-                f"{name}: {measure} of sample {sample_ids[where[0]]} is {values[tuple(where)]}{layer}; the hidden "
-                "states overflow or hold NaN: use another dtype, or look at the weights"
-            )
+    return faults
 
 
 def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str]) -> None:

@@ -106,8 +106,8 @@ def test_equal_prompts_of_the_blank_control_go_through_the_model_once(own_vlm: V
     without = len(passes)
     passes.clear()
     blank = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
-    # Three instructions in batches of two: the first two batches hold all prompts there are.
-    assert len(passes) == without + 2
+    # Three instructions in batches of two, like beside like: each batch holds one prompt twice.
+    assert len(passes) == without + 3
     assert len(np.unique(blank.controls["blank"]["inter"], axis=0)) == 3
     passes.clear()
     kept = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)

@@ -11,6 +11,7 @@ import torch
 
 from harness.models.vlm import Vlm
 from harness.reading_store import StoreError
+from harness.tests.disks import full_disk, read_only
 from harness.tests.tiny import N, largest_difference, same, tiny_profile
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
@@ -42,11 +43,12 @@ def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passe
 
 
 def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    tiny_profile(own_vlm, cache=tmp_path)
+    """Whole windows of batches stay as they were; inside of one, a sample may find better company."""
+    tiny_profile(own_vlm, samples=16, cache=tmp_path)
     passes.clear()
-    longer = tiny_profile(own_vlm, samples=8, cache=tmp_path)
+    longer = tiny_profile(own_vlm, samples=18, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 1)
-    assert same(longer, tiny_profile(own_vlm, samples=8))
+    assert same(longer, tiny_profile(own_vlm, samples=18))
 
 
 def change_parameter(vlm: Vlm) -> None:
@@ -141,9 +143,11 @@ def test_a_truncated_reading_is_measured_anew(
     content = files[which].read_bytes()
     files[which].write_bytes(content[: int(share * len(content))])
     passes.clear()
-    assert same(tiny_profile(own_vlm, cache=tmp_path), before)
+    told: list[str] = []
+    assert same(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
+    assert told == [f"the kept reading {files[which]} is damaged (its checksum does not match): it is measured anew"]
 
 
 def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
@@ -153,6 +157,33 @@ def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], t
         passes.clear()
         tiny_profile(own_vlm, cache=tmp_path, batch_size=3)
         assert sum(passes) == 2 * DRAWING_PASSES + N
+
+
+def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
+    told: list[str] = []
+    with full_disk(after=3):
+        first = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    assert same(first, tiny_profile(own_vlm))
+    assert [line.split(" (No space left on device)")[0] for line in told] == [
+        f"readings are no longer kept in {next(tmp_path.rglob('key.json')).parent}",
+        f"{N - 2} readings were measured and not kept in {next(tmp_path.rglob('key.json')).parent}",
+    ]
+    assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npz", ".npz"]
+    assert same(tiny_profile(own_vlm, cache=tmp_path), first)
+
+
+def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    tiny_profile(own_vlm, samples=16, cache=tmp_path)
+    passes.clear()
+    told: list[str] = []
+    with read_only():
+        tiny_profile(own_vlm, samples=16, cache=tmp_path, say=told.append)
+        assert (passes, told) == ([2] * DRAWING_PASSES, [])
+        longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=told.append)
+    assert passes == [2] * (2 * DRAWING_PASSES + 1)
+    assert [" (Read-only file system)" in line for line in told] == [True, True]
+    assert "new ones are not kept" in told[0]
+    assert same(longer, tiny_profile(own_vlm, samples=18))
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:

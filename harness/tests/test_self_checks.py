@@ -20,12 +20,12 @@ from harness.probe.attention import AttentionError, LastRow, last_row
 from harness.probe.lens import LensTask
 from harness.probe.self_checks import (
     SelfCheckError,
-    check_finite,
     check_image_positions,
     check_last_state,
     check_layers_read,
     check_same_hits,
     hearing_placeholders,
+    not_finite,
     relative_difference,
 )
 from harness.tests.tiny import drawing_task, observe, tiny_vlm
@@ -179,16 +179,20 @@ def test_logits_that_are_not_finite_are_named(own_vlm: Vlm, samples: list[Sample
         observe(own_vlm, samples, drawing_task(len(samples)))
 
 
-def test_check_finite_counts_layers_from_one_and_points_from_zero() -> None:
+def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_points_from_zero() -> None:
     values = np.zeros((2, 3, 4))
     values[1, 2, 0] = np.inf
-    with pytest.raises(SelfCheckError, match="m: norm_shares of sample b is inf at layer 3;"):
-        check_finite("m", {"norm_shares": values}, "ab")
-    with pytest.raises(SelfCheckError, match="m: means of sample b is inf at residual point 2;"):
-        check_finite("m", {"hits": np.zeros(2, dtype=int), "means": values}, "ab")
-    with pytest.raises(SelfCheckError, match="m: post_norm of sample a is nan; "):
-        check_finite("m", {"post_norm": np.full((2, 5), np.nan)}, "ab")
-    check_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab")
+    (fault,) = not_finite("m", {"norm_shares": values}, "ab").items()
+    assert fault[0] == 1
+    assert fault[1].startswith("m: norm_shares of sample b is inf at layer 3; the hidden states overflow or hold NaN")
+    assert (
+        "means of sample b is inf at residual point 2;"
+        in not_finite("m", {"hits": np.zeros(2), "means": values}, "ab")[1]
+    )
+    both = not_finite("m", {"post_norm": np.full((2, 5), np.nan)}, "ab")
+    assert list(both) == [0, 1]
+    assert both[0].startswith("m: post_norm of sample a is nan; ")
+    assert not_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab") == {}
 
 
 def test_hits_that_differ_name_sample_and_point() -> None:

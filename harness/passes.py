@@ -1,0 +1,230 @@
+"""The forward passes over a pair's samples: prepared ahead, kept, shared out, none lost by another's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from harness.ahead import ahead
+from harness.assembly import reading_rows
+from harness.data.sample import Sample
+from harness.errors import PhaseError
+from harness.models.hashes import InputHashes
+from harness.models.lengths import expected_lengths
+from harness.models.prompt import Batch, encode
+from harness.models.vlm import Vlm
+from harness.portions import Portions
+from harness.probe.observation import Readings
+from harness.probe.self_checks import NotFiniteError
+from harness.processes import processes
+from harness.profile import Array
+from harness.reading_store import ReadingStore
+
+Row = dict[str, Array]
+
+# Batches that are put in order of length together; a later, longer run keeps whole windows of an earlier one.
+_WINDOW = 8
+# After so many the fault is not the samples', and the rest need not be tried.
+_MOST_FAULTS = 16
+_NAMED = 3
+
+
+class SampleError(PhaseError):
+    """Some samples cannot be measured; the message names them, and says what became of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Some samples, by their places, with their model inputs; `faults` says by place why others have none."""
+
+    at: tuple[int, ...]
+    batch: Batch | None
+    faults: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one batch gave: the name of every place, a row for every name that has one, and what went wrong by place."""
+
+    names: dict[int, str]
+    rows: dict[str, Row]
+    faults: dict[int, str]
+
+
+class Passes:
+    """Takes the samples of one measurement through its model, batch by batch."""
+
+    def __init__(
+        self, vlm: Vlm, store: ReadingStore, *, batch_size: int, hide: bool, say: Callable[[str], None]
+    ) -> None:
+        """Begin a measurement.
+
+        Args:
+            vlm: the model.
+            store: where readings are kept.
+            batch_size: samples per forward pass, fewer where memory runs out.
+            hide: whether to show no bar.
+            say: takes a line on what is not as it was asked for.
+        """
+        self.vlm, self.store, self.hide = vlm, store, hide
+        self.portions = Portions(batch_size, vlm.name, say)
+        self.batch_size = batch_size
+
+    def over(
+        self,
+        samples: Sequence[Sample],
+        what: str,
+        name: Callable[[int, InputHashes], str],
+        read: Callable[[Batch, Sequence[int]], Readings],
+    ) -> list[Row]:
+        """One row of readings a sample, in their order.
+
+        The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which
+        everything is kept are not measured again. Rows of one name are measured once. Several processes share the
+        batches and all return all rows.
+
+        Args:
+            samples: what is measured.
+            what: for the bar and for messages.
+            name: what the readings of a sample are kept under, from its place and its input hashes.
+            read: observes a batch, given with the places of its samples.
+
+        Raises:
+            SampleError: samples whose picture cannot be had, or whose readings are NaN or infinite. All others are
+                measured first and kept.
+            MemoryShortageError: memory runs out with one sample.
+            PromptError, SelfCheckError, AttentionError: see there; they are of the model, not of a sample.
+        """
+
+        def outcomes() -> list[_Outcome]:
+            seen: dict[str, Row] = {}
+            found: list[_Outcome] = []
+            share = processes().share(-(-len(samples) // self.batch_size))
+            with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
+                for prepared in ahead(self._prepared(samples, share)):
+                    found.append(self._outcome(samples, prepared, name, read, seen))
+                    # The whole run's progress, as far as this process can tell.
+                    bar.update(min(len(prepared.at) * processes().count, len(samples) - bar.n))
+                    if sum(len(outcome.faults) for outcome in found) >= _MOST_FAULTS:
+                        break
+            return found
+
+        gathered = processes().gathered(what, outcomes)
+        names: dict[int, str] = {}
+        rows: dict[str, Row] = {}
+        faults: dict[int, str] = {}
+        for outcome in gathered:
+            names |= outcome.names
+            faults |= outcome.faults
+            # The first batch that has a name decides, as where one process measures it once.
+            rows = outcome.rows | rows
+        if faults:
+            raise SampleError(self._named(samples, what, faults, len(names) - len(faults)))
+        return [rows[names[place]] for place in range(len(samples))]
+
+    def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
+        """The batches of this process's share, in order, encoded."""
+        mine = set(share)
+        for number, at in enumerate(self._batches(samples)):
+            if number in mine:
+                yield self._encoded(samples, at)
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[int, ...]]:
+        """Places of samples that go side by side: of like length, as far as that can be told."""
+        size = self.batch_size
+        for start in range(0, len(samples), _WINDOW * size):
+            window = range(start, min(start + _WINDOW * size, len(samples)))
+            order: Sequence[int] = window
+            if size > 1:
+                lengths = expected_lengths(self.vlm.processor, samples[window.start : window.stop])
+                order = sorted(window, key=lambda place: lengths[place - start])
+            for first in range(0, len(order), size):
+                yield tuple(order[first : first + size])
+
+    def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> _Prepared:
+        try:
+            return _Prepared(at, self._encode([samples[place] for place in at]))
+        except Exception:
+            faults = {place: fault for place in at if (fault := _picture_fault(samples[place]))}
+            if not faults:
+                raise
+            whole = tuple(place for place in at if place not in faults)
+            return _Prepared(at, self._encode([samples[place] for place in whole]) if whole else None, faults)
+
+    def _encode(self, samples: Sequence[Sample]) -> Batch:
+        return encode(self.vlm.processor, samples, self.vlm.anatomy.image_positions)
+
+    def _outcome(
+        self,
+        samples: Sequence[Sample],
+        prepared: _Prepared,
+        name: Callable[[int, InputHashes], str],
+        read: Callable[[Batch, Sequence[int]], Readings],
+        seen: dict[str, Row],
+    ) -> _Outcome:
+        whole = [place for place in prepared.at if place not in prepared.faults]
+        outcome = _Outcome({}, {}, dict(prepared.faults))
+        if prepared.batch is None:
+            return outcome
+        outcome.names.update(
+            (place, name(place, hashes)) for place, hashes in zip(whole, prepared.batch.hashes, strict=True)
+        )
+        missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in seen]
+        kept = self.store.read(missing) if missing else []
+        if kept is None:
+            kept_rows = self._measured(samples, prepared.batch, whole, read, outcome.faults)
+            measured = {outcome.names[place]: row for place, row in kept_rows.items()}
+            missing = [key for key in missing if key in measured]
+            kept = [measured[key] for key in missing]
+            self.store.write(missing, kept)
+        seen.update(zip(missing, kept, strict=True))
+        outcome.rows.update((key, seen[key]) for key in outcome.names.values() if key in seen)
+        return outcome
+
+    def _measured(
+        self,
+        samples: Sequence[Sample],
+        batch: Batch,
+        places: Sequence[int],
+        read: Callable[[Batch, Sequence[int]], Readings],
+        faults: dict[int, str],
+    ) -> dict[int, Row]:
+        """The rows of a batch by place, without those that `faults` now tells of."""
+
+        def work(part: Sequence[int]) -> list[Row | None]:
+            own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])
+            try:
+                readings, wrong = read(own, part), {}
+            except NotFiniteError as error:
+                readings, wrong = error.readings, error.faults
+            faults.update((part[row], sentence) for row, sentence in wrong.items())
+            return [None if row in wrong else found for row, found in enumerate(reading_rows(readings, own.hashes))]
+
+        found = self.portions.read(places, work)
+        return {place: row for place, row in zip(places, found, strict=True) if row is not None}
+
+    def _named(self, samples: Sequence[Sample], what: str, faults: dict[int, str], good: int) -> str:
+        """The sentence of what is wrong with which samples."""
+        told = [f"sample {samples[place].id}: {faults[place]}" for place in sorted(faults)]
+        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+        several = len(faults) > 1
+        kept = f"the readings of {good} others are kept" if self.store.keeps else "nothing is kept without a cache"
+        tried = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
+        return (
+            f"{what}: {len(faults)} of {len(samples)} samples cannot be measured{tried}: {'; '.join(told[:_NAMED])}"
+            f"{more}; {kept}: mend {'them' if several else 'it'}, or take {'them' if several else 'it'} out of the "
+            "dataset, and run again"
+        )
+
+
+def _picture_fault(sample: Sample) -> str:
+    """Why a sample's picture cannot be had; empty where it can."""
+    try:
+        sample.picture()
+    except MemoryError:
+        raise
+    except Exception as error:  # A dataset's own code raises what it likes.
+        return (str(error).strip().splitlines() or [repr(error)])[0]
+    return ""

@@ -1,0 +1,78 @@
+"""Portions that fit into memory: one that does not is halved, and those after it stay as small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from harness.errors import PhaseError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class MemoryShortageError(PhaseError):
+    """Not even one sample at a time goes into memory; the message says what to do."""
+
+
+class Portions:
+    """How many items go through a model at a time; `size` halves where memory runs out."""
+
+    def __init__(self, size: int, what: str, say: Callable[[str], None]) -> None:
+        """Begin with `size` items of `what` (for messages) at a time."""
+        self.size = size
+        self._what, self._say = what, say
+
+    def read(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+        """The results of all items; `work` takes at most `size` of them at a time and is asked again with fewer.
+
+        Raises:
+            MemoryShortageError: memory runs out with one item.
+        """
+        results: list[R] = []
+        while len(results) < len(items):
+            results += self.one(partial(_first, items[len(results) :], work), most=len(items) - len(results))
+        return results
+
+    def one(self, work: Callable[[int], R], most: int | None = None) -> R:
+        """The result of `work` with `size` items, `most` where that is fewer; it is asked again with half as many.
+
+        Raises:
+            MemoryShortageError: memory runs out with one item.
+        """
+        while True:
+            tried = self.size if most is None else min(self.size, most)
+            try:
+                return work(tried)
+            except Exception as error:
+                if not is_shortage(error):
+                    raise
+                problem = (str(error).strip().splitlines() or [repr(error)])[0]
+            # Outside of the handler, where the error's traceback no longer holds the pass that failed.
+            self._halve(tried, problem)
+
+    def _halve(self, tried: int, problem: str) -> None:
+        from accelerate.utils.memory import clear_device_cache
+
+        if tried == 1:
+            raise MemoryShortageError(
+                f"{self._what}: not even one sample goes through the model ({problem}); use a device with more "
+                "memory, a narrower --phase-dtype, or a model of fewer image tokens"
+            )
+        clear_device_cache(garbage_collection=True)
+        self.size = tried // 2
+        self._say(f"{self._what}: out of memory with {tried} samples at a time, going on with {self.size}")
+
+
+def _first(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: int) -> Sequence[R]:
+    return work(items[:size])
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    shortage: Any = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, shortage) or (isinstance(error, Exception) and should_reduce_batch_size(error))
