@@ -4,4 +4,24 @@ from __future__ import annotations
 
 
 class PhaseError(RuntimeError):
-    """Something that the user can mend stands in the way; the message is complete without a traceback."""
+    """Something that the user can mend stands in the way; the message is complete without a traceback.
+
+    Names from data sets and checkpoints get into messages, so what a terminal would obey is escaped in them.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
+
+
+def shown(text: str, longest: int | None = None) -> str:
+    """The text on one line as a terminal may get it: control characters and line breaks are spelled out as escapes.
+
+    Args:
+        text: what was read from a file that somebody else may have written.
+        longest: characters from which on the rest is left out; None leaves out nothing.
+    """
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

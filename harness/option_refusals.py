@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness.models.registry import ModelEntry
@@ -24,6 +26,25 @@ def refuse_contradictions(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
         )
+
+
+def refuse_trust(trusted: Sequence[ModelEntry], named: Sequence[ModelEntry]) -> None:
+    """Turns away trust in what this run does not load from a checkpoint that was named.
+
+    Raises:
+        pytest.UsageError: there is such.
+    """
+    for entry in trusted:
+        if entry not in named:
+            raise pytest.UsageError(
+                f"--phase-trust-code {entry.source or entry.name}: this run names no such model; give the same with "
+                "--phase-model or --phase-against, or leave it out"
+            )
+        if entry.embedded or in_memory(entry):
+            raise pytest.UsageError(
+                f"--phase-trust-code {entry.name}: this model is not loaded from a checkpoint that could bring code; "
+                "leave it out"
+            )
 
 
 def refuse_models(config: pytest.Config, models: tuple[ModelEntry, ...], against: ModelEntry | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, ModelEntry, find_model
-from harness.option_refusals import refuse_contradictions, refuse_models
+from harness.option_refusals import refuse_contradictions, refuse_models, refuse_trust
 from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
 
 
@@ -96,6 +96,10 @@ class Options:
     def fixtures(self) -> list[str]:
         """The fixtures that models in memory come from, which are also those models' names."""
         return [entry.name for entry in self.named() if in_memory(entry)]
+
+    def trusted(self) -> list[str]:
+        """The checkpoints whose own code is run, as they were named."""
+        return [self.argument(entry.name) for entry in self.named() if entry.trusted]
 
     def embedded(self, pair: Pair) -> bool:
         """Whether a pair needs nothing but what the project brings."""
@@ -183,6 +187,19 @@ def add_options(parser: pytest.Parser) -> None:
         type=option_values.dataset,
         help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}.",
     )
+    text = (
+        "run the Python code that comes with this checkpoint, as it was named with --phase-model or --phase-against; "
+        "may be repeated"
+    )
+    group.addoption(
+        "--phase-trust-code",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        type=option_values.model,
+        help=f"{text}. Default: the code of none is run.",
+    )
+    parser.addini("phase_trust_code", help=f"{text} (--phase-trust-code)", type="args", default=[])
     on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
     text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
     group.addoption("--phase-data", action="append", metavar="NAME=DIR", type=option_values.place, help=f"{text}.")
@@ -227,10 +244,11 @@ def read_options(config: pytest.Config) -> Options:
     models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
     refuse_contradictions(config)
     refuse_models(config, models, against)
+    trusted = _trusted(config, models if against is None else (*models, against))
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
-        models=models,
-        against=against,
+        models=tuple(replace(entry, trusted=entry in trusted) for entry in models),
+        against=against and replace(against, trusted=against in trusted),
         datasets=tuple(config.getoption("--phase-dataset")),
         data=_data(config),
         json=None if written is None else here / written,
@@ -248,6 +266,18 @@ def _data(config: pytest.Config) -> dict[str, Path]:
     here = Path(config.invocation_params.dir)
     given = config.getoption("--phase-data") or []
     return {name: config.rootpath / place for name, place in ini} | {name: here / place for name, place in given}
+
+
+def _trusted(config: pytest.Config, named: tuple[ModelEntry, ...]) -> list[ModelEntry]:
+    """The checkpoints whose code may run: a command line has to name them for this run, an ini file is for many."""
+    given: list[ModelEntry] = config.getoption("--phase-trust-code")
+    refuse_trust(given, named)
+    try:
+        places = [config.rootpath / text for text in config.getini("phase_trust_code")]
+        texts = zip(places, config.getini("phase_trust_code"), strict=True)
+        return given + [option_values.model(str(place) if place.is_dir() else text) for place, text in texts]
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"phase_trust_code in the ini file: {error}") from None
 
 
 def _controls(config: pytest.Config) -> tuple[str, ...]:

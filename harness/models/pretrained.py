@@ -7,50 +7,64 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from harness.errors import PhaseError
+from harness.errors import PhaseError, shown
 from harness.hub import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
+from harness.models.checkpoint_files import code_files, refuse_foreign
 from harness.models.embedded.language import WeightsError
 from harness.models.kinds import kind_of
-from harness.models.registry import WEIGHT_FILES, LoadRequest, ModelEntry
+from harness.models.placement import keep_with, placement
+from harness.models.registry import LoadRequest, ModelEntry
+from harness.models.template_trial import refuse_endless_templates
 
-# What says whether a checkpoint can be measured, before anything large is fetched.
-_SMALL_FILES = tuple(pattern for pattern in WEIGHT_FILES if "safetensors" not in pattern)
 # How transformers words a package that is missing where it raises no ImportError.
 _LACKING = "Missing optional dependencies"
-# Share of a GPU's free memory that weights may fill; the rest is for the forward pass.
-_FILLED = 0.85
+# What transformers' refusals of a checkpoint's own code have in common.
+_CODE = "trust_remote_code"
+# The classes that code of its own may name for a model, the first to be used in front.
+_CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM", "AutoModel")
+_LONGEST = 300  # characters of an error of somebody else's in ours
 
 
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
-    A model that one GPU has no room for is spread over all of them and the CPU (`device_map="auto"`). The processor
-    gets the entry's chat template, or one for its type where it has none, and a padding token where it has none. Only
-    safetensors are read, and no code from the checkpoint is run.
+    A model that the device has no room for is spread (`placement`). The processor gets the entry's chat template, or
+    one for its type where it has none, and a padding token where it has none. Only safetensors are read, from the
+    checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
 
     Raises:
-        WeightsError: not there, not to be had, damaged, without a processor, or with one that needs a package which is
-            not installed.
+        WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
+            a package which is not installed; or code of its own is needed and not trusted.
+        PromptError: its chat template does not come to an end.
         AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
-    folder, revision = _folder(entry, request, _SMALL_FILES)
+    # What says whether a checkpoint can be measured, before anything large is fetched.
+    folder, revision = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
+    if entry.trusted:
+        request.say(f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code says: {code_files(folder)}")
+    # Said outright: where transformers is left to decide it asks on the terminal.
+    trust = {"trust_remote_code": entry.trusted}
     with _told(entry, folder):
-        config = AutoConfig.from_pretrained(folder)
+        refuse_foreign(folder, entry.source)
+        config = AutoConfig.from_pretrained(folder, **trust)
     refuse_unmeasurable(config, entry.name)
     with _told(entry, folder):
-        processor = _processor_class(config).from_pretrained(folder)
+        processor = _processor_class(config).from_pretrained(folder, **trust)
+    refuse_endless_templates(processor, entry.source)
     _give_template(processor, entry, config)
     _give_padding(processor)
-    folder, revision = _folder(entry, request, WEIGHT_FILES)
+    folder, revision = _folder(entry, request, entry.files)
     with _told(entry, folder):
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=request.dtype, device_map=_device_map(folder, request), use_safetensors=True
+        # Once more: the index came with the weights.
+        refuse_foreign(folder, entry.source)
+        placed = placement(folder, request)
+        model = _model_class(config, entry).from_pretrained(
+            folder, dtype=request.dtype, use_safetensors=True, **placed, **trust
         )
+    keep_with(model, placed)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor
@@ -71,24 +85,28 @@ def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> 
 
 @contextmanager
 def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
-    """Turns transformers' and safetensors' errors about a checkpoint into one sentence."""
-    from safetensors import SafetensorError
-
+    """Turns what is raised over a checkpoint's files into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, PhaseError):
-            raise
+    except PhaseError:
+        raise
+    except Exception as error:  # What the files lead the libraries to cannot be foreseen.
         said = (str(error).strip().splitlines() or [repr(error)])[0]
+        if _CODE in str(error):
+            raise WeightsError(
+                f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "
+                f"it, and if you trust it add --phase-trust-code {entry.source}"
+            ) from error
         if isinstance(error, ImportError) or _LACKING in said:
             package = said[said.find(_LACKING) :].split(". ")[0] if _LACKING in said else said.split(". ")[0]
             raise WeightsError(
                 f"the checkpoint {entry.source} needs a package that is not installed: {package.strip()}; install "
                 "it and run again (pip install torchvision, where it is Torchvision)"
             ) from error
+        where = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
-            f"the checkpoint {entry.source} in {folder} cannot be loaded ({type(error).__name__}: {said}): it needs "
-            "config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+            f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: {shown(said, _LONGEST)}): "
+            "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
         ) from error
 
 
@@ -103,21 +121,12 @@ def _processor_class(config: Any) -> Any:
     return PROCESSOR_MAPPING.get(type(config), AutoProcessor)
 
 
-def _device_map(folder: Path, request: LoadRequest) -> Any:
-    if request.device.type != "cuda":
-        return None
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    width = torch.empty((), dtype=request.dtype).element_size() / _stored_width(folder)
-    free, _ = torch.cuda.mem_get_info(request.device)
-    return "auto" if stored * width > _FILLED * free else {"": request.device}
+def _model_class(config: Any, entry: ModelEntry) -> Any:
+    """The class that loads the model; of a trusted checkpoint one that its code is named for."""
+    import transformers
 
-
-def _stored_width(folder: Path) -> int:
-    """Bytes per number in the first shard."""
-    from safetensors import safe_open
-
-    with safe_open(sorted(folder.glob("*.safetensors"))[0], framework="pt") as shard:
-        return int(shard.get_tensor(next(iter(shard.keys()))).element_size())
+    named = (getattr(config, "auto_map", None) or {}) if entry.trusted else {}
+    return getattr(transformers, next((name for name in _CLASSES if name in named), _CLASSES[0]))
 
 
 def _give_template(processor: Any, entry: ModelEntry, config: Any) -> None:

@@ -20,7 +20,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
 # For a model that nobody registered: what is always there, and the paper's where their files are.
 ANYBODYS_DATASETS = ("scenes", *PAPER_DATASETS)
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def _to_stderr(line: str) -> None:
@@ -49,7 +49,8 @@ class ModelEntry:
     model the function takes the cache directory and a dtype; of any other the entry itself and a `LoadRequest`. It
     returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
     weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
-    takes the processor's own. `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when
+    takes the processor's own. `trusted` says that the user trusts the code that comes with the weights, which is
+    run then and never else. `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when
     nobody says otherwise; `samples` is how many, where its recall needs more than the dataset declares.
     """
 
@@ -61,8 +62,14 @@ class ModelEntry:
     source: str = ""
     revision: str | None = None
     chat_template: str = ""
+    trusted: bool = False
     gigabytes: float = 0.0
     samples: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Shell patterns of what is fetched from the hub."""
+        return (*WEIGHT_FILES, *CODE_FILES) if self.trusted else WEIGHT_FILES
 
     def load(self, request: LoadRequest) -> tuple[Any, Any]:
         """Model and processor.
@@ -81,12 +88,14 @@ class ModelEntry:
             return None
         from harness.hub import not_cached
 
-        reason = not_cached(self.source, "model", WEIGHT_FILES, revision=self.revision)
+        reason = not_cached(self.source, "model", self.files, revision=self.revision)
         return f"{reason}; {self.gigabytes} GB in all" if reason and self.gigabytes else reason
 
 
-#: What is fetched of a model's repository: no pickles.
+#: What is fetched of a model's repository: no pickles, and no code.
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+#: What is fetched besides where the code is trusted.
+CODE_FILES = ("*.py",)
 _FROM_HUB = "harness.models.pretrained:load"
 
 MODELS: dict[str, ModelEntry] = {
@@ -137,7 +146,8 @@ def find_model(name: str) -> ModelEntry:
     says.
 
     Raises:
-        LookupError: no such name, and no directory with a config.json; the message lists the known names.
+        LookupError: no such name, no directory with a config.json, or none that a directory of baselines can have; the
+            message lists the known names.
     """
     if name in MODELS:
         return MODELS[name]
@@ -157,6 +167,8 @@ def find_model(name: str) -> ModelEntry:
 
 
 def _unregistered(name: str, source: str) -> ModelEntry:
-    return ModelEntry(
-        re.sub(r"[^\w.-]+", "-", name), f"the checkpoint {source}", _FROM_HUB, ANYBODYS_DATASETS, source=source
-    )
+    # Baselines are kept in a directory of that name.
+    name = re.sub(r"[^\w.-]+", "-", name)
+    if not name.strip("."):
+        raise LookupError(f"the checkpoint {source!r} has no name to keep its baselines under: give its directory one")
+    return ModelEntry(name, f"the checkpoint {source}", _FROM_HUB, ANYBODYS_DATASETS, source=source)

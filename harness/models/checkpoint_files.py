@@ -1,0 +1,88 @@
+"""What the files of a checkpoint point at: nothing outside of its directory, and no code unless it is trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from harness.models.embedded.language import WeightsError
+
+_INDEX = "*.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+# Where the name of a repository on the hub would have its native code fetched and run.
+_KERNELS = ("attn_implementation", "experts_implementation")
+_FIRST = 5
+
+
+def refuse_foreign(folder: Path, source: str) -> None:
+    """Asserts that everything that is loaded with a checkpoint lies in its directory.
+
+    Args:
+        folder: the directory.
+        source: what the checkpoint is called in messages.
+
+    Raises:
+        WeightsError: an index names weights elsewhere or of another kind than safetensors, the directory is an adapter
+            of another checkpoint, or a configuration asks for code from another repository.
+        OSError, ValueError, RecursionError: a file is no readable JSON.
+    """
+    if (folder / _ADAPTER).is_file():
+        raise WeightsError(
+            f"the checkpoint {source} is an adapter ({_ADAPTER}), whose model lies elsewhere: merge it into its model, "
+            "save that, and give the directory"
+        )
+    for index in sorted(folder.glob(_INDEX)):
+        weights = _read(index).get("weight_map")
+        for shard in sorted({str(name) for name in weights.values()}) if isinstance(weights, dict) else ():
+            if not _stays_inside(shard) or not shard.endswith(".safetensors"):
+                raise WeightsError(
+                    f"the checkpoint {source} has an index {index.name} that takes weights from {shard!r}: only "
+                    "safetensors in its own directory are read; save it anew with save_pretrained"
+                )
+    for path in sorted(folder.glob("*config.json")):
+        for key, value in _settings(_read(path)):
+            if key.lstrip("_").removesuffix("_internal") in _KERNELS and "/" in value:
+                raise WeightsError(
+                    f"the checkpoint {source} asks in {path.name} for {key} {value!r}, code from another repository: "
+                    f"take {key} out of the file"
+                )
+            if key == "auto_map" and "--" in value:
+                raise WeightsError(
+                    f"the checkpoint {source} asks in {path.name} for {value!r}, code from another repository: it is "
+                    f"never fetched; read that code, put it beside {path.name} and write {value.split('--')[-1]!r}"
+                )
+
+
+def code_files(folder: Path) -> str:
+    """The Python files of a checkpoint, for messages."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    more = f" and {len(names) - _FIRST} more" if len(names) > _FIRST else ""
+    return ", ".join(names[:_FIRST]) + more or "no file of it is here"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no settings")
+    return content
+
+
+def _stays_inside(name: str) -> bool:
+    # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
+    pure = PureWindowsPath(name)
+    return bool(pure.parts) and not pure.drive and not pure.root and ".." not in pure.parts
+
+
+def _settings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a configuration with the key it stands under; those inside of an `auto_map` count as its own."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            inherited = key if key == "auto_map" or key.lstrip("_") in _KERNELS else name
+            yield from _settings(value, inherited)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _settings(value, key)
+    elif isinstance(content, str):
+        yield key, content
