@@ -67,6 +67,11 @@ class ReadingStore:
         self._not_kept, self._reason, self._prepared = 0, "", False
         self.contradicted = False
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a cache, and all that was measured could be written to it."""
+        return self._folder is not None and not self._not_kept
+
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
         """The readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
         rows = []
@@ -92,7 +97,7 @@ class ReadingStore:
             self._found_damaged(path, f"is damaged ({error})")
             return None
         witness = row.pop("witness")
-        if witness.shape != self._witness.shape or np.abs(witness - self._witness).max() > self._tolerance:
+        if witness.shape != self._witness.shape or not np.abs(witness - self._witness).max() <= self._tolerance:
             self.contradicted = True
             return None
         return row

@@ -6,20 +6,23 @@ dead as one that was killed by a machine.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 
-from harness.assembly import reading_rows
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
+from harness.files import write_atomically
 from harness.json_text import dump
 from harness.measurement import measure
+from harness.reading_store import ReadingStore
 from harness.report.record import pair_record
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
@@ -34,36 +37,47 @@ def items(n: int, *_: object) -> list[Sample]:
     ]
 
 
-def forked(work: Callable[[], None]) -> int:
-    """The exit status of a child that does the work; negative where a signal ended it."""
+def started(work: Callable[[], None]) -> int:
+    """The process id of a child that does the work."""
     pid = os.fork()
     if pid == 0:
         work()
         os._exit(0)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """The exit status of a child, waited for; negative where a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def measured(cache: Path, json: Path, passes: Path) -> None:
-    """Measures the pair, writes its record and how many samples were observed anew."""
-    observed: list[int] = []
+def measured(cache: Path, json: Path, written: Path) -> None:
+    """Measures the pair, writes its record and how many readings were kept anew, batch by batch."""
+    sizes: list[int] = []
+    keep = ReadingStore.write
 
-    def counting(readings: object, hashes: object) -> object:
-        rows = reading_rows(readings, hashes)  # type: ignore[arg-type]
-        observed.append(len(rows))
-        return rows
+    def counting(store: ReadingStore, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        sizes.append(len(names))
+        keep(store, names, rows)
 
     torch.set_num_threads(1)
-    with mock.patch("harness.measurement.reading_rows", counting):
+    with mock.patch.object(ReadingStore, "write", counting):
         profile = measure(tiny_vlm(), "items", samples=SAMPLES, batch_size=2, cache=cache, progress=False)
-    json.write_bytes(dump(pair_record(profile)))
-    passes.write_text(str(sum(observed)))
+    write_atomically(json, dump(pair_record(profile)))
+    written.write_text(" ".join(map(str, sizes)))
+
+
+def batches(written: Path) -> list[int]:
+    """The sizes of the batches that a measurement kept anew."""
+    return [int(size) for size in written.read_text().split()]
 
 
 def killed(cache: Path, at: int) -> None:
     """Measures the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
-    real, written = os.fdopen, [0]
+    real, written = os.fdopen, [-1]
 
     def dying(handle: int, mode: str) -> object:
+        # The first file says whose the readings are.
         written[0] += 1
         if written[0] == at:
             os.write(handle, b"PK half of a reading")
@@ -75,17 +89,20 @@ def killed(cache: Path, at: int) -> None:
 
 
 def main(home: Path) -> None:
-    """Prints a line per point: where it was killed, whether the record is the same, how much was measured anew."""
+    """Prints a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
     DATASETS["items"] = Dataset("items", "items", items, paired=True)
-    assert forked(lambda: measured(home / "whole", home / "whole.json", home / "passes")) == 0
-    whole = (home / "whole.json").read_bytes()
+    assert ended(started(lambda: measured(home / "whole", home / "whole.json", home / "written"))) == 0
+    whole, sizes = (home / "whole.json").read_bytes(), batches(home / "written")
     kept = sum(1 for _ in (home / "whole").rglob("*.npz"))
+    assert kept == sum(sizes)
     for at in range(1, kept + 1):
         cache = home / f"killed-{at}"
-        assert forked(lambda cache=cache, at=at: killed(cache, at)) == -signal.SIGKILL  # type: ignore[misc]
-        assert forked(lambda cache=cache: measured(cache, home / "again.json", home / "passes")) == 0  # type: ignore[misc]
+        assert ended(started(lambda cache=cache, at=at: killed(cache, at))) == -signal.SIGKILL  # type: ignore[misc]
+        again = started(lambda cache=cache: measured(cache, home / "again.json", home / "written"))  # type: ignore[misc]
+        assert ended(again) == 0
         same = (home / "again.json").read_bytes() == whole
-        print(at, kept, "same" if same else "other", (home / "passes").read_text())
+        finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < at)
+        print(at, kept, "same" if same else "other", sum(batches(home / "written")), kept - finished)
 
 
 if __name__ == "__main__":
