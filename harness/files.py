@@ -59,6 +59,17 @@ def write_together(files: Mapping[Path, bytes], *, durable: bool = True) -> None
         raise
 
 
+def unwritable(directory: Path) -> str:
+    """Why no file can be put into a directory, which is made where it is not there; empty where one can."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # A file without a name, where the system has such: two runs that try at once are not in each other's way.
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def sweep(directory: Path) -> None:
     """Removes the parts of files that writes which were killed left in a directory.
 

@@ -7,6 +7,7 @@ damaged or contradicted. Each is written in one step and ends with a checksum of
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import PhaseError
-from harness.files import sweep, write_atomically
+from harness.files import sweep, unwritable, write_atomically
 from harness.json_text import dump
 
 # Raised by one whenever files of before can no longer be read.
@@ -30,6 +31,14 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class StoreError(PhaseError):
     """Readings cannot be kept where they should be."""
+
+
+def unusable(cache: Path) -> str:
+    """Why a cache is of no use; empty where it can be written, or is read-only and holds something."""
+    problem = unwritable(cache)
+    with contextlib.suppress(OSError):
+        return "" if any(cache.iterdir()) else problem
+    return problem
 
 
 class ReadingStore:

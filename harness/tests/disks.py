@@ -34,5 +34,7 @@ def read_only() -> Iterator[None]:
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    with mock.patch("tempfile.mkstemp", refused), mock.patch("os.mkdir", refused):
+    with contextlib.ExitStack() as stack:
+        for name in ("tempfile.mkstemp", "tempfile.TemporaryFile", "os.mkdir"):
+            stack.enter_context(mock.patch(name, refused))
         yield

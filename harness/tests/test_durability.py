@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import pytest
 
 from harness.baseline_files import read_json, write_files
 from harness.baselines import BaselineError, read_baseline
-from harness.files import write_together
-from harness.reading_store import StoreError
+from harness.files import unwritable, write_together
+from harness.reading_store import StoreError, unusable
 from harness.tests.case_runs import ROOT
 from harness.tests.disks import full_disk, read_only
 from harness.tests.one_reading import KEY, NAMES, ROW, opened, same_row
@@ -150,6 +151,22 @@ def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
         "ones are not kept; choose another --phase-cache to keep them"
     )
     assert told == [line, line]
+
+
+def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with read_only():
+        assert unusable(cache_of(kept)) == ""
+        assert unusable(tmp_path / "empty") == unusable(tmp_path / "none") == "Read-only file system"
+    assert unusable(kept) == "File exists"
+    assert unusable(tmp_path / "none") == ""
+    assert [path.name for path in cache_of(kept).iterdir()] == ["readings"]
+
+
+def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(unwritable, [tmp_path] * 400)) == {""}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_is_not_there_and_cannot_be_made_is_an_error(tmp_path: Path) -> None:
