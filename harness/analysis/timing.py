@@ -26,7 +26,10 @@ class TimingVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TimingRatio:
-    """The median of hooked time over plain time with an interval from order statistics, of `n` pairs."""
+    """The median of hooked time over plain time with an interval from order statistics, of `n` pairs.
+
+    `confidence` is the least coverage of the interval.
+    """
 
     ratio: float
     interval: tuple[float, float]
@@ -84,6 +87,29 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike, confidence: float = 0.95) -> 
         confidence=confidence,
         n=len(logs),
     )
+
+
+def median_of_few(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, tuple[float, float], float]:
+    """Returns the median of however many values, an interval from order statistics, and what that interval covers.
+
+    With fewer than six values their whole range covers less than 95 %: the coverage that comes back is the honest
+    one, 1 - 2^(1 - n) for the range of n, and 0 of a single value.
+
+    Args:
+        values: (n,), of one population each.
+        confidence: coverage asked for.
+
+    Raises:
+        ValueError: no value, or one that is not finite.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(ordered)
+    if n == 0 or not np.isfinite(ordered).all():
+        raise ValueError(f"a median needs finite values, not {ordered.tolist()}.")
+    # At most `cut` values fall outside on either side: P(Binomial(n, 1/2) <= cut) on each.
+    cut = max(0, int(stats.binom.ppf((1.0 - confidence) / 2.0, n, 0.5)) - 1)
+    covered = float(max(0.0, 1.0 - 2.0 * stats.binom.cdf(cut, n, 0.5)))
+    return float(np.median(ordered)), (float(ordered[cut]), float(ordered[n - 1 - cut])), covered
 
 
 def slower_than(timing: TimingRatio, baseline_ratio: float, factor: float = SLOWDOWN_FACTOR) -> TimingFinding:

@@ -1,0 +1,81 @@
+"""One run of the benchmark: every cell of a plan measured, and where."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from tqdm import tqdm
+
+from harness.cost.cells import DATASET, Conditions, load, measured, subjects
+from harness.cost.outside import outside_share
+from harness.cost.results import Cell, Outside, Run
+from harness.models.vlm import choose_device, choose_dtype
+from harness.provenance import device_name
+
+_PACKAGES = ("torch", "transformers", "nnsight")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: drawn cells, pairs as (model, batch), and a whole measurement of so many samples of each pair.
+
+    `samples` of 0 leaves the whole measurements out.
+    """
+
+    cells: Sequence[Cell]
+    pairs: Sequence[tuple[str, int]]
+    samples: int
+    conditions: Conditions
+
+
+def run_plan(plan: Plan, command: str) -> Run:
+    """The results of a plan; `command` is what the page says made them.
+
+    Raises:
+        DeviceError, WeightsError: the device or a pair's weights are not there.
+    """
+    start = time.perf_counter()
+    device = choose_device(plan.conditions.device)
+    bar = tqdm(total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=not sys.stderr.isatty())
+    conditions = replace(plan.conditions, tick=bar.refresh)
+    found = []
+    with bar:
+        for cell, subject in subjects(plan.cells, plan.pairs, conditions):
+            bar.set_postfix_str(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens")
+            found.append(measured(cell, subject, conditions))
+            bar.update()
+    return Run(
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        command=command,
+        device=device.type,
+        device_name=device_name(device),
+        dtype=str(choose_dtype(plan.conditions.dtype, device, embedded=False)).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        versions=_versions(),
+        cells=tuple(found),
+        outside=tuple(_outside(plan)),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+
+
+def _outside(plan: Plan) -> list[Outside]:
+    models = dict.fromkeys(model for model, _ in plan.pairs) if plan.samples else ()
+    return [
+        outside_share(load(model, plan.conditions), DATASET, samples=plan.samples, progress=False) for model in models
+    ]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,89 @@
+"""What is raced on: a model, one batch of inputs, and the words to look for in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from harness.models.anatomy import Anatomy
+from harness.models.prompt import TokenGroups
+from harness.probe.lens import LensTask, References, learn_block
+from harness.probe.observation import observing
+
+# The block settles what it is learnt from, so a few hundred tokens of one pass are plenty.
+_LEARNT_FROM = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model with one batch, on its device and in its type: what every contestant is given.
+
+    inputs: what the model is called with. groups: bool (batch, tokens) each, on the model's device. task: the words of
+    the batch and the block that the lens tries first, learnt from other inputs as in a long measurement.
+    """
+
+    model: Any
+    anatomy: Anatomy
+    inputs: Mapping[str, Any]
+    groups: TokenGroups
+    task: LensTask
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each sample of the batch."""
+        return [f"sample {row}" for row in range(len(self.groups.real))]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.model.device)
+
+    @property
+    def lens_tokens(self) -> int:
+        """Image tokens x residual points: what the lens has to answer for."""
+        return int(self.groups.image.sum()) * (self.anatomy.depth + 1)
+
+    def forward(self, **options: Any) -> Any:
+        """What the model gives for the whole prompt, logits of the last token only; `options` are its own."""
+        with torch.inference_mode():
+            return self.model(**self.inputs, use_cache=False, logits_to_keep=1, **options)
+
+    def synchronise(self) -> None:
+        """Waits until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def learnt_block(
+    model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], groups: TokenGroups, references: References
+) -> tuple[int, ...]:
+    """The entries that a dense lens decodes most often in one forward pass, for `LensTask.block`.
+
+    Args:
+        model: the model.
+        anatomy: its parts.
+        inputs: other inputs than those that will be timed.
+        groups: their token groups, on the model's device; of the image tokens at most 256 a sample are decoded.
+        references: words for these samples, any.
+    """
+    ordinal = groups.image.int().cumsum(1)
+    spread = groups.image & (ordinal % max(1, int(ordinal.max()) // _LEARNT_FROM) == 0)
+    task = LensTask(references, (), dense=True)
+    with (
+        torch.inference_mode(),
+        observing(
+            model,
+            anatomy,
+            replace(groups, image=spread),
+            sample_ids=[""] * len(groups.real),
+            lens=task,
+            attention=False,
+        ) as seen,
+    ):
+        model(**inputs, use_cache=False, logits_to_keep=1)
+        decoded = seen.readings().decoded
+    assert decoded is not None
+    return learn_block(torch.from_numpy(decoded[decoded >= 0]), len(anatomy.unembedding.weight))
