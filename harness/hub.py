@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from harness.errors import PhaseError
-from harness.hub_cache import Cached, Kind, cache_directory, check_matches, is_whole, look_up, matching
+from harness.hub_cache import Cached, Kind, cache_directory, check_matches, check_names, is_whole, look_up, matching
 from harness.hub_cache import repository_folder as folder_of
 from harness.hub_errors import HubError, explain
 
@@ -76,6 +76,7 @@ def find_snapshot(
     if cached is not None and reason is None and (cached.listed or not download):
         return Snapshot(cached.path, cached.commit)
     if not download:
+        assert reason is not None
         raise HubError(reason)
     try:
         return _fetch(repository, kind, patterns, revision, say)
@@ -119,6 +120,7 @@ def _fetch(
         wanted = matching(files, patterns)
         check_matches(repository, wanted, patterns)
         commit = str(info.sha)
+        check_names(repository, wanted, [commit, *(_content(files[file]) for file in wanted)])
         places = {file: _places(folder, commit, files[file]) for file in wanted}
         missing = [file for file in wanted if not any(is_whole(place, files[file].size) for place in places[file])]
         if missing:
@@ -165,8 +167,12 @@ def _one_sentence(name: str, revision: str | None) -> Iterator[None]:
 
 def _places(folder: Path, commit: str, file: RepoSibling) -> tuple[Path, Path]:
     """Where the content of a file lies, which versions share, and its name in the snapshot, most often a link to it."""
-    content = file.lfs.sha256 if file.lfs else str(file.blob_id)
-    return folder / "blobs" / content, folder / "snapshots" / commit / file.rfilename
+    return folder / "blobs" / _content(file), folder / "snapshots" / commit / file.rfilename
+
+
+def _content(file: RepoSibling) -> str:
+    """The hash that the content of a file is kept under."""
+    return file.lfs.sha256 if file.lfs else str(file.blob_id)
 
 
 def _clear_damaged(places: Iterable[Path], size: int | None) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from harness.hub_errors import HubError
@@ -127,6 +127,22 @@ def check_matches(repository: str, wanted: Sequence[str], patterns: Sequence[str
     """
     if not wanted:
         raise HubError(f"{repository} has no file that matches {', '.join(patterns)}: name another one or a revision")
+
+
+def check_names(repository: str, names: Iterable[str], hashes: Iterable[str]) -> None:
+    """Asserts that what a hub calls its files and versions stays in the cache when paths are made of it.
+
+    Raises:
+        HubError: a file's name leads out of the repository, or what should be a hash is none.
+    """
+    # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
+    for name in names:
+        pure = PureWindowsPath(name)
+        if pure.drive or pure.root or ".." in pure.parts or not pure.parts:
+            raise HubError(f"{repository} has a file called {name!r}, which leads elsewhere: do not use it")
+    for found in hashes:
+        if not re.fullmatch("[0-9a-f]+", found):
+            raise HubError(f"{repository} has content under {found!r}, which is no hash: do not use it")
 
 
 def is_whole(path: Path, size: int | None) -> bool:

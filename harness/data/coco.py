@@ -14,7 +14,8 @@ from harness.data.local_copy import LocalCopy
 from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import first_usable, tidy_captions
+from harness.data.selection import first_usable, item_name, tidy_captions
+from harness.errors import shown
 
 DATASET = "coco-captions"
 INSTRUCTION = "Describe the image."
@@ -28,6 +29,9 @@ COPY = LocalCopy(
     f"give the official layout with --phase-data {DATASET}=DIR (or the variable {VARIABLE}), "
     "or add --phase-download, 6.6 GB",
 )
+
+
+_LONGEST = 200  # characters of what is quoted from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +124,17 @@ def _annotations(directory: Path, part: str) -> Path:
 def _official(annotations: Path, folder: Path) -> dict[str, Photo]:
     try:
         content = json.loads(annotations.read_bytes())
-        photos = {str(image["id"]): _photo(folder, image["file_name"]) for image in content["images"]}
+        photos = {item_name(image["id"]): _photo(folder, image["file_name"]) for image in content["images"]}
         for note in content["annotations"]:
             unknown = Photo(None, f"{annotations.name} names no file for it")
-            photos.setdefault(str(note["image_id"]), unknown).captions.append(_text(note["caption"]))
+            photos.setdefault(item_name(note["image_id"]), unknown).captions.append(_text(note["caption"]))
     except OSError as error:
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{annotations} is no file of COCO captions ({type(error).__name__}: {error}), which has images with id "
-            "and file_name, annotations with image_id and caption: unpack the annotations again"
+            f"{annotations} is no file of COCO captions ({type(error).__name__}: {shown(str(error), _LONGEST)}), "
+            "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
+            "again"
         ) from None
     return photos
 
@@ -138,7 +143,7 @@ def _photo(folder: Path, name: str) -> Photo:
     # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
     pure = PureWindowsPath(_text(name))
     if pure.drive or pure.root or ".." in pure.parts or not pure.parts:
-        return Photo(None, f"the file name {name!r} does not stay in {folder.name}/")
+        return Photo(None, f"the file name {shown(repr(name), _LONGEST)} does not stay in {folder.name}/")
     return Photo(folder / name)
 
 
@@ -153,9 +158,12 @@ def _tables(files: Sequence[Path]) -> dict[str, Photo]:
     for path in files:
         columns, id_column = _recognised(path)
         for group, row, values in rows(path, (id_column, columns.captions)):
-            name = _number(values[id_column])
-            if not name:
-                raise DataError(f"{path}: row {row} of row group {group} has no {id_column}: fetch the file again")
+            try:
+                name = _number(values[id_column])
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: row {row} of row group {group} has no {id_column} ({error}): fetch the file again"
+                ) from None
             photo = photos.setdefault(name, Photo(Cell(path, group, row, columns.image)))
             photo.captions.extend(_texts(values[columns.captions]))
     return photos
@@ -176,9 +184,9 @@ def _recognised(path: Path) -> tuple[Columns, str]:
 
 def _number(value: Any) -> str:
     """The number of an image, from an id or from the end of its file's name ("COCO_val2014_000000000042.jpg" is 42)."""
-    stem = PurePosixPath("" if value is None else str(value)).stem
+    stem = PurePosixPath(item_name(value)).stem
     digits = re.search(r"[0-9]+$", stem)
-    return str(int(digits[0])) if digits else stem
+    return str(int(digits[0])) if digits else item_name(stem)
 
 
 def _texts(value: Any) -> list[str | None]:

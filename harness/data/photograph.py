@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from harness.data.sample import DataError
+from harness.errors import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: Kinds of file that are decoded. Others that Pillow knows are no photographs, and some are programs (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+#: Pixels and bytes of the largest photograph; what claims more is there to fill the memory.
+MOST_PIXELS = 100_000_000
+MOST_BYTES = 256_000_000
+_LONGEST = 100  # characters of a name or of somebody else's error in a message
 
 
 class Place(Protocol):
@@ -33,7 +43,7 @@ def photograph(place: Place) -> Image:
     applied. Of an animation the first frame is taken.
 
     Raises:
-        DataError: the image is missing, truncated, or no image; the message says which.
+        DataError: the image is missing, truncated, no image, or larger than a photograph is; the message says which.
     """
     found = _decoded(place)
     if isinstance(found, str):
@@ -42,7 +52,10 @@ def photograph(place: Place) -> Image:
 
 
 def fault(place: Place) -> str | None:
-    """Why the image at a place cannot be used (missing, empty, truncated, no image), or None; decodes all of it."""
+    """Why the image at a place cannot be used (missing, empty, truncated, too large, no image), or None.
+
+    Decodes all of it.
+    """
     found = _decoded(place)
     return found if isinstance(found, str) else None
 
@@ -50,26 +63,51 @@ def fault(place: Place) -> str | None:
 def _decoded(place: Place) -> Image | str:
     from PIL import Image, UnidentifiedImageError
 
+    name = shown(place.name, _LONGEST)
     try:
-        content = place.read_bytes()
+        content = _content(place)
     except FileNotFoundError:
-        return f"{place.name} is missing"
+        return f"{name} is missing"
     except DataError as error:
         return str(error)
     except (OSError, ValueError) as error:
-        return f"{place.name} cannot be read ({getattr(error, 'strerror', None) or error})"
+        return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
     if not content:
-        return f"{place.name} is empty"
+        return f"{name} is empty"
+    enormous = f"{name} is said to have more than {MOST_PIXELS:,} pixels, so it is no photograph"
     try:
         # The user's filter of warnings must not decide which photographs are used.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:
-            return _rgb(file)
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=_readable()) as file:
+            return _rgb(file) if file.width * file.height <= MOST_PIXELS else enormous
     except UnidentifiedImageError:
-        return f"{place.name} is not an image"
+        return f"{name} is not an image"
+    except Image.DecompressionBombError:
+        return enormous
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return f"{place.name} is broken or truncated ({error})"
+        return f"{name} is broken or truncated ({shown(str(error), _LONGEST)})"
+
+
+def _content(place: Place) -> bytes:
+    if isinstance(place, Path):
+        # Following links, as where an archive's folder is linked to; but a pipe or a device would never end.
+        found = place.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(None, "it is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(None, "it is a pipe or a device")
+        if found.st_size > MOST_BYTES:
+            raise OSError(None, f"it is larger than {MOST_BYTES:,} bytes, so it is no photograph")
+    return place.read_bytes()
+
+
+def _readable() -> list[str]:
+    """The kinds of file that this Pillow was built to read."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _rgb(file: Image) -> Image:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from harness.data.scenes import stable_seed
+from harness.errors import shown
+
+_LONGEST = 200
+# General categories of Unicode that no caption is made of: controls, a terminal's among them, and halves of characters.
+_UNWRITTEN = ("Cc", "Cs")
 
 
 def first_usable(
@@ -33,9 +40,32 @@ def first_usable(
     return usable, faulty
 
 
+def item_name(value: Any) -> str:
+    """An item's id as messages, summaries and stored files may hold it: control characters spelled out as escapes.
+
+    Different ids have different names.
+
+    Raises:
+        ValueError: no number or text, or none of 1 to 200 characters.
+    """
+    if not isinstance(value, int | str):
+        raise ValueError(f"an id is {shown(repr(value), _LONGEST)}, neither number nor text")
+    name = str(value)
+    if not 0 < len(name) <= _LONGEST:
+        raise ValueError(f"an id has {len(name)} characters instead of 1 to {_LONGEST}")
+    return name if name.isprintable() else shown(name.replace("\\", "\\\\"))
+
+
 def tidy_captions(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """The captions with single spaces and none at the ends, each once; empty ones are dropped."""
-    return tuple(dict.fromkeys(tidy for text in texts if (tidy := " ".join((text or "").split()))))
+    """The captions with single spaces for white space and control characters, none at the ends, each once.
+
+    Empty ones are dropped.
+    """
+    return tuple(dict.fromkeys(tidy for text in texts if (tidy := " ".join(_written(text or "").split()))))
+
+
+def _written(text: str) -> str:
+    return text if text.isprintable() else "".join(" " if unicodedata.category(s) in _UNWRITTEN else s for s in text)
 
 
 def _as_number(name: str) -> tuple[bool, int, str]:

@@ -13,7 +13,8 @@ from harness.data.local_copy import LocalCopy
 from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import first_usable, tidy_captions
+from harness.data.selection import first_usable, item_name, tidy_captions
+from harness.errors import shown
 
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
@@ -30,6 +31,9 @@ COPY = LocalCopy(
     f"{VARIABLE}), or, as the dataset is gated, accept the licence on its page at the hub, set an access token "
     "(HF_TOKEN) and add --phase-download",
 )
+
+
+_LONGEST = 200  # characters of what is quoted from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +132,10 @@ def _listed(path: Path, images: Mapping[str, Path]) -> dict[str, Example]:
             values = json.loads(line)
             zero, one = (images.get(stem) or Absent(f"image {stem}") for stem in _texts(values, IMAGE_COLUMNS))
             _add(examples, values, (zero, one))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            said = shown(str(error), _LONGEST)
             raise DataError(
-                f"{path} line {number} is no example of Winoground ({type(error).__name__}: {error}), which has "
+                f"{path} line {number} is no example of Winoground ({type(error).__name__}: {said}), which has "
                 f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
             ) from None
     return examples
@@ -155,7 +160,7 @@ def _tables(files: list[Path]) -> dict[str, Example]:
 
 
 def _add(examples: dict[str, Example], values: Mapping[str, Any], places: tuple[Place, Place]) -> None:
-    name = str(values["id"])
+    name = item_name(values["id"])
     if name in examples:
         raise ValueError(f"id {name} occurs twice")
     zero, one = _texts(values, ("caption_0", "caption_1"))
@@ -165,7 +170,7 @@ def _add(examples: dict[str, Example], values: Mapping[str, Any], places: tuple[
 def _texts(values: Mapping[str, Any], columns: tuple[str, ...]) -> list[str]:
     for column in columns:
         if not isinstance(values[column], str):
-            raise TypeError(f"{column} is {values[column]!r}, no text")
+            raise TypeError(f"{column} is {shown(repr(values[column]), _LONGEST)}, no text")
     return [values[column] for column in columns]
 
 

