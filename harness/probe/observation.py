@@ -25,7 +25,7 @@ from harness.probe.self_checks import (
     check_layers_read,
     not_finite,
 )
-from harness.probe.similarity import GroupSums, upcast
+from harness.probe.similarity import GroupSums, UnitSums, upcast
 from harness.probe.transfer import on_cpu
 
 FloatArray = NDArray[np.floating[Any]]
@@ -68,9 +68,8 @@ class Observation:
     drawing: bool
     checks: AttentionCheck | None
     sample_ids: Sequence[str]
-    _similarity: list[torch.Tensor] = field(default_factory=list)
-    _means: list[torch.Tensor] = field(default_factory=list)
-    _post_norm: torch.Tensor | None = None
+    _points: list[UnitSums] = field(default_factory=list)
+    _post_norm: UnitSums | None = None
     _own_logits: torch.Tensor | None = None
     _last_state: torch.Tensor | None = None
     _busy: bool = False
@@ -95,9 +94,7 @@ class Observation:
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
                 f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_REMEDY}"
             )
-        sums = self._sums(states).to(self.groups.real.device)
-        self._similarity.append(self._sums.similarities(sums))
-        self._means.append(self._sums.means(sums))
+        self._points.append(self._sums(states).to(self.groups.real.device))
         if self.lens is not None:
             with self._own_calls():
                 self.lens.read(states)
@@ -106,7 +103,7 @@ class Observation:
 
     def after_final_norm(self, states: torch.Tensor) -> None:
         """Reduce the normed last state, which most published curves show as their last point."""
-        self._post_norm = self._sums.similarities(self._sums(states).to(self.groups.real.device))
+        self._post_norm = self._sums(states).to(self.groups.real.device)
 
     def attention(self, layer: int, projection: nn.Linear, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer."""
@@ -143,24 +140,27 @@ class Observation:
             NotFiniteError: a number is not finite; the readings of the other samples come with it.
         """
         expected = self.anatomy.depth + 1
-        if self._own_logits is None or self._post_norm is None or len(self._similarity) != expected:
+        if self._own_logits is None or self._post_norm is None or len(self._points) != expected:
             parts = {"final norm": self._post_norm, "unembedding": self._own_logits}
             uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
             raise SelfCheckError(
-                f"{self.anatomy.name}: {len(self._similarity)} residual points were seen, expected {expected}; "
+                f"{self.anatomy.name}: {len(self._points)} residual points were seen, expected {expected}; "
                 f"{''.join(uncalled)}{_REMEDY}"
             )
         own_logits = upcast(self._own_logits)
+        points = UnitSums.stacked(self._points)
         arrays = {
-            "similarity": torch.stack(self._similarity, dim=1),
-            "post_norm": self._post_norm,
-            "means": torch.stack(self._means, dim=1),
+            "similarity": self._sums.similarities(points).transpose(0, 1),
+            "post_norm": self._sums.similarities(self._post_norm),
+            "means": self._sums.means(points).transpose(0, 1),
             # Of a row of logits its sum says as much as all of them do.
             "logits": own_logits.sum(-1),
         }
         arrays |= self._attention.arrays()
         if self.lens is not None:
-            arrays |= {"hits": self.lens.hits(), "exit_agreement": self.lens.exit_agreement(own_logits)}
+            with self._own_calls():
+                arrays["exit_agreement"] = self.lens.exit_agreement(own_logits)
+                arrays["hits"] = self.lens.hits()
             if self.drawing:
                 arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
         numbers: dict[str, Any] = on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
@@ -230,11 +230,11 @@ def observing(
         if not seen.busy:
             seen.own_logits(output)
 
-    training = {module: module.training for module in model.modules()}
+    training = [module for module in model.modules() if module.training]
 
     def restore_training() -> None:
-        for module, flag in training.items():
-            module.training = flag
+        for module in training:
+            module.training = True
 
     with contextlib.ExitStack() as stack:
         if attention:
@@ -247,5 +247,6 @@ def observing(
         if seen.checks is not None:
             stack.enter_context(seen.checks.listening(anatomy, lambda: seen.busy))
         stack.callback(restore_training)
-        model.eval()
+        for module in training:
+            module.training = False
         yield seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,22 @@ def upcast(tensor: torch.Tensor) -> torch.Tensor:
 class UnitSums:
     """Sums of the unit vectors of the image, text and instruction tokens.
 
-    vectors: (batch, 3, d). units: how many of a group's states have a direction, (batch, 3).
+    vectors: (batch, 3, d). norms: of the states that were summed, (batch, tokens). Several residual points have an axis
+    in front of these.
     """
 
     vectors: torch.Tensor
-    units: torch.Tensor
+    norms: torch.Tensor
 
     def to(self, device: torch.device) -> UnitSums:
         """The same sums on another device."""
-        return UnitSums(self.vectors.to(device), self.units.to(device))
+        return UnitSums(self.vectors.to(device), self.norms.to(device))
+
+    @classmethod
+    def stacked(cls, points: Sequence[UnitSums]) -> UnitSums:
+        """Those of several points in one: vectors (points, batch, 3, d), norms (points, batch, tokens)."""
+        vectors, norms = zip(*((point.vectors, point.norms) for point in points), strict=True)
+        return cls(torch.stack(vectors), torch.stack(norms))
 
 
 class GroupSums:
@@ -44,6 +52,7 @@ class GroupSums:
         self._counts = self._masks.sum(-1)
         self._padded = not bool(groups.real.all())
         self._real = groups.real.unsqueeze(-1)
+        self._weights: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __call__(self, states: torch.Tensor) -> UnitSums:
         """Sums of the unit vectors of each group, in float32 or better.
@@ -52,35 +61,46 @@ class GroupSums:
             states: hidden states, (batch, tokens, d).
         """
         wide = upcast(states)
-        masks, real = self._masks.to(wide.device), self._real.to(wide.device)
         if self._padded:
             # A fully masked query may hold anything, NaN included, and 0 x NaN would reach the sums.
-            wide = torch.where(real, wide, 0.0)
+            wide = torch.where(self._real.to(wide.device), wide, 0.0)
+        kind = (wide.dtype, wide.device)
+        if kind not in self._weights:
+            self._weights[kind] = self._masks.to(device=wide.device, dtype=wide.dtype)
         norms = torch.linalg.vector_norm(wide, dim=-1)
-        # Below `tiny` the reciprocal overflows. A NaN is no direction either, but 0 x NaN brings it into the sums.
-        directed = masks & (norms >= torch.finfo(wide.dtype).tiny).unsqueeze(1)
-        return UnitSums(torch.bmm(torch.where(directed, 1.0 / norms.unsqueeze(1), 0.0), wide), directed.sum(-1))
+        # Below `tiny` the reciprocal overflows; what is so small adds nothing that float32 could hold beside a unit.
+        # A NaN stays one and reaches the sums.
+        reciprocals = norms.clamp(min=_tiny(wide)).reciprocal_()
+        return UnitSums(torch.bmm(self._weights[kind] * reciprocals.unsqueeze(1), wide), norms)
 
     def similarities(self, sums: UnitSums) -> torch.Tensor:
         """Mean cosines across and within the groups.
 
         Args:
-            sums: what `__call__` returned.
+            sums: what `__call__` returned, or several of these stacked.
 
         Returns:
-            (batch, 5) in the order of `CURVES`: image-text and image-instruction over all pairs; image, text and
-            instruction over ordered pairs of different tokens, (|sum|^2 - units) / (n (n - 1)): a state's product with
-            itself is no pair, and is 1 where it has a direction.
+            (batch, 5), (points, batch, 5) where they are stacked, in the order of `CURVES`: image-text and
+            image-instruction over all pairs; image, text and instruction over ordered pairs of different tokens,
+            (|sum|^2 - units) / (n (n - 1)): a state's product with itself is no pair, 1 where it has a direction.
         """
-        counts = self._counts.to(sums.vectors.dtype)
-        gram = torch.bmm(sums.vectors, sums.vectors.transpose(1, 2))
-        across = gram[:, 0, 1:] / (counts[:, :1] * counts[:, 1:])
-        within = (torch.diagonal(gram, dim1=1, dim2=2) - sums.units) / (counts * (counts - 1))
-        return torch.cat([across, within], dim=1)
+        vectors = sums.vectors
+        counts = self._counts.to(vectors.dtype)
+        directed = (sums.norms >= _tiny(vectors)).to(vectors.dtype).unsqueeze(-2)
+        units = torch.matmul(directed, self._masks.to(vectors.dtype).transpose(1, 2)).squeeze(-2)
+        gram = torch.matmul(vectors, vectors.transpose(-2, -1))
+        across = gram[..., 0, 1:] / (counts[:, :1] * counts[:, 1:])
+        within = (torch.diagonal(gram, dim1=-2, dim2=-1) - units) / (counts * (counts - 1))
+        return torch.cat([across, within], dim=-1)
 
     def means(self, sums: UnitSums) -> torch.Tensor:
-        """Mean unit vectors of the image and of the text tokens, (batch, 2, d)."""
-        return sums.vectors[:, :2] / self._counts[:, :2].unsqueeze(-1)
+        """Mean unit vectors of the image and of the text tokens, (batch, 2, d), points in front where stacked."""
+        return sums.vectors[..., :2, :] / self._counts[:, :2].unsqueeze(-1)
+
+
+def _tiny(tensor: torch.Tensor) -> float:
+    """The least norm that a state with a direction has."""
+    return float(torch.finfo(tensor.dtype).tiny)
 
 
 def adjusted(image_means: torch.Tensor, text_means: torch.Tensor) -> torch.Tensor:

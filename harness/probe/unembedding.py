@@ -1,0 +1,31 @@
+"""Logits of hidden states: over the whole vocabulary, and the rows of the unembedding for some of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from harness.models.offloaded import brought_in
+from harness.probe.similarity import upcast
+
+# Vocabulary entries whose rows are brought to float32 at a time.
+_ENTRIES = 4096
+
+
+def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
+    """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d)."""
+    with brought_in(unembedding):
+        weight, bias = unembedding.weight, unembedding.bias
+        if upcast(weight) is not weight:
+            # A copy of the whole unembedding in float32 would be the largest tensor that a measurement makes.
+            parts = [nn.functional.linear(upcast(states), upcast(part)) for part in torch.split(weight, _ENTRIES)]
+            logits = torch.cat(parts, dim=-1)
+            return logits if bias is None else logits + upcast(bias)
+        return nn.functional.linear(upcast(states), weight, bias)
+
+
+def rows_of(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Some entries' rows of the unembedding in float32 or better, and their biases where it has any."""
+    with brought_in(unembedding):
+        bias = unembedding.bias
+        return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])
