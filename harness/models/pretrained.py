@@ -61,13 +61,23 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         # Once more: the index came with the weights.
         refuse_foreign(folder, entry.source)
         placed = placement(folder, request)
-        model = _model_class(config, entry).from_pretrained(
-            folder, dtype=request.dtype, use_safetensors=True, **placed, **trust
+        model, found = _model_class(config, entry).from_pretrained(
+            folder, dtype=request.dtype, use_safetensors=True, output_loading_info=True, **placed, **trust
         )
+        _refuse_missing(sorted(found["missing_keys"]), entry)
     keep_with(model, placed)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor
+
+
+def _refuse_missing(names: list[str], entry: ModelEntry) -> None:
+    """Asserts that every weight was there: transformers draws those that are not at random, and only warns."""
+    if names:
+        raise WeightsError(
+            f"the checkpoint {entry.source} lacks weights of its model ({shown(names[0])}, {len(names)} in all), which "
+            "would be random numbers: check that config.json and weights belong together, or save it anew"
+        )
 
 
 def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> tuple[Path, str]:

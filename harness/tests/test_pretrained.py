@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import InstructBlipConfig, T5Config
 
 from harness.models.anatomy import AnatomyError
@@ -118,6 +119,16 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[
     with pytest.raises(WeightsError, match=r"the checkpoint .*mine.* cannot be loaded .*as save_pretrained") as error:
         load(str(place), tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    path = tmp_path / "mine" / "model.safetensors"
+    weights = load_file(path)
+    (name,) = (name for name in weights if name.endswith("layers.1.self_attn.o_proj.weight"))
+    save_file({key: value for key, value in weights.items() if key != name}, path, {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"mine lacks weights of its model \(.*layers\.1\.self_attn\.o_proj.*1 in all"):
+        load(str(tmp_path / "mine"), tmp_path)
 
 
 def test_a_model_is_fetched_from_the_hub_once_and_its_revision_recorded(tmp_path: Path) -> None:
