@@ -127,7 +127,7 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> N
     weights = load_file(path)
     (name,) = (name for name in weights if name.endswith("layers.1.self_attn.o_proj.weight"))
     save_file({key: value for key, value in weights.items() if key != name}, path, {"format": "pt"})
-    with pytest.raises(WeightsError, match=r"mine lacks weights of its model \(.*layers\.1\.self_attn\.o_proj.*1 in all"):
+    with pytest.raises(WeightsError, match=r"mine lacks weights of its model \(.*layers\.1.*, 1 in all\)"):
         load(str(tmp_path / "mine"), tmp_path)
 
 
