@@ -85,18 +85,18 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
     runs: dict[str, Callable[[], Any]] = {}
     absent: dict[str, str] = {}
     peaks: dict[str, int] = {}
+    left_open: float | None = None
     for name in conditions.contestants:
         conditions.tick()
         try:
             runs[name] = CONTESTANTS[name].prepared(subject)
-            peaks[name] = peak_bytes(runs[name], subject.device)
+            peaks[name], read = peak_bytes(runs[name], subject.device)
+            if name == EVERYTHING:
+                left_open = read[1].opened / subject.lens_tokens
+            del read
         except (NotInstalledError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
             absent[name] = str(error).splitlines()[0]
-    left_open = None
-    if EVERYTHING in runs:
-        lens = runs[EVERYTHING]()[1]
-        left_open = lens.opened / subject.lens_tokens
     times = race(
         runs,
         synchronise=subject.synchronise,

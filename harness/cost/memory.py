@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 
-def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
-    """Bytes of tensors that `run` holds at its peak, beyond those that exist when it starts.
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
+    """Bytes of tensors that `run` holds at its peak, beyond those that exist when it starts; and what it returns.
 
     On a GPU it is what torch's allocator counts itself. On a CPU torch counts nothing, but its profiler records every
     allocation and release of a tensor: their running sum is exact to the byte, for whatever torch allocates; what a
@@ -20,16 +20,16 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        run()
+        result = run()
         torch.cuda.synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device)) - int(before)
+        return int(torch.cuda.max_memory_allocated(device)) - int(before), result
     # Else it writes to the terminal that it starts, that it stops, and that there is no GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
+        result = run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)
-    return peak
+    return peak, result

@@ -57,7 +57,7 @@ _RUN = """\
 
 {plot}### Times
 
-Times plain, the median of n rounds with its interval.
+Times plain: the median of n rounds with its interval.
 
 {times}
 
@@ -99,9 +99,7 @@ def targets_table(run: Run) -> str:
     """Every target with what was measured and whether it is met."""
     rows = []
     for found in findings(run):
-        interval = "exact" if found.interval is None else " to ".join(found.form(end) for end in found.interval)
-        if found.interval is None and found.asked.startswith("time"):
-            interval = "one run"
+        interval = found.basis if found.interval is None else " to ".join(found.form(end) for end in found.interval)
         rows.append(
             [
                 found.asked,
@@ -121,7 +119,7 @@ def times_table(results: Sequence[CellResult]) -> str:
     rows = []
     for result in results:
         plain = sorted(value for value in result.times[PLAIN] if value is not None)
-        cells = [_ratio_text(result, name) for name in names if name != PLAIN]
+        cells = [_ratio_text(result, name, len(plain)) for name in names if name != PLAIN]
         left_open = "-" if result.left_open is None else percent(result.left_open)
         rows.append([place(result), f"{plain[len(plain) // 2]:.3f} s", len(plain), *cells, left_open])
     return _table(rows, ["cell", PLAIN, "n", *(name for name in names if name != PLAIN), "left open"])
@@ -147,15 +145,13 @@ def plotted(run: Run) -> list[CellResult]:
     return found if len({result.cell.tokens for result in found}) > 1 else []
 
 
-def _ratio_text(result: CellResult, name: str) -> str:
+def _ratio_text(result: CellResult, name: str, rounds: int) -> str:
     found = ratio(result, name)
     if found is None:
         return result.absent.get(name, "-")
     low, high = found.interval
-    if found.n == 1:
-        return f"{found.median:.2f} (n = 1)"
-    few = f"; n = {found.n}, {found.covered:.0%}" if found.covered < 0.95 else ""
-    return f"{found.median:.3f} ({low:.3f} to {high:.3f}{few})"
+    n = "" if found.n == rounds else f"; n = {found.n}"
+    return f"{found.median:.2f} (n = 1)" if found.n == 1 else f"{found.median:.3f} ({low:.2f} to {high:.2f}{n})"
 
 
 def _names(results: Sequence[CellResult]) -> list[str]:

@@ -6,6 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from scipy.optimize import isotonic_regression
+
 from harness.cost.contestants import ATTENTION, EVERYTHING, NAIVE, NNSIGHT, PLAIN, RECALL, SIMILARITY
 from harness.cost.results import CellResult
 from harness.cost.targets import ratio
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _FAINT, _GRID = "#1b1f24", "#6b7280", "#e5e7eb"
+_MARKS = (0.5, 0.7, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 8, 12, 20, 40)
 # Okabe and Ito's colours, apart for every kind of colour vision; markers tell them apart without any.
 _STYLES = {
     SIMILARITY: ("#0072B2", "o", "-"),
@@ -34,11 +38,11 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     except ImportError:
         raise PhaseError("drawing needs matplotlib: pip install 'vlm-phase-harness[figures]'") from None
     depths = sorted({result.cell.layers for result in results})
-    figure = Figure(figsize=(1.4 + 4.4 * len(depths), 4.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(1.4 + 4.4 * len(depths), 5.0), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for axes, depth in zip(panels, depths, strict=True):
         here = sorted(
@@ -49,13 +53,11 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
         tokens = [result.cell.tokens for result in here]
         axes.xaxis.set_major_locator(FixedLocator(tokens))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlim(min(tokens) * 0.85, max(tokens) * 3.4)
-        low, high = axes.get_ylim()
-        marks = [mark for mark in (0.9, 1, 1.05, 1.1, 1.25, 1.5, 2, 3, 5, 8, 12, 20, 40) if low <= mark <= high]
-        axes.yaxis.set_major_locator(FixedLocator(marks))
+        axes.set_xlim(min(tokens) * 0.85, max(tokens) * (max(tokens) / min(tokens)) ** 0.55)
+        axes.yaxis.set_major_locator(FixedLocator(_MARKS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
         axes.set_title(f"{depth} layers", loc="left", fontsize=10, color=_INK)
         axes.set_xlabel("tokens in the prompt", fontsize=9, color=_INK)
         axes.tick_params(labelsize=8, colors=_INK, which="both", length=2.5)
@@ -86,18 +88,25 @@ def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
         axes.errorbar(tokens, middle, spread, color=colour, marker=marker, ls=line, ms=4.5, lw=1.5, elinewidth=0.9)
         ends.append((middle[-1], tokens[-1], name, colour))
     low, high = axes.get_ylim()
-    for at, (name, tokens_at, colour) in _apart(
-        [(1.0, here[-1].cell.tokens, PLAIN, _FAINT), *ends], (high / low) ** 0.05
-    ):
+    ends.append((1.0, here[-1].cell.tokens, PLAIN, _FAINT))
+    ends.sort()
+    for at, (height, tokens_at, name, colour) in zip(_apart([end[0] for end in ends], high / low), ends, strict=True):
         axes.annotate(
-            name, (tokens_at, at), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8, color=colour
+            name,
+            (tokens_at, height),
+            (tokens_at * 1.22, at),
+            va="center",
+            fontsize=8,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 3},
         )
 
 
-def _apart(ends: Sequence[tuple[float, int, str, str]], least: float) -> list[tuple[float, tuple[str, int, str]]]:
-    """The heights of the names, moved up until neighbours are the factor `least` apart."""
-    placed: list[tuple[float, tuple[str, int, str]]] = []
-    for height, tokens, name, colour in sorted(ends):
-        floor = placed[-1][0] * least if placed else 0.0
-        placed.append((max(height, floor), (name, tokens, colour)))
-    return placed
+def _apart(heights: Sequence[float], whole: float) -> list[float]:
+    """Heights for names at these ascending heights: as near as they can be without overlapping.
+
+    `whole` is the ratio of the axis's ends; a name takes a twentieth of its length.
+    """
+    steps = np.arange(len(heights)) * np.log(whole) / 20.0
+    nearest = isotonic_regression(np.log(heights) - steps).x + steps
+    return [float(height) for height in np.exp(nearest)]

@@ -34,7 +34,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A target with what was measured: `interval` is None of what is exact. `form` prints a number of it."""
+    """A target with what was measured; `form` prints a number of it. Without an interval, `basis` says why."""
 
     asked: str
     where: str
@@ -42,6 +42,7 @@ class Finding:
     measured: float
     interval: tuple[float, float] | None
     form: Callable[[float], str]
+    basis: str = "exact"
 
     @property
     def verdict(self) -> str:
@@ -123,6 +124,7 @@ def findings(run: Run) -> Iterator[Finding]:
             found_outside.share,
             None,
             percent,
+            "one run",
         )
 
 
