@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import PhaseError
 from harness.option_values import in_memory
 from harness.options import Options
+from harness.processes import Processes, processes
 
 if TYPE_CHECKING:
     from harness.models.vlm import Vlm
@@ -30,6 +31,7 @@ class LoadedModel:
 
     options: Options
     say: Callable[[str], None]
+    processes: Processes = field(default_factory=processes)
     on_load: Callable[[Vlm], None] = lambda _: None
     fixture_value: Callable[[str], Any] | None = None
     parts: dict[str, WeightParts] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class LoadedModel:
         vlm = load_vlm(
             options.model(model),
             cache=options.cache,
-            device=device or options.device,
+            device=self.processes.device(device or options.device),
             dtype=dtype or options.dtype,
             download=options.download,
             say=self.say,

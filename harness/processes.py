@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import PhaseError
@@ -28,10 +30,10 @@ class ProcessError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What one process says at a meeting: where it is, what went wrong (class, sentence, traceback), what it has."""
+    """What one process says at a meeting: where it is, what went wrong (class and sentence), and what it has."""
 
     what: str
-    problem: tuple[type[PhaseError], str, str] | None
+    problem: tuple[type[PhaseError], str] | None
     value: Any
 
 
@@ -99,6 +101,17 @@ class Processes:
         """Goes on when all processes are here; raises as `gathered`."""
         self._meet(what, lambda: None)
 
+    def part(self) -> None:
+        """Waits for all and leaves them; for the end of a program."""
+        if not self.met:
+            return
+        with contextlib.suppress(ProcessError):
+            self.wait("the end")
+            from accelerate import PartialState
+
+            PartialState().destroy_process_group()
+        self._met = False
+
     def device(self, name: str) -> str:
         """The device of that name for this process: its own GPU where all would take the first."""
         if not self.several or name not in ("auto", "cuda"):
@@ -131,6 +144,8 @@ class Processes:
                 self._meeting = False
 
     def _held(self, what: str, work: Callable[[], Any], sends: bool) -> list[Any]:
+        # Before any work: who ends from now on is missed at once, and not waited for.
+        self._join(what)
         own: Exception | None = None
         value = None
         try:
@@ -149,28 +164,39 @@ class Processes:
             raise self._parted(f"the processes are not at the same work: {places}; give all the same options and files")
         return [one.value for one in told]
 
-    def _exchange(self, mine: _Told) -> list[_Told]:
-        if self._lost:
-            raise _marked(ProcessError(self._lost))
+    def _join(self, what: str) -> None:
+        if self._met:
+            return
         from accelerate import PartialState
+
+        with self._losing(what), warnings.catch_warnings():
+            # That the number of threads was chosen where OMP_NUM_THREADS was not set.
+            warnings.simplefilter("ignore")
+            # Only plain objects travel, so their way is the CPU's, wherever the models are.
+            PartialState(cpu=True, timeout=PATIENCE)
+        self._met = True
+
+    def _exchange(self, mine: _Told) -> list[_Told]:
         from accelerate.utils import gather_object
 
         try:
-            if not self._met:
-                with warnings.catch_warnings():
-                    # That the number of threads was chosen where OMP_NUM_THREADS was not set.
-                    warnings.simplefilter("ignore")
-                    # Only plain objects travel, so their way is the CPU's, wherever the models are.
-                    PartialState(cpu=True, timeout=PATIENCE)
-                self._met = True
-            return list(gather_object([mine]))
+            with self._losing(mine.what):
+                return list(gather_object([mine]))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             # Nothing was sent yet.
             return self._exchange(_Told(mine.what, _portable(error, self.rank), None))
+
+    @contextlib.contextmanager
+    def _losing(self, what: str) -> Iterator[None]:
+        """Turns what torch raises over others that are gone into one sentence, said from now on."""
+        if self._lost:
+            raise _marked(ProcessError(self._lost))
+        try:
+            yield
         except (RuntimeError, OSError) as error:
-            late = "Timed out" in str(error)
+            late = "imed out" in str(error)
             raise self._parted(
-                f"process {self.rank} of {self.count} lost the others at {mine.what}: one of them "
+                f"process {self.rank} of {self.count} lost the others at {what}: one of them "
                 + (f"did not come within {PATIENCE.total_seconds():g} seconds" if late else "ended")
                 + "; look at what it printed, and start all of them again"
             ) from None
@@ -190,20 +216,20 @@ def processes() -> Processes:
     return Processes(int(environment["RANK"]), count, int(environment.get("LOCAL_RANK") or 0))
 
 
-def _portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str, str] | None:
+def _portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
+    """An error as it travels; what nobody foresaw says where it was raised."""
     if error is None:
         return None
     if isinstance(error, PhaseError):
-        return type(error), str(error), ""
-    sentence = f"process {rank} failed with {type(error).__name__}: {str(error).strip() or 'no message'}"
-    return ProcessError, sentence, "".join(traceback.format_exception(error))
+        return type(error), str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return ProcessError, f"process {rank} failed with {type(error).__name__}: {str(error).strip() or '-'}{where}"
 
 
-def _received(kind: type[PhaseError], sentence: str, trace: str) -> Exception:
-    error = kind(sentence)
-    if trace:
-        error.add_note(trace)
-    return error
+def _received(kind: type[PhaseError], sentence: str) -> Exception:
+    # Some take more than their sentence when they are made.
+    return kind.__new__(kind, sentence)
 
 
 def _marked(error: Exception) -> Exception:

@@ -71,7 +71,9 @@ def judge(phase: PhaseSession, pair: Pair) -> Judge:
 
 @pytest.fixture(scope="session")
 def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
-    """Plain and hooked inference of one sample of the pair."""
+    """Plain and hooked inference of one sample of the pair; of several processes the first alone has a clock."""
+    if not phase.processes.first:
+        pytest.skip("timed by the first process alone")
     from harness.stopwatch import Contestants
 
     return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
@@ -106,6 +108,21 @@ def uncaptured(config: pytest.Config) -> Iterator[None]:
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
         yield
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def write_line(config: pytest.Config, line: str) -> None:
+    """Writes a line to the terminal for all to see, where this process has one."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        # A fixture that says something is captured until its test fails.
+        with uncaptured(config):
+            reporter.ensure_newline()
+            reporter.write_line(f"phase: {line}")
 
 
 def _plainly(get: Callable[[], T]) -> T:

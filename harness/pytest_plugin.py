@@ -16,12 +16,13 @@ from harness.pytest_fixtures import (
     SESSION,
     baseline,
     contestants,
+    is_worker,
     judge,
     phase,
     profile,
     strict_evidence,
-    uncaptured,
     vlm,
+    write_line,
 )
 from harness.session import PhaseSession
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # A plugin's fixtures are those of its namespace.
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
+pytest_plugins = ("harness.pytest_processes", "harness.xdist_workers")
 COMPARED = pytest.StashKey["list[ModelComparison]"]()
 
 
@@ -47,18 +49,16 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options into the session's state."""
-    session = PhaseSession(read_options(config), say=lambda line: _write_line(config, line))
+    session = PhaseSession(read_options(config), say=lambda line: _say(config, line))
     session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session
 
 
-def _write_line(config: pytest.Config, line: str) -> None:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        # A fixture that says something is captured until its test fails, and this is for all to see.
-        with uncaptured(config):
-            reporter.ensure_newline()
-            reporter.write_line(f"phase: {line}")
+def _say(config: pytest.Config, line: str) -> None:
+    if is_worker(config):
+        config.stash[SESSION].said.append(line)
+    else:
+        write_line(config, line)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -173,6 +173,8 @@ def _not_writable(directory: Path) -> str:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """One row per pair, then which baselines were matched, written or left unused."""
     session = config.stash[SESSION]
+    for line in session.said:
+        write_line(config, line)
     if session.profiles:
         from harness.report.summary import summary_lines
 
@@ -200,11 +202,13 @@ def _compared(config: pytest.Config) -> list[ModelComparison]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a suite that decides too little, and writes the JSON record."""
+    """Fails a suite that decides too little, and writes the JSON record; xdist's workers leave it to the controller."""
     state = session.config.stash[SESSION]
+    if is_worker(session.config):
+        return
     if state.muteness() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if state.options.json is None or not state.profiles:
+    if state.options.json is None or not state.profiles or not state.processes.first:
         return
     from harness.files import write_atomically
     from harness.json_text import dump
@@ -214,5 +218,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         compared = [comparison.record() for comparison in _compared(session.config)]
         write_atomically(state.options.json, dump(record_of(state) | ({"against": compared} if compared else {})))
     except OSError as error:
-        _write_line(session.config, f"--phase-json {state.options.json} could not be written: {error.strerror}")
+        write_line(session.config, f"--phase-json {state.options.json} could not be written: {error.strerror}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

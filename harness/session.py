@@ -1,20 +1,21 @@
-"""What one test session knows: options, loaded model, measured profiles, baselines written, and the verdicts given."""
+"""What one test session knows: options, loaded model, measured profiles, stored baselines, and the verdicts given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.registry import DATASETS, find_dataset
+from harness.data.registry import find_dataset
 from harness.loaded_model import LoadedModel
-from harness.models.registry import MODELS
 from harness.options import Options, Pair
+from harness.processes import Processes, processes
+from harness.stored_baselines import StoredBaselines
 
 if TYPE_CHECKING:
-    from harness.analysis.calibration import Calibration
+    from pathlib import Path
+
     from harness.analysis.claims import Claim
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.models.vlm import Vlm
     from harness.profile import Profile
     from harness.reference import Reference
+    from harness.weights import WeightParts
 
 MOST_INCONCLUSIVE = 0.25
 PRIMARY = "inter"
@@ -38,11 +40,24 @@ class VerdictLine:
     numbers: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one session has found, to be added to another's; the fields are those of `PhaseSession`."""
+
+    profiles: Mapping[Pair, Profile]
+    verdicts: Sequence[VerdictLine]
+    claims: Mapping[Pair, dict[str, Claim]]
+    parts: Mapping[str, WeightParts]
+    matched: frozenset[Path]
+    written: Mapping[Path, str]
+    said: Sequence[str]
+
+
 @dataclass
 class PhaseSession:
     """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell.
 
-    `collected` are the pairs of the tests that were collected.
+    `collected` are the pairs of the tests that were collected, `said` what other sessions had to say.
     """
 
     options: Options
@@ -53,14 +68,16 @@ class PhaseSession:
     verdicts: list[VerdictLine] = field(default_factory=list)
     claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
     ratios: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
-    matched: set[Path] = field(default_factory=set)
-    written: dict[Path, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    processes: Processes = field(default_factory=processes)
+    stored: StoredBaselines = field(init=False)
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
     _missing: dict[Pair, str] = field(default_factory=dict)
     _references: dict[Pair, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.loaded = LoadedModel(self.options, self.say)
+        self.loaded = LoadedModel(self.options, self.say, self.processes)
+        self.stored = StoredBaselines(self.options, self.say, self.loaded, self.processes)
 
     def missing(self, pair: Pair) -> str:
         """Why this machine cannot measure a pair, with the remedy; empty where it can."""
@@ -89,25 +106,28 @@ class PhaseSession:
         if pair in self._failed:
             raise self._failed[pair]
         if pair not in self.profiles:
-            from harness.measurement import measure
-
-            vlm = self.vlm(pair.model)
             try:
-                self.profiles[pair] = measure(
-                    vlm,
-                    pair.dataset,
-                    samples=self.options.samples_of(pair),
-                    seed=self.options.seed,
-                    batch_size=self.options.batch_size,
-                    controls=self.options.controls,
-                    cache=None if self.options.no_cache else self.options.cache,
-                    source=self.options.source(pair.dataset),
-                    say=self.say,
-                )
+                self.profiles[pair] = self.processes.agreed(f"the profile of {pair}", lambda: self._measured(pair))
             except Exception as error:
                 self._failed[pair] = error
                 raise
         return self.profiles[pair]
+
+    def _measured(self, pair: Pair) -> Profile:
+        from harness.measurement import measure
+
+        return measure(
+            self.vlm(pair.model),
+            pair.dataset,
+            samples=self.options.samples_of(pair),
+            seed=self.options.seed,
+            batch_size=self.options.batch_size,
+            controls=self.options.controls,
+            cache=None if self.options.no_cache else self.options.cache,
+            source=self.options.source(pair.dataset),
+            progress=None if self.processes.first else False,
+            say=self.say,
+        )
 
     def other_of(self, pair: Pair) -> Pair | None:
         """The pair that a pair is held against with --phase-against; None where it is held against what is stored."""
@@ -143,142 +163,19 @@ class PhaseSession:
         Raises:
             BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
         """
-        from harness.baselines import BaselineError, MissingBaselineError, find_baseline, read_baseline
-
         profile = self.profile(pair)
         if self.options.against is not None:
             return self.reference(pair)
-        try:
-            stored = find_baseline(self.options.baselines, profile)
-        except BaselineError as error:
-            missing = isinstance(error, MissingBaselineError)
-            if missing and not (self.options.update or self.options.update_new):
-                raise MissingBaselineError(
-                    f"no baseline for {pair} in {self.options.baselines}; record one with: pytest cases/ --phase-model "
-                    f"{self.options.argument(pair.model)} --phase-dataset {pair.dataset} --phase-update-new"
-                ) from None
-            if not (self.options.update or missing):
-                raise
-            return read_baseline(self._write(profile, "new" if missing else "changed", {}, None))
-        depths = (stored.profile.depth, profile.depth)
-        if depths[0] != depths[1] and not self.options.update:
-            raise BaselineError(
-                f"{stored.path} is of a model of {depths[0]} layers, and this one has {depths[1]}: they compare by "
-                "relative depth only; hold the models against each other with --phase-against, or record this one "
-                "with --phase-update"
-            )
-        if stored.path not in self.written:
-            changed = self._changed(profile, stored)
-            if changed and self.options.calibrate and not self.options.update:
-                raise BaselineError(
-                    f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change "
-                    "with --phase-update, together with --phase-calibrate"
-                )
-            if self.options.calibrate or (changed and self.options.update):
-                kept = stored.calibration if stored.profile.weights == profile.weights else None
-                how = "changed" if changed else "calibrated"
-                return read_baseline(self._write(profile, how, stored.timing, kept))
-        if stored.path not in self.written:
-            self.matched.add(stored.path)
-        return stored
+        return self.stored.baseline(pair, profile)
 
     def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:
         """The stored hooked/plain ratio of this device, dtype and attention, or None; with --phase-against always None.
 
-        With an update option the ratio measured now is stored first where there is none; with --phase-update also
-        where the stored one lies outside of its interval by more than the factor that would be an alarm.
+        With an update option the ratio measured now is stored first where it is due.
         """
-        from harness.analysis.timing import SLOWDOWN_FACTOR
-        from harness.baselines import timing_key, write_timing
-
         if self.options.against is not None:
             return None
-        baseline, key = self.baseline(pair), timing_key(self.profile(pair).environment)
-        stored = baseline.timing.get(key)
-        if stored is not None:
-            low, high = timing.interval
-            kept = low <= SLOWDOWN_FACTOR * stored and high >= stored / SLOWDOWN_FACTOR
-            if kept or not self.options.update:
-                return stored
-        elif not (self.options.update or self.options.update_new):
-            return None
-        write_timing(baseline, key, timing.ratio)
-        self.matched.discard(baseline.path)
-        self.written.setdefault(baseline.path, "changed")
-        return timing.ratio
-
-    def _changed(self, profile: Profile, stored: Baseline) -> bool:
-        import numpy as np
-
-        from harness.baselines import is_summary_of
-
-        if stored.summary_of is not None:
-            return not is_summary_of(stored, profile)
-        if self.options.summary and self.options.update:
-            return True
-        then = stored.profile
-        if (profile.sample_ids, profile.environment, profile.weights) != (
-            then.sample_ids,
-            then.environment,
-            then.weights,
-        ):
-            return True
-        for control, curves in profile.controls.items():
-            held = then.controls.get(control, {})
-            if held.keys() != curves.keys() or any(not np.array_equal(curves[name], held[name]) for name in curves):
-                return True
-        names = set(profile.arrays)
-        return names != set(then.arrays) or any(
-            not np.array_equal(profile.arrays[name], then.arrays[name], equal_nan=True) for name in names
-        )
-
-    def _write(self, profile: Profile, how: str, timing: Mapping[str, float], calibration: Calibration | None) -> Path:
-        from harness.baselines import BaselineError, write_baseline
-        from harness.phases import phases_of
-
-        power: Mapping[str, Any] = {}
-        if self.options.calibrate:
-            from harness.calibration import calibrate
-            from harness.power_gate import power_problem, power_record, simulations
-
-            measured = calibrate(
-                self.vlm(profile.model),
-                profile,
-                lambda dtype, device: self.loaded.load(profile.model, device, dtype),
-                seed=self.options.seed,
-                batch_size=self.options.batch_size,
-                cache=None if self.options.no_cache else self.options.cache,
-                source=self.options.source(profile.dataset),
-                say=self.say,
-            )
-            calibration = measured.calibration
-            simulated = simulations(profile, measured)
-            powers = tuple(simulate(1.0) for simulate in simulated)
-            if problem := power_problem(simulated, powers):
-                raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
-            power = power_record(powers)
-        path = write_baseline(
-            self.options.baselines,
-            profile,
-            timing,
-            phases_of(profile),
-            calibration,
-            power,
-            summary=self.options.summary,
-        )
-        self.matched.discard(path)
-        self.written[path] = how
-        return path
-
-    def unused(self) -> list[Path]:
-        """Baselines of pairs that this version no longer knows."""
-        models = {*MODELS, *(pair.model for pair in self.options.pairs())}
-        known = {f"{model}/{dataset}" for model in models for dataset in DATASETS}
-        return [
-            path
-            for path in sorted(self.options.baselines.glob("*/*.json"))
-            if f"{path.parent.name}/{path.name.split('.')[0]}" not in known
-        ]
+        return self.stored.timing(pair, self.profile(pair), timing)
 
     def muteness(self) -> str:
         """Why the suite decides too little to be green; empty where it decides enough."""
@@ -298,3 +195,25 @@ class PhaseSession:
     def record(self, pair: Pair, kind: str, question: str, verdict: str, numbers: Mapping[str, Any]) -> None:
         """Keep a verdict for the summary and the JSON."""
         self.verdicts.append(VerdictLine(pair, kind, question, verdict, numbers))
+
+    def findings(self) -> Findings:
+        """What this session has found so far."""
+        matched, written = frozenset(self.stored.matched), self.stored.written
+        return Findings(self.profiles, self.verdicts, self.claims, self.loaded.parts, matched, written, self.said)
+
+    def add(self, found: Findings) -> None:
+        """Take in what another session has found, in the order of the pairs whoever comes first."""
+        order = {pair: place for place, pair in enumerate(self.options.pairs())}
+
+        def placed(pair: Pair) -> int:
+            return order.get(pair, len(order))
+
+        merged = {**found.profiles, **self.profiles}
+        self.profiles = {pair: merged[pair] for pair in sorted(merged, key=placed)}
+        claims = {**found.claims, **self.claims}
+        self.claims = {pair: claims[pair] for pair in sorted(claims, key=placed)}
+        self.verdicts = sorted([*self.verdicts, *found.verdicts], key=lambda line: placed(line.pair))
+        self.loaded.parts |= found.parts
+        self.stored.matched |= found.matched
+        self.stored.written |= found.written
+        self.said += found.said

@@ -159,10 +159,10 @@ def _regressions(lines: list[VerdictLine]) -> str:
 
 
 def _baseline_lines(session: PhaseSession) -> list[str]:
-    how = Counter(session.written.values())
-    unused = session.unused()
+    how = Counter(session.stored.written.values())
+    unused = session.stored.unused()
     counts = [
-        f"{len(session.matched)} matched",
+        f"{len(session.stored.matched)} matched",
         f"{how['changed']} changed",
         f"{how['new']} new",
         f"{len(unused)} unused",
@@ -170,7 +170,7 @@ def _baseline_lines(session: PhaseSession) -> list[str]:
     if how["calibrated"]:
         counts.append(f"{how['calibrated']} calibrated")
     lines = [f"baselines: {', '.join(counts)}"]
-    lines += [f"  wrote {path} ({kind})" for path, kind in session.written.items()]
+    lines += [f"  wrote {path} ({kind})" for path, kind in session.stored.written.items()]
     lines += [f"  unused {path}: no pair of that name; remove it if it is no longer wanted" for path in unused]
     small = [profile.pair for profile in session.profiles.values() if profile.n < LEAST_SAMPLES]
     if small:

@@ -1,0 +1,113 @@
+"""pytest in several processes that measure together: one prints and writes, and all end with the same exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Generator
+from types import FrameType
+from typing import TextIO
+
+import pytest
+
+from harness.errors import PhaseError
+from harness.processes import processes
+from harness.pytest_fixtures import write_line
+
+_FAILURES = pytest.StashKey[list[tuple[str, str]]]()
+_SILENCE = pytest.StashKey[TextIO]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Leaves report files to the first process, and turns away a second way to share the work."""
+    together = processes()
+    if not together.several:
+        return
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "several processes share the samples of each model, and xdist's workers share the models: take one of "
+            "them, torchrun or -n"
+        )
+    if not together.first:
+        config.option.xmlpath = None
+    signal.signal(signal.SIGTERM, _ended)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Silences all but the first process."""
+    config.stash[_FAILURES] = []
+    if processes().first:
+        return
+    config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - no file, and it stays
+    manager = config.pluginmanager
+    manager.unregister(name="terminalreporter")
+    manager.register(pytest.TerminalReporter(config, config.stash[_SILENCE]), "terminalreporter")
+
+
+def pytest_report_header() -> list[str]:
+    """A line on how many processes there are, where there are several."""
+    together = processes()
+    return [f"phase: {together.count} processes share the samples of each pair"] if together.several else []
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Lets nobody go on while the first process times a model."""
+    together = processes()
+    if together.several and item.get_closest_marker("timing") is not None:
+        try:
+            together.wait(f"the end of {item.nodeid}")
+        except PhaseError as error:
+            problem = str(error)
+        else:
+            return
+        pytest.fail(problem, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers what failed, for the first process to tell."""
+    report = yield
+    if report.failed and processes().several:
+        said = str(report.longreprtext).strip().splitlines() or ["failed"]
+        item.config.stash[_FAILURES].append((report.nodeid, said[-1]))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Gives all processes the same exit status: the first's, unless it is good and another's is not."""
+    together = processes()
+    if not together.met:
+        return
+    mine = int(session.exitstatus), session.config.stash[_FAILURES]
+    try:
+        told = together.gathered("the end of the tests", lambda: [mine])
+    except PhaseError as error:
+        write_line(session.config, str(error))
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        return
+    statuses = [status for status, _ in told]
+    session.exitstatus = statuses[0] or next(filter(None, statuses), 0)
+    known = {test for test, _ in told[0][1]}
+    for rank, (_, failures) in enumerate(told):
+        for test, sentence in failures:
+            if test not in known:
+                write_line(session.config, f"{test} failed in process {rank} only: {sentence}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Keeps all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
+    together = processes()
+    if config.stash.get(_SILENCE, None) is not None:
+        config.stash[_SILENCE].close()
+    if together.met:
+        sys.stdout.flush()
+        together.part()
+
+
+def _ended(_: int, __: FrameType | None) -> None:
+    pytest.exit("ended by its launcher (SIGTERM), as when another process fails: look at what that one printed", 1)

@@ -1,0 +1,156 @@
+"""Several processes measure as one: the same numbers, one voice, and one error for all."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.processes import ProcessError, Processes, processes
+from harness.tests.case_runs import ROOT
+
+ALONE = Processes()
+
+
+def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
+    program = """if True:
+        import sys
+        from harness.processes import processes
+        one = processes()
+        assert (one.first, one.several, list(one.share(3)), one.device("auto")) == (True, False, [0, 1, 2], "auto")
+        assert one.gathered("all", lambda: ["a", "b"]) == ["a", "b"]
+        assert one.agreed("all", lambda: 7) == one.of_first("all", lambda: 7) == 7
+        one.wait("nobody")
+        one.part()
+        assert not {"torch", "accelerate"} & set(sys.modules), "a heavy import"
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=ROOT)
+
+
+@pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "4"}])
+def test_without_a_launcher_there_is_one_process(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    processes.cache_clear()
+    assert processes() == ALONE
+    processes.cache_clear()
+
+
+@pytest.mark.parametrize(("n", "count"), [(0, 2), (1, 3), (7, 2), (8, 4)])
+def test_every_batch_is_somebodys(n: int, count: int) -> None:
+    shares = [list(Processes(rank, count).share(n)) for rank in range(count)]
+    assert sorted(batch for share in shares for batch in share) == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    second, third = Processes(1, 3, 1), Processes(2, 3, 2)
+    assert [second.device(name) for name in ("auto", "cuda", "cpu", "cuda:0")] == ["cuda:1", "cuda:1", "cpu", "cuda:0"]
+    assert ALONE.device("auto") == "auto"
+    with pytest.raises(ProcessError, match="process 3 on this machine has no GPU of its own, there are 2"):
+        third.device("auto")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert third.device("auto") == "auto"
+
+
+def test_two_processes_meet_and_part() -> None:
+    """Shares come back in order, an error is the same in both and they stay in step; one that is gone is missed."""
+    first, second = (process.communicate(timeout=100)[0].splitlines() for process in started())
+    unforeseen = "process 1 failed with ZeroDivisionError: nobody thought of it (meeting.py:"
+    assert first[:6] == [
+        "5 batches: ['b0', 'b1', 'b2', 'b3', 'b4']",
+        "1 batches: ['b0']",
+        "0 batches: []",
+        "agreed: 0",
+        "of the first: [0]",
+        "broken: ReadingError: sample tiny-3 is NaN",
+    ]
+    assert first[6].startswith(f"unforeseen: ProcessError: {unforeseen}")
+    assert first[7].startswith("not to be sent: ProcessError: process 0 failed with AttributeError: ")
+    assert first[8] == "in step: ['b0', 'b1', 'b2']"
+    assert second[:6] + second[7:] == first[:6] + first[7:9]
+    assert second[6] == "unforeseen: ZeroDivisionError: nobody thought of it"
+    gone = "ProcessError: process 0 of 2 lost the others at batches: one of them ended; look at what it printed"
+    assert [line.split(": ", 1)[1].split(", and")[0] for line in first[9:]] == [gone, gone]
+
+
+def started() -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "harness.tests.meeting"],
+            env=os.environ | launched | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+
+
+def run(home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit status and output of the cases on two tiny models, with baselines and cache of its own."""
+    command = [
+        *launcher,
+        *("-m", "pytest", "cases/", "-p", "harness.tests.tiny_pairs", "-p", "no:cacheprovider", "-m", "regression"),
+        *("--phase-model", "tiny-llava", "--phase-model", "tiny-other", "--phase-dataset", "tiny"),
+        *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu"),
+        *("--phase-baselines", str(home / name), "--phase-cache", str(home / f"{name}-cache")),
+        *("--phase-json", str(home / f"{name}.json"), *arguments),
+    ]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, cwd=ROOT, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout
+
+
+ONE = (sys.executable,)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
+    assert run(tmp_path, "one", ONE, "--phase-update-new")[0] == 0
+    for name, launcher in (("torchrun", TORCHRUN), ("accelerate", ACCELERATE)):
+        status, output = run(tmp_path, name, launcher, "--phase-update-new")
+        assert status == 0, output
+        assert (tmp_path / f"{name}.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+        assert files(tmp_path / name) == files(tmp_path / "one")
+        assert output.count("phase: 2 processes share the samples of each pair") == 1
+        assert output.count("baselines: 0 matched, 0 changed, 2 new, 0 unused") == 1
+        assert len(re.findall(r"\b20 passed\b", output)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("sample", "1 of 64 samples cannot be measured: sample tiny-63: the picture is torn"),
+        ("own", "process 1 failed with ValueError: the second process has a fault of its own (tiny_pairs.py:"),
+        ("dead", "process 0 of 2 lost the others at "),
+    ],
+)
+def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: Path, fault: str, sentence: str) -> None:
+    status, output = run(tmp_path, "faulty", TORCHRUN, "-k", "inter_similarity and llava", TINY_FAULT=fault)
+    assert status != 0
+    assert sentence in output
+    assert "Traceback" not in output
+    assert "2 errors" in output or "ended by its launcher" in output

@@ -1,0 +1,54 @@
+"""A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
+
+The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `dead`, the second process ends
+in the middle of its share; `own`, it raises what the other does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.models.registry import MODELS, ModelEntry
+from harness.tests.tiny import tiny_samples, tiny_vlm
+
+torch.set_num_threads(1)
+
+
+def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tiny_vlm(layers=6, dtype=dtype)
+    return vlm.model, vlm.processor
+
+
+def load_other(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tiny_vlm(1, layers=6, dtype=dtype)
+    return vlm.model, vlm.processor
+
+
+def torn() -> Any:
+    raise OSError("the picture is torn")
+
+
+def draw(n: int, *_: object) -> Sequence[Sample]:
+    samples = tiny_samples(n)
+    fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
+    if fault == "sample":
+        samples[-1] = replace(samples[-1], picture=torn)
+    if fault == "dead" and rank == "1":
+        # Behind those that every process draws in full.
+        samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
+    if fault == "own" and rank == "1":
+        raise ValueError("the second process has a fault of its own")
+    return samples
+
+
+for name, loader in (("tiny-llava", "load_tiny"), ("tiny-other", "load_other")):
+    MODELS[name] = ModelEntry(name, "tiny", f"{__name__}:{loader}", ("tiny",), embedded=True)
+DATASETS["tiny"] = Dataset("tiny", "tiny", draw)
