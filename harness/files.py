@@ -14,7 +14,7 @@ _PART = ".phase-part"
 _LEFT_OVER = 3600.0
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Puts `content` at `path` in one step: readers see the old file or the new one, never a part.
 
     Args:
@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     write_together({path: content}, durable=durable)
 
 
-def write_together(files: Mapping[Path, bytes], *, durable: bool = True) -> None:
+def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = True) -> None:
     """Puts files in place that belong together, each in one step, and none before all of them are written out.
 
     Args:

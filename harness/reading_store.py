@@ -52,7 +52,7 @@ class ReadingStore:
     def __init__(
         self,
         cache: Path | None,
-        key: Mapping[str, Any] | str,
+        key: Mapping[str, Any],
         witness: Any,
         tolerance: float,
         say: Callable[[str], None] = lambda _: None,
@@ -66,8 +66,7 @@ class ReadingStore:
             tolerance: how far a kept witness may be from it.
             say: takes a line on what is damaged and on what cannot be kept.
         """
-        content = key if isinstance(key, Mapping) else {"key": key}
-        self._key = dump({"format": FORMAT, **content})
+        self._key = dump({"format": FORMAT, **key})
         self._cache = cache
         self._address = hashlib.sha256(self._key).hexdigest()[:32]
         self._folder = None if cache is None else cache / "readings" / self._address
@@ -177,25 +176,29 @@ class ReadingStore:
 _DIGITS = 64
 
 
-def _packed(row: Mapping[str, Any], address: str) -> bytes:
+def _packed(row: Mapping[str, Any], address: str) -> memoryview:
     """An npz whose comment is the checksum of all that stands before it and of the address."""
     buffer = io.BytesIO()
-    np.savez(buffer, **row)
-    with zipfile.ZipFile(buffer, "a") as archive:
+    # As numpy.savez writes it, which knows no comment and would have to be opened again for one.
+    with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = b"0" * _DIGITS
-    content = buffer.getvalue()[:-_DIGITS]
-    return content + _checksum(content, address)
+        for field, array in row.items():
+            with archive.open(f"{field}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    content = buffer.getbuffer()
+    content[-_DIGITS:] = _checksum(content[:-_DIGITS], address)
+    return content
 
 
 def _unpacked(content: bytes, address: str) -> dict[str, Any]:
     """The arrays of a file. Raises ValueError where it is not what was written there."""
-    if content[-_DIGITS:] != _checksum(content[:-_DIGITS], address):
+    if content[-_DIGITS:] != _checksum(memoryview(content)[:-_DIGITS], address):
         raise ValueError("its checksum does not match")
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return {field: stored[field] for field in stored.files}
 
 
-def _checksum(content: bytes, address: str) -> bytes:
+def _checksum(content: memoryview, address: str) -> bytes:
     digest = hashlib.sha256(address.encode())
     digest.update(content)
     return digest.hexdigest().encode()

@@ -18,7 +18,7 @@ from harness.baseline_files import read_json, write_files
 from harness.baselines import BaselineError, read_baseline
 from harness.files import unwritable, write_together
 from harness.reading_store import StoreError, unusable
-from harness.tests.case_runs import ROOT
+from harness.tests.case_runs import REGRESSION, ROOT, Cases
 from harness.tests.disks import full_disk, read_only
 from harness.tests.one_reading import KEY, NAMES, ROW, opened, same_row
 
@@ -64,11 +64,12 @@ def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept:
         kept.write_bytes(damaged)
         told: list[str] = []
         store = opened(cache_of(kept), told)
-        assert store.read_one("one") is None
         assert store.read(["one"]) is None
         assert told == [f"the kept reading {kept} is damaged (its checksum does not match): it is measured anew"]
         tried += 1
     assert tried == len(content) + 301
+    assert store.read_one("one") is None
+    assert len(told) == 1
     store.write(["one"], [ROW])
     assert kept.read_bytes() == content
 
@@ -265,3 +266,14 @@ def test_files_that_belong_together_are_put_in_place_after_all_are_written(tmp_p
         ("b", b"old"),
         ("c", b"a f"),
     ]
+
+
+def test_a_full_disk_at_the_end_fails_the_run_and_leaves_no_half_of_a_record(recorded: Cases) -> None:
+    home = recorded.baselines.parent
+    before = {path.name for path in home.iterdir()}
+    with full_disk():
+        result = recorded.run(*REGRESSION, "-k", "test_reproduces", "--phase-json", "run.json")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["phase: --phase-json *run.json could not be written: No space left on device"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert {path.name for path in home.iterdir()} == before
