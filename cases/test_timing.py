@@ -24,6 +24,12 @@ def test_plain(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
     benchmark.pedantic(contestants.plain, rounds=3, warmup_rounds=1)
 
 
+def test_similarity_and_attention(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+    """Wall time of one forward pass with similarity and attention measured; recorded, never asserted."""
+    benchmark.pedantic(contestants.without_lens, rounds=3, warmup_rounds=1)
+    benchmark.extra_info["times_plain"] = contestants.ratio_without_lens()
+
+
 def test_hooked(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
     """Wall time of one forward pass with everything measured; recorded, never asserted."""
     benchmark.pedantic(contestants.hooked, rounds=3, warmup_rounds=1)

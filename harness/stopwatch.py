@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import exp
 
 import torch
 
-from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, timing_ratio
+from harness.analysis.curves import FloatArray
+from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, median_of_few, timing_ratio
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.models.prompt import encode
@@ -17,10 +19,14 @@ from harness.probe.observation import Readings, observing
 from harness.probe.vocabulary import Vocabulary
 
 WARM_UPS = 3
+FEW_PAIRS = 5
 
 
 class Contestants:
-    """The two ways to run one batch: `plain()` the model's forward pass, `hooked()` the same measuring everything."""
+    """The ways to run one batch: `plain()` the model's forward pass, `hooked()` the same measuring everything.
+
+    `without_lens()` measures similarity and attention only.
+    """
 
     def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
@@ -48,6 +54,11 @@ class Contestants:
         self._observe(self._task)
         self._synchronise()
 
+    def without_lens(self) -> None:
+        """One forward pass with similarity and attention, readings on the CPU."""
+        self._observe(None)
+        self._synchronise()
+
     def ratio(self, pairs: int = LEAST_TIMING_PAIRS) -> TimingRatio:
         """The median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
 
@@ -57,16 +68,23 @@ class Contestants:
         Raises:
             ValueError: fewer than 21 pairs.
         """
+        return timing_ratio(self._log_ratios(self.hooked, pairs))
+
+    def ratio_without_lens(self, pairs: int = FEW_PAIRS) -> float:
+        """The median ratio of the time without the lens to plain's over as many alternating pairs, for a record."""
+        return exp(median_of_few(self._log_ratios(self.without_lens, pairs))[0])
+
+    def _log_ratios(self, measured: Callable[[], None], pairs: int) -> FloatArray:
         plain, hooked = [], []
         for turn in range(pairs + WARM_UPS):
             # Every second pair runs the other way round: what the first run leaves behind favours neither.
-            order = (self.hooked, self.plain) if turn % 2 else (self.plain, self.hooked)
+            order = (measured, self.plain) if turn % 2 else (self.plain, measured)
             seconds = [_seconds(run) for run in order]
             plain.append(seconds[turn % 2])
             hooked.append(seconds[1 - turn % 2])
-        return timing_ratio(log_ratios(hooked[WARM_UPS:], plain[WARM_UPS:]))
+        return log_ratios(hooked[WARM_UPS:], plain[WARM_UPS:])
 
-    def _observe(self, task: LensTask) -> Readings:
+    def _observe(self, task: LensTask | None) -> Readings:
         with (
             torch.inference_mode(),
             observing(self._vlm.model, self._vlm.anatomy, self._groups, sample_ids=self._ids, lens=task) as seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 import torch
 
-from harness.cost.contestants import CONTESTANTS, EVERYTHING
+from harness.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
 from harness.cost.drawn import LLAVA_7B, SMALL, drawn_subject, image_side
 from harness.cost.memory import peak_bytes
 from harness.cost.nnsight_states import NotInstalledError
 from harness.cost.pairs import pair_subject
-from harness.cost.race import race
+from harness.cost.race import COSTLY_SHARE, race
 from harness.cost.results import Cell, CellResult
 from harness.cost.subject import Subject
 from harness.models.registry import find_model
@@ -81,8 +82,12 @@ def load(model: str, conditions: Conditions) -> Vlm:
 
 
 def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult:
-    """Peaks, which warm up, then the race."""
+    """What came of a cell: the peaks of all contestants, whose passes are warm-ups, then the race.
+
+    A costly contestant whose pass took 40 % of the budget is not run again: the time of that pass is its one round.
+    """
     runs: dict[str, Callable[[], Any]] = {}
+    timed: dict[str, float] = {}
     absent: dict[str, str] = {}
     peaks: dict[str, int] = {}
     left_open: float | None = None
@@ -90,13 +95,19 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
         conditions.tick()
         try:
             runs[name] = CONTESTANTS[name].prepared(subject)
+            start = time.perf_counter()
             peaks[name], read = peak_bytes(runs[name], subject.device)
+            seconds = time.perf_counter() - start
             if name == EVERYTHING:
                 left_open = read[1].opened / subject.lens_tokens
             del read
         except (NotInstalledError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
             absent[name] = str(error).splitlines()[0]
+            continue
+        if CONTESTANTS[name].costly and conditions.rounds is None and seconds > COSTLY_SHARE * conditions.budget:
+            timed[name] = seconds
+            del runs[name]
     times = race(
         runs,
         synchronise=subject.synchronise,
@@ -105,5 +116,7 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
         budget=conditions.budget,
         tick=conditions.tick,
     )
+    for name, seconds in timed.items():
+        times[name] = [seconds, *[None] * (len(times[PLAIN]) - 1)]
     weights = sum(parameter.nbytes for parameter in subject.model.parameters())
     return CellResult(cell, times, peaks, weights, left_open, absent)

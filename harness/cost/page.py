@@ -22,9 +22,10 @@ same numbers, and beside nnsight reading the same states. Written by the command
 
 - **Interleaved.** Every contestant runs once a round on the same model and the same inputs, in an order that rotates
   and turns from round to round. A round's time is divided by the plain pass's of the same round; the table has the
-  median over rounds. Warm-ups do not count.
+  median over rounds. Warm-ups do not count. The naive way drops out where it would use up the time of a cell; a single
+  round of it (n = 1) may be the pass in which its memory was recorded, against plain's first.
 - **Intervals** are order statistics of the rounds and assume no distribution. They cover at least 95 % from six rounds
-  on; what fewer cover is said beside them: 94 % with five, 88 % with four, 75 % with three, 50 % with two.
+  on, 94 % with five, 88 % with four, 75 % with three, 50 % with two and nothing with one.
 - **Drawn models** have LLaVA's architecture with random weights: a tower, a projector, Llama layers. Most of their
   tokens are the picture's. No pruned lens likes random weights: what they decode is not often the same. *Left open* is
   the share of image tokens x residual points for which the whole vocabulary had to be read. Each sample has 20 words

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
-_COSTLY_SHARE = 0.4
+COSTLY_SHARE = 0.4
 
 Times = dict[str, list[float | None]]
 
@@ -43,7 +43,7 @@ def race(
         before = spent
         for name in order[::-1] if at % 2 else order:
             dear = name in costly
-            if dear and at and rounds is None and spent_on_costly * (at + 1) / at > _COSTLY_SHARE * budget:
+            if dear and at and rounds is None and spent_on_costly * (at + 1) / at > COSTLY_SHARE * budget:
                 times[name].append(None)
                 continue
             start = time.perf_counter()

@@ -55,13 +55,25 @@ def run_plan(plan: Plan, command: str) -> Run:
         command=command,
         device=device.type,
         device_name=device_name(device),
-        dtype=str(choose_dtype(plan.conditions.dtype, device, embedded=False)).removeprefix("torch."),
+        dtype=_dtype(plan, device),
         threads=torch.get_num_threads(),
         versions=_versions(),
         cells=tuple(found),
         outside=tuple(_outside(plan)),
         seconds=round(time.perf_counter() - start, 1),
     )
+
+
+def _dtype(plan: Plan, device: torch.device) -> str:
+    """The type of the drawn models' numbers and of the pairs', which are not the same on a GPU."""
+    asked = {"drawn": plan.cells, "pairs": plan.pairs}
+    used = {
+        kind: str(choose_dtype(plan.conditions.dtype, device, embedded=kind == "pairs")).removeprefix("torch.")
+        for kind, cells in asked.items()
+        if cells
+    }
+    kinds = sorted(set(used.values()))
+    return kinds[0] if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in used.items())
 
 
 def _outside(plan: Plan) -> list[Outside]:

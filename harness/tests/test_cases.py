@@ -196,12 +196,15 @@ def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: p
 def test_timing_is_recorded_and_kept_out_of_the_json(recorded: Cases) -> None:
     skipped = recorded.run("-m", "timing")
     skipped.stdout.fnmatch_lines(["*no ratio is stored for this device, dtype and attention*"])
-    updated = recorded.run("-m", "timing", "--phase-update", "--phase-json", "record.json")
-    updated.assert_outcomes(passed=3)
+    kept = ("--phase-json", "record.json", "--benchmark-json", "times.json")
+    updated = recorded.run("-m", "timing", "--phase-update", *kept)
+    updated.assert_outcomes(passed=4)
     updated.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
     assert len(stored["timing"]) == 1
     assert "hooked" not in (recorded.baselines.parent / "record.json").read_text()
+    times = json.loads((recorded.baselines.parent / "times.json").read_text())["benchmarks"]
+    assert [one["extra_info"]["times_plain"] > 0 for one in times if "attention" in one["name"]] == [True]
 
 
 def test_collecting_imports_no_torch() -> None:

@@ -105,6 +105,16 @@ def test_without_nnsight_there_is_a_row_and_no_crash(subject: Subject, monkeypat
     assert "not installed" in times_table([found])
 
 
+def test_a_costly_contestant_is_not_run_again_where_once_takes_the_budget(subject: Subject) -> None:
+    cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
+    found = measured(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
+    assert len(found.times[PLAIN]) == 3
+    once, *others = found.times[NAIVE]
+    assert once is not None
+    assert others == [None, None]
+    assert found.peaks[NAIVE] > found.peaks[PLAIN]
+
+
 def test_every_contestant_runs_once_a_round_in_changing_order() -> None:
     ran: list[str] = []
     runs = {name: (lambda name=name: ran.append(name)) for name in "abc"}
