@@ -121,7 +121,7 @@ class Passes:
             # The first batch that has a name decides, as where one process measures it once.
             rows = outcome.rows | rows
         if faults:
-            raise SampleError(self._named(samples, what, faults, len(names) - len(faults)))
+            raise SampleError(self._named(samples, what, faults, sum(name in rows for name in names.values())))
         return [rows[names[place]] for place in range(len(samples))]
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:

@@ -222,7 +222,8 @@ class Lens:
         own_logits = own_logits.to(self._rows.device)
         states = upcast(torch.cat(self._last).transpose(0, 1))
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
-        own = is_own.any(0).nonzero().flatten()
+        # Logits that are NaN have no best entry; any will do where no row has one.
+        own = is_own.any(0).nonzero().flatten() if bool(is_own.any()) else is_own.new_zeros(1, dtype=torch.long)
         weight, bias = rows_of(self._head, own)
         block = slice(0, len(self._block))
         others = states @ self._rows[block].T + (0.0 if self._bias is None else self._bias[block])
