@@ -82,12 +82,10 @@ class ReadingStore:
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
         """The readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
-        rows = []
-        for name in names:
-            if (row := self.read_one(name)) is None:
-                return None
-            rows.append(row)
-        return rows
+        # All of them, so that each which is damaged is named.
+        rows = [self.read_one(name) for name in names]
+        found = [row for row in rows if row is not None]
+        return found if len(found) == len(rows) else None
 
     def read_one(self, name: str) -> dict[str, Any] | None:
         """The reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
