@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 
 class PhaseError(RuntimeError):
     """Something that the user can mend stands in the way; the message is complete without a traceback.
@@ -25,3 +27,17 @@ def shown(text: str, longest: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def without_frames(error: Exception) -> Exception:
+    """A copy of an error to be raised again later.
+
+    An error keeps the frames in which it came about, their variables with them, and a loaded model may be among those.
+    """
+    try:
+        again = copy.copy(error)
+    except Exception:  # One that asks for more than its message to be made.
+        again = RuntimeError(f"{type(error).__name__}: {error}")
+    # A copy has no frames; what it was raised from would bring them back.
+    again.__cause__ = again.__context__ = again.__traceback__ = None
+    return again

@@ -1,0 +1,137 @@
+"""Two hundred measurements in one process leave nothing behind, and a model that is let go is really gone."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from scipy import stats
+
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset
+from harness.data.words import stem
+from harness.models.vlm import Vlm
+from harness.probe import attention
+from harness.tests.tiny import tiny_profile, tiny_samples, tiny_vlm
+
+WARM_UP = 20
+# One reading of this model and its samples has 30 kB, one batch of hidden states 100 kB.
+MOST_KB_EACH = 10.0
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is alive: tensors, objects that the collector knows, hooks on the model, entries of the harness's caches."""
+
+    tensors: int
+    objects: int
+    hooks: int
+    gates: int
+    words: int
+    threads: int
+
+
+def held(vlm: Vlm) -> Held:
+    gc.collect()
+    return Held(
+        tensors=sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),
+        objects=len(gc.get_objects()),
+        hooks=sum(len(getattr(module, kind)) for module in vlm.model.modules() for kind in _HOOKS),
+        gates=len(attention._gates),
+        words=stem.cache_info().currsize,
+        threads=psutil.Process().num_threads(),
+    )
+
+
+@pytest.fixture
+def paired_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny samples as items of two, so that word order is scored too."""
+
+    def draw(n: int, *_: object) -> Any:
+        samples = tiny_samples(n)
+        return [
+            type(sample)(sample.id, sample.picture, sample.instruction, sample.captions, f"item-{at // 2}")
+            for at, sample in enumerate(samples)
+        ]
+
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "in pairs", draw, paired=True))
+
+
+def everything(vlm: Vlm, cache: Path, number: int) -> None:
+    """One measurement with all that there is: controls, drawing, word order, readings kept; other noise each time."""
+    profile = tiny_profile(vlm, controls=("noise", "blank"), control_seed=number, cache=cache / str(number % 3))
+    assert profile.drawings
+    assert {"noise", "blank"} <= profile.controls.keys()
+
+
+def resident(vlm: Vlm, cache: Path, measurements: int) -> np.ndarray:
+    """Resident memory in kB after each measurement that follows the warm-up."""
+    process, sizes = psutil.Process(), []
+    for number in range(WARM_UP + measurements):
+        everything(vlm, cache, number)
+        if number >= WARM_UP:
+            gc.collect()
+            sizes.append(process.memory_info().rss / 1024)
+    return np.array(sizes)
+
+
+def slope(sizes: np.ndarray) -> tuple[float, float]:
+    """Growth in kB for each measurement, the median of all slopes between two points, with its 99 % upper end."""
+    fitted = stats.theilslopes(sizes, alpha=0.99)
+    return float(fitted.slope), float(fitted.high_slope)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_200_measurements(vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
+    sizes = resident(vlm, tmp_path, 200)
+    growth, high = slope(sizes)
+    assert high < MOST_KB_EACH, f"{growth:.1f} kB a measurement, at most {high:.1f} (99 %), of {sizes[0]:.0f}"
+
+
+def test_a_measurement_leaves_nothing_behind(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
+    for number in range(2):
+        everything(own_vlm, tmp_path, number)
+    before = held(own_vlm)
+    for number in range(2, 6):
+        everything(own_vlm, tmp_path, number)
+    after = held(own_vlm)
+    # A measurement that keeps one object a layer and sample would show as 4 x 4 x 6 of them.
+    assert after.objects - before.objects < 60
+    for kind in ("tensors", "hooks", "gates", "words", "threads"):
+        assert getattr(after, kind) <= getattr(before, kind), kind
+    assert attention._reader.get() is None
+
+
+def test_what_is_kept_would_be_noticed(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
+    """The counts of the test above see each kind of thing that a measurement could leave."""
+    everything(own_vlm, tmp_path, 0)
+    before = held(own_vlm)
+    kept = [torch.zeros(1), [[] for _ in range(100)]]
+    hook = own_vlm.model.register_forward_pre_hook(lambda *_: None)
+    attention._gates[own_vlm.model] = True
+    after = held(own_vlm)
+    assert after.tensors == before.tensors + 1
+    assert after.objects >= before.objects + 100
+    assert (after.hooks, after.gates) == (before.hooks + 1, before.gates + 1)
+    hook.remove()
+    del kept
+
+
+def test_a_model_that_is_let_go_is_gone(tiny_data: None, tmp_path: Path) -> None:
+    vlm = tiny_vlm()
+    profile = tiny_profile(vlm, controls=("noise", "blank"), cache=tmp_path)
+    gates = len(attention._gates)
+    gone = weakref.ref(vlm.model), weakref.ref(vlm.processor), weakref.ref(vlm.anatomy.layers[0])
+    del vlm
+    gc.collect()
+    assert [what() for what in gone] == [None, None, None]
+    assert len(attention._gates) < gates
+    assert profile.n > 0
