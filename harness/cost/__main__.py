@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", type=float, default=20.0, metavar="S", help="seconds a cell (default: 20), 3 rounds at least"
     )
     how.add_argument(
-        "--samples", type=int, default=48, help="of the whole measurement of a pair (default: 48; 0: none)"
+        "--samples", type=int, metavar="N", help="of a pair's whole measurement; by default all, 0 leaves it out"
     )
     how.add_argument("--device", default="auto")
     how.add_argument("--dtype", default="auto")

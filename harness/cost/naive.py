@@ -35,6 +35,8 @@ def read_naively(subject: Subject) -> NaiveReadings:
     subject.model.set_attn_implementation("eager")
     try:
         output = subject.forward(output_attentions=True, output_hidden_states=True)
+        # A model around a language model of its own hands on that one's output.
+        output = getattr(output, "language_model_outputs", output)
         with torch.inference_mode():
             return NaiveReadings(
                 similarity=torch.stack([_similarities(subject, states) for states in output.hidden_states], dim=1),

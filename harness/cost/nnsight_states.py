@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
@@ -26,7 +28,7 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
     tensors: the other contestants never meet them.
 
     Raises:
-        NotInstalledError: no nnsight, or one that cannot be imported.
+        NotInstalledError: no nnsight, or one that cannot be imported or does not run; also when it is run.
     """
     try:
         nnsight = importlib.import_module("nnsight")
@@ -36,14 +38,17 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
     tensors = [*subject.model.parameters(), *subject.model.buffers()]
     twin = copy.deepcopy(subject.model, {id(tensor): tensor for tensor in tensors})
     paths = {module: path for path, module in subject.model.named_modules()}
-    traced = nnsight.NNsight(twin)
-    points = [_at(traced, paths[module]) for module in (*subject.anatomy.layers, subject.anatomy.final_norm)]
     inputs, reduced = dict(subject.inputs), GroupSums(subject.groups)
+    with _saying_why(), warnings.catch_warnings():
+        # It warns of every submodule whose name it uses itself.
+        warnings.simplefilter("ignore")
+        traced = nnsight.NNsight(twin)
+        points = [_at(traced, paths[module]) for module in (*subject.anatomy.layers, subject.anatomy.final_norm)]
 
     def read() -> Any:
-        with torch.inference_mode():
+        with torch.inference_mode(), _saying_why():
             with traced.trace(**inputs, use_cache=False, logits_to_keep=1):
-                states = [].save()  # type: ignore[attr-defined]
+                states = nnsight.save([])
                 for point in points:
                     states.append(point.input)
                 states.append(points[-1].output)
@@ -51,6 +56,18 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
             return torch.stack(curves[:-1], dim=1).cpu(), curves[-1].cpu()
 
     return read
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    """Whatever a version of nnsight stumbles over with this torch and transformers, as the row's reason."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise NotInstalledError(f"does not run here: {type(error).__name__}: {reason}") from error
 
 
 def _at(root: Any, path: str) -> Any:

@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from tqdm import tqdm
 
-from harness.cost.cells import DATASET, Conditions, load, measured, subjects
+from harness.cost.cells import DATASET, FULL_WIDTH, Conditions, load, measured, subjects
+from harness.cost.contestants import ATTENTION, EVERYTHING, PLAIN
 from harness.cost.outside import outside_share
 from harness.cost.results import Cell, Outside, Run
 from harness.models.vlm import choose_device, choose_dtype
@@ -25,13 +26,20 @@ _PACKAGES = ("torch", "transformers", "nnsight")
 class Plan:
     """What is measured: drawn cells, pairs as (model, batch), and a whole measurement of so many samples of each pair.
 
-    `samples` of 0 leaves the whole measurements out.
+    `samples` of None are as many as the dataset declares; 0 leaves the whole measurements out.
     """
 
     cells: Sequence[Cell]
     pairs: Sequence[tuple[str, int]]
-    samples: int
+    samples: int | None
     conditions: Conditions
+
+    def conditions_of(self, cell: Cell, device: torch.device) -> Conditions:
+        """A CPU runs the full width with what its targets ask for and no more, and three times as long."""
+        if cell.kind != FULL_WIDTH or device.type != "cpu":
+            return self.conditions
+        asked = [name for name in self.conditions.contestants if name in (PLAIN, ATTENTION, EVERYTHING)]
+        return replace(self.conditions, contestants=asked, budget=3 * self.conditions.budget)
 
 
 def run_plan(plan: Plan, command: str) -> Run:
@@ -43,12 +51,11 @@ def run_plan(plan: Plan, command: str) -> Run:
     start = time.perf_counter()
     device = choose_device(plan.conditions.device)
     bar = tqdm(total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=not sys.stderr.isatty())
-    conditions = replace(plan.conditions, tick=bar.refresh)
     found = []
     with bar:
-        for cell, subject in subjects(plan.cells, plan.pairs, conditions):
+        for cell, subject in subjects(plan.cells, plan.pairs, plan.conditions):
             bar.set_postfix_str(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens")
-            found.append(measured(cell, subject, conditions))
+            found.append(measured(cell, subject, replace(plan.conditions_of(cell, device), tick=bar.refresh)))
             bar.update()
     return Run(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -77,7 +84,7 @@ def _dtype(plan: Plan, device: torch.device) -> str:
 
 
 def _outside(plan: Plan) -> list[Outside]:
-    models = dict.fromkeys(model for model, _ in plan.pairs) if plan.samples else ()
+    models = dict.fromkeys(model for model, _ in plan.pairs) if plan.samples != 0 else ()
     return [
         outside_share(load(model, plan.conditions), DATASET, samples=plan.samples, progress=False) for model in models
     ]

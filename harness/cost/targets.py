@@ -81,27 +81,14 @@ def extra_memory(result: CellResult, contestant: str, *, weights: bool) -> float
 
 def findings(run: Run) -> Iterator[Finding]:
     """Every target that the run has cells for."""
-    for result in _of(run, FULL_WIDTH) or _deepest(_of(run, SMALL_KIND)):
+    topology = _of(run, FULL_WIDTH) or _deepest(_of(run, SMALL_KIND))
+    for result in topology:
         yield from _ratio_finding(result, ATTENTION, ATTENTION_RATIO[run.device])
     for result in _of(run, PAIR) if run.device == "cpu" else _of(run, FULL_WIDTH):
         yield from _ratio_finding(result, EVERYTHING, EVERYTHING_RATIO[run.device])
-    for weights in (True, False):
-        shares = [
-            (share, result)
-            for result in run.cells
-            if (share := extra_memory(result, ATTENTION, weights=weights)) is not None
-        ]
-        if shares:
-            worst, result = max(shares, key=lambda pair: pair[0])
-            of = "weights and activations" if weights else "activations alone"
-            yield Finding(
-                f"extra peak memory of {ATTENTION}, of plain's {of}",
-                f"worst: {place(result)}",
-                EXTRA_MEMORY,
-                worst,
-                None,
-                percent,
-            )
+    for where, results in (("", topology), ("worst: ", run.cells)):
+        for weights in (True, False):
+            yield from _memory_finding(results, where, weights=weights)
     for contestant in (ATTENTION, EVERYTHING):
         found = growth(_of(run, SMALL_KIND), contestant)
         for name in ("tokens", "layers"):
@@ -138,6 +125,16 @@ def place(result: CellResult) -> str:
 def percent(share: float) -> str:
     """A share as a percentage, with the digits that it needs."""
     return f"{share:.2%}" if abs(share) < 0.1 else f"{share:.1%}"
+
+
+def _memory_finding(results: Sequence[CellResult], where: str, *, weights: bool) -> Iterator[Finding]:
+    """The largest extra peak of similarity and attention over some cells."""
+    shares = [extra_memory(one, ATTENTION, weights=weights) for one in results]
+    found = [(share, at) for at, share in enumerate(shares) if share is not None]
+    if found:
+        share, at = max(found)
+        asked = f"extra peak memory of {ATTENTION}, of {'weights and activations' if weights else 'activations alone'}"
+        yield Finding(asked, where + place(results[at]), EXTRA_MEMORY, share, None, percent)
 
 
 def _of(run: Run, kind: str) -> list[CellResult]:

@@ -105,6 +105,17 @@ def test_without_nnsight_there_is_a_row_and_no_crash(subject: Subject, monkeypat
     assert "not installed" in times_table([found])
 
 
+def test_an_nnsight_that_does_not_run_says_why(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def NNsight(model: object) -> None:  # noqa: N802
+            raise AttributeError("no such hook")
+
+    monkeypatch.setitem(sys.modules, "nnsight", Broken)
+    with pytest.raises(NotInstalledError, match="does not run here: AttributeError: no such hook"):
+        nnsight_reader(subject)
+
+
 def test_a_costly_contestant_is_not_run_again_where_once_takes_the_budget(subject: Subject) -> None:
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
     found = measured(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
