@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -148,12 +149,14 @@ def measure(
     def read(batch: Batch, places: Sequence[int]) -> Readings:
         return observe(vlm, batch, [drawn[place] for place in places], LensTask(plan.part(places), block))
 
-    rows = passes.over(drawn, f"{vlm.name}-{dataset}", name, read)
-    apart = {control: control_curves(passes, drawn, control, seed=control_seed) for control in dict.fromkeys(controls)}
     words: Mapping[str, Array] = {}
-    if word_order and data.paired:
-        words = likelihood_arrays(passes, drawn, [f"{row['tokens']} {row['pixels']}" for row in rows])
-    store.close()
+    with contextlib.closing(store):
+        rows = passes.over(drawn, f"{vlm.name}-{dataset}", name, read)
+        apart = {
+            control: control_curves(passes, drawn, control, seed=control_seed) for control in dict.fromkeys(controls)
+        }
+        if word_order and data.paired:
+            words = likelihood_arrays(passes, drawn, [f"{row['tokens']} {row['pixels']}" for row in rows])
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
