@@ -31,8 +31,8 @@ same numbers, and beside nnsight reading the same states. Written by the command
   the share of image tokens x residual points for which the whole vocabulary had to be read. Each sample has 20 words
   to look for and 20 of another's, three entries each, as many as the captions of a photograph have. The block that
   the lens tries first is learnt from other inputs.
-- **LLaVA-1.5-7B's widths** (d = 4,096) run on a CPU with a sixteenth of its layers, of the decoder and of the tower
-  alike, and with the contestants that the targets ask for; on a GPU with all layers and all contestants.
+- **LLaVA-1.5-7B's widths** (d = 4,096) run on a CPU with few of its 32 layers, and as few of the tower's in proportion
+  (two at least), with the contestants that the targets ask for; on a GPU with all layers and all contestants.
 - **Pairs** are the embedded models with their own samples, prompts and words.
 - **Memory** is the most that tensors hold at a time during the pass, beyond what was there before. On a CPU it is the
   running sum of every allocation and release that torch's profiler records, exact for whatever torch allocates; on a
@@ -102,7 +102,9 @@ def targets_table(run: Run) -> str:
     """Every target with what was measured and whether it is met."""
     rows = []
     for found in findings(run):
-        interval = found.basis if found.interval is None else " to ".join(found.form(end) for end in found.interval)
+        interval = found.basis
+        if found.interval is not None:
+            interval = f"{' to '.join(found.form(end) for end in found.interval)} ({found.basis})"
         rows.append(
             [
                 found.asked,

@@ -34,7 +34,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A target with what was measured; `form` prints a number of it. Without an interval, `basis` says why."""
+    """A target with what was measured; `form` prints a number of it, `basis` says what the interval stands on."""
 
     asked: str
     where: str
@@ -102,6 +102,7 @@ def findings(run: Run) -> Iterator[Finding]:
                     fitted[0],
                     fitted[1],
                     "{:.2f}".format,
+                    "95%, bootstrap",
                 )
     for found_outside in run.outside:
         yield Finding(
@@ -150,6 +151,6 @@ def _deepest(results: Sequence[CellResult]) -> list[CellResult]:
 def _ratio_finding(result: CellResult, contestant: str, target: float) -> Iterator[Finding]:
     found = ratio(result, contestant)
     if found is not None:
-        yield Finding(
-            f"time of {contestant}, x plain", place(result), target, found.median, found.interval, "{:.3f}".format
-        )
+        asked = f"time of {contestant}, x plain"
+        basis = f"{found.covered:.0%}, n = {found.n}"
+        yield Finding(asked, place(result), target, found.median, found.interval, "{:.3f}".format, basis)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.analysis.timing import median_of_few, timing_ratio
-from harness.cost.__main__ import main
+from harness.cost.__main__ import _command, main
 from harness.cost.breakdown import breakdown, breakdown_lines
 from harness.cost.cells import SMALL_KIND, Conditions, drawn_cells, measured
 from harness.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, SIMILARITY
@@ -265,6 +265,8 @@ def test_misuse_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--contestants", "nobody"])
     assert "unknown 'nobody'" in capsys.readouterr().err
+    assert _command(["--json", "kept.json", "--tokens", "64"]) == _command(["--json=kept.json", "--tokens", "64"])
+    assert _command(["--tokens", "64", "--json", "kept.json"]) == "python -m harness.cost --tokens 64"
     assert [(cell.tokens, cell.layers) for cell in drawn_cells(SMALL_KIND, (64, 300), (2,))] == [(64, 2), (300, 2)]
 
 
