@@ -42,12 +42,14 @@ class Processes:
     """This process among all: number `rank` of `count`, and number `local_rank` on its machine.
 
     All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
-    process alone meets nobody, and torch.distributed is not even imported for it.
+    process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
+    `beside` others on the machine.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    beside: bool = False
     _lost: str = field(default="", repr=False)
     _met: bool = field(default=False, repr=False)
     _meeting: bool = field(default=False, repr=False)
@@ -113,19 +115,24 @@ class Processes:
         self._met = False
 
     def device(self, name: str) -> str:
-        """The device of that name for this process: its own GPU where all would take the first."""
-        if not self.several or name not in ("auto", "cuda"):
+        """The device of that name for this process: its own GPU where all would take the first.
+
+        Raises:
+            ProcessError: more processes than GPUs; workers take turns.
+        """
+        if name not in ("auto", "cuda") or not (self.several or self.beside):
             return name
         import torch
 
         if not torch.cuda.is_available():
             return name
-        if self.local_rank >= torch.cuda.device_count():
+        gpus = torch.cuda.device_count()
+        if self.several and self.local_rank >= gpus:
             raise ProcessError(
-                f"process {self.local_rank + 1} on this machine has no GPU of its own, there are "
-                f"{torch.cuda.device_count()}: start as many processes as there are GPUs"
+                f"process {self.local_rank + 1} on this machine has no GPU of its own, there are {gpus}: start as many "
+                "processes as there are GPUs"
             )
-        return f"cuda:{self.local_rank}"
+        return f"cuda:{self.local_rank % gpus}"
 
     def _meet(self, what: str, work: Callable[[], Any], *, sends: bool = True) -> list[Any]:
         """The results of all processes by rank; an error in one of them is raised in all."""
@@ -212,7 +219,8 @@ def processes() -> Processes:
     environment = os.environ
     count = int(environment.get("WORLD_SIZE") or 1)
     if count < 2 or "RANK" not in environment:
-        return Processes()
+        worker = environment.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+        return Processes(local_rank=int(worker), beside=True) if worker.isdigit() else Processes()
     return Processes(int(environment["RANK"]), count, int(environment.get("LOCAL_RANK") or 0))
 
 

@@ -215,5 +215,5 @@ class PhaseSession:
         self.verdicts = sorted([*self.verdicts, *found.verdicts], key=lambda line: placed(line.pair))
         self.loaded.parts |= found.parts
         self.stored.matched |= found.matched
-        self.stored.written |= found.written
+        self.stored.written = dict(sorted((self.stored.written | dict(found.written)).items()))
         self.said += found.said

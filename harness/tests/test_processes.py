@@ -15,6 +15,9 @@ from harness.processes import ProcessError, Processes, processes
 from harness.tests.case_runs import ROOT
 
 ALONE = Processes()
+ONE = (sys.executable,)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 
 def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
@@ -29,13 +32,13 @@ def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
         one.part()
         assert not {"torch", "accelerate"} & set(sys.modules), "a heavy import"
     """
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "PYTEST_XDIST_WORKER")}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=ROOT)
 
 
 @pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "4"}])
 def test_without_a_launcher_there_is_one_process(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -59,6 +62,8 @@ def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch:
     assert ALONE.device("auto") == "auto"
     with pytest.raises(ProcessError, match="process 3 on this machine has no GPU of its own, there are 2"):
         third.device("auto")
+    worker = Processes(local_rank=5, beside=True)
+    assert (worker.device("auto"), worker.several) == ("cuda:1", False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert third.device("auto") == "auto"
 
@@ -85,10 +90,7 @@ def test_two_processes_meet_and_part() -> None:
 
 
 def started() -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "harness.tests.meeting"],
@@ -101,8 +103,16 @@ def started() -> list[subprocess.Popen[str]]:
     ]
 
 
-def run(home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit status and output of the cases on two tiny models, with baselines and cache of its own."""
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def run_cases(
+    home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The cases on two tiny models, run to their end, with baselines and cache of their own."""
     command = [
         *launcher,
         *("-m", "pytest", "cases/", "-p", "harness.tests.tiny_pairs", "-p", "no:cacheprovider", "-m", "regression"),
@@ -111,15 +121,8 @@ def run(home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **env
         *("--phase-baselines", str(home / name), "--phase-cache", str(home / f"{name}-cache")),
         *("--phase-json", str(home / f"{name}.json"), *arguments),
     ]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, cwd=ROOT, capture_output=True, text=True
-    )
-    return done.returncode, done.stdout
-
-
-ONE = (sys.executable,)
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
-ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    environment = {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -128,10 +131,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
-    assert run(tmp_path, "one", ONE, "--phase-update-new")[0] == 0
-    for name, launcher in (("torchrun", TORCHRUN), ("accelerate", ACCELERATE)):
-        status, output = run(tmp_path, name, launcher, "--phase-update-new")
-        assert status == 0, output
+    assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
+    launchers = {"torchrun": TORCHRUN, "accelerate": (*ACCELERATE, "--main_process_port", free_port())}
+    for name, launcher in launchers.items():
+        done = run_cases(tmp_path, name, launcher, "--phase-update-new")
+        output = done.stdout
+        assert done.returncode == 0, output + done.stderr
         assert (tmp_path / f"{name}.json").read_bytes() == (tmp_path / "one.json").read_bytes()
         assert files(tmp_path / name) == files(tmp_path / "one")
         assert output.count("phase: 2 processes share the samples of each pair") == 1
@@ -149,8 +154,8 @@ def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> 
     ],
 )
 def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: Path, fault: str, sentence: str) -> None:
-    status, output = run(tmp_path, "faulty", TORCHRUN, "-k", "inter_similarity and llava", TINY_FAULT=fault)
-    assert status != 0
-    assert sentence in output
-    assert "Traceback" not in output
-    assert "2 errors" in output or "ended by its launcher" in output
+    done = run_cases(tmp_path, "faulty", TORCHRUN, "-k", "inter_similarity and llava", TINY_FAULT=fault)
+    assert done.returncode != 0
+    assert sentence in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "2 errors" in done.stdout

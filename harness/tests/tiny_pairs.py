@@ -17,6 +17,7 @@ import torch
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.registry import MODELS, ModelEntry
+from harness.models.vlm import Vlm
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
 torch.set_num_threads(1)
@@ -47,6 +48,13 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     if fault == "own" and rank == "1":
         raise ValueError("the second process has a fault of its own")
     return samples
+
+
+def pytest_phase_model_loaded(vlm: Vlm) -> None:
+    """Notes in the file TINY_LOADS which model was loaded."""
+    if "TINY_LOADS" in os.environ:
+        with Path(os.environ["TINY_LOADS"]).open("a", encoding="utf-8") as notes:
+            notes.write(f"{vlm.name}\n")
 
 
 for name, loader in (("tiny-llava", "load_tiny"), ("tiny-other", "load_other")):
