@@ -14,11 +14,10 @@ import torch
 from harness.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
 from harness.cost.drawn import LLAVA_7B, SMALL, drawn_subject, image_side
 from harness.cost.memory import peak_bytes
-from harness.cost.nnsight_states import NotInstalledError
 from harness.cost.pairs import pair_subject
 from harness.cost.race import COSTLY_SHARE, race
 from harness.cost.results import Cell, CellResult
-from harness.cost.subject import Subject
+from harness.cost.subject import AbsentError, Subject
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
 
@@ -101,7 +100,7 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
             if name == EVERYTHING:
                 left_open = read[1].opened / subject.lens_tokens
             del read
-        except (NotInstalledError, torch.OutOfMemoryError) as error:
+        except (AbsentError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
             absent[name] = str(error).splitlines()[0]
             continue

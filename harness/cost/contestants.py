@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from harness.cost.naive import read_naively
+from harness.cost.naive import naive_reader
 from harness.cost.nnsight_states import nnsight_reader
 from harness.cost.subject import Subject
 from harness.probe.observation import observing
@@ -78,7 +78,7 @@ CONTESTANTS: Mapping[str, Contestant] = MappingProxyType(
             "similarity, attention and recall: what a measurement does",
         ),
         NAIVE: Contestant(
-            lambda subject: partial(read_naively, subject),
+            naive_reader,
             "the same measures from eager attention with every attention matrix and hidden state kept: full matrices "
             "of cosines, every head's values transformed, the whole vocabulary decoded at every image token and point",
             costly=True,

@@ -12,7 +12,7 @@ import torch
 from harness.cost.subject import Subject, learnt_block
 from harness.models.anatomy import find_anatomy
 from harness.models.prompt import TokenGroups
-from harness.probe.lens import LensTask, References
+from harness.probe.lens_task import LensTask, References
 
 PATCH = 14
 # As many content words as five captions of a photograph have, each spelled by a few entries.

@@ -6,14 +6,18 @@ It knows decoders built as Llama's (input_layernorm, self_attn.v_proj, self_attn
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from harness.cost.subject import Subject
+from harness.cost.subject import AbsentError, Subject
 
 KS = (1, 5)
+_MOST_OF_MEMORY = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,25 @@ class NaiveReadings:
     similarity: torch.Tensor
     norm_shares: torch.Tensor
     hits: torch.Tensor
+
+
+def naive_reader(subject: Subject) -> Callable[[], NaiveReadings]:
+    """The function that reads the batch naively.
+
+    Raises:
+        AbsentError: on a CPU whose memory the attention matrices would fill, where the system would end the process.
+    """
+    batch, tokens = subject.groups.real.shape
+    heads = subject.anatomy.text_config.num_attention_heads
+    needed = subject.anatomy.depth * heads * batch * tokens**2 * subject.model.dtype.itemsize
+    if subject.device.type == "cpu" and needed > _MOST_OF_MEMORY * physical_memory():
+        raise AbsentError(f"needs more than {needed / 1e6:,.1f} MB for its attention matrices")
+    return partial(read_naively, subject)
+
+
+def physical_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_naively(subject: Subject) -> NaiveReadings:

@@ -12,13 +12,8 @@ from typing import Any
 
 import torch
 
-from harness.cost.subject import Subject
-from harness.errors import PhaseError
+from harness.cost.subject import AbsentError, Subject
 from harness.probe.similarity import GroupSums
-
-
-class NotInstalledError(PhaseError):
-    """A contestant's package is missing or does not work here; the message says which."""
 
 
 def nnsight_reader(subject: Subject) -> Callable[[], Any]:
@@ -28,13 +23,13 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
     tensors: the other contestants never meet them.
 
     Raises:
-        NotInstalledError: no nnsight, or one that cannot be imported or does not run; also when it is run.
+        AbsentError: no nnsight, or one that cannot be imported or does not run; also when it is run.
     """
     try:
         nnsight = importlib.import_module("nnsight")
     except ModuleNotFoundError as error:
         missing = "not installed" if error.name == "nnsight" else f"cannot be imported: {error}"
-        raise NotInstalledError(missing) from None
+        raise AbsentError(missing) from None
     tensors = [*subject.model.parameters(), *subject.model.buffers()]
     twin = copy.deepcopy(subject.model, {id(tensor): tensor for tensor in tensors})
     paths = {module: path for path, module in subject.model.named_modules()}
@@ -67,7 +62,7 @@ def _saying_why() -> Iterator[None]:
         raise
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
-        raise NotInstalledError(f"does not run here: {type(error).__name__}: {reason}") from error
+        raise AbsentError(f"does not run here: {type(error).__name__}: {reason}") from error
 
 
 def _at(root: Any, path: str) -> Any:

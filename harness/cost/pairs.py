@@ -7,7 +7,7 @@ from harness.data.registry import find_dataset
 from harness.data.words import content_words
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens import LensTask, References
+from harness.probe.lens_task import LensTask, References
 from harness.probe.vocabulary import Vocabulary
 
 # As in a measurement: the block is learnt from so many samples, which are not the ones that are timed.

@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 
+from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
-from harness.probe.lens import LensTask, References, learn_block
+from harness.probe.lens_task import LensTask, References, learn_block
 from harness.probe.observation import observing
 
 # The block settles what it is learnt from, so a few hundred tokens of one pass are plenty.
 _LEARNT_FROM = 256
+
+
+class AbsentError(PhaseError):
+    """A contestant cannot run here; the message is what its row says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,17 @@ from harness.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, 
 from harness.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
 from harness.cost.growth import growth
 from harness.cost.memory import peak_bytes
-from harness.cost.naive import read_naively
-from harness.cost.nnsight_states import NotInstalledError, nnsight_reader
+from harness.cost.naive import naive_reader, read_naively
+from harness.cost.nnsight_states import nnsight_reader
 from harness.cost.outside import outside_share
 from harness.cost.page import times_table
 from harness.cost.race import race
 from harness.cost.results import Cell, CellResult, Outside, ResultsError, Run, read_run, to_json
-from harness.cost.subject import Subject
+from harness.cost.subject import AbsentError, Subject
 from harness.cost.targets import extra_memory, findings, ratio
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens import LensTask, References
+from harness.probe.lens_task import LensTask, References
 from harness.tests.tiny import tiny_inputs, tiny_samples, tiny_vlm
 
 TINY = Topology(32, 4, 64, 200, 16, 2, 32, 2)
@@ -71,6 +71,16 @@ def test_the_naive_way_gives_what_the_probe_reads(make, tolerance: float) -> Non
     assert subject.anatomy.text_config._attn_implementation == "sdpa"
 
 
+def test_matrices_that_the_memory_does_not_hold_are_not_begun(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.cost.naive.physical_memory", lambda: 1_000_000)
+    assert callable(naive_reader(subject))
+    monkeypatch.setattr("harness.cost.naive.physical_memory", lambda: 100_000)
+    with pytest.raises(AbsentError, match=r"needs more than 0\.4 MB for its attention"):
+        naive_reader(subject)
+
+
 def test_contestants_read_what_their_names_say(subject: Subject) -> None:
     assert CONTESTANTS[PLAIN].prepared(subject)().logits.shape == (2, 1, TINY.vocabulary)
     for name, contestant in CONTESTANTS.items():
@@ -93,7 +103,7 @@ def test_drawn_prompts_have_exactly_so_many_tokens(subject: Subject) -> None:
 
 def test_without_nnsight_there_is_a_row_and_no_crash(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nnsight", None)
-    with pytest.raises(NotInstalledError, match="not installed"):
+    with pytest.raises(AbsentError, match="not installed"):
         nnsight_reader(subject)
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
     found = measured(cell, subject, Conditions((PLAIN, EVERYTHING, NNSIGHT), 2, 1.0, "cpu", "auto", Path("unused")))
@@ -112,7 +122,7 @@ def test_an_nnsight_that_does_not_run_says_why(subject: Subject, monkeypatch: py
             raise AttributeError("no such hook")
 
     monkeypatch.setitem(sys.modules, "nnsight", Broken)
-    with pytest.raises(NotInstalledError, match="does not run here: AttributeError: no such hook"):
+    with pytest.raises(AbsentError, match="does not run here: AttributeError: no such hook"):
         nnsight_reader(subject)
 
 
