@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from harness.data.sample import Sample
@@ -81,6 +83,11 @@ def test_a_checkpoint_without_template_gets_one_by_a_file_beside_it(tmp_path: Pa
     vlm.model.config.model_type = "vipllava"
     vlm.model.save_pretrained(place)
     worded(vlm, None).save_pretrained(place)
+    # That type has a norm which LLaVA has not.
+    width, norm = vlm.model.config.vision_config.hidden_size, "multi_modal_projector.projector_layernorm"
+    weights = load_file(place / "model.safetensors")
+    more = {f"{norm}.weight": torch.ones(width), f"{norm}.bias": torch.zeros(width)}
+    save_file(weights | more, place / "model.safetensors", {"format": "pt"})
     entry = find_model(str(place))
     config = (place / "config.json").read_text()
     (place / "config.json").write_text(config.replace('"llava"', '"vipllava"'))
