@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,7 @@ _LARGEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Seconds and calls per forward pass of one torch operation in one function of the probe.
+    """Median seconds and the calls per forward pass of one torch operation in one function of the probe.
 
     Some microseconds of each call are the clock's own.
     """
@@ -35,18 +36,18 @@ class Share:
     function: str
     operation: str
     seconds: float
-    calls: float
+    calls: int
 
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Median seconds of the plain and the observed pass, run in turn, and the operations of the latter's further ones.
+    """Median seconds of the plain pass and of what the observed one takes beyond it, and the operations of a third.
 
-    What the shares leave of the difference is Python: hooks, calls, and setting them up.
+    All run in turn. What the shares leave of the extra is Python: hooks, calls, and setting them up.
     """
 
     plain: float
-    observed: float
+    extra: float
     shares: tuple[Share, ...]
 
 
@@ -81,37 +82,37 @@ def breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -
     Args:
         subject: the model and its batch.
         contestant: one that observes.
-        passes: how many are timed of each, and how many more with the operations' clock.
+        passes: how many are timed of each kind.
     """
     runs = {name: CONTESTANTS[name].prepared(subject) for name in (PLAIN, contestant)}
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(passes):
+    clocks = [_Operations(subject.synchronise) for _ in range(passes)]
+    for turn, clock in enumerate(clocks):
         for name in sorted(runs, reverse=bool(turn % 2)):
             start = time.perf_counter()
             runs[name]()
             subject.synchronise()
             seconds[name].append(time.perf_counter() - start)
-    clock = _Operations(subject.synchronise)
-    with clock:
-        for _ in range(passes):
+        with clock:
             runs[contestant]()
-    shares = [Share(*key, spent / passes, clock.calls[key] / passes) for key, spent in clock.seconds.items()]
-    plain, observed = (sorted(seconds[name])[passes // 2] for name in runs)
-    return Breakdown(plain, observed, tuple(sorted(shares, key=lambda share: -share.seconds)))
+    shares = [
+        Share(*key, median(clock.seconds[key] for clock in clocks), clocks[0].calls[key])
+        for key in dict.fromkeys(key for clock in clocks for key in clock.seconds)
+    ]
+    extra = median(mine - plain for mine, plain in zip(seconds[contestant], seconds[PLAIN], strict=True))
+    return Breakdown(median(seconds[PLAIN]), extra, tuple(sorted(shares, key=lambda share: -share.seconds)))
 
 
 def breakdown_lines(found: Breakdown, least: float = 0.002) -> list[str]:
     """The breakdown as text: functions, then operations; what is below `least` of the plain pass is summed up."""
-    extra = found.observed - found.plain
     counted = sum(share.seconds for share in found.shares)
     by_function: dict[str, float] = defaultdict(float)
     for share in found.shares:
         by_function[share.function] += share.seconds
     lines = [
-        f"plain {found.plain * 1e3:.2f} ms, observed {found.observed * 1e3:.2f} ms: "
-        f"{found.observed / found.plain:.3f} x, extra {extra * 1e3:.2f} ms",
+        f"plain {found.plain * 1e3:.2f} ms, extra {found.extra * 1e3:.2f} ms: {1 + found.extra / found.plain:.3f} x",
         f"{'% plain':>8} {'ms':>8} {'calls':>6}",
     ]
 
@@ -121,10 +122,10 @@ def breakdown_lines(found: Breakdown, least: float = 0.002) -> list[str]:
     functions = sorted(by_function.items(), key=lambda item: -item[1])
     lines += [line(spent, name) for name, spent in functions if spent >= least * found.plain]
     lines.append(line(sum(spent for _, spent in functions if spent < least * found.plain), "other functions"))
-    lines.append(line(extra - counted, "Python, hooks, and what the model loses to them"))
+    lines.append(line(found.extra - counted, "Python, hooks, and what the model loses to them"))
     lines.append("operations:")
     shown = found.shares[:_LARGEST]
-    lines += [line(one.seconds, f"{one.function} -> {one.operation}", f"{one.calls:.0f}") for one in shown]
+    lines += [line(one.seconds, f"{one.function} -> {one.operation}", str(one.calls)) for one in shown]
     lines.append(line(counted - sum(share.seconds for share in shown), "other operations"))
     return lines
 
