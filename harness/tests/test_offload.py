@@ -17,7 +17,8 @@ import harness.models.placement
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.offloaded import OffloadError, brought_in
-from harness.models.registry import find_model
+from harness.models.placement import placement
+from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.profile import Profile
 from harness.provenance import weights_hash
@@ -158,3 +159,26 @@ def test_tied_weights_count_once_wherever_they_lie(tmp_path: Path) -> None:
         model = tied()
         offload(model, tmp_path)
         assert weights_hash(model) == in_memory
+
+
+GIGA = 2**30
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "expected"),
+    [
+        ("cuda", [GIGA, GIGA], {"": torch.device("cuda")}),
+        ("cuda", [1000, 2000], {0: 850, 1: 1700, "cpu": 7 * GIGA}),
+        ("cuda:1", [GIGA, 2000], {1: 1700, "cpu": 7 * GIGA}),
+        ("mps", [], None),
+    ],
+)
+def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, device: str, free: list[int], expected: Any
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
+    placed = placement(checkpoint, LoadRequest(checkpoint.parent, torch.float32, torch.device(device)))
+    assert placed.get("max_memory", placed.get("device_map")) == expected
+    assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")
