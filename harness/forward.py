@@ -9,7 +9,7 @@ import torch
 from harness.data.sample import Sample
 from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
-from harness.probe.lens import LensTask
+from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings, observing
 
 

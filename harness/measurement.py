@@ -30,7 +30,7 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.passes import Passes
 from harness.portions import Portions
-from harness.probe.lens import BLOCK_SIZE, KS, LensTask, References, Words, learn_block
+from harness.probe.lens_task import BLOCK_SIZE, KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary

@@ -14,7 +14,7 @@ from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens import LensTask, References, learn_block
+from harness.probe.lens_task import LensTask, References, learn_block
 from harness.probe.observation import Readings, observing
 from harness.probe.vocabulary import Vocabulary
 

@@ -116,8 +116,10 @@ def output_bias(projection: nn.Linear, like: torch.Tensor) -> torch.Tensor:
     return upcast(projection.bias)
 
 
-# Whether something stands between attention and output projection: a fact of the model, found at its first row.
-_gates: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+# What stands between attention and output projection: nothing, a gate, or what is refused. It is a fact of the model,
+# found at its first row, because to look at numbers makes a GPU wait.
+_NOTHING, _GATE = "nothing", "a gate"
+_between: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def gated(row: LastRow, projection: nn.Linear, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
@@ -133,20 +135,34 @@ def gated(row: LastRow, projection: nn.Linear, given: torch.Tensor, fed: torch.T
         The row itself, the row with every value scaled by the gate, or a refused row where it is no gate: of another
         width, or of changing sign as behind a norm, which is not linear in the values.
     """
-    if _gates.get(projection) is False:
+    if _between.get(projection) == _NOTHING:
         return row
     given, fed = upcast(given), upcast(fed)
+    if projection not in _between:
+        _between[projection] = _found_between(given, fed)
+    found = _between[projection]
+    if found == _NOTHING:
+        return row
+    return (
+        replace(row, values=row.values * _gate(given, fed).unsqueeze(1))
+        if found == _GATE
+        else replace(row, refused=found)
+    )
+
+
+def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
     if given.shape != fed.shape:
-        return replace(row, refused=f"its output projection is fed {fed.shape[-1]} numbers, not {given.shape[-1]}")
-    if projection not in _gates:
-        _gates[projection] = not torch.equal(given, fed)
-        if not _gates[projection]:
-            return row
-    # Where the values cancel nothing is fed on, whatever the gate.
-    gate = torch.where(given.abs() > 1e-6 * given.abs().amax(), fed / given, torch.zeros_like(fed))
-    if bool((gate < 0).any()):
-        return replace(row, refused="what stands between attention and output projection is no gate (a norm?)")
-    return replace(row, values=row.values * gate.unsqueeze(1))
+        return f"its output projection is fed {fed.shape[-1]} numbers, not {given.shape[-1]}"
+    if torch.equal(given, fed):
+        return _NOTHING
+    if bool((_gate(given, fed) < 0).any()):
+        return "what stands between attention and output projection is no gate (a norm?)"
+    return _GATE
+
+
+def _gate(given: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
+    """The factor between the two; where the values cancel nothing is fed on, whatever it is."""
+    return torch.where(given.abs() > 1e-6 * given.abs().amax(), fed / given, torch.zeros_like(fed))
 
 
 def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ stay open, and no longer than until the word is found. The answers are those of 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +14,14 @@ import torch
 from torch import nn
 
 from harness.models.offloaded import brought_in
+from harness.probe.lens_task import KS, LensTask
 from harness.probe.similarity import upcast
-from harness.probe.unembedding import dense_logits, rows_of
+from harness.probe.unembedding import dense_logits, low_logits, rows_of
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
 
-KS = (1, 5)
-BLOCK_SIZE = 512
 _CHUNK = 256
+_SIEVED = 1024
 # Image tokens' states of several residual points are looked at together, up to so many bytes: what must be known of one
 # look before the next step makes a GPU wait, and small products are slow one by one.
 _HELD_BYTES = 32 * 2**20
@@ -31,51 +30,17 @@ _HELD_BYTES = 32 * 2**20
 _SLACK = 1e-4
 
 
-#: The vocabulary entries of every word of one sample.
-Words = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """The vocabulary entries of the words asked for, per sample: of its own words, and of another sample's."""
-
-    own: tuple[Words, ...]
-    chance: tuple[Words, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LensTask:
-    """What the lens is to answer for a batch: which words, with which block; `dense` decodes every image token."""
-
-    references: References
-    block: tuple[int, ...]
-    dense: bool = False
-
-
-def learn_block(decoded: torch.Tensor, vocabulary_size: int, size: int = BLOCK_SIZE) -> tuple[int, ...]:
-    """The entries decoded most often, filled up with the lowest ids; which they are changes the speed, never a hit.
-
-    Args:
-        decoded: vocabulary entries that a dense lens decoded, any shape.
-        vocabulary_size: number of rows of the unembedding.
-        size: how many entries.
-    """
-    counts = Counter(decoded.flatten().tolist())
-    block = [entry for entry, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:size]
-    chosen = set(block)
-    fill = (entry for entry in range(vocabulary_size) if entry not in chosen)
-    return tuple(block + [entry for entry, _ in zip(fill, range(size - len(block)), strict=False)])
-
-
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """Image tokens that the block does not settle: which row of `found` each belongs to, (tokens,), and its state.
+    """Image tokens that the block does not settle: whose they are, (tokens,), and their states (tokens, d).
 
-    `found` is what has been found so far, (points x batch, words, len(KS)).
+    `found` is what has been found so far, (batch x points, words, len(KS)), `row` which row of it a token belongs to,
+    `sample` which row of the batch.
     """
 
     found: torch.Tensor
     row: torch.Tensor
+    sample: torch.Tensor
     states: torch.Tensor
 
 
@@ -95,16 +60,21 @@ class Lens:
         with brought_in(unembedding):
             device = unembedding.weight.device
         self._positions, self._valid = _padded_positions(image.to(device))
-        words = [[*own, *chance] for own, chance in zip(task.references.own, task.references.chance, strict=True)]
-        asked = sorted({entry for sample in words for word in sample for entry in word})
-        # The lowest ids are always in it, so that there are k entries to be beaten by.
-        block = {*task.block, *range(max(KS))} - set(asked)
-        self._block = torch.tensor(sorted(block), dtype=torch.long, device=device)
-        columns = torch.cat([self._block, torch.tensor(asked, dtype=torch.long, device=device)])
-        self._rows, self._bias = rows_of(unembedding, columns)
-        self._entries = _padded_entries(words, lambda entry: entry).to(device)
-        place = {entry: len(self._block) + index for index, entry in enumerate(asked)}
-        self._columns = _padded_entries(words, place.__getitem__).to(device)
+        words = [(*own, *chance) for own, chance in zip(task.references.own, task.references.chance, strict=True)]
+        asked = [sorted({entry for word in sample for entry in word}) for sample in words]
+        # What any sample asks for is no part of the block, so that no entry counts against itself. The lowest ids are
+        # always in it, so that there are k entries to be beaten by.
+        block = {*task.block, *range(max(KS))}.difference(*asked)
+        self._rows, self._bias = rows_of(unembedding, torch.tensor(sorted(block), device=device))
+        # What a sample asks for is looked up for that sample alone, padded to as many entries as any of them has.
+        most = max(1, *map(len, asked))
+        padded = torch.tensor([entries + [0] * (most - len(entries)) for entries in asked], device=device)
+        self._asked, self._asked_bias = rows_of(unembedding, padded)
+        self._padding = torch.tensor([[k >= len(entries) for k in range(most)] for entries in asked], device=device)
+        self._columns = _padded_entries(
+            [[tuple(map(own.index, word)) for word in sample] for own, sample in zip(asked, words, strict=True)]
+        ).to(device)
+        self._entries = _padded_entries(words).to(device)
         self._known = self._entries >= 0
         self._own = torch.zeros(self._known.shape[:2], dtype=torch.bool, device=device)
         for row, own in enumerate(task.references.own):
@@ -129,7 +99,8 @@ class Lens:
         """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
         self._look_at_held()
         self._decode_open()
-        found = torch.cat(self._found).view(-1, *self._own.shape, len(KS)).transpose(0, 1)
+        batch, words = self._own.shape
+        found = torch.cat([part.view(batch, -1, words, len(KS)) for part in self._found], dim=1)
         own = self._own[:, None, :, None]
         return torch.stack([(found & own).sum(2), (found & ~own).sum(2)], dim=2)
 
@@ -139,7 +110,7 @@ class Lens:
 
     def decoded_last(self) -> torch.Tensor:
         """Entries that the dense lens decodes at the last token, (batch, points, k)."""
-        states = torch.cat(self._last).transpose(0, 1)
+        states = torch.cat(self._last, dim=1)
         logits = dense_logits(states.flatten(0, 1), self._head)
         return logits.topk(max(KS), dim=-1).indices.view(*states.shape[:2], -1)
 
@@ -147,17 +118,17 @@ class Lens:
         """Look at the points that are held, together; nothing where none is."""
         if not self._held:
             return
-        held = torch.stack(self._held)
+        held = torch.stack(self._held, dim=1)
         self._held = []
-        points, batch, _, width = held.shape
-        normed = self._norm(held.view(-1, 1, width)).view(points, batch, -1, width)
+        batch, points, _, width = held.shape
+        normed = self._norm(held.view(-1, 1, width)).view(batch, points, -1, width)
         self._last.append(normed[:, :, -1])
-        image = upcast(normed[:, :, :-1])
+        image = upcast(normed[:, :, :-1]).contiguous()
         self._found.append(self._look_densely(image) if self._task.dense else self._look(image))
 
     def _look_densely(self, image: torch.Tensor) -> torch.Tensor:
-        """Words found over the whole vocabulary, bool (batch, words, len(KS)), of states (1, batch, tokens, d)."""
-        _, batch, tokens, _ = image.shape
+        """Words found over the whole vocabulary, bool (batch, words, len(KS)), of states (batch, 1, tokens, d)."""
+        batch, _, tokens, _ = image.shape
         logits = dense_logits(image.flatten(0, 2), self._head)
         best, entries = logits.topk(max(KS), dim=-1)
         self._decoded.append(entries.view(batch, tokens, -1).masked_fill(~self._valid.unsqueeze(-1), -1))
@@ -173,33 +144,35 @@ class Lens:
         return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
     def _look(self, image: torch.Tensor) -> torch.Tensor:
-        """Words found, bool (points x batch, words, len(KS)), of image states (points, batch, tokens, d).
+        """Words found, bool (batch x points, words, len(KS)), of image states (batch, points, tokens, d).
 
         What the block leaves open is added when it is settled.
         """
-        points, batch, tokens, _ = image.shape
-        logits = image @ self._rows.T
-        if self._bias is not None:
-            logits = logits + self._bias
+        batch, points, tokens, width = image.shape
+        asked = torch.bmm(image.view(batch, -1, width), self._asked.transpose(1, 2))
+        logits = image.view(-1, width) @ self._rows.T
+        if self._bias is not None and self._asked_bias is not None:
+            asked, logits = asked + self._asked_bias.unsqueeze(1), logits + self._bias
         words, entries = self._columns.shape[1:]
-        columns = self._columns.clamp(min=0).view(1, batch, 1, -1).expand(points, -1, tokens, -1)
-        reference = logits.gather(3, columns).view(points, batch, tokens, words, entries)
-        reference = reference.masked_fill(~self._known.unsqueeze(1), -torch.inf).amax(-1)
-        top = logits.topk(max(KS), dim=-1).values
-        thresholds = torch.stack([top[..., k - 1] for k in KS], dim=-1).unsqueeze(3)
-        lead = reference.unsqueeze(-1) - thresholds
-        lead = lead.masked_fill(~self._valid.view(batch, tokens, 1, 1), -torch.inf)
-        unsettled = (lead >= -_SLACK * thresholds.abs().clamp(min=1.0)).flatten(0, 1)
-        found = torch.zeros((points * batch, words, len(KS)), dtype=torch.bool, device=image.device)
+        columns = self._columns.clamp(min=0).view(batch, 1, -1).expand(-1, points * tokens, -1)
+        reference = asked.gather(2, columns).view(batch, -1, words, entries)
+        reference = reference.masked_fill(~self._known.unsqueeze(1), -torch.inf).amax(-1).view(-1, tokens, words)
+        asked = asked.masked_fill(self._padding.unsqueeze(1), -torch.inf).view(len(logits), -1)
+        top = _thresholds(logits, asked).view(-1, tokens, 1, len(KS))
+        lead = reference.unsqueeze(-1) - top
+        valid = self._valid.unsqueeze(1).expand(-1, points, -1).reshape(-1, tokens, 1, 1)
+        unsettled = (lead >= -_slack(top)) & valid
+        self._sieve(image.view(-1, tokens, width), reference, unsettled)
+        found = torch.zeros((batch * points, words, len(KS)), dtype=torch.bool, device=image.device)
         # The tokens where a word leads most come first: what they find closes the others.
-        rank = lead.flatten(0, 1).masked_fill(~unsettled, -torch.inf).amax((2, 3))
+        rank = lead.masked_fill(~unsettled, -torch.inf).amax((2, 3))
         order = rank.flatten().argsort(descending=True, stable=True)
         while True:
             pending = (unsettled & ~found.unsqueeze(1)).flatten(2).any(-1).flatten()
             chosen = order[pending[order]]
             row, token = chosen[:_CHUNK] // tokens, chosen[:_CHUNK] % tokens
             if len(row):
-                self._open.append(_Open(found, row, image.flatten(0, 1)[row, token]))
+                self._open.append(_Open(found, row, row // points, image.view(-1, tokens, width)[row, token]))
                 self.opened += len(row)
             if len(chosen) <= _CHUNK:
                 # Some tokens of a look stay open: those of several looks share one pass over the vocabulary.
@@ -208,6 +181,19 @@ class Lens:
                 return found
             self._decode_open()
             unsettled[row, token] = False
+
+    def _sieve(self, image: torch.Tensor, reference: torch.Tensor, unsettled: torch.Tensor) -> None:
+        """Settle, in place, what is clearly beaten by the lowest ids, the commonest entries of most vocabularies.
+
+        Args:
+            image: states, (rows, tokens, d).
+            reference: best logit of each word, (rows, tokens, words).
+            unsettled: what the block left open, bool (rows, tokens, words, len(KS)).
+        """
+        rows, tokens = unsettled.flatten(2).any(-1).nonzero(as_tuple=True)
+        for row, token in zip(torch.split(rows, _SIEVED), torch.split(tokens, _SIEVED), strict=True):
+            top = _thresholds(low_logits(image[row, token], self._head)).unsqueeze(1)
+            unsettled[row, token] &= reference[row, token].unsqueeze(-1) >= top - _slack(top)
 
     def exit_agreement(self, own_logits: torch.Tensor) -> torch.Tensor:
         """Whether the last token's best entry at each point is the model's own, bool (batch, points).
@@ -220,18 +206,17 @@ class Lens:
         """
         self._look_at_held()
         own_logits = own_logits.to(self._rows.device)
-        states = upcast(torch.cat(self._last).transpose(0, 1))
+        states = upcast(torch.cat(self._last, dim=1))
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         # Logits that are NaN have no best entry; any will do where no row has one.
         own = is_own.any(0).nonzero().flatten() if bool(is_own.any()) else is_own.new_zeros(1, dtype=torch.long)
         weight, bias = rows_of(self._head, own)
-        block = slice(0, len(self._block))
-        others = states @ self._rows[block].T + (0.0 if self._bias is None else self._bias[block])
+        others = states @ self._rows.T + (0.0 if self._bias is None else self._bias)
         mine = states @ weight.T + (0.0 if bias is None else bias)
         mine = mine.masked_fill(~is_own[:, None, own], -torch.inf).amax(-1)
         best = torch.maximum(mine, others.amax(-1))
         agree = torch.zeros_like(best, dtype=torch.bool)
-        rows, points = (mine >= best - _SLACK * best.abs().clamp(min=1.0)).nonzero(as_tuple=True)
+        rows, points = (mine >= best - _slack(best)).nonzero(as_tuple=True)
         agree[rows, points] = self._decode_open(states[rows, points], is_own, rows)
         return agree
 
@@ -251,7 +236,7 @@ class Lens:
             last = self._rows.new_empty((0, self._rows.shape[1]))
         states = torch.cat([*(part.states for part in parts), last])
         among = len(states) - len(last)
-        sample = torch.cat([part.row for part in parts]) % len(self._own) if parts else None
+        sample = torch.cat([part.sample for part in parts]) if parts else None
         hits, agree = [], []
         with brought_in(self._head):
             for start in range(0, len(states), _CHUNK):
@@ -279,11 +264,23 @@ def _padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(valid, order, 0), valid
 
 
-def _padded_entries(words: Sequence[Sequence[tuple[int, ...]]], of: Callable[[int], int]) -> torch.Tensor:
+def _padded_entries(words: Sequence[Sequence[tuple[int, ...]]]) -> torch.Tensor:
+    """The entries of every word of every sample, (samples, words, entries); -1 = padding."""
     most_words = max([1, *(len(sample) for sample in words)])
     most_entries = max([1, *(len(word) for sample in words for word in sample)])
-    table = torch.full((len(words), most_words, most_entries), -1, dtype=torch.long)
-    for row, sample in enumerate(words):
-        for column, word in enumerate(sample):
-            table[row, column, : len(word)] = torch.tensor([of(entry) for entry in word], dtype=torch.long)
-    return table
+    table = [[[*word, *[-1] * (most_entries - len(word))] for word in sample] for sample in words]
+    empty = [-1] * most_entries
+    return torch.tensor([[*sample, *[empty] * (most_words - len(sample))] for sample in table])
+
+
+def _thresholds(*logits: torch.Tensor) -> torch.Tensor:
+    """The k-th best of each row for every k, (rows, len(KS)), of logits (rows, entries) in one or several parts."""
+    most = max(KS)
+    tops = [part.topk(min(most, part.shape[-1]), dim=-1).values for part in logits]
+    top = torch.cat([*tops, logits[0].new_full((len(logits[0]), most), -torch.inf)], dim=-1).topk(most, dim=-1).values
+    return torch.stack([top[:, k - 1] for k in KS], dim=-1)
+
+
+def _slack(thresholds: torch.Tensor) -> torch.Tensor:
+    """How near a logit may come to be left to the whole vocabulary."""
+    return _SLACK * thresholds.abs().clamp(min=1.0)

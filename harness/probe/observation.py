@@ -16,7 +16,8 @@ from harness.models.anatomy import Anatomy, AnatomyError
 from harness.models.prompt import TokenGroups
 from harness.probe.attention import LastRow, output_bias, reading_attention
 from harness.probe.last_token import LastTokenAttention
-from harness.probe.lens import Lens, LensTask
+from harness.probe.lens import Lens
+from harness.probe.lens_task import LensTask
 from harness.probe.self_checks import (
     AttentionCheck,
     NotFiniteError,

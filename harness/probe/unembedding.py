@@ -24,8 +24,15 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
         return nn.functional.linear(upcast(states), weight, bias)
 
 
+def low_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
+    """Logits of the 4,096 lowest entries of the vocabulary in float32 or better, of normed states (rows, d)."""
+    with brought_in(unembedding):
+        weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
+        return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
+
+
 def rows_of(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Some entries' rows of the unembedding in float32 or better, and their biases where it has any."""
+    """The rows (..., d) of some entries (...) in float32 or better, and their biases where the unembedding has any."""
     with brought_in(unembedding):
         bias = unembedding.bias
         return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])

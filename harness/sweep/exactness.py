@@ -15,7 +15,7 @@ from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
-from harness.probe.lens import KS, LensTask, References
+from harness.probe.lens_task import KS, LensTask, References
 from harness.probe.observation import Readings, observing
 from harness.probe.self_checks import check_image_positions, hearing_placeholders
 from harness.probe.similarity import GroupSums, upcast

@@ -24,7 +24,7 @@ from harness.models.embedded.cache import default_cache
 from harness.models.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.probe.lens import LensTask, References, learn_block
+from harness.probe.lens_task import LensTask, References, learn_block
 from harness.probe.observation import observing
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import Profile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch import nn
 
 from harness.data.sample import Sample
 from harness.models.offloaded import OffloadError
-from harness.probe.lens import KS, Lens, LensTask, References, learn_block
+from harness.probe.lens import Lens
+from harness.probe.lens_task import KS, LensTask, References, learn_block
 from harness.probe.vocabulary import Vocabulary
 from harness.tests import literal
 from harness.tests.tiny import drawing_task, observe, tiny_tokenizer, tiny_vlm
@@ -111,11 +113,22 @@ cases = st.builds(
 
 
 @settings(max_examples=60)
-@given(case=cases)
-def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case) -> None:
+@given(
+    case=cases,
+    sieve=st.sampled_from([1, 7, ENTRIES]),
+    held=st.sampled_from([1, 2**25]),
+    chunk=st.sampled_from([3, 256]),
+)
+def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int, held: int, chunk: int) -> None:
+    """Whatever the block and the sieve settle, and however many points and tokens are looked at together."""
     dense = case.read((), dense=True).hits().numpy()
     np.testing.assert_array_equal(dense, literal_hits(case))
-    np.testing.assert_array_equal(case.read(case.block, dense=False).hits().numpy(), dense)
+    with (
+        mock.patch("harness.probe.unembedding._ENTRIES", sieve),
+        mock.patch("harness.probe.lens._HELD_BYTES", held),
+        mock.patch("harness.probe.lens._CHUNK", chunk),
+    ):
+        np.testing.assert_array_equal(case.read(case.block, dense=False).hits().numpy(), dense)
 
 
 @pytest.mark.parametrize("block", ["none", "lowest", "references", "random"])
@@ -140,8 +153,9 @@ def test_pruned_hits_equal_dense_hits_with_a_wide_vocabulary(block: str) -> None
     assert torch.equal(case.read(case.block, dense=False).hits(), dense)
 
 
-def test_a_good_block_settles_what_a_bad_one_leaves_open() -> None:
+def test_a_good_block_settles_what_a_bad_one_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """The block changes the work and never the answer."""
+    monkeypatch.setattr(Lens, "_sieve", lambda *_: None)
     case = make_case(3, exact=False, bias=False, duplicates=False, block="none")
     open_without, open_with_all = (case.read(block, dense=False) for block in ((), tuple(range(ENTRIES))))
     assert torch.equal(open_with_all.hits(), open_without.hits())

@@ -15,7 +15,7 @@ from harness.data.words import content_words
 from harness.measurement import MeasureError
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens import KS
+from harness.probe.lens_task import KS
 from harness.probe.vocabulary import Vocabulary
 from harness.profile import CURVES, SHARE_GROUPS
 from harness.tests import literal

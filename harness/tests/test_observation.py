@@ -14,7 +14,7 @@ from torch import nn
 from harness.data.sample import Sample
 from harness.models.prompt import Batch, encode
 from harness.models.vlm import Vlm
-from harness.probe.lens import LensTask, References
+from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Observation, Readings, observing
 from harness.probe.self_checks import SelfCheckError
 from harness.tests import literal

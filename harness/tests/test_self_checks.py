@@ -17,7 +17,7 @@ from harness.models.anatomy import Anatomy
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, last_row
-from harness.probe.lens import LensTask
+from harness.probe.lens_task import LensTask
 from harness.probe.self_checks import (
     SelfCheckError,
     check_image_positions,
