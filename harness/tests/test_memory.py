@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import psutil
@@ -34,9 +37,8 @@ class Held:
     tensors: int
     objects: int
     hooks: int
-    gates: int
-    words: int
     threads: int
+    kept: Mapping[str, int]
 
 
 def held(vlm: Vlm) -> Held:
@@ -45,10 +47,21 @@ def held(vlm: Vlm) -> Held:
         tensors=sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),
         objects=len(gc.get_objects()),
         hooks=sum(len(getattr(module, kind)) for module in vlm.model.modules() for kind in _HOOKS),
-        gates=len(attention._gates),
-        words=stem.cache_info().currsize,
         threads=psutil.Process().num_threads(),
+        kept=module_level(),
     )
+
+
+def module_level() -> dict[str, int]:
+    """The sizes of all collections and function caches that the harness's modules hold."""
+    sizes = {}
+    for module in [name for name in sys.modules if name.startswith("harness.") and ".tests" not in name]:
+        for name, value in vars(sys.modules[module]).items():
+            if isinstance(value, dict | list | set | WeakKeyDictionary) and not name.startswith("__"):
+                sizes[f"{module}.{name}"] = len(value)
+            elif hasattr(value, "cache_info"):
+                sizes[f"{module}.{name}"] = value.cache_info().currsize
+    return sizes
 
 
 @pytest.fixture
@@ -105,9 +118,9 @@ def test_a_measurement_leaves_nothing_behind(own_vlm: Vlm, paired_data: None, tm
     after = held(own_vlm)
     # A measurement that keeps one object a layer and sample would show as 4 x 4 x 6 of them.
     assert after.objects - before.objects < 60
-    for kind in ("tensors", "hooks", "gates", "words", "threads"):
+    for kind in ("tensors", "hooks", "threads"):
         assert getattr(after, kind) <= getattr(before, kind), kind
-    assert attention._reader.get() is None
+    assert after.kept == before.kept
 
 
 def test_what_is_kept_would_be_noticed(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
@@ -116,11 +129,15 @@ def test_what_is_kept_would_be_noticed(own_vlm: Vlm, paired_data: None, tmp_path
     before = held(own_vlm)
     kept = [torch.zeros(1), [[] for _ in range(100)]]
     hook = own_vlm.model.register_forward_pre_hook(lambda *_: None)
-    attention._gates[own_vlm.model] = True
+    name, known = next((n, value) for n, value in vars(attention).items() if isinstance(value, WeakKeyDictionary))
+    known[own_vlm.model] = "kept"
+    stem("unheard-of")
     after = held(own_vlm)
     assert after.tensors == before.tensors + 1
     assert after.objects >= before.objects + 100
-    assert (after.hooks, after.gates) == (before.hooks + 1, before.gates + 1)
+    assert after.hooks == before.hooks + 1
+    grown = {where for where, size in after.kept.items() if size > before.kept[where]}
+    assert {f"{attention.__name__}.{name}", "harness.data.words.stem"} <= grown
     hook.remove()
     del kept
 
@@ -128,10 +145,10 @@ def test_what_is_kept_would_be_noticed(own_vlm: Vlm, paired_data: None, tmp_path
 def test_a_model_that_is_let_go_is_gone(tiny_data: None, tmp_path: Path) -> None:
     vlm = tiny_vlm()
     profile = tiny_profile(vlm, controls=("noise", "blank"), cache=tmp_path)
-    gates = len(attention._gates)
+    kept = sum(module_level().values())
     gone = weakref.ref(vlm.model), weakref.ref(vlm.processor), weakref.ref(vlm.anatomy.layers[0])
     del vlm
     gc.collect()
     assert [what() for what in gone] == [None, None, None]
-    assert len(attention._gates) < gates
+    assert sum(module_level().values()) < kept
     assert profile.n > 0
