@@ -33,7 +33,7 @@ from harness.portions import Portions
 from harness.probe.lens_task import BLOCK_SIZE, KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
-from harness.probe.vocabulary import LENS_POLICY, Vocabulary
+from harness.probe.vocabulary import LENS_POLICY, vocabulary_of
 from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
@@ -129,7 +129,7 @@ def measure(
         raise MeasureError(
             f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"
         )
-    plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
+    plan = Plan(drawn, _references(drawn, vocabulary_of(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
     at_once = Portions(min(DRAWN, batch_size), vlm.name, say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,7 +27,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         """Index the first `size` entries of `tokenizer` (the number of rows of the unembedding)."""
-        self._tokenizer = tokenizer
+        # Not held, so that an index that is kept for its tokenizer goes with it.
+        self._tokenizer = weakref.ref(tokenizer)
         special = set(tokenizer.all_special_ids)
         spellings: dict[str, list[int]] = defaultdict(list)
         for entry, text in enumerate(_texts(tokenizer, size)):
@@ -42,9 +44,9 @@ class Vocabulary:
         """The entries that spell `word`, sorted; empty where not even a piece of three letters does."""
         found = self._by_stem.get(stem(word), [])
         if not found:
-            pieces = self._tokenizer.convert_ids_to_tokens(
-                self._tokenizer(" " + word, add_special_tokens=False).input_ids
-            )
+            tokenizer = self._tokenizer()
+            assert tokenizer is not None
+            pieces = tokenizer.convert_ids_to_tokens(tokenizer(" " + word, add_special_tokens=False).input_ids)
             for piece in pieces:
                 letters = "".join(
                     character for character in piece if character.isalpha() and character.isascii()
@@ -57,6 +59,19 @@ class Vocabulary:
     def references(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """The entries of every word, in the order of the words."""
         return tuple(self.entries(word) for word in words)
+
+
+_indexed: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Vocabulary]] = weakref.WeakKeyDictionary()
+
+
+def vocabulary_of(tokenizer: Any, size: int) -> Vocabulary:
+    """The index of the first `size` entries of a tokenizer, made once: a large one takes ten seconds."""
+    kept = _indexed.setdefault(tokenizer, {})
+    # A tokenizer to which words are added is another one.
+    key = (size, len(tokenizer))
+    if key not in kept:
+        kept[key] = Vocabulary(tokenizer, size)
+    return kept[key]
 
 
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:

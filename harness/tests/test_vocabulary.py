@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import string
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from harness.data.words import content_words, stem
-from harness.probe.vocabulary import Vocabulary
+from harness.probe.vocabulary import Vocabulary, vocabulary_of
 from harness.tests.local_tokenizers import llama_tokenizer, qformer_tokenizer
 
 TEXTS = [
@@ -96,3 +98,16 @@ def test_capitals_and_endings_do_not_matter_and_continuations_do_not_count(kind:
     assert vocabulary.entries("dogs") == vocabulary.entries("dog") == vocabulary.entries("Dog") != ()
     texts = tokenizer.batch_decode([[entry] for entry in vocabulary.entries("red")])
     assert {text.strip().lower() for text in texts} == {"red"}
+
+
+def test_an_index_is_made_once_and_goes_with_its_tokenizer() -> None:
+    tokenizer = bytes_tokenizer()
+    first = vocabulary_of(tokenizer, 300)
+    assert vocabulary_of(tokenizer, 300) is first
+    assert vocabulary_of(tokenizer, 299) is not first
+    tokenizer.add_tokens(["gleam"])
+    assert vocabulary_of(tokenizer, 300) is not first
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None
