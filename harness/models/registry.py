@@ -20,7 +20,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
 # For a model that nobody registered: what is always there, and the paper's where their files are.
 ANYBODYS_DATASETS = ("scenes", *PAPER_DATASETS)
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def _to_stderr(line: str) -> None:
