@@ -54,16 +54,19 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Lets nobody go on while the first process times a model."""
+    """Lets nobody go on while the first process times a model, nor when that ended its session, as with -x."""
     together = processes()
-    if together.several and item.get_closest_marker("timing") is not None:
-        try:
-            together.wait(f"the end of {item.nodeid}")
-        except PhaseError as error:
-            problem = str(error)
-        else:
-            return
-        pytest.fail(problem, pytrace=False)
+    if not together.several or item.get_closest_marker("timing") is None:
+        return
+    session = item.session
+    try:
+        ended = together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail)
+    except PhaseError as error:
+        problem = str(error)
+    else:
+        session.shouldfail = session.shouldfail or ended
+        return
+    pytest.fail(problem, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

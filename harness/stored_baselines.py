@@ -143,30 +143,12 @@ class StoredBaselines:
     def _write(
         self, profile: Profile, how: str, timing: Mapping[str, float], calibration: Calibration | None
     ) -> Baseline:
-        from harness.baselines import BaselineError, read_baseline, write_baseline
+        from harness.baselines import read_baseline, write_baseline
         from harness.phases import phases_of
 
         power: Mapping[str, Any] = {}
         if self.options.calibrate:
-            from harness.calibration import calibrate
-            from harness.power_gate import power_problem, power_record, simulations
-
-            measured = calibrate(
-                self.loaded.vlm(profile.model),
-                profile,
-                lambda dtype, device: self.loaded.load(profile.model, device, dtype),
-                seed=self.options.seed,
-                batch_size=self.options.batch_size,
-                cache=None if self.options.no_cache else self.options.cache,
-                source=self.options.source(profile.dataset),
-                say=self.say,
-            )
-            calibration = measured.calibration
-            simulated = simulations(profile, measured)
-            powers = tuple(simulate(1.0) for simulate in simulated)
-            if problem := power_problem(simulated, powers):
-                raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
-            power = power_record(powers)
+            calibration, power = self._calibrated(profile)
 
         def written() -> Baseline:
             return read_baseline(
@@ -185,3 +167,37 @@ class StoredBaselines:
         self.matched.discard(baseline.path)
         self.written[baseline.path] = how
         return baseline
+
+    def _calibrated(self, profile: Profile) -> tuple[Calibration, Mapping[str, Any]]:
+        """The calibration of a profile and what it can find.
+
+        Raises:
+            BaselineError: it would find too little.
+        """
+        from harness.baselines import BaselineError
+        from harness.calibration import calibrate
+        from harness.power_gate import power_problem, power_record, simulations
+
+        options = self.options
+        measured = self.processes.agreed(
+            f"the calibration of {profile.pair}",
+            lambda: calibrate(
+                self.loaded.vlm(profile.model),
+                profile,
+                lambda dtype, device: self.loaded.load(profile.model, device, dtype),
+                seed=options.seed,
+                batch_size=options.batch_size,
+                cache=None if options.no_cache else options.cache,
+                source=options.source(profile.dataset),
+                say=self.say,
+            ),
+        )
+
+        def power() -> Mapping[str, Any]:
+            simulated = simulations(profile, measured)
+            powers = tuple(simulate(1.0) for simulate in simulated)
+            if problem := power_problem(simulated, powers):
+                raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
+            return power_record(powers)
+
+        return measured.calibration, self.processes.of_first(f"the power of {profile.pair}", power)
