@@ -30,10 +30,10 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.passes import Passes
 from harness.portions import Portions
-from harness.probe.lens_task import BLOCK_SIZE, KS, LensTask, References, Words, learn_block
+from harness.probe.lens_task import KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
-from harness.probe.vocabulary import LENS_POLICY, vocabulary_of
+from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
@@ -129,7 +129,7 @@ def measure(
         raise MeasureError(
             f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"
         )
-    plan = Plan(drawn, _references(drawn, vocabulary_of(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
+    plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
     at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
@@ -198,8 +198,10 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
     assert dense.decoded is not None
-    size = len(vlm.anatomy.unembedding.weight)
-    block = learn_block(torch.from_numpy(dense.decoded[dense.decoded >= 0]), size, BLOCK_SIZE)
+    assert dense.decoded_last is not None
+    block = learn_block(
+        torch.from_numpy(dense.decoded), len(vlm.anatomy.unembedding.weight), last=torch.from_numpy(dense.decoded_last)
+    )
     pruned = observe(vlm, batch, samples, LensTask(parts, block))
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
     return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))

@@ -16,7 +16,7 @@ from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References, learn_block
 from harness.probe.observation import Readings, observing
-from harness.probe.vocabulary import vocabulary_of
+from harness.probe.vocabulary import Vocabulary
 
 WARM_UPS = 3
 FEW_PAIRS = 5
@@ -36,12 +36,14 @@ class Contestants:
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
         size = len(vlm.anatomy.unembedding.weight)
-        vocabulary = vocabulary_of(vlm.processor.tokenizer, size)
+        vocabulary = Vocabulary(vlm.processor.tokenizer, size)
         words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
         references = References(own=words, chance=(*words[1:], words[0]))
-        decoded = self._observe(LensTask(references, (), dense=True)).decoded
-        assert decoded is not None
-        self._task = LensTask(references, learn_block(torch.from_numpy(decoded[decoded >= 0]), size))
+        dense = self._observe(LensTask(references, (), dense=True))
+        assert dense.decoded is not None
+        assert dense.decoded_last is not None
+        block = learn_block(torch.from_numpy(dense.decoded), size, last=torch.from_numpy(dense.decoded_last))
+        self._task = LensTask(references, block)
 
     def plain(self) -> None:
         """One forward pass of the model alone."""

@@ -8,7 +8,7 @@ from harness.data.words import content_words
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
-from harness.probe.vocabulary import vocabulary_of
+from harness.probe.vocabulary import Vocabulary
 
 # As in a measurement: the block is learnt from so many samples, which are not the ones that are timed.
 _LEARNT_FROM = 2
@@ -23,7 +23,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     """
     data = find_dataset(dataset)
     drawn = data.draw(batch + _LEARNT_FROM, 0, data.source())
-    vocabulary = vocabulary_of(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))
+    vocabulary = Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in drawn)
     references = References(own=words, chance=(*words[1:], words[0]))
     parts = []

@@ -89,6 +89,8 @@ def learnt_block(
         ) as seen,
     ):
         model(**inputs, use_cache=False, logits_to_keep=1)
-        decoded = seen.readings().decoded
-    assert decoded is not None
-    return learn_block(torch.from_numpy(decoded[decoded >= 0]), len(anatomy.unembedding.weight))
+        dense = seen.readings()
+    assert dense.decoded is not None
+    assert dense.decoded_last is not None
+    size = len(anatomy.unembedding.weight)
+    return learn_block(torch.from_numpy(dense.decoded), size, last=torch.from_numpy(dense.decoded_last))

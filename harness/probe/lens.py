@@ -217,6 +217,9 @@ class Lens:
         best = torch.maximum(mine, others.amax(-1))
         agree = torch.zeros_like(best, dtype=torch.bool)
         rows, points = (mine >= best - _slack(best)).nonzero(as_tuple=True)
+        low = low_logits(states[rows, points], self._head).amax(-1)
+        open_still = mine[rows, points] >= low - _slack(low)
+        rows, points = rows[open_still], points[open_still]
         agree[rows, points] = self._decode_open(states[rows, points], is_own, rows)
         return agree
 

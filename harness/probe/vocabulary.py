@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.data.words import stem
@@ -27,32 +28,21 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         """Index the first `size` entries of `tokenizer` (the number of rows of the unembedding)."""
-        # Not held, so that an index that is kept for its tokenizer goes with it.
-        self._tokenizer = weakref.ref(tokenizer)
-        special = set(tokenizer.all_special_ids)
-        spellings: dict[str, list[int]] = defaultdict(list)
-        for entry, text in enumerate(_texts(tokenizer, size)):
-            spelled = text.strip().lower()
-            if entry not in special and spelled.isalpha():
-                spellings[spelled].append(entry)
-        self._by_stem: dict[str, list[int]] = defaultdict(list)
-        for spelled, entries in spellings.items():
-            self._by_stem[stem(spelled)].extend(entries)
-        self._by_spelling = spellings
+        self._tokenizer = tokenizer
+        self._index = _index_of(tokenizer, size)
 
     def entries(self, word: str) -> tuple[int, ...]:
         """The entries that spell `word`, sorted; empty where not even a piece of three letters does."""
-        found = self._by_stem.get(stem(word), [])
+        found = self._index.by_stem.get(stem(word), [])
         if not found:
-            tokenizer = self._tokenizer()
-            assert tokenizer is not None
-            pieces = tokenizer.convert_ids_to_tokens(tokenizer(" " + word, add_special_tokens=False).input_ids)
+            ids = self._tokenizer(" " + word, add_special_tokens=False).input_ids
+            pieces = self._tokenizer.convert_ids_to_tokens(ids)
             for piece in pieces:
                 letters = "".join(
                     character for character in piece if character.isalpha() and character.isascii()
                 ).lower()
                 if len(letters) >= _LEAST_LETTERS:
-                    found = self._by_spelling.get(letters, [])
+                    found = self._index.by_spelling.get(letters, [])
                     break
         return tuple(sorted(found))
 
@@ -61,17 +51,38 @@ class Vocabulary:
         return tuple(self.entries(word) for word in words)
 
 
-_indexed: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Vocabulary]] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Entries by their spelling in lower case, and by its stem."""
+
+    by_spelling: Mapping[str, list[int]]
+    by_stem: Mapping[str, list[int]]
 
 
-def vocabulary_of(tokenizer: Any, size: int) -> Vocabulary:
-    """The index of the first `size` entries of a tokenizer, made once: a large one takes ten seconds."""
+# Made once for a tokenizer, and gone with it: of a large one it takes ten seconds.
+_indexed: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], _Index]] = weakref.WeakKeyDictionary()
+
+
+def _index_of(tokenizer: Any, size: int) -> _Index:
     kept = _indexed.setdefault(tokenizer, {})
     # A tokenizer to which words are added is another one.
     key = (size, len(tokenizer))
     if key not in kept:
-        kept[key] = Vocabulary(tokenizer, size)
+        kept[key] = _made_index(tokenizer, size)
     return kept[key]
+
+
+def _made_index(tokenizer: Any, size: int) -> _Index:
+    special = set(tokenizer.all_special_ids)
+    by_spelling: dict[str, list[int]] = defaultdict(list)
+    for entry, text in enumerate(_texts(tokenizer, size)):
+        spelled = text.strip().lower()
+        if entry not in special and spelled.isalpha():
+            by_spelling[spelled].append(entry)
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    for spelled, entries in by_spelling.items():
+        by_stem[stem(spelled)].extend(entries)
+    return _Index(by_spelling, by_stem)
 
 
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:

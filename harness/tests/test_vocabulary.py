@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from harness.data.words import content_words, stem
-from harness.probe.vocabulary import Vocabulary, vocabulary_of
+from harness.probe import vocabulary
+from harness.probe.vocabulary import Vocabulary
 from harness.tests.local_tokenizers import llama_tokenizer, qformer_tokenizer
 
 TEXTS = [
@@ -100,13 +101,15 @@ def test_capitals_and_endings_do_not_matter_and_continuations_do_not_count(kind:
     assert {text.strip().lower() for text in texts} == {"red"}
 
 
-def test_an_index_is_made_once_and_goes_with_its_tokenizer() -> None:
+def test_an_index_is_made_once_and_goes_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(vocabulary, "_texts", lambda tokenizer, size: made.append(size) or [" dog"] * size)
     tokenizer = bytes_tokenizer()
-    first = vocabulary_of(tokenizer, 300)
-    assert vocabulary_of(tokenizer, 300) is first
-    assert vocabulary_of(tokenizer, 299) is not first
+    for size in (300, 300, 299):
+        assert len(Vocabulary(tokenizer, size).entries("dogs")) >= size - 5
     tokenizer.add_tokens(["gleam"])
-    assert vocabulary_of(tokenizer, 300) is not first
+    Vocabulary(tokenizer, 300)
+    assert made == [300, 299, 300]
     gone = weakref.ref(tokenizer)
     del tokenizer
     gc.collect()
