@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,13 @@ class Baseline:
 
 
 def folder_of(root: Path, model: str) -> Path:
-    """Where the baselines of a model lie."""
+    """Where the baselines of a model lie.
+
+    Raises:
+        BaselineError: the model's name is no directory's, and could lead out of the baselines.
+    """
+    if PureWindowsPath(model).name != model or not model.strip("."):
+        raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
     return root / model
 
 

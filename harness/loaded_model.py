@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, without_frames
 from harness.option_values import in_memory
 from harness.options import Options
 from harness.processes import Processes, processes
@@ -53,7 +54,7 @@ class LoadedModel:
             try:
                 self._vlm = self._taken(model)
             except Exception as error:
-                self._failed[model] = error
+                self._failed[model] = without_frames(error)
                 raise
         return self._vlm
 
@@ -82,8 +83,13 @@ class LoadedModel:
         return vlm
 
     def release(self) -> None:
-        """Let go of the loaded model and its memory."""
+        """Let go of the loaded model and its memory.
+
+        A test that failed with it lives on as Python's last exception, and would keep it alive beside the next.
+        """
         self._vlm = None
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)
         gc.collect()
 
     def _of_fixture(self, name: str) -> Vlm:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.baselines import read_baseline, write_baseline
+from harness.baselines import BaselineError, folder_of, read_baseline, write_baseline
 from harness.data.photograph import MOST_BYTES, fault
 from harness.data.registry import find_dataset
 from harness.data.sample import DataError, Sample, Source
@@ -184,6 +184,12 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
         "baselines/tiny-llava/winoground.json",
         "baselines/tiny-llava/winoground.npz",
     }
+
+
+@pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", ".", "", "a/b", "a\\b", "C:up"])
+def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BaselineError, match="call it by a name and not by a path"):
+        folder_of(tmp_path, name)
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -99,9 +99,14 @@ def test_a_trusted_checkpoint_gives_what_its_weights_give(place: Path, tiny_data
 def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(place: Path, cases: Cases) -> None:
     pair = ("--phase-model", str(place), "--phase-dataset", "tiny")
     chosen = ("-k", "test_four_phases", "--phase-samples", "8", "--phase-controls", "none", "--phase-no-cache")
+    (hostile := cases.baselines / "\x1b]0;owned\x07").mkdir(parents=True)
+    (hostile / "scenes.json").touch()
     measured = cases.run(*chosen, "--phase-trust-code", str(place), pair=pair)
     assert "errors" not in measured.parseoutcomes(), measured.stdout.str()
     measured.stdout.fnmatch_lines([f"phase: RUNNING CODE of the checkpoint {place}, as *", "own-tiny  *8 *"])
+    measured.stdout.fnmatch_lines([f"phase: RUNNING CODE of the checkpoint {place} (--phase-trust-code)"])
+    assert r"\x1b]0;owned\x07" in measured.stdout.str()
+    assert "\x1b" not in measured.stdout.str()
     assert ran(place)
 
 
