@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,8 @@ def read_baseline(path: Path) -> Baseline:
             calibration=Calibration.of_record(content.get("calibration", {})),
             summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,
         )
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    # A header that claims too much, or is no header, comes out of numpy as the last two.
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, MemoryError, TokenError) as error:
         raise BaselineError(f"{path} is damaged ({error!r}); {restore(path)}") from None
 
 

@@ -26,7 +26,7 @@ def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise KnownDifferencesError(f"{path} cannot be read: {error}") from None
+        raise KnownDifferencesError(f"{path} cannot be read: {error}; restore it from version control") from None
     for pair, reasons in content.items():
         if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
             raise KnownDifferencesError(f'{path}: [{pair}] must be a table of claim = "reason"')

@@ -34,6 +34,7 @@ from harness.probe.lens_task import KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
+from harness.processes import processes
 from harness.profile import Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
@@ -113,7 +114,7 @@ def measure(
         PromptError, SelfCheckError, AttentionError: see there.
     """
     if isinstance(vlm, str):
-        vlm = load_vlm(find_model(vlm), cache=cache or default_cache())
+        vlm = load_vlm(find_model(vlm), cache=cache or default_cache(), device=processes().device("auto"))
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
     unknown = [control for control in controls if control not in CONTROLS]

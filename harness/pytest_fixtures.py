@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, shown
 from harness.options import Pair
 from harness.session import PhaseSession
 
@@ -122,7 +122,7 @@ def write_line(config: pytest.Config, line: str) -> None:
         # A fixture that says something is captured until its test fails.
         with uncaptured(config):
             reporter.ensure_newline()
-            reporter.write_line(f"phase: {line}")
+            reporter.write_line(f"phase: {shown(line)}")
 
 
 def _plainly(get: Callable[[], T]) -> T:

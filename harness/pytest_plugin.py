@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, shown
+from harness.files import unwritable
 from harness.known_differences import known_differences
 from harness.option_values import AS_DECLARED, FIXTURE
 from harness.options import Pair, add_options, read_options
@@ -24,6 +24,7 @@ from harness.pytest_fixtures import (
     vlm,
     write_line,
 )
+from harness.reading_store import unusable
 from harness.session import PhaseSession
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _say(config: pytest.Config, line: str) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Two lines: what is measured how, and against what."""
+    """What is measured how, and against what; a line for each checkpoint whose own code is run."""
     options = config.stash[SESSION].options
     update = "on" if options.update else "new only" if options.update_new else "off"
     files = len(list(options.baselines.glob("*/*.json")))
@@ -76,6 +77,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples {samples}, "
         f"seed {options.seed}, batch size {options.batch_size}, controls {controls}",
         f"phase: {stored}, cache {options.cache}",
+        *(f"phase: RUNNING CODE of the checkpoint {name} (--phase-trust-code)" for name in options.trusted()),
     ]
 
 
@@ -125,9 +127,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         missing = options.unavailable(pair)
         if missing and missing[1]:
             raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
-    for directory, option in ((options.cache, "--phase-cache"), (options.json and options.json.parent, "--phase-json")):
-        if directory is not None and (problem := _not_writable(directory)):
-            raise pytest.UsageError(f"{option}: {directory} is not writable ({problem}); choose another with {option}")
+    if problem := unusable(options.cache):
+        raise pytest.UsageError(
+            f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
+        )
+    if options.json and (problem := unwritable(options.json.parent)):
+        raise pytest.UsageError(
+            f"--phase-json: {options.json.parent} is not writable ({problem}); choose another with --phase-json"
+        )
 
 
 def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
@@ -159,17 +166,6 @@ def _pair_of(item: pytest.Item) -> Pair | None:
     return pair
 
 
-def _not_writable(directory: Path) -> str:
-    probe = directory / ".phase-writable"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """One row per pair, then which baselines were matched, written or left unused."""
     session = config.stash[SESSION]
@@ -180,11 +176,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
         terminalreporter.section("phase diagram")
         for line in summary_lines(session):
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(shown(line))
         for comparison in _compared(config):
             terminalreporter.section("side by side")
             for line in comparison.lines():
-                terminalreporter.write_line(line)
+                terminalreporter.write_line(shown(line))
         if problem := session.muteness():
             terminalreporter.write_line(f"FAILED: {problem}", red=True)
 

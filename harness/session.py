@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.data.registry import find_dataset
+from harness.errors import without_frames
 from harness.loaded_model import LoadedModel
 from harness.options import Options, Pair
 from harness.processes import Processes, processes
@@ -109,7 +110,7 @@ class PhaseSession:
             try:
                 self.profiles[pair] = self.processes.agreed(f"the profile of {pair}", lambda: self._measured(pair))
             except Exception as error:
-                self._failed[pair] = error
+                self._failed[pair] = without_frames(error)
                 raise
         return self.profiles[pair]
 
