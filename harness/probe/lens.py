@@ -22,9 +22,9 @@ Norm = Callable[[torch.Tensor], torch.Tensor]
 
 _CHUNK = 256
 _SIEVED = 1024
-# Image tokens' states of several residual points are looked at together, up to so many bytes: what must be known of one
-# look before the next step makes a GPU wait, and small products are slow one by one.
-_HELD_BYTES = 32 * 2**20
+# Image tokens' states of several residual points are looked at together: what must be known of one look before the next
+# step makes a GPU wait, and small products are slow one by one. So much of the unembedding's size is held at most.
+_HELD_SHARE, _HELD_LEAST = 1 / 8, 2**20
 # A token is settled by the block only if it is clearly beaten there: matrix products of different shapes round
 # differently, and what is closer than this is left to the whole vocabulary.
 _SLACK = 1e-4
@@ -80,6 +80,8 @@ class Lens:
         for row, own in enumerate(task.references.own):
             self._own[row, : len(own)] = True
         self._held: list[torch.Tensor] = []
+        self._held_last: list[torch.Tensor] = []
+        self._most_held = max(unembedding.weight.nbytes * _HELD_SHARE, _HELD_LEAST)
         self._found: list[torch.Tensor] = []
         self._open: list[_Open] = []
         self._last: list[torch.Tensor] = []
@@ -89,10 +91,10 @@ class Lens:
     def read(self, states: torch.Tensor) -> None:
         """Take in one residual point: states (batch, tokens, d), before the final norm."""
         index = self._positions.to(states.device).unsqueeze(-1).expand(-1, -1, states.shape[-1])
-        picked = torch.cat([states.gather(1, index), states[:, -1:]], dim=1).to(self._rows.device)
-        self._held.append(picked)
+        self._held.append(states.gather(1, index).to(self._rows.device))
+        self._held_last.append(states[:, -1:].to(self._rows.device))
         # The dense lens has logits over the whole vocabulary to hold instead.
-        if self._task.dense or len(self._held) * picked.nbytes >= _HELD_BYTES:
+        if self._task.dense or len(self._held) * self._held[0].nbytes >= self._most_held:
             self._look_at_held()
 
     def hits(self) -> torch.Tensor:
@@ -110,7 +112,7 @@ class Lens:
 
     def decoded_last(self) -> torch.Tensor:
         """Entries that the dense lens decodes at the last token, (batch, points, k)."""
-        states = torch.cat(self._last, dim=1)
+        states = torch.cat(self._last, dim=1)[:, :, 0]
         logits = dense_logits(states.flatten(0, 1), self._head)
         return logits.topk(max(KS), dim=-1).indices.view(*states.shape[:2], -1)
 
@@ -118,13 +120,15 @@ class Lens:
         """Look at the points that are held, together; nothing where none is."""
         if not self._held:
             return
-        held = torch.stack(self._held, dim=1)
-        self._held = []
-        batch, points, _, width = held.shape
-        normed = self._norm(held.view(-1, 1, width)).view(batch, points, -1, width)
-        self._last.append(normed[:, :, -1])
-        image = upcast(normed[:, :, :-1]).contiguous()
+        self._last.append(self._normed(self._held_last))
+        image = upcast(self._normed(self._held))
         self._found.append(self._look_densely(image) if self._task.dense else self._look(image))
+
+    def _normed(self, points: list[torch.Tensor]) -> torch.Tensor:
+        """The states of several points behind the final norm, (batch, points, tokens, d); `points` is empty then."""
+        held = torch.stack(points, dim=1)
+        points.clear()
+        return self._norm(held.view(-1, 1, held.shape[-1])).view(held.shape)
 
     def _look_densely(self, image: torch.Tensor) -> torch.Tensor:
         """Words found over the whole vocabulary, bool (batch, words, len(KS)), of states (batch, 1, tokens, d)."""
@@ -206,7 +210,7 @@ class Lens:
         """
         self._look_at_held()
         own_logits = own_logits.to(self._rows.device)
-        states = upcast(torch.cat(self._last, dim=1))
+        states = upcast(torch.cat(self._last, dim=1)[:, :, 0])
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         # Logits that are NaN have no best entry; any will do where no row has one.
         own = is_own.any(0).nonzero().flatten() if bool(is_own.any()) else is_own.new_zeros(1, dtype=torch.long)

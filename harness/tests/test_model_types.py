@@ -13,7 +13,7 @@ import transformers
 
 from harness.models.anatomy import find_anatomy
 from harness.models.kinds import KINDS
-from harness.probe.attention import _gates
+from harness.probe.attention import _GATE, _between
 from harness.probe.noise import noise_for_features
 from harness.sweep.exactness import ExactnessError, examine
 from harness.sweep.page import page, record
@@ -92,7 +92,7 @@ def test_gates_are_part_of_the_contributions() -> None:
     anatomy = find_anatomy(model)
     examine(model, anatomy, tiny_prompt(model, anatomy))
     gated = anatomy.layers[-1].self_attn.o_proj
-    assert _gates[gated]
+    assert _between[gated] == _GATE
     assert anatomy.softmax_layers == (3,)
 
 
