@@ -65,7 +65,7 @@ class Lens:
         # What any sample asks for is no part of the block, so that no entry counts against itself. The lowest ids are
         # always in it, so that there are k entries to be beaten by.
         block = {*task.block, *range(max(KS))}.difference(*asked)
-        self._rows, self._bias = rows_of(unembedding, torch.tensor(sorted(block), device=device))
+        self._rows, self._bias = rows_of(unembedding, torch.tensor(sorted(block), dtype=torch.long, device=device))
         # What a sample asks for is looked up for that sample alone, padded to as many entries as any of them has.
         most = max(1, *map(len, asked))
         padded = torch.tensor([entries + [0] * (most - len(entries)) for entries in asked], device=device)
@@ -218,7 +218,7 @@ class Lens:
         others = states @ self._rows.T + (0.0 if self._bias is None else self._bias)
         mine = states @ weight.T + (0.0 if bias is None else bias)
         mine = mine.masked_fill(~is_own[:, None, own], -torch.inf).amax(-1)
-        best = torch.maximum(mine, others.amax(-1))
+        best = torch.cat([others, mine.unsqueeze(-1)], dim=-1).amax(-1)
         agree = torch.zeros_like(best, dtype=torch.bool)
         rows, points = (mine >= best - _slack(best)).nonzero(as_tuple=True)
         low = low_logits(states[rows, points], self._head).amax(-1)
