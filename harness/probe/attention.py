@@ -139,7 +139,11 @@ def gated(row: LastRow, projection: nn.Linear, given: torch.Tensor, fed: torch.T
         return row
     given, fed = upcast(given), upcast(fed)
     if projection not in _between:
-        _between[projection] = _found_between(given, fed)
+        # A sample whose numbers are NaN says nothing of the model.
+        whole = given.isfinite().all(-1) & fed.isfinite().all(-1)
+        if not bool(whole.any()):
+            return row
+        _between[projection] = _found_between(given[whole], fed[whole])
     found = _between[projection]
     if found == _NOTHING:
         return row
@@ -162,7 +166,8 @@ def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
 
 def _gate(given: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
     """The factor between the two; where the values cancel nothing is fed on, whatever it is."""
-    return torch.where(given.abs() > 1e-6 * given.abs().amax(), fed / given, torch.zeros_like(fed))
+    # Sample by sample, so that none has a part in another's.
+    return torch.where(given.abs() > 1e-6 * given.abs().amax(-1, keepdim=True), fed / given, torch.zeros_like(fed))
 
 
 def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -220,6 +220,22 @@ def test_without_a_gate_the_row_stays_and_is_not_asked_again() -> None:
     assert gated(row, projection, given, -given) is row
 
 
+@pytest.mark.parametrize("spoilt", [[True, False], [True, True]])
+def test_a_sample_of_nan_first_does_not_make_a_gate_of_nothing(spoilt: list[bool]) -> None:
+    row, projection, given = _row_and_projection()
+    broken = given.masked_fill(torch.tensor(spoilt).unsqueeze(1), torch.nan)
+    assert gated(row, projection, broken, broken.clone()) is row
+    assert gated(row, projection, given, given.clone()) is row
+
+
+def test_a_sample_of_nan_has_no_part_in_the_gate_of_another() -> None:
+    row, projection, given = _row_and_projection()
+    gate = torch.rand(2, 6, dtype=torch.float64)
+    whole = gated(row, projection, given, given * gate)
+    broken = given.masked_fill(torch.tensor([[True], [False]]), torch.nan)
+    assert torch.equal(gated(row, projection, broken, broken * gate).values[1], whole.values[1])
+
+
 @pytest.mark.parametrize(
     "fed", [lambda given: given - given.mean(-1, keepdim=True), lambda given: given[:, :3]], ids=["norm", "width"]
 )
