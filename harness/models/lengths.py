@@ -22,9 +22,17 @@ def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
     fixed = _image_tokens(processor, [_LIKE, _UNLIKE])
     if fixed is None or fixed[0] == fixed[1]:
         return lengths
-    sizes = [sample.picture().size for sample in samples]
-    pictured = _image_tokens(processor, [[height, width] for width, height in sizes])
+    pictured = _image_tokens(processor, [_size(sample) for sample in samples])
     return lengths if pictured is None else [sum(pair) for pair in zip(lengths, pictured, strict=True)]
+
+
+def _size(sample: Sample) -> Sequence[int]:
+    """Height and width of a sample's picture; any where it cannot be had, which is said when it is encoded."""
+    try:
+        width, height = sample.picture().size
+    except Exception:  # A dataset's own code raises what it likes.
+        return _LIKE
+    return [height, width]
 
 
 def _tokens(processor: Any, text: str) -> int:

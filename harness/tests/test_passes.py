@@ -238,6 +238,16 @@ def test_larger_pictures_are_expected_to_give_longer_prompts(vlm: Vlm, says: boo
     assert [length - min(lengths) for length in lengths] == ([200, 0, 300] if says else [0, 0, 0])
 
 
+def test_a_picture_that_cannot_be_had_is_expected_to_be_like_others(vlm: Vlm) -> None:
+    def torn() -> Image.Image:
+        raise DataError("photo.jpg is broken or truncated")
+
+    samples = [replace(sample, instruction="what is in the picture?") for sample in tiny_samples(3)]
+    samples[1] = replace(samples[1], picture=torn)
+    first, broken, last = expected_lengths(SizedProcessor(vlm.processor.tokenizer, says=True), samples)
+    assert first == last == broken - 448 * 448 // 100 + SIDE * SIDE // 100
+
+
 def test_a_processor_of_one_resolution_needs_no_picture_to_be_asked(vlm: Vlm) -> None:
     def unwanted() -> Image.Image:
         raise AssertionError("decoded for nothing")
