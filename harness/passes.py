@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +72,8 @@ class Passes:
         self.vlm, self.store, self.hide = vlm, store, hide
         self.portions = Portions(batch_size, vlm.name, say)
         self.batch_size = batch_size
+        # A tokenizer holds how it pads, and batches are made ahead in another thread than halves of one are.
+        self._tokenizing = threading.Lock()
 
     def over(
         self,
@@ -138,7 +141,8 @@ class Passes:
             window = range(start, min(start + _WINDOW * size, len(samples)))
             order: Sequence[int] = window
             if size > 1:
-                lengths = expected_lengths(self.vlm.processor, samples[window.start : window.stop])
+                with self._tokenizing:
+                    lengths = expected_lengths(self.vlm.processor, samples[window.start : window.stop])
                 order = sorted(window, key=lambda place: lengths[place - start])
             for first in range(0, len(order), size):
                 yield tuple(order[first : first + size])
@@ -154,7 +158,8 @@ class Passes:
             return _Prepared(at, self._encode([samples[place] for place in whole]) if whole else None, faults)
 
     def _encode(self, samples: Sequence[Sample]) -> Batch:
-        return encode(self.vlm.processor, samples, self.vlm.anatomy.image_positions)
+        with self._tokenizing:
+            return encode(self.vlm.processor, samples, self.vlm.anatomy.image_positions)
 
     def _outcome(
         self,

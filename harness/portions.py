@@ -24,6 +24,10 @@ class Portions:
         self.size = size
         self._what, self._say = what, say
 
+    def of_at_least(self, size: int) -> Portions:
+        """Portions of their own, of `size` items where these here are smaller."""
+        return Portions(max(size, self.size), self._what, self._say)
+
     def read(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
         """The results of all items; `work` takes at most `size` of them at a time and is asked again with fewer.
 

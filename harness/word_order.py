@@ -15,10 +15,13 @@ from tqdm import tqdm
 from harness.data.sample import Sample
 from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
 from harness.passes import Passes
+from harness.portions import Portions
 from harness.processes import processes
 from harness.profile import Array, Profile
 
 CONFIDENCE = 0.99
+# Rows of an item: each of its two captions with each of its two pictures.
+_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +42,21 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
     NaN for a sample whose other side was not drawn.
 
     Args:
-        passes: through which the samples went; each item takes four rows.
+        passes: through which the samples went; each item takes four rows, side by side where memory allows it.
         samples: those of the measurement; samples of one cluster are the two sides of an item.
         inputs: what names the model inputs of each.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = [sides for sides in _sides(samples) if len(sides) == 2]
-    at_once = max(1, passes.batch_size // 4)
+    at_once = max(1, passes.batch_size // _ROWS)
+    portions = passes.portions.of_at_least(_ROWS)
     batches = [items[start : start + at_once] for start in range(0, len(items), at_once)]
     what = f"{passes.vlm.name}, captions"
 
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
         return [
-            _tables(passes, batches[number], samples, inputs)
+            _tables(passes, portions, batches[number], samples, inputs)
             for number in tqdm(share, desc=what, leave=False, disable=passes.hide)
         ]
 
@@ -64,19 +68,23 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
 
 
 def _tables(
-    passes: Passes, items: Sequence[Sequence[int]], samples: Sequence[Sample], inputs: Sequence[str]
+    passes: Passes,
+    portions: Portions,
+    items: Sequence[Sequence[int]],
+    samples: Sequence[Sample],
+    inputs: Sequence[str],
 ) -> list[Array]:
     """The likelihoods of some items, (images, captions) each, kept or measured."""
 
-    def measured(part: Sequence[Sequence[int]]) -> list[dict[str, Array]]:
-        rows = [(samples[image], samples[text].captions[0]) for sides in part for image in sides for text in sides]
-        scores = caption_likelihoods(passes.vlm, *zip(*rows, strict=True))
-        return [{"likelihoods": table} for table in scores.reshape(len(part), 2, 2)]
+    def likelihoods(rows: Sequence[tuple[Sample, str]]) -> list[float]:
+        return list(caption_likelihoods(passes.vlm, *zip(*rows, strict=True)))
 
     names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
     kept = passes.store.read(names)
     if kept is None:
-        kept = passes.portions.read(items, measured)
+        rows = [(samples[image], samples[text].captions[0]) for sides in items for image in sides for text in sides]
+        tables = np.array(portions.read(rows, likelihoods)).reshape(len(items), 2, 2)
+        kept = [{"likelihoods": table} for table in tables]
         passes.store.write(names, kept)
     return [row["likelihoods"] for row in kept]
 

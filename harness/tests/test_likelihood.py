@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,23 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     assert scores["group"].items == 2
     assert scores["group"].low <= scores["group"].share <= scores["group"].high
     assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
+
+
+def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = items_of(tiny_samples(4))
+    monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
+    options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
+    whole, told = measure(own_vlm, "items", **options), list[str]()
+
+    def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    own_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
+    halved = measure(own_vlm, "items", say=told.append, **options)
+    assert told == ["tiny-llava: out of memory with 4 samples at a time, going on with 2"]
+    for name in ("likelihood_own", "likelihood_other"):
+        np.testing.assert_allclose(halved[name], whole[name], rtol=1e-5)
 
 
 def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:

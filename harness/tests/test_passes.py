@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.utils import PaddingStrategy
 
 from harness.data.registry import DATASETS
 from harness.data.sample import DataError, Dataset, Sample
@@ -182,6 +184,25 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     passes.clear()
     assert same(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
     assert passes == [2] * DRAWING_PASSES
+
+
+def test_halves_are_encoded_beside_the_batches_made_ahead(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One prompt needs no padding, several do; the tokenizer is told before each call, here well before."""
+    many(lambda sample: replace(sample, instruction="describe the image" + " please" * int(sample.id[5:])))
+    kind = type(own_vlm.processor.tokenizer)
+    tell = kind.set_truncation_and_padding
+
+    def tell_early(tokenizer: Any, padding_strategy: Any, *args: Any, **kwargs: Any) -> None:
+        tell(tokenizer, padding_strategy, *args, **kwargs)
+        if padding_strategy is PaddingStrategy.LONGEST:
+            time.sleep(0.05)
+
+    whole = measured(own_vlm, samples=48)
+    short_of_memory(own_vlm, 1, on_the_cpu)
+    monkeypatch.setattr(kind, "set_truncation_and_padding", tell_early)
+    assert largest_difference(measured(own_vlm, samples=48), whole) < 1e-5
 
 
 @pytest.mark.usefixtures("many")
