@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -112,12 +113,15 @@ def test_memory_stays_flat_over_200_measurements(vlm: Vlm, paired_data: None, tm
 def test_a_measurement_leaves_nothing_behind(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
     for number in range(2):
         everything(own_vlm, tmp_path, number)
-    before = held(own_vlm)
-    for number in range(2, 6):
-        everything(own_vlm, tmp_path, number)
-    after = held(own_vlm)
-    # A measurement that keeps one object a layer and sample would show as 4 x 4 x 6 of them.
-    assert after.objects - before.objects < 60
+    counts = [held(own_vlm)]
+    for start in (2, 6, 10):
+        for number in range(start, start + 4):
+            everything(own_vlm, tmp_path, number)
+        counts.append(held(own_vlm))
+    # A measurement that keeps one object a layer and sample would show as 4 x 4 x 6 of them, every time; what else a
+    # long session makes now and then does not.
+    assert min(after.objects - before.objects for before, after in pairwise(counts)) < 60
+    before, after = counts[0], counts[-1]
     for kind in ("tensors", "hooks", "threads"):
         assert getattr(after, kind) <= getattr(before, kind), kind
     assert after.kept == before.kept
