@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,26 @@ from harness.models.registry import LoadRequest
 _FILLED = 0.85
 
 
-def placement(folder: Path, request: LoadRequest) -> dict[str, Any]:
+@contextlib.contextmanager
+def placement(folder: Path, request: LoadRequest) -> Iterator[dict[str, Any]]:
     """What `from_pretrained` is told about devices, for the checkpoint in `folder`; nothing where it need not be told.
 
     A model that the requested GPU has room for lies there whole. A larger one is spread over all GPUs (over one alone
     where that was asked for by its number), the CPU's memory and disk. Without a GPU, one that outgrows the free memory
     is spread over memory and disk.
+
+    What was put on disk goes where the block ends in an error; else see `keep_with`.
     """
+    placed = _placement(folder, request)
+    try:
+        yield placed
+    except BaseException:
+        if "offload_folder" in placed:
+            shutil.rmtree(placed["offload_folder"], ignore_errors=True)
+        raise
+
+
+def _placement(folder: Path, request: LoadRequest) -> dict[str, Any]:
     shards = sorted(folder.glob("*.safetensors"))
     if not shards or request.device.type not in ("cpu", "cuda"):
         return {}

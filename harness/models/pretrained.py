@@ -60,12 +60,12 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     with _told(entry, folder):
         # Once more: the index came with the weights.
         refuse_foreign(folder, entry.source)
-        placed = placement(folder, request)
-        model, found = _model_class(config, entry).from_pretrained(
-            folder, dtype=request.dtype, use_safetensors=True, output_loading_info=True, **placed, **trust
-        )
-        _refuse_missing(sorted(found["missing_keys"]), entry)
-    keep_with(model, placed)
+        with placement(folder, request) as placed:
+            model, found = _model_class(config, entry).from_pretrained(
+                folder, dtype=request.dtype, use_safetensors=True, output_loading_info=True, **placed, **trust
+            )
+            _refuse_missing(sorted(found["missing_keys"]), entry)
+            keep_with(model, placed)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor

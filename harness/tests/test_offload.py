@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import harness.models.placement
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
+from harness.models.embedded.language import WeightsError
 from harness.models.offloaded import OffloadError, brought_in
 from harness.models.placement import placement
 from harness.models.registry import LoadRequest, find_model
@@ -130,6 +131,17 @@ def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
     assert not list((checkpoint.parent / "offload").glob("*"))
 
 
+def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    del tensors[next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks weights"):
+        loaded(checkpoint, monkeypatch, 0.0)
+    assert (checkpoint.parent / "offload").is_dir()
+    assert not list((checkpoint.parent / "offload").glob("*"))
+
+
 def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = loaded(checkpoint, monkeypatch, 0.0)
     before, parts = weights_hash(vlm.model), weight_parts(vlm)
@@ -179,6 +191,6 @@ def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
     monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
     monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
-    placed = placement(checkpoint, LoadRequest(checkpoint.parent, torch.float32, torch.device(device)))
-    assert placed.get("max_memory", placed.get("device_map")) == expected
-    assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")
+    with placement(checkpoint, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
+        assert placed.get("max_memory", placed.get("device_map")) == expected
+        assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")
