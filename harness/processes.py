@@ -18,8 +18,9 @@ from harness.errors import PhaseError
 
 T = TypeVar("T")
 
-# How long a process waits for the others: the slowest batch, or the loading of a large model, must fit in.
-PATIENCE = timedelta(minutes=30)
+# How long a process waits for the others, which meet when each has done its whole share: where everything is kept for
+# one and nothing for another, or memory is short for one alone, all that is measured must fit in.
+PATIENCE = timedelta(hours=6)
 # Marks an error that all processes have heard of.
 _TOLD = "phase_told_to_all"
 
