@@ -92,7 +92,8 @@ class Lens:
         """Take in one residual point: states (batch, tokens, d), before the final norm."""
         index = self._positions.to(states.device).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         self._held.append(states.gather(1, index).to(self._rows.device))
-        self._held_last.append(states[:, -1:].to(self._rows.device))
+        # A copy, because a view would keep all of the states.
+        self._held_last.append(states[:, -1:].clone().to(self._rows.device))
         # The dense lens has logits over the whole vocabulary to hold instead.
         if self._task.dense or len(self._held) * self._held[0].nbytes >= self._most_held:
             self._look_at_held()

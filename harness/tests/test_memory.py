@@ -19,11 +19,12 @@ import torch
 from scipy import stats
 
 from harness.data.registry import DATASETS
-from harness.data.sample import Dataset
+from harness.data.sample import Dataset, Sample
 from harness.data.words import stem
 from harness.models.vlm import Vlm
 from harness.probe import attention
-from harness.tests.tiny import tiny_profile, tiny_samples, tiny_vlm
+from harness.probe.lens_task import LensTask, References
+from harness.tests.tiny import observe, tiny_profile, tiny_samples, tiny_vlm
 
 WARM_UP = 20
 # A batch has 10 kB of hidden states at each residual point, and a measurement 45 such; numbers of a profile are 4 kB.
@@ -125,6 +126,24 @@ def test_a_measurement_leaves_nothing_behind(own_vlm: Vlm, paired_data: None, tm
     for kind in ("tensors", "hooks", "threads"):
         assert getattr(after, kind) <= getattr(before, kind), kind
     assert after.kept == before.kept
+
+
+def whole_states(samples: list[Sample], layers: int) -> int:
+    """How many layers' states of all tokens are still held when the last layer of an observed pass is done."""
+    vlm, words = tiny_vlm(layers=layers), (((5,),),) * len(samples)
+    counts: list[int] = []
+
+    def count(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        stores = [thing.untyped_storage() for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+        counts.append(len({store.data_ptr() for store in stores if store.nbytes() == args[0].nbytes}))
+
+    vlm.anatomy.final_norm.register_forward_pre_hook(count)
+    observe(vlm, samples, LensTask(References(words, words), tuple(range(20))), checking=False)
+    return counts[0]
+
+
+def test_what_the_lens_holds_back_keeps_no_layer_whole(samples: list[Sample]) -> None:
+    assert whole_states(samples, 2) == whole_states(samples, 6)
 
 
 def test_what_is_kept_would_be_noticed(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
