@@ -28,7 +28,7 @@ from harness.models.likelihood import LIKELIHOOD_POLICY
 from harness.models.prompt import Batch, encode, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.passes import Passes
+from harness.passes import Passes, SampleError, picture_fault
 from harness.portions import Portions
 from harness.probe.lens_task import KS, LensTask, References, Words, learn_block
 from harness.probe.observation import Readings
@@ -130,6 +130,12 @@ def measure(
         raise MeasureError(
             f"{len(drawn)} samples of {dataset}: the anisotropy adjustment needs at least two; raise --phase-samples"
         )
+    for sample in drawn[:DRAWN]:
+        if fault := picture_fault(sample):
+            raise SampleError(
+                f"{vlm.name}-{dataset}: sample {sample.id} cannot be measured: {fault}; it is one of the first "
+                f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the dataset, and run again"
+            )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
     # Not more at a time than was asked for: some prompts cannot stand side by side.

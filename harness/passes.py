@@ -151,7 +151,7 @@ class Passes:
         try:
             return _Prepared(at, self._encode([samples[place] for place in at]))
         except Exception:
-            faults = {place: fault for place in at if (fault := _picture_fault(samples[place]))}
+            faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
             if not faults:
                 raise
             whole = tuple(place for place in at if place not in faults)
@@ -224,7 +224,7 @@ class Passes:
         )
 
 
-def _picture_fault(sample: Sample) -> str:
+def picture_fault(sample: Sample) -> str:
     """Why a sample's picture cannot be had; empty where it can."""
     try:
         sample.picture()

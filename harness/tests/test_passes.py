@@ -114,6 +114,20 @@ def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
+@pytest.mark.parametrize("wrong", ["tiny-0", "tiny-1"])
+def test_a_broken_picture_among_those_that_are_drawn_is_named_at_once(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], wrong: str
+) -> None:
+    def gone() -> Image.Image:
+        raise OSError("the disk is gone")
+
+    many(lambda sample: replace(sample, picture=gone) if sample.id == wrong else sample)
+    passes = counted(own_vlm)
+    with pytest.raises(SampleError, match=f"tiny-llava-tiny: sample {wrong} cannot be measured: the disk is gone; it"):
+        measured(own_vlm, samples=4)
+    assert passes == []
+
+
 def test_without_a_cache_a_fault_says_that_nothing_is_kept(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None]
 ) -> None:
