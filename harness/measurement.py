@@ -134,7 +134,8 @@ def measure(
         if fault := picture_fault(sample):
             raise SampleError(
                 f"{vlm.name}-{dataset}: sample {sample.id} cannot be measured: {fault}; it is one of the first "
-                f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the dataset, and run again"
+                f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
+                "dataset, and run again"
             )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
     weights = weights_hash(vlm.model)
