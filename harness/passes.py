@@ -123,6 +123,10 @@ class Passes:
             faults |= outcome.faults
             # The first batch that has a name decides, as where one process measures it once.
             rows = outcome.rows | rows
+        if not faults:
+            # Which samples go side by side is told from their pictures, by each process for itself.
+            left = [place for place in range(len(samples)) if place not in names]
+            faults = dict.fromkeys(left, "its batch is composed otherwise in another process, which could not read all")
         if faults:
             raise SampleError(self._named(samples, what, faults, sum(name in rows for name in names.values())))
         return [rows[names[place]] for place in range(len(samples))]
