@@ -168,7 +168,7 @@ def _same_attention(
         remarks.append(f"eager gives no weights in layers {', '.join(str(layer + 1) for layer in missing)}")
     for layer in sorted(set(read) & set(reference.weights)):
         weights = reference.weights[layer]
-        theirs = shares(weights[..., : groups.real.shape[1]].mean(1))
+        theirs = shares(weights[..., : groups.real.shape[1]].mean(1).unsqueeze(1))[:, 0]
         apart = _apart(readings.weight_shares[:, layer], theirs)
         if not apart <= _TOLERANCE:
             raise ExactnessError(

@@ -166,7 +166,7 @@ def test_shares_are_a_partition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, 3)
     amounts = torch.tensor(rng.random(groups.real.shape)) * groups.real
-    shares = ShareReader(groups)(amounts)
+    shares = ShareReader(groups)(amounts.unsqueeze(1))[:, 0]
     torch.testing.assert_close(shares.sum(-1), torch.ones(3, dtype=torch.float64))
     for row in range(3):
         np.testing.assert_allclose(shares[row].numpy(), literal.shares(amounts[row].numpy(), groups, row), rtol=1e-9)
