@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-import harness.control_curves
 import harness.measurement
+import harness.passes
 import harness.probe.observation
 from harness.data.registry import DATASETS
 from harness.data.sample import Sample, Source
@@ -212,7 +212,7 @@ def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -
     def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
         return change(processor, encode(processor, samples, image_positions))
 
-    for module in (harness.measurement, harness.control_curves):
+    for module in (harness.measurement, harness.passes):
         patch.setattr(module, "encode", changed)
 
 
