@@ -30,7 +30,7 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.passes import Passes, SampleError, picture_fault
 from harness.portions import Portions
-from harness.probe.lens_task import KS, LensTask, References, Words, learn_block
+from harness.probe.lens_task import KS, LensTask, References, Words
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
@@ -205,11 +205,7 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
-    assert dense.decoded is not None
-    assert dense.decoded_last is not None
-    block = learn_block(
-        torch.from_numpy(dense.decoded), len(vlm.anatomy.unembedding.weight), last=torch.from_numpy(dense.decoded_last)
-    )
+    block = dense.block(len(vlm.anatomy.unembedding.weight))
     pruned = observe(vlm, batch, samples, LensTask(parts, block))
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
     return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))

@@ -154,7 +154,7 @@ class Passes:
     def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> _Prepared:
         try:
             return _Prepared(at, self._encode([samples[place] for place in at]))
-        except Exception:
+        except Exception:  # Processors and data sets raise what they like; what is no picture's fault is raised on.
             faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
             if not faults:
                 raise

@@ -14,12 +14,19 @@ from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.lens_task import LensTask, References, learn_block
+from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing
 from harness.probe.vocabulary import Vocabulary
 
 WARM_UPS = 3
 FEW_PAIRS = 5
+
+
+def references_of(vlm: Vlm, samples: Sequence[Sample]) -> References:
+    """The words of every sample, and for chance those of the next: as many to look for as in a measurement."""
+    vocabulary = Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))
+    words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
+    return References(own=words, chance=(*words[1:], words[0]))
 
 
 class Contestants:
@@ -35,15 +42,9 @@ class Contestants:
         self._inputs = vlm.given(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
-        size = len(vlm.anatomy.unembedding.weight)
-        vocabulary = Vocabulary(vlm.processor.tokenizer, size)
-        words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
-        references = References(own=words, chance=(*words[1:], words[0]))
+        references = references_of(vlm, samples)
         dense = self._observe(LensTask(references, (), dense=True))
-        assert dense.decoded is not None
-        assert dense.decoded_last is not None
-        block = learn_block(torch.from_numpy(dense.decoded), size, last=torch.from_numpy(dense.decoded_last))
-        self._task = LensTask(references, block)
+        self._task = LensTask(references, dense.block(len(vlm.anatomy.unembedding.weight)))
 
     def plain(self) -> None:
         """One forward pass of the model alone."""

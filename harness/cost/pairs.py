@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from harness.cost.subject import Subject, learnt_block
 from harness.data.registry import find_dataset
-from harness.data.words import content_words
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
-from harness.probe.vocabulary import Vocabulary
+from harness.stopwatch import references_of
 
 # As in a measurement: the block is learnt from so many samples, which are not the ones that are timed.
 _LEARNT_FROM = 2
@@ -23,9 +22,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     """
     data = find_dataset(dataset)
     drawn = data.draw(batch + _LEARNT_FROM, 0, data.source())
-    vocabulary = Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))
-    words = tuple(vocabulary.references(content_words(sample.captions)) for sample in drawn)
-    references = References(own=words, chance=(*words[1:], words[0]))
+    references = references_of(vlm, drawn)
     parts = []
     for at in (slice(_LEARNT_FROM), slice(_LEARNT_FROM, None)):
         encoded = encode(vlm.processor, drawn[at], vlm.anatomy.image_positions)

@@ -11,7 +11,7 @@ import torch
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.prompt import TokenGroups
-from harness.probe.lens_task import LensTask, References, learn_block
+from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import observing
 
 # The block settles what it is learnt from, so a few hundred tokens of one pass are plenty.
@@ -89,8 +89,4 @@ def learnt_block(
         ) as seen,
     ):
         model(**inputs, use_cache=False, logits_to_keep=1)
-        dense = seen.readings()
-    assert dense.decoded is not None
-    assert dense.decoded_last is not None
-    size = len(anatomy.unembedding.weight)
-    return learn_block(torch.from_numpy(dense.decoded), size, last=torch.from_numpy(dense.decoded_last))
+        return seen.readings().block(len(anatomy.unembedding.weight))

@@ -59,7 +59,7 @@ for content in given["contents"]:
                 sys.exit(LIMITED)
     except MemoryError:
         sys.exit(LIMITED)
-    except Exception:
+    except Exception:  # A template that fails has come to an end; what it lacks is said where a prompt is written.
         pass
 """
 

@@ -17,7 +17,7 @@ from harness.models.prompt import TokenGroups
 from harness.probe.attention import LastRow, output_bias, reading_attention
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens
-from harness.probe.lens_task import LensTask
+from harness.probe.lens_task import LensTask, learn_block
 from harness.probe.self_checks import (
     AttentionCheck,
     NotFiniteError,
@@ -57,6 +57,12 @@ class Readings:
     norm_rows: FloatArray | None = None
     decoded: NDArray[np.int64] | None = None
     decoded_last: NDArray[np.int64] | None = None
+
+    def block(self, vocabulary_size: int) -> tuple[int, ...]:
+        """The block for a `LensTask` that a dense lens's readings teach."""
+        assert self.decoded is not None
+        assert self.decoded_last is not None
+        return learn_block(torch.from_numpy(self.decoded), vocabulary_size, last=torch.from_numpy(self.decoded_last))
 
 
 @dataclass
