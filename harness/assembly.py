@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from harness.data.sample import Sample
+from harness.models.patches import seen_picture
 from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.last_token import SHARES
@@ -59,16 +60,31 @@ def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], 
     assert dense.decoded_last is not None
     real = batch.groups.real[row].numpy()
     tokenizer = vlm.processor.tokenizer
+    sample, image = samples[row], int(batch.groups.image[row].sum())
+    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture(), image)
 
     def texts(entries: Any) -> tuple[str, ...]:
         return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
 
     return Drawing(
-        sample_id=samples[row].id,
+        sample_id=sample.id,
+        instruction=sample.instruction,
+        captions=tuple(sample.captions),
         norm_rows=dense.norm_rows[row][:, real],
         groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
         image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
         last_token=tuple(texts(point) for point in dense.decoded_last[row]),
+        tokens=tuple(
+            "" if is_image else tokenizer.decode([int(entry)])
+            for entry, is_image in zip(
+                batch.inputs["input_ids"][row][batch.groups.real[row]],
+                batch.groups.image[row][batch.groups.real[row]],
+                strict=True,
+            )
+        ),
+        picture=seen.pixels,
+        grid=seen.grid,
+        no_grid=seen.why,
     )
 
 

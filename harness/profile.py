@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.provenance import Environment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Array = NDArray[Any]
 
@@ -30,14 +33,22 @@ class Drawing:
     """One sample in full, for figures: the last token's norms over all tokens, and what the dense lens decodes.
 
     norm_rows: (L, tokens). groups: name -> bool (tokens,). image_tokens: decoded text, points x image tokens (top 1).
-    last_token: decoded text, points x 5.
+    last_token: decoded text, points x 5. tokens: the prompt's own tokens as text, (tokens,). picture: what the vision
+    tower was shown, uint8 (height, width, 3). grid: rows and columns of image tokens that tile the picture, None where
+    they do not, and then no_grid says why.
     """
 
     sample_id: str
+    instruction: str
+    captions: tuple[str, ...]
     norm_rows: Array
     groups: Mapping[str, Array]
     image_tokens: tuple[tuple[str, ...], ...]
     last_token: tuple[tuple[str, ...], ...]
+    tokens: tuple[str, ...]
+    picture: Array
+    grid: tuple[int, int] | None
+    no_grid: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,6 +113,22 @@ class Profile:
             k = KS.index(int(name.rsplit("_", 1)[1]))
             return np.asarray(self.arrays[hits][:, :, k] / self.arrays[words][:, None], dtype=np.float64)
         return self.arrays[name]
+
+    def plot(self, figure: str = "inter", axes: Axes | None = None) -> Axes:
+        """The matplotlib axes on which one of the paper's figures is drawn for this profile.
+
+        Args:
+            figure: a name of `report.panels.PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4,
+                shares) or `recall` (figure 5).
+            axes: where to draw; None makes axes of their own, which a notebook shows.
+
+        Raises:
+            LookupError: there is no figure of that name.
+        """
+        # The drawing stands above this room; who calls for it here is somebody with a profile in hand.
+        from harness.report.figures import plotted
+
+        return plotted(self, figure, axes)
 
     def select(self, ids: Sequence[str]) -> Profile:
         """The same profile with the samples of `ids` only, in that order.
