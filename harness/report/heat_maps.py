@@ -1,0 +1,145 @@
+"""Figure 4 in full, for one sample: where in the picture the last token's attention lies, and on which tokens.
+
+A token's share is its norm over the norms of all tokens in a layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from harness.analysis.phase_reading import PhaseReading
+from harness.profile import Array, Drawing
+from harness.report.figures import WIDTH
+from harness.report.palette import FAINT, GREEN, INK, ORANGE, PAPER, PHASES, PURPLE
+from harness.report.panels import dress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: A perceptually even map that readers with any colour vision, and printers without colour, order the same way.
+_MAP = "viridis"
+# How much of the map covers the picture, where the share is nothing and where it is the most.
+_LEAST_OVER, _MOST_OVER = 0.12, 0.85
+_GROUPS = (("image", GREEN), ("instruction", ORANGE), ("other", PURPLE))
+
+
+def token_shares(drawing: Drawing) -> Array:
+    """Every token's share of the last token's norm-based attention, (L, tokens); zeros where a layer has none."""
+    rows = np.asarray(drawing.norm_rows, dtype=np.float64)
+    return np.asarray(rows / np.maximum(rows.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
+
+
+def phase_layers(reading: PhaseReading) -> tuple[range, ...]:
+    """The layers, 0-based rows of `token_shares`, that lie in each phase."""
+    return tuple(range(*reading.edges(phase)) for phase in range(len(PHASES)))
+
+
+def phase_maps(drawing: Drawing, reading: PhaseReading) -> tuple[Array, ...]:
+    """For each phase the mean share of every image token over its layers, (rows, columns) of the grid.
+
+    Raises:
+        ValueError: the image tokens of the sample lie in no grid.
+    """
+    if drawing.grid is None:
+        raise ValueError(f"the image tokens of {drawing.sample_id} lie in no grid.")
+    shares = token_shares(drawing)[:, drawing.groups["image"]]
+    return tuple(shares[list(layers)].mean(0).reshape(drawing.grid) for layers in phase_layers(reading))
+
+
+def picture_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
+    """The picture, and over it for each phase the share of the last token's attention on every patch.
+
+    All four maps have one scale, whose upper end one patch in a hundred may exceed.
+
+    Raises:
+        ValueError: the image tokens of the sample lie in no grid.
+    """
+    maps = phase_maps(drawing, reading)
+    image_share = token_shares(drawing)[:, drawing.groups["image"]].sum(1)
+    figure = Figure(figsize=(WIDTH, 3.85), facecolor=PAPER.light)
+    panels: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
+    most = float(np.quantile(np.stack(maps), 0.99)) or 1.0
+    _picture(panels[0, 0], drawing.picture, "as the model is shown it")
+    height, width = drawing.picture.shape[:2]
+    places = (panels[0, 1], panels[0, 2], panels[1, 0], panels[1, 1])
+    for axes, phase, layers, patches in zip(places, PHASES, phase_layers(reading), maps, strict=True):
+        share = float(image_share[list(layers)].mean())
+        _picture(axes, _grey(drawing.picture), f"{phase.number}, {_said(layers)}: image {share:.0%}")
+        axes.imshow(
+            patches, extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap=_MAP, vmin=0.0, vmax=most,
+            alpha=_LEAST_OVER + (_MOST_OVER - _LEAST_OVER) * np.clip(patches / most, 0.0, 1.0),
+            interpolation="nearest",
+        )  # fmt: skip
+    panels[1, 2].axis("off")
+    scale = figure.add_axes((0.73, 0.3, 0.22, 0.03))
+    bar = figure.colorbar(ScalarMappable(Normalize(0.0, most), _MAP), cax=scale, orientation="horizontal")
+    bar.set_label("attention on one patch", fontsize=7.5, color=FAINT.light)
+    bar.set_ticks([0.0, most / 2, most], labels=["0", f"{most / 2:.1%}", f"{most:.1%}"])
+    bar.ax.tick_params(labelsize=7.5, colors=FAINT.light, length=2.5)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
+    """The share of every prompt token in every layer, on a logarithmic scale, with groups and phases beside it."""
+    shares = token_shares(drawing)
+    figure = Figure(figsize=(WIDTH, 3.9), facecolor=PAPER.light)
+    axes = figure.add_axes((0.085, 0.19, 0.755, 0.755))
+    tokens, depth = shares.shape[1], shares.shape[0]
+    shown = axes.imshow(
+        np.maximum(shares, 1e-5), aspect="auto", origin="lower", extent=(-0.5, tokens - 0.5, 0.5, depth + 0.5),
+        cmap=_MAP, norm=LogNorm(1e-4, 1.0), interpolation="nearest",
+    )  # fmt: skip
+    dress(axes, "layer", place="token of the prompt, the last one at the right")
+    axes.grid(visible=False)
+    for name, colour in _GROUPS:
+        _group_bar(axes, drawing.groups[name], f"{name} tokens", colour.light)
+    axes.legend(
+        fontsize=7.5, frameon=False, labelcolor=INK.light, ncols=3, loc="upper left", bbox_to_anchor=(-0.02, -0.145),
+        borderaxespad=0.0,
+    )  # fmt: skip
+    across = axes.get_yaxis_transform()
+    for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
+        if layers.start:
+            axes.axhline(layers.start + 0.5, color=PAPER.light, lw=1.0, ls=(0, (3, 2)))
+        axes.text(1.012, (layers.start + layers.stop + 1) / 2, phase.number, transform=across, fontsize=8,
+                  color=INK.light, va="center", ha="left", weight="bold")  # fmt: skip
+    bar = figure.colorbar(shown, cax=figure.add_axes((0.885, 0.19, 0.018, 0.755)))
+    bar.ax.tick_params(labelsize=7, colors=FAINT.light, length=2)
+    bar.set_ticks([1e-4, 1e-3, 1e-2, 1e-1, 1.0], labels=["0.01%", "0.1%", "1%", "10%", "100%"])
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _group_bar(axes: Axes, member: Array, name: str, colour: str) -> None:
+    """A line above the tokens of a group, one piece for each run of them; the first piece is in the legend."""
+    places = np.flatnonzero(member)
+    for number, run in enumerate(np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)):
+        if len(run):
+            axes.plot(
+                [run[0] - 0.45, run[-1] + 0.45], [1.018, 1.018], transform=axes.get_xaxis_transform(), color=colour,
+                lw=3.0, solid_capstyle="butt", clip_on=False, label=name if number == 0 else None,
+            )  # fmt: skip
+
+
+def _picture(axes: Axes, pixels: Array, title: str) -> None:
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=7.5, color=INK.light, pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _grey(pixels: Array) -> Array:
+    """The picture without colour, so that only the map has some."""
+    return np.asarray(pixels @ np.array([0.299, 0.587, 0.114]), dtype=np.uint8)
+
+
+def _said(layers: range) -> str:
+    return f"layers {layers.start + 1}-{layers.stop}" if len(layers) > 1 else f"layer {layers.stop}"

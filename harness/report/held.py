@@ -1,0 +1,46 @@
+"""What a pair was held against, as a figure shows it: the baseline's curves, and the layers at which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.profile import Profile
+
+DIFFERS, EQUIVALENT = "differs", "equivalent"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The places of a measure that a verdict names: indices into its curve."""
+
+    verdict: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stored baseline, or another model, whose curves are laid under a profile's; `name` is what legends call it.
+
+    `marks` holds, per measure, where it differs, or where it is no longer the same.
+    """
+
+    profile: Profile
+    name: str = "baseline"
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+
+    def mean(self, measure: str) -> Any:
+        """The mean curve of a measure, float (places,)."""
+        return self.profile[measure].mean(0)
+
+
+def marks_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Mark]:
+    """What the regression verdicts of one pair, as the record has them, say of each measure that is not the same."""
+    return {
+        measure: Mark(numbers["verdict"], tuple(numbers["layers"]))
+        for line in verdicts
+        if line["kind"] == "regression"
+        for measure, numbers in line["numbers"].items()
+        if isinstance(numbers, Mapping) and numbers.get("verdict") in (DIFFERS, EQUIVALENT) and "layers" in numbers
+    }

@@ -1,0 +1,93 @@
+"""The colours, line styles and patterns of all figures, on paper and on the page, in light and in dark.
+
+Figures are drawn in the light colours. On the page each of them is a variable, which a dark page sets to its other
+value; both keep a contrast of 3 for lines and 4.5 for text to their background. Curves of one figure
+are told apart by readers with any colour vision; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+#: A line style as matplotlib takes it: a name, or an offset with lengths on and off.
+LineStyle = str | tuple[float, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """One colour of a figure in its two values, hexadecimal; `name` is that of its variable on the page."""
+
+    name: str
+    light: str
+    dark: str
+
+    @property
+    def variable(self) -> str:
+        """The name of the page's variable."""
+        return f"--{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a curve is drawn: colour, line style, and what the legend calls it."""
+
+    colour: Colour
+    line: LineStyle
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase in figures: its number, its name, and the tint and the pattern of its band."""
+
+    number: str
+    name: str
+    tint: Colour
+    hatch: str
+
+
+INK = Colour("ink", "#1b1f24", "#eceff3")
+FAINT = Colour("faint", "#59616c", "#a4adb9")
+GRID = Colour("grid", "#e3e6ea", "#343b45")
+PAPER = Colour("paper", "#ffffff", "#14181d")
+SHADE = Colour("shade", "#f3f5f8", "#1d232a")
+BLUE = Colour("blue", "#0072b2", "#58b4e8")
+GREEN = Colour("green", "#007a5a", "#2fbf91")
+ORANGE = Colour("orange", "#b06c00", "#f0b840")
+RED = Colour("red", "#a31621", "#ff7f6b")
+PURPLE = Colour("purple", "#7b3294", "#c79be8")
+GREY = Colour("grey", "#767d87", "#8d96a2")
+
+PHASES: tuple[Phase, ...] = (
+    Phase("I", "alignment", Colour("phase-1", "#cfe4f3", "#1d405a"), "///"),
+    Phase("II", "intra-modal encoding", Colour("phase-2", "#f7e3bb", "#57420f"), "---"),
+    Phase("III", "inter-modal encoding", Colour("phase-3", "#cdeadd", "#164a39"), "\\\\\\"),
+    Phase("IV", "output preparation", Colour("phase-4", "#eed7e6", "#522a46"), "xxx"),
+)
+COLOURS: tuple[Colour, ...] = (
+    *(INK, FAINT, GRID, PAPER, SHADE, BLUE, GREEN, ORANGE, RED, PURPLE, GREY),
+    *(phase.tint for phase in PHASES),
+)
+STYLES: Mapping[str, Style] = MappingProxyType(
+    {
+        "inter": Style(BLUE, "-", "image and text tokens"),
+        "inter_instruction": Style(ORANGE, "--", "image and instruction tokens"),
+        "inter_adjusted": Style(RED, "-.", "anisotropy-adjusted"),
+        "image": Style(GREEN, "-", "within the image tokens"),
+        "text": Style(PURPLE, "--", "within the text tokens"),
+        "instruction": Style(ORANGE, "-.", "within the instruction tokens"),
+        "norm_image": Style(GREEN, "-", "image"),
+        "norm_instruction": Style(ORANGE, "--", "instruction"),
+        "norm_other": Style(PURPLE, "-.", "other text"),
+        "norm_self": Style(RED, ":", "the last token itself"),
+        "recall_5": Style(BLUE, "-", "top 5"),
+        "recall_1": Style(ORANGE, "--", "top 1"),
+        "recall_chance_5": Style(GREY, ":", "another sample's words, top 5"),
+    }
+)
+#: Styles of controls, in the order in which they were measured.
+CONTROL_LINES: tuple[LineStyle, ...] = ((0, (5, 2)), (0, (1, 1.5)))
+#: One style a model, where several lie in one figure.
+SERIES = (Style(BLUE, "-", ""), Style(RED, "--", ""), Style(GREEN, "-.", ""), Style(PURPLE, ":", ""))

@@ -1,0 +1,190 @@
+"""The paper's figures as panels: each draws one question about a profile on matplotlib axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis.phase_reading import PhaseReading
+from harness.errors import shown
+from harness.profile import Array, Profile
+from harness.report.held import DIFFERS, Held
+from harness.report.palette import (
+    CONTROL_LINES,
+    FAINT,
+    GREY,
+    GRID,
+    INK,
+    PAPER,
+    PHASES,
+    RED,
+    SHADE,
+    STYLES,
+    Style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Panel = Callable[["Axes", Profile, PhaseReading, Held | None], None]
+
+#: Share of a panel's height that the band of the phases takes above it.
+_BAND = 0.075
+
+
+def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+    """Draws figure 1: inter-modal similarity with the middle 80 % of the samples, controls, and the four phases.
+
+    The open diamond is the state after the final norm, on which most published curves end.
+    """
+    names = ("inter", "inter_instruction", "inter_adjusted")
+    for name in names:
+        _curve(axes, np.arange(profile.depth + 1), profile[name], STYLES[name], band=name == "inter")
+    for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
+        style = Style(GREY, line, f"control: {control}")
+        _curve(axes, np.arange(profile.depth + 1), curves["inter"], style, band=False)
+    after = float(profile["post_norm_inter"].mean())
+    axes.plot(
+        [profile.depth], [after], "D", mfc=PAPER.light, mec=STYLES["inter"].colour.light, ms=5, clip_on=False,
+        label="after the final norm", zorder=4,
+    )  # fmt: skip
+    _compare(axes, names, held, 0)
+    _finish(axes, reading, "mean cosine")
+
+
+def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+    """Draws figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
+    names = ("image", "text", "instruction")
+    for name in names:
+        _curve(axes, np.arange(profile.depth + 1), profile[name], STYLES[name])
+    _compare(axes, names, held, 0)
+    _finish(axes, reading, "mean cosine")
+
+
+def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+    """Draws figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
+    # Layers without softmax attention have no shares: the curves go on at the next that has.
+    read = np.flatnonzero(profile["norm_self"].any(axis=0))
+    names = ("norm_image", "norm_instruction", "norm_other", "norm_self")
+    for name in names:
+        _curve(axes, read + 1, profile[name][:, read], STYLES[name])
+    _compare(axes, names, held, 1, read)
+    axes.set_ylim(bottom=0.0)
+    _finish(axes, reading, "share of the norms")
+
+
+def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+    """Draws figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
+    points = np.arange(profile.depth + 1)
+    for name in ("recall_5", "recall_1"):
+        _curve(axes, points, profile[name], STYLES[name], band=False)
+    _curve(axes, points, profile["recall_chance_5"], STYLES["recall_chance_5"], band=False)
+    _compare(axes, ("recall_5", "recall_1"), held, 0)
+    axes.set_ylim(bottom=0.0)
+    _finish(axes, reading, "share of words")
+
+
+#: The panels by the names that `Profile.plot` takes, with their titles.
+PANELS: Mapping[str, tuple[str, Panel]] = {
+    "inter": ("Inter-modal similarity", inter_panel),
+    "intra": ("Intra-modal similarity", intra_panel),
+    "attention": ("Norm-based attention of the last token", attention_panel),
+    "recall": ("LogitLens recall at the image tokens", recall_panel),
+}
+
+
+def draw_phases(axes: Axes, reading: PhaseReading, *, scale: float = 1.0) -> None:
+    """Draws the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval.
+
+    Args:
+        axes: whose x is the layer, or with `scale` 1 / L the relative depth.
+        reading: tells the boundaries.
+        scale: what a layer is on the x axis.
+    """
+    turns = reading.boundaries.turning_points
+    edges = [0.0, *(point.estimate * scale for point in turns), reading.last * scale]
+    across = axes.get_xaxis_transform()
+    for place, (phase, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
+        if place % 2 == 0:
+            axes.axvspan(first, last, color=SHADE.light, lw=0, zorder=-4)
+        band = axes.axvspan(
+            first, last, 1.01, 1.01 + _BAND, fc=phase.tint.light, ec=FAINT.light, lw=0.4, hatch=phase.hatch,
+            clip_on=False, zorder=2,
+        )  # fmt: skip
+        band.set_hatch_linewidth(0.35)
+        axes.text(
+            (first + last) / 2, 1.01 + _BAND / 2, phase.number, transform=across, ha="center", va="center",
+            fontsize=8, color=INK.light, clip_on=False, zorder=3, weight="bold",
+            bbox={"boxstyle": "round,pad=0.12", "fc": phase.tint.light, "ec": "none"},
+        )  # fmt: skip
+    for point in turns:
+        axes.axvline(point.estimate * scale, color=FAINT.light, lw=0.8, ls=(0, (2, 2)), zorder=-1)
+        if point.high > point.low:
+            axes.axvspan(point.low * scale, point.high * scale, color=GREY.light, alpha=0.16, lw=0, zorder=-2)
+
+
+def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
+    """Sets grid, labels, spines and legend as all figures have them."""
+    axes.set_xlabel(place, fontsize=8.5, color=FAINT.light)
+    axes.set_ylabel(unit, fontsize=8.5, color=FAINT.light)
+    axes.tick_params(labelsize=8, colors=FAINT.light, length=2.5)
+    axes.grid(axis="y", color=GRID.light, lw=0.7, zorder=-3)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID.light)
+
+
+def legible(name: str) -> str:
+    """A name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
+    return shown(f"model {name}" if name.startswith("_") else name)
+
+
+def legend_below(axes: Axes) -> None:
+    """Puts the legend below the axes, in two columns, where it hides no curve."""
+    axes.legend(
+        fontsize=7.5, frameon=False, labelcolor=INK.light, ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.185),
+        borderaxespad=0.0, handlelength=2.4, columnspacing=1.2, labelspacing=0.35,
+    )  # fmt: skip
+
+
+def _finish(axes: Axes, reading: PhaseReading, unit: str) -> None:
+    axes.set_xlim(0, reading.last)
+    axes.margins(y=0.06)
+    draw_phases(axes, reading)
+    dress(axes, unit)
+    legend_below(axes)
+
+
+def _curve(axes: Axes, x: Array, rows: Array, style: Style, *, band: bool = True) -> None:
+    if band:
+        low, high = np.quantile(rows, [0.1, 0.9], axis=0)
+        axes.fill_between(x, low, high, color=style.colour.light, alpha=0.16, lw=0)
+    axes.plot(x, rows.mean(0), ls=style.line, color=style.colour.light, lw=1.7, label=style.label)
+
+
+def _compare(
+    axes: Axes, names: tuple[str, ...], held: Held | None, first: int, where: Any = slice(None)
+) -> None:  # fmt: skip
+    """The baseline's curves as open dots that a curve which reproduces runs through, and marks where one does not."""
+    if held is None:
+        return
+    label: str | None = legible(held.name)
+    for name in names:
+        mean = held.mean(name)
+        places = (np.arange(len(mean)) + first)[where]
+        axes.plot(
+            places, mean[where], "o", mfc="none", mec=STYLES[name].colour.light, mew=0.8, ms=3.2, zorder=3, label=label
+        )
+        label = None
+    marked = {name: mark for name, mark in held.marks.items() if name in names}
+    for verdict, sign, what in ((DIFFERS, "v", "differs here"), ("equivalent", "|", "no longer the same here")):
+        layers = sorted({place for mark in marked.values() if mark.verdict == verdict for place in mark.places})
+        if layers:
+            axes.plot(
+                np.array(layers) + first, np.full(len(layers), 0.985), sign, transform=axes.get_xaxis_transform(),
+                color=RED.light, ms=5, mew=1.2, clip_on=False, zorder=5, label=what,
+            )  # fmt: skip

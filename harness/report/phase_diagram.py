@@ -1,0 +1,126 @@
+"""Figure 2, the phase diagram: a band over the depth for each pair; and recall averaged over a model's datasets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from harness.analysis.turning_points import BoundaryInterval
+from harness.profile import Profile
+from harness.report.figures import HEIGHT, WIDTH, fit_height
+from harness.report.palette import FAINT, INK, PAPER, PHASES, RED, SERIES
+from harness.report.panels import dress, legend_below, legible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BAND, _STEP = 0.34, 1.0
+#: Boundaries nearer than this on the relative depth have their labels on either side.
+_NEAR = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One pair in the diagram: its name, its depth L, its turning points in layers, and those of its baseline."""
+
+    name: str
+    depth: int
+    turning_points: tuple[BoundaryInterval, ...]
+    before: tuple[float, ...] = ()
+    before_depth: int = 0
+
+
+def phase_diagram(bands: Sequence[Band]) -> Figure:
+    """The phases of every pair over the relative depth: tint, pattern and number, boundaries with their intervals.
+
+    A triangle above a band is where the baseline has the boundary; numbers are layers.
+    """
+    height = 0.62 * len(bands) + 0.85
+    figure = Figure(figsize=(WIDTH, height), facecolor=PAPER.light)
+    axes = figure.add_axes((0.025, 0.52 / height, 0.95, 1.0 - 0.62 / height))
+    for row, band in enumerate(bands):
+        _band(axes, band, -row * _STEP)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(-(len(bands) - 1) * _STEP - 0.5, 0.62)
+    dress(axes, "", place="depth: 0 the embeddings, 1 the input of the final norm")
+    axes.set_yticks([])
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    return figure
+
+
+def _band(axes: Axes, band: Band, y: float) -> None:
+    turns = [point.estimate / band.depth for point in band.turning_points]
+    edges = [0.0, *turns, 1.0]
+    for phase, first, last in zip(PHASES, edges, edges[1:], strict=False):
+        patch = axes.barh(
+            y, last - first, _BAND, first, fc=phase.tint.light, ec=FAINT.light, lw=0.5, hatch=phase.hatch
+        )[0]
+        patch.set_hatch_linewidth(0.4)
+        axes.text(
+            (first + last) / 2, y, phase.number, ha="center", va="center", fontsize=8.5, weight="bold",
+            color=INK.light, zorder=4, bbox={"boxstyle": "round,pad=0.14", "fc": phase.tint.light, "ec": "none"},
+        )  # fmt: skip
+    axes.text(
+        0.0, y + _BAND / 2 + 0.05, f"{legible(band.name)}, {band.depth} layers", fontsize=8.5, color=INK.light,
+        va="bottom", ha="left",
+    )  # fmt: skip
+    for place, point in enumerate(band.turning_points):
+        at, low, high = (value / band.depth for value in (point.estimate, point.low, point.high))
+        axes.plot([at, at], [y - _BAND / 2 - 0.04, y + _BAND / 2 + 0.04], color=INK.light, lw=1.3, zorder=5)
+        if high > low:
+            axes.errorbar(
+                [at], [y - _BAND / 2 - 0.035], xerr=[[at - low], [high - at]], color=INK.light, lw=1.1, capsize=2.2,
+                zorder=5,
+            )  # fmt: skip
+        said = f"{point.estimate:g}" + (f" [{point.low:g}-{point.high:g}]" if high > low else "")
+        side = _side(turns, place)
+        axes.text(at + {"right": -0.006, "left": 0.006}.get(side, 0.0), y - _BAND / 2 - 0.08, said, fontsize=7.5,
+                  color=INK.light, va="top", ha=side)  # fmt: skip
+    if band.before_depth:
+        axes.plot(
+            [turn / band.before_depth for turn in band.before], [y + _BAND / 2 + 0.07] * len(band.before), "v",
+            color=RED.light, ms=4, zorder=6, clip_on=False,
+        )  # fmt: skip
+
+
+def _side(turns: Sequence[float], place: int) -> str:
+    after = place + 1 < len(turns) and turns[place + 1] - turns[place] < _NEAR
+    before = place > 0 and turns[place] - turns[place - 1] < _NEAR
+    if after and not before:
+        return "right"
+    return "left" if before and not after else "center"
+
+
+def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> Figure:
+    """Figure 5: recall at the image tokens averaged over the datasets of each model, and that of others' words.
+
+    A model's datasets weigh the same, whatever their numbers of samples. The x axis is the relative depth.
+    """
+    by_model: Mapping[str, list[Profile]] = defaultdict(list)
+    for profile in profiles:
+        by_model[profile.model].append(profile)
+    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
+    axes = figure.add_axes((0.12, 0.32, 0.855, 0.64))
+    for number, (model, mine) in enumerate(by_model.items()):
+        style = SERIES[number % len(SERIES)]
+        depth = np.arange(mine[0].depth + 1) / mine[0].depth
+        mean, chance = (
+            np.mean([profile[name].mean(0) for profile in mine], axis=0)
+            for name in (measure, measure.replace("recall", "recall_chance"))
+        )
+        axes.plot(depth, mean, ls=style.line, color=style.colour.light, lw=1.8, label=legible(model))
+        axes.plot(
+            depth, chance, ls=(0, (1, 2)), color=style.colour.light, lw=1.1, label=f"{legible(model)}, others' words"
+        )
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(bottom=0.0)
+    dress(axes, "share of words, top 5", place="depth: 0 the embeddings, 1 the input of the final norm")
+    legend_below(axes)
+    fit_height(figure)
+    return figure

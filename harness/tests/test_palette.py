@@ -1,0 +1,81 @@
+"""Colours that are read on a light and on a dark page, and by readers with any colour vision."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import colorspacious
+import matplotlib.colors
+import numpy as np
+import pytest
+
+from harness.report.palette import COLOURS, FAINT, INK, PAPER, PHASES, SERIES, SHADE, STYLES, Colour
+
+_EYES = {
+    "all cones": None,
+    "no long": "protanomaly",
+    "no middle": "deuteranomaly",
+    "no short": "tritanomaly",
+}
+_FIGURES = (
+    ("inter", "inter_instruction", "inter_adjusted"),
+    ("image", "text", "instruction"),
+    ("norm_image", "norm_instruction", "norm_other", "norm_self"),
+    ("recall_5", "recall_1", "recall_chance_5"),
+)
+
+
+def linear(colour: str) -> np.ndarray:
+    values = np.array(matplotlib.colors.to_rgb(colour))
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2."""
+    light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) + 0.05 for colour in (one, other))
+    return light[1] / light[0]
+
+
+@pytest.mark.parametrize("side", ["light", "dark"])
+def test_text_and_lines_stand_out_from_their_ground(side: str) -> None:
+    grounds = [getattr(colour, side) for colour in (PAPER, SHADE)]
+    for ground in grounds:
+        assert contrast(getattr(INK, side), ground) >= 7.0
+        assert contrast(getattr(FAINT, side), ground) >= 4.5
+        for style in (*STYLES.values(), *SERIES):
+            assert contrast(getattr(style.colour, side), ground) >= 3.0, style
+    for phase in PHASES:
+        assert contrast(getattr(INK, side), getattr(phase.tint, side)) >= 4.5
+
+
+@pytest.mark.parametrize("names", _FIGURES)
+def test_curves_of_one_figure_differ_by_line_and_not_by_colour_alone(names: tuple[str, ...]) -> None:
+    assert len({str(STYLES[name].line) for name in names}) == len(names)
+    assert len({STYLES[name].label for name in names}) == len(names)
+
+
+def test_phases_differ_by_pattern_and_number() -> None:
+    assert len({phase.hatch for phase in PHASES}) == len({phase.number for phase in PHASES}) == 4
+
+
+@pytest.mark.parametrize("side", ["light", "dark"])
+@pytest.mark.parametrize("eye", list(_EYES))
+@pytest.mark.parametrize("names", _FIGURES)
+def test_curves_of_one_figure_are_told_apart_by_every_eye(side: str, eye: str, names: tuple[str, ...]) -> None:
+    def seen(colour: Colour) -> Any:
+        values = np.array(matplotlib.colors.to_rgb(getattr(colour, side)))
+        if _EYES[eye] is None:
+            return values
+        space = {"name": "sRGB1+CVD", "cvd_type": _EYES[eye], "severity": 100}
+        return np.clip(colorspacious.cspace_convert(values, space, "sRGB1"), 0.0, 1.0)
+
+    for one, other in itertools.combinations({STYLES[name].colour for name in names}, 2):
+        # In CAM02-UCS, where the least difference that is seen is about 1.
+        assert colorspacious.deltaE(seen(one), seen(other), input_space="sRGB1") > 9.0, (one, other)
+
+
+def test_each_colour_is_one_variable_with_values_of_its_own() -> None:
+    assert len({colour.name for colour in COLOURS}) == len(COLOURS)
+    # In a figure that goes into the page a colour is found by its light value.
+    assert len({colour.light for colour in COLOURS}) == len(COLOURS)
