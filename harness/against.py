@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.margins import HIT_TOLERANCE, Tolerance
+from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
-from harness.baselines import as_floats
+from harness.baselines import Baseline, as_floats
 from harness.comparison import (
     FAMILIES,
     Comparison,
@@ -141,7 +141,6 @@ def side_by_side(
         verdicts["boundaries"] = compare_boundaries(profile, reference).verdict
         verdicts["intervals"] = compare_intervals(profile, reference).verdict
     why = not_reproducible(profile, reference, inputs) if alike else "the models are of different depth"
-    traces = () if why else tuple(_trace(profile, reference, name, inputs.same_set) for name in TRACES)
     return SideBySide(
         dataset=profile.dataset,
         now=_side(profile),
@@ -151,7 +150,7 @@ def side_by_side(
         inputs=inputs.changed,
         environment=tuple(profile.environment.differences(other.environment)),
         verdicts=verdicts,
-        traces=traces,
+        traces=traces_of(profile, reference),
         not_traced=why,
         beyond=_beyond(families),
         weights=None if weights is None else weight_change(*weights),
@@ -207,15 +206,23 @@ def _side_record(side: Side) -> dict[str, Any]:
     }
 
 
-def _trace(profile: Profile, reference: Reference, name: str, same_set: bool) -> Trace:
+def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
+    """Up to where each kind of reading is the same as in what a profile is held against; empty where nobody can say."""
+    inputs = matched(profile, baseline)
+    if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
+        return ()
+    return tuple(_trace(profile, baseline, name, inputs.same_set) for name in TRACES)
+
+
+def _trace(profile: Profile, reference: Baseline, name: str, same_set: bool) -> Trace:
     """Up to where the readings of one kind are the same, over all of its measures."""
     pairing = matched(profile, reference).pairing
     first = 1 if name == _PER_LAYER else 0
     same, exact, amount = [], [], 0.0
     # The adjustment of one sample is made of all the others: with other ones among them it is another number.
     for measure in (one for one in TRACES[name] if same_set or one != "inter_adjusted"):
-        tolerance = HIT_TOLERANCE if measure.startswith("recall") else calibrated_tolerance(profile, reference, measure)
-        assert tolerance is not None
+        calibrated = calibrated_tolerance(profile, reference, measure) or CURVE_TOLERANCE
+        tolerance = HIT_TOLERANCE if measure.startswith("recall") else calibrated
         change = np.abs(
             as_floats(profile[measure])[pairing.now] - as_floats(reference.profile[measure])[pairing.baseline]
         )

@@ -14,12 +14,16 @@ from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
 from harness.comparison import Comparison, Finding
+from harness.evidence import places
 from harness.models.registry import MODELS
 from harness.paper import paper_claims
 from harness.profile import Profile
 from harness.reference import Reference
 from harness.report.beyond import beyond_lines
-from harness.report.layers import layer_ranges
+from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text
+
+# pytest writes this before the first line of a message.
+_BEFORE = len("AssertionError: ")
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -39,14 +43,17 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
     if isinstance(baseline, Reference):
         if comparison.verdict is not Verdict.REPRODUCES:
             pytest.skip(
-                f"{profile.model} and {baseline.profile.model} are two models and need not be the same, sample by "
-                "sample; the summary says up to where they are"
+                reason_text(
+                    "two models:",
+                    f"{profile.model} and {baseline.profile.model} need not be the same, sample by sample; the summary "
+                    "says up to where they are",
+                )
             )
         return
     if comparison.inputs.changed:
         _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
     if comparison.reproducible:
-        pytest.skip(f"not asked sample by sample: {comparison.reproducible}")
+        pytest.skip(reason_text("not asked sample by sample:", comparison.reproducible))
     # Not to be the same is certain, sample by sample, even where the means do not decide.
     changed = [finding for finding in comparison.findings if finding.agreement.reproduced is False]
     if changed:
@@ -87,8 +94,11 @@ def check_boundaries(
         low, high = shift.interval
         lines.append(
             f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.now:g}: {shift.effect:+g} "
-            f"({agreement.confidence:.4%} interval {low:g} to {high:g}), margin {shift.margin:g}, n = {agreement.n} "
-            f"{'paired' if agreement.paired else 'unpaired'}"
+            + _together(
+                f"({agreement.confidence:.4%} interval {low:g} to {high:g}),",
+                f"margin {shift.margin:g},",
+                f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
+            )
         )
     _conclude(lines + _against(profile, baseline), agreement.verdict, [part.n_needed for part in moved], strict)
 
@@ -128,8 +138,8 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
     lines += [f"  {line}" for line in beyond_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
-        pytest.xfail("\n".join(lines))
-    _fail("\n".join(lines))
+        pytest.xfail(_message(lines))
+    _fail(lines)
 
 
 def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: str) -> None:
@@ -148,34 +158,40 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
     found = slower_than(timing, baseline_ratio)
     if found.verdict is TimingVerdict.SLOWER:
         low, high = timing.interval
+        interval = f"({timing.confidence:.0%} interval {low:.3f} to {high:.3f}, {timing.n} alternating pairs),"
         _fail(
-            f"hooked inference of {pair} became slower: {timing.ratio:.3f} x plain ({timing.confidence:.0%} interval "
-            f"{low:.3f} to {high:.3f}, {timing.n} alternating pairs), baseline {baseline_ratio:.3f} x; alarm where the "
-            f"lower end exceeds {found.margin:g} x the baseline\n  {where}"
+            [
+                f"hooked inference of {pair} became slower:",
+                f"  {timing.ratio:.3f} x plain {_together(interval)} baseline {baseline_ratio:.3f} x; alarm where the "
+                f"lower end exceeds {found.margin:g} x the baseline",
+                *_baseline_file(where),
+            ]
         )
 
 
 def describe(finding: Finding, profile: Profile) -> list[str]:
-    """The numbers of one verdict in words, a line each."""
+    """The numbers of one verdict in words, a line each, to be folded by whoever shows them."""
     agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
-    offset = 0 if axis == "residual point" else 1
-    named = agreement.layers or (mean.layer,)
-    places = layer_ranges(layer + offset for layer in named)
+    where, worst_place = places(finding)
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"
     low, high = mean.interval
     view = "" if mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
-    lines = [
-        f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {axis}"
-        f"{'s' if len(named) > 1 else ''} {places}:",
-        f"  mean difference{view} {mean.effect:+.3g} at {axis} {mean.layer + offset} "
-        f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}), margin {mean.margin:.3g}, "
+    numbers = _together(
+        f"{mean.effect:+.3g} at {axis} {worst_place}",
+        f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}),",
+        f"margin {mean.margin:.3g},",
         f"n = {mean.n} {'paired' if mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
+    )
+    lines = [
+        f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {where}:",
+        f"  mean difference{view} {numbers}",
     ]
     if agreement.beyond:
+        offset = worst_place - mean.layer
         worst = ", ".join(
-            f"{_sample(profile, change.index)} {change.amount:+.3g} at {change.layer + offset}"
+            kept(f"{_sample(profile, change.index)} {change.amount:+.3g} at {change.layer + offset}")
             for change in agreement.worst_samples[:3]
         )
         lines.append(
@@ -194,13 +210,19 @@ def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> li
     verb = "rise" if finding.direction > 0 else "fall"
     what, bound = (verb, "prominence") if finding.question is Question.PRESENCE else ("largest reversal", "margin")
     (low, high), (least, most) = finding.interval, finding.change_interval
+    numbers = _together(
+        f"{what} {finding.effect:.3g} from point {finding.layers[0]} to {finding.layers[1]}",
+        f"(interval {low:.3g} to {high:.3g}),",
+        f"in the baseline {finding.before:.3g},",
+        f"{bound} {finding.margin:.3g};",
+        f"change {finding.change:+.3g}",
+        f"({agreement.confidence:.3%} interval {least:+.3g} to {most:+.3g}),",
+        f"n = {finding.n} {'paired' if agreement.paired else 'unpaired'}",
+    )
     return [
         f"  phase {PHASES[finding.phase - 1]}, a {verb} of inter-modal similarity over residual points "
         f"{finding.first}-{finding.last} of the baseline, was {then} and is {now}:",
-        f"    {what} {finding.effect:.3g} from point {finding.layers[0]} to {finding.layers[1]} (interval {low:.3g} to "
-        f"{high:.3g}), in the baseline {finding.before:.3g}, {bound} {finding.margin:.3g}; change "
-        f"{finding.change:+.3g} ({agreement.confidence:.3%} interval {least:+.3g} to {most:+.3g}), n = {finding.n} "
-        f"{'paired' if agreement.paired else 'unpaired'}",
+        f"    {numbers}",
     ]
 
 
@@ -209,27 +231,28 @@ def _sample(profile: Profile, row: int) -> str:
 
 
 def _conclude(lines: list[str], verdict: Verdict, needed: list[int | None], strict: bool) -> None:
-    """Fails, or is an expected failure where the evidence does not decide; the second line is its reason."""
+    """Fails, or is an expected failure where the evidence does not decide."""
     __tracebackhide__ = True
     if verdict is Verdict.INCONCLUSIVE and not strict:
         most = max((n or 0 for n in needed), default=0)
-        pytest.xfail(f"inconclusive{f', needs n of about {most}' if most else ''}: {lines[1].strip()}")
-    _fail("\n".join(lines))
+        pytest.xfail(_message([f"inconclusive{f', needs n of about {most}' if most else ''}:", *lines]))
+    _fail(lines)
 
 
-def _undecided(findings: Iterable[Finding], strict: bool, message: str) -> None:
+def _undecided(findings: Iterable[Finding], strict: bool, lines: list[str]) -> None:
     """An expected failure where no finding is worse than inconclusive."""
+    __tracebackhide__ = True
     if strict:
-        _fail(message)
+        _fail(lines)
     needed = max((finding.agreement.mean.n_needed or 0 for finding in findings), default=0)
-    pytest.xfail(f"inconclusive, needs n of about {needed or 'more than can be said'}\n{message}")
+    pytest.xfail(_message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
 
 
-def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> str:
+def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
     lines = [first] if first else []
     for finding in findings:
         lines += describe(finding, profile)
-    return "\n".join(lines + _against(profile, baseline))
+    return lines + _against(profile, baseline)
 
 
 def _against(profile: Profile, baseline: Baseline) -> list[str]:
@@ -237,16 +260,36 @@ def _against(profile: Profile, baseline: Baseline) -> list[str]:
     changes = profile.environment.differences(then.environment)
     if profile.weights != then.weights:
         changes.insert(0, f"weights: {then.weights} -> {profile.weights}")
-    told = "; ".join(changes) if changes else "same weights, same environment"
+    told = "; ".join(map(kept, changes)) if changes else "same weights, same environment"
     if isinstance(baseline, Reference):
         return [f"  between the two models: {told}", f"  held against {baseline.said()}"]
-    lines = [f"  since the baseline: {told}", f"  baseline {baseline.said()}"]
     command = "the same command with --phase-update"
     if profile.model in MODELS:
         command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
-    return [*lines, f"  meant? {command}"]
+    # A command is there to be copied, however long it is.
+    return [f"  since the baseline: {told}", *_baseline_file(baseline.said()), kept(f"  meant? {command}")]
 
 
-def _fail(message: str) -> None:
+def _baseline_file(said: str) -> list[str]:
+    """A baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
+    path, bracket, recorded = said.partition(".json (")
+    return [kept(f"  baseline {path}.json"), f"    ({recorded}"] if bracket else [f"  {said}"]
+
+
+def _together(*pieces: str) -> str:
+    """Pieces of a line that is folded between them only."""
+    return " ".join(map(kept, pieces))
+
+
+def _message(lines: Iterable[str]) -> str:
+    """The lines folded for the narrowest of terminals, the first one behind what pytest writes before it."""
+    told: list[str] = []
+    for line in lines:
+        deeper = 2 if line.startswith(" ") else 4
+        told += folded(line, MESSAGE_WIDTH, deeper, taken=0 if told else _BEFORE)
+    return "\n".join(told)
+
+
+def _fail(lines: Iterable[str]) -> None:
     __tracebackhide__ = True
-    raise AssertionError(message)
+    raise AssertionError(_message(lines))

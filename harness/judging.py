@@ -8,13 +8,23 @@ from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryAgreement
 from harness.analysis.claims import Claim
 from harness.analysis.interval_agreement import IntervalAgreement
+from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio
 from harness.baselines import Baseline
 from harness.comparison import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
+from harness.evidence import (
+    Evidence,
+    boundary_evidence,
+    claim_evidence,
+    family_evidence,
+    interval_evidence,
+    timing_evidence,
+)
 from harness.options import Pair
 from harness.phases import claim_record, claims_of, number, phase_reading
 from harness.profile import Profile
-from harness.session import PhaseSession
+from harness.reference import Reference
+from harness.session import PhaseSession, VerdictLine
 
 
 class Judge:
@@ -26,7 +36,6 @@ class Judge:
         self._comparisons: dict[str, Comparison] = {}
         self._boundaries: BoundaryAgreement | None = None
         self._intervals: IntervalAgreement | None = None
-        self._recorded: set[str] = set()
 
     def claim(self, profile: Profile, name: str) -> Claim:
         """The verdict on a claim of the paper."""
@@ -34,7 +43,7 @@ class Judge:
             self._claims = claims_of(phase_reading(profile))
         claim = self._claims[name]
         self._session.claims.setdefault(self._pair, {})[name] = claim
-        self._record("replication", name, str(claim.verdict), claim_record(claim))
+        self._record("replication", name, str(claim.verdict), claim_record(claim), claim_evidence(claim))
         return claim
 
     def regression(self, profile: Profile, baseline: Baseline, family: str) -> Comparison:
@@ -46,7 +55,10 @@ class Judge:
         numbers["n"] = baseline.samples
         if comparison.inputs.changed:
             numbers["inputs"] = {"changed": comparison.inputs.changed}
-        self._record("regression", family, str(comparison.verdict), numbers)
+        changed = comparison.verdict is Verdict.DIFFERS or not _reproduced(baseline, comparison)
+        self._record(
+            "regression", family, str(comparison.verdict), numbers, family_evidence(comparison), changed=changed
+        )
         return comparison
 
     def boundaries(self, profile: Profile, baseline: Baseline) -> BoundaryAgreement:
@@ -63,7 +75,8 @@ class Judge:
             }
             for shift in self._boundaries.shifts
         }
-        self._record("regression", "boundaries", str(self._boundaries.verdict), numbers)
+        verdict, evidence = self._boundaries.verdict, boundary_evidence(self._boundaries)
+        self._record("regression", "boundaries", str(verdict), numbers, evidence, changed=verdict is Verdict.DIFFERS)
         return self._boundaries
 
     def intervals(self, profile: Profile, baseline: Baseline) -> IntervalAgreement:
@@ -86,17 +99,38 @@ class Judge:
             }
             for finding in self._intervals.findings
         }
-        self._record("regression", "intervals", str(self._intervals.verdict), numbers)
+        verdict, evidence = self._intervals.verdict, interval_evidence(self._intervals)
+        self._record("regression", "intervals", str(verdict), numbers, evidence, changed=verdict is Verdict.DIFFERS)
         return self._intervals
 
     def timing(self, ratio: TimingRatio) -> None:
         """Keep the hooked/plain ratio for the summary; it is no part of the JSON, since no two runs agree on it."""
         self._session.ratios[self._pair] = (ratio.ratio, *ratio.interval)
+        self._session.asked.append(
+            VerdictLine(self._pair, "timing", "hooked/plain", "", {}, evidence=timing_evidence(ratio))
+        )
 
-    def _record(self, kind: str, question: str, verdict: str, numbers: dict[str, Any]) -> None:
-        if question not in self._recorded:
-            self._recorded.add(question)
-            self._session.record(self._pair, kind, question, verdict, numbers)
+    def _record(
+        self,
+        kind: str,
+        question: str,
+        verdict: str,
+        numbers: dict[str, Any],
+        evidence: tuple[Evidence, ...],
+        *,
+        changed: bool = False,
+    ) -> None:
+        self._session.record(VerdictLine(self._pair, kind, question, verdict, numbers, evidence, changed))
+
+
+def _reproduced(baseline: Baseline, comparison: Comparison) -> bool:
+    """Whether a family is the baseline's sample by sample, or need not be."""
+    if isinstance(baseline, Reference):
+        return True
+    if comparison.inputs.changed:
+        return False
+    asked = not comparison.reproducible
+    return not (asked and any(finding.agreement.reproduced is False for finding in comparison.findings))
 
 
 def _numbers(agreement: Agreement) -> dict[str, Any]:

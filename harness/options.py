@@ -55,6 +55,8 @@ class Options:
     cache: Path
     no_cache: bool
     json: Path | None
+    markdown: Path | None
+    report: Path | None
 
     def samples_of(self, pair: Pair) -> int:
         """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares.
@@ -159,6 +161,14 @@ _FLAGS: tuple[tuple[str, str], ...] = (
 )
 
 
+# What a run leaves behind for its readers: name, metavar, help. Paths lie relative to where pytest runs.
+_WRITTEN: tuple[tuple[str, str, str], ...] = (
+    ("report", "DIR", "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files"),
+    ("json", "FILE", "write curves, verdicts and provenance to FILE"),
+    ("markdown", "FILE", "append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY"),
+)
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Adds the `--phase-` options and their ini twins."""
     group = parser.getgroup("phase", "phases of vision-language models")
@@ -169,7 +179,8 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="MODEL",
         type=option_values.model,
         help="only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME "
-        f"for a model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}.",
+        f"for a model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}. "
+        "Default: every known one that can be had here.",
     )
     group.addoption(
         "--phase-against",
@@ -185,7 +196,7 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME",
         type=option_values.dataset,
-        help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}.",
+        help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}. Default: those of each model.",
     )
     text = (
         "run the Python code that comes with this checkpoint, as it was named with --phase-model or --phase-against; "
@@ -202,7 +213,13 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("phase_trust_code", help=f"{text} (--phase-trust-code)", type="args", default=[])
     on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
     text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
-    group.addoption("--phase-data", action="append", metavar="NAME=DIR", type=option_values.place, help=f"{text}.")
+    group.addoption(
+        "--phase-data",
+        action="append",
+        metavar="NAME=DIR",
+        type=option_values.place,
+        help=f"{text}. Default: the hub's local cache.",
+    )
     parser.addini("phase_data", help=f"{text} (--phase-data)", type="args", default=[])
     text = f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated"
     group.addoption(
@@ -216,7 +233,8 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", default=default)
     for name, text in _FLAGS:
         group.addoption(f"--phase-{name}", action="store_true", default=False, help=f"{text}.")
-    group.addoption("--phase-json", metavar="FILE", default=None, help="write curves, verdicts and provenance to FILE.")
+    for name, metavar, text in _WRITTEN:
+        group.addoption(f"--phase-{name}", metavar=metavar, default=None, help=f"{text}.")
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -239,7 +257,9 @@ def read_options(config: pytest.Config) -> Options:
     baselines = config.getoption("--phase-baselines")
     values["baselines"] = here / baselines if baselines is not None else config.rootpath / values["baselines"]
     values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else default_cache()
-    written = config.getoption("--phase-json")
+    for name, _, _ in _WRITTEN:
+        written = config.getoption(f"--phase-{name}")
+        values[name] = None if written is None else here / Path(written).expanduser()
     values["controls"] = _controls(config)
     models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
     refuse_contradictions(config)
@@ -251,7 +271,6 @@ def read_options(config: pytest.Config) -> Options:
         against=against and replace(against, trusted=against in trusted),
         datasets=tuple(config.getoption("--phase-dataset")),
         data=_data(config),
-        json=None if written is None else here / written,
         **values,
         **flags,
     )

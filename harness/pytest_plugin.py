@@ -1,16 +1,12 @@
-"""The harness as pytest sees it: options, parametrization by pair, what is turned away, header and summary."""
+"""The harness as pytest sees it: options, parametrization by pair, and what is turned away."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
-from harness.errors import PhaseError, shown
-from harness.files import unwritable
+from harness.errors import PhaseError
 from harness.known_differences import known_differences
-from harness.option_values import AS_DECLARED, FIXTURE
+from harness.option_values import FIXTURE
 from harness.options import Pair, add_options, read_options
 from harness.pytest_fixtures import (
     SESSION,
@@ -25,15 +21,18 @@ from harness.pytest_fixtures import (
     write_line,
 )
 from harness.reading_store import unusable
+from harness.report.layout import reason_text
 from harness.session import PhaseSession
-
-if TYPE_CHECKING:
-    from harness.report.against import ModelComparison
 
 # A plugin's fixtures are those of its namespace.
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
-pytest_plugins = ("harness.pytest_processes", "harness.xdist_workers")
-COMPARED = pytest.StashKey["list[ModelComparison]"]()
+pytest_plugins = (
+    "harness.pytest_processes",
+    "harness.xdist_workers",
+    "harness.pytest_outputs",
+    "harness.pytest_terminal",
+    "harness.pytest_properties",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,25 +61,6 @@ def _say(config: pytest.Config, line: str) -> None:
         write_line(config, line)
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is measured how, and against what; a line for each checkpoint whose own code is run."""
-    options = config.stash[SESSION].options
-    update = "on" if options.update else "new only" if options.update_new else "off"
-    files = len(list(options.baselines.glob("*/*.json")))
-    samples = options.samples or AS_DECLARED
-    controls = " ".join(options.controls) or "none"
-    stored = f"baselines {options.baselines} ({files} files), update {update}"
-    if options.against is not None:
-        stored = f"against {options.against.name}, measured in this run"
-    return [
-        f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
-        f"{version('transformers')}, device {options.device}, dtype {options.dtype}, samples {samples}, "
-        f"seed {options.seed}, batch size {options.batch_size}, controls {controls}",
-        f"phase: {stored}, cache {options.cache}",
-        *(f"phase: RUNNING CODE of the checkpoint {name} (--phase-trust-code)" for name in options.trusted()),
-    ]
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs every case that asks for a `pair` once per pair."""
     if "pair" in metafunc.fixturenames:
@@ -104,7 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         reason = known.get(str(call.params["pair"]), {}).get(marker.kwargs["claim"])
         if reason is not None:
-            item.add_marker(pytest.mark.xfail(reason=f"known: {reason}", strict=True, raises=AssertionError))
+            told = reason_text("known:", reason)
+            item.add_marker(pytest.mark.xfail(reason=told, strict=True, raises=AssertionError))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -131,10 +112,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError(
             f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
         )
-    if options.json and (problem := unwritable(options.json.parent)):
-        raise pytest.UsageError(
-            f"--phase-json: {options.json.parent} is not writable ({problem}); choose another with --phase-json"
-        )
+    # A plugin that is imported before pytest loads it is warned about.
+    from harness.pytest_outputs import unwritable_output
+
+    if problem := unwritable_output(options):
+        raise pytest.UsageError(problem)
 
 
 def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
@@ -166,53 +148,8 @@ def _pair_of(item: pytest.Item) -> Pair | None:
     return pair
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """One row per pair, then which baselines were matched, written or left unused."""
-    session = config.stash[SESSION]
-    for line in session.said:
-        write_line(config, line)
-    if session.profiles:
-        from harness.report.summary import summary_lines
-
-        terminalreporter.section("phase diagram")
-        for line in summary_lines(session):
-            terminalreporter.write_line(shown(line))
-        for comparison in _compared(config):
-            terminalreporter.section("side by side")
-            for line in comparison.lines():
-                terminalreporter.write_line(shown(line))
-        if problem := session.muteness():
-            terminalreporter.write_line(f"FAILED: {problem}", red=True)
-
-
-def _compared(config: pytest.Config) -> list[ModelComparison]:
-    """The models of this run beside the one of --phase-against, made once for the summary and the JSON."""
-    if COMPARED not in config.stash:
-        session, found = config.stash[SESSION], []
-        if session.options.against is not None:
-            from harness.report.against import comparisons_of
-
-            found = comparisons_of(session)
-        config.stash[COMPARED] = found
-    return config.stash[COMPARED]
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a suite that decides too little, and writes the JSON record; xdist's workers leave it to the controller."""
+    """Fails a suite that decides too little; xdist's workers leave it to the controller."""
     state = session.config.stash[SESSION]
-    if is_worker(session.config):
-        return
-    if state.muteness() and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if state.options.json is None or not state.profiles or not state.processes.first:
-        return
-    from harness.files import write_atomically
-    from harness.json_text import dump
-    from harness.report.record import record_of
-
-    try:
-        compared = [comparison.record() for comparison in _compared(session.config)]
-        write_atomically(state.options.json, dump(record_of(state) | ({"against": compared} if compared else {})))
-    except OSError as error:
-        write_line(session.config, f"--phase-json {state.options.json} could not be written: {error.strerror}")
+    if not is_worker(session.config) and state.muteness() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

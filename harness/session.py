@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.data.registry import find_dataset
-from harness.errors import without_frames
+from harness.errors import PhaseError, shown, without_frames
 from harness.loaded_model import LoadedModel
 from harness.options import Options, Pair
 from harness.processes import Processes, processes
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
     from harness.data.sample import Sample
+    from harness.evidence import Evidence
     from harness.models.vlm import Vlm
     from harness.profile import Profile
     from harness.reference import Reference
@@ -32,13 +33,19 @@ PRIMARY = "inter"
 
 @dataclass(frozen=True, slots=True)
 class VerdictLine:
-    """One verdict as the summary shows it: of `pair`, in answer to `question` (a claim's or a family's name)."""
+    """One verdict as the summary shows it: of `pair`, in answer to `question` (a claim's or a family's name).
+
+    `numbers` go into the JSON; `evidence` are those that a reader is shown, what decided first. `changed` says that
+    something is certainly not the baseline's: it differs, or is no longer the same where that was asked.
+    """
 
     pair: Pair
     kind: str
     question: str
     verdict: str
     numbers: Mapping[str, Any]
+    evidence: tuple[Evidence, ...] = ()
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,15 @@ class Findings:
     matched: frozenset[Path]
     written: Mapping[Path, str]
     said: Sequence[str]
+    unmeasured: Mapping[Pair, str] = field(default_factory=dict)
 
 
 @dataclass
 class PhaseSession:
     """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell.
 
-    `collected` are the pairs of the tests that were collected, `said` what other sessions had to say.
+    `collected` are the pairs of the tests that were collected, `said` what other sessions had to say, `asked` the
+    answers that the running test was given.
     """
 
     options: Options
@@ -70,10 +79,12 @@ class PhaseSession:
     claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)
     ratios: dict[Pair, tuple[float, float, float]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    asked: list[VerdictLine] = field(default_factory=list)
     processes: Processes = field(default_factory=processes)
     stored: StoredBaselines = field(init=False)
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
     _missing: dict[Pair, str] = field(default_factory=dict)
+    _unmeasured_elsewhere: dict[Pair, str] = field(default_factory=dict)
     _references: dict[Pair, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,6 +96,20 @@ class PhaseSession:
         if pair not in self._missing:
             self._missing[pair] = (self.options.unavailable(pair) or ("", False))[0]
         return self._missing[pair]
+
+    def not_measured(self) -> dict[Pair, str]:
+        """Why pairs that were to be measured have no profile: what failed, or what this machine has not got."""
+        reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self._reasons()
+        return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
+
+    def _reasons(self) -> dict[Pair, str]:
+        """What is in the way of profiles, here and in sessions whose findings were added, in one line each."""
+        missing = {pair: reason for pair in self.collected if (reason := self.missing(pair))}
+        failed = {
+            pair: str(error) if isinstance(error, PhaseError) else shown(f"{type(error).__name__}: {error}")
+            for pair, error in self._failed.items()
+        }
+        return self._unmeasured_elsewhere | missing | failed
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
         """The first `n` samples of a pair."""
@@ -169,6 +194,20 @@ class PhaseSession:
             return self.reference(pair)
         return self.stored.baseline(pair, profile)
 
+    def held_against(self, pair: Pair) -> Baseline | None:
+        """What a pair was held against in this run, for those who show it; None where no regression was judged."""
+        from harness.baselines import find_baseline
+
+        if not any(line.pair == pair and line.kind == "regression" for line in self.verdicts):
+            return None
+        try:
+            if self.options.against is not None:
+                return self.reference(pair)
+            # With xdist it was a worker that had it, and this process has none yet.
+            return self.stored.known(pair) or find_baseline(self.options.baselines, self.profiles[pair])
+        except PhaseError:
+            return None
+
     def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:
         """The stored hooked/plain ratio of this device, dtype and attention, or None; with --phase-against always None.
 
@@ -193,14 +232,18 @@ class PhaseSession:
                 return f"the primary verdict of {line.pair} ({PRIMARY}) is inconclusive{own}"
         return ""
 
-    def record(self, pair: Pair, kind: str, question: str, verdict: str, numbers: Mapping[str, Any]) -> None:
-        """Keep a verdict for the summary and the JSON."""
-        self.verdicts.append(VerdictLine(pair, kind, question, verdict, numbers))
+    def record(self, line: VerdictLine) -> None:
+        """Keep a verdict for the summary and the JSON, the first time that it is given, and for the running test."""
+        self.asked.append(line)
+        question = (line.pair, line.kind, line.question)
+        if question not in ((one.pair, one.kind, one.question) for one in self.verdicts):
+            self.verdicts.append(line)
 
     def findings(self) -> Findings:
         """What this session has found so far."""
         matched, written = frozenset(self.stored.matched), self.stored.written
-        return Findings(self.profiles, self.verdicts, self.claims, self.loaded.parts, matched, written, self.said)
+        why = self._reasons()
+        return Findings(self.profiles, self.verdicts, self.claims, self.loaded.parts, matched, written, self.said, why)
 
     def add(self, found: Findings) -> None:
         """Take in what another session has found, in the order of the pairs whoever comes first."""
@@ -218,3 +261,4 @@ class PhaseSession:
         self.stored.matched |= found.matched
         self.stored.written = dict(sorted((self.stored.written | dict(found.written)).items()))
         self.said += found.said
+        self._unmeasured_elsewhere |= found.unmeasured

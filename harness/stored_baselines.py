@@ -45,6 +45,10 @@ class StoredBaselines:
             self._known[pair] = self._found(pair, profile)
         return self._known[pair]
 
+    def known(self, pair: Pair) -> Baseline | None:
+        """The baseline of a pair that this process was asked for before, else None."""
+        return self._known.get(pair)
+
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
         from harness.baselines import BaselineError, MissingBaselineError, find_baseline
 

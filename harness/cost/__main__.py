@@ -72,7 +72,6 @@ def write_page(page: Path, runs: Sequence[Run]) -> None:
     """Writes the page, and beside it a plot for every run that has several lengths.
 
     Raises:
-        PhaseError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
     plots: list[str | None] = []

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
 from harness.cost.contestants import ATTENTION, EVERYTHING, NAIVE, NNSIGHT, PLAIN, RECALL, SIMILARITY
 from harness.cost.results import CellResult
 from harness.cost.targets import ratio
-from harness.errors import PhaseError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,16 +32,7 @@ _STYLES = {
 
 
 def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
-    """The plot as PNG of the cells of one topology; both axes logarithmic, bars are the intervals of the medians.
-
-    Raises:
-        PhaseError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-    except ImportError:
-        raise PhaseError("drawing needs matplotlib: pip install 'vlm-phase-harness[figures]'") from None
+    """The plot as PNG of the cells of one topology; both axes logarithmic, bars are the intervals of the medians."""
     depths = sorted({result.cell.layers for result in results})
     figure = Figure(figsize=(1.4 + 4.4 * len(depths), 5.0), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]

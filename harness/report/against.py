@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.analysis.turning_points import BoundaryInterval
 from harness.profile import Profile
 from harness.reference import reference_of
 from harness.report.layers import layer_ranges
+from harness.report.layout import folded, table_lines
 from harness.session import PhaseSession
 from harness.weights import WeightParts
 
@@ -27,19 +26,22 @@ class ModelComparison:
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
-    def lines(self) -> list[str]:
-        """A title, a table with one column a model, and where the two differ."""
+    def lines(self, width: int | None = None) -> list[str]:
+        """A title, a table with one column a model, and where the two differ.
+
+        Args:
+            width: of a terminal that lines and cells are folded for, None where they may be as long as they are.
+        """
         numbers = self.numbers
-        return [
+        title = (
             f"{numbers.now.model} against {numbers.other.model} on {numbers.dataset}: {numbers.common} samples"
-            f"{', compared in pairs' if numbers.paired else ', too few to be compared in pairs'}",
-            *_given_lines(numbers),
-            "",
-            *_table(numbers),
-            "",
-            *_verdict_lines(numbers),
-            *_where_lines(numbers),
-        ]
+            f"{', compared in pairs' if numbers.paired else ', too few to be compared in pairs'}"
+        )
+        above = [title, *_given_lines(numbers)]
+        below = [*_verdict_lines(numbers), *_where_lines(numbers)]
+        if width is not None:
+            above, below = ([line for text in texts for line in folded(text, width)] for texts in (above, below))
+        return [*above, "", *_table(numbers, width), "", *below]
 
     def record(self) -> dict[str, Any]:
         """The numbers as JSON types."""
@@ -84,7 +86,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
     return lines + [f"  {change}" for change in numbers.environment]
 
 
-def _table(numbers: SideBySide) -> list[str]:
+def _table(numbers: SideBySide, width: int | None) -> list[str]:
     sides = (numbers.now, numbers.other)
     rows = [["samples", *(str(side.n) for side in sides)], ["layers", *(str(side.depth) for side in sides)]]
     for index, title in enumerate(_ENDS):
@@ -92,7 +94,7 @@ def _table(numbers: SideBySide) -> list[str]:
     rows.append(["certified moves", *(str(side.moves) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
     headers = ["", numbers.now.model, numbers.other.model]
-    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True).splitlines()
+    return table_lines(headers, rows, width)
 
 
 def _end(layer: BoundaryInterval, share: BoundaryInterval) -> str:
@@ -118,7 +120,7 @@ def _where_lines(numbers: SideBySide) -> list[str]:
         return lines
     if numbers.not_traced:
         lines.append(f"readings: not asked sample by sample, {numbers.not_traced}")
-    lines += [_trace_line(trace) for trace in numbers.traces]
+    lines += [trace_line(trace) for trace in numbers.traces]
     lines += [
         f"beyond the margin: {beyond.title} at {beyond.place}{'s' if len(beyond.places) > 1 else ''} "
         f"{layer_ranges(beyond.places)} ({beyond.effect:+.3g} at {beyond.at}, margin {beyond.margin:.3g})"
@@ -129,7 +131,7 @@ def _where_lines(numbers: SideBySide) -> list[str]:
     return lines
 
 
-def _trace_line(trace: Trace) -> str:
+def trace_line(trace: Trace) -> str:
     """Up to where readings are the same: within the tolerance, and bit for bit where that ends earlier."""
     first = 0 if trace.place == "residual point" else 1
 

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tabulate import tabulate
-
 from harness.analysis.beyond import Beyond, CurveBeyond
 from harness.analysis.claims import CHANCE, Claim
 from harness.report.layers import layer_ranges
+from harness.report.layout import folded, kept, table_lines
 
 
-def beyond_table(claims: Iterable[tuple[str, Claim]]) -> list[str]:
+def beyond_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
     """Lines of a table with one row per pair and claim: the verdict, and the effect beyond each control.
+
+    Where it would be wider than `width`, a table a pair, with folded cells.
 
     Args:
         claims: pairs' names with their claims, in the order of the rows.
+        width: of the terminal, None where lines may be as long as they are.
     """
     rows = [(pair, claim, beyond_cells(claim)) for pair, claim in claims]
     controls = list(dict.fromkeys(control for _, _, cells in rows for control in cells))
     if not controls:
         return []
     table = [
-        [pair, claim.name, str(claim.verdict), *(cells.get(control, "") for control in controls)]
+        [pair, claim.name, str(claim.verdict), *(_kept_pieces(cells.get(control, "")) for control in controls)]
         for pair, claim, cells in rows
     ]
     headers = ["pair", "claim", "verdict", *(f"beyond {control}" for control in controls)]
-    return tabulate(table, headers=headers, tablefmt="simple", disable_numparse=True).splitlines()
+    whole = table_lines(headers, table)
+    if width is None or max(map(len, whole)) <= width:
+        return whole
+    lines: list[str] = []
+    for pair in dict.fromkeys(row[0] for row in table):
+        mine = [row[1:2] + row[3:] for row in table if row[0] == pair]
+        lines += [*([""] if lines else []), *folded(f"{pair}, beyond its controls:", width)]
+        lines += table_lines(headers[1:2] + headers[3:], mine, width)
+    return lines
+
+
+def _kept_pieces(cell: str) -> str:
+    """A cell that is folded between its effects only."""
+    return ", ".join(kept(piece) for piece in cell.split(", "))
 
 
 def beyond_cells(claim: Claim) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _MAP = "viridis"
 # How much of the map covers the picture, where the share is nothing and where it is the most.
 _LEAST_OVER, _MOST_OVER = 0.12, 0.85
+#: The least share that is shown apart from nothing, as a power of ten.
+_DECADES = -4
 _GROUPS = (("image", GREEN), ("instruction", ORANGE), ("other", PURPLE))
 
 
@@ -92,8 +94,8 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     axes = figure.add_axes((0.085, 0.19, 0.755, 0.755))
     tokens, depth = shares.shape[1], shares.shape[0]
     shown = axes.imshow(
-        np.maximum(shares, 1e-5), aspect="auto", origin="lower", extent=(-0.5, tokens - 0.5, 0.5, depth + 0.5),
-        cmap=_MAP, norm=LogNorm(1e-4, 1.0), interpolation="nearest",
+        np.log10(np.maximum(shares, 10.0**_DECADES)), aspect="auto", origin="lower",
+        extent=(-0.5, tokens - 0.5, 0.5, depth + 0.5), cmap=_MAP, vmin=_DECADES, vmax=0.0, interpolation="nearest",
     )  # fmt: skip
     dress(axes, "layer", place="token of the prompt, the last one at the right")
     axes.grid(visible=False)
@@ -111,7 +113,7 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
                   color=INK.light, va="center", ha="left", weight="bold")  # fmt: skip
     bar = figure.colorbar(shown, cax=figure.add_axes((0.885, 0.19, 0.018, 0.755)))
     bar.ax.tick_params(labelsize=7, colors=FAINT.light, length=2)
-    bar.set_ticks([1e-4, 1e-3, 1e-2, 1e-1, 1.0], labels=["0.01%", "0.1%", "1%", "10%", "100%"])
+    bar.set_ticks(range(_DECADES, 1), labels=[f"{10.0**power:.{max(0, -power - 2)}%}" for power in range(_DECADES, 1)])
     bar.outline.set_visible(False)
     return figure
 

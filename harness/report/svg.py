@@ -45,7 +45,7 @@ def png_of(figure: Figure) -> bytes:
     """The figure as a PNG of 160 dots an inch."""
     buffer = io.BytesIO()
     with drawn_alike():
-        figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
 
 

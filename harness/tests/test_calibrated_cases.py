@@ -76,9 +76,10 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     result = recorded.run("-m", "replication", "--phase-json", "record.json")
     result.stdout.fnmatch_lines(
         [
-            "pair * claim * verdict * beyond noise * beyond blank * beyond chance",
-            "tiny-llava-tiny *four-phases * at layers *",
-            "tiny-llava-tiny *output-preparation *inter IV *image IV *text IV *",
+            "tiny-llava-tiny, beyond its controls:",
+            "claim * beyond noise * beyond blank * beyond chance",
+            "four-phases *",
+            "output-preparation *inter IV *",
         ]
     )
     content = json.loads((recorded.baselines.parent / "record.json").read_text())["pairs"]["tiny-llava-tiny"]

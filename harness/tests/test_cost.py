@@ -249,7 +249,6 @@ def test_targets_say_met_and_missed_by_how_much() -> None:
 
 
 def test_the_page_is_made_of_the_kept_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     kept = tmp_path / "cost.json"
     kept.write_text(to_json(a_run()))
     assert to_json(read_run(kept)) == to_json(a_run())

@@ -115,10 +115,12 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "E*inter-modal similarity of scenes-llava on scenes * residual point* *:",
-            "E*mean difference*interval*margin*n = 32 paired*",
-            "E*since the baseline: weights:*",
-            f"E*baseline {BASELINE} (recorded with torch*",
+            "E*inter-modal similarity of scenes-llava on scenes *",
+            "E         mean difference*",
+            "E*n = 32 paired*",
+            "E         since the baseline: weights:*",
+            f"E         baseline {BASELINE}",
+            "E           (recorded with torch*",
             "E*meant? pytest cases/ --phase-model scenes-llava --phase-dataset scenes --phase-update",
         ]
     )
@@ -137,7 +139,7 @@ def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     monkeypatch.setitem(DATASETS, "scenes", Dataset("scenes", "exchanged", exchanged))
     result = run_cases(pytester)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*0 have other token ids and 32 other pixels*"])
+    result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*", "E*32 other pixels*"])
     profile = measure(llava, "scenes", controls=(), samples=32)
     then = stored.profile.select(profile.sample_ids)
     assert np.abs(profile["inter"].mean(0) - then["inter"].mean(0)).max() < 1e-5

@@ -62,7 +62,9 @@ def test_the_picture_lies_beside_four_maps_of_one_scale() -> None:
 def test_tokens_over_layers_show_every_share_and_every_group() -> None:
     drawing = synthetic_drawing()
     figure = token_figure(drawing, READING)
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), token_shares(drawing))
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(10.0**drawn, np.maximum(token_shares(drawing), 1e-4))
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["0.01%", "0.1%", "1%", "10%", "100%"]
     labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert labels == {"image tokens", "instruction tokens", "other tokens"}
 

@@ -21,7 +21,7 @@ from harness.paper import FILE, PaperError, paper_claims
 from harness.profile import Profile
 from harness.simulation.synthetic import phases, recalls, samples
 from harness.tests.case_runs import ROOT
-from harness.tests.test_checks import synthetic_profile
+from harness.tests.test_checks import on_one_line, synthetic_profile
 
 PAPER = json.loads(FILE.read_text(encoding="utf-8"))
 
@@ -56,11 +56,11 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
     expected = AssertionError if verdict is ClaimVerdict.FAILS else pytest.xfail.Exception
     with pytest.raises(expected) as caught:
         check_claim(profile, replace(judged[name], verdict=verdict))
-    first, stated, tested, *_ = str(caught.value).splitlines()
+    first, stated, *_ = str(caught.value).splitlines()
     assert first == f"{name} of {profile.model} on {profile.dataset}: {verdict.upper()}"
     assert stated.startswith("  the paper (Wei, Shi and Inoue 2024, arXiv 2411.00646, figure")
-    assert stated.endswith(f": {PAPER['claims'][name]['statement']}")
-    assert tested == f"  tested as: {PAPER['claims'][name]['tested_as']}"
+    message, claim = on_one_line(caught.value), PAPER["claims"][name]
+    assert f": {claim['statement']} tested as: {claim['tested_as']} " in message
 
 
 def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:

@@ -35,6 +35,7 @@ from harness.profile import Profile
 from harness.tests.case_runs import ROOT
 from harness.tests.faults import GROSS, SUBTLE, Change, own_copy, quantise, shift_image_span
 from harness.tests.harmless import EXTRA_PADDING, HARMLESS, nothing, pad_left, shuffle
+from harness.tests.test_checks import on_one_line
 
 pytestmark = pytest.mark.faults
 
@@ -85,7 +86,7 @@ def said(check: Callable[[], None]) -> str:
     try:
         check()
     except AssertionError as error:
-        return str(error)
+        return on_one_line(error)
     except pytest.xfail.Exception:
         return ""
     except pytest.skip.Exception as skipped:

@@ -118,10 +118,14 @@ def test_the_gpu_workflow_measures_the_papers_pairs_weekly_and_uploads_what_it_w
     for model, dataset, record in product(models, datasets, ("", "--phase-update-new")):
         values = {"MODEL": model, "DATASET": dataset, "SAMPLES": "auto", "RECORD": record, "RESULTS": "phase-results"}
         assert values.keys() <= job["env"].keys()
-        pairs = pairs_of(project, filled(arguments, values))
+        pairs = pairs_of(project, filled(arguments, values | {"GITHUB_STEP_SUMMARY": "summary.md"}))
         assert pairs == {(model, dataset)}
         measured |= pairs
     assert measured == PAPER_PAIRS
+    # What a reader opens first goes with the rest, and what a step shows beside the run is where it is shown.
+    written = {name: arguments[arguments.index(f"--phase-{name}") + 1] for name in ("report", "json", "markdown")}
+    assert written.pop("markdown") == "$GITHUB_STEP_SUMMARY"
+    assert all(place.startswith("$RESULTS/") for place in written.values())
     (upload,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
     assert upload["if"] == "always()"
     assert f"{job['env']['RESULTS']}/" in upload["with"]["path"].split()

@@ -1,0 +1,92 @@
+"""What a run leaves behind for its readers, as pytest sees it: record, Markdown summary and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.files import unwritable
+from harness.options import Options
+from harness.pytest_fixtures import SESSION, is_worker, write_line
+from harness.session import PhaseSession
+
+if TYPE_CHECKING:
+    from harness.report.against import ModelComparison
+
+_COMPARED = pytest.StashKey["list[ModelComparison]"]()
+_LEFT = pytest.StashKey["list[str]"]()
+
+
+def unwritable_output(options: Options) -> str:
+    """Why something that a run was asked to write cannot be put where it was asked for; empty where all can."""
+    places = {"report": options.report, "json": options.json, "markdown": options.markdown}
+    for name, place in places.items():
+        if place is None:
+            continue
+        directory = place if name == "report" else place.parent
+        problem = unwritable(directory) or ("it is a directory" if name != "report" and place.is_dir() else "")
+        if problem:
+            where = place if place.is_dir() else directory
+            return f"--phase-{name}: {where} is not writable ({problem}); choose another with --phase-{name}"
+    return ""
+
+
+def compared(config: pytest.Config) -> list[ModelComparison]:
+    """The models of this run beside the one of --phase-against, made once for all who show them."""
+    if _COMPARED not in config.stash:
+        session, found = config.stash[SESSION], []
+        if session.options.against is not None:
+            from harness.report.against import comparisons_of
+
+            found = comparisons_of(session)
+        config.stash[_COMPARED] = found
+    return config.stash[_COMPARED]
+
+
+def left_behind(config: pytest.Config) -> list[str]:
+    """One line on each thing that the run has written."""
+    return config.stash.get(_LEFT, [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Writes what was asked for; xdist's workers leave it to the controller, other processes to the first."""
+    config = session.config
+    state = config.stash[SESSION]
+    if is_worker(config) or not state.profiles or not state.processes.first:
+        return
+    # The record first: where a later one cannot be made, the numbers are there.
+    for name, write in (("json", _write_json), ("markdown", _write_markdown), ("report", _write_report)):
+        place: Path | None = getattr(state.options, name)
+        if place is None:
+            continue
+        try:
+            config.stash.setdefault(_LEFT, []).append(write(config, state, place))
+        except Exception as error:  # Whatever writing trips over, what was found is still to be told.
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            write_line(config, f"--phase-{name} {place} could not be written: {reason}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def _write_json(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+    from harness.files import write_atomically
+    from harness.json_text import dump
+    from harness.report.record import record_of
+
+    write_atomically(place, dump(record_of(state, compared(config))))
+    return f"record {place}"
+
+
+def _write_markdown(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+    from harness.report.markdown import markdown_summary
+
+    with place.open("a", encoding="utf-8") as file:
+        file.write(markdown_summary(state, compared(config)))
+    return f"Markdown summary {place}"
+
+
+def _write_report(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+    from harness.report.folder import write_report
+
+    return f"report {write_report(state, compared(config), place)}"

@@ -1,0 +1,144 @@
+"""Figures in words: what each shows of this pair, for those who do not see it, and how it is to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.analysis.phase_reading import PhaseReading
+from harness.profile import Array, Drawing, Profile
+from harness.report.heat_maps import phase_layers, phase_maps, token_shares
+from harness.report.palette import PHASES
+from harness.report.phase_diagram import Band
+
+_OVERLAY = (
+    "Open dots are the baseline's means; a triangle at the top marks a layer that differs, a stroke one that is no "
+    "longer the same."
+)
+_OVERLAID = ("inter", "intra", "attention", "recall")
+
+#: How each figure is to be read.
+CAPTIONS: Mapping[str, str] = {
+    "diagram": "Figure 2. The phases over the relative depth. A bracket below a band is the 99 % interval of a "
+    "boundary, numbers are layers, a triangle above a band is where the baseline has the boundary.",
+    "recalls": "Figure 5, averaged over the datasets of each model. Share of the reference words that LogitLens "
+    "decodes at some image token, and dotted that of another sample's words.",
+    "inter": "Figure 1. Mean cosine between image and text tokens at every residual point; the band is the middle 80 % "
+    "of the samples, the open diamond the state after the final norm, on which most published curves end. Grey spans "
+    "are the intervals of boundaries.",
+    "intra": "Figure 3. Mean cosine between different tokens of one group; bands are the middle 80 % of the samples.",
+    "attention": "Figure 4. What the last prompt token attends to, by the norm of what each token contributes, as "
+    "shares that sum to 1.",
+    "picture": "Figure 4, one sample. Over the picture, for each phase, the mean share of the last token's norm-based "
+    "attention that lies on every patch. One scale for all four.",
+    "tokens": "Figure 4, one sample. The share of every token of the prompt in every layer, on a logarithmic scale.",
+    "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and of another "
+    "sample's words.",
+    "moves": "How many moves the mean curve has, by how large each must be. Verdicts use the declared prominence.",
+    "against": "Both models over the relative depth; dots mark where each one turns.",
+}
+
+
+def caption(name: str, *, held: bool) -> str:
+    """How a figure is to be read; with a baseline in it, what its dots are."""
+    return f"{CAPTIONS[name]} {_OVERLAY}" if held and name in _OVERLAID else CAPTIONS[name]
+
+
+def described(name: str, profile: Profile, reading: PhaseReading) -> str:
+    """One panel of a profile in words."""
+    return f"{profile.pair}, {profile.depth} layers. {_PANELS[name](profile, reading)}"
+
+
+def described_diagram(bands: Sequence[Band]) -> str:
+    """The phase diagram in words."""
+    return " ".join(
+        f"{band.name}: phases end at layers {', '.join(f'{point.estimate:g}' for point in band.turning_points)} of "
+        f"{band.depth}."
+        for band in bands
+    )
+
+
+def described_recalls(profiles: Sequence[Profile]) -> str:
+    """Recall by model in words."""
+    return " ".join(
+        f"{profile.pair}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
+        f"{profile['recall_chance_5'].mean(0)[-1]:.2f}."
+        for profile in profiles
+    )
+
+
+def described_picture(drawing: Drawing, reading: PhaseReading) -> str:
+    """The map over the picture in words: the share of the picture in each phase, and where it is largest."""
+    told = []
+    for phase, patches in zip(PHASES, phase_maps(drawing, reading), strict=True):
+        row, column = np.unravel_index(int(np.argmax(patches)), patches.shape)
+        told.append(
+            f"Phase {phase.number}: {patches.sum():.0%} on the picture, most in row {row + 1}, column {column + 1} of "
+            f"{patches.shape[0]} by {patches.shape[1]} patches ({patches.max():.1%})."
+        )
+    return f"Sample {drawing.sample_id}. {' '.join(told)}"
+
+
+def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
+    """The map of tokens over layers in words: the share of each group in each phase."""
+    shares = token_shares(drawing)
+    told = []
+    for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
+        groups = ", ".join(
+            f"{name} {shares[list(layers)][:, member].sum(1).mean():.0%}" for name, member in drawing.groups.items()
+        )
+        told.append(f"Phase {phase.number}: {groups}.")
+    return f"Sample {drawing.sample_id}, {shares.shape[1]} tokens. {' '.join(told)}"
+
+
+def _inter(profile: Profile, reading: PhaseReading) -> str:
+    mean = profile["inter"].mean(0)
+    edges = [0, *(int(point.estimate) for point in reading.boundaries.turning_points), reading.last]
+    verbs = ("rises", "falls", "rises", "falls")
+    moves = ", ".join(f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True))
+    after = float(profile["post_norm_inter"].mean())
+    controls = "".join(
+        f" The control {name} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
+        for name, curves in profile.controls.items()
+    )
+    return f"Inter-modal similarity begins at {mean[0]:.2f}, {moves}; after the final norm {after:.2f}.{controls}"
+
+
+def _intra(profile: Profile, reading: PhaseReading) -> str:
+    return "Similarity at the ends of the phases: " + _at_edges(profile, reading, ("image", "text", "instruction"))
+
+
+def _recall(profile: Profile, reading: PhaseReading) -> str:
+    return "Recall at the ends of the phases: " + _at_edges(
+        profile, reading, ("recall_5", "recall_1", "recall_chance_5")
+    )
+
+
+def _attention(profile: Profile, reading: PhaseReading) -> str:
+    told = []
+    for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
+        shares = ", ".join(
+            f"{name} {profile[f'norm_{name}'].mean(0)[list(layers)].mean():.0%}"
+            for name in ("image", "instruction", "other", "self")
+        )
+        told.append(f"phase {phase.number}: {shares}")
+    return f"Mean shares of the last token's attention, {'; '.join(told)}."
+
+
+def _moves(profile: Profile, reading: PhaseReading) -> str:
+    moves = reading.any_moves
+    return f"At the declared prominence {moves.count} moves are certain, and no more than {moves.at_most} are possible."
+
+
+def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> str:
+    edges = [0, *(int(point.estimate) for point in reading.boundaries.turning_points), reading.last]
+
+    def values(mean: Array) -> str:
+        return ", ".join(f"{mean[edge]:.2f} at layer {edge}" for edge in edges)
+
+    titles = {"recall_5": "top 5", "recall_1": "top 1", "recall_chance_5": "another sample's words"}
+    return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in names) + "."
+
+
+_PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "moves": _moves}

@@ -1,0 +1,120 @@
+"""Lines that fit a terminal: folded at words, and tables whose cells are folded where they would be too wide."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from harness.errors import shown
+
+LEAST_WIDTH = 60
+# pytest indents a failure's message by eight of the 80 columns that every terminal has.
+MESSAGE_WIDTH = 72
+# What pytest writes before a reason, the place or the name of a test, takes the rest of a line.
+_SHORT_REASON = 30
+# A blank that no line is folded at.
+_KEPT = "\u00a0"
+# Blanks that tabulate puts between columns, and by how much it has a column wider than its header.
+_GAP, _MORE = 2, 2
+
+
+class Line(NamedTuple):
+    """A line of the terminal and its colour, a name that pytest's terminal writer knows; empty for none."""
+
+    text: str
+    colour: str = ""
+
+
+def terminal_width() -> int:
+    """How many columns a line may have: the terminal's or those of COLUMNS, 80 where there is none, 60 at least."""
+    return max(LEAST_WIDTH, shutil.get_terminal_size().columns)
+
+
+def kept(text: str) -> str:
+    """The text as one word, at which `folded` breaks no line: a path, a number with what it is."""
+    return text.replace(" ", _KEPT)
+
+
+def folded(text: str, width: int, deeper: int = 2, taken: int = 0) -> list[str]:
+    """The text in lines of at most `width` characters, broken between words; what a terminal would obey is escaped.
+
+    Words are never broken: paths, ids and what is `kept` together may be longer than a line.
+
+    Args:
+        text: one line; the blanks that it begins with are its indentation.
+        width: of a line.
+        deeper: by how much more the second and later lines are indented.
+        taken: columns of the first line that something else stands in.
+    """
+    text = _escaped(text)
+    indent = len(text) - len(text.lstrip(" "))
+    lines = textwrap.wrap(
+        text.lstrip(" "),
+        width,
+        initial_indent=" " * (taken + indent),
+        subsequent_indent=" " * (indent + deeper),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    if not lines:
+        return [""]
+    lines[0] = lines[0][taken:]
+    return [line.replace(_KEPT, " ") for line in lines]
+
+
+def reason_text(head: str, reason: str) -> str:
+    """A reason of a skip or an expected failure as pytest's summary shows it: on lines of its own where it is long."""
+    if len(f"{head} {reason}") <= _SHORT_REASON:
+        return f"{head} {shown(reason)}"
+    return "\n".join([head, *folded(f"    {reason}", MESSAGE_WIDTH, deeper=0)])
+
+
+def named(name: str, text: str, width: int, column: int) -> list[str]:
+    """The text folded beside a name, all its lines beginning at `column`."""
+    first, *others = folded(f"{kept('  ' + name.ljust(column - 3))} {text}", width, deeper=column)
+    return [first, *others]
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """The lines of a table; cells of the widest columns are folded where it would be wider than `width`.
+
+    Words are never broken, so a table of long names may still be wider.
+    """
+    cells = [[_escaped(cell) for cell in row] for row in (headers, *rows)]
+    if width is not None:
+        room = width - _GAP * (len(headers) - 1)
+        if sum(_least_width(column) for column in zip(*cells, strict=True)) > room:
+            cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
+        widths = _column_widths(list(zip(*cells, strict=True)), room)
+        most = [[least - _MORE for least in widths], *[widths] * len(rows)]
+        cells = [list(map(_folded_cell, *both)) for both in zip(cells, most, strict=True)]
+    cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
+    table = tabulate(cells[1:], headers=cells[0], tablefmt="simple", disable_numparse=True)
+    return [line.rstrip() for line in table.splitlines()]
+
+
+def _escaped(text: str) -> str:
+    return _KEPT.join(shown(part) for part in text.split(_KEPT))
+
+
+def _folded_cell(cell: str, width: int) -> str:
+    return "\n".join(folded(cell, max(1, width), deeper=0))
+
+
+def _column_widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """How wide each column may be: the widest give way, none below its longest word."""
+    widths = [max([len(header) + _MORE, *map(len, cells)]) for header, *cells in columns]
+    least = [_least_width(column) for column in columns]
+    while sum(widths) > width and widths != least:
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        widths[widest] -= 1
+    return widths
+
+
+def _least_width(column: Sequence[str]) -> int:
+    header, *cells = ([len(word) for word in cell.split(" ")] for cell in column)
+    return max([max(header) + _MORE, *map(max, cells)])

@@ -1,0 +1,152 @@
+"""A run in GitHub's Markdown, as a step of a workflow shows it: the pairs, what differs, and what was expected to."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+from harness.errors import shown
+from harness.evidence import Evidence
+from harness.report.against import ModelComparison
+from harness.report.outcomes import Group, Outcome, outcomes_of, phase_ranges
+from harness.session import PhaseSession, VerdictLine
+
+_COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "recall (by chance)", "hooked/plain")
+_NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interval", "margin", "n")
+
+
+def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -> str:
+    """The summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
+
+    Args:
+        session: what was measured and judged.
+        compared: the models held against another one in this run.
+
+    Raises:
+        KnownDifferencesError: the list of known differences cannot be read.
+    """
+    outcomes = outcomes_of(session)
+    unexpected = [line for outcome in outcomes for line in outcome.unexpected()]
+    undecided = [line for outcome in outcomes for line in outcome.undecided()]
+    parts = [
+        f"## Phases of vision-language models: {_overall(session, len(unexpected), len(undecided))}",
+        _paragraph(session.muteness()),
+        _table(_COLUMNS, map(_row, outcomes)),
+        _numbers("What is not as expected", unexpected),
+        _numbers("What the evidence does not decide", undecided),
+        _known(outcomes),
+        *map(_side_by_side, compared),
+        _baselines(session),
+        _provenance(session),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def code(text: str) -> str:
+    """A name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
+    told = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", shown(text))
+    return f"`{told}`" if told else ""
+
+
+def prose(text: str) -> str:
+    """A text on one line in which nothing is markup."""
+    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(text), quote=False)).replace("|", "&#124;")
+
+
+def _overall(session: PhaseSession, unexpected: int, undecided: int) -> str:
+    total = len(session.verdicts)
+    if not total:
+        return "nothing was judged"
+    counts = [f"{unexpected} of {total} verdicts not as expected"] if unexpected else []
+    counts += [f"{undecided} of {total} inconclusive"] if undecided else []
+    return ", ".join(counts) or f"all {total} verdicts as expected"
+
+
+def _paragraph(text: str) -> str:
+    return f"**{prose(text)}**" if text else ""
+
+
+def _row(outcome: Outcome) -> list[str]:
+    ratio = outcome.ratio
+    return [
+        code(str(outcome.pair)),
+        str(outcome.n),
+        "<br>".join(phase_ranges(outcome)),
+        _grouped(outcome.claim_groups()),
+        _grouped(outcome.regression_groups()),
+        f"{outcome.recall:.2f} ({outcome.chance:.2f})",
+        "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})",
+    ]
+
+
+def _grouped(groups: Iterable[Group]) -> str:
+    return "<br>".join(f"**{group.words}**: {', '.join(group.questions)}" for group in groups)
+
+
+def _numbers(title: str, lines: Sequence[VerdictLine]) -> str:
+    """A table of the parts that brought about some verdicts; empty where there are none."""
+    rows = [_part(line, part) for line in lines for part in _deciding(line)]
+    return f"### {title}\n\n{_table(_NUMBERS, rows)}" if rows else ""
+
+
+def _deciding(line: VerdictLine) -> Sequence[Evidence]:
+    parts = [part for part in line.evidence if part.verdict == line.verdict or part.reproduced is False]
+    return parts or line.evidence[:1]
+
+
+def _part(line: VerdictLine, part: Evidence) -> list[str]:
+    low, high = part.interval
+    again = "" if part.reproduced is not False or part.verdict == "differs" else ", not the same"
+    return [
+        code(str(line.pair)),
+        line.question,
+        f"{part.verdict}{again}",
+        prose(part.measure),
+        part.layers,
+        _number(part.effect),
+        f"{_number(low)} to {_number(high)}" if math.isfinite(low + high) else "",
+        _number(part.margin).removeprefix("+"),
+        str(part.n),
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3g}" if math.isfinite(value) else ""
+
+
+def _known(outcomes: Sequence[Outcome]) -> str:
+    """The known differences that were found again, with their reasons."""
+    lines = [
+        f"- {code(str(outcome.pair))}, {name}: {prose(reason)}"
+        for outcome in outcomes
+        for name, reason in outcome.known.items()
+        if name in outcome.claims and outcome.claims[name].verdict == "fails"
+    ]
+    return "\n".join(["### Known differences, as expected", "", *lines]) if lines else ""
+
+
+def _side_by_side(comparison: ModelComparison) -> str:
+    lines = [html.escape(shown(line), quote=False) for line in comparison.lines()]
+    return "\n".join(["### Side by side", "", "<pre>", *lines, "</pre>"])
+
+
+def _baselines(session: PhaseSession) -> str:
+    stored = session.stored
+    how = Counter(stored.written.values())
+    counts = [f"{len(stored.matched)} matched", *(f"{count} {kind}" for kind, count in how.items())]
+    lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in stored.written.items()]
+    return "\n".join([f"Baselines: {', '.join(counts)}", *(["", *lines] if lines else [])])
+
+
+def _provenance(session: PhaseSession) -> str:
+    environments = dict.fromkeys(str(profile.environment) for profile in session.profiles.values())
+    return f"vlm-phase-harness {version('vlm-phase-harness')}, {prose('; '.join(environments))}"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,168 @@
+"""What a run found of each pair, once for all who show it: the table, the blocks of a narrow terminal, the Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.analysis.claims import CLAIMS, PHASES
+from harness.analysis.moves import persistence
+from harness.analysis.turning_points import BoundaryInterval
+from harness.comparison import FAMILIES
+from harness.known_differences import known_differences
+from harness.models.registry import MODELS
+from harness.options import Pair
+from harness.phases import CLAIM_RECALL, SHARES, phase_reading, relative_depth
+from harness.profile import Profile
+from harness.session import PhaseSession, VerdictLine
+
+GOOD, OPEN, BAD = "green", "yellow", "red"
+REGRESSIONS = (*FAMILIES, "boundaries", "intervals")
+_COLOURS = {"holds": GOOD, "reproduces": GOOD, "equivalent": GOOD, "inconclusive": OPEN, "fails": BAD, "differs": BAD}
+
+
+class Group(NamedTuple):
+    """Questions with one answer: the answer in words, its colour (empty where it is neither good nor bad), and they."""
+
+    words: str
+    colour: str
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One pair: where its phases end (residual points 0..depth), its certified moves, and every verdict by question.
+
+    `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
+    the last point. `known` gives the reasons of the claims that are known not to hold, `ratio` hooked over plain time
+    with its interval.
+    """
+
+    pair: Pair
+    n: int
+    depth: int
+    ends: tuple[BoundaryInterval, ...]
+    moves: int
+    moves_at: tuple[int, ...]
+    recall: float
+    chance: float
+    claims: Mapping[str, VerdictLine]
+    regressions: Mapping[str, VerdictLine]
+    known: Mapping[str, str]
+    ratio: tuple[float, float, float] | None
+
+    @property
+    def shares(self) -> tuple[BoundaryInterval, ...]:
+        """Where the phases end, as shares of the depth."""
+        return tuple(relative_depth(end, self.depth) for end in self.ends)
+
+    def claim_groups(self) -> list[Group]:
+        """The claims by verdict; what is known to fail is told apart."""
+        return _groups({name: self._claim(line) for name, line in self.claims.items()})
+
+    def regression_groups(self) -> list[Group]:
+        """The families, boundaries and intervals by verdict; what is no longer the same is told apart."""
+        return _groups({name: _regression(line) for name, line in self.regressions.items()})
+
+    def unexpected(self) -> list[VerdictLine]:
+        """The verdicts that a case fails by: what changed, and claims that are not as known."""
+        claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
+        return claims + [line for line in self.regressions.values() if line.changed]
+
+    def undecided(self) -> list[VerdictLine]:
+        """The verdicts that the evidence does not decide."""
+        lines = [*self.claims.values(), *self.regressions.values()]
+        return [line for line in lines if line.verdict == "inconclusive" and not line.changed]
+
+    def colour(self) -> str:
+        """The colour of the worst verdict; empty where nothing was judged."""
+        if self.unexpected():
+            return BAD
+        if self.undecided():
+            return OPEN
+        return GOOD if self.claims or self.regressions else ""
+
+    def _claim(self, line: VerdictLine) -> tuple[str, str]:
+        known = line.question in self.known
+        if known and line.verdict == "fails":
+            return "fails as known", ""
+        if known and line.verdict == "holds":
+            return "holds, known to fail", BAD
+        return line.verdict, _COLOURS[line.verdict]
+
+
+def outcomes_of(session: PhaseSession) -> list[Outcome]:
+    """What the run found, a pair each, in the order of the run.
+
+    Raises:
+        KnownDifferencesError: the list of known differences cannot be read.
+    """
+    known = known_differences(session.options.baselines)
+    return [_outcome(session, pair, profile, known.get(str(pair), {})) for pair, profile in session.profiles.items()]
+
+
+def tells_depth(profiles: Mapping[str, Profile]) -> bool:
+    """Whether boundaries are told as shares of the depth too.
+
+    Models of different depth compare by nothing else, and of a model that nobody registered a reader has no other
+    depth in mind. For one depth alone it would only say the layers again.
+    """
+    known = all(profile.model in MODELS for profile in profiles.values())
+    return not known or len({profile.depth for profile in profiles.values()}) > 1
+
+
+def phase_ranges(outcome: Outcome) -> list[str]:
+    """The layers of each phase, with the 99 % interval of its end where that is not one layer."""
+    edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.depth)]
+    told = []
+    for phase, (name, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
+        end = outcome.ends[phase] if phase < len(outcome.ends) else None
+        within = "" if end is None or end.low == end.high else f" (its end within {end.low:g}-{end.high:g})"
+        told.append(f"{name} {first:g}-{last:g}{within}")
+    return told
+
+
+def interval_words(point: BoundaryInterval, form: str = "g") -> str:
+    """A boundary with its interval, where that is not one layer: '27 [21-27]'."""
+    if point.low == point.high:
+        return f"{point.estimate:{form}}"
+    return f"{point.estimate:{form}} [{point.low:{form}}-{point.high:{form}}]"
+
+
+def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping[str, str]) -> Outcome:
+    reading = phase_reading(profile)
+    mean = reading.summary.mean
+    persistent, spread = persistence(mean), float(mean.max() - mean.min())
+    mine = [line for line in session.verdicts if line.pair == pair]
+    claims = {line.question: line for line in mine if line.kind == "replication"}
+    regressions = {line.question: line for line in mine if line.kind == "regression"}
+    return Outcome(
+        pair=pair,
+        n=profile.n,
+        depth=profile.depth,
+        ends=tuple(reading.boundaries.turning_points),
+        moves=reading.any_moves.count,
+        moves_at=tuple(persistent.moves_at(share * spread) for share in SHARES),
+        recall=float(profile[CLAIM_RECALL].mean(0)[-1]),
+        chance=float(profile["recall_chance_5"].mean(0)[-1]),
+        claims={name: claims[name] for name in CLAIMS if name in claims},
+        regressions={name: regressions[name] for name in REGRESSIONS if name in regressions},
+        known=known,
+        ratio=session.ratios.get(pair),
+    )
+
+
+def _regression(line: VerdictLine) -> tuple[str, str]:
+    if line.changed and line.verdict != "differs":
+        return f"{line.verdict}, not the same", BAD
+    return line.verdict, _COLOURS[line.verdict]
+
+
+def _groups(answers: Mapping[str, tuple[str, str]]) -> list[Group]:
+    """The questions by their answers, the good ones first."""
+    order = (GOOD, "", OPEN, BAD)
+    found = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
+    return [
+        Group(*answer, tuple(question for question, given in answers.items() if given == answer)) for answer in found
+    ]

@@ -1,0 +1,153 @@
+"""The page of a run: figures, verdicts and provenance of every pair in one file that needs no other.
+
+It runs no script and loads nothing; every text in it is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.errors import shown
+from harness.report.answers import how_sure, layers_of_ends, what_changed, where_phases_end
+from harness.report.decoded import DecodedLayer
+from harness.report.meanings import VERDICTS, Answer, claim_answers, regression_answers
+from harness.report.palette import COLOURS
+
+#: Beside each verdict, so that it is not told by colour alone.
+SIGNS: Mapping[str, str] = {
+    "holds": "+",
+    "fails": "\N{MINUS SIGN}",
+    "inconclusive": "?",
+    "reproduces": "=",
+    "equivalent": "\N{ALMOST EQUAL TO}",
+    "differs": "!",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PageFigure:
+    """A figure on the page: its name, unique there; the SVG; the words below it."""
+
+    name: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSample:
+    """A sample that is shown in full."""
+
+    sample_id: str
+    instruction: str
+    captions: tuple[str, ...]
+    figures: tuple[PageFigure, ...]
+    layers: Sequence[DecodedLayer]
+    no_grid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairPage:
+    """What the page tells of one pair: its record, and what was drawn of it."""
+
+    name: str
+    record: Mapping[str, Any]
+    verdicts: Sequence[Mapping[str, Any]]
+    figures: tuple[PageFigure, ...]
+    samples: tuple[DrawnSample, ...]
+    expected: Mapping[str, str]
+
+    @property
+    def anchor(self) -> str:
+        """Its place in the page."""
+        return "pair-" + "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in self.name)
+
+    @property
+    def bounds(self) -> str:
+        """Which layers bound its phases."""
+        return where_phases_end(self.record)
+
+    @property
+    def ends(self) -> list[str]:
+        """The layers at which phases I, II and III end, with their intervals."""
+        return layers_of_ends(self.record)
+
+    @property
+    def certainty(self) -> list[str]:
+        """How sure that is."""
+        return how_sure(self.record, self.verdicts)
+
+    @property
+    def changes(self) -> list[str]:
+        """What changed since the baseline."""
+        return what_changed(self.record, self.verdicts)
+
+    @property
+    def claims(self) -> list[Answer]:
+        """The paper's claims."""
+        return claim_answers(self.verdicts)
+
+    @property
+    def regressions(self) -> list[Answer]:
+        """The regression questions."""
+        return regression_answers(self.verdicts)
+
+
+def page(
+    pairs: Sequence[PairPage],
+    figures: Sequence[PageFigure],
+    record: Mapping[str, Any],
+    *,
+    made: str,
+    problem: str = "",
+    comparisons: Sequence[Sequence[str]] = (),
+    written: Sequence[str] = (),
+) -> str:
+    """The page as HTML.
+
+    Args:
+        pairs: in the order of the page.
+        figures: those of all pairs together.
+        record: the record of the run.
+        made: when.
+        problem: why the run decides too little, empty where it decides enough.
+        comparisons: lines on each two models held against each other.
+        written: lines on the baselines that were written.
+    """
+    environment = Environment(
+        loader=PackageLoader("harness.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_legible,
+    )
+    styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(
+        pairs=pairs,
+        figures=figures,
+        record=record,
+        made=made,
+        problem=problem,
+        comparisons=comparisons,
+        written=written,
+        styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
+        signs=SIGNS,
+        verdicts=VERDICTS,
+    )
+
+
+def _legible(value: Any) -> Any:
+    """What is put into the page: signs that nobody sees, or that turn the direction of a line, are spelled out."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _variables() -> str:
+    """The palette as variables, each in its light and its dark value."""
+    lines = [f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS]
+    return ":root {\n" + "\n".join(lines) + "\n}"
