@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,15 @@ from harness.session import PhaseSession
 from harness.tests.test_checks import HERE, L, changed, synthetic_profile
 
 
-def session_of(baselines: Path) -> PhaseSession:
-    """A session with every option at its default but the directory of the baselines."""
+def session_of(baselines: Path, **given: Any) -> PhaseSession:
+    """A session with every option at its default but the directory of the baselines, and what is given."""
     options = Options(
         models=(), against=None, datasets=(), data={}, download=False, samples=None, seed=0, device="auto",
         dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False, update_new=False,
         summary=False, calibrate=False, strict_evidence=False, cache=baselines, no_cache=True, json=None, markdown=None,
         report=None,
     )  # fmt: skip
-    return PhaseSession(options, say=lambda _: None)
+    return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
 
 
 def differing() -> Profile:

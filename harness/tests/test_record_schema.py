@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import pickle
 import re
@@ -18,25 +17,24 @@ import torch
 from jsonschema import Draft202012Validator
 
 from harness.analysis.claims import CLAIMS
-from harness.analysis.timing import timing_ratio
-from harness.baselines import find_baseline, read_baseline, shown_measures, write_baseline
+from harness.baselines import read_baseline, shown_measures, write_baseline
 from harness.comparison import FAMILIES
 from harness.errors import PhaseError
 from harness.json_text import dump
-from harness.judging import Judge
 from harness.models.registry import MODELS, ModelEntry
-from harness.options import Pair, read_options
+from harness.options import Pair
 from harness.page_blocks import block_of
 from harness.phases import phases_of
-from harness.profile import JUDGED, Profile
+from harness.profile import JUDGED
 from harness.pytest_fixtures import SESSION
 from harness.report.drawn_record import report_record
 from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
 from harness.report.record_page import BLOCK, field_tables, main
 from harness.session import PhaseSession
 from harness.tests.case_runs import PAIR, REGRESSION, ROOT, Cases
+from harness.tests.judged import differing, judged_session, session_of
 from harness.tests.test_against import tuned
-from harness.tests.test_checks import HERE, L, changed, synthetic_profile
+from harness.tests.test_checks import synthetic_profile
 
 SCHEMA = record_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -48,37 +46,10 @@ def faults(content: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(content)]
 
 
-def session_of(pytester: pytest.Pytester, *arguments: str) -> PhaseSession:
-    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
-    return PhaseSession(read_options(pytester.parseconfig(*arguments)), say=lambda _: None)
-
-
-def differing() -> Profile:
-    """The synthetic profile with other weights, in another environment, and with one measure beyond its margin."""
-    made = synthetic_profile()
-    moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
-    environment = dataclasses.replace(HERE, torch="2.16.0", attention="eager")
-    now = changed(made, inter=made["inter"] + moved)
-    return dataclasses.replace(now, weights="fedcba9876543210", environment=environment)
-
-
 @pytest.fixture
-def judged(pytester: pytest.Pytester, tmp_path: Path) -> PhaseSession:
+def judged(tmp_path: Path) -> PhaseSession:
     """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
-    made, now = synthetic_profile(), differing()
-    write_baseline(tmp_path / "kept", made, {}, phases_of(made))
-    session = session_of(pytester, f"--phase-baselines={tmp_path / 'kept'}")
-    pair = Pair(now.model, now.dataset)
-    session.profiles[pair] = now
-    judge, baseline = Judge(session, pair), find_baseline(session.options.baselines, now)
-    for name in CLAIMS:
-        judge.claim(now, name)
-    for family in FAMILIES:
-        judge.regression(now, baseline, family)
-    judge.boundaries(now, baseline)
-    judge.intervals(now, baseline)
-    judge.timing(timing_ratio(np.log(1.5) + 0.02 * np.random.default_rng(0).standard_normal(31)))
-    return session
+    return judged_session(tmp_path / "kept", differing())
 
 
 @pytest.fixture
@@ -165,8 +136,8 @@ def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -
 
 
 @pytest.mark.usefixtures("cases", "more_models")
-def test_what_a_worker_could_not_measure_is_told_by_the_controller(pytester: pytest.Pytester) -> None:
-    worker, controller = (session_of(pytester, "--phase-dataset", "tiny") for _ in range(2))
+def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Path) -> None:
+    worker, controller = (session_of(tmp_path, datasets=("tiny",)) for _ in range(2))
     broken = Pair("broken", "tiny")
     with pytest.raises(PhaseError):
         worker.profile(broken)
