@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def measure(
     controls: Sequence[str] = tuple(CONTROLS),
     control_seed: int = 0,
     word_order: bool = True,
+    draw: Collection[str] = (),
     cache: Path | None = None,
     source: Source | None = None,
     progress: bool | None = None,
@@ -99,6 +100,7 @@ def measure(
         control_seed: of the noise.
         word_order: whether Winoground's scores are measured too, where the dataset has items of two pictures and two
             captions; costs four forward passes an item.
+        draw: ids of samples to keep in full besides the first two, for figures; ids of no sample are passed over.
         cache: where readings are kept, so that an interrupted run goes on; None keeps nothing.
         source: where the files of a dataset on disk are; None looks where its environment variable says.
         progress: whether to show a bar; None shows one where there is a terminal.
@@ -167,6 +169,8 @@ def measure(
             words = likelihood_arrays(passes, drawn, [f"{row['tokens']} {row['pixels']}" for row in rows])
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
+    chosen = [place for place, sample in enumerate(drawn) if sample.id in draw and place >= len(drawings)]
+    drawings += tuple(_draw(vlm, plan, slice(place, place + 1))[2][0] for place in chosen)
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
     return replace(
         profile,
@@ -201,7 +205,7 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    parts = plan.part(range(len(samples)))
+    parts = plan.part(range(*at.indices(len(plan.samples))))
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)

@@ -22,6 +22,8 @@ def refuse_contradictions(config: pytest.Config) -> None:
     update, new = config.getoption("--phase-update"), config.getoption("--phase-update-new")
     if update and new:
         raise pytest.UsageError("--phase-update and --phase-update-new exclude each other: choose one")
+    if (drawn := config.getoption("--phase-draw")) and config.getoption("--phase-report") is None:
+        raise pytest.UsageError(f"--phase-draw {drawn[0]} names a sample for the report: use it with --phase-report")
     if config.getoption("--phase-summary") and not (update or new):
         raise pytest.UsageError(
             "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"

@@ -16,8 +16,9 @@ from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, ModelEntry, find_model
-from harness.option_refusals import refuse_contradictions, refuse_models, refuse_trust
+from harness.option_refusals import refuse_contradictions, refuse_models
 from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
+from harness.repeated_options import chosen_controls, data_places, trusted_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Options:
     strict_evidence: bool
     cache: Path
     no_cache: bool
+    draw: tuple[str, ...]
     json: Path | None
     markdown: Path | None
     report: Path | None
@@ -233,6 +235,8 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", default=default)
     for name, text in _FLAGS:
         group.addoption(f"--phase-{name}", action="store_true", default=False, help=f"{text}.")
+    text = "show this sample in full in the report, besides the first two of each pair; may be repeated"
+    group.addoption("--phase-draw", action="append", default=[], metavar="ID", help=f"{text}.")
     for name, metavar, text in _WRITTEN:
         group.addoption(f"--phase-{name}", metavar=metavar, default=None, help=f"{text}.")
 
@@ -260,52 +264,17 @@ def read_options(config: pytest.Config) -> Options:
     for name, _, _ in _WRITTEN:
         written = config.getoption(f"--phase-{name}")
         values[name] = None if written is None else here / Path(written).expanduser()
-    values["controls"] = _controls(config)
+    values |= {"controls": chosen_controls(config), "draw": tuple(config.getoption("--phase-draw"))}
     models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
     refuse_contradictions(config)
     refuse_models(config, models, against)
-    trusted = _trusted(config, models if against is None else (*models, against))
+    trusted = trusted_models(config, models if against is None else (*models, against))
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
         models=tuple(replace(entry, trusted=entry in trusted) for entry in models),
         against=against and replace(against, trusted=against in trusted),
         datasets=tuple(config.getoption("--phase-dataset")),
-        data=_data(config),
+        data=data_places(config),
         **values,
         **flags,
     )
-
-
-def _data(config: pytest.Config) -> dict[str, Path]:
-    """Directories by dataset: those of the ini file lie relative to the root directory, options where pytest runs."""
-    try:
-        ini = [option_values.place(text) for text in config.getini("phase_data")]
-    except argparse.ArgumentTypeError as error:
-        raise pytest.UsageError(f"phase_data in the ini file: {error}") from None
-    here = Path(config.invocation_params.dir)
-    given = config.getoption("--phase-data") or []
-    return {name: config.rootpath / place for name, place in ini} | {name: here / place for name, place in given}
-
-
-def _trusted(config: pytest.Config, named: tuple[ModelEntry, ...]) -> list[ModelEntry]:
-    """The checkpoints whose code may run: a command line has to name them for this run, an ini file is for many."""
-    given: list[ModelEntry] = config.getoption("--phase-trust-code")
-    refuse_trust(given, named)
-    try:
-        places = [config.rootpath / text for text in config.getini("phase_trust_code")]
-        texts = zip(places, config.getini("phase_trust_code"), strict=True)
-        return given + [option_values.model(str(place) if place.is_dir() else text) for place, text in texts]
-    except argparse.ArgumentTypeError as error:
-        raise pytest.UsageError(f"phase_trust_code in the ini file: {error}") from None
-
-
-def _controls(config: pytest.Config) -> tuple[str, ...]:
-    given = config.getoption("--phase-controls")
-    if given is None:
-        try:
-            given = [option_values.control(name) for name in config.getini("phase_controls")]
-        except argparse.ArgumentTypeError as error:
-            raise pytest.UsageError(f"phase_controls in the ini file: {error}") from None
-    if NO_CONTROL in given and set(given) != {NO_CONTROL}:
-        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: leave it out")
-    return tuple(control for control in CONTROLS if control in given)

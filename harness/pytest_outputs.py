@@ -56,6 +56,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = config.stash[SESSION]
     if is_worker(config) or not state.profiles or not state.processes.first:
         return
+    known = {sample for profile in state.profiles.values() for sample in profile.sample_ids}
+    for sample in (one for one in state.options.draw if one not in known):
+        write_line(config, f"--phase-draw {sample}: no pair of this run has a sample of that id; phase.json lists them")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     # The record first: where a later one cannot be made, the numbers are there.
     for name, write in (("json", _write_json), ("markdown", _write_markdown), ("report", _write_report)):
         place: Path | None = getattr(state.options, name)

@@ -149,6 +149,7 @@ class PhaseSession:
             seed=self.options.seed,
             batch_size=self.options.batch_size,
             controls=self.options.controls,
+            draw=self.options.draw,
             cache=None if self.options.no_cache else self.options.cache,
             source=self.options.source(pair.dataset),
             progress=None if self.processes.first else False,

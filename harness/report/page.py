@@ -29,6 +29,8 @@ SIGNS: Mapping[str, str] = {
     "differs": "!",
 }
 
+_WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
+
 
 @dataclass(frozen=True, slots=True)
 class PageFigure:
@@ -49,6 +51,15 @@ class DrawnSample:
     figures: tuple[PageFigure, ...]
     layers: Sequence[DecodedLayer]
     no_grid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Questions of one verdict; `known` says that it was expected of all of them."""
+
+    verdict: str
+    known: bool
+    titles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,11 @@ class PairPage:
     def claims(self) -> list[Answer]:
         """The paper's claims."""
         return claim_answers(self.verdicts)
+
+    @property
+    def groups(self) -> tuple[list[Group], list[Group]]:
+        """The paper's claims, and the regression questions, by their verdicts."""
+        return _grouped(self.claims, self.expected), _grouped(self.regressions, {})
 
     @property
     def regressions(self) -> list[Answer]:
@@ -140,6 +156,16 @@ def page(
         signs=SIGNS,
         verdicts=VERDICTS,
     )
+
+
+def _grouped(answers: Sequence[Answer], expected: Mapping[str, str]) -> list[Group]:
+    """The questions by verdict, the worst verdict first, what was not expected before what was."""
+    titles: dict[tuple[str, bool], list[str]] = {}
+    for answer in answers:
+        known = answer.verdict == "fails" and answer.question in expected
+        titles.setdefault((answer.verdict, known), []).append(answer.title)
+    order = sorted(titles, key=lambda one: (_WORST_FIRST.index(one[0]), one[1]))
+    return [Group(verdict, known, tuple(titles[verdict, known])) for verdict, known in order]
 
 
 def _legible(value: Any) -> Any:

@@ -84,7 +84,7 @@ def _band(axes: Axes, band: Band, y: float) -> None:
                   color=INK.light, va="top", ha=side)  # fmt: skip
     if band.before_depth:
         axes.plot(
-            [turn / band.before_depth for turn in band.before], [y + _BAND / 2 + 0.07] * len(band.before), "v",
+            [turn / band.before_depth for turn in band.before], [y + _BAND / 2 + 0.01] * len(band.before), "v",
             color=RED.light, ms=4, zorder=6, clip_on=False,
         )  # fmt: skip
 

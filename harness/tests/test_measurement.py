@@ -184,3 +184,20 @@ def test_drawings_show_the_whole_row(vlm: Vlm) -> None:
             amounts = drawing.norm_rows[layer]
             share = amounts[:-1][drawing.groups["image"][:-1]].sum() / amounts.sum()
             assert profile.arrays["norm_image"][row, layer] == pytest.approx(share, rel=1e-5)
+
+
+def test_samples_that_are_asked_for_are_kept_in_full_as_the_first_two_are(vlm: Vlm) -> None:
+    forth = tiny_profile(vlm, draw=("tiny-5", "tiny-0", "nobody"))
+    assert [drawing.sample_id for drawing in forth.drawings] == ["tiny-0", "tiny-1", "tiny-5"]
+    # In the other order it is the first: the same sample in full, from another batch.
+    back = tiny_profile(vlm, "tiny-reversed")
+    one, other = forth.drawings[2], back.drawings[0]
+    assert (one.sample_id, one.captions, one.tokens, one.grid) == (
+        other.sample_id,
+        other.captions,
+        other.tokens,
+        (4, 4),
+    )
+    np.testing.assert_allclose(one.norm_rows, other.norm_rows, rtol=1e-4)
+    np.testing.assert_array_equal(one.picture, other.picture)
+    assert one.image_tokens == other.image_tokens

@@ -23,16 +23,22 @@ def folder(recorded: Cases) -> Path:
 
 
 def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder: Path) -> None:
-    result = recorded.run(*QUICK, "--phase-report", "report", "--phase-json", "alone.json")
+    chosen = ("--phase-draw", "tiny-5", "--phase-draw", "tiny-0")
+    result = recorded.run(*QUICK, "--phase-report", "report", "--phase-json", "alone.json", *chosen)
     result.stdout.fnmatch_lines(["record *alone.json", "report *index.html"])
     page = (folder / "index.html").read_text(encoding="utf-8")
     content = json.loads((folder / "phase.json").read_text(encoding="utf-8"))
     assert list(Draft202012Validator(record_schema()).iter_errors(content)) == []
     assert list(content["pairs"]) == ["tiny-llava-tiny"]
     assert "Nothing: inter-modal similarity" in page
-    # Two samples are drawn, each with the map over its picture and that of its tokens.
+    # The first two are always drawn, each with the map over its picture and that of its tokens; another was asked for.
     names = {path.stem for path in (folder / "figures").iterdir()}
-    assert {f"tiny-llava-tiny-tiny-{row}-{kind}" for row in range(2) for kind in ("picture", "tokens")} <= names
+    assert {f"tiny-llava-tiny-tiny-{row}-{kind}" for row in (0, 1, 5) for kind in ("picture", "tokens")} <= names
+    assert [drawn["sample_id"] for drawn in content["pairs"]["tiny-llava-tiny"]["drawn"]] == [
+        "tiny-0",
+        "tiny-1",
+        "tiny-5",
+    ]
     for drawn in content["pairs"]["tiny-llava-tiny"]["drawn"]:
         assert drawn["grid"] == [4, 4]
         assert drawn["captions"][0] in page
@@ -88,6 +94,16 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(reco
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--phase-report: *report is not writable*choose another with --phase-report*"])
     assert folder.read_text() == "a file where the folder should be"
+
+
+def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, folder: Path) -> None:
+    alone = recorded.run(*REGRESSION, "--phase-draw", "tiny-1")
+    assert alone.ret == pytest.ExitCode.USAGE_ERROR
+    alone.stderr.fnmatch_lines(["*--phase-draw tiny-1 names a sample for the report: use it with --phase-report*"])
+    result = recorded.run(*REGRESSION, "--phase-draw", "somebody", "--phase-report", "report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--phase-draw somebody: no pair of this run has a sample of that id*"])
+    assert (folder / "index.html").is_file()
 
 
 def test_what_goes_wrong_while_writing_fails_the_run_and_loses_nothing_else(
