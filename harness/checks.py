@@ -257,10 +257,7 @@ def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iter
 
 def _against(profile: Profile, baseline: Baseline) -> list[str]:
     then = baseline.profile
-    changes = profile.environment.differences(then.environment)
-    if profile.weights != then.weights:
-        changes.insert(0, f"weights: {then.weights} -> {profile.weights}")
-    told = "; ".join(map(kept, changes)) if changes else "same weights, same environment"
+    told = "; ".join(map(kept, profile.changes(then))) or "same weights, same environment"
     if isinstance(baseline, Reference):
         return [f"  between the two models: {told}", f"  held against {baseline.said()}"]
     command = "the same command with --phase-update"

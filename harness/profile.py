@@ -114,6 +114,11 @@ class Profile:
             return np.asarray(self.arrays[hits][:, :, k] / self.arrays[words][:, None], dtype=np.float64)
         return self.arrays[name]
 
+    def changes(self, then: Profile) -> list[str]:
+        """What is not the same in weights and environment as it was then, as 'field: then -> now'."""
+        weights = [] if self.weights == then.weights else [f"weights: {then.weights} -> {self.weights}"]
+        return weights + self.environment.differences(then.environment)
+
     def plot(self, figure: str = "inter", axes: Axes | None = None) -> Axes:
         """The matplotlib axes on which one of the paper's figures is drawn for this profile.
 

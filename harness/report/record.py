@@ -103,13 +103,12 @@ def baseline_record(profile: Profile, held: Baseline) -> dict[str, Any]:
         # A summary holds what is judged, and nothing besides.
         with suppress(KeyError):
             means[name] = rounded(then[name].mean(0))
-    weights = [f"weights: {then.weights} -> {profile.weights}"] if profile.weights != then.weights else []
     return source | {
         "n": held.samples,
         "depth": then.depth,
         "environment": asdict(then.environment),
         "weights": then.weights,
-        "changes": weights + profile.environment.differences(then.environment),
+        "changes": profile.changes(then),
         "means": means,
         "same_until": {trace.name: asdict(trace) for trace in traces_of(profile, held)},
         "turning_points": list(turning_points(summarise(as_floats(then["inter"]), then.clusters).mean, 4)),
