@@ -37,6 +37,7 @@ def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] 
         _paragraph(session.muteness()),
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
+        "\n".join(f"- {code(str(outcome.pair))}, {prose(text)}" for outcome in outcomes for text in outcome.same_until),
         _numbers("What the evidence does not decide", undecided),
         _known(outcomes),
         *map(_side_by_side, compared),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness.against import traces_of
 from harness.analysis.claims import CLAIMS, PHASES
 from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
@@ -15,6 +16,7 @@ from harness.models.registry import MODELS
 from harness.options import Pair
 from harness.phases import CLAIM_RECALL, SHARES, phase_reading, relative_depth
 from harness.profile import Profile
+from harness.report.against import trace_line
 from harness.session import PhaseSession, VerdictLine
 
 GOOD, OPEN, BAD = "green", "yellow", "red"
@@ -36,7 +38,7 @@ class Outcome:
 
     `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
     the last point. `known` gives the reasons of the claims that are known not to hold, `ratio` hooked over plain time
-    with its interval.
+    with its interval. Where something is not as in the baseline, `same_until` says up to where each kind of reading is.
     """
 
     pair: Pair
@@ -51,6 +53,7 @@ class Outcome:
     regressions: Mapping[str, VerdictLine]
     known: Mapping[str, str]
     ratio: tuple[float, float, float] | None
+    same_until: tuple[str, ...] = ()
 
     @property
     def shares(self) -> tuple[BoundaryInterval, ...]:
@@ -150,7 +153,16 @@ def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping
         regressions={name: regressions[name] for name in REGRESSIONS if name in regressions},
         known=known,
         ratio=session.ratios.get(pair),
+        same_until=_same_until(session, pair) if any(line.changed for line in regressions.values()) else (),
     )
+
+
+def _same_until(session: PhaseSession, pair: Pair) -> tuple[str, ...]:
+    """Up to where the readings of a pair are its baseline's; two models are told apart by their comparison."""
+    baseline = session.held_against(pair)
+    if baseline is None or session.options.against is not None:
+        return ()
+    return tuple(trace_line(trace) for trace in traces_of(session.profiles[pair], baseline))
 
 
 def _regression(line: VerdictLine) -> tuple[str, str]:

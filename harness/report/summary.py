@@ -66,7 +66,8 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
     profiles = {str(pair): profile for pair, profile in session.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
-    lines = [*table, Line("")] if wide else []
+    traced = [f"{outcome.pair}: {text}" for outcome in outcomes for text in outcome.same_until]
+    lines = [*table, Line(""), *_folded(traced, width)] if wide else []
     if not wide:
         relative = tells_depth(profiles)
         for outcome in outcomes:

@@ -50,7 +50,11 @@ def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder
 
 
 def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases, folder: Path) -> None:
-    recorded.run(*REGRESSION, "--phase-report", "report", plugins=(Fault(swap_layers(3)),))
+    written = ("--phase-report", "report", "--phase-markdown", "summary.md")
+    result = recorded.run(*REGRESSION, *written, plugins=(Fault(swap_layers(3)),))
+    result.stdout.fnmatch_lines(["  baseline *similarity: the same, sample by sample, up to residual point 2,*"])
+    summary = (folder.parent / "summary.md").read_text(encoding="utf-8")
+    assert "- `tiny-llava-tiny`, similarity: the same, sample by sample, up to residual point 2, the input" in summary
     page = (folder / "index.html").read_text(encoding="utf-8")
     # Layers 3 and 4 of 6 are swapped, so the input of the first is the last that is the same.
     assert "similarity: the same, sample by sample, up to residual point 2, the input of layer 3" in page
