@@ -14,6 +14,7 @@ from harness.tests.case_runs import REGRESSION, Cases
 INTER = ("-k", "test_inter_similarity")
 
 
+@pytest.mark.slow
 def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")

@@ -57,6 +57,7 @@ def test_every_case_tells_what_it_judged(recorded: Cases) -> None:
     assert questions >= {"inter", "intra", "attention", "lens", "boundaries", "intervals", "four-phases", "inter-modal"}
 
 
+@pytest.mark.slow
 def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(

@@ -122,6 +122,7 @@ def test_a_run_writes_what_the_schema_says_and_the_report_adds_to_it(
 
 
 @pytest.mark.usefixtures("more_models")
+@pytest.mark.slow
 def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -> None:
     pair = ("--phase-model", "tuned", "--phase-against", "tiny-llava", "--phase-dataset", "tiny")
     cases.run(*QUICK, *REGRESSION, "--phase-json", "out.json", pair=pair)

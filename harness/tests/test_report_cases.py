@@ -100,6 +100,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(reco
     assert folder.read_text() == "a file where the folder should be"
 
 
+@pytest.mark.slow
 def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, folder: Path) -> None:
     alone = recorded.run(*REGRESSION, "--phase-draw", "tiny-1")
     assert alone.ret == pytest.ExitCode.USAGE_ERROR

@@ -73,6 +73,7 @@ def test_the_page_says_how_it_was_made(outcome: Outcome, tmp_path: Path) -> None
     assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_number() -> None:
     plan = Plan(seed=3, suites=0, repetitions=1, sizes=(32,))
     one, two = run_plan(plan, jobs=1), run_plan(plan, jobs=2)

@@ -274,6 +274,7 @@ def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
     assert cases.files() == written
 
 
+@pytest.mark.slow
 def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
     path = recorded.baselines / "tiny-llava" / "tiny.json"
     turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
