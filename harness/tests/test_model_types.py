@@ -24,6 +24,8 @@ from harness.sweep.verdicts import Outcome, TypeVerdict, verdict_on, vision_lang
 
 TYPES = vision_language_types()
 PAGE = Path(__file__).parents[2] / "docs" / "model-types.md"
+# What fails in a release of transformers by itself, whatever one asks of the model.
+BROKEN = {("llama4", "5.24"): "its forward pass asks the language model's output for image_outputs, which it has not"}
 # Of the 97 types of transformers 5.23; older releases have fewer.
 LEAST_SHARE = 72 / 97
 
@@ -37,6 +39,10 @@ def verdict(model_type: str) -> TypeVerdict:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_type_is_measured_or_refused_for_a_reason(model_type: str) -> None:
     found = verdict(model_type)
+    reason = BROKEN.get((model_type, ".".join(transformers.__version__.split(".")[:2])))
+    if reason is not None:
+        assert found.outcome is Outcome.FAILED, "mended upstream: take it out of BROKEN"
+        pytest.xfail(f"transformers {transformers.__version__}: {reason}")
     assert found.outcome is not Outcome.FAILED, found.remark
     assert found.outcome is Outcome.MEASURED or found.remark
 
