@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
+from harness.analysis.margins import HIT_TOLERANCE, Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import Baseline, as_floats
@@ -16,13 +16,14 @@ from harness.comparison import (
     FAMILIES,
     Comparison,
     Finding,
-    calibrated_tolerance,
     compare,
     compare_boundaries,
     compare_intervals,
     matched,
     not_reproducible,
+    tolerance_of,
 )
+from harness.matched_inputs import Inputs
 from harness.phases import claims_of, number, phase_reading, relative_depth
 from harness.profile import KS, SHARE_GROUPS, Profile
 from harness.reference import Reference
@@ -211,18 +212,17 @@ def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     inputs = matched(profile, baseline)
     if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
         return ()
-    return tuple(_trace(profile, baseline, name, inputs.same_set) for name in TRACES)
+    return tuple(_trace(profile, baseline, name, inputs) for name in TRACES)
 
 
-def _trace(profile: Profile, reference: Baseline, name: str, same_set: bool) -> Trace:
+def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> Trace:
     """Up to where the readings of one kind are the same, over all of its measures."""
-    pairing = matched(profile, reference).pairing
+    pairing = inputs.pairing
     first = 1 if name == _PER_LAYER else 0
     same, exact, amount = [], [], 0.0
     # The adjustment of one sample is made of all the others: with other ones among them it is another number.
-    for measure in (one for one in TRACES[name] if same_set or one != "inter_adjusted"):
-        calibrated = calibrated_tolerance(profile, reference, measure) or CURVE_TOLERANCE
-        tolerance = HIT_TOLERANCE if measure.startswith("recall") else calibrated
+    for measure in (one for one in TRACES[name] if inputs.same_set or one != "inter_adjusted"):
+        tolerance = HIT_TOLERANCE if measure.startswith("recall") else tolerance_of(profile, reference, measure)
         change = np.abs(
             as_floats(profile[measure])[pairing.now] - as_floats(reference.profile[measure])[pairing.baseline]
         )

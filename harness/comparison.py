@@ -202,7 +202,7 @@ def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
     if not inputs.aligned or not_reproducible(now, baseline, inputs):
         return False
     x, y, _, _ = _rows(now, baseline.profile, "inter", inputs)
-    return reproduced(x - y, _tolerance(now, baseline, "inter"))
+    return reproduced(x - y, tolerance_of(now, baseline, "inter"))
 
 
 def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
@@ -213,7 +213,8 @@ def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tole
     return baseline.calibration.tolerance(measure, narrow=_narrow(now, baseline))
 
 
-def _tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
+def tolerance_of(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
+    """When a sample of this measure is the same as the baseline's: as calibrated, else as declared."""
     return calibrated_tolerance(now, baseline, measure) or CURVE_TOLERANCE
 
 
@@ -229,7 +230,7 @@ def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, r
         # What has no margin of its own counts whole words or tokens, and is judged as recall is.
         decide = agree_recall
     else:
-        decide = partial(agree, margin=margin, tolerance=_tolerance(now, baseline, measure.name))
+        decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
     return decide(
         x,
         y,

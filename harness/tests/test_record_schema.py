@@ -1,4 +1,4 @@
-"""The record keeps to its schema, the schema lets nothing else pass, and the page says what the schema says."""
+"""The record keeps to its schema, and the schema lets nothing else pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,16 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-from harness.analysis.claims import CLAIMS
 from harness.baselines import read_baseline, shown_measures, write_baseline
-from harness.comparison import FAMILIES
 from harness.errors import PhaseError
 from harness.json_text import dump
 from harness.models.registry import MODELS, ModelEntry
 from harness.options import Pair
-from harness.page_blocks import block_of
 from harness.phases import phases_of
 from harness.profile import JUDGED
 from harness.pytest_fixtures import SESSION
 from harness.report.drawn_record import report_record
 from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
-from harness.report.record_page import BLOCK, field_tables, main
 from harness.session import PhaseSession
 from harness.tests.case_runs import PAIR, REGRESSION, ROOT, Cases
 from harness.tests.judged import differing, judged_session, session_of
@@ -246,55 +242,6 @@ def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
         if not faults(broken):
             passed.append(name)
     assert passed == []
-
-
-def objects(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every part of a schema that names properties, with where it is."""
-    if isinstance(schema, dict):
-        if isinstance(schema.get("properties"), dict) and "type" in schema:
-            yield path, schema
-        for name, part in schema.items():
-            yield from objects(part, f"{path}/{name}")
-    elif isinstance(schema, list):
-        for index, part in enumerate(schema):
-            yield from objects(part, f"{path}/{index}")
-
-
-def test_every_field_is_described_and_no_object_takes_others() -> None:
-    Draft202012Validator.check_schema(SCHEMA)
-    found = dict(objects(SCHEMA))
-    assert len(found) > 20
-    for path, part in found.items():
-        assert "additionalProperties" in part, path
-        for name, field in part["properties"].items():
-            assert re.fullmatch(r"\S.*\.", field.get("description", "")), f"{path}/{name}"
-    for name, part in SCHEMA["$defs"].items():
-        if part.get("type") == "object" and "properties" in part:
-            assert {"title", "description"} <= part.keys(), name
-
-
-def test_the_names_in_the_schema_are_those_of_the_code() -> None:
-    defs = SCHEMA["$defs"]
-    made = synthetic_profile()
-    assert set(defs["means"]["properties"]) == set(shown_measures(made))
-    assert set(defs["means"]["required"]) == set(JUDGED)
-    assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(made))
-    assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
-    asked = defs["verdict"]["properties"]["question"]["enum"]
-    assert set(asked) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
-    measures = {measure.name for family in FAMILIES.values() for measure in family.measures}
-    assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs"} | measures
-
-
-def test_the_page_says_what_the_schema_says(tmp_path: Path) -> None:
-    assert block_of(PAGE.read_text(encoding="utf-8"), BLOCK) == field_tables(SCHEMA)
-    copied = tmp_path / "record.md"
-    copied.write_text(PAGE.read_text(encoding="utf-8").replace("| `seed` |", "| `sed` |"), encoding="utf-8")
-    assert main([str(copied)]) == 0
-    assert copied.read_bytes() == PAGE.read_bytes()
-    text = field_tables(SCHEMA)
-    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.+)$", text, re.MULTILINE)}
-    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= titles
 
 
 @pytest.mark.parametrize(
