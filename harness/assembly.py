@@ -61,7 +61,7 @@ def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], 
     real = batch.groups.real[row].numpy()
     tokenizer = vlm.processor.tokenizer
     sample, image = samples[row], int(batch.groups.image[row].sum())
-    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture(), image)
+    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, image)
 
     def texts(entries: Any) -> tuple[str, ...]:
         return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)

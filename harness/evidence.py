@@ -14,7 +14,7 @@ from harness.comparison import Comparison, Finding
 from harness.report.layers import layer_ranges
 
 # From the worst on; what comes first among equals is farthest beyond its margin.
-_ORDER = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
+WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,6 @@ def _measure(finding: Finding) -> Evidence:
 def _worst_first(parts: Iterable[Evidence]) -> tuple[Evidence, ...]:
     def badness(part: Evidence) -> tuple[int, bool, float]:
         excess = abs(part.effect) / part.margin
-        return _ORDER.index(part.verdict), part.reproduced is not False, -excess if math.isfinite(excess) else 0.0
+        return WORST_FIRST.index(part.verdict), part.reproduced is not False, -excess if math.isfinite(excess) else 0.0
 
     return tuple(sorted(parts, key=badness))

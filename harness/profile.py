@@ -123,8 +123,8 @@ class Profile:
         """The matplotlib axes on which one of the paper's figures is drawn for this profile.
 
         Args:
-            figure: a name of `report.panels.PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4,
-                shares) or `recall` (figure 5).
+            figure: a name of `report.figures.PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4,
+                shares), `recall` (figure 5) or `moves` (how many there are at each prominence).
             axes: where to draw; None makes axes of their own, which a notebook shows.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -36,7 +36,7 @@ class SeenPicture:
 
 
 def seen_picture(
-    vlm: Vlm, inputs: Mapping[str, Any], row: int, rows: int, picture: Image.Image, tokens: int
+    vlm: Vlm, inputs: Mapping[str, Any], row: int, rows: int, picture: Callable[[], Image.Image], tokens: int
 ) -> SeenPicture:
     """The picture of one row of a batch as the model sees it, with the grid of its image tokens where they have one.
 
@@ -45,12 +45,12 @@ def seen_picture(
         inputs: the model inputs of the batch.
         row: which row of the batch.
         rows: how many rows the batch has.
-        picture: the picture that was given to the processor.
+        picture: gives the picture that was given to the processor; called only where the inputs do not hold it whole.
         tokens: how many image tokens the row has.
     """
     values = inputs.get("pixel_values")
     if not isinstance(values, torch.Tensor) or values.ndim != _PICTURES or values.shape[:2] != (rows, _CHANNELS):
-        shown = np.array(_small(picture.convert("RGB")))
+        shown = np.array(_small(picture().convert("RGB")))
         sections = inputs.get("image_grid_thw")
         if isinstance(sections, torch.Tensor) and len(sections) == rows and int(sections[row][0]) == 1:
             height, width = (int(side) for side in sections[row][1:])

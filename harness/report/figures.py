@@ -7,7 +7,7 @@ inter-modal similarity of two models over one relative depth.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,29 @@ from harness.phases import phase_reading
 from harness.profile import Profile
 from harness.report.held import Held
 from harness.report.palette import INK, PAPER, SERIES
-from harness.report.panels import PANELS, dress, legible
+from harness.report.panels import (
+    Panel,
+    attention_panel,
+    dress,
+    inter_panel,
+    intra_panel,
+    legible,
+    recall_panel,
+)
 from harness.report.prominence import prominence_panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: The panels by the names that `Profile.plot` takes, with their titles.
+PANELS: Mapping[str, tuple[str, Panel]] = {
+    "inter": ("Inter-modal similarity", inter_panel),
+    "intra": ("Intra-modal similarity", intra_panel),
+    "attention": ("Norm-based attention of the last token", attention_panel),
+    "recall": ("LogitLens recall at the image tokens", recall_panel),
+    "moves": ("Moves at each prominence", prominence_panel),
+}
+_IN_THE_PAPER = ("inter", "intra", "attention", "recall")
 #: Inches of a figure with one panel: as wide as a column of a paper, so that its letters are read on a small screen.
 WIDTH, HEIGHT = 4.8, 3.6
 # Its parts: above the panel, the panel, below it without and with one row of the legend.
@@ -43,7 +60,8 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Held
         return overlay_figure(profile, against)
     figure = Figure(figsize=(10.4, 8.4), layout="constrained", facecolor=PAPER.light)
     reading = phase_reading(profile)
-    for axes, (title, draw) in zip(figure.subplots(2, 2).flat, PANELS.values(), strict=True):
+    for axes, name in zip(figure.subplots(2, 2).flat, _IN_THE_PAPER, strict=True):
+        title, draw = PANELS[name]
         draw(axes, profile, reading, held)
         axes.set_title(title, loc="left", fontsize=10, color=INK.light, pad=22)
     _title(figure, f"{profile.model} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
@@ -70,8 +88,8 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
 
 
 def panel_figure(profile: Profile, name: str, reading: PhaseReading, held: Held | None = None) -> Figure:
-    """One panel of `PANELS`, or `moves`, as a figure of its own, as wide as a column."""
-    draw = _MORE[name] if name in _MORE else PANELS[name][1]
+    """One panel of `PANELS` as a figure of its own, as wide as a column."""
+    _, draw = PANELS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
     draw(figure.add_axes((0.12, 0.335, 0.855, 0.575)), profile, reading, held)
     fit_height(figure)
@@ -107,9 +125,6 @@ def plotted(profile: Profile, name: str, axes: Axes | None = None) -> Axes:
         f"{title}, {shown(profile.pair)}", parse_math=False, loc="left", fontsize=10, color=INK.light, pad=22
     )
     return axes
-
-
-_MORE: Mapping[str, Callable[..., None]] = {"moves": prominence_panel}
 
 
 def _title(figure: Figure, text: str) -> None:

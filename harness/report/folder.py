@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import BoundaryInterval
-from harness.errors import PhaseError
 from harness.files import write_atomically
 from harness.json_text import dump
 from harness.known_differences import known_differences
@@ -33,15 +32,13 @@ from harness.report.descriptions import (
     described_tokens,
 )
 from harness.report.drawn_record import report_record
-from harness.report.figures import overlay_figure, panel_figure
+from harness.report.figures import PANELS, overlay_figure, panel_figure
 from harness.report.heat_maps import picture_figure, token_figure
 from harness.report.held import Held, marks_of
 from harness.report.page import DrawnSample, PageFigure, PairPage, page
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
 from harness.session import PhaseSession
-
-PANEL_NAMES = ("inter", "intra", "attention", "recall", "moves")
 
 
 @dataclass
@@ -121,7 +118,7 @@ def _pair_page(
             caption(name, held=beside is not None),
             described(name, profile, reading),
         )
-        for name in PANEL_NAMES
+        for name in PANELS
     )
     return PairPage(
         name=str(pair),
@@ -129,16 +126,8 @@ def _pair_page(
         verdicts=_verdicts(record, pair),
         figures=figures,
         samples=tuple(_sample(gallery, profile, drawing, reading) for drawing in profile.drawings),
-        expected=_expected(session, pair),
+        expected=known_differences(session.options.baselines).get(str(pair), {}),
     )
-
-
-def _expected(session: PhaseSession, pair: Pair) -> Mapping[str, str]:
-    """The known non-replications of a pair; a list that cannot be read was turned away before anything ran."""
-    try:
-        return known_differences(session.options.baselines).get(str(pair), {})
-    except PhaseError:
-        return {}
 
 
 def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: PhaseReading) -> DrawnSample:

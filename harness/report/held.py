@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.analysis.mean_difference import Verdict
 from harness.profile import Profile
-
-DIFFERS, EQUIVALENT = "differs", "equivalent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +41,7 @@ def marks_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Mark]:
         for line in verdicts
         if line["kind"] == "regression"
         for measure, numbers in line["numbers"].items()
-        if isinstance(numbers, Mapping) and numbers.get("verdict") in (DIFFERS, EQUIVALENT) and "layers" in numbers
+        if isinstance(numbers, Mapping)
+        and numbers.get("verdict") in (Verdict.DIFFERS, Verdict.EQUIVALENT)
+        and "layers" in numbers
     }

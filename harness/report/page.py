@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.errors import shown
+from harness.evidence import WORST_FIRST
 from harness.report.answers import how_sure, layers_of_ends, what_changed, where_phases_end
 from harness.report.decoded import DecodedLayer
 from harness.report.meanings import VERDICTS, Answer, claim_answers, regression_answers
@@ -28,8 +29,6 @@ SIGNS: Mapping[str, str] = {
     "equivalent": "\N{ALMOST EQUAL TO}",
     "differs": "!",
 }
-
-_WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _grouped(answers: Sequence[Answer], expected: Mapping[str, str]) -> list[Gro
     for answer in answers:
         known = answer.verdict == "fails" and answer.question in expected
         titles.setdefault((answer.verdict, known), []).append(answer.title)
-    order = sorted(titles, key=lambda one: (_WORST_FIRST.index(one[0]), one[1]))
+    order = sorted(titles, key=lambda one: (WORST_FIRST.index(one[0]), one[1]))
     return [Group(verdict, known, tuple(titles[verdict, known])) for verdict, known in order]
 
 

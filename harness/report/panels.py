@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
 from harness.profile import Array, Profile
-from harness.report.held import DIFFERS, Held
+from harness.report.held import Held
 from harness.report.palette import (
     CONTROL_LINES,
     FAINT,
@@ -84,15 +85,6 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held
     _compare(axes, ("recall_5", "recall_1"), held, 0)
     axes.set_ylim(bottom=0.0)
     _finish(axes, reading, "share of words")
-
-
-#: The panels by the names that `Profile.plot` takes, with their titles.
-PANELS: Mapping[str, tuple[str, Panel]] = {
-    "inter": ("Inter-modal similarity", inter_panel),
-    "intra": ("Intra-modal similarity", intra_panel),
-    "attention": ("Norm-based attention of the last token", attention_panel),
-    "recall": ("LogitLens recall at the image tokens", recall_panel),
-}
 
 
 def draw_phases(axes: Axes, reading: PhaseReading, *, scale: float = 1.0) -> None:
@@ -181,7 +173,10 @@ def _compare(
         )
         label = None
     marked = {name: mark for name, mark in held.marks.items() if name in names}
-    for verdict, sign, what in ((DIFFERS, "v", "differs here"), ("equivalent", "|", "no longer the same here")):
+    for verdict, sign, what in (
+        (Verdict.DIFFERS, "v", "differs here"),
+        (Verdict.EQUIVALENT, "|", "no longer the same here"),
+    ):
         layers = sorted({place for mark in marked.values() if mark.verdict == verdict for place in mark.places})
         if layers:
             axes.plot(

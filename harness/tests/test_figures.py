@@ -16,10 +16,9 @@ import harness
 from harness.analysis.turning_points import turning_points
 from harness.phases import phase_reading
 from harness.profile import Profile
-from harness.report.figures import main, panel_figure, phase_figure
+from harness.report.figures import PANELS, main, panel_figure, phase_figure
 from harness.report.held import Held, Mark, marks_of
 from harness.report.palette import STYLES
-from harness.report.panels import PANELS
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
 from harness.tests.test_checks import L, changed, synthetic_profile

@@ -17,7 +17,8 @@ import pytest
 
 from harness.analysis.claims import CLAIMS
 from harness.files import write_atomically
-from harness.report.folder import PANEL_NAMES, write_report
+from harness.report.figures import PANELS
+from harness.report.folder import write_report
 from harness.tests.drawings import synthetic_drawing
 from harness.tests.judged import differing, judged_session
 from harness.tests.test_checks import L, synthetic_profile
@@ -113,7 +114,7 @@ def test_the_page_is_well_formed_and_needs_no_other_file(text: str, place: Path)
 def test_every_figure_is_there_described_and_beside_the_page_as_svg_and_png(text: str, place: Path) -> None:
     page = Page(text)
     expected = {"phase-diagram", "recall-by-model"}
-    expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in PANEL_NAMES}
+    expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in PANELS}
     expected |= {f"made-curves-sample-0-{kind}" for kind in ("picture", "tokens")}
     expected |= {"made-curves-b-tokens", "made-others-c-picture", "made-others-c-tokens"}
     assert {figure["id"] for figure in page.all("figure")} == expected
