@@ -67,13 +67,13 @@ def claims_of(reading: PhaseReading) -> dict[str, Claim]:
     return {name: judge(reading) for name, judge in CLAIMS.items()}
 
 
-def phases_of(profile: Profile) -> dict[str, Any]:
+def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str, Any]:
     """What a file tells of a profile's phases: boundaries with intervals, moves, k(delta), claims; JSON types only.
 
     Boundaries stand there in layers, and under `relative_depth` as shares of the depth, by which models of different
-    depth compare.
+    depth compare. `reading` is `phase_reading` of the profile where the caller has it.
     """
-    reading = phase_reading(profile)
+    reading = reading or phase_reading(profile)
     mean = reading.summary.mean
     kept = persistence(mean)
     spread = float(mean.max() - mean.min())

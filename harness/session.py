@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.analysis.claims import Claim
+    from harness.analysis.phase_reading import PhaseReading
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
     from harness.data.sample import Sample
@@ -86,6 +87,7 @@ class PhaseSession:
     _missing: dict[Pair, str] = field(default_factory=dict)
     _unmeasured_elsewhere: dict[Pair, str] = field(default_factory=dict)
     _references: dict[Pair, Reference] = field(default_factory=dict)
+    _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.loaded = LoadedModel(self.options, self.say, self.processes)
@@ -138,6 +140,14 @@ class PhaseSession:
                 self._failed[pair] = without_frames(error)
                 raise
         return self.profiles[pair]
+
+    def reading(self, pair: Pair) -> PhaseReading:
+        """The phases of a measured pair, read once for all who show them."""
+        from harness.phases import phase_reading
+
+        if pair not in self._readings:
+            self._readings[pair] = phase_reading(self.profiles[pair])
+        return self._readings[pair]
 
     def _measured(self, pair: Pair) -> Profile:
         from harness.measurement import measure

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_report(session: PhaseSession, compared: Sequence[ModelComparison], pla
     record = report_record(session, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
     gallery = _Gallery(place / "figures")
-    readings = {pair: phase_reading(profile) for pair, profile in session.profiles.items()}
+    readings = {pair: session.reading(pair) for pair in session.profiles}
     held = {pair: _held(session, pair, record) for pair in readings}
     pairs = [_pair_page(gallery, session, pair, readings[pair], held[pair], record) for pair in readings]
     content = page(
@@ -114,7 +115,7 @@ def _pair_page(
     figures = tuple(
         gallery.add(
             f"{pair}-{name}",
-            lambda name=name: panel_figure(profile, name, reading, beside),  # type: ignore[misc]
+            partial(panel_figure, profile, name, reading, beside),
             caption(name, held=beside is not None),
             described(name, profile, reading),
         )
@@ -137,7 +138,7 @@ def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: Phas
         figures.append(
             gallery.add(
                 f"{name}-picture",
-                lambda: picture_figure(drawing, reading),
+                partial(picture_figure, drawing, reading),
                 CAPTIONS["picture"],
                 described_picture(drawing, reading),
             )
@@ -145,7 +146,7 @@ def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: Phas
     figures.append(
         gallery.add(
             f"{name}-tokens",
-            lambda: token_figure(drawing, reading),
+            partial(token_figure, drawing, reading),
             CAPTIONS["tokens"],
             described_tokens(drawing, reading),
         )
@@ -168,9 +169,9 @@ def _common_figures(
 ) -> Iterator[PageFigure]:
     bands = [_band(pair, reading, held[pair]) for pair, reading in readings.items()]
     profiles = list(session.profiles.values())
-    yield gallery.add("phase-diagram", lambda: phase_diagram(bands), CAPTIONS["diagram"], described_diagram(bands))
+    yield gallery.add("phase-diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
     yield gallery.add(
-        "recall-by-model", lambda: recall_by_model(profiles), CAPTIONS["recalls"], described_recalls(profiles)
+        "recall-by-model", partial(recall_by_model, profiles), CAPTIONS["recalls"], described_recalls(profiles)
     )
 
 
@@ -190,7 +191,7 @@ def _comparisons(gallery: _Gallery, session: PhaseSession) -> Iterator[PageFigur
         against = session.profiles[other]
         yield gallery.add(
             f"{pair}-against-{other.model}",
-            lambda profile=profile, against=against: overlay_figure(profile, against),  # type: ignore[misc]
+            partial(overlay_figure, profile, against),
             f"{profile.model} and {against.model} on {profile.dataset}. {CAPTIONS['against']}",
             " ".join(described("inter", one, phase_reading(one)) for one in (profile, against)),
         )

@@ -14,7 +14,7 @@ from harness.comparison import FAMILIES
 from harness.known_differences import known_differences
 from harness.models.registry import MODELS
 from harness.options import Pair
-from harness.phases import CLAIM_RECALL, SHARES, phase_reading, relative_depth
+from harness.phases import CLAIM_RECALL, SHARES, relative_depth
 from harness.profile import Profile
 from harness.report.against import trace_line
 from harness.session import PhaseSession, VerdictLine
@@ -134,7 +134,7 @@ def interval_words(point: BoundaryInterval, form: str = "g") -> str:
 
 
 def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping[str, str]) -> Outcome:
-    reading = phase_reading(profile)
+    reading = session.reading(pair)
     mean = reading.summary.mean
     persistent, spread = persistence(mean), float(mean.max() - mean.min())
     mine = [line for line in session.verdicts if line.pair == pair]

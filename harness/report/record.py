@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.against import traces_of
 from harness.analysis.curves import summarise
+from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines import Baseline, as_floats, mean_curves, shown_measures
 from harness.json_text import rounded
@@ -40,7 +41,8 @@ def record_of(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -
         "harness": version("vlm-phase-harness"),
         "seed": session.options.seed,
         "pairs": {
-            str(pair): pair_record(profile, session.held_against(pair)) for pair, profile in session.profiles.items()
+            str(pair): pair_record(profile, session.held_against(pair), session.reading(pair))
+            for pair, profile in session.profiles.items()
         },
         "not_measured": {str(pair): without_directories(reason) for pair, reason in session.not_measured().items()},
         "verdicts": [
@@ -56,12 +58,13 @@ def record_of(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -
     }
 
 
-def pair_record(profile: Profile, held: Baseline | None = None) -> dict[str, Any]:
+def pair_record(profile: Profile, held: Baseline | None = None, reading: PhaseReading | None = None) -> dict[str, Any]:
     """What the record tells of one pair: provenance, phases, mean curves with their bands, and the baseline's.
 
     Args:
         profile: what was measured.
         held: what it was held against; None where nothing was.
+        reading: its phases, where the caller has read them.
     """
     return {
         "model": profile.model,
@@ -75,7 +78,7 @@ def pair_record(profile: Profile, held: Baseline | None = None) -> dict[str, Any
         "winoground": {name: _score(score) for name, score in scores_of(profile).items()},
         "declared": dict(profile.declared),
         "samples": list(profile.sample_ids),
-        "phases": phases_of(profile),
+        "phases": phases_of(profile, reading),
         **mean_curves(profile),
         "bands": bands(profile),
         "baseline": None if held is None else baseline_record(profile, held),
