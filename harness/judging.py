@@ -72,6 +72,8 @@ class Judge:
                 "baseline": number(shift.baseline),
                 "interval": [number(end) for end in shift.interval],
                 "margin": number(shift.margin),
+                "n": self._boundaries.n,
+                "paired": self._boundaries.paired,
             }
             for shift in self._boundaries.shifts
         }

@@ -172,7 +172,7 @@ def _boundaries(numbers: Mapping[str, Any]) -> Iterator[Row]:
             effect, excess = _signed(now - before), _excess(now - before, found["margin"])
             sentence = f"In the baseline at layer {before:.3g}, now at {now:.3g}."
         span, margin = _span(*found["interval"]), _plain(found["margin"])
-        yield Row(what, found["verdict"], effect, span, margin, "", sentence, excess=excess)
+        yield Row(what, found["verdict"], effect, span, margin, _n(found), sentence, excess=excess)
 
 
 def _intervals(numbers: Mapping[str, Any]) -> Iterator[Row]:

@@ -200,6 +200,11 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
                 assert f'data-label="margin">{part["margin"]:.3g}<' in row[0]
                 assert f'data-label="n">{part["n"]}<' in row[0]
                 assert part["verdict"] in row[0]
+        elif line["question"] == "boundaries":
+            for shift in line["numbers"].values():
+                low, high = shift["interval"]
+                assert f"{low:+.3g} to {high:+.3g}" in section
+                assert f'data-label="n">{shift["n"]} paired<' in section
         elif line["question"] in ("inter", "intra", "attention", "lens"):
             found = [name for name, numbers in line["numbers"].items() if isinstance(numbers, dict)]
             assert section.count('data-label="margin"') >= len(found)
