@@ -25,7 +25,7 @@ from harness.forward import observe
 from harness.models.embedded.cache import default_cache
 from harness.models.hashes import InputHashes
 from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompt import Batch, encode, prompt_text
+from harness.models.prompt import Batch, UnevenPromptsError, encode, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.passes import Passes, SampleError, picture_fault
@@ -79,7 +79,7 @@ def measure(
     samples: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
-    controls: Sequence[str] = tuple(CONTROLS),
+    controls: Sequence[str] | None = None,
     control_seed: int = 0,
     word_order: bool = True,
     draw: Collection[str] = (),
@@ -96,7 +96,8 @@ def measure(
         samples: how many samples are drawn; None draws as many as the dataset declares.
         seed: which samples are drawn.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
-        controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run.
+        controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run; None measures all,
+            and none beside a dataset for regression only.
         control_seed: of the noise.
         word_order: whether Winoground's scores are measured too, where the dataset has items of two pictures and two
             captions; costs four forward passes an item.
@@ -119,10 +120,12 @@ def measure(
         vlm = load_vlm(find_model(vlm), cache=cache or default_cache(), device=processes().device("auto"))
     if batch_size < 1:
         raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
+    data = find_dataset(dataset)
+    if controls is None:
+        controls = () if data.regression_only else tuple(CONTROLS)
     unknown = [control for control in controls if control not in CONTROLS]
     if unknown:
         raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
-    data = find_dataset(dataset)
     source = source or data.source()
     wanted = data.samples if samples is None else samples
     drawn = tuple(data.draw(wanted, seed, source))
@@ -143,7 +146,10 @@ def measure(
     weights = weights_hash(vlm.model)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
     at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
-    first, block, drawings = at_once.one(lambda size: _draw(vlm, plan, slice(0, size)))
+    try:
+        first, block, drawings = at_once.one(lambda size: _draw(vlm, plan, slice(0, size)))
+    except UnevenPromptsError:
+        first, block, drawings = _draw(vlm, plan, slice(0, 1))
     store = ReadingStore(
         cache,
         _key(vlm, weights, batch_size, drawn[: len(drawings)]),
@@ -169,7 +175,9 @@ def measure(
             words = likelihood_arrays(passes, drawn, [f"{row['tokens']} {row['pixels']}" for row in rows])
     if store.contradicted:
         say(f"{vlm.name} on {dataset}: kept readings are not what the model gives now; they were measured anew")
-    chosen = [place for place, sample in enumerate(drawn) if sample.id in draw and place >= len(drawings)]
+    chosen = [
+        place for place, sample in enumerate(drawn) if place >= len(drawings) and (place < DRAWN or sample.id in draw)
+    ]
     drawings += tuple(_draw(vlm, plan, slice(place, place + 1))[2][0] for place in chosen)
     profile = _profile(vlm, dataset, plan, rows, weights, drawings, apart, control_seed)
     return replace(

@@ -70,6 +70,10 @@ class Options:
         entries = (self.model(pair.model),) if self.against is None else self.named()
         return max(entry.samples.get(pair.dataset, find_dataset(pair.dataset).samples) for entry in entries)
 
+    def controls_of(self, pair: Pair) -> tuple[str, ...]:
+        """Return the controls that are measured beside a pair: none where the dataset serves regression only."""
+        return () if find_dataset(pair.dataset).regression_only else self.controls
+
     def pairs(self) -> list[Pair]:
         """The pairs that are measured.
 

@@ -14,7 +14,7 @@ from harness.data.sample import Sample
 from harness.errors import PhaseError
 from harness.models.hashes import InputHashes
 from harness.models.lengths import expected_lengths
-from harness.models.prompt import Batch, encode
+from harness.models.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.portions import Portions
 from harness.probe.observation import Readings
@@ -136,7 +136,7 @@ class Passes:
         mine = set(share)
         for number, at in enumerate(self._batches(samples)):
             if number in mine:
-                yield self._encoded(samples, at)
+                yield from self._encoded(samples, at)
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[int, ...]]:
         """Places of samples that go side by side: of like length, as far as that can be told."""
@@ -151,15 +151,37 @@ class Passes:
             for first in range(0, len(order), size):
                 yield tuple(order[first : first + size])
 
-    def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> _Prepared:
+    def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> Iterator[_Prepared]:
+        """Yield the samples at these places as one batch, or as several where their prompts cannot be padded."""
         try:
-            return _Prepared(at, self._encode([samples[place] for place in at]))
+            yield _Prepared(at, self._encode([samples[place] for place in at]))
+        except UnevenPromptsError:
+            groups = self._even_groups(samples, at)
+            if len(groups) == 1:
+                raise
+            for group in groups:
+                yield from self._encoded(samples, group)
         except Exception:  # Processors and data sets raise what they like; what is no picture's fault is raised on.
             faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
             if not faults:
                 raise
+            yield _Prepared(tuple(faults), None, faults)
             whole = tuple(place for place in at if place not in faults)
-            return _Prepared(at, self._encode([samples[place] for place in whole]) if whole else None, faults)
+            if whole:
+                yield from self._encoded(samples, whole)
+
+    def _even_groups(self, samples: Sequence[Sample], at: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the places in groups of one instruction and one expected length, in the order of their first one.
+
+        The instruction belongs to the key because another text encoder, such as a Q-Former's, counts other tokens.
+        """
+        part = [samples[place] for place in at]
+        with self._tokenizing:
+            lengths = expected_lengths(self.vlm.processor, part)
+        groups: dict[tuple[str, int], list[int]] = {}
+        for place, sample, length in zip(at, part, lengths, strict=True):
+            groups.setdefault((sample.instruction, length), []).append(place)
+        return [tuple(group) for group in groups.values()]
 
     def _encode(self, samples: Sequence[Sample]) -> Batch:
         with self._tokenizing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.data.registry import find_dataset
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
 from harness.option_values import FIXTURE
@@ -73,7 +74,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expects the known non-replications to fail, strictly: one that replicates after all is noticed."""
+    """Expects the known non-replications to fail, strictly: one that replicates after all is noticed.
+
+    Claims of the paper are not asked of datasets for regression only: those items are deselected.
+    """
+    unasked = [item for item in items if item.get_closest_marker("replication") and _regression_only(item)]
+    if unasked:
+        items[:] = [item for item in items if item not in unasked]
+        config.hook.pytest_deselected(items=unasked)
     try:
         known = known_differences(config.stash[SESSION].options.baselines)
     except PhaseError as error:
@@ -86,6 +94,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if reason is not None:
             told = reason_text("known:", reason)
             item.add_marker(pytest.mark.xfail(reason=told, strict=True, raises=AssertionError))
+
+
+def _regression_only(item: pytest.Item) -> bool:
+    """Return True if an item's pair is on a dataset for regression only."""
+    pair = _pair_of(item)
+    return pair is not None and find_dataset(pair.dataset).regression_only
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

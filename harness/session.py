@@ -158,7 +158,7 @@ class PhaseSession:
             samples=self.options.samples_of(pair),
             seed=self.options.seed,
             batch_size=self.options.batch_size,
-            controls=self.options.controls,
+            controls=self.options.controls_of(pair),
             draw=self.options.draw,
             cache=None if self.options.no_cache else self.options.cache,
             source=self.options.source(pair.dataset),

@@ -11,9 +11,10 @@ SUPERSAMPLING = 2
 RGB = tuple[int, int, int]
 
 
-def ground(side: int, rgb: RGB) -> Image.Image:
-    """An evenly coloured canvas for a picture of `side` pixels, supersampled."""
-    return Image.new("RGB", (side * SUPERSAMPLING, side * SUPERSAMPLING), rgb)
+def ground(size: tuple[int, int], rgb: RGB) -> Image.Image:
+    """An evenly coloured canvas for a picture of `size` (width, height) pixels, supersampled."""
+    width, height = size
+    return Image.new("RGB", (width * SUPERSAMPLING, height * SUPERSAMPLING), rgb)
 
 
 def draw_shape(canvas: Image.Image, shape: str, x: float, y: float, radius: float, rgb: RGB) -> None:
@@ -31,11 +32,11 @@ def draw_shape(canvas: Image.Image, shape: str, x: float, y: float, radius: floa
         pen.polygon([(cx + r * u, cy + r * v) for u, v in _OUTLINES[shape]], fill=rgb)
 
 
-def finish(canvas: Image.Image, side: int, noise: np.ndarray) -> Image.Image:
-    """The canvas reduced to `side` pixels with `noise` (side, side, 3), in steps of 1/255, added and clipped."""
+def finish(canvas: Image.Image, noise: np.ndarray) -> Image.Image:
+    """The canvas reduced to the size of `noise` (height, width, 3), which is added in steps of 1/255 and clipped."""
     reduced = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64)
-    if reduced.shape != (side, side, 3):
-        raise ValueError(f"the canvas reduces to {reduced.shape}, expected {(side, side, 3)}")
+    if reduced.shape != noise.shape:
+        raise ValueError(f"the canvas reduces to {reduced.shape}, expected {noise.shape}")
     return Image.fromarray(np.clip(reduced + noise, 0, 255).round().astype(np.uint8))
 
 

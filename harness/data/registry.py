@@ -19,6 +19,12 @@ def _scenes_order(n: int, seed: int, source: Source) -> Sequence[Sample]:
     return scenes_order(n, seed)
 
 
+def _scenes_varied(n: int, seed: int, source: Source) -> Sequence[Sample]:
+    from harness.data.varied import scenes_varied
+
+    return scenes_varied(n, seed)
+
+
 def _coco(n: int, seed: int, source: Source) -> Sequence[Sample]:
     from harness.data.coco import coco_captions
 
@@ -53,6 +59,13 @@ DATASETS: dict[str, Dataset] = {
             _scenes_order,
             samples=256,
             paired=True,
+        ),
+        Dataset(
+            "scenes-varied",
+            "rendered scenes of several sizes, none square, with instructions of several lengths",
+            _scenes_varied,
+            samples=64,
+            regression_only=True,
         ),
         Dataset(
             "coco-captions",

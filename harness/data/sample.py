@@ -77,7 +77,8 @@ class Dataset:
     every n >= m, so that a longer run extends a shorter one. `samples` is how many its baselines hold: as many as the
     rule needs to decide on recall, more where samples come in clusters. `unavailable(source)` returns why this machine
     cannot read the dataset together with the remedy, or None. `paired` says that clusters are items of two pictures
-    and two captions as in Winoground. `variable` names the environment variable of its directory; a dataset without
+    and two captions as in Winoground. `regression_only` says that the paper's claims are not asked of it and that no
+    control is measured beside it. `variable` names the environment variable of its directory; a dataset without
     one needs no files.
     """
 
@@ -87,6 +88,7 @@ class Dataset:
     samples: int = 128
     unavailable: Callable[[Source], str | None] = _always
     paired: bool = False
+    regression_only: bool = False
     variable: str = ""
 
     def source(self, directory: Path | None = None, *, download: bool = False) -> Source:

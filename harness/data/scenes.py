@@ -96,26 +96,31 @@ class Scene:
     background: str
     seed: int
 
-    def placements(self) -> tuple[Placement, ...]:
-        """Centre, radius and painted colour of every thing, in the order of `things`; pixels of the final picture."""
+    def placements(self, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[Placement, ...]:
+        """Centre, radius and painted colour of every thing, in the order of `things`; pixels of the final picture.
+
+        Positions fill a picture of `size` (width, height); radii follow its shorter side.
+        """
+        wide, high = (pixels / SIDE for pixels in size)
         rng = np.random.Generator(np.random.PCG64([self.seed, 0]))
         slots = _slots(self.relations, rng)
         placed = []
         for thing, (x, y) in zip(self.things, slots, strict=True):
             dx, dy = rng.uniform(-3.5, 3.5, size=2)
-            radius = RADII[thing.size] * rng.uniform(0.94, 1.06)
-            placed.append(Placement(x + dx, y + dy, radius, _jittered(COLOURS[thing.colour], rng)))
+            radius = RADII[thing.size] * rng.uniform(0.94, 1.06) * min(wide, high)
+            placed.append(Placement((x + dx) * wide, (y + dy) * high, radius, _jittered(COLOURS[thing.colour], rng)))
         return tuple(placed)
 
-    def picture(self) -> Image:
-        """The RGB picture, 96x96: drawn at twice the size, reduced, and covered with seeded Gaussian noise."""
+    def picture(self, size: tuple[int, int] = (SIDE, SIDE)) -> Image:
+        """The RGB picture of `size` (width, height): drawn at twice that, reduced, and covered with Gaussian noise."""
         from harness.data.drawing import draw_shape, finish, ground
 
         rng = np.random.Generator(np.random.PCG64([self.seed, 1]))
-        canvas = ground(SIDE, _jittered(BACKGROUNDS[self.background], rng))
-        for thing, place in zip(self.things, self.placements(), strict=True):
+        canvas = ground(size, _jittered(BACKGROUNDS[self.background], rng))
+        for thing, place in zip(self.things, self.placements(size), strict=True):
             draw_shape(canvas, thing.shape, place.x, place.y, place.radius, place.rgb)
-        return finish(canvas, SIDE, rng.normal(0.0, NOISE_SD, size=(SIDE, SIDE, 3)))
+        width, height = size
+        return finish(canvas, rng.normal(0.0, NOISE_SD, size=(height, width, 3)))
 
     def captions(self) -> tuple[str, ...]:
         """Five captions with one meaning; the first, in raster order, is the one a model is trained to write."""

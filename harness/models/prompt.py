@@ -16,11 +16,24 @@ from harness.models.anatomy import ImagePositions
 from harness.models.chat import Prompt, PromptError, prompt_text, write_prompt
 from harness.models.hashes import InputHashes, hash_rows
 
-__all__ = ["Batch", "ImagePositions", "InputHashes", "PromptError", "TokenGroups", "encode", "prompt_text"]
+__all__ = [
+    "Batch",
+    "ImagePositions",
+    "InputHashes",
+    "PromptError",
+    "TokenGroups",
+    "UnevenPromptsError",
+    "encode",
+    "prompt_text",
+]
 
 #: From model inputs to where the image features stand, bool (batch, tokens); see `Anatomy.image_positions`.
 # What a processor gives for training; a model that gets it computes a loss.
 _NOT_GIVEN = ("labels", "offset_mapping")
+
+
+class UnevenPromptsError(PromptError):
+    """Prompts of different length cannot share a batch: padding would change what the model computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +99,10 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
     """The model inputs of `samples` as one left-padded batch, with token groups.
 
     Raises:
-        PromptError: a prompt cannot be written or processed; padding on the right or between image and text, a sample
-            without image tokens or with fewer than two tokens of text or instruction; or the tokenizer does not say
-            which characters its tokens stand for, or does not give the instruction back.
+        UnevenPromptsError: padding between the tokens of a prompt, or in another text encoder.
+        PromptError: a prompt cannot be written or processed; padding on the right; a sample without image tokens or
+            with fewer than two tokens of text or instruction; or the tokenizer does not say which characters its
+            tokens stand for, or does not give the instruction back.
     """
     prompts = [write_prompt(processor, sample.instruction) for sample in samples]
     inputs, heard = _processed(processor, samples, prompts)
@@ -166,7 +180,7 @@ def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tenso
     if not bool((real[:, 1:] >= real[:, :-1]).all()):
         torn = ["attention_mask", *torn]
     if torn:
-        raise PromptError(
+        raise UnevenPromptsError(
             f"{name} pads prompts of different length between their tokens ({torn[0]}), which changes what the model "
             "computes; measure with --phase-batch-size 1, or with one instruction for all"
         )
