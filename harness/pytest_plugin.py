@@ -34,6 +34,7 @@ pytest_plugins = (
     "harness.pytest_terminal",
     "harness.pytest_properties",
 )
+_NO_REGRESSION = ("replication", "timing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,9 +77,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expects the known non-replications to fail, strictly: one that replicates after all is noticed.
 
-    Claims of the paper are not asked of datasets for regression only: those items are deselected.
+    Claims of the paper and times are not asked of datasets for regression only: those items are deselected.
     """
-    unasked = [item for item in items if item.get_closest_marker("replication") and _regression_only(item)]
+    unasked = [item for item in items if _regression_only(item) and any(map(item.get_closest_marker, _NO_REGRESSION))]
     if unasked:
         items[:] = [item for item in items if item not in unasked]
         config.hook.pytest_deselected(items=unasked)

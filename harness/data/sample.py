@@ -77,8 +77,8 @@ class Dataset:
     every n >= m, so that a longer run extends a shorter one. `samples` is how many its baselines hold: as many as the
     rule needs to decide on recall, more where samples come in clusters. `unavailable(source)` returns why this machine
     cannot read the dataset together with the remedy, or None. `paired` says that clusters are items of two pictures
-    and two captions as in Winoground. `regression_only` says that the paper's claims are not asked of it and that no
-    control is measured beside it. `variable` names the environment variable of its directory; a dataset without
+    and two captions as in Winoground. `regression_only` is True if neither the paper's claims nor times are asked of it
+    and no control is measured beside it. `variable` names the environment variable of its directory; a dataset without
     one needs no files.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,18 @@ def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
     content = json.loads(written[0])
     assert {line["verdict"] for line in content["verdicts"]} == {"reproduces"}
     assert len(content["pairs"]["tiny-llava-tiny"]["means"]["inter"]) == 7
+
+
+def test_a_dataset_for_regression_only_is_asked_no_claim_no_time_and_no_control(
+    cases: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
+    result = cases.run("--phase-update-new", "--phase-json", "all.json")
+    result.assert_outcomes(passed=10, deselected=9)
+    content = json.loads((cases.baselines.parent / "all.json").read_bytes())
+    assert {line["kind"] for line in content["verdicts"]} == {"regression"}
+    assert content["pairs"]["tiny-llava-tiny"]["controls"] == {}
+    assert cases.run("-m", "replication").ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None:

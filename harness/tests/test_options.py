@@ -38,6 +38,9 @@ def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch:
     options = read_options(project.parseconfig())
     assert (options.samples, options.seed, options.batch_size, options.device) == (None, 0, 8, "auto")
     assert [options.samples_of(Pair("scenes-llava", name)) for name in ("scenes", "scenes-order")] == [128, 256]
+    assert options.samples_of(Pair("scenes-llava", "scenes-varied")) == 64
+    assert options.controls_of(Pair("scenes-llava", "scenes-varied")) == ()
+    assert options.controls_of(Pair("scenes-llava", "scenes")) == ("noise", "blank")
     assert options.samples_of(Pair("scenes-instructblip", "scenes")) == 192
     assert options.samples_of(Pair("llava-1.5-7b", "coco-captions")) == 400
     assert options.cache == Path("/somewhere/else")

@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 from transformers.utils import PaddingStrategy
 
+import harness.measurement
+import harness.passes
 from harness.data.registry import DATASETS
 from harness.data.sample import DataError, Dataset, Sample
 from harness.models.lengths import expected_lengths
+from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.passes import SampleError
 from harness.portions import MemoryShortageError, is_shortage
@@ -248,6 +251,46 @@ def test_prompts_of_like_length_go_side_by_side(own_vlm: Vlm) -> None:
     assert profile.sample_ids == tuple(sample.id for sample in tiny_samples(48))
     alone = measured(own_vlm, samples=48, batch_size=1)
     assert largest_difference(profile, alone) < 1e-5
+
+
+@pytest.mark.usefixtures("many")
+def test_prompts_that_cannot_be_padded_share_batches_of_one_instruction(
+    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Q-Former reads the instruction too, and its padding would change what it computes."""
+    padded = measured(own_vlm, samples=20)
+
+    def encode_even(processor: Any, samples: Sequence[Sample], positions: Any) -> Batch:
+        if len({sample.instruction for sample in samples}) > 1:
+            raise UnevenPromptsError("pads prompts of different length")
+        return encode(processor, samples, positions)
+
+    for module in (harness.measurement, harness.passes):
+        monkeypatch.setattr(module, "encode", encode_even)
+    passes = counted(own_vlm)
+    even = measured(own_vlm, samples=20)
+    # The first sample is drawn alone, twice; the second is drawn behind all batches.
+    assert passes == [1] * DRAWING_PASSES + [7, 1, 6, 2, 4] + [1] * DRAWING_PASSES
+    assert [drawing.sample_id for drawing in even.drawings] == ["tiny-0", "tiny-1"]
+    assert even.sample_ids == padded.sample_ids
+    assert even.token_hashes == padded.token_hashes
+    assert largest_difference(even, padded) < 1e-5
+
+
+@pytest.mark.usefixtures("many")
+def test_prompts_of_one_instruction_that_cannot_be_padded_are_refused(
+    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode_alone(processor: Any, samples: Sequence[Sample], positions: Any) -> Batch:
+        if len(samples) > 1:
+            raise UnevenPromptsError("pads prompts of different length; measure with --phase-batch-size 1")
+        return encode(processor, samples, positions)
+
+    for module in (harness.measurement, harness.passes):
+        monkeypatch.setattr(module, "encode", encode_alone)
+    with pytest.raises(PromptError, match="measure with --phase-batch-size 1"):
+        measured(own_vlm, samples=20)
+    assert measured(own_vlm, samples=20, batch_size=1).n == 20
 
 
 class SizedProcessor:

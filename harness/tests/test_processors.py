@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from harness.data.sample import Sample
-from harness.models.prompt import PromptError, encode
+from harness.models.prompt import UnevenPromptsError, encode
 from harness.tests.processors import FAMILIES, processor_of
 
 # The second is of the templates' own words, and of another length than the first.
@@ -39,7 +39,7 @@ def test_groups_and_hashes(family: str) -> None:
     drawn = samples()
     one_length = FAMILIES[family].one_length
     if one_length:
-        with pytest.raises(PromptError, match="pads prompts of different length between their tokens"):
+        with pytest.raises(UnevenPromptsError, match="pads prompts of different length between their tokens"):
             encode(processor, drawn, positions)
         drawn = [Sample(s.id, s.picture, INSTRUCTIONS[1], s.captions, s.cluster) for s in drawn]
     together = encode(processor, drawn, positions)
