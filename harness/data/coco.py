@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.data.local_copy import LocalCopy
 from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
+from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
 from harness.data.selection import first_usable, item_name, tidy_captions
 from harness.errors import shown
@@ -34,13 +35,36 @@ COPY = LocalCopy(
 _LONGEST = 200  # characters of what is quoted from a file
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Photo:
-    """What the dataset knows of one image: where it lies, or why that cannot be said, and its captions as written."""
+    """An image as the dataset knows it: its files, where they are looked for, and its captions as written.
 
-    place: Place | None
-    flaw: str = ""
+    More than one file is usable if all are the same picture. `flaw` says why there is none; a caption that is no text
+    is None.
+    """
+
+    folder: PictureFolder | None = None
+    files: list[str | Cell] = field(default_factory=list)
     captions: list[str | None] = field(default_factory=list)
+    flaw: str = ""
+
+    def places(self) -> list[Place]:
+        """Where its files lie, each place once."""
+        found = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
+        return list(dict.fromkeys(place for place in found if not isinstance(place, str)))
+
+    def fault(self) -> str | None:
+        """Why the image cannot be used, or None."""
+        if not tidy_captions(self.captions):
+            return "no caption that is text" if None in self.captions else "no captions"
+        places = self.places()
+        if self.flaw or not places:
+            return self.flaw or "no file is named for it"
+        if len(places) > 1 and not same_content(places):
+            names = " and ".join(place.name for place in places[:2])
+            more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+            return f"several pictures have this id: {names}{more}; give each picture an id of its own"
+        return fault(places[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +96,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     the first of val2017, val2014, train2017 and train2014 for which the directory has both. Else every parquet
     file in the directory, with the columns of lmms-lab/COCO-Caption or HuggingFaceM4/COCO; the rows of one image are
     brought together. Ids are `coco-` and the number of the image. An image that is missing, broken or without
-    captions is noted in `source.left_out`.
+    captions is noted in `source.left_out`, and so is an id that different pictures have.
 
     Raises:
         DataError: there is no known layout, or no usable image.
@@ -81,13 +105,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     directory = COPY.directory(source)
     photos = photos_in(directory)
 
-    def flaw_of(name: str) -> str | None:
-        photo = photos[name]
-        if not tidy_captions(photo.captions):
-            return "no captions"
-        return photo.flaw if photo.place is None else fault(photo.place)
-
-    names, faulty = first_usable(photos, n, seed, DATASET, flaw_of)
+    names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault())
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
         example = next((f", for example coco-{name}: {reason}" for name, reason in faulty.items()), "")
@@ -103,31 +121,47 @@ def photos_in(directory: Path) -> dict[str, Photo]:
     """
     annotated = [part for part in PARTS if _annotations(directory, part).is_file()]
     for part in annotated:
-        if (directory / part).is_dir():
-            return _official(_annotations(directory, part), directory / part)
+        for folder in (directory / part, directory / "images" / part):
+            if folder.is_dir():
+                return _official(_annotations(directory, part), PictureFolder(folder, directory))
     files = parquet_files(directory)
     if files:
         return _tables(files)
     if annotated:
         folders = " or ".join(str(directory / part) for part in annotated)
-        raise DataError(f"{directory} has captions but no images: unpack the images of that part into {folders}")
+        lies = _lying(path for part in annotated for path in (directory.parent / part, *directory.glob(f"*/*/{part}")))
+        raise DataError(f"{directory} has captions but no images: unpack the images of that part into {folders}{lies}")
+    near = (path.parent for path in (directory, *directory.glob("*/annotations"), *directory.glob("*/*/annotations")))
+    lies = _lying(path for path in near for part in PARTS if _annotations(path, part).is_file())
     raise DataError(
         f"{directory} holds no COCO Captions: looked for annotations/captions_PART.json with the folder PART of images "
-        f"(PART one of {', '.join(PARTS)}) and for parquet files; give the directory that holds annotations/"
+        f"(PART one of {', '.join(PARTS)}) and for parquet files; give the directory that holds annotations/{lies}"
     )
+
+
+def _lying(paths: Iterable[Path]) -> str:
+    """Where something that was not found lies instead, as the end of a message; empty where nowhere."""
+    return next((f": there is {path}" for path in paths if path.is_dir()), "")
 
 
 def _annotations(directory: Path, part: str) -> Path:
     return directory / "annotations" / f"captions_{part}.json"
 
 
-def _official(annotations: Path, folder: Path) -> dict[str, Photo]:
+def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
+    photos: dict[str, Photo] = {}
     try:
         content = json.loads(annotations.read_bytes())
-        photos = {item_name(image["id"]): _photo(folder, image["file_name"]) for image in content["images"]}
+        for image in content["images"]:
+            photo = photos.setdefault(item_name(image["id"]), Photo(folder))
+            file = image["file_name"]
+            flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {shown(repr(file), _LONGEST)}"
+            photo.flaw = photo.flaw or flaw
+            if not flaw and file not in photo.files:
+                photo.files.append(file)
         for note in content["annotations"]:
-            unknown = Photo(None, f"{annotations.name} names no file for it")
-            photos.setdefault(item_name(note["image_id"]), unknown).captions.append(_text(note["caption"]))
+            unknown = Photo(flaw=f"{annotations.name} names no file for it")
+            photos.setdefault(item_name(note["image_id"]), unknown).captions.extend(_texts(note["caption"]))
     except OSError as error:
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -137,20 +171,6 @@ def _official(annotations: Path, folder: Path) -> dict[str, Photo]:
             "again"
         ) from None
     return photos
-
-
-def _photo(folder: Path, name: str) -> Photo:
-    # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
-    pure = PureWindowsPath(_text(name))
-    if pure.drive or pure.root or ".." in pure.parts or not pure.parts:
-        return Photo(None, f"the file name {shown(repr(name), _LONGEST)} does not stay in {folder.name}/")
-    return Photo(folder / name)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
 
 
 def _tables(files: Sequence[Path]) -> dict[str, Photo]:
@@ -164,7 +184,8 @@ def _tables(files: Sequence[Path]) -> dict[str, Photo]:
                 raise DataError(
                     f"{path}: row {row} of row group {group} has no {id_column} ({error}): fetch the file again"
                 ) from None
-            photo = photos.setdefault(name, Photo(Cell(path, group, row, columns.image)))
+            photo = photos.setdefault(name, Photo())
+            photo.files.append(Cell(path, group, row, columns.image))
             photo.captions.extend(_texts(values[columns.captions]))
     return photos
 
@@ -190,16 +211,16 @@ def _number(value: Any) -> str:
 
 
 def _texts(value: Any) -> list[str | None]:
-    """The captions in a cell: a text, a structure with the field `raw`, or a list of either."""
+    """The captions in a cell: a text, a structure with the field `raw`, or a list of either; None for anything else."""
     if isinstance(value, list):
         return [text for entry in value for text in _texts(entry)]
     if isinstance(value, dict):
         value = value.get("raw")
-    return [value] if isinstance(value, str) else []
+    return [value if isinstance(value, str) else None]
 
 
 def _sample(name: str, photo: Photo) -> Sample:
-    assert photo.place is not None
+    place = photo.places()[0]
     return Sample(
-        f"coco-{name}", partial(photograph, photo.place), INSTRUCTION, tidy_captions(photo.captions), f"coco-{name}"
+        f"coco-{name}", partial(photograph, place), INSTRUCTION, tidy_captions(photo.captions), f"coco-{name}"
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +25,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 256_000_000
 _LONGEST = 100  # characters of a name or of somebody else's error in a message
+# Fractional values beyond 1 that never reach this are no eight-bit levels, but those of high dynamic range.
+_LEAST_BRIGHTEST = 128.0
+# Kinds of file in which Pillow's mode I holds sixteen bits.
+_SIXTEEN_BITS = ("PNG", "PPM")
+# Pillow's global settings are exchanged while a picture is decoded, by one thread at a time.
+_SETTINGS = threading.Lock()
 
 
 class Place(Protocol):
@@ -39,11 +48,13 @@ def photograph(place: Place) -> Image:
     """The image at a place, decoded in full, in mode RGB.
 
     Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Sixteen bits a channel are
-    scaled to eight (65,535 becomes 255). What is transparent is laid on white. The orientation noted in EXIF is
-    applied. Of an animation the first frame is taken.
+    scaled to eight (65,535 becomes 255). Of integers of 32 bits and of floats the range decides: white is 1, 255 or
+    65,535. What is transparent is laid on white. The orientation noted in EXIF is applied. Of an animation the first
+    frame is taken. Pillow's global settings have no influence.
 
     Raises:
-        DataError: the image is missing, truncated, no image, or larger than a photograph is; the message says which.
+        DataError: the image is missing, truncated, no image, larger than a photograph is, or has values of an unknown
+            range; the message says which.
     """
     found = _decoded(place)
     if isinstance(found, str):
@@ -65,7 +76,7 @@ def _decoded(place: Place) -> Image | str:
 
     name = shown(place.name, _LONGEST)
     try:
-        content = _content(place)
+        content = encoded_picture(place)
     except FileNotFoundError:
         return f"{name} is missing"
     except DataError as error:
@@ -76,9 +87,10 @@ def _decoded(place: Place) -> Image | str:
         return f"{name} is empty"
     enormous = f"{name} is said to have more than {MOST_PIXELS:,} pixels, so it is no photograph"
     try:
-        # The user's filter of warnings must not decide which photographs are used.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=_readable()) as file:
+        with _own_settings(), Image.open(io.BytesIO(content), formats=_readable()) as file:
             return _rgb(file) if file.width * file.height <= MOST_PIXELS else enormous
+    except _RangeError as error:
+        return f"{name} has {error}"
     except UnidentifiedImageError:
         return f"{name} is not an image"
     except Image.DecompressionBombError:
@@ -89,7 +101,13 @@ def _decoded(place: Place) -> Image | str:
         return f"{name} is broken or truncated ({shown(str(error), _LONGEST)})"
 
 
-def _content(place: Place) -> bytes:
+def encoded_picture(place: Place) -> bytes:
+    """The encoded image at a place; of a path only where it is an ordinary file.
+
+    Raises:
+        OSError, ValueError: no such file, or none that is read.
+        DataError: the place holds no image.
+    """
     if isinstance(place, Path):
         # Following links, as where an archive's folder is linked to; but a pipe or a device would never end.
         found = place.stat()
@@ -110,14 +128,60 @@ def _readable() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Pillow's global settings as decoding needs them, whatever another library has set; restored afterwards."""
+    from PIL import Image, ImageFile
+
+    with _SETTINGS:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, MOST_PIXELS
+        try:
+            # The user's filter of warnings must not decide which photographs are used.
+            with warnings.catch_warnings(action="ignore"):
+                yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+class _RangeError(ValueError):
+    """Values that are no levels of a photograph."""
+
+
+def _eight_bits(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
+    """The values of one channel as levels 0 to 255, by their range unless they are of `sixteen` bits.
+
+    Raises:
+        _RangeError: some are negative, not finite, or of no range that a photograph has.
+    """
+    if not np.isfinite(values).all():
+        raise _RangeError("values that are NaN or infinite, so it is no photograph")
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        raise _RangeError(f"values down to {low:g}: brightness is not negative")
+    whole = bool((values == np.round(values)).all())
+    if sixteen or (whole and 255 < high <= 65_535):
+        return values / 257.0
+    if high <= 1:
+        return values * 255.0
+    # Most values of a picture of high dynamic range lie below 1, and its brightest can be anything.
+    if high <= 255 and (whole or (high >= _LEAST_BRIGHTEST and float(np.median(values[values > 0])) >= 1)):
+        return values
+    raise _RangeError(
+        f"values from {low:g} to {high:g}, which are neither 0 to 1, 0 to 255 nor 0 to 65,535: save it with 8 bits a "
+        "channel"
+    )
+
+
 def _rgb(file: Image) -> Image:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):
-        # Pillow would clip these at 255: a 16-bit photograph would come out white.
-        levels = np.asarray(image, dtype=np.float64) / 257.0
-        image = Image.fromarray(np.clip(levels, 0, 255).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        # Pillow would clip these at 255: a 16-bit photograph would come out white, and one of floats black.
+        sixteen = image.mode.startswith("I;16") or (image.mode == "I" and file.format in _SIXTEEN_BITS)
+        levels = _eight_bits(np.asarray(image, dtype=np.float64), sixteen=sixteen)
+        image = Image.fromarray(levels.round().astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -48,6 +48,8 @@ def item_name(value: Any) -> str:
     Raises:
         ValueError: no number or text, or none of 1 to 200 characters.
     """
+    if isinstance(value, float) and value.is_integer():  # As tables with gaps give whole numbers.
+        value = int(value)
     if not isinstance(value, int | str):
         raise ValueError(f"an id is {shown(repr(value), _LONGEST)}, neither number nor text")
     name = str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from harness.data.local_copy import LocalCopy
 from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
+from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
 from harness.data.selection import first_usable, item_name, tidy_captions
 from harness.errors import shown
@@ -19,6 +20,8 @@ from harness.errors import shown
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
 VARIABLE = "VLM_PHASE_WINOGROUND"
+#: Names of the list, the first to be used in front: one example a line, or a JSON list; either may hold either.
+LISTS: tuple[str, ...] = ("examples.jsonl", "examples.json")
 #: Kinds of image file, the first to be used in front where a stem has several.
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp")
 TEXT_COLUMNS: tuple[str, ...] = ("id", "caption_0", "caption_1")
@@ -38,16 +41,33 @@ _LONGEST = 200  # characters of what is quoted from a file
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One item: where its two pictures lie and the caption of each; side k's caption is true of picture k."""
+    """One item: where its two pictures lie and the caption of each; side k's caption is true of picture k.
 
-    places: tuple[Place, Place]
-    captions: tuple[str, str]
+    `origin` says where the dataset has it; a picture or caption that is no text is None.
+    """
+
+    origin: str
+    places: tuple[Place | None, Place | None]
+    captions: tuple[str | None, str | None]
 
     def fault(self) -> str | None:
         """Why the item cannot be used, both sides looked at, or None."""
-        reasons = [reason for place in self.places if (reason := fault(place)) is not None]
-        reasons += [f"caption_{side} is empty" for side, text in enumerate(self.captions) if not tidy_captions([text])]
-        return "; ".join(reasons) or None
+        reasons = [f"image_{side} is no name" if place is None else fault(place) for side, place in self.sides()]
+        for side, text in enumerate(self.captions):
+            if not tidy_captions([text]):
+                reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
+        return "; ".join(reason for reason in reasons if reason) or None
+
+    def sides(self) -> Iterator[tuple[int, Place | None]]:
+        """The number of each side with its picture."""
+        return enumerate(self.places)
+
+    def is_repeated_by(self, other: Example) -> bool:
+        """Whether another example says the same of the same pictures."""
+        if self.captions != other.captions:
+            return False
+        pairs = zip(self.places, other.places, strict=True)
+        return all(one == two or (one and two and same_content((one, two))) for one, two in pairs)
 
 
 def winoground(n: int, seed: int, source: Source) -> list[Sample]:
@@ -56,10 +76,10 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     The cluster is `winoground-` and the item's id, the sample's id that followed by "-0" or "-1". An odd n ends with
     the first side of its last item; fewer are returned where no more items are usable. The first m are the
     same for every n >= m. Of an item with a missing or broken picture neither side is used, and both are noted in
-    `source.left_out`.
+    `source.left_out`; so are those of an id that different items have.
 
-    Read are `examples.jsonl` in the directory or in its `data/`, with the pictures by stem in `images/` beside it or in
-    the other of the two; else every parquet file in the directory.
+    Read are `examples.jsonl` or `examples.json` in the directory or in its `data/`, with the pictures by stem in
+    `images/` beside it or in the other of the two; else every parquet file in the directory.
 
     Raises:
         DataError: there is no known layout, or no usable item.
@@ -67,25 +87,34 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     """
     directory = COPY.directory(source)
     examples = examples_in(directory)
-    names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: examples[name].fault())
+    names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]))
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
     if n > 0 and not names:
         example = next((f", for example winoground-{name}: {reason}" for name, reason in faulty.items()), "")
         raise DataError(f"{directory}: none of its {len(examples)} items can be used{example}; fetch the files again")
-    return [sample for name in names for sample in _sides(name, examples[name])][:n]
+    return [sample for name in names for sample in _sides(name, examples[name][0])][:n]
 
 
-def examples_in(directory: Path) -> dict[str, Example]:
-    """Every item that the dataset in a directory knows, by its id, usable or not.
+def _fault(examples: Sequence[Example]) -> str | None:
+    """Why the item that one or more examples describe cannot be used, or None."""
+    first, *others = examples
+    other = next((other for other in others if not first.is_repeated_by(other)), None)
+    if other is not None:
+        return f"{first.origin} and {other.origin} differ and have this id; give each item an id of its own"
+    return first.fault()
+
+
+def examples_in(directory: Path) -> dict[str, list[Example]]:
+    """The examples of every item that the dataset in a directory knows, by its id, usable or not.
 
     Raises:
         DataError: the directory has no known layout, its images are still packed, or a file cannot be read.
     """
     folders = (directory / "data", directory)
-    lists = [path for folder in folders if (path := folder / "examples.jsonl").is_file()]
+    lists = [path for name in LISTS for folder in folders if (path := folder / name).is_file()]
     images = [path for folder in folders if (path := folder / "images").is_dir()]
     if lists and images:
-        return _listed(lists[0], _by_stem(images[0]))
+        return _listed(lists[0], PictureFolder(images[0], directory, SUFFIXES))
     files = parquet_files(directory)
     if files:
         return _tables(files)
@@ -100,49 +129,55 @@ def examples_in(directory: Path) -> dict[str, Example]:
     )
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The image files of a folder, each under its stem and under its whole name."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    found.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
-    return {path.stem: path for path in found} | {path.name: path for path in found}
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """A picture that no file of the images' folder is called after."""
-
-    name: str
-
-    def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError."""
-        raise FileNotFoundError(self.name)
-
-
-def _listed(path: Path, images: Mapping[str, Path]) -> dict[str, Example]:
-    # Only what the folder lists is opened, so no name in the file leads out of it.
-    examples: dict[str, Example] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch the file again") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def _listed(path: Path, images: PictureFolder) -> dict[str, list[Example]]:
+    examples: dict[str, list[Example]] = {}
+    for origin, values in _entries(path):
         try:
-            values = json.loads(line)
-            zero, one = (images.get(stem) or Absent(f"image {stem}") for stem in _texts(values, IMAGE_COLUMNS))
-            _add(examples, values, (zero, one))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            said = shown(str(error), _LONGEST)
-            raise DataError(
-                f"{path} line {number} is no example of Winoground ({type(error).__name__}: {said}), which has "
-                f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
-            ) from None
+            zero, one = (_picture(images, values[column]) for column in IMAGE_COLUMNS)
+            _add(examples, values, origin, (zero, one))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_example(path, origin, error) from None
     return examples
 
 
-def _tables(files: list[Path]) -> dict[str, Example]:
-    examples: dict[str, Example] = {}
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """The entries of a list with their origins: one on each line, or all of them in a JSON list."""
+    try:
+        content = path.read_bytes()
+        text = content.decode(json.detect_encoding(content))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): fetch the file again") from None
+    numbered = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    whole = False
+    if numbered and numbered[0][1].lstrip().startswith("["):
+        numbered, whole = [("line 1", text)], True
+    for origin, line in numbered:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _no_example(path, origin, error) from None
+        if whole:
+            yield from ((f"entry {number}", entry) for number, entry in enumerate(values, start=1))
+        else:
+            yield origin, values
+
+
+def _no_example(path: Path, origin: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {shown(str(error), _LONGEST)}), which "
+        f"has {', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
+    )
+
+
+def _picture(images: PictureFolder, name: Any) -> Place | None:
+    if not isinstance(name, str):
+        return None
+    place = images.find(name)
+    return Absent(f"image {place.name}", f"image {place.reason}") if isinstance(place, Absent) else place
+
+
+def _tables(files: list[Path]) -> dict[str, list[Example]]:
+    examples: dict[str, list[Example]] = {}
     for path in files:
         found = column_names(path)
         if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(found):
@@ -152,31 +187,28 @@ def _tables(files: list[Path]) -> dict[str, Example]:
             )
         for group, row, values in rows(path, TEXT_COLUMNS):
             zero, one = (Cell(path, group, row, column) for column in IMAGE_COLUMNS)
+            origin = f"row {row} of row group {group}"
             try:
-                _add(examples, values, (zero, one))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{path} row {row} of row group {group}: {error}; fetch the file again") from None
+                _add(examples, values, f"{path.name} {origin}", (zero, one))
+            except ValueError as error:
+                raise DataError(f"{path} {origin}: {error}; fetch the file again") from None
     return examples
 
 
-def _add(examples: dict[str, Example], values: Mapping[str, Any], places: tuple[Place, Place]) -> None:
-    name = item_name(values["id"])
-    if name in examples:
-        raise ValueError(f"id {name} occurs twice")
-    zero, one = _texts(values, ("caption_0", "caption_1"))
-    examples[name] = Example(places, (zero, one))
-
-
-def _texts(values: Mapping[str, Any], columns: tuple[str, ...]) -> list[str]:
-    for column in columns:
-        if not isinstance(values[column], str):
-            raise TypeError(f"{column} is {shown(repr(values[column]), _LONGEST)}, no text")
-    return [values[column] for column in columns]
+def _add(
+    examples: dict[str, list[Example]],
+    values: Mapping[str, Any],
+    origin: str,
+    places: tuple[Place | None, Place | None],
+) -> None:
+    zero, one = (text if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1))
+    examples.setdefault(item_name(values["id"]), []).append(Example(origin, places, (zero, one)))
 
 
 def _sides(name: str, example: Example) -> list[Sample]:
     cluster = f"winoground-{name}"
     return [
         Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, tidy_captions([text]), cluster)
-        for side, (place, text) in enumerate(zip(example.places, example.captions, strict=True))
+        for (side, place), text in zip(example.sides(), example.captions, strict=True)
+        if place is not None
     ]

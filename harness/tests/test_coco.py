@@ -98,7 +98,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
         **{f"coco-{k}": f"the file name {name!r} does not stay in val2014/" for k, name in bad.items()},
         "coco-10": "no captions",
         "coco-11": "no captions",
-        "coco-12": "12.jpg is missing",
+        "coco-12": "12.jpg is missing in val2014/",
         "coco-13": "13.jpg is broken or truncated",
         "coco-14": "14.jpg is not an image",
         "coco-99": "captions_val2014.json names no file for it",
@@ -169,7 +169,7 @@ def test_real_photographs_have_their_captions(tmp_path: Path) -> None:
     samples, left_out = draw(real("coco"), 400)
     assert len(samples) + len(left_out) == len(notes["images"])
     assert len(samples) == len(files & {image["file_name"] for image in notes["images"]}) > 0
-    assert all(reason.endswith("is missing") for reason in left_out.values())
+    assert all(reason.endswith("is missing in train2017/") for reason in left_out.values())
     assert {(s.id, text) for s in samples for text in s.captions} == {w for w in written if w[0] not in left_out}
     sizes = {f"coco-{image['id']}": (image["width"], image["height"]) for image in notes["images"]}
     for sample in samples:

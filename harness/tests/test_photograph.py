@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from harness.data.photograph import fault, photograph
 from harness.data.sample import DataError
@@ -38,6 +38,55 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     grey = pixels("a")[..., 0]
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
     assert (seen(tmp_path / f"a.{suffix}") == grey[..., None]).all()
+
+
+GREY = pixels("a")[..., 0].astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (GREY / 255).astype(np.float32),
+        GREY.astype(np.float32),
+        (GREY * 257).astype(np.float32),
+        GREY.astype(np.int32),
+        (GREY * 257).astype(np.int32),
+    ],
+    ids=["shares", "levels", "sixteen", "integers", "sixteen-integers"],
+)
+def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.vstack([GREY[:-1] / 255, np.full_like(GREY[:1], np.nan)]), "values that are NaN or infinite"),
+        (GREY - 300, "values down to -"),
+        (GREY / 255 * 3.7, "values from "),
+        (np.exp(GREY / 40) / 5, "values from "),
+        (GREY * 1e6, "values from "),
+    ],
+    ids=["nan", "negative", "bright", "high-dynamic-range", "large"],
+)
+def test_values_of_no_known_range_have_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tif")
+    assert (fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_another_library_sets_in_pillow_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    whole = encoded("a", kind)
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    assert (fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
+    assert fault(tmp_path / "whole.jpg") is None
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
 
 
 def test_cmyk_has_the_colours_of_the_picture(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], di
     return list(find_dataset("winoground").draw(n, seed, source)), source.left_out
 
 
-def example(number: int, **values: Any) -> dict[str, Any]:
+def example(number: Any, **values: Any) -> dict[str, Any]:
     return {
         "id": number,
         "image_0": f"ex_{number}_img_0",
@@ -137,11 +137,11 @@ def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
     assert {s.cluster for s in samples} == {f"winoground-{k}" for k in (0, 4, 5)}
     assert set(left_out) == {f"winoground-{k}-{side}" for k in (1, 2, 3, 6, 7) for side in (0, 1)}
     for side in (0, 1):
-        assert left_out[f"winoground-1-{side}"] == "image ex_1_img_0 is missing"
+        assert left_out[f"winoground-1-{side}"] == "image ex_1_img_0 is missing in images/"
         assert left_out[f"winoground-2-{side}"].startswith("ex_2_img_1.png is broken or truncated")
         assert left_out[f"winoground-3-{side}"] == "ex_3_img_0.png is empty; ex_3_img_1.png is not an image"
         assert left_out[f"winoground-6-{side}"] == "caption_1 is empty"
-        assert left_out[f"winoground-7-{side}"] == "image ../secret is missing"
+        assert left_out[f"winoground-7-{side}"] == "image ../secret is missing in images/"
 
 
 @needs_pyarrow
@@ -194,9 +194,7 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     assert "none of its 1 items can be used, for example winoground-0: image ex_0_img_0 is missing" in refused(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "[]", "3", '{"id": 1}', json.dumps(example(1, caption_0=3)), json.dumps(example(0))]
-)
+@pytest.mark.parametrize("line", ["{", "[]", "3", '{"id": 1}', json.dumps(example([1]))])
 def test_a_line_of_another_kind_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
     write_list(tmp_path, [example(0)])
     (tmp_path / "examples.jsonl").write_text(f"{json.dumps(example(0))}\n\n{line}\n")

@@ -1,0 +1,161 @@
+"""A folder of pictures in which the file names of a list are looked for, also where folders or case do not agree."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+
+from harness.data.photograph import Place, encoded_picture
+from harness.data.sample import DataError
+from harness.errors import shown
+
+_LONGEST = 200  # characters of a name in a message
+_DEEPEST = 3  # levels of folders that are searched
+_NAMED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A picture without a file, with the reason."""
+
+    name: str
+    reason: str
+
+    def read_bytes(self) -> bytes:
+        """Raise DataError with the reason."""
+        raise DataError(self.reason)
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """The pictures in a folder and below it.
+
+    Attributes:
+        folder: where they are looked for.
+        root: the directory of the dataset, to which file names may be relative and in which misplaced files are named.
+        suffixes: endings of files that a name without an ending stands for, the preferred first.
+    """
+
+    folder: Path
+    root: Path
+    suffixes: tuple[str, ...] = ()
+    _placed: dict[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+    def find(self, name: str) -> Place:
+        """Return the file of a name, or an `Absent` that says where it was looked for and where it lies.
+
+        The name is taken as written, then relative to the dataset, then without the folders that lead to this one,
+        then in any case and in folders below. A name that several files could have is absent. No name leads out of
+        the dataset.
+        """
+        if name not in self._placed:
+            self._placed[name] = self._found(name)
+        return self._placed[name]
+
+    def refusal(self, name: str) -> str:
+        """Return why a name cannot be one of a file in the folder; empty where it can."""
+        # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
+        pure = PureWindowsPath(name)
+        if pure.drive or pure.root or ".." in pure.parts or not pure.parts:
+            return f"the file name {shown(repr(name), _LONGEST)} does not stay in {self.folder.name}/"
+        return ""
+
+    def _found(self, name: str) -> Place:
+        quoted = shown(name, _LONGEST)
+        if self.refusal(name):
+            return self._absent(name, f"{quoted} is missing in {self.folder.name}/")
+        parts = PureWindowsPath(name).parts
+        inner = self._without_leading(parts)
+        tops = (self.folder, self.root) if len(parts) > 1 else (self.folder,)
+        for path in (*(top.joinpath(*parts) for top in tops), self.folder.joinpath(*inner)):
+            if _exists(path):
+                return path
+        matches = self._matches(self._below, inner)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            several = " or ".join(self._shown(path) for path in matches[:_NAMED])
+            return self._absent(name, f"{quoted} may be {several}: name one of them in full")
+        elsewhere = self._matches(self._in_root, inner[-1:])
+        lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/" if elsewhere else ""
+        return self._absent(name, f"{quoted} is missing in {self.folder.name}/{lies}")
+
+    def _absent(self, name: str, reason: str) -> Absent:
+        return Absent(shown(name, _LONGEST), reason)
+
+    def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """The parts behind the folders at the end of this folder's own path ("coco/train2017/1.jpg" in train2017)."""
+        own = [part.casefold() for part in self.folder.parts]
+        for count in range(min(len(parts) - 1, len(own)), 0, -1):
+            if [part.casefold() for part in parts[:count]] == own[-count:]:
+                return parts[count:]
+        return parts
+
+    def _matches(self, index: dict[str, list[Path]], parts: tuple[str, ...]) -> list[Path]:
+        """The files whose paths end with the parts in any case; only those of the best suffix, exact case first."""
+        tail = [part.casefold() for part in parts]
+        paths = [path for path in index.get(tail[-1], []) if _folders(path, len(tail) - 1) == tail[:-1]]
+        paths = [path for path in paths if parts[-1] in (path.name, path.stem)] or paths
+        best = min(map(self._preference, paths), default=0)
+        return [path for path in paths if self._preference(path) == best]
+
+    def _preference(self, path: Path) -> int:
+        suffix = path.suffix.lower()
+        return self.suffixes.index(suffix) if suffix in self.suffixes else 0
+
+    @cached_property
+    def _below(self) -> dict[str, list[Path]]:
+        return self._index(self.folder)
+
+    @cached_property
+    def _in_root(self) -> dict[str, list[Path]]:
+        return self._index(self.root)
+
+    def _index(self, top: Path) -> dict[str, list[Path]]:
+        """The files below a folder by name, and where suffixes are known by stem, in lower case."""
+        index: dict[str, list[Path]] = defaultdict(list)
+        for path in _files(top):
+            index[path.name.casefold()].append(path)
+            if path.suffix.lower() in self.suffixes:
+                index[path.stem.casefold()].append(path)
+        return dict(index)
+
+    def _shown(self, path: Path) -> str:
+        """A path inside the dataset, for messages."""
+        inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        return shown("the dataset" if inside == Path() else inside.as_posix(), _LONGEST)
+
+
+def _folders(path: Path, count: int) -> list[str]:
+    """The last folders on the way to a file, in lower case."""
+    folders = path.parent.parts
+    return [part.casefold() for part in folders[max(0, len(folders) - count) :]]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # A name that no file system takes.
+        return False
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """The files in a folder and some levels below, in order; hidden folders and links to folders are not entered."""
+    for directory, folders, names in os.walk(top):
+        here = Path(directory)
+        deep = len(here.relative_to(top).parts) >= _DEEPEST
+        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in sorted(names))
+
+
+def same_content(places: Sequence[Place]) -> bool:
+    """True if the files at all places have the same bytes; False also where one cannot be read."""
+    try:
+        first, *others = (encoded_picture(place) for place in places)
+    except (OSError, ValueError, DataError):
+        return False
+    return all(content == first for content in others)
