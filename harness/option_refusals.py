@@ -30,22 +30,26 @@ def refuse_contradictions(config: pytest.Config) -> None:
         )
 
 
-def refuse_trust(trusted: Sequence[ModelEntry], named: Sequence[ModelEntry]) -> None:
-    """Turns away trust in what this run does not load from a checkpoint that was named.
+def refuse_others(option: str, given: Sequence[ModelEntry], named: Sequence[ModelEntry]) -> None:
+    """Turn away an option about single checkpoints that is given for another than this run loads.
+
+    Args:
+        option: the option.
+        given: the models that it was given for.
+        named: the models that were named for this run.
 
     Raises:
-        pytest.UsageError: there is such.
+        pytest.UsageError: a model was not named, or is not loaded from a checkpoint.
     """
-    for entry in trusted:
+    for entry in given:
         if entry not in named:
             raise pytest.UsageError(
-                f"--phase-trust-code {entry.source or entry.name}: this run names no such model; give the same with "
+                f"{option} {entry.source or entry.name}: this run names no such model; give the same with "
                 "--phase-model or --phase-against, or leave it out"
             )
         if entry.embedded or in_memory(entry):
             raise pytest.UsageError(
-                f"--phase-trust-code {entry.name}: this model is not loaded from a checkpoint that could bring code; "
-                "leave it out"
+                f"{option} {entry.name}: this model is not loaded from a checkpoint of yours; leave it out"
             )
 
 

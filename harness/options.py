@@ -18,7 +18,7 @@ from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.option_refusals import refuse_contradictions, refuse_models
 from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
-from harness.repeated_options import chosen_controls, data_places, trusted_models
+from harness.repeated_options import chosen_controls, data_places, named_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,17 @@ _FLAGS: tuple[tuple[str, str], ...] = (
 )
 
 
+# What is allowed to single checkpoints: name, purpose, default. Each may be repeated and has an ini twin.
+_OF_CHECKPOINTS: tuple[tuple[str, str, str], ...] = (
+    ("trust-code", "run the Python code that comes with this checkpoint", "the code of none is run"),
+    (
+        "allow-unused-weights",
+        "measure this checkpoint though its files hold weights that its model does not use",
+        "such a checkpoint is refused",
+    ),
+)
+
+
 # What a run leaves behind for its readers: name, metavar, help. Paths lie relative to where pytest runs.
 _WRITTEN: tuple[tuple[str, str, str], ...] = (
     ("report", "DIR", "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files"),
@@ -204,19 +215,17 @@ def add_options(parser: pytest.Parser) -> None:
         type=option_values.dataset,
         help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}. Default: those of each model.",
     )
-    text = (
-        "run the Python code that comes with this checkpoint, as it was named with --phase-model or --phase-against; "
-        "may be repeated"
-    )
-    group.addoption(
-        "--phase-trust-code",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        type=option_values.model,
-        help=f"{text}. Default: the code of none is run.",
-    )
-    parser.addini("phase_trust_code", help=f"{text} (--phase-trust-code)", type="args", default=[])
+    for name, purpose, default in _OF_CHECKPOINTS:
+        text = f"{purpose}, as it was named with --phase-model or --phase-against; may be repeated"
+        group.addoption(
+            f"--phase-{name}",
+            action="append",
+            default=[],
+            metavar="MODEL",
+            type=option_values.model,
+            help=f"{text}. Default: {default}.",
+        )
+        parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", type="args", default=[])
     on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
     text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
     group.addoption(
@@ -272,11 +281,16 @@ def read_options(config: pytest.Config) -> Options:
     models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
     refuse_contradictions(config)
     refuse_models(config, models, against)
-    trusted = trusted_models(config, models if against is None else (*models, against))
+    named = models if against is None else (*models, against)
+    trusted, unused = (named_checkpoints(config, name, named) for name, _, _ in _OF_CHECKPOINTS)
+
+    def as_allowed(entry: ModelEntry) -> ModelEntry:
+        return replace(entry, trusted=entry in trusted, unused_weights=entry in unused)
+
     flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
     return Options(
-        models=tuple(replace(entry, trusted=entry in trusted) for entry in models),
-        against=against and replace(against, trusted=against in trusted),
+        models=tuple(map(as_allowed, models)),
+        against=against and as_allowed(against),
         datasets=tuple(config.getoption("--phase-dataset")),
         data=data_places(config),
         **values,

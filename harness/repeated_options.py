@@ -1,4 +1,4 @@
-"""Options that may be repeated and have an ini twin: directories of datasets, trusted checkpoints, controls."""
+"""Options that may be repeated and have an ini twin: directories of datasets, single checkpoints, controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from harness import option_values
 from harness.data.controls import CONTROLS
 from harness.models.registry import ModelEntry
-from harness.option_refusals import refuse_trust
+from harness.option_refusals import refuse_others
 from harness.option_values import NO_CONTROL
 
 
@@ -25,16 +25,29 @@ def data_places(config: pytest.Config) -> dict[str, Path]:
     return {name: config.rootpath / place for name, place in ini} | {name: here / place for name, place in given}
 
 
-def trusted_models(config: pytest.Config, named: tuple[ModelEntry, ...]) -> list[ModelEntry]:
-    """The checkpoints whose code may run: a command line has to name them for this run, an ini file is for many."""
-    given: list[ModelEntry] = config.getoption("--phase-trust-code")
-    refuse_trust(given, named)
+def named_checkpoints(config: pytest.Config, name: str, named: tuple[ModelEntry, ...]) -> list[ModelEntry]:
+    """Return the checkpoints that an option about single ones is given for, on the command line or in the ini file.
+
+    A command line has to name them for this run too, an ini file is for many runs.
+
+    Args:
+        config: pytest's configuration.
+        name: the option without its prefix.
+        named: the models that were named for this run.
+
+    Raises:
+        pytest.UsageError: a checkpoint of the command line was not named for this run, or one of the ini file is none.
+    """
+    given: list[ModelEntry] = config.getoption(f"--phase-{name}")
+    refuse_others(f"--phase-{name}", given, named)
+    ini = f"phase_{name.replace('-', '_')}"
+    texts: list[str] = config.getini(ini)
     try:
-        places = [config.rootpath / text for text in config.getini("phase_trust_code")]
-        texts = zip(places, config.getini("phase_trust_code"), strict=True)
-        return given + [option_values.model(str(place) if place.is_dir() else text) for place, text in texts]
+        return given + [
+            option_values.model(str(path) if (path := config.rootpath / text).is_dir() else text) for text in texts
+        ]
     except argparse.ArgumentTypeError as error:
-        raise pytest.UsageError(f"phase_trust_code in the ini file: {error}") from None
+        raise pytest.UsageError(f"{ini} in the ini file: {error}") from None
 
 
 def chosen_controls(config: pytest.Config) -> tuple[str, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from harness.models.embedded.language import WeightsError
+from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
 
 _INDEX = "*.safetensors.index.json"
-_ADAPTER = "adapter_config.json"
 # Where the name of a repository on the hub would have its native code fetched and run.
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
@@ -25,16 +26,16 @@ def refuse_foreign(folder: Path, source: str) -> None:
 
     Raises:
         WeightsError: an index names weights elsewhere or of another kind than safetensors, the directory is an adapter
-            of another checkpoint, or a configuration asks for code from another repository.
-        OSError, ValueError, RecursionError: a file is no readable JSON.
+            of another checkpoint or in the format of another program, a configuration asks for code from another
+            repository, or a file is no JSON.
+        OSError, RecursionError: a file cannot be read.
     """
-    if (folder / _ADAPTER).is_file():
-        raise WeightsError(
-            f"the checkpoint {source} is an adapter ({_ADAPTER}), whose model lies elsewhere: merge it into its model, "
-            "save that, and give the directory"
-        )
+    if (folder / ADAPTER).is_file():
+        raise WeightsError(f"the checkpoint {source} {adapter_without_model(folder)}")
+    if (folder / "config.json").is_file() and (problem := original_format(read_settings(folder / "config.json"))):
+        raise WeightsError(f"the checkpoint {source} {problem}")
     for index in sorted(folder.glob(_INDEX)):
-        weights = _read(index).get("weight_map")
+        weights = read_settings(index).get("weight_map")
         for shard in sorted({str(name) for name in weights.values()}) if isinstance(weights, dict) else ():
             if not _stays_inside(shard) or not shard.endswith(".safetensors"):
                 raise WeightsError(
@@ -42,7 +43,7 @@ def refuse_foreign(folder: Path, source: str) -> None:
                     "safetensors in its own directory are read; save it anew with save_pretrained"
                 )
     for path in sorted(folder.glob("*config.json")):
-        for key, value in _settings(_read(path)):
+        for key, value in _settings(read_settings(path)):
             if key.lstrip("_").removesuffix("_internal") in _KERNELS and "/" in value:
                 raise WeightsError(
                     f"the checkpoint {source} asks in {path.name} for {key} {value!r}, code from another repository: "
@@ -62,10 +63,22 @@ def code_files(folder: Path) -> str:
     return ", ".join(names[:_FIRST]) + more or "no file of it is here"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_bytes())
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the contents of a JSON file of settings.
+
+    Raises:
+        WeightsError: the file is no JSON object as transformers reads it.
+        OSError, RecursionError: it cannot be read.
+    """
+    raw = path.read_bytes()
+    if raw.startswith(codecs.BOM_UTF8):
+        raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise WeightsError(f"{path} is no readable JSON ({error}): mend it or copy it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no settings")
+        raise WeightsError(f"{path} holds no settings: copy it again, or save the model anew")
     return content
 
 

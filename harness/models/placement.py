@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from harness.models.registry import LoadRequest
+from harness.models.weight_files import StoredTensor
 
 # Share of free memory that weights may fill; the rest is for the forward pass.
 _FILLED = 0.85
 
 
 @contextlib.contextmanager
-def placement(folder: Path, request: LoadRequest) -> Iterator[dict[str, Any]]:
-    """What `from_pretrained` is told about devices, for the checkpoint in `folder`; nothing where it need not be told.
+def placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> Iterator[dict[str, Any]]:
+    """What `from_pretrained` is told about devices, for tensors with these headers; nothing where it need not be told.
 
     A model that the requested GPU has room for lies there whole. A larger one is spread over all GPUs (over one alone
     where that was asked for by its number), the CPU's memory and disk. Without a GPU, one that outgrows the free memory
@@ -29,7 +30,7 @@ def placement(folder: Path, request: LoadRequest) -> Iterator[dict[str, Any]]:
 
     What was put on disk goes where the block ends in an error; else see `keep_with`.
     """
-    placed = _placement(folder, request)
+    placed = _placement(headers, request)
     try:
         yield placed
     except BaseException:
@@ -38,12 +39,12 @@ def placement(folder: Path, request: LoadRequest) -> Iterator[dict[str, Any]]:
         raise
 
 
-def _placement(folder: Path, request: LoadRequest) -> dict[str, Any]:
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards or request.device.type not in ("cpu", "cuda"):
+def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dict[str, Any]:
+    if request.device.type not in ("cpu", "cuda"):
         return {}
-    stored = sum(shard.stat().st_size for shard in shards)
-    needed = stored * torch.empty((), dtype=request.dtype).element_size() / _stored_width(shards[0])
+    # Quantised weights keep their storage type, the others are converted.
+    width = torch.empty((), dtype=request.dtype).element_size()
+    needed = sum(tensor.size(width) for tensor in headers.values())
     room: dict[int | str, int] = {"cpu": _free_memory()}
     if request.device.type == "cuda":
         gpus = range(torch.cuda.device_count()) if request.device.index is None else (request.device.index,)
@@ -71,11 +72,3 @@ def _free_memory() -> int:
     import psutil
 
     return int(_FILLED * psutil.virtual_memory().available)
-
-
-def _stored_width(shard: Path) -> int:
-    """Bytes per number in a shard."""
-    from safetensors import safe_open
-
-    with safe_open(shard, framework="pt") as tensors:
-        return int(tensors.get_tensor(next(iter(tensors.keys()))).element_size())

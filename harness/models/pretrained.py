@@ -10,15 +10,18 @@ from typing import Any
 from harness.errors import PhaseError, shown
 from harness.hub import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
-from harness.models.checkpoint_files import code_files, refuse_foreign
+from harness.models.attention_choice import choose_readable_attention
+from harness.models.checkpoint_files import code_files, read_settings, refuse_foreign
 from harness.models.embedded.language import WeightsError
 from harness.models.kinds import kind_of
+from harness.models.missing_packages import missing_package
 from harness.models.placement import keep_with, placement
+from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor
 from harness.models.registry import LoadRequest, ModelEntry
 from harness.models.template_trial import refuse_endless_templates
+from harness.models.weight_files import refuse_weight_files
+from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
 
-# How transformers words a package that is missing where it raises no ImportError.
-_LACKING = "Missing optional dependencies"
 # What transformers' refusals of a checkpoint's own code have in common.
 _CODE = "trust_remote_code"
 # The classes that code of its own may name for a model, the first to be used in front.
@@ -35,7 +38,8 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
 
     Raises:
         WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
-            a package which is not installed; or code of its own is needed and not trusted.
+            a package which is not installed; weights that are missing, of another shape or, unless the entry allows
+            them, left over; or code of its own is needed and not trusted.
         PromptError: its chat template does not come to an end.
         AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
     """
@@ -51,6 +55,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         refuse_foreign(folder, entry.source)
         config = AutoConfig.from_pretrained(folder, **trust)
     refuse_unmeasurable(config, entry.name)
+    refuse_without_processor(folder, entry.source)
     with _told(entry, folder):
         processor = _processor_class(config).from_pretrained(folder, **trust)
     refuse_endless_templates(processor, entry.source)
@@ -60,24 +65,37 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     with _told(entry, folder):
         # Once more: the index came with the weights.
         refuse_foreign(folder, entry.source)
-        with placement(folder, request) as placed:
-            model, found = _model_class(config, entry).from_pretrained(
-                folder, dtype=request.dtype, use_safetensors=True, output_loading_info=True, **placed, **trust
+        headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
+        refuse_incomplete_processor(processor, config, folder, entry.source, headers)
+        replaced = choose_readable_attention(config)
+        try_weights(config, entry, headers)
+        with placement(headers, request) as placed:
+            model, info = _model_class(config, entry).from_pretrained(
+                folder,
+                config=config,
+                dtype=request.dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **placed,
+                **trust,
             )
-            _refuse_missing(sorted(found["missing_keys"]), entry)
+            if replaced:
+                chosen = model.config.get_text_config(decoder=True)._attn_implementation
+                request.say(
+                    f"the checkpoint {entry.source} asks for {' and '.join(replaced)}, which cannot be observed: it is "
+                    f"loaded with {chosen}"
+                )
+            if unused := refuse_misfit(info, model.state_dict().keys(), entry):
+                request.say(
+                    f"UNUSED WEIGHTS of the checkpoint {entry.source} are left out, as --phase-allow-unused-weights "
+                    f"says: {shown(unused[0])}, {len(unused)} in all"
+                )
+            refuse_untied(model, read_settings(folder / "config.json"), entry)
             keep_with(model, placed)
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor
-
-
-def _refuse_missing(names: list[str], entry: ModelEntry) -> None:
-    """Asserts that every weight was there: transformers draws those that are not at random, and only warns."""
-    if names:
-        raise WeightsError(
-            f"the checkpoint {entry.source} lacks weights of its model ({shown(names[0])}, {len(names)} in all), which "
-            "would be random numbers: check that config.json and weights belong together, or save it anew"
-        )
 
 
 def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> tuple[Path, str]:
@@ -89,7 +107,7 @@ def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> 
             entry.source, "model", files, revision=entry.revision, download=request.download, say=request.say
         )
     except HubError as error:
-        raise WeightsError(str(error)) from None
+        raise WeightsError(f"{entry.no_directory()}{error}") from None
     return found.path, found.revision
 
 
@@ -107,12 +125,8 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
                 f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "
                 f"it, and if you trust it add --phase-trust-code {entry.source}"
             ) from error
-        if isinstance(error, ImportError) or _LACKING in said:
-            package = said[said.find(_LACKING) :].split(". ")[0] if _LACKING in said else said.split(". ")[0]
-            raise WeightsError(
-                f"the checkpoint {entry.source} needs a package that is not installed: {package.strip()}; install "
-                "it and run again (pip install torchvision, where it is Torchvision)"
-            ) from error
+        if problem := missing_package(error):
+            raise WeightsError(f"the checkpoint {entry.source} {problem}") from error
         where = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
             f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: {shown(said, _LONGEST)}): "

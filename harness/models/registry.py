@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.models.checkpoint_paths import no_directory, refuse_path
 from harness.models.formats import BARE, LLAVA
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class ModelEntry:
     returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
     weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
     takes the processor's own. `trusted` says that the user trusts the code that comes with the weights, which is
-    run then and never else. `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when
-    nobody says otherwise; `samples` is how many, where its recall needs more than the dataset declares.
+    run then and never else. `unused_weights` is True if the user allows weights that the model does not use.
+    `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when nobody says otherwise;
+    `samples` is how many, where its recall needs more than the dataset declares.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModelEntry:
     revision: str | None = None
     chat_template: str = ""
     trusted: bool = False
+    unused_weights: bool = False
     gigabytes: float = 0.0
     samples: Mapping[str, int] = field(default_factory=dict, hash=False)
 
@@ -84,12 +87,25 @@ class ModelEntry:
 
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
-        if self.embedded or download or Path(self.source).is_dir():
+        if self.embedded:
+            return None
+        if Path(self.source).is_dir():
+            from harness.models.checkpoint_directory import directory_problem
+
+            return directory_problem(Path(self.source), self.source, unused=self.unused_weights)
+        if download:
             return None
         from harness.hub import not_cached
 
         reason = not_cached(self.source, "model", self.files, revision=self.revision)
-        return f"{reason}; {self.gigabytes} GB in all" if reason and self.gigabytes else reason
+        if reason and self.gigabytes:
+            return f"{reason}; {self.gigabytes} GB in all"
+        return f"{self.no_directory()}{reason}" if reason else None
+
+    def no_directory(self) -> str:
+        """Return the start of a sentence about a repository that nobody registered: that there is no such directory."""
+        known = {entry.source for entry in MODELS.values()}
+        return "" if self.source in known else no_directory(self.source)
 
 
 #: What is fetched of a model's repository: no pickles, and no code.
@@ -151,13 +167,9 @@ def find_model(name: str) -> ModelEntry:
     """
     if name in MODELS:
         return MODELS[name]
+    refuse_path(name)
     place = Path(name).expanduser()
     if place.is_dir():
-        if not (place / "config.json").is_file():
-            raise LookupError(
-                f"the directory {name!r} holds no config.json, so it is no checkpoint: give the directory that "
-                "save_pretrained wrote"
-            )
         return _unregistered(place.resolve().name, str(place.resolve()))
     if _REPOSITORY.fullmatch(name):
         return _unregistered(name.split("/")[1], name)

@@ -14,6 +14,7 @@ from accelerate import cpu_offload, disk_offload
 from safetensors.torch import load_file, save_file
 
 import harness.models.placement
+import harness.models.pretrained
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.embedded.language import WeightsError
@@ -21,6 +22,7 @@ from harness.models.offloaded import OffloadError, brought_in
 from harness.models.placement import placement
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
+from harness.models.weight_files import refuse_weight_files
 from harness.profile import Profile
 from harness.provenance import weights_hash
 from harness.tests.tiny import same, tiny_profile, tiny_samples, tiny_vlm
@@ -136,6 +138,7 @@ def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeyp
     tensors = load_file(path)
     del tensors[next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)]
     save_file(tensors, path, metadata={"format": "pt"})
+    monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
     with pytest.raises(WeightsError, match="lacks weights"):
         loaded(checkpoint, monkeypatch, 0.0)
     assert (checkpoint.parent / "offload").is_dir()
@@ -191,6 +194,7 @@ def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
     monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
     monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
-    with placement(checkpoint, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
+    headers = refuse_weight_files(checkpoint, "mine")
+    with placement(headers, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
         assert placed.get("max_memory", placed.get("device_map")) == expected
         assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")

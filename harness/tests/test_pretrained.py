@@ -111,12 +111,23 @@ def only_pickles(place: Path) -> None:
     (place / "model.safetensors").rename(place / "pytorch_model.bin")
 
 
-@pytest.mark.parametrize("damage", [no_weights, no_tokenizer, truncated, only_pickles])
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
+        (no_tokenizer, r"the checkpoint .*mine.* cannot be loaded .*as save_pretrained"),
+        (truncated, r"mine.model\.safetensors is damaged or cut off \(5000 bytes, .*copy or fetch it again"),
+        (
+            only_pickles,
+            r"has no model\.safetensors but pickles, .*\(pytorch_model\.bin\): if you trust them, save them",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
     place = tmp_path / "mine"
     save_tiny(place)
     damage(place)
-    with pytest.raises(WeightsError, match=r"the checkpoint .*mine.* cannot be loaded .*as save_pretrained") as error:
+    with pytest.raises(WeightsError, match=said) as error:
         load(str(place), tmp_path)
     assert "\n" not in str(error.value)
 

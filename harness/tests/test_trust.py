@@ -160,12 +160,12 @@ def a_type_that_a_terminal_obeys(place: Path) -> None:
 
 
 REFUSED: dict[Callable[[Path], None], str] = {
-    only_a_pickle: "it needs config.json, safetensors",
-    an_index_of_pickles: "it needs config.json, safetensors",
+    only_a_pickle: "pickles, which can run code and are never opened (pytorch_model.bin)",
+    an_index_of_pickles: "pickles, which can run code and are never opened (pytorch_model.bin)",
     shards_outside: "takes weights from '../outside.safetensors': only safetensors in its own directory",
     shards_at_an_absolute_path: "only safetensors in its own directory",
     shards_that_are_pickles: "takes weights from 'pytorch_model.bin': only safetensors in its own directory",
-    an_adapter: "merge it into its model",
+    an_adapter: "a PEFT adapter (adapter_config.json) beside the weights of a model",
     a_kernel_of_the_hub: "'someone/kernel', code from another repository: take _attn_implementation out",
     kernels_by_part: "code from another repository: take attn_implementation out",
     code_of_another_repository: "'someone/else--own.Own', code from another repository: it is never fetched",

@@ -130,8 +130,14 @@ def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: 
             ("--phase-model", "someone/their-vlm", "--phase-trust-code", "someone/another"),
             "someone/another: this run names no such model",
         ),
-        (("--phase-model", "scenes-llava", "--phase-trust-code", "scenes-llava"), "could bring code"),
-        (("--phase-model", "fixture:mine", "--phase-trust-code", "fixture:mine"), "could bring code"),
+        (
+            ("--phase-model", "scenes-llava", "--phase-trust-code", "scenes-llava"),
+            "not loaded from a checkpoint of yours",
+        ),
+        (
+            ("--phase-model", "fixture:mine", "--phase-trust-code", "fixture:mine"),
+            "not loaded from a checkpoint of yours",
+        ),
         (("--phase-trust-code", "nothing"), "unknown model 'nothing'"),
     ],
 )

@@ -198,7 +198,7 @@ def _convert(work: Path, ready: Path) -> None:
 
     from harness.models.embedded.tokenizer import read_tokenizer
 
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             loaded = AutoModelForCausalLM.from_pretrained(work, gguf_file="model.gguf", dtype=torch.float32)
         except (ImportError, ValueError) as error:
@@ -251,8 +251,8 @@ def _told_of_disk_errors(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No warnings and no progress bars from reading GGUF: what they say is expected here and nothing to act on."""
+def quiet_transformers() -> Iterator[None]:
+    """Silence warnings and progress bars of a load whose messages are expected and call for no action."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,0 +1,146 @@
+"""Directories with weights in another form than transformers' safetensors: recognised by their files, with a remedy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ADAPTER = "adapter_config.json"
+_NEW = "save_pretrained('merged')"
+_CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFormat:
+    """A way to store weights that is not read: shell patterns of its files, its name, and the remedy."""
+
+    patterns: tuple[str, ...]
+    name: str
+    remedy: str
+
+
+# The more telling file names come first. FOLDER stands for the directory.
+_FORMATS = (
+    ForeignFormat(
+        ("global_step*", "*_model_states.pt", "zero_to_fp32.py"),
+        "a DeepSpeed checkpoint",
+        "run its zero_to_fp32.py with --safe_serialization, put config.json and the processor's files beside what it "
+        "writes, and give that directory",
+    ),
+    ForeignFormat(
+        ("pytorch_model_fsdp*", "*.distcp"),
+        "shards of FSDP",
+        "merge them with `accelerate merge-weights`, and put config.json and the processor's files beside the weights",
+    ),
+    ForeignFormat(
+        ("mp_rank_*", "iter_*", "latest_checkpointed_iteration.txt", "*.nemo"),
+        "a Megatron checkpoint",
+        "convert it to transformers with the exporter of the program that trained it",
+    ),
+    ForeignFormat(
+        ("consolidated*", "params.json"),
+        "weights in their publisher's own format",
+        "take the version for transformers, or convert them with transformers' script for this model",
+    ),
+    ForeignFormat(
+        ("pytorch_model*.bin", "*.pth", "model*.pt"),
+        "pickles, which can run code and are never opened",
+        f"if you trust them, save them as safetensors: from transformers import {_CLASSES}; "
+        "M.from_pretrained('FOLDER').save_pretrained('new'); P.from_pretrained('FOLDER').save_pretrained('new')",
+    ),
+    ForeignFormat(("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
+    ForeignFormat(("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
+    ForeignFormat(
+        ("tf_model.h5", "*.msgpack"),
+        "weights of TensorFlow or Flax",
+        "load them with transformers 4 (from_tf, from_flax) and save them with save_pretrained",
+    ),
+    ForeignFormat(("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
+    ForeignFormat(
+        ("model-*-of-*.safetensors",),
+        "shards without their index",
+        "put model.safetensors.index.json back, or save the model anew with save_pretrained",
+    ),
+    ForeignFormat(
+        ("adapter_model*",), "an adapter without its configuration", f"put {ADAPTER} back and merge it into its model"
+    ),
+    ForeignFormat(
+        ("*.safetensors",),
+        "safetensors under another name",
+        "call one file model.safetensors, or save the model anew with save_pretrained",
+    ),
+)
+
+
+def no_safetensors(folder: Path) -> str:
+    """Return the predicate of a sentence about a directory that has no safetensors of transformers, with a remedy."""
+    if row := _format_of(folder):
+        return f"has no model.safetensors but {row}"
+    return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model anew"
+
+
+def no_configuration(folder: Path) -> str:
+    """Return the predicate of a sentence about a directory that has no config.json, with a remedy."""
+    if (folder / ADAPTER).is_file():
+        return adapter_without_model(folder)
+    inner = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.json")]
+    if inner:
+        newest = max(inner, key=lambda path: path.stat().st_mtime).parent
+        many = f" (the newest of {len(inner)})" if len(inner) > 1 else ""
+        return f"holds no config.json, but a directory in it does: give {str(newest)!r}{many}"
+    if row := _format_of(folder):
+        return f"holds no config.json but {row}"
+    return "holds no config.json, so it is no checkpoint: give the directory that save_pretrained wrote"
+
+
+def adapter_without_model(folder: Path) -> str:
+    """Return the predicate of a sentence about a directory of a PEFT adapter, with the commands that merge it."""
+    base = _setting(folder / ADAPTER, "base_model_name_or_path") or "BASE"
+    if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
+        return (
+            f"holds a PEFT adapter ({ADAPTER}) beside the weights of a model, and transformers would apply it: move "
+            f"adapter_* out of the directory to measure the model alone, or {_merging(str(folder), str(folder))}"
+        )
+    return f"is a PEFT adapter ({ADAPTER}) of {base!r} and no model of its own: {_merging(base, str(folder))}"
+
+
+def original_format(settings: dict[str, Any]) -> str:
+    """Return the predicate of a sentence about a config.json that another program than transformers reads, or "".
+
+    The multimodal settings `mm_*` of LLaVA's own code stand there in place of `vision_config`.
+    """
+    names = sorted(name for name in settings if name.startswith("mm_"))
+    if not names or "vision_config" in settings:
+        return ""
+    return (
+        f"is in the format of LLaVA's own code (config.json has {names[0]} and no vision_config): take the version for "
+        "transformers, as llava-hf publishes them, or convert it with convert_llava_weights_to_hf.py of transformers"
+    )
+
+
+def _merging(base: str, adapter: str) -> str:
+    return (
+        f"merge them and give the result: from transformers import {_CLASSES}; from peft import PeftModel; "
+        f"PeftModel.from_pretrained(M.from_pretrained({base!r}), {adapter!r}).merge_and_unload().{_NEW}; "
+        f"P.from_pretrained({base!r}).{_NEW}"
+    )
+
+
+def _format_of(folder: Path) -> str:
+    """Return the first format whose files lie in the directory, an example of them, and the remedy; "" for none."""
+    for row in _FORMATS:
+        for pattern in row.patterns:
+            if name := min((path.name for path in folder.glob(pattern)), default=""):
+                return f"{row.name} ({name}): {row.remedy.replace('FOLDER', str(folder))}"
+    return ""
+
+
+def _setting(path: Path, name: str) -> str:
+    """Return a text from a JSON file, "" where there is none or the file cannot be read."""
+    try:
+        value = json.loads(path.read_bytes()).get(name)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""

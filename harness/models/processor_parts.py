@@ -1,0 +1,93 @@
+"""Settings that a processor takes over from its model: refused where they are missing or give another token count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.models.embedded.language import WeightsError
+from harness.models.weight_files import StoredTensor
+
+_PATCH, _STRATEGY, _ADDITIONAL = "patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"
+# The strategy that leaves the first of the vision tower's tokens out.
+_WITHOUT_FIRST = "default"
+_FILES = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "*.tiktoken", "spiece.model")
+
+
+def refuse_without_processor(folder: Path, source: str) -> None:
+    """Assert that a directory has the files of a processor.
+
+    Raises:
+        WeightsError: it has no settings of an image processor, or no tokenizer.
+    """
+    lacking = []
+    if not any((folder / name).is_file() for name in _FILES):
+        lacking.append(f"image processor ({' or '.join(_FILES)})")
+    if not any(any(folder.glob(name)) for name in _TOKENIZER):
+        lacking.append("tokenizer (tokenizer.json)")
+    if lacking:
+        raise WeightsError(
+            f"the checkpoint {source} has no {' and no '.join(lacking)}: copy the processor's files of the model "
+            "that it was trained from, in Python: from transformers import AutoProcessor; "
+            f"AutoProcessor.from_pretrained('BASE').save_pretrained({str(folder)!r})"
+        )
+
+
+def refuse_incomplete_processor(
+    processor: Any, config: Any, folder: Path, source: str, headers: Mapping[str, StoredTensor]
+) -> None:
+    """Assert that a processor makes as many image tokens as its model has image features, by settings alone.
+
+    Args:
+        processor: the processor; one that does not count patches itself is passed over.
+        config: the model's configuration.
+        folder: the directory of both.
+        source: what the checkpoint is called in messages.
+        headers: the model's tensors by name, to see how many positions the vision tower has.
+
+    Raises:
+        WeightsError: a setting is missing, or the counts differ; the message names the file and the values to write.
+    """
+    own = {name: getattr(processor, name) for name in (_PATCH, _STRATEGY, _ADDITIONAL) if hasattr(processor, name)}
+    vision = getattr(config, "vision_config", None)
+    patch, side = getattr(vision, _PATCH, None), getattr(vision, "image_size", None)
+    strategy = getattr(config, _STRATEGY, None)
+    if not {_PATCH, _STRATEGY} <= own.keys() or not isinstance(patch, int) or not isinstance(strategy, str):
+        return
+    additional = _additional_tokens(headers, side // patch) if isinstance(side, int) and patch > 0 else None
+    right = {_PATCH: patch, _STRATEGY: strategy}
+    if additional is not None and _ADDITIONAL in own:
+        right[_ADDITIONAL] = additional
+    missing = [name for name in (_PATCH, _STRATEGY) if own[name] is None]
+    surplus = _surplus(own)
+    same_count = additional is None or _ADDITIONAL not in own or surplus == _surplus(right)
+    if not missing and same_count and own[_PATCH] == patch:
+        return
+    wrong = {name: value for name, value in own.items() if name in right and value != right[name]}
+    stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
+    values = ", ".join(f'"{name}": {_json(right[name])}' for name in wrong)
+    raise WeightsError(
+        f"the processor of the checkpoint {source} has {stated}, so it would not make as many image tokens as the "
+        f"model has image features: write {values} into {folder / _FILES[0]}, as config.json and the weights have them"
+    )
+
+
+def _surplus(settings: Mapping[str, Any]) -> int:
+    """Return how many image tokens there are beyond one for each patch."""
+    return int(settings.get(_ADDITIONAL) or 0) - int(settings[_STRATEGY] == _WITHOUT_FIRST)
+
+
+def _additional_tokens(headers: Mapping[str, StoredTensor], side: int) -> int | None:
+    """Return how many positions the vision tower has beyond its grid of side x side patches; None if it is unclear."""
+    counts = {
+        tensor.shape[0] - side * side
+        for name, tensor in headers.items()
+        if "vision" in name and name.endswith("position_embedding.weight") and len(tensor.shape) == 2
+    }
+    return counts.pop() if len(counts) == 1 and min(counts) in (0, 1) else None
+
+
+def _json(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,136 @@
+"""The safetensors of a checkpoint directory: the set that is read, its headers, and files that do not belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from harness.errors import shown
+from harness.models.checkpoint_files import read_settings
+from harness.models.embedded.language import WeightsError
+from harness.models.foreign_formats import no_safetensors
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# The key of config.json that names another file than the two above.
+_NAMED = "transformers_weights"
+_FLOATING = ("F64", "F32", "F16", "BF16")
+# Storage widths in bytes; types of less than a byte a number are rounded up.
+_WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """The header of one tensor: storage type as safetensors names it, shape, and the name of its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+
+    @property
+    def floating(self) -> bool:
+        """True if the numbers are floating point of 16 bits or more, so that loading converts them."""
+        return self.dtype in _FLOATING
+
+    def size(self, width: int = 0) -> int:
+        """Return the bytes that the tensor takes.
+
+        Args:
+            width: bytes per number of a floating tensor once it is loaded; 0 for those in the file.
+        """
+        return prod(self.shape) * (width if width and self.floating else _WIDTHS.get(self.dtype, 1))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files that transformers reads, sorted by name; a shard of the index may be missing.
+
+    Raises:
+        WeightsError: the index or config.json is no JSON.
+    """
+    configured = read_settings(folder / "config.json").get(_NAMED) if (folder / "config.json").is_file() else None
+    for name in (configured, _SINGLE, _INDEX):
+        if not isinstance(name, str) or not (folder / name).is_file():
+            continue
+        if not name.endswith(".json"):
+            return [folder / name]
+        shards = read_settings(folder / name).get("weight_map")
+        return [folder / shard for shard in sorted(set(map(str, shards.values())))] if isinstance(shards, dict) else []
+    return []
+
+
+def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> Mapping[str, StoredTensor]:
+    """Assert that a directory holds one whole set of safetensors, by names and headers; no weight is read.
+
+    Args:
+        folder: the directory.
+        source: what the checkpoint is called in messages.
+        unused: True if the user allows weights that are not used.
+
+    Returns:
+        The headers of all tensors by name.
+
+    Raises:
+        WeightsError: there are no safetensors, a shard is missing or cut off, a tensor is empty or stored twice, or
+            other weight files lie beside the set.
+    """
+    files = weight_files(folder)
+    if not files:
+        raise WeightsError(f"the checkpoint {source} {no_safetensors(folder)}")
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise WeightsError(
+            f"the checkpoint {source} lacks {len(missing)} of the {len(files)} weight files of its index, first "
+            f"{missing[0]!r}: copy or fetch them again, or save the model anew"
+        )
+    headers = _headers(files, source)
+    empty = [name for name, tensor in headers.items() if tensor.floating and not prod(tensor.shape)]
+    if empty:
+        raise WeightsError(
+            f"the checkpoint {source} has weights without any number ({shown(empty[0])}, {len(empty)} in all), as "
+            "DeepSpeed's ZeRO-3 leaves behind where each process saves its own share: run zero_to_fp32.py in the "
+            "training's output directory, or train with stage3_gather_16bit_weights_on_model_save, and give what that "
+            "saves"
+        )
+    if (others := unused_files(folder, files)) and not unused:
+        raise WeightsError(
+            f"the checkpoint {source} holds two sets of weights: transformers reads {_listed(files)} and leaves "
+            f"{_listed(others)}; move the set that is not meant out of the directory, or add "
+            f"--phase-allow-unused-weights {source}"
+        )
+    return headers
+
+
+def unused_files(folder: Path, files: list[Path]) -> list[Path]:
+    """Return the safetensors of a directory that are not among the `files` that are read."""
+    return sorted(path for path in folder.glob("*.safetensors") if path not in files)
+
+
+def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
+    from safetensors import SafetensorError, safe_open
+
+    headers: dict[str, StoredTensor] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="np") as tensors:
+                names: list[str] = tensors.keys()
+                for name in names:
+                    part: Any = tensors.get_slice(name)
+                    if name in headers:
+                        raise WeightsError(
+                            f"the checkpoint {source} has {shown(name)} twice, in {headers[name].file} and in "
+                            f"{file.name}: its index mixes two sets of weights; save the model anew into an empty "
+                            "directory"
+                        )
+                    headers[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()), file.name)
+        except SafetensorError as error:
+            raise WeightsError(
+                f"the weight file {file} is damaged or cut off ({file.stat().st_size} bytes, "
+                f"{shown(str(error), 100)}): copy or fetch it again"
+            ) from error
+    return headers
+
+
+def _listed(files: list[Path]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{files[0].name}{more}"

@@ -1,0 +1,178 @@
+"""The fit of weights to their model: missing, of another shape, or left over, before and after they are loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from harness.errors import shown
+from harness.models.embedded.language import WeightsError, quiet_transformers
+from harness.models.registry import ModelEntry
+from harness.models.weight_files import StoredTensor
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_TIED = "tie_word_embeddings"
+_ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.|^base_model\.")
+_INDEXED = re.compile(r"^(.*\.)(\d+)\.")
+
+
+def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTensor]) -> None:
+    """Assert by the headers alone that the weights fit their model: a trial load on torch's meta device.
+
+    Nothing is asserted of a quantised model, and of one that transformers does not load in this way; the check of the
+    loaded model follows.
+
+    Args:
+        config: the model's configuration.
+        entry: the checkpoint.
+        headers: the tensors by name.
+
+    Raises:
+        WeightsError: the weights do not fit, see `refuse_misfit`; or they are not quantised though config.json says so.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    quantised = getattr(config, "quantization_config", None) is not None
+    if quantised and all(tensor.floating for tensor in headers.values()):
+        raise WeightsError(
+            f"the checkpoint {entry.source} is quantised by its config.json (quantization_config) and its weights are "
+            "not: take quantization_config out of config.json to measure the weights as they are"
+        )
+    known = all(tensor.dtype in _DTYPES for tensor in headers.values())
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if quantised or not known or model_class is None:
+        return
+    state = {
+        name: torch.empty(tensor.shape, dtype=_DTYPES[tensor.dtype], device="meta") for name, tensor in headers.items()
+    }
+    try:
+        with quiet_transformers():
+            model, info = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                device_map={"": "meta"},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except Exception:  # Some models cannot be loaded without numbers; the real load has the last word.
+        return
+    refuse_misfit(info, model.state_dict().keys(), entry)
+
+
+def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelEntry) -> list[str]:
+    """Assert that every weight was there in its shape and that none was left over.
+
+    transformers draws missing ones at random and leaves others out, and only warns.
+
+    Args:
+        info: transformers' report on loading.
+        names: the tensors of the model.
+        entry: the checkpoint.
+
+    Returns:
+        The weights that were left over, where the entry allows it.
+
+    Raises:
+        WeightsError: there are such weights; the message names the first, their number and the likely cause.
+    """
+    source, extra = entry.source, sorted(info["unexpected_keys"])
+    adapted = any(_ADAPTER.search(name) for name in extra)
+    merge = "they are those of a PEFT model that was not merged: call merge_and_unload() and save it again"
+    missing = sorted(info["missing_keys"])
+    layers = _layers(names, {*names, *extra} - set(missing))
+    if missing:
+        cause = merge if adapted else layers or "check that config.json and weights belong together, or save it anew"
+        raise WeightsError(
+            f"the checkpoint {source} lacks weights of its model ({shown(missing[0])}, {len(missing)} in all), which "
+            f"would be random numbers: {cause}"
+        )
+    if mismatched := sorted(info["mismatched_keys"], key=lambda row: str(row[0])):
+        name, stored, expected = mismatched[0]
+        raise WeightsError(
+            f"the checkpoint {source} has weights of another shape than its config.json describes ({shown(str(name))}: "
+            f"{tuple(stored)} in the file and {tuple(expected)} in the model, {len(mismatched)} in all): check that "
+            "config.json and weights belong together, or save it anew"
+        )
+    if extra and not entry.unused_weights:
+        cause = merge if adapted else layers or "check that config.json and weights belong together"
+        raise WeightsError(
+            f"the checkpoint {source} has weights that its model has no use for ({shown(extra[0])}, {len(extra)} in "
+            f"all): {cause}; to measure without them add --phase-allow-unused-weights {source}"
+        )
+    return extra
+
+
+def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) -> None:
+    """Assert that a head which config.json ties to the embeddings equals them.
+
+    Releases of transformers differ in which of the two they take.
+
+    Args:
+        model: the loaded model.
+        settings: the contents of config.json.
+        entry: the checkpoint.
+
+    Raises:
+        WeightsError: config.json ties them, and the weights hold two that differ.
+    """
+    decoder = model.config.get_text_config(decoder=True)
+    levels = [settings, *(settings[key] for key in settings if getattr(model.config, key, None) is decoder)]
+    stated = [part[_TIED] for part in levels if isinstance(part, dict) and _TIED in part]
+    if entry.unused_weights or stated[:1] != [True]:
+        return
+    parts = (model.get_output_embeddings(), model.get_input_embeddings())
+    head, embeddings = (getattr(part, "weight", None) for part in parts)
+    if not isinstance(head, torch.Tensor) or not isinstance(embeddings, torch.Tensor) or head is embeddings:
+        return
+    if head.is_meta or embeddings.is_meta or head.shape != embeddings.shape:
+        return
+    if torch.equal(head, embeddings.to(head.device)):
+        return
+    raise WeightsError(
+        f"the checkpoint {entry.source} says in config.json that its head and its embeddings are one weight "
+        "(tie_word_embeddings), and its weights hold two that differ: write false there if the head was trained by "
+        "itself, take lm_head.weight out of the weights if not, or measure with the head of the weights by "
+        f"--phase-allow-unused-weights {entry.source}"
+    )
+
+
+def _layers(configured: Collection[str], stored: Collection[str]) -> str:
+    """Return the cause where config.json and the weights differ in the number of layers, or "" for another cause.
+
+    Args:
+        configured: names of the model that config.json describes.
+        stored: names of the weights.
+    """
+    sides = (_counts(configured), _counts(stored))
+    for prefix in sides[0].keys() & sides[1].keys():
+        said, there = (counts[prefix] for counts in sides)
+        if said != there:
+            return (
+                f"config.json gives {prefix.rstrip('.')} {said} layers and the weights have {there}: write {there} "
+                "there (num_hidden_layers), or complete or shorten the weights"
+            )
+    return ""
+
+
+def _counts(names: Collection[str]) -> dict[str, int]:
+    """Return by the start of their names how many layers there are."""
+    counts: dict[str, int] = {}
+    for name in names:
+        if match := _INDEXED.search(name):
+            counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
+    return counts
