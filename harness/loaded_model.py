@@ -58,6 +58,10 @@ class LoadedModel:
                 raise
         return self._vlm
 
+    def failed(self, model: str) -> bool:
+        """Return True if the model could not be loaded."""
+        return model in self._failed
+
     def _taken(self, model: str) -> Vlm:
         vlm = self._of_fixture(model) if in_memory(self.options.model(model)) else self.load(model)
         if self.options.against is not None and model not in self.parts:

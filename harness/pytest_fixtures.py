@@ -36,14 +36,14 @@ def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
 @pytest.fixture(scope="session")
 def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
     """The loaded model of the pair."""
-    with _measuring(request, phase):
+    with _measuring(request, phase, pair):
         return _plainly(lambda: phase.vlm(pair.model))
 
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
     """What was measured of the pair, once per session."""
-    with _measuring(request, phase):
+    with _measuring(request, phase, pair):
         return _plainly(lambda: phase.profile(pair))
 
 
@@ -53,7 +53,7 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
     With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
     """
-    with _measuring(request, phase):
+    with _measuring(request, phase, pair):
         found = _plainly(lambda: phase.baseline(pair))
     depths = (profile.depth, found.profile.depth)
     if phase.options.against is not None and depths[0] != depths[1]:
@@ -70,13 +70,14 @@ def judge(phase: PhaseSession, pair: Pair) -> Judge:
 
 
 @pytest.fixture(scope="session")
-def contestants(phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
+def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
     """Plain and hooked inference of one sample of the pair; of several processes the first alone has a clock."""
     if not phase.processes.first:
         pytest.skip("timed by the first process alone")
     from harness.stopwatch import Contestants
 
-    return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
+    with _measuring(request, phase, pair):
+        return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +87,16 @@ def strict_evidence(phase: PhaseSession) -> bool:
 
 
 @contextmanager
-def _measuring(request: pytest.FixtureRequest, phase: PhaseSession) -> Iterator[None]:
-    """Where models are loaded and measured: their fixtures can be asked for, and progress is seen."""
+def _measuring(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Iterator[None]:
+    """Prepare for loading and measuring: fixtures can be asked for, progress is seen, warnings and errors are noted."""
     phase.loaded.fixture_value = request.getfixturevalue
-    with _seen(request.config):
-        yield
+    assert request.fixturename is not None
+    try:
+        with _seen(request.config), phase.warnings.recording():
+            yield
+    except (Exception, pytest.fail.Exception):
+        phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))
+        raise
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import nullcontext
+
 import pytest
 
 from harness.data.registry import find_dataset
@@ -153,9 +156,23 @@ def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips the cases of a pair that nobody asked for by name and that this machine has not got."""
-    if (pair := _pair_of(item)) and (reason := item.config.stash[SESSION].missing(pair)):
+    """Skips the cases of a pair that this machine has not got, or whose error another test shows."""
+    if not (pair := _pair_of(item)):
+        return
+    state = item.config.stash[SESSION]
+    state.errors.running = item.nodeid
+    if reason := state.missing(pair):
         pytest.skip(f"{pair}: {reason}")
+    if reason := state.errors.earlier(pair, getattr(item, "fixturenames", ())):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Counts the warnings of a model that is timed, as those of one that is measured."""
+    timed = item.get_closest_marker("timing") is not None and _pair_of(item) is not None
+    with item.config.stash[SESSION].warnings.recording() if timed else nullcontext():
+        return (yield)
 
 
 def _pair_of(item: pytest.Item) -> Pair | None:

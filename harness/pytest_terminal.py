@@ -50,9 +50,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     session = config.stash[SESSION]
     for line in session.said:
         write_line(config, line)
+    verbosity, width = config.get_verbosity(), terminal_width()
+    if verbosity >= 0:
+        seen = [line for text in session.warnings.lines() for line in folded(text, width, deeper=4)]
+        _write(terminalreporter, (Line(line, "yellow") for line in seen))
     if not session.profiles:
         return
-    verbosity, width = config.get_verbosity(), terminal_width()
     from harness.report.summary import summary_lines, written_lines
 
     if verbosity <= -2:

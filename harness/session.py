@@ -11,8 +11,10 @@ from harness.data.registry import find_dataset
 from harness.errors import PhaseError, shown, without_frames
 from harness.loaded_model import LoadedModel
 from harness.options import Options, Pair
+from harness.pair_errors import PairErrors
 from harness.processes import Processes, processes
 from harness.stored_baselines import StoredBaselines
+from harness.warning_counts import WarningCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +63,7 @@ class Findings:
     written: Mapping[Path, str]
     said: Sequence[str]
     unmeasured: Mapping[Pair, str] = field(default_factory=dict)
+    warnings: WarningCounts = field(default_factory=WarningCounts)
 
 
 @dataclass
@@ -83,6 +86,8 @@ class PhaseSession:
     asked: list[VerdictLine] = field(default_factory=list)
     processes: Processes = field(default_factory=processes)
     stored: StoredBaselines = field(init=False)
+    warnings: WarningCounts = field(default_factory=WarningCounts)
+    errors: PairErrors = field(init=False)
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
     _missing: dict[Pair, str] = field(default_factory=dict)
     _unmeasured_elsewhere: dict[Pair, str] = field(default_factory=dict)
@@ -92,6 +97,7 @@ class PhaseSession:
     def __post_init__(self) -> None:
         self.loaded = LoadedModel(self.options, self.say, self.processes)
         self.stored = StoredBaselines(self.options, self.say, self.loaded, self.processes)
+        self.errors = PairErrors(self.processes)
 
     def missing(self, pair: Pair) -> str:
         """Why this machine cannot measure a pair, with the remedy; empty where it can."""
@@ -253,8 +259,17 @@ class PhaseSession:
     def findings(self) -> Findings:
         """What this session has found so far."""
         matched, written = frozenset(self.stored.matched), self.stored.written
-        why = self._reasons()
-        return Findings(self.profiles, self.verdicts, self.claims, self.loaded.parts, matched, written, self.said, why)
+        return Findings(
+            profiles=self.profiles,
+            verdicts=self.verdicts,
+            claims=self.claims,
+            parts=self.loaded.parts,
+            matched=matched,
+            written=written,
+            said=self.said,
+            unmeasured=self._reasons(),
+            warnings=self.warnings,
+        )
 
     def add(self, found: Findings) -> None:
         """Take in what another session has found, in the order of the pairs whoever comes first."""
@@ -273,3 +288,4 @@ class PhaseSession:
         self.stored.written = dict(sorted((self.stored.written | dict(found.written)).items()))
         self.said += found.said
         self._unmeasured_elsewhere |= found.unmeasured
+        self.warnings.update(found.warnings)

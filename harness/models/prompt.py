@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,17 +139,13 @@ def _processed(
     for images in ([[picture] for picture in pictures], pictures):
         listening.tokenizer = _Listening(processor.tokenizer)
         try:
-            with warnings.catch_warnings():
-                # What a processor does that will change some day is not the measurement's matter.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.simplefilter("ignore", FutureWarning)
-                # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
-                encoded = listening(
-                    images=images,
-                    text=[prompt.text for prompt in prompts],
-                    images_kwargs={"return_tensors": "pt"},
-                    text_kwargs={"return_tensors": "pt", **text},
-                )
+            # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
+            encoded = listening(
+                images=images,
+                text=[prompt.text for prompt in prompts],
+                images_kwargs={"return_tensors": "pt"},
+                text_kwargs={"return_tensors": "pt", **text},
+            )
             break
         except Exception as error:  # A processor raises what it likes.
             problem = problem or error

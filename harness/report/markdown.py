@@ -42,6 +42,7 @@ def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] 
         _known(outcomes),
         *map(_side_by_side, compared),
         _baselines(session),
+        _warnings(session),
         _provenance(session),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -141,6 +142,11 @@ def _baselines(session: PhaseSession) -> str:
     counts = [f"{len(stored.matched)} matched", *(f"{count} {kind}" for kind, count in how.items())]
     lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in stored.written.items()]
     return "\n".join([f"Baselines: {', '.join(counts)}", *(["", *lines] if lines else [])])
+
+
+def _warnings(session: PhaseSession) -> str:
+    head, *kinds = session.warnings.lines() or [""]
+    return "\n".join([head.capitalize(), "", *(f"- {prose(kind.strip())}" for kind in kinds)]) if kinds else ""
 
 
 def _provenance(session: PhaseSession) -> str:

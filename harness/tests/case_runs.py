@@ -52,6 +52,8 @@ class Cases:
             str(ROOT / "cases"),
             "-p",
             "no:cacheprovider",
+            "-W",
+            "error",
             "--phase-baselines",
             str(self.baselines),
             "--phase-cache",

@@ -117,7 +117,7 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
 
     monkeypatch.setattr("harness.tests.case_runs.load_tiny", load_deeper)
     result = recorded.run(*QUICK, "-k", "test_inter_similarity")
-    result.assert_outcomes(errors=2)
+    result.assert_outcomes(errors=1, skipped=1)
     result.stdout.fnmatch_lines(["*is of a model of 6 layers, and this one has 8: *--phase-against*--phase-update*"])
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_cannot_be_measured_is_told_where_it_is_asked_for(
     result = cases.run(*QUICK, "-k", "test_alignment or test_inter_similarity", pair=pair)
     outcomes = result.parseoutcomes()
     # What the paper claims is judged all the same, and nothing is held against what is not there.
-    assert outcomes["errors"] == 2
+    assert (outcomes["errors"], outcomes["skipped"]) == (1, 1)
     assert sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed")) == 1
     result.stdout.fnmatch_lines(["*the checkpoint *broken* cannot be loaded*"])
     assert "side by side" not in result.stdout.str()

@@ -18,7 +18,7 @@ INTER = ("-k", "test_inter_similarity")
 def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
-    result.assert_outcomes(errors=2)
+    result.assert_outcomes(errors=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
             "phase: calibration of tiny-llava-tiny, bfloat16: inter moves by * in the mean, by * in one sample",
@@ -61,7 +61,7 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
 def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate", "--phase-samples", "72")
-    result.assert_outcomes(errors=2)
+    result.assert_outcomes(errors=1, skipped=1)
     result.stdout.fnmatch_lines(["*tiny.json is not what this run measures*together with --phase-calibrate*"])
     assert recorded.files() == before
 

@@ -27,6 +27,8 @@ def samples() -> list[Sample]:
     ]
 
 
+# numpy deprecates how some processors turn a picture into an array.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_groups_and_hashes(family: str) -> None:
     processor = processor_of(FAMILIES[family])
