@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.margins import HIT_TOLERANCE, Tolerance
+from harness.analysis.margins import Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
-from harness.baselines import Baseline, as_floats
+from harness.baselines import Baseline
 from harness.comparison import (
     FAMILIES,
     Comparison,
@@ -21,12 +21,12 @@ from harness.comparison import (
     compare_intervals,
     matched,
     not_reproducible,
-    tolerance_of,
 )
-from harness.matched_inputs import Inputs
+from harness.matched_inputs import Inputs, common_values
 from harness.phases import claims_of, number, phase_reading, relative_depth
 from harness.profile import KS, SHARE_GROUPS, Profile
 from harness.reference import Reference
+from harness.tolerances import locating_tolerance
 from harness.weights import WeightChange, WeightParts, weight_change
 
 #: What is read off the layers before a point, or in a layer, and nothing later: exit agreement asks for the last one.
@@ -40,12 +40,16 @@ _PER_LAYER = "attention"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two models: its size, where its phases end, in layers, its certified moves and the paper's claims."""
+    """One of the two models: its size, where its phases end, in layers, its certified moves and the paper's claims.
+
+    `first_token` says if the first token that is no image token is a BOS or text; empty where that is not known.
+    """
 
     model: str
     n: int
     depth: int
     prompt: str
+    first_token: str
     turning_points: tuple[BoundaryInterval, ...]
     moves: int
     claims: Mapping[str, str]
@@ -186,6 +190,7 @@ def _side(profile: Profile) -> Side:
         n=profile.n,
         depth=profile.depth,
         prompt=str(profile.declared.get("prompt", "")),
+        first_token=str(profile.declared.get("first_token", "")),
         turning_points=tuple(reading.boundaries.turning_points),
         moves=reading.any_moves.count,
         claims={name: str(claim.verdict) for name, claim in claims_of(reading).items()},
@@ -200,6 +205,7 @@ def _side_record(side: Side) -> dict[str, Any]:
         "n": side.n,
         "layers": side.depth,
         "prompt": side.prompt,
+        "first_token": side.first_token,
         "turning_points": ends(side.turning_points),
         "relative_depth": ends(side.relative()),
         "certified_moves": side.moves,
@@ -217,15 +223,14 @@ def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
 
 def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> Trace:
     """Up to where the readings of one kind are the same, over all of its measures."""
-    pairing = inputs.pairing
     first = 1 if name == _PER_LAYER else 0
     same, exact, amount = [], [], 0.0
-    # The adjustment of one sample is made of all the others: with other ones among them it is another number.
-    for measure in (one for one in TRACES[name] if inputs.same_set or one != "inter_adjusted"):
-        tolerance = HIT_TOLERANCE if measure.startswith("recall") else tolerance_of(profile, reference, measure)
-        change = np.abs(
-            as_floats(profile[measure])[pairing.now] - as_floats(reference.profile[measure])[pairing.baseline]
-        )
+    for measure in TRACES[name]:
+        values = common_values(profile, reference.profile, measure, inputs.pairing)
+        if values is None:
+            continue
+        tolerance = locating_tolerance(profile, reference, measure)
+        change = np.abs(values[0] - values[1])
         same.append(first + _length(change, tolerance) - 1)
         exact.append(first + _length(change, Tolerance(0.0, 1.0)) - 1)
         amount = max(amount, float(np.max(tolerance.amount)))

@@ -15,7 +15,7 @@ from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.last_token import SHARES
 from harness.probe.observation import Readings
-from harness.probe.similarity import CURVES, adjusted
+from harness.probe.similarity import CURVES, adjusted, between_samples
 from harness.profile import Array, Drawing
 
 
@@ -35,6 +35,12 @@ def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
     curves: dict[str, Any] = {name: stacked["similarity"][:, :, index] for index, name in enumerate(CURVES)}
     curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
     return {name: array.astype(np.float32) for name, array in curves.items()}
+
+
+def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
+    """`Profile.between_samples` of stacked readings, float32 (P, n, n)."""
+    means = torch.from_numpy(stacked["means"])
+    return between_samples(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
 
 
 def measured_arrays(
@@ -85,7 +91,15 @@ def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], 
         picture=seen.pixels,
         grid=seen.grid,
         no_grid=seen.why,
+        bos=_bos(tokenizer, batch, row),
     )
+
+
+def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
+    """The text of the first token that is no image token; empty where it belongs to the text."""
+    first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
+    entry = int(batch.inputs["input_ids"][row][first])
+    return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""
 
 
 def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def calibrate(
         for name in JUDGED:
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
-        variants[run.name] = Variant(again.environment.dtype, noise)
+        variants[run.name] = Variant(again.environment.dtype, noise, run.device or "")
         moved = noise["inter"]
         say(
             f"calibration of {profile.pair}, {run.name}: inter moves by {moved.mean:.2g} in the mean, by "

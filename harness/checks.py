@@ -9,18 +9,18 @@ import pytest
 from harness.analysis.boundary_agreement import BoundaryAgreement
 from harness.analysis.claims import PHASES, Claim, ClaimVerdict
 from harness.analysis.interval_agreement import Answer, IntervalAgreement, IntervalFinding, Question
-from harness.analysis.mean_difference import Verdict, View
+from harness.analysis.mean_difference import Verdict
 from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
+from harness.changed_measure import changed_measure_lines
 from harness.comparison import Comparison, Finding
-from harness.evidence import places
 from harness.models.registry import MODELS
 from harness.paper import paper_claims
 from harness.profile import Profile
 from harness.reference import Reference
 from harness.report.beyond import beyond_lines
-from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text
+from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, together
 
 # pytest writes this before the first line of a message.
 _BEFORE = len("AssertionError: ")
@@ -94,7 +94,7 @@ def check_boundaries(
         low, high = shift.interval
         lines.append(
             f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.now:g}: {shift.effect:+g} "
-            + _together(
+            + together(
                 f"({agreement.confidence:.4%} interval {low:g} to {high:g}),",
                 f"margin {shift.margin:g},",
                 f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
@@ -162,44 +162,11 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
         _fail(
             [
                 f"hooked inference of {pair} became slower:",
-                f"  {timing.ratio:.3f} x plain {_together(interval)} baseline {baseline_ratio:.3f} x; alarm where the "
+                f"  {timing.ratio:.3f} x plain {together(interval)} baseline {baseline_ratio:.3f} x; alarm where the "
                 f"lower end exceeds {found.margin:g} x the baseline",
                 *_baseline_file(where),
             ]
         )
-
-
-def describe(finding: Finding, profile: Profile) -> list[str]:
-    """The numbers of one verdict in words, a line each, to be folded by whoever shows them."""
-    agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
-    where, worst_place = places(finding)
-    what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
-    if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
-        what = "may have moved"
-    low, high = mean.interval
-    view = "" if mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
-    numbers = _together(
-        f"{mean.effect:+.3g} at {axis} {worst_place}",
-        f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}),",
-        f"margin {mean.margin:.3g},",
-        f"n = {mean.n} {'paired' if mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",
-    )
-    lines = [
-        f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {where}:",
-        f"  mean difference{view} {numbers}",
-    ]
-    if agreement.beyond:
-        offset = worst_place - mean.layer
-        worst = ", ".join(
-            kept(f"{_sample(profile, change.index)} {change.amount:+.3g} at {change.layer + offset}")
-            for change in agreement.worst_samples[:3]
-        )
-        lines.append(
-            f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance; worst: {worst}"
-        )
-    if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
-        lines.append(f"  about n = {mean.n_needed} would decide")
-    return lines
 
 
 def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
@@ -210,7 +177,7 @@ def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> li
     verb = "rise" if finding.direction > 0 else "fall"
     what, bound = (verb, "prominence") if finding.question is Question.PRESENCE else ("largest reversal", "margin")
     (low, high), (least, most) = finding.interval, finding.change_interval
-    numbers = _together(
+    numbers = together(
         f"{what} {finding.effect:.3g} from point {finding.layers[0]} to {finding.layers[1]}",
         f"(interval {low:.3g} to {high:.3g}),",
         f"in the baseline {finding.before:.3g},",
@@ -224,10 +191,6 @@ def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> li
         f"{finding.first}-{finding.last} of the baseline, was {then} and is {now}:",
         f"    {numbers}",
     ]
-
-
-def _sample(profile: Profile, row: int) -> str:
-    return profile.sample_ids[row] if row < profile.n else f"sample {row}"
 
 
 def _conclude(lines: list[str], verdict: Verdict, needed: list[int | None], strict: bool) -> None:
@@ -251,7 +214,7 @@ def _undecided(findings: Iterable[Finding], strict: bool, lines: list[str]) -> N
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
     lines = [first] if first else []
     for finding in findings:
-        lines += describe(finding, profile)
+        lines += changed_measure_lines(finding, profile)
     return lines + _against(profile, baseline)
 
 
@@ -271,11 +234,6 @@ def _baseline_file(said: str) -> list[str]:
     """A baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
     path, bracket, recorded = said.partition(".json (")
     return [kept(f"  baseline {path}.json"), f"    ({recorded}"] if bracket else [f"  {said}"]
-
-
-def _together(*pieces: str) -> str:
-    """Pieces of a line that is folded between them only."""
-    return " ".join(map(kept, pieces))
 
 
 def _message(lines: Iterable[str]) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-
-import numpy as np
 
 from harness.analysis.agreement import Agreement, agree, agree_recall, combined, reproduced
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
 from harness.analysis.curves import cluster_means
-from harness.analysis.interval_agreement import IntervalAgreement, agree_intervals
-from harness.analysis.margins import CURVE_TOLERANCE, Tolerance
+from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, as_floats
 from harness.margin_table import boundary_values
-from harness.matched_inputs import Inputs, match_inputs
-from harness.profile import SHARE_GROUPS, Profile
+from harness.matched_inputs import Inputs, common_values, match_inputs
+from harness.profile import SHARE_GROUPS, Array, Profile
 from harness.reference import Reference
+from harness.tolerances import calibrated_tolerance, tolerance_of
+
+#: Values of this run and of the baseline, (samples, places), and the clusters of both.
+Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
 
 ALPHA_RUN = 0.01
 DECLARED_PAIRS = 4
@@ -96,12 +97,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The verdict on a family: that of its worst measure."""
+    """The verdict on a family: that of its worst measure.
+
+    `reproducible` says why the numbers need not be the same sample by sample, and is empty where they must.
+    `not_compared` gives the reason by measure.
+    """
 
     family: Family
     findings: tuple[Finding, ...]
     inputs: Inputs
     reproducible: str
+    not_compared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -132,11 +138,6 @@ def other_type(now: Profile, baseline: Profile) -> str:
     return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
 
 
-def _narrow(now: Profile, baseline: Baseline) -> bool:
-    """Whether one of the two is in a type narrower than float32."""
-    return bool({"bfloat16", "float16"} & {now.environment.dtype, baseline.profile.environment.dtype})
-
-
 def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
     """The verdicts on the measures of a family, by the one decision rule.
 
@@ -148,12 +149,17 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
     then = baseline.profile
     inputs = matched(now, baseline)
     reason = not_reproducible(now, baseline, inputs)
-    findings = []
+    findings, not_compared = [], {}
     for measure in family.measures:
-        # The adjustment of one sample is made of all the others: with fewer of them it is another number.
-        why = reason or ("other samples take part" if measure.name == "inter_adjusted" and not inputs.same_set else "")
-        findings.append(Finding(measure, _agree(now, baseline, measure, inputs, why)))
-    return Comparison(family, tuple(findings), inputs, reason or other_type(now, then))
+        rows = _rows(now, then, measure.name, inputs)
+        if rows is None:
+            not_compared[measure.name] = (
+                f"each sample is adjusted over the other {then.n - 1} in the baseline and the other {now.n - 1} here, "
+                f"of which {len(inputs.pairing.now)} are common"
+            )
+        else:
+            findings.append(Finding(measure, _agree(now, baseline, measure, inputs, rows, reason)))
+    return Comparison(family, tuple(findings), inputs, reason or other_type(now, then), not_compared)
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
@@ -162,7 +168,7 @@ def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
     Where the curves reproduce sample by sample their boundaries do, however uncertain these are.
     """
     inputs = matched(now, baseline)
-    x, y, clusters, then_clusters = _rows(now, baseline.profile, "inter", inputs)
+    x, y, clusters, then_clusters = _inter_rows(now, baseline.profile, inputs)
     found = agree_boundaries(
         x,
         y,
@@ -183,13 +189,13 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     """
     then = baseline.profile
     inputs = matched(now, baseline)
-    x, y, clusters, then_clusters = _rows(now, then, "inter", inputs)
+    x, y, clusters, then_clusters = _inter_rows(now, then, inputs)
     found = agree_intervals(
         x,
         y,
         paired=inputs.aligned,
         alpha_diff=ALPHA_DIFF,
-        noise=max(float(np.max(CURVE_TOLERANCE.amount)), baseline.calibration.mean_noise("inter")),
+        noise=max(DECLARED_NOISE, baseline.calibration.mean_noise("inter")),
         reference=cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0),
         clusters=clusters,
         baseline_clusters=then_clusters,
@@ -201,21 +207,8 @@ def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
     """Whether the inter-modal similarity reproduces, so that whatever is read off it does."""
     if not inputs.aligned or not_reproducible(now, baseline, inputs):
         return False
-    x, y, _, _ = _rows(now, baseline.profile, "inter", inputs)
+    x, y, _, _ = _inter_rows(now, baseline.profile, inputs)
     return reproduced(x - y, tolerance_of(now, baseline, "inter"))
-
-
-def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
-    """When a sample of this measure is the same as the baseline's; None where nothing was calibrated that tells."""
-    if isinstance(baseline, Reference) and now.environment == baseline.profile.environment:
-        # Measured here and now on both sides, so there is no noise of another environment to allow for.
-        return CURVE_TOLERANCE
-    return baseline.calibration.tolerance(measure, narrow=_narrow(now, baseline))
-
-
-def tolerance_of(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
-    """When a sample of this measure is the same as the baseline's: as calibrated, else as declared."""
-    return calibrated_tolerance(now, baseline, measure) or CURVE_TOLERANCE
 
 
 def matched(now: Profile, baseline: Baseline) -> Inputs:
@@ -223,15 +216,15 @@ def matched(now: Profile, baseline: Baseline) -> Inputs:
     return match_inputs(now, baseline.profile, by_id=isinstance(baseline, Reference))
 
 
-def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, reason: str) -> Agreement:
-    x, y, clusters, then_clusters = _rows(now, baseline.profile, measure.name, inputs)
+def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, rows: Rows, reason: str) -> Agreement:
+    x, y, clusters, then_clusters = rows
     margin = baseline.margins.get(measure.name)
     if margin is None:
         # What has no margin of its own counts whole words or tokens, and is judged as recall is.
         decide = agree_recall
     else:
         decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
-    return decide(
+    agreement = decide(
         x,
         y,
         paired=inputs.aligned,
@@ -241,14 +234,23 @@ def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, r
         clusters=clusters,
         baseline_clusters=then_clusters,
     )
+    # Rows were those of the common samples; readers know the samples of the run.
+    worst = (replace(change, index=int(inputs.pairing.now[change.index])) for change in agreement.worst_samples)
+    return replace(agreement, worst_samples=tuple(worst))
 
 
-def _rows(
-    now: Profile, then: Profile, name: str, inputs: Inputs
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    x, y = as_floats(now[name]), as_floats(then[name])
+def _rows(now: Profile, then: Profile, name: str, inputs: Inputs) -> Rows | None:
+    """The values of a measure in pairs where samples are common, else all; None where they cannot be compared."""
     if not inputs.aligned:
-        return x, y, now.clusters, then.clusters
-    rows, rows_then = inputs.pairing.now, inputs.pairing.baseline
-    clusters = tuple(now.clusters[row] for row in rows)
-    return x[rows], y[rows_then], clusters, tuple(then.clusters[row] for row in rows_then)
+        return as_floats(now[name]), as_floats(then[name]), now.clusters, then.clusters
+    values = common_values(now, then, name, inputs.pairing)
+    if values is None:
+        return None
+    clusters = tuple(now.clusters[row] for row in inputs.pairing.now)
+    return *values, clusters, tuple(then.clusters[row] for row in inputs.pairing.baseline)
+
+
+def _inter_rows(now: Profile, then: Profile, inputs: Inputs) -> Rows:
+    rows = _rows(now, then, "inter", inputs)
+    assert rows is not None
+    return rows

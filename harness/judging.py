@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from harness.analysis.agreement import Agreement
 from harness.analysis.boundary_agreement import BoundaryAgreement
 from harness.analysis.claims import Claim
@@ -53,6 +55,8 @@ class Judge:
         comparison = self._comparisons[family]
         numbers: dict[str, Any] = {finding.measure.name: _numbers(finding.agreement) for finding in comparison.findings}
         numbers["n"] = baseline.samples
+        if comparison.not_compared:
+            numbers["not_compared"] = dict(comparison.not_compared)
         if comparison.inputs.changed:
             numbers["inputs"] = {"changed": comparison.inputs.changed}
         changed = comparison.verdict is Verdict.DIFFERS or not _reproduced(baseline, comparison)
@@ -150,4 +154,11 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
         "reproduced": agreement.reproduced,
         "beyond": agreement.beyond,
         "largest": None if agreement.largest is None else number(agreement.largest),
+        "compared": agreement.compared,
+        "tolerance": {
+            "amount": number(float(np.max(agreement.tolerance.amount))),
+            "share": agreement.tolerance.share,
+            "reason": agreement.tolerance.reason,
+            "noise": None if agreement.tolerance.noise is None else number(agreement.tolerance.noise),
+        },
     }

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis.margins import Pairing, pair_samples
-from harness.profile import Profile
+from harness.baselines import as_floats
+from harness.profile import Array, Profile
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """How the samples of a run and its baseline belong together.
 
-    `changed_tokens` and `changed_pixels` are samples with the baseline's id but other model inputs. `same_set` says
-    that both have the same samples, all with the same inputs: measures that relate samples to each other need it.
-    `nested` says that one has only samples of the other, with the same inputs. With `by_id` the inputs are those of two
-    models, and samples are in pairs whatever their inputs are.
+    `changed_tokens` and `changed_pixels` are samples with the baseline's id but other model inputs. `nested` says that
+    one has only samples of the other, with the same inputs. With `by_id` the inputs are those of two models, and
+    samples are in pairs whatever their inputs are.
     """
 
     pairing: Pairing
     changed_tokens: tuple[str, ...]
     changed_pixels: tuple[str, ...]
     nested: bool
-    same_set: bool
     by_id: bool = False
 
     @property
@@ -51,6 +50,23 @@ class Inputs:
         )
 
 
+def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairing) -> tuple[Array, Array] | None:
+    """Return the values of a measure for the common samples of two profiles, float64 (common, places) each.
+
+    `inter_adjusted` relates a sample to all others, so it is adjusted over the common samples on both sides.
+
+    Returns:
+        None if one side has more samples than the common ones, and cannot be adjusted over these.
+    """
+    sides = ((now, pairing.now), (baseline, pairing.baseline))
+    if measure == "inter_adjusted":
+        values = [profile.adjusted_over(rows.tolist()) for profile, rows in sides]
+    else:
+        values = [profile[measure][rows] for profile, rows in sides]
+    x, y = values
+    return None if x is None or y is None else (as_floats(x), as_floats(y))
+
+
 def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inputs:
     """How the samples of two profiles belong together, by id and, unless `by_id`, by the hash of their model inputs."""
     place = {sample: row for row, sample in enumerate(baseline.sample_ids)}
@@ -71,6 +87,5 @@ def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inp
         changed_tokens=changed(now.token_hashes, baseline.token_hashes),
         changed_pixels=changed(now.pixel_hashes, baseline.pixel_hashes),
         nested=len(pairing.now) == min(now.n, baseline.n) and not pairing.changed,
-        same_set=len(pairing.now) == now.n == baseline.n and not pairing.changed,
         by_id=by_id,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.assembly import drawing, measured_arrays, stacked_rows
+from harness.assembly import cosines_between_samples, drawing, measured_arrays, stacked_rows
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
@@ -35,7 +35,7 @@ from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.processes import processes
-from harness.profile import Array, Drawing, Profile
+from harness.profile import AS_TEXT, Array, Drawing, Profile
 from harness.provenance import environment, weights_hash
 from harness.reading_store import ReadingStore
 from harness.word_order import likelihood_arrays
@@ -272,6 +272,7 @@ def _profile(
         declared={
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
+            "first_token": f"BOS {drawings[0].bos}, no text" if drawings[0].bos else AS_TEXT,
             **_POLICY,
             "lens": LENS_POLICY,
             "lens_ks": list(KS),
@@ -283,4 +284,5 @@ def _profile(
         weights=weights,
         drawings=drawings,
         controls=controls,
+        between_samples=cosines_between_samples(stacked),
     )

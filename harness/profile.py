@@ -19,6 +19,8 @@ Array = NDArray[Any]
 CURVES = ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction")
 SHARE_GROUPS = ("image", "instruction", "other", "self")
 KS = (1, 5)
+#: `declared["first_token"]` of prompts that begin without a BOS.
+AS_TEXT = "text"
 # What a regression judges point by point.
 JUDGED = (
     *CURVES,
@@ -35,7 +37,8 @@ class Drawing:
     norm_rows: (L, tokens). groups: name -> bool (tokens,). image_tokens: decoded text, points x image tokens (top 1).
     last_token: decoded text, points x 5. tokens: the prompt's own tokens as text, (tokens,). picture: what the vision
     tower was shown, uint8 (height, width, 3). grid: rows and columns of image tokens that tile the picture, None where
-    they do not, and then no_grid says why.
+    they do not, and then no_grid says why. bos: the text of the BOS that the prompt begins with, which belongs to no
+    group of text; empty if the first token that is no image token is text.
     """
 
     sample_id: str
@@ -49,6 +52,7 @@ class Drawing:
     picture: Array
     grid: tuple[int, int] | None
     no_grid: str = ""
+    bos: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,6 +73,9 @@ class Profile:
 
     `revision` is the commit of a model from the hub. `left_out` names what the dataset could not give, and why.
 
+    `between_samples` holds the mean cosines between the image tokens of one sample and the text tokens of another,
+    float32 (P, n, n), the sample of the image first. A stored profile has none.
+
     `declared` names every choice that the numbers depend on; profiles that declare different things do not compare.
     """
 
@@ -86,6 +93,7 @@ class Profile:
     controls: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     revision: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, compare=False)
+    between_samples: Array | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"<Profile {self.pair}: {self.n} samples, {self.depth} layers>"
@@ -114,6 +122,24 @@ class Profile:
             return np.asarray(self.arrays[hits][:, :, k] / self.arrays[words][:, None], dtype=np.float64)
         return self.arrays[name]
 
+    def adjusted_over(self, rows: Sequence[int]) -> Array | None:
+        """Return `inter_adjusted` of some samples, each adjusted over the others of these only.
+
+        Args:
+            rows: of the samples, without repetition.
+
+        Returns:
+            (rows, P); None if they are not all samples, and no cosines between the samples are there, or only one row.
+        """
+        if len(rows) == self.n:
+            return self.arrays["inter_adjusted"][list(rows)]
+        if self.between_samples is None or len(rows) < 2:
+            return None
+        cosines = self.between_samples[np.ix_(range(self.depth + 1), rows, rows)].astype(np.float64)
+        own = np.diagonal(cosines, axis1=1, axis2=2)
+        others = (cosines.sum(axis=2) - own) / (len(rows) - 1)
+        return np.asarray((own - others).T)
+
     def changes(self, then: Profile) -> list[str]:
         """What is not the same in weights and environment as it was then, as 'field: then -> now'."""
         weights = [] if self.weights == then.weights else [f"weights: {then.weights} -> {self.weights}"]
@@ -138,6 +164,9 @@ class Profile:
     def select(self, ids: Sequence[str]) -> Profile:
         """The same profile with the samples of `ids` only, in that order.
 
+        Where the cosines between the samples are there, `inter_adjusted` is adjusted over these samples, as if they had
+        been measured alone.
+
         Raises:
             KeyError: an id was not measured.
         """
@@ -154,7 +183,7 @@ class Profile:
             pick(self.clusters),
             pick(self.token_hashes),
             pick(self.pixel_hashes),
-            {name: array[rows] for name, array in self.arrays.items()},
+            {name: array[rows] for name, array in self.arrays.items()} | self._adjusted_again(rows),
             self.declared,
             self.environment,
             self.weights,
@@ -164,4 +193,12 @@ class Profile:
             },
             revision=self.revision,
             left_out=self.left_out,
+            between_samples=None
+            if self.between_samples is None
+            else self.between_samples[np.ix_(range(self.depth + 1), rows, rows)],
         )
+
+    def _adjusted_again(self, rows: Sequence[int]) -> dict[str, Array]:
+        """`inter_adjusted` over some samples, float32; empty where it cannot be had or `rows` are all samples."""
+        found = None if len(rows) == self.n else self.adjusted_over(rows)
+        return {} if found is None else {"inter_adjusted": found.astype(np.float32)}

@@ -67,11 +67,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for comparison in compared(config):
             terminalreporter.write_sep("=", "side by side")
             _write(terminalreporter, map(Line, comparison.lines(width)))
-    _write(terminalreporter, ending_lines(left_behind(config), session.muteness(), width))
+    _write(terminalreporter, ending_lines(left_behind(config), session.problem(), width))
 
 
 def ending_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:
-    """The last lines: what was written, each with its path at its end, and why the suite says too little."""
+    """The last lines: what was written, each with its path at its end, and why the run as a whole failed."""
     failed = folded(f"FAILED: {problem}", width) if problem else []
     return [*map(Line, written), *(Line(line, "red") for line in failed)]
 

@@ -249,6 +249,19 @@ class PhaseSession:
                 return f"the primary verdict of {line.pair} ({PRIMARY}) is inconclusive{own}"
         return ""
 
+    def problem(self) -> str:
+        """Why the run as a whole fails although its tests may pass, what differs first; empty where it does not."""
+        muteness = self.muteness()
+        differing: dict[Pair, list[str]] = {}
+        for line in self.verdicts:
+            if line.changed:
+                words = "differs" if line.verdict == "differs" else "is not the same"
+                differing.setdefault(line.pair, []).append(f"{line.question} {words}")
+        if not muteness or not differing:
+            return muteness
+        pairs = "; ".join(f"{pair}: {', '.join(questions)}" for pair, questions in differing.items())
+        return f"{pairs}. Besides, {muteness}"
+
     def record(self, line: VerdictLine) -> None:
         """Keep a verdict for the summary and the JSON, the first time that it is given, and for the running test."""
         self.asked.append(line)

@@ -37,7 +37,7 @@ class Agreement:
     `layers` are those that differ; of an equivalent measure that does not reproduce, those at which a sample is beyond
     the tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
     them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
-    `reason` says why reproduction could not be asked, and is empty where it was.
+    `reason` says why reproduction could not be asked, and is empty where it was. `tolerance` is that of a sample.
     """
 
     verdict: Verdict
@@ -51,6 +51,13 @@ class Agreement:
     worst_samples: tuple[SampleChange, ...]
     largest: float | None
     reason: str
+    tolerance: Tolerance
+
+    @property
+    def noises(self) -> float | None:
+        """The largest change as a multiple of the noise of a sample; None if either is unknown."""
+        noise = self.tolerance.noise
+        return self.largest / noise if self.largest is not None and noise else None
 
 
 def agree(
@@ -122,6 +129,7 @@ def agree(
         worst_samples=(),
         largest=None,
         reason=reason if paired else reason or "the samples are not the same",
+        tolerance=tolerance,
     )
     return _reproduction(found, x - y, tolerance, reproducible) if paired else found
 

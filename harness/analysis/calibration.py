@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.curves import Clusters, as_curves, cluster_means
-from harness.analysis.margins import CURVE_TOLERANCE, Tolerance
+from harness.analysis.margins import Tolerance
 
 NOISE_FACTOR = 3.0
-#: The data type whose rounding a comparison of samples does not see.
-FULL = "float32"
+#: The data types whose rounding a comparison of samples does not see.
+FULL = frozenset({"float32", "float64"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,11 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One calibration run: the data type it ran in, and the noise of every measure."""
+    """One calibration run: its data type, the noise of every measure, and its device type if not the baseline's."""
 
     dtype: str
     noise: Mapping[str, Noise]
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +49,59 @@ class Calibration:
         """The largest shift of a layer's mean over all runs, nu; 0 where there are none."""
         return max((one.noise[measure].mean for one in self.variants.values() if measure in one.noise), default=0.0)
 
-    def sample_noise(self, measure: str, *, narrow: bool) -> float | None:
-        """The largest change of one sample over all runs, or with `narrow` False over those in float32.
-
-        None where a narrow type is asked for and neither the baseline nor a run of it was in one.
-        """
-        runs = [one for one in self.variants.values() if measure in one.noise and (narrow or one.dtype == FULL)]
-        if narrow and all(one.dtype == FULL for one in runs):
-            return None
-        return max((one.noise[measure].sample for one in runs), default=0.0)
-
-    def tolerance(self, measure: str, *, narrow: bool) -> Tolerance | None:
-        """When a sample of this measure is the same: within three times the noise of one, and never under 0.001.
-
-        The floor is declared: calibration on one machine does not know the kernels of the next.
+    def sample_noise(self, measure: str, *, narrow: bool, device: str | None = None) -> float | None:
+        """Return the largest change of one sample over the calibration runs that apply.
 
         Args:
             measure: a curve's name.
-            narrow: whether one of the two measurements is in a 16-bit type.
+            narrow: count the 16-bit runs as well; without it only those in float32 or wider.
+            device: count only the runs on this device type, empty for the baseline's own; None counts all.
 
         Returns:
-            None where that was not calibrated.
+            None if no such run was made, or none of them in 16 bits where `narrow`.
         """
-        noise = self.sample_noise(measure, narrow=narrow)
-        if noise is None:
+        runs = [
+            run
+            for run in self.variants.values()
+            if measure in run.noise and (narrow or run.dtype in FULL) and device in (None, run.device)
+        ]
+        if narrow and all(run.dtype in FULL for run in runs):
             return None
-        return Tolerance(max(float(np.max(CURVE_TOLERANCE.amount)), NOISE_FACTOR * noise), CURVE_TOLERANCE.share)
+        return max((run.noise[measure].sample for run in runs), default=None)
+
+    def tolerance(
+        self, measure: str, *, narrow: bool, declared: Tolerance, device: str | None = None
+    ) -> Tolerance | None:
+        """Return the per-sample tolerance of a measure: three times the noise of a sample, at least the declared one.
+
+        Calibration on one machine does not know the kernels of the next, hence the declared floor.
+
+        Args:
+            measure: a curve's name.
+            narrow: True if one of the two measurements is in a 16-bit type.
+            declared: the tolerance of the two environments without a calibration.
+            device: as in `sample_noise`.
+
+        Returns:
+            None if `narrow` and no 16-bit run was calibrated.
+        """
+        noise = self.sample_noise(measure, narrow=narrow, device=device)
+        if noise is None:
+            return None if narrow else declared
+        if NOISE_FACTOR * noise <= float(np.max(declared.amount)):
+            return declared
+        return replace(
+            declared,
+            amount=NOISE_FACTOR * noise,
+            reason=f"{NOISE_FACTOR:g} x the calibrated noise of a sample, {noise:.2g}",
+        )
 
     def record(self) -> dict[str, Any]:
         """The calibration as JSON types, noise to three digits."""
         return {
             name: {
                 "dtype": run.dtype,
+                **({"device": run.device} if run.device else {}),
                 "noise": {
                     measure: {key: float(f"{value:.3g}") for key, value in asdict(noise).items()}
                     for measure, noise in run.noise.items()
@@ -97,7 +119,12 @@ class Calibration:
         """
         return cls(
             {
-                name: Variant(run["dtype"], {measure: Noise(**noise) for measure, noise in run["noise"].items()})
+                name: Variant(
+                    run["dtype"],
+                    {measure: Noise(**noise) for measure, noise in run["noise"].items()},
+                    # Older files tell the device by the run's name only.
+                    run.get("device", name if name == "cuda" else ""),
+                )
                 for name, run in record.items()
             }
         )

@@ -19,7 +19,7 @@ from harness.analysis.moves import BoundedRises, Rises, bounded_rises, declared_
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_start, turning_points
 
-#: How far measuring again moves a layer's mean, until a calibration says otherwise: float32's per-sample tolerance.
+#: How far measuring again moves a layer's mean, until a calibration says otherwise.
 DECLARED_NOISE = 1e-3
 
 

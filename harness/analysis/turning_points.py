@@ -10,6 +10,9 @@ import numpy.typing as npt
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, IntArray, as_curves, cluster_means, product
 from harness.analysis.simultaneous import covariance_root
 
+#: A layer in which the curve turns in fewer of the draws than this is no part of a plateau.
+_SELDOM = 0.002
+
 
 def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, ...]:
     """Returns the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
@@ -100,13 +103,15 @@ def _with_ends(boundaries: IntArray, points: int) -> IntArray:
     return np.concatenate([first, boundaries, last], axis=1)
 
 
-def _half_heights_rows(m: FloatArray, boundaries: IntArray) -> FloatArray:
+def _half_heights_rows(m: FloatArray, boundaries: IntArray, values: FloatArray | None = None) -> FloatArray:
+    """Half-heights (rows, k) between the curve's values at its turns, or between `values` (rows, k + 1)."""
     edges = _with_ends(boundaries, m.shape[1])
+    ends = np.take_along_axis(m, edges, axis=1) if values is None else values
     layers = np.arange(m.shape[1])
     found = np.full((len(m), edges.shape[1] - 1), np.nan)
     for j in range(found.shape[1]):
         first, last = edges[:, j : j + 1], edges[:, j + 1 : j + 2]
-        low, high = np.take_along_axis(m, first, axis=1), np.take_along_axis(m, last, axis=1)
+        low, high = ends[:, j : j + 1], ends[:, j + 1 : j + 2]
         above = (m - (low + high) / 2) * np.sign(high - low)
         with np.errstate(invalid="ignore"):
             reached = np.argmax((layers > first) & (layers <= last) & (above >= 0.0), axis=1)[:, None]
@@ -156,6 +161,10 @@ def boundary_intervals(
     Resamples clusters (each cluster's mean curve is one row). The direction of the first move is chosen once, on the
     mean curve. The estimate of an integer statistic need not lie in the middle of its interval.
 
+    On a plateau the curve turns wherever the noise is highest, and its value there is too high, so that half of the
+    height lies too far. The interval of a half-height therefore also spans that between the means over all layers in
+    which the draws turn. Where these are one layer nothing changes.
+
     Raises:
         ValueError: as `cluster_means` and `turning_points`.
     """
@@ -200,14 +209,37 @@ def _boundaries(mean: FloatArray, draws: FloatArray, moves: int, start: int, lev
     direction = best_start(mean, moves, start)
     estimate = turning_points_rows(mean[None], moves, direction)
     drawn = turning_points_rows(draws, moves, direction)
+    at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(draws, drawn), level)
+    on_plateaus = _intervals(*_plateau_heights(mean, draws, estimate, drawn), level)
     return Boundaries(
         moves=moves,
         start=direction,
         turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
-        half_heights=_intervals(half_heights(mean, estimate[0]), half_heights(draws, drawn), level),
+        half_heights=tuple(map(_spanning, at_turns, on_plateaus)),
         level=level,
         n=n,
     )
+
+
+def _plateau_heights(
+    mean: FloatArray, draws: FloatArray, estimate: IntArray, drawn: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Half-heights of the mean (k,) and of the draws (draws, k), between the means over the layers of each turn."""
+    points = len(mean)
+    counts = [np.bincount(column, minlength=points) for column in drawn.T]
+    turns = np.array(counts).reshape(-1, points) > _SELDOM * len(drawn)
+    ends = np.eye(points, dtype=bool)
+    layers = np.concatenate([ends[:1], turns, ends[-1:]]).astype(np.float64)
+    layers /= layers.sum(axis=1, keepdims=True)
+    curves, cuts = np.concatenate([mean[None], draws]), np.concatenate([estimate, drawn])
+    heights = _half_heights_rows(curves, cuts, product(curves, layers.T))
+    return heights[0], heights[1:]
+
+
+def _spanning(interval: BoundaryInterval, other: BoundaryInterval) -> BoundaryInterval:
+    """The interval, widened to hold another one of the same layer; one that is not there widens nothing."""
+    low, high = np.fmin(interval.low, other.low), np.fmax(interval.high, other.high)
+    return BoundaryInterval(interval.estimate, float(low), float(high)) if np.isfinite(interval.low) else interval
 
 
 def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[BoundaryInterval, ...]:

@@ -103,6 +103,21 @@ def _tiny(tensor: torch.Tensor) -> float:
     return float(torch.finfo(tensor.dtype).tiny)
 
 
+def between_samples(image_means: torch.Tensor, text_means: torch.Tensor) -> torch.Tensor:
+    """Return the mean cosines between the image tokens of each sample and the text tokens of each sample.
+
+    From these `inter_adjusted` can be had over any of the samples, without the vectors.
+
+    Args:
+        image_means: mean unit vectors of the image tokens, (samples, points, d).
+        text_means: the same of the text tokens.
+
+    Returns:
+        (points, samples, samples), the sample of the image first.
+    """
+    return torch.bmm(image_means.transpose(0, 1), text_means.permute(1, 2, 0))
+
+
 def adjusted(image_means: torch.Tensor, text_means: torch.Tensor) -> torch.Tensor:
     """Inter-modal similarity minus its value between samples, per sample and residual point.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.analysis.turning_points import BoundaryInterval
-from harness.profile import Profile
+from harness.profile import AS_TEXT, Profile
 from harness.reference import reference_of
 from harness.report.layers import layer_ranges
 from harness.report.layout import folded, table_lines
@@ -83,7 +83,21 @@ def _given_lines(numbers: SideBySide) -> list[str]:
     prompts = (numbers.now.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
         lines.append(f"  prompts: {prompts[0]!r} and {prompts[1]!r}")
+    lines += _first_token_line(numbers)
     return lines + [f"  {change}" for change in numbers.environment]
+
+
+def _first_token_line(numbers: SideBySide) -> list[str]:
+    """A line if the first token is text in one of the models only: there it takes part in every mean over the text."""
+    sides = (numbers.now, numbers.other)
+    as_text = [side for side in sides if side.first_token == AS_TEXT]
+    as_bos = [side for side in sides if side.first_token not in ("", AS_TEXT)]
+    if not (as_text and as_bos):
+        return []
+    return [
+        f"  the first token is text in {as_text[0].model}, whose prompts have no BOS; in {as_bos[0].model} it is "
+        f"{as_bos[0].first_token}: similarities with the text include it in {as_text[0].model} only"
+    ]
 
 
 def _table(numbers: SideBySide, width: int | None) -> list[str]:

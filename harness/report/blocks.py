@@ -31,7 +31,7 @@ def block_lines(outcome: Outcome, width: int, *, relative: bool = False) -> list
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
             tell("" if place else name, _said(group), group.colour)
-    for place, text in enumerate(outcome.same_until):
+    for place, text in enumerate(outcome.notes):
         tell("" if place else "baseline", text)
     tell("recall", f"{outcome.recall:.2f} of the words; of another sample's words, by chance, {outcome.chance:.2f}")
     if outcome.ratio is not None:

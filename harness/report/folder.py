@@ -80,7 +80,7 @@ def write_report(session: PhaseSession, compared: Sequence[ModelComparison], pla
         [*_common_figures(gallery, session, readings, held), *_comparisons(gallery, session)],
         record,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        problem=session.muteness(),
+        problem=session.problem(),
         comparisons=[comparison.lines() for comparison in compared],
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in session.stored.written.items()],
     )

@@ -39,6 +39,11 @@ def kept(text: str) -> str:
     return text.replace(" ", _KEPT)
 
 
+def together(*pieces: str) -> str:
+    """Join pieces with blanks; the line is folded between them only."""
+    return " ".join(map(kept, pieces))
+
+
 def folded(text: str, width: int, deeper: int = 2, taken: int = 0) -> list[str]:
     """The text in lines of at most `width` characters, broken between words; what a terminal would obey is escaped.
 

@@ -34,10 +34,10 @@ def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] 
     undecided = [line for outcome in outcomes for line in outcome.undecided()]
     parts = [
         f"## Phases of vision-language models: {_overall(session, len(unexpected), len(undecided))}",
-        _paragraph(session.muteness()),
+        _paragraph(session.problem()),
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
-        "\n".join(f"- {code(str(outcome.pair))}, {prose(text)}" for outcome in outcomes for text in outcome.same_until),
+        "\n".join(f"- {code(str(outcome.pair))}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
         _numbers("What the evidence does not decide", undecided),
         _known(outcomes),
         *map(_side_by_side, compared),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from harness.changed_measure import largest_change
 from harness.comparison import FAMILIES, Measure
 from harness.paper import paper_claims
 from harness.report.layers import layer_ranges
@@ -136,6 +137,8 @@ def _measures(numbers: Mapping[str, Any]) -> Iterator[Row]:
             measure = _MEASURES[name]
             sentence, excess = _measure_sentence(measure, found), _excess(found["effect"], found["margin"])
             yield Row(measure.title, found["verdict"], *_numbers(found), _n(found), sentence, excess=excess)
+    for name, reason in numbers.get("not_compared", {}).items():
+        yield Row(_MEASURES[name].title, "not asked", "", "", "", "", f"{reason[:1].upper()}{reason[1:]}.")
 
 
 def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
@@ -146,12 +149,14 @@ def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
     largest = found["largest"]
     moved = "The samples are not the baseline's, so means are compared."
     if largest is not None:
-        moved = f"{found['beyond']} samples moved by more than the tolerance, at most by {largest:.2g}."
+        moved = f"{found['beyond']} samples moved by more than the tolerance; {_largest(found)}."
     match found["verdict"]:
         case "reproduces":
             if not largest:
                 return "The same in every sample, to the last digit."
-            return f"The same in every sample within the tolerance; the largest change is {largest:.2g}."
+            if found["beyond"]:
+                return f"{_tolerated(found)}; {_largest(found)}."
+            return f"The same in every sample within the tolerance; {_largest(found)}."
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
@@ -159,6 +164,28 @@ def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
             return f"The mean certainly moved{view} by more than the margin at {where}; most at {at}. {moved}"
         case _:
             return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
+
+
+def _largest(found: Mapping[str, Any]) -> str:
+    return largest_change(found["largest"], found["tolerance"]["noise"])
+
+
+def tolerated_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Return one line for each measure of a family that reproduces although some samples changed.
+
+    Args:
+        numbers: of the family's verdict, as the record has them.
+    """
+    return [
+        f"{measure.title}: {_tolerated(found)}"
+        for name, measure in _MEASURES.items()
+        if isinstance(found := numbers.get(name), Mapping) and found["verdict"] == "reproduces" and found["beyond"]
+    ]
+
+
+def _tolerated(found: Mapping[str, Any]) -> str:
+    changed, compared = found["beyond"], found["compared"]
+    return f"{changed} of {compared} samples changed, and up to {1.0 - found['tolerance']['share']:.0%} may"
 
 
 def _boundaries(numbers: Mapping[str, Any]) -> Iterator[Row]:

@@ -130,7 +130,7 @@ def page(
         figures: those of all pairs together.
         record: the record of the run.
         made: when.
-        problem: why the run decides too little, empty where it decides enough.
+        problem: why the run as a whole failed, empty where it decides enough.
         comparisons: lines on each two models held against each other.
         written: lines on the baselines that were written.
     """

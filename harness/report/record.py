@@ -26,7 +26,7 @@ from harness.report.against import ModelComparison
 from harness.session import PhaseSession
 from harness.word_order import Score, scores_of
 
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 #: The band of a curve, as the figures draw it: the middle 80 % of the samples.
 BAND = (0.1, 0.9)
 # Directories of an absolute path, of this machine and of no other; what follows them stays.

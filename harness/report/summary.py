@@ -66,7 +66,7 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
     profiles = {str(pair): profile for pair, profile in session.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
-    traced = [f"{outcome.pair}: {text}" for outcome in outcomes for text in outcome.same_until]
+    traced = [f"{outcome.pair}: {text}" for outcome in outcomes for text in outcome.notes]
     lines = [*table, Line(""), *_folded(traced, width)] if wide else []
     if not wide:
         relative = tells_depth(profiles)

@@ -109,6 +109,28 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     assert not {"reproduces"} & set(found.numbers.verdicts.values())
 
 
+@pytest.mark.usefixtures("tiny_data")
+def test_a_bos_on_one_side_only_is_said_first() -> None:
+    bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")
+    bare.processor.chat_template = bare.processor.chat_template.removeprefix("<s>")
+    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (bare, tiny_vlm(layers=6))]
+    assert [profile.declared["first_token"] for profile in profiles] == ["text", "BOS <s>, no text"]
+    line = (
+        "  the first token is text in bare, whose prompts have no BOS; in tiny-llava it is BOS <s>, no text: "
+        "similarities with the text include it in bare only"
+    )
+    found = harness.compare_models(*profiles)
+    assert line in found.lines()
+    assert line in harness.compare_models(*reversed(profiles)).lines()
+    assert {name: side["first_token"] for name, side in found.record()["models"].items()} == {
+        "bare": "text",
+        "tiny-llava": "BOS <s>, no text",
+    }
+    for profile in profiles:
+        again = harness.compare_models(profile, dataclasses.replace(profile, model="again"))
+        assert not any("first token" in told for told in again.lines())
+
+
 def apart(profile: Profile, first: int, amount: float) -> Profile:
     """The profile under another name, with its inter-modal similarity moved from one residual point on."""
     step = np.where(np.arange(L + 1) >= first, amount, 0.0).astype(np.float32)
@@ -117,11 +139,11 @@ def apart(profile: Profile, first: int, amount: float) -> Profile:
 
 def test_within_the_tolerance_is_not_yet_apart_but_no_longer_bit_for_bit() -> None:
     made = synthetic_profile()
-    found = harness.compare_models(apart(apart(made, 3, 4e-4), 9, 0.01), made)
+    found = harness.compare_models(apart(apart(made, 3, 4e-6), 9, 0.01), made)
     similarity = next(trace for trace in found.numbers.traces if trace.name == "similarity")
     assert (similarity.same_until, similarity.exact_until, similarity.last) == (8, 2, L)
     assert (
-        "similarity: the same within 0.001, sample by sample, up to residual point 8, the input of layer 9; "
+        "similarity: the same within 1e-05, sample by sample, up to residual point 8, the input of layer 9; "
         "bit for bit up to residual point 2, the input of layer 3"
     ) in found.lines()
     assert found.numbers.weights is None

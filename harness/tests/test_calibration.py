@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis.calibration import Calibration, Noise, Variant, noise_between
+from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
 from harness.calibration import calibrate, runs_of
 from harness.comparison import FAMILIES
 from harness.margin_table import boundary_values, margin_table
@@ -57,22 +58,20 @@ def test_tolerances_are_three_times_the_noise_of_the_types_and_never_below_the_f
     found = calibration(float32=1e-6, bfloat16=8e-3)
     assert found.mean_noise("inter") == 4e-3
     assert found.mean_noise("image") == 0.0
-    wide, narrow = (found.tolerance("inter", narrow=narrow) for narrow in (False, True))
+    wide, narrow = (found.tolerance("inter", narrow=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
     assert wide is not None
     assert narrow is not None
     assert (wide.amount, wide.share) == (1e-3, 1.0)
     assert narrow.amount == pytest.approx(2.4e-2)
-    coarse = calibration(float32=2e-3).tolerance("inter", narrow=False)
+    coarse = calibration(float32=2e-3).tolerance("inter", narrow=False, declared=CURVE_TOLERANCE)
     assert coarse is not None
     assert coarse.amount == pytest.approx(6e-3)
 
 
 def test_without_a_run_in_sixteen_bits_nothing_is_known_of_them() -> None:
-    assert Calibration().tolerance("inter", narrow=True) is None
-    assert calibration(float32=1e-6).tolerance("inter", narrow=True) is None
-    plain = Calibration().tolerance("inter", narrow=False)
-    assert plain is not None
-    assert plain.amount == 1e-3
+    assert Calibration().tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
+    assert calibration(float32=1e-6).tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
+    assert Calibration().tolerance("inter", narrow=False, declared=CPU_TOLERANCE) == CPU_TOLERANCE
 
 
 def test_a_calibration_is_what_was_written_of_it() -> None:

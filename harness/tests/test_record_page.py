@@ -58,7 +58,7 @@ def test_the_names_in_the_schema_are_those_of_the_code() -> None:
     asked = defs["verdict"]["properties"]["question"]["enum"]
     assert set(asked) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
     measures = {measure.name for family in FAMILIES.values() for measure in family.measures}
-    assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs"} | measures
+    assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs", "not_compared"} | measures
 
 
 def test_the_page_says_what_the_schema_says(tmp_path: Path) -> None:
