@@ -164,8 +164,7 @@ class Profile:
     def select(self, ids: Sequence[str]) -> Profile:
         """The same profile with the samples of `ids` only, in that order.
 
-        Where the cosines between the samples are there, `inter_adjusted` is adjusted over these samples, as if they had
-        been measured alone.
+        Each `inter_adjusted` stays adjusted over all samples of this profile.
 
         Raises:
             KeyError: an id was not measured.
@@ -183,7 +182,7 @@ class Profile:
             pick(self.clusters),
             pick(self.token_hashes),
             pick(self.pixel_hashes),
-            {name: array[rows] for name, array in self.arrays.items()} | self._adjusted_again(rows),
+            {name: array[rows] for name, array in self.arrays.items()},
             self.declared,
             self.environment,
             self.weights,
@@ -194,11 +193,6 @@ class Profile:
             revision=self.revision,
             left_out=self.left_out,
             between_samples=None
-            if self.between_samples is None
+            if self.between_samples is None or len(rows) < self.n
             else self.between_samples[np.ix_(range(self.depth + 1), rows, rows)],
         )
-
-    def _adjusted_again(self, rows: Sequence[int]) -> dict[str, Array]:
-        """`inter_adjusted` over some samples, float32; empty where it cannot be had or `rows` are all samples."""
-        found = None if len(rows) == self.n else self.adjusted_over(rows)
-        return {} if found is None else {"inter_adjusted": found.astype(np.float32)}
