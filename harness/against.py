@@ -22,6 +22,7 @@ from harness.comparison import (
     matched,
     not_reproducible,
 )
+from harness.configuration_changes import ConfigurationChanges
 from harness.matched_inputs import Inputs, common_values
 from harness.phases import claims_of, number, phase_reading, relative_depth
 from harness.profile import KS, SHARE_GROUPS, Profile
@@ -97,10 +98,10 @@ class Beyond:
 class SideBySide:
     """Two models on one dataset.
 
-    `common` counts the samples of both, compared in pairs where `paired`; `inputs` and `environment` say what else is
-    not the same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same,
-    `beyond` where they differ for certain; all empty for models of different depth, which compare by relative depth.
-    `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
+    `common` counts the samples of both, compared in pairs where `paired`; `inputs`, `configuration` and `environment`
+    say what else is not the same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings
+    are the same, `beyond` where they differ for certain; all empty for models of different depth, which compare by
+    relative depth. `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
     """
 
     dataset: str
@@ -109,6 +110,7 @@ class SideBySide:
     common: int
     paired: bool
     inputs: str
+    configuration: ConfigurationChanges
     environment: tuple[str, ...]
     verdicts: Mapping[str, Verdict]
     traces: tuple[Trace, ...]
@@ -153,6 +155,7 @@ def side_by_side(
         common=len(inputs.pairing.now),
         paired=inputs.pairing.paired,
         inputs=inputs.changed,
+        configuration=profile.configuration_changes(other),
         environment=tuple(profile.environment.differences(other.environment)),
         verdicts=verdicts,
         traces=traces_of(profile, reference),
@@ -172,6 +175,7 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
         "common_samples": numbers.common,
         "paired": numbers.paired,
         "inputs": numbers.inputs,
+        "configuration": numbers.configuration.lines(),
         "environment": list(numbers.environment),
         "verdicts": {name: str(verdict) for name, verdict in numbers.verdicts.items()},
         "same_until": {trace.name: asdict(trace) for trace in numbers.traces},

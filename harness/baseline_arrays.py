@@ -83,6 +83,8 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
         weights=content["weights"],
         controls=controls,
         revision=content.get("revision", ""),
+        # Baselines of earlier versions hold none.
+        configuration=content.get("configuration", {}),
     )
 
 

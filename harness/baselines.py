@@ -168,6 +168,7 @@ def write_baseline(
         "model": profile.model,
         "dataset": profile.dataset,
         "declared": profile.declared,
+        "configuration": profile.configuration,
         "margins": margin_table(profile, calibration),
         "calibration": calibration.record(),
         # What was simulated is a comparison in pairs, which a summary never has.
@@ -183,6 +184,18 @@ def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
     """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
     content = read_json(baseline.path)
     return all(content.get(name) == value for name, value in _shown(profile).items())
+
+
+def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
+    """Replaces the stored configuration by that of a profile with the same numbers; returns the baseline as it is now.
+
+    Raises:
+        BaselineError: the file is not writable; it is untouched.
+    """
+    content = read_json(baseline.path)
+    content["configuration"] = profile.configuration
+    write_files(baseline.path, content)
+    return read_baseline(baseline.path)
 
 
 def write_timing(baseline: Baseline, key: str, ratio: float) -> None:

@@ -15,12 +15,12 @@ from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines import Baseline
 from harness.changed_measure import changed_measure_lines
 from harness.comparison import Comparison, Finding
-from harness.models.registry import MODELS
 from harness.paper import paper_claims
 from harness.profile import Profile
 from harness.reference import Reference
 from harness.report.beyond import beyond_lines
-from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, together
+from harness.report.held_lines import file_lines, held_lines
+from harness.report.layout import MESSAGE_WIDTH, folded, reason_text, together
 
 # pytest writes this before the first line of a message.
 _BEFORE = len("AssertionError: ")
@@ -100,7 +100,7 @@ def check_boundaries(
                 f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
             )
         )
-    _conclude(lines + _against(profile, baseline), agreement.verdict, [part.n_needed for part in moved], strict)
+    _conclude(lines + held_lines(profile, baseline), agreement.verdict, [part.n_needed for part in moved], strict)
 
 
 def check_intervals(
@@ -120,7 +120,7 @@ def check_intervals(
         lines += _phase_changed(finding, agreement)
     if not changed:
         lines.append(f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples")
-    _conclude(lines + _against(profile, baseline), agreement.verdict, [part.n_needed for part in changed], strict)
+    _conclude(lines + held_lines(profile, baseline), agreement.verdict, [part.n_needed for part in changed], strict)
 
 
 def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
@@ -164,7 +164,7 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
                 f"hooked inference of {pair} became slower:",
                 f"  {timing.ratio:.3f} x plain {together(interval)} baseline {baseline_ratio:.3f} x; alarm where the "
                 f"lower end exceeds {found.margin:g} x the baseline",
-                *_baseline_file(where),
+                *file_lines(where),
             ]
         )
 
@@ -215,25 +215,7 @@ def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iter
     lines = [first] if first else []
     for finding in findings:
         lines += changed_measure_lines(finding, profile)
-    return lines + _against(profile, baseline)
-
-
-def _against(profile: Profile, baseline: Baseline) -> list[str]:
-    then = baseline.profile
-    told = "; ".join(map(kept, profile.changes(then))) or "same weights, same environment"
-    if isinstance(baseline, Reference):
-        return [f"  between the two models: {told}", f"  held against {baseline.said()}"]
-    command = "the same command with --phase-update"
-    if profile.model in MODELS:
-        command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
-    # A command is there to be copied, however long it is.
-    return [f"  since the baseline: {told}", *_baseline_file(baseline.said()), kept(f"  meant? {command}")]
-
-
-def _baseline_file(said: str) -> list[str]:
-    """A baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
-    path, bracket, recorded = said.partition(".json (")
-    return [kept(f"  baseline {path}.json"), f"    ({recorded}"] if bracket else [f"  {said}"]
+    return lines + held_lines(profile, baseline)
 
 
 def _message(lines: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from harness.assembly import cosines_between_samples, drawing, measured_arrays, stacked_rows
+from harness.configuration import configuration_of
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
@@ -22,6 +23,7 @@ from harness.data.sample import Sample, Source
 from harness.data.words import content_words
 from harness.errors import PhaseError
 from harness.forward import observe
+from harness.json_text import checksum
 from harness.models.embedded.cache import default_cache
 from harness.models.hashes import InputHashes
 from harness.models.likelihood import LIKELIHOOD_POLICY
@@ -36,7 +38,7 @@ from harness.probe.self_checks import check_image_positions, check_same_hits, he
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.processes import processes
 from harness.profile import AS_TEXT, Array, Drawing, Profile
-from harness.provenance import environment, weights_hash
+from harness.provenance import environment, weight_hashes
 from harness.reading_store import ReadingStore
 from harness.word_order import likelihood_arrays
 
@@ -143,7 +145,8 @@ def measure(
                 "dataset, and run again"
             )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
-    weights = weights_hash(vlm.model)
+    weights, checkpoint = weight_hashes(vlm.model)
+    configuration = configuration_of(vlm, checkpoint)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
     at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
     try:
@@ -152,7 +155,7 @@ def measure(
         first, block, drawings = _draw(vlm, plan, slice(0, 1))
     store = ReadingStore(
         cache,
-        _key(vlm, weights, batch_size, drawn[: len(drawings)]),
+        _key(vlm, weights, configuration, batch_size, drawn[: len(drawings)]),
         _witness(first),
         _WITNESS_TOLERANCE.get(vlm.dtype, 2e-2),
         say,
@@ -186,6 +189,7 @@ def measure(
         declared={**profile.declared, **({"likelihood": LIKELIHOOD_POLICY} if words else {})},
         revision=vlm.revision,
         left_out=dict(source.left_out),
+        configuration=configuration,
     )
 
 
@@ -234,12 +238,15 @@ def _reading_name(sample: Sample, hashes: InputHashes, own: Words, chance: Words
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _key(vlm: Vlm, weights: str, batch_size: int, witnesses: Sequence[Sample]) -> dict[str, Any]:
+def _key(
+    vlm: Vlm, weights: str, configuration: Mapping[str, Any], batch_size: int, witnesses: Sequence[Sample]
+) -> dict[str, Any]:
     """Everything but the sample that a reading depends on, and whose readings stand witness for it."""
     return {
         "measurement": MEASUREMENT_VERSION,
         "model": vlm.name,
         "weights": weights,
+        "configuration": checksum(configuration),
         "environment": asdict(environment(vlm.device, vlm.dtype, vlm.attention)),
         "batch_size": batch_size,
         "policy": {**_POLICY, "lens": LENS_POLICY, "likelihood": LIKELIHOOD_POLICY, "lens_ks": list(KS)},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.configuration import CHECKPOINT
+from harness.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.provenance import Environment
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Profile:
     log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
 
     `revision` is the commit of a model from the hub. `left_out` names what the dataset could not give, and why.
+    `configuration` holds the settings of model, processor and modules by key (`configuration.configuration_of`); empty
+    where they were not recorded.
 
     `between_samples` holds the mean cosines between the image tokens of one sample and the text tokens of another,
     float32 (P, n, n), the sample of the image first. A stored profile has none.
@@ -94,6 +98,7 @@ class Profile:
     revision: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict, compare=False)
     between_samples: Array | None = field(default=None, compare=False)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Profile {self.pair}: {self.n} samples, {self.depth} layers>"
@@ -141,9 +146,30 @@ class Profile:
         return np.asarray((own - others).T)
 
     def changes(self, then: Profile) -> list[str]:
-        """What is not the same in weights and environment as it was then, as 'field: then -> now'."""
-        weights = [] if self.weights == then.weights else [f"weights: {then.weights} -> {self.weights}"]
-        return weights + self.environment.differences(then.environment)
+        """Return all that differs in configuration, weights and environment, each as 'field: then -> now'."""
+        changes = self.configuration_changes(then).lines()
+        return changes + self._weights_change(then) + self.environment.differences(then.environment)
+
+    def main_changes(self, then: Profile) -> list[str]:
+        """Return the same for a message: the first settings only, and weights that did not change are said to be so."""
+        if not self.changes(then):
+            return []
+        changes = self.configuration_changes(then).abridged()
+        weights = self._weights_change(then) or ["weights the same"]
+        return changes + weights + self.environment.differences(then.environment)
+
+    def configuration_changes(self, then: Profile) -> ConfigurationChanges:
+        """Return the settings in which the two configurations differ; none where one was not recorded."""
+        same_release = self.environment.transformers == then.environment.transformers
+        return configuration_changes(self.configuration, then.configuration, same_release=same_release)
+
+    def _weights_change(self, then: Profile) -> list[str]:
+        if self.weights == then.weights:
+            return []
+        stored = self.configuration.get(CHECKPOINT)
+        if stored is not None and stored == then.configuration.get(CHECKPOINT):
+            return ["weights: the same but for computed buffers"]
+        return [f"weights: {then.weights} -> {self.weights}"]
 
     def plot(self, figure: str = "inter", axes: Axes | None = None) -> Axes:
         """The matplotlib axes on which one of the paper's figures is drawn for this profile.
@@ -195,4 +221,5 @@ class Profile:
             between_samples=None
             if self.between_samples is None or len(rows) < self.n
             else self.between_samples[np.ix_(range(self.depth + 1), rows, rows)],
+            configuration=self.configuration,
         )

@@ -75,21 +75,38 @@ def device_name(device: Any) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 (16 hex digits) over every parameter and buffer of `model`, the non-persistent ones included.
+    """SHA-256 (16 hex digits) over every parameter and buffer of `model`, the non-persistent ones included."""
+    return weight_hashes(model)[0]
 
-    Offloaded tensors are read one at a time from where accelerate keeps them, so the hash is that of the model in
-    memory. Tensors on the meta device that nothing holds count by name and shape only.
+
+def weight_hashes(model: nn.Module) -> tuple[str, str]:
+    """Two SHA-256 (16 hex digits each): over every parameter and buffer, and without the non-persistent buffers.
+
+    The second is that of what a checkpoint stores: frequencies and masks, which a model computes from its
+    configuration, are not in it. Offloaded tensors are read one at a time from where accelerate keeps them, so the
+    hashes are those of the model in memory. Tensors on the meta device that nothing holds count by name and shape only.
     """
     import torch
 
     from harness.models.offloaded import numbers_of, second_names
 
-    digest, again = hashlib.sha256(), second_names(model)
+    again = second_names(model)
+    computed = {
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    # One digest until the first computed buffer, so that most tensors are hashed once.
+    digests = [hashlib.sha256()]
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
         if name in again:
             continue
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if name in computed and len(digests) == 1:
+            digests.append(digests[0].copy())
         numbers = numbers_of(model, name, tensor)
-        if numbers is not None:
-            digest.update(numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        content = None if numbers is None else numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        for digest in digests[:1] if name in computed else digests:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            if content is not None:
+                digest.update(content.data)
+    return digests[0].hexdigest()[:16], digests[-1].hexdigest()[:16]

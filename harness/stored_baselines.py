@@ -82,6 +82,8 @@ class StoredBaselines:
             if self.options.calibrate or (changed and self.options.update):
                 kept = stored.calibration if stored.profile.weights == profile.weights else None
                 return self._write(profile, "changed" if changed else "calibrated", stored.timing, kept)
+            if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
+                return self._described_anew(profile, stored)
         if stored.path not in self.written:
             self.matched.add(stored.path)
         return stored
@@ -142,6 +144,15 @@ class StoredBaselines:
         names = set(profile.arrays)
         return names != set(then.arrays) or any(
             not np.array_equal(profile.arrays[name], then.arrays[name], equal_nan=True) for name in names
+        )
+
+    def _described_anew(self, profile: Profile, stored: Baseline) -> Baseline:
+        """The baseline with the configuration of now; its numbers, which are the same, are not written again."""
+        from harness.baselines import write_configuration
+
+        self.written[stored.path] = "changed"
+        return self.processes.of_first(
+            f"the configuration of {profile.pair}", lambda: write_configuration(stored, profile)
         )
 
     def _write(

@@ -84,7 +84,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
     if prompts[0] != prompts[1]:
         lines.append(f"  prompts: {prompts[0]!r} and {prompts[1]!r}")
     lines += _first_token_line(numbers)
-    return lines + [f"  {change}" for change in numbers.environment]
+    return lines + [f"  {change}" for change in (*numbers.configuration.abridged(), *numbers.environment)]
 
 
 def _first_token_line(numbers: SideBySide) -> list[str]:

@@ -65,7 +65,7 @@ def what_changed(pair: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]])
         return ["No baseline was compared in this run."]
     baseline = pair["baseline"] or {}
     other = baseline.get("model") or "the baseline"
-    given = f"Other than in {other}: {'; '.join(baseline['changes'])}." if baseline.get("changes") else ""
+    given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
     changed = [answer for answer in answers if answer.verdict != "reproduces"]
     tolerated = [f"{note}." for line in verdicts for note in tolerated_lines(line["numbers"])]
     if not changed:
