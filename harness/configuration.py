@@ -30,7 +30,7 @@ _COMPONENT = re.compile("tokenizer|processor|feature_extractor")
 # Of the attributes of modules: every floating one but these, and of other types those that change what is computed.
 _TRAINING_ONLY = re.compile("drop|norm_type|momentum|loss|jitter|^p$|std$")
 _LIVE = re.compile("causal|window|approximate|rope_type|eps|softcap")
-_NO_ACTIVATION = re.compile("drop|identity", re.IGNORECASE)
+_NO_ACTIVATION = re.compile("drop|identity|list|dict", re.IGNORECASE)
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -145,19 +145,28 @@ def _of_stack(values: Mapping[tuple[str, ...], Any]) -> Any:
 
 
 def _facts(model: nn.Module, path: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, value in _attributes(module):
-        number = isinstance(value, float) and not _TRAINING_ONLY.search(name)
-        other = isinstance(value, bool | int | str) and _LIVE.search(name)
-        if number or other or (name.startswith("act") and callable(value)):
-            yield name, _plain(value)
-    bare = not (module._modules or module._parameters or module._buffers)
-    # A module without numbers of its own is an activation, or whatever else is applied between two layers.
-    if bare and path and not _NO_ACTIVATION.search(_class(module)):
-        yield "", _class(module)
+    facts = {name: _plain(value) for name, value in _attributes(module) if _is_live(name, value)}
+    if path and not (module._modules or module._parameters or module._buffers):
+        # A module without numbers of its own is an activation, or whatever else is applied between two layers.
+        if not _NO_ACTIVATION.search(_class(module)):
+            settings = ", ".join(f"{name}={value}" for name, value in facts.items() if not name.startswith("act"))
+            yield "", _class(module) + (f"({settings})" if settings else "")
+        return
+    yield from facts.items()
     for name in sorted(module._non_persistent_buffers_set):
         value = _buffer(model, f"{path}.{name}".lstrip("."), getattr(module, name, None))
-        if value:
+        # Rotary embeddings keep a second copy for prompts of another length.
+        if value and "original_" not in name:
             yield name, value
+
+
+def _is_live(name: str, value: Any) -> bool:
+    """True for an attribute that changes what a module computes: a number, a switch or an activation."""
+    if isinstance(value, float):
+        return not _TRAINING_ONLY.search(name)
+    if isinstance(value, bool | int | str):
+        return bool(_LIVE.search(name))
+    return name.startswith("act") and callable(value)
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -182,7 +191,7 @@ def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
         return ""
     values = numbers.detach().double().flatten().cpu()
     first, last, total = (f"{float(value):.6g}" for value in (values[0], values[-1], values.sum()))
-    return f"{len(values)} values from {first} to {last}, sum {total}"
+    return f"{first} to {last}, sum {total}"
 
 
 def _torchvision() -> str:

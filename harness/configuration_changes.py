@@ -109,7 +109,7 @@ def _merged(keys: Sequence[str], now: Mapping[str, Any], then: Mapping[str, Any]
         if not key.startswith(MODULES):
             groups[key, values] = [key]
         elif values not in said:
-            groups.setdefault((key.rpartition(".")[2].removeprefix("original_"), values), []).append(key)
+            groups.setdefault((key.rpartition(".")[2], values), []).append(key)
     return [_line(group, values) for (_, values), group in groups.items()]
 
 
