@@ -86,6 +86,25 @@ class LoadedModel:
         self.on_load(vlm)
         return vlm
 
+    def refuse_unloadable(self, model: str) -> None:
+        """Raise the error of a checkpoint's configuration or processor before any weight is loaded.
+
+        Raises:
+            PhaseError: one of them cannot be loaded. An unforeseen error is left to `vlm`.
+        """
+        import torch
+
+        from harness.models.registry import LoadRequest
+
+        options = self.options
+        request = LoadRequest(options.cache, torch.float32, torch.device("cpu"), options.download, self.say)
+        try:
+            options.model(model).refuse_unloadable(request)
+        except PhaseError:
+            raise
+        except Exception:  # Shown with its frames by the test that needs the model.
+            return
+
     def release(self) -> None:
         """Let go of the loaded model and its memory.
 

@@ -122,8 +122,9 @@ class Options:
         entry = self.model(pair.model)
         if not in_memory(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)
-        if reason := find_dataset(pair.dataset).unavailable(self.source(pair.dataset)):
-            return f"{pair.dataset}: {reason}", pair.dataset in self.datasets
+        source = self.source(pair.dataset)
+        if reason := find_dataset(pair.dataset).unavailable(source):
+            return f"{pair.dataset}: {reason}", source.directory is not None or pair.dataset in self.datasets
         return None
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from harness.collection_refusals import refuse_device, refuse_pairs, refuse_places
 from harness.data.registry import find_dataset
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
@@ -24,7 +25,6 @@ from harness.pytest_fixtures import (
     vlm,
     write_line,
 )
-from harness.reading_store import unusable
 from harness.report.layout import reason_text
 from harness.session import PhaseSession
 
@@ -107,7 +107,7 @@ def _regression_only(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Turns away what cannot work before anything is measured: a cache that cannot be written, a device not there."""
+    """Turns away what cannot work before anything is measured: data that are not there, a device, a directory."""
     needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
     if not needed or session.config.option.collectonly:
         return
@@ -115,26 +115,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     options = state.options
     state.collected = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
     _refuse_fixtures(session, options.fixtures())
-    from harness.models.vlm import choose_device
-
-    try:
-        choose_device(options.device)
-    except PhaseError as error:
-        raise pytest.UsageError(str(error)) from None
     others = dict.fromkeys(filter(None, map(state.other_of, state.collected)))
-    for pair in (*state.collected, *others):
-        missing = options.unavailable(pair)
-        if missing and missing[1]:
-            raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
-    if problem := unusable(options.cache):
-        raise pytest.UsageError(
-            f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
-        )
-    # A plugin that is imported before pytest loads it is warned about.
-    from harness.pytest_outputs import unwritable_output
-
-    if problem := unwritable_output(options):
-        raise pytest.UsageError(problem)
+    given = [name for name, _ in session.config.getoption("--phase-data") or ()]
+    # Libraries warn as they are imported, too.
+    with state.warnings.recording():
+        refuse_device(state)
+        refuse_pairs(state, (*state.collected, *others), given)
+        refuse_places(state)
 
 
 def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:

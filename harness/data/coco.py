@@ -29,6 +29,7 @@ COPY = LocalCopy(
     ("data/val-*.parquet",),
     f"give the official layout with --phase-data {DATASET}=DIR (or the variable {VARIABLE}), "
     "or add --phase-download, 6.6 GB",
+    lambda directory: refuse_layout(directory),
 )
 
 
@@ -119,14 +120,34 @@ def photos_in(directory: Path) -> dict[str, Photo]:
     Raises:
         DataError: the directory has no known layout, or a file of it cannot be read.
     """
+    files = _files(directory)
+    if isinstance(files, list):
+        return _tables(files)
+    annotations, images = files
+    return _official(annotations, PictureFolder(images, directory))
+
+
+def refuse_layout(directory: Path) -> None:
+    """Assert that a directory has a known layout, by its names and the columns of its tables.
+
+    Raises:
+        DataError: it has none, or pyarrow is missing for its tables.
+    """
+    files = _files(directory)
+    for path in files if isinstance(files, list) else ():
+        _recognised(path)
+
+
+def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
+    """The annotations and their folder of images, or parquet files."""
     annotated = [part for part in PARTS if _annotations(directory, part).is_file()]
     for part in annotated:
         for folder in (directory / part, directory / "images" / part):
             if folder.is_dir():
-                return _official(_annotations(directory, part), PictureFolder(folder, directory))
+                return _annotations(directory, part), folder
     files = parquet_files(directory)
     if files:
-        return _tables(files)
+        return files
     if annotated:
         folders = " or ".join(str(directory / part) for part in annotated)
         lies = _lying(path for part in annotated for path in (directory.parent / part, *directory.glob(f"*/*/{part}")))

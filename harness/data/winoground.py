@@ -33,6 +33,7 @@ COPY = LocalCopy(
     f"give the directory with examples.jsonl and the images with --phase-data {DATASET}=DIR (or the variable "
     f"{VARIABLE}), or, as the dataset is gated, accept the licence on its page at the hub, set an access token "
     "(HF_TOKEN) and add --phase-download",
+    lambda directory: refuse_layout(directory),
 )
 
 
@@ -110,14 +111,34 @@ def examples_in(directory: Path) -> dict[str, list[Example]]:
     Raises:
         DataError: the directory has no known layout, its images are still packed, or a file cannot be read.
     """
+    files = _files(directory)
+    if isinstance(files, list):
+        return _tables(files)
+    examples, images = files
+    return _listed(examples, PictureFolder(images, directory, SUFFIXES))
+
+
+def refuse_layout(directory: Path) -> None:
+    """Assert that a directory has a known layout, by its names and the columns of its tables.
+
+    Raises:
+        DataError: it has none, its images are still packed, or pyarrow is missing for its tables.
+    """
+    files = _files(directory)
+    for path in files if isinstance(files, list) else ():
+        _refuse_columns(path)
+
+
+def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
+    """The list of examples and the folder of images, or parquet files."""
     folders = (directory / "data", directory)
     lists = [path for name in LISTS for folder in folders if (path := folder / name).is_file()]
     images = [path for folder in folders if (path := folder / "images").is_dir()]
     if lists and images:
-        return _listed(lists[0], PictureFolder(images[0], directory, SUFFIXES))
+        return lists[0], images[0]
     files = parquet_files(directory)
     if files:
-        return _tables(files)
+        return files
     packed = [path for folder in folders if (path := folder / "images.zip").is_file()]
     if packed:
         raise DataError(f"{packed[0]} is still packed: unzip it there, so that {packed[0].parent / 'images'} exists")
@@ -179,12 +200,7 @@ def _picture(images: PictureFolder, name: Any) -> Place | None:
 def _tables(files: list[Path]) -> dict[str, list[Example]]:
     examples: dict[str, list[Example]] = {}
     for path in files:
-        found = column_names(path)
-        if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(found):
-            raise DataError(
-                f"{path} has the columns {', '.join(found)}; Winoground is recognised by "
-                f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
-            )
+        _refuse_columns(path)
         for group, row, values in rows(path, TEXT_COLUMNS):
             zero, one = (Cell(path, group, row, column) for column in IMAGE_COLUMNS)
             origin = f"row {row} of row group {group}"
@@ -193,6 +209,16 @@ def _tables(files: list[Path]) -> dict[str, list[Example]]:
             except ValueError as error:
                 raise DataError(f"{path} {origin}: {error}; fetch the file again") from None
     return examples
+
+
+def _refuse_columns(path: Path) -> None:
+    """Assert that a parquet file has the columns of Winoground."""
+    columns = column_names(path)
+    if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
+        raise DataError(
+            f"{path} has the columns {', '.join(columns)}; Winoground is recognised by "
+            f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
+        )
 
 
 def _add(

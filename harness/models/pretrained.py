@@ -29,24 +29,15 @@ _CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelF
 _LONGEST = 300  # characters of an error of somebody else's in ours
 
 
-def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
-    """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
-
-    A model that the device has no room for is spread (`placement`). The processor gets the entry's chat template, or
-    one for its type where it has none, and a padding token where it has none. Only safetensors are read, from the
-    checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
+def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
+    """The configuration and processor of a checkpoint; fetches and reads no weight.
 
     Raises:
-        WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
-            a package which is not installed; weights that are missing, of another shape or, unless the entry allows
-            them, left over; or code of its own is needed and not trusted.
-        PromptError: its chat template does not come to an end.
-        AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
+        WeightsError, PromptError, AnatomyError: see `load`.
     """
     from transformers import AutoConfig
 
-    # What says whether a checkpoint can be measured, before anything large is fetched.
-    folder, revision = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
+    folder, _ = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
     if entry.trusted:
         request.say(f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code says: {code_files(folder)}")
     # Said outright: where transformers is left to decide it asks on the terminal.
@@ -61,6 +52,26 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     refuse_endless_templates(processor, entry.source)
     _give_template(processor, entry, config)
     _give_padding(processor)
+    return config, processor
+
+
+def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
+    """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
+
+    A model that the device has no room for is spread (`placement`). The processor gets the entry's chat template, or
+    one for its type where it has none, and a padding token where it has none. Only safetensors are read, from the
+    checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
+
+    Raises:
+        WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
+            a package which is not installed; weights that are missing, of another shape or, unless the entry allows
+            them, left over; or code of its own is needed and not trusted.
+        PromptError: its chat template does not come to an end.
+        AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
+    """
+    # Before anything large is fetched, because it says whether the checkpoint can be measured.
+    config, processor = prepare(entry, request)
+    trust = {"trust_remote_code": entry.trusted}
     folder, revision = _folder(entry, request, entry.files)
     with _told(entry, folder):
         # Once more: the index came with the weights.

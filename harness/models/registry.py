@@ -85,6 +85,13 @@ class ModelEntry:
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
         return loader(request.cache, request.dtype) if self.embedded else loader(self, request)
 
+    def refuse_unloadable(self, request: LoadRequest) -> None:
+        """Raise the error that loading a checkpoint would raise over its configuration or processor, if any."""
+        if self.loader == _FROM_HUB:
+            from harness.models.pretrained import prepare
+
+            prepare(self, request)
+
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
         if self.embedded:

@@ -138,7 +138,7 @@ def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch
     )
     with pytest.raises(DataError, match="no directory was given and"):
         dataset.draw(1, 0, Source())
-    assert dataset.unavailable(Source(tmp_path)) is None
+    assert "holds no COCO Captions" in (dataset.unavailable(Source(tmp_path)) or "")
     assert dataset.unavailable(Source(download=True)) is None
     without_pyarrow(monkeypatch)
     assert "pip install" in (dataset.unavailable(Source(download=True)) or "")
