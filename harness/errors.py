@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 
 class PhaseError(RuntimeError):
@@ -41,3 +42,12 @@ def without_frames(error: Exception) -> Exception:
     # A copy has no frames; what it was raised from would bring them back.
     again.__cause__ = again.__context__ = again.__traceback__ = None
     return again
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    shortage: Any = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, shortage) or (isinstance(error, Exception) and should_reduce_batch_size(error))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from harness.data.sample import Sample
+from harness.models.forward_pass import forward_pass
 from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask
@@ -26,18 +27,20 @@ def observe(
 
     Raises:
         SelfCheckError, AttentionError: see there.
+        ForwardError: the model's own code fails.
     """
+    ids = [sample.id for sample in samples]
     with (
         torch.inference_mode(),
         observing(
             vlm.model,
             vlm.anatomy,
             batch.groups.to(vlm.device),
-            sample_ids=[sample.id for sample in samples],
+            sample_ids=ids,
             lens=task,
             attention=attention,
             checking=checking,
         ) as seen,
     ):
-        vlm.model(**vlm.given(batch.inputs), use_cache=False, logits_to_keep=1)
+        forward_pass(vlm, batch.inputs, batch.groups.image, ids)
         return seen.readings()

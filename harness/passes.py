@@ -12,6 +12,7 @@ from harness.ahead import ahead
 from harness.assembly import reading_rows
 from harness.data.sample import Sample
 from harness.errors import PhaseError
+from harness.models.forward_errors import ForwardError
 from harness.models.hashes import InputHashes
 from harness.models.lengths import expected_lengths
 from harness.models.prompt import Batch, UnevenPromptsError, encode
@@ -95,8 +96,8 @@ class Passes:
             read: observes a batch, given with the places of its samples.
 
         Raises:
-            SampleError: samples whose picture cannot be had, or whose readings are NaN or infinite. All others are
-                measured first and kept.
+            SampleError: samples whose picture cannot be had, whose forward pass fails, or whose readings are NaN or
+                infinite. All others are measured first and kept.
             MemoryShortageError: memory runs out with one sample.
             PromptError, SelfCheckError, AttentionError: see there; they are of the model, not of a sample.
         """
@@ -226,10 +227,19 @@ class Passes:
 
         def work(part: Sequence[int]) -> list[Row | None]:
             own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])
+            stopped = ""
             try:
                 readings, wrong = read(own, part), {}
             except NotFiniteError as error:
                 readings, wrong = error.readings, error.faults
+            except ForwardError as error:
+                stopped = str(error)
+            if stopped and len(part) > 1:
+                # One sample may have stopped the whole batch.
+                return [row for place in part for row in work([place])]
+            if stopped:
+                faults[part[0]] = stopped
+                return [None]
             faults.update((part[row], sentence) for row, sentence in wrong.items())
             return [None if row in wrong else found for row, found in enumerate(reading_rows(readings, own.hashes))]
 

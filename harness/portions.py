@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, is_shortage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,12 +71,3 @@ class Portions:
 
 def _first(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: int) -> Sequence[R]:
     return work(items[:size])
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    shortage: Any = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, shortage) or (isinstance(error, Exception) and should_reduce_batch_size(error))

@@ -12,6 +12,7 @@ from harness.analysis.curves import FloatArray
 from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, median_of_few, timing_ratio
 from harness.data.sample import Sample
 from harness.data.words import content_words
+from harness.models.forward_pass import prompt_options
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
@@ -49,7 +50,7 @@ class Contestants:
     def plain(self) -> None:
         """One forward pass of the model alone."""
         with torch.inference_mode():
-            self._vlm.model(**self._inputs, use_cache=False, logits_to_keep=1)
+            self._vlm.model(**self._inputs, **prompt_options(self._vlm.model))
         self._synchronise()
 
     def hooked(self) -> None:
@@ -92,7 +93,7 @@ class Contestants:
             torch.inference_mode(),
             observing(self._vlm.model, self._vlm.anatomy, self._groups, sample_ids=self._ids, lens=task) as seen,
         ):
-            self._vlm.model(**self._inputs, use_cache=False, logits_to_keep=1)
+            self._vlm.model(**self._inputs, **prompt_options(self._vlm.model))
             return seen.readings()
 
     def _synchronise(self) -> None:

@@ -66,7 +66,7 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
             instruction, or the instruction holds the image token.
     """
     template = _template(processor)
-    for token in _image_tokens(processor):
+    for token in image_tokens(processor):
         if token in instruction:
             raise PromptError(
                 f"the instruction {instruction!r} holds the image token {token}; leave it out: the chat template puts "
@@ -96,7 +96,7 @@ def _template(processor: Any) -> Any:
     )
 
 
-def _image_tokens(processor: Any) -> Sequence[str]:
+def image_tokens(processor: Any) -> Sequence[str]:
     """What stands for the image in the processor's prompts; no strings where it puts the image there by itself."""
     found = (getattr(owner, "image_token", None) for owner in (processor, processor.tokenizer))
     return list(dict.fromkeys(str(token) for token in found if token))
@@ -111,7 +111,7 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
             return text
     except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
         problem = error
-    plain = "".join(f"{token}\n" for token in _image_tokens(processor)[:1]) + instruction
+    plain = "".join(f"{token}\n" for token in image_tokens(processor)[:1]) + instruction
     try:
         return _applied(processor, template, plain)
     except Exception as error:

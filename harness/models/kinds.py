@@ -38,6 +38,11 @@ _SECTIONS = "older releases have no rotary sections by default"
 _ROTARY = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
 _THINKER = "the thinker's markers stand in the configuration of the whole model"
 _CODES = "pictures become entries of the vocabulary by a map that the default configuration leaves out"
+_SHARED_KEYS = "the published models' last layers share the keys and values of earlier ones, which is off by default"
+_SHARED = {
+    "text_config.layer_types": ["sliding_attention", "full_attention"] * 2,
+    "text_config.num_kv_shared_layers": 2,
+}
 _FOLDED = "neighbouring patches are folded into one of four times the width"
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -156,6 +161,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "qwen2_vl": Kind(_SECTIONS, tiny=_ROTARY),
         "qwen2_5_vl": Kind(_SECTIONS, tiny=_ROTARY),
         "vision-encoder-decoder": Kind("it is an encoder-decoder of any two models", refused=True),
+        "gemma4": Kind(_SHARED_KEYS, tiny=_SHARED),
+        "gemma4_unified": Kind(_SHARED_KEYS, tiny=_SHARED),
         "glm46v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm4v": Kind(_HALF_ROTARY, tiny=_HALF),
         "glm_ocr": Kind(_HALF_ROTARY, tiny=_HALF),

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.sample import Sample
+from harness.models.forward_pass import forward_pass
 from harness.models.hashes import is_textual
 from harness.models.kinds import kind_of
 from harness.models.prompt import Batch, PromptError, encode, prompt_text
@@ -38,6 +39,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
 
     Raises:
         PromptError: a prompt cannot be encoded, or it attends to what stands behind it.
+        ForwardError: the model's own code fails.
     """
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
@@ -47,7 +49,8 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     known = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
     inputs = _continued(batch, vlm.model.config.model_type, wanted, known)
     # Some models give the logits of all positions, whatever is asked.
-    logits = vlm.model(**vlm.given(inputs), use_cache=False, logits_to_keep=longest + 1).logits
+    ids = [sample.id for sample in samples]
+    logits = forward_pass(vlm, inputs, batch.groups.image, ids, positions=longest + 1).logits
     logits = logits[:, -longest - 1 : -1].float()
     _check_blind(vlm, batch, logits[:, 0])
     each = logits.log_softmax(-1).gather(2, wanted.to(logits.device)[..., None])[..., 0].cpu()

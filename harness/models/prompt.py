@@ -12,7 +12,7 @@ import torch
 
 from harness.data.sample import Sample
 from harness.models.anatomy import ImagePositions
-from harness.models.chat import Prompt, PromptError, prompt_text, write_prompt
+from harness.models.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
 from harness.models.hashes import InputHashes, hash_rows
 
 __all__ = [
@@ -209,12 +209,26 @@ def _groups(
             )
     for label, mask, least in (("image", image, 2), ("text", text, 2), ("instruction", instruction, 2)):
         short = (mask.sum(1) < least).nonzero().flatten().tolist()
+        if short and label == "image" and not mask[short[0]].any():
+            raise PromptError(
+                f"the prompt of sample {samples[short[0]].id} has no image token that the model's configuration knows "
+                f"(image_token_id){_written_token(processor)}: set it to the id of the processor's image token, or use "
+                "the processor of this checkpoint"
+            )
         if short:
             raise PromptError(
                 f"sample {samples[short[0]].id} has {int(mask[short[0]].sum())} {label} tokens, but a mean over pairs "
                 f"needs at least {least}: use a longer instruction, or check the processor's image token"
             )
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
+
+
+def _written_token(processor: Any) -> str:
+    """Name the image token that the processor writes, and its id."""
+    tokens = image_tokens(processor)[:1]
+    return "".join(
+        f"; the processor writes {token!r} of id {processor.tokenizer.convert_tokens_to_ids(token)}" for token in tokens
+    )
 
 
 def _spans(

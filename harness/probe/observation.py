@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harness.models.anatomy import Anatomy, AnatomyError
+from harness.models.forward_errors import refuse_autocast
 from harness.models.prompt import TokenGroups
 from harness.probe.attention import LastRow, output_bias, reading_attention
 from harness.probe.last_token import LastTokenAttention
@@ -90,7 +91,9 @@ class Observation:
 
         Raises:
             SelfCheckError: the pass is not over the whole prompt.
+            ForwardError: the model's own code has switched autocast on.
         """
+        refuse_autocast(self.anatomy.name, states.device.type)
         if states.ndim != 3:
             raise AnatomyError(
                 f"{self.anatomy.name} carries several residual streams side by side (states of shape "
@@ -200,7 +203,7 @@ def observing(
 
     ```
     with observing(model, anatomy, batch.groups, sample_ids=ids) as seen:
-        model(**batch.inputs, use_cache=False, logits_to_keep=1)
+        model(**batch.inputs, **prompt_options(model))
     readings = seen.readings()
     ```
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projections
+from harness.models.image_features import count_image_features
 from harness.probe.attention import AttentionError
 from harness.probe.similarity import upcast
 
@@ -68,30 +69,6 @@ def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: tor
             f"(relative difference {apart:.2g}); the final norm or the unembedding is not the one the model uses"
         )
     return factor
-
-
-def image_features(model: Any, inputs: Mapping[str, torch.Tensor]) -> int | None:
-    """How many image features the model makes of a batch, by its own `get_image_features`; None where it has none.
-
-    None as well where that wants more than the inputs, as in some older releases.
-    """
-    if not hasattr(model, "get_image_features"):
-        return None
-    # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
-    asked = inspect.signature(model.get_image_features).parameters
-    if any(key not in inputs and _required(parameter) for key, parameter in asked.items()):
-        return None
-    given = {key: value for key, value in inputs.items() if value.is_floating_point() or key in asked}
-    with torch.inference_mode():
-        made = getattr(model.get_image_features(**given, return_dict=True), "pooler_output", None)
-    return None if made is None else sum(int(np.prod(part.shape[:-1])) for part in made)
-
-
-def _required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_KEYWORD,
-        parameter.VAR_POSITIONAL,
-    )
 
 
 @contextlib.contextmanager
@@ -152,7 +129,7 @@ def check_image_positions(
                 f"{name}: the model puts image features at {int(theirs.sum())} positions, the prompts of the batch "
                 f"hold {int(image.sum())} image positions, and they are not the same"
             )
-    made = None if told else image_features(model, inputs)
+    made = None if told else count_image_features(model, inputs)
     if made is not None and made != int(image.sum()):
         raise SelfCheckError(
             f"{name}: the prompts of the first batch hold {int(image.sum())} image positions, but the model makes "

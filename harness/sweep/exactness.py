@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
+from harness.models.forward_pass import prompt_options
 from harness.models.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
 from harness.probe.lens_task import KS, LensTask, References
@@ -71,7 +72,7 @@ def _observed(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Readings:
         torch.inference_mode(),
         observing(model, anatomy, prompt.groups, sample_ids=ids, lens=task, checking=True) as seen,
     ):
-        model(**prompt.inputs, use_cache=False, logits_to_keep=1)
+        model(**prompt.inputs, **prompt_options(model))
     return seen.readings()
 
 
@@ -107,7 +108,7 @@ def _reference(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Reference:
             stack.callback(module.register_forward_hook(weights).remove)
         stack.enter_context(_eager(model, anatomy))
         stack.enter_context(torch.inference_mode())
-        output = model(**prompt.inputs, use_cache=False, logits_to_keep=1, output_hidden_states=True)
+        output = model(**prompt.inputs, **prompt_options(model), output_hidden_states=True)
     inner = getattr(output, "language_model_outputs", None) or output
     reference.hidden = tuple(getattr(inner, "hidden_states", None) or ())
     return reference

@@ -11,8 +11,10 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
+from harness.models.forward_pass import prompt_options
+from harness.models.image_features import count_image_features
 from harness.models.prompt import TokenGroups
-from harness.probe.self_checks import hearing_placeholders, image_features
+from harness.probe.self_checks import hearing_placeholders
 from harness.sweep.pictures import forms, optics_of
 
 BATCH = 2
@@ -59,7 +61,7 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
 def run_prompt(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
     """The model's answer to its inputs, asked as the harness asks."""
     with torch.inference_mode():
-        return model(**inputs, use_cache=False, logits_to_keep=1)
+        return model(**inputs, **prompt_options(model))
 
 
 def _features(model: Any, anatomy: Anatomy, arguments: frozenset[str], pictures: Mapping[str, torch.Tensor]) -> int:
@@ -78,7 +80,7 @@ def _features(model: Any, anatomy: Anatomy, arguments: frozenset[str], pictures:
             problem = error
     if seen:
         return seen[0] // BATCH
-    made = image_features(model, pictures)
+    made = count_image_features(model, pictures)
     if made is not None:
         return made // BATCH
     if problem is not None and any(hasattr(module, "get_placeholder_mask") for module in model.modules()):

@@ -62,9 +62,11 @@ def _page(found: list[TypeVerdict], versions: dict[str, str]) -> str:
     return page(found, versions, name="docs/model-types.md", depth=DEPTH)
 
 
-# Plain; gated, beside layers without softmax attention; states added between layers; positions marked by an input.
+# Plain; last layers with the keys of earlier ones; gated, beside layers without softmax attention; states added between
+# layers; positions marked by an input.
 KNOWN = {
     "llava": "",
+    "gemma4": "",
     "qwen3_5": "no softmax attention in layers 1, 2, 3",
     "qwen3_vl": "adds states between layers: residual points 1, 2, 3",
     "kosmos-2": "attention by weight only in layers 1, 2, 3, 4",
@@ -128,6 +130,15 @@ def test_weights_are_drawn_the_same_each_time() -> None:
     first, second = (tiny_model("llava", TYPES["llava"]) for _ in range(2))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("model_type", ["gemma4", "gemma4_unified"])
+def test_layers_that_share_keys_and_values_see_the_whole_prompt(model_type: str) -> None:
+    """Asked for a number of logits, their last two layers would run on the last token only."""
+    model = tiny_model(model_type, TYPES[model_type])
+    anatomy = find_anatomy(model)
+    assert anatomy.text_config.num_kv_shared_layers == 2
+    assert examine(model, anatomy, tiny_prompt(model, anatomy)) == []
 
 
 def test_a_tiny_configuration_keeps_every_kind_of_layer_and_small_ids() -> None:

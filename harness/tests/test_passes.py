@@ -18,11 +18,12 @@ import harness.measurement
 import harness.passes
 from harness.data.registry import DATASETS
 from harness.data.sample import DataError, Dataset, Sample
+from harness.errors import is_shortage
 from harness.models.lengths import expected_lengths
 from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.passes import SampleError
-from harness.portions import MemoryShortageError, is_shortage
+from harness.portions import MemoryShortageError
 from harness.tests.tiny import SIDE, largest_difference, same, tiny_profile, tiny_samples
 
 N, BATCH, DRAWING_PASSES = 400, 8, 2

@@ -159,7 +159,10 @@ def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str)
 
 
 def test_another_image_token_leaves_no_image_positions(vlm: Vlm) -> None:
-    with pytest.raises(PromptError, match=r"sample one has 0 image tokens, .*check the processor's image token"):
+    with pytest.raises(
+        PromptError,
+        match=r"sample one has no image token .*\(image_token_id\); the processor writes '<image>' of id 3: set it",
+    ):
         encode(vlm.processor, [sample("what is it?")], lambda inputs: inputs["input_ids"] == 399)
 
 

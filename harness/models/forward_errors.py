@@ -1,0 +1,202 @@
+"""Errors of a model's own forward pass as one sentence: where it failed, the likely cause, and the remedy."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import transformers
+
+from harness.errors import PhaseError
+from harness.models.image_features import count_image_features
+from harness.models.vlm import Vlm
+
+_HARNESS = Path(__file__).parents[1]
+_HELPERS = {Path(torch.__file__).parent, Path(transformers.__file__).parent / "utils"}
+_NAMED = 3
+_PIXEL_DIMENSIONS = 4  # a batch of pictures at least: batch, channels, height, width
+#: Settings that a processor and a model both have, and that decide how many image tokens a picture has.
+_SHARED = ("patch_size", "vision_feature_select_strategy", "image_seq_length")
+_SETTINGS = "patch_size, vision_feature_select_strategy, num_additional_image_tokens and the size of its pictures"
+
+
+class ForwardError(PhaseError):
+    """A model's own forward pass failed; the message names the error, the place, the cause and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A failed pass: the model, its inputs on the CPU, and the image positions, bool (batch, tokens)."""
+
+    vlm: Vlm
+    inputs: Mapping[str, Any]
+    image: torch.Tensor
+
+
+#: Advice by the words of an error, the first that match; torch and transformers have one error type for many causes.
+_BY_WORDS: tuple[tuple[str, str], ...] = (
+    (
+        r"unexpected keyword argument|missing \d+ required",
+        "processor and model do not know the same inputs: load the processor of this checkpoint, or give forward the "
+        "argument (a **kwargs is enough)",
+    ),
+    (
+        r"same dtype|dtype.* (do not|don't|to be) |should be the same|expected scalar type|ScalarType|Half|BFloat16",
+        "the parts of the model compute in different types: convert it whole (model.to(torch.float32)) or load it with "
+        "--phase-dtype",
+    ),
+    (
+        r"same device|on cpu or on the same|different devices",
+        "the parts of the model lie on different devices: move it whole (model.to(device)) or load it with device_map",
+    ),
+    (
+        r"index out of range|out of bounds|device-side assert|indices should be",
+        "an id or a position lies beyond a table of the model: use the processor of this checkpoint, and check the "
+        "tokens that were added to its tokenizer",
+    ),
+    (
+        r"flash[_ ]?att",
+        "load the model with attn_implementation='sdpa'",
+    ),
+)
+_OTHERWISE = (
+    "the harness changes no state of the model, so model(**processor(images=..., text=...)) should fail alike: mend "
+    "the model's code, or use the release of transformers that it was written for"
+)
+
+
+def refuse_autocast(name: str, device: str) -> None:
+    """Refuse a forward pass under autocast, which rounds states and readings by a rule of its own.
+
+    Args:
+        name: the model, for the message.
+        device: the type of the device, as in `torch.device.type`.
+
+    Raises:
+        ForwardError: autocast is on.
+    """
+    if torch.is_autocast_enabled(device):
+        raise ForwardError(
+            f"{name}: its forward pass runs under torch.autocast, which rounds states and readings to "
+            f"{str(torch.get_autocast_dtype(device)).removeprefix('torch.')}: leave torch.autocast (of a model that "
+            "accelerate has prepared: accelerator.unwrap_model(model, keep_fp32_wrapper=False)), and load the model in "
+            "the type that you want (--phase-dtype, or model.to(torch.bfloat16))"
+        )
+
+
+def explained(
+    error: Exception, vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor, sample_ids: Sequence[str]
+) -> ForwardError | None:
+    """Return the error of a forward pass as one sentence, or None for an error of the harness's own code.
+
+    Args:
+        error: as raised in the pass.
+        vlm: the model.
+        inputs: model inputs of the batch, on the CPU.
+        image: image positions, bool (batch, tokens).
+        sample_ids: names of the rows.
+    """
+    failure = _Failure(vlm, inputs, image)
+    words = _by_words(error)
+    if _raised_by_harness(error) and not words:
+        return None
+    more = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
+    event = (
+        f"the model's forward pass of sample {', '.join(sample_ids[:_NAMED])}{more} raised {type(error).__name__}: "
+        f"{_first_line(error)} ({_place(vlm.model, error)})"
+    )
+    cause = _picture_size(failure) or _image_tokens(failure) or words
+    return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
+
+
+def _raised_by_harness(error: BaseException) -> bool:
+    """Return True if the innermost code that raised the error is the harness's own."""
+    frames = _frames(error)[1:]
+    innermost = {*Path(frames[-1][0].f_code.co_filename).parents} if frames else set()
+    # Models of tests are defined beside the tests.
+    return _HARNESS in innermost and _HARNESS / "tests" not in innermost
+
+
+def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
+    """Return the frames of an error with their lines, outermost first, without those of the libraries' helpers."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [(frame, line) for frame, line in frames if not _HELPERS & {*Path(frame.f_code.co_filename).parents}]
+
+
+def _picture_size(failure: _Failure) -> str:
+    """Name both sizes where pictures are not as large as the vision tower's configuration says."""
+    pixels = failure.inputs.get("pixel_values")
+    config = getattr(failure.vlm.model.config, "vision_config", None)
+    size = getattr(config, "image_size", None)
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim < _PIXEL_DIMENSIONS or not isinstance(size, int):
+        return ""
+    height, width = pixels.shape[-2:]
+    if (height, width) == (size, size):
+        return ""
+    return (
+        f"the processor makes pictures of {height} x {width} pixels and the vision tower is configured for {size} x "
+        f"{size}: set size and crop_size of the image processor (preprocessor_config.json) to {size}, or use the "
+        "processor of this checkpoint"
+    )
+
+
+def _image_tokens(failure: _Failure) -> str:
+    """Name both numbers where the prompts hold other image tokens than the model makes features."""
+    vlm, tokens = failure.vlm, int(failure.image.sum())
+    try:
+        features = count_image_features(vlm.model, vlm.given(failure.inputs))
+    except Exception:  # The features may be what fails.
+        return ""
+    if features is None or features == tokens:
+        return ""
+    pictures = len(failure.image)
+    return (
+        f"the processor writes {tokens // pictures} image tokens for a picture and the model makes "
+        f"{features // pictures} features of it: {_disagreement(vlm)}"
+    )
+
+
+def _disagreement(vlm: Vlm) -> str:
+    """Name the settings in which processor and model differ, or those that may."""
+    config = vlm.model.config
+    known, written = vlm.anatomy.image_token_id, getattr(vlm.processor, "image_token_id", None)
+    if written is not None and known >= 0 and written != known:
+        return f"the processor's image_token_id is {written} and the model's is {known}; set them to the same value"
+    parts = (config, getattr(config, "vision_config", None))
+    for name in _SHARED:
+        ours = getattr(vlm.processor, name, None)
+        theirs = next((value for part in parts if (value := getattr(part, name, None)) is not None), None)
+        if ours is not None and theirs is not None and ours != theirs:
+            return f"the processor's {name} is {ours!r} and the model's is {theirs!r}; set them to the same value"
+    return (
+        f"set the processor's {_SETTINGS} (processor_config.json) to those of the model, or use the processor of this "
+        "checkpoint"
+    )
+
+
+def _by_words(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return next((advice for words, advice in _BY_WORDS if re.search(words, text, re.IGNORECASE)), "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
+
+
+def _place(model: Any, error: Exception) -> str:
+    """Return the deepest module of the model that was running, and the innermost line of code."""
+    names = {id(module): name for name, module in model.named_modules()}
+    running = [name for frame, _ in traceback.walk_tb(error.__traceback__) if (name := _owner(frame, names))]
+    frame, line = _frames(error)[-1]
+    file = f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return f"in {running[-1]}, {file}" if running else file
+
+
+def _owner(frame: FrameType, names: Mapping[int, str]) -> str:
+    return names.get(id(frame.f_locals.get("self")), "")
