@@ -7,7 +7,7 @@ import numpy as np
 from harness.analysis.agreement import Agreement
 from harness.analysis.mean_difference import Verdict, View
 from harness.comparison import Finding
-from harness.evidence import places
+from harness.evidence import largest_change, places
 from harness.profile import Profile
 from harness.report.layout import kept, together
 
@@ -43,13 +43,6 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
     return lines
 
 
-def largest_change(largest: float, noise: float | None) -> str:
-    """Return the largest change of a sample in words, also as a multiple of the noise where that is known."""
-    if not noise:
-        return f"largest change {largest:.2g}"
-    return f"largest change {largest:.2g}, {_three_digits(largest / noise)} x the noise"
-
-
 def _sample_lines(agreement: Agreement, profile: Profile, offset: int) -> list[str]:
     tolerance = agreement.tolerance
     worst = ", ".join(
@@ -64,8 +57,3 @@ def _sample_lines(agreement: Agreement, profile: Profile, offset: int) -> list[s
         f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
         f"{largest_change(agreement.largest, tolerance.noise)}; worst: {worst}"
     ]
-
-
-def _three_digits(value: float) -> str:
-    """The value without exponent, to three significant digits."""
-    return f"{float(f'{value:.3g}'):,.12g}"

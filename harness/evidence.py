@@ -23,6 +23,7 @@ class Evidence:
 
     `measure` names it and `layers` says where, both in words; `effect` comes with its `interval`, judged against
     `margin`, in the measure's own unit. What is not known is NaN. `reproduced` is None where it was not asked.
+    `change` tells the largest change of a sample in words; it is empty where no samples were compared.
     """
 
     measure: str
@@ -33,6 +34,7 @@ class Evidence:
     margin: float
     n: int
     reproduced: bool | None = None
+    change: str = ""
 
 
 def claim_evidence(claim: Claim) -> tuple[Evidence, ...]:
@@ -55,6 +57,13 @@ def places(finding: Finding) -> tuple[str, int]:
     layers = agreement.layers or (agreement.mean.layer,)
     words = f"{axis}{'s' if len(layers) > 1 else ''} {layer_ranges(layer + offset for layer in layers)}"
     return words, agreement.mean.layer + offset
+
+
+def largest_change(largest: float, noise: float | None) -> str:
+    """Return the largest change of a sample in words, also as a multiple of the noise where that is known."""
+    if not noise:
+        return f"largest change {largest:.2g}"
+    return f"largest change {largest:.2g}, {_three_digits(largest / noise)} x the noise"
 
 
 def boundary_evidence(agreement: BoundaryAgreement) -> tuple[Evidence, ...]:
@@ -106,6 +115,7 @@ def _measure(finding: Finding) -> Evidence:
         mean.margin,
         mean.n,
         agreement.reproduced,
+        "" if agreement.largest is None else largest_change(agreement.largest, agreement.tolerance.noise),
     )
 
 
@@ -115,3 +125,8 @@ def _worst_first(parts: Iterable[Evidence]) -> tuple[Evidence, ...]:
         return WORST_FIRST.index(part.verdict), part.reproduced is not False, -excess if math.isfinite(excess) else 0.0
 
     return tuple(sorted(parts, key=badness))
+
+
+def _three_digits(value: float) -> str:
+    """The value without exponent, to three significant digits."""
+    return f"{float(f'{value:.3g}'):,.12g}"

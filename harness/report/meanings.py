@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from harness.changed_measure import largest_change
 from harness.comparison import FAMILIES, Measure
+from harness.evidence import largest_change
 from harness.paper import paper_claims
 from harness.report.layers import layer_ranges
 
