@@ -102,9 +102,7 @@ def _deciding(line: VerdictLine) -> Sequence[Evidence]:
 
 def _part(line: VerdictLine, part: Evidence) -> list[str]:
     low, high = part.interval
-    again = "" if part.reproduced is not False or part.verdict == "differs" else ", not the same"
-    if part.reproduced is False:
-        again += f": {part.change}"
+    again = "" if part.reproduced is not False or part.verdict == "differs" else f", not the same ({part.change})"
     return [
         code(str(line.pair)),
         line.question,
