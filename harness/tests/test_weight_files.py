@@ -15,6 +15,7 @@ from harness.models.embedded.language import WeightsError
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.models.weight_files import refuse_weight_files, weight_files
+from harness.tests.case_runs import Cases
 from harness.tests.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
 
 __all__ = ["saved_once", "sharded", "whole"]
@@ -98,6 +99,14 @@ def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(whole:
     entry = replace(find_model(str(sharded)), unused_weights=True)
     assert entry.unavailable(download=False) is None
     assert load_vlm(entry, cache=sharded.parent, device="cpu").anatomy.depth == 4
+
+
+def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, whole: Path) -> None:
+    (whole / "model.safetensors").unlink()
+    result = cases.run(pair=("--phase-model", str(whole), "--phase-dataset", "tiny"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*mine-tiny was asked for and cannot be measured here: *mine has no weights, *"])
+    assert result.stderr.str().count("has no weights") == 1
 
 
 def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path) -> None:
