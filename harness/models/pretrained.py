@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from harness.models.placement import keep_with, placement
 from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor
 from harness.models.registry import LoadRequest, ModelEntry
 from harness.models.template_trial import refuse_endless_templates
-from harness.models.weight_files import refuse_weight_files
+from harness.models.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
 from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
 
 # What transformers' refusals of a checkpoint's own code have in common.
@@ -55,6 +55,33 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     return config, processor
 
 
+def refuse_unfit(
+    entry: ModelEntry, config: Any, processor: Any, folder: Path
+) -> tuple[list[str], Mapping[str, StoredTensor]]:
+    """Assert that weights and processor fit a configuration, by names and headers; no weight is read.
+
+    Args:
+        entry: the checkpoint.
+        config: its configuration; an attention implementation that cannot be observed is exchanged in it.
+        processor: its processor.
+        folder: the directory with its weights.
+
+    Returns:
+        The attention implementations that were exchanged, and the headers of the weights.
+
+    Raises:
+        WeightsError: they do not fit; see `load`.
+    """
+    with _told(entry, folder):
+        # Once more: the index came with the weights.
+        refuse_foreign(folder, entry.source)
+        headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
+        refuse_incomplete_processor(processor, config, folder, entry.source, headers)
+        replaced = choose_readable_attention(config)
+        try_weights(config, entry, headers)
+    return replaced, headers
+
+
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
@@ -73,37 +100,32 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     config, processor = prepare(entry, request)
     trust = {"trust_remote_code": entry.trusted}
     folder, revision = _folder(entry, request, entry.files)
-    with _told(entry, folder):
-        # Once more: the index came with the weights.
-        refuse_foreign(folder, entry.source)
-        headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
-        refuse_incomplete_processor(processor, config, folder, entry.source, headers)
-        replaced = choose_readable_attention(config)
-        try_weights(config, entry, headers)
-        with placement(headers, request) as placed:
-            model, info = _model_class(config, entry).from_pretrained(
-                folder,
-                config=config,
-                dtype=request.dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **placed,
-                **trust,
-            )
-            if replaced:
-                chosen = model.config.get_text_config(decoder=True)._attn_implementation
-                request.say(
-                    f"the checkpoint {entry.source} asks for {' and '.join(replaced)}, which cannot be observed: it is "
-                    f"loaded with {chosen}"
-                )
-            if unused := refuse_misfit(info, model.state_dict().keys(), entry):
-                request.say(
-                    f"UNUSED WEIGHTS of the checkpoint {entry.source} are left out, as --phase-allow-unused-weights "
-                    f"says: {shown(unused[0])}, {len(unused)} in all"
-                )
-            refuse_untied(model, read_settings(folder / "config.json"), entry)
-            keep_with(model, placed)
+    replaced, headers = refuse_unfit(entry, config, processor, folder)
+    with _told(entry, folder), placement(headers, request) as placed:
+        model, info = _model_class(config, entry).from_pretrained(
+            folder,
+            config=config,
+            dtype=request.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **placed,
+            **trust,
+        )
+        unused = refuse_misfit(info, model.state_dict().keys(), entry)
+        refuse_untied(model, read_settings(folder / "config.json"), entry)
+        keep_with(model, placed)
+    if replaced:
+        chosen = model.config.get_text_config(decoder=True)._attn_implementation
+        asked = " and ".join(replaced)
+        request.say(
+            f"the checkpoint {entry.source} asks for {asked}, which cannot be observed: it is loaded with {chosen}"
+        )
+    if unused := [*(path.name for path in unused_files(folder, weight_files(folder))), *unused]:
+        request.say(
+            f"UNUSED WEIGHTS of the checkpoint {entry.source} are left out, as --phase-allow-unused-weights says: "
+            f"{shown(unused[0])}, {len(unused)} in all"
+        )
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor

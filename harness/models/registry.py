@@ -86,11 +86,13 @@ class ModelEntry:
         return loader(request.cache, request.dtype) if self.embedded else loader(self, request)
 
     def refuse_unloadable(self, request: LoadRequest) -> None:
-        """Raise the error that loading a checkpoint would raise over its configuration or processor, if any."""
+        """Raise the error that loading a checkpoint would raise over its settings or the headers of its weights."""
         if self.loader == _FROM_HUB:
-            from harness.models.pretrained import prepare
+            from harness.models.pretrained import prepare, refuse_unfit
 
-            prepare(self, request)
+            config, processor = prepare(self, request)
+            if Path(self.source).is_dir():
+                refuse_unfit(self, config, processor, Path(self.source))
 
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""

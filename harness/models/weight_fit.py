@@ -27,6 +27,8 @@ _DTYPES = {
 }
 _TIED = "tie_word_embeddings"
 _ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.|^base_model\.")
+# Buffers that a model computes itself; older releases saved them with the weights.
+_COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias)$")
 _INDEXED = re.compile(r"^(.*\.)(\d+)\.")
 
 
@@ -90,7 +92,8 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
     Raises:
         WeightsError: there are such weights; the message names the first, their number and the likely cause.
     """
-    source, extra = entry.source, sorted(info["unexpected_keys"])
+    source = entry.source
+    extra = sorted(name for name in info["unexpected_keys"] if not _COMPUTED.search(name))
     adapted = any(_ADAPTER.search(name) for name in extra)
     merge = "they are those of a PEFT model that was not merged: call merge_and_unload() and save it again"
     missing = sorted(info["missing_keys"])

@@ -96,17 +96,21 @@ def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(whole:
     shutil.copy(whole / "model.safetensors", sharded / "model.safetensors")
     assert "transformers reads model.safetensors and leaves model-00001-of-" in refusal(sharded)
     assert refusal(sharded).endswith(f"or add --phase-allow-unused-weights {sharded}")
-    entry = replace(find_model(str(sharded)), unused_weights=True)
+    entry, lines = replace(find_model(str(sharded)), unused_weights=True), list[str]()
     assert entry.unavailable(download=False) is None
-    assert load_vlm(entry, cache=sharded.parent, device="cpu").anatomy.depth == 4
+    assert load_vlm(entry, cache=sharded.parent, device="cpu", say=lines.append).anatomy.depth == 4
+    assert [line.split(" are ")[0] for line in lines] == [f"UNUSED WEIGHTS of the checkpoint {sharded}"]
 
 
 def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, whole: Path) -> None:
-    (whole / "model.safetensors").unlink()
-    result = cases.run(pair=("--phase-model", str(whole), "--phase-dataset", "tiny"))
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*mine-tiny was asked for and cannot be measured here: *mine has no weights, *"])
-    assert result.stderr.str().count("has no weights") == 1
+    change_settings(whole / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
+    pair = ("--phase-model", str(whole), "--phase-dataset", "tiny")
+    for problem in ("has weights that its model has no use for", "has no weights, neither"):
+        result = cases.run(pair=pair)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*was asked for and cannot be measured here: *mine {problem} *"])
+        assert result.stderr.str().count(problem) == 1
+        (whole / "model.safetensors").unlink(missing_ok=True)
 
 
 def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path) -> None:
