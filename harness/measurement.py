@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from harness.assembly import cosines_between_samples, drawing, measured_arrays, stacked_rows
+from harness.choices import model_choices
 from harness.configuration import configuration_of
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
@@ -280,6 +281,7 @@ def _profile(
             "instruction": instructions.pop() if len(instructions) == 1 else "one per sample",
             "prompt": prompt_text(vlm.processor, "INSTRUCTION"),
             "first_token": f"BOS {drawings[0].bos}, no text" if drawings[0].bos else AS_TEXT,
+            **model_choices(vlm),
             **_POLICY,
             "lens": LENS_POLICY,
             "lens_ks": list(KS),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.models.template_date import DATE, asks_for_date, chosen_template, with_fixed_date
 
 _PLACEHOLDER = "instruction-goes-here"
 # How a list of parts looks where a template prints it as it is.
@@ -85,6 +86,11 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
     )
 
 
+def template_date(processor: Any) -> str:
+    """Return the date that the processor's chat template is given, as in 2024-07-26; empty where it asks for none."""
+    return DATE.date().isoformat() if asks_for_date(chosen_template(_template(processor))) else ""
+
+
 def _template(processor: Any) -> Any:
     """The chat template of a processor, or that of its tokenizer."""
     for owner in (processor, processor.tokenizer):
@@ -124,9 +130,11 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
 
 def _applied(processor: Any, template: Any, content: Any) -> str:
     messages = [{"role": "user", "content": content}]
-    own = getattr(processor, "chat_template", None)
+    own, text = getattr(processor, "chat_template", None), chosen_template(template)
     # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.
     named = {} if own else {"chat_template": template}
+    if asks_for_date(text):
+        named = {"chat_template": with_fixed_date(text)}
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, **named))
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.models.chat import PromptError
+from harness.models.template_date import with_fixed_date
 
 #: Seconds of computing; waiting for a busy machine does not count, up to `_PATIENCE`.
 SECONDS = 10
@@ -47,7 +48,7 @@ sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
 )
 sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
-sandbox.globals.update(raise_exception=refuse, strftime_now=lambda form: form)
+sandbox.globals.update(raise_exception=refuse)
 for content in given["contents"]:
     try:
         size = 0
@@ -76,7 +77,7 @@ def refuse_endless_templates(processor: Any, source: str) -> None:
     """
     for owner in (processor, getattr(processor, "tokenizer", None)):
         for template in _texts(getattr(owner, "chat_template", None)):
-            if not _ends(template, json.dumps(_tokens(processor))):
+            if not _ends(with_fixed_date(template), json.dumps(_tokens(processor))):
                 raise PromptError(
                     f"the chat template of {source} does not come to an end within {SECONDS} s, {_MEMORY >> 30} GB of "
                     f"memory and {LONGEST:,} characters: mend chat_template.jinja beside its config.json"
