@@ -89,6 +89,8 @@ def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
     assert scores_of(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
 
 
+# A processor that first gets lists of pictures hands PIL images to numpy in an old way.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["paligemma", "another"])
 def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Tokens of type 0 see each other in PaliGemma; where nobody says so of a type, its prompts see the caption."""
