@@ -10,6 +10,7 @@ from harness.analysis.power import Power, curve_power, power_refusal, recall_pow
 from harness.baselines import as_floats
 from harness.calibration import Calibrated
 from harness.comparison import ALPHA_DIFF
+from harness.data.registry import find_dataset
 from harness.margin_table import boundary_values, margin_table
 from harness.phases import CLAIM_RECALL
 from harness.profile import KS, Profile
@@ -19,7 +20,10 @@ Simulation = Callable[[float], Power]
 
 
 def simulations(profile: Profile, calibrated: Calibrated) -> tuple[Simulation, ...]:
-    """The simulated powers of a baseline to be: of the inter-modal similarity, and of the recall of the claims."""
+    """The simulated powers of a baseline to be: of the inter-modal similarity, and of the recall of the claims.
+
+    A dataset for regression only is asked no claim, so its samples need not be enough to decide on recall.
+    """
     margins = {name: margin["value"] for name, margin in margin_table(profile, calibrated.calibration).items()}
     curve = partial(
         _curve_power,
@@ -28,6 +32,8 @@ def simulations(profile: Profile, calibrated: Calibrated) -> tuple[Simulation, .
         margin=margins["inter"],
         boundaries=boundary_values(margins),
     )
+    if find_dataset(profile.dataset).regression_only:
+        return (curve,)
     return curve, partial(_recall_power, profile, noise=calibrated.largest_changes(CLAIM_RECALL))
 
 

@@ -130,14 +130,14 @@ MODELS: dict[str, ModelEntry] = {
             name="scenes-llava",
             summary="LLaVA architecture: frozen SmolLM2-135M-Instruct, our own small tower and projector",
             loader="harness.models.embedded.scenes_llava:load",
-            datasets=("scenes", "scenes-order"),
+            datasets=("scenes", "scenes-order", "scenes-varied"),
             embedded=True,
         ),
         ModelEntry(
             name="scenes-instructblip",
             summary="InstructBLIP architecture: the same language model, our own small tower and Q-Former",
             loader="harness.models.embedded.scenes_instructblip:load",
-            datasets=("scenes", "scenes-order"),
+            datasets=("scenes", "scenes-order", "scenes-varied"),
             embedded=True,
             # With 128 the gate finds recall equivalent in 71 % of the runs in which nothing changed.
             samples={"scenes": 192},

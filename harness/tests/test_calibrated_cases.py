@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import harness.calibration
 from harness.calibration import Run
+from harness.data.registry import DATASETS
 from harness.tests.case_runs import REGRESSION, Cases
 
 INTER = ("-k", "test_inter_similarity")
@@ -55,6 +57,20 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     assert set(stored["margins"]["turning_point_1"]) == {"value", "reason"}
     again = cases.run(*REGRESSION, *INTER, *more)
     again.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_samples_that_do_not_decide_on_recall_suffice_for_regression_only(
+    recorded: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
+    refused.stdout.fnmatch_lines(
+        ["no baseline of tiny-llava-tiny was written: a baseline of LogitLens recall with 64*"]
+    )
+    monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
+    recorded.run(*REGRESSION, *INTER, "--phase-calibrate").assert_outcomes(passed=2)
+    stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
+    assert set(stored["power"]) == {"inter-modal similarity"}
 
 
 @pytest.mark.usefixtures("quiet")

@@ -47,8 +47,10 @@ def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch:
     assert [str(pair) for pair in options.pairs()] == [
         "scenes-llava-scenes",
         "scenes-llava-scenes-order",
+        "scenes-llava-scenes-varied",
         "scenes-instructblip-scenes",
         "scenes-instructblip-scenes-order",
+        "scenes-instructblip-scenes-varied",
         "llava-1.5-7b-coco-captions",
         "llava-1.5-7b-winoground",
         "instructblip-vicuna-7b-coco-captions",
