@@ -54,10 +54,13 @@ def judge_all(session: PhaseSession, profile: Profile) -> None:
     judge.timing(timing_ratio(np.log(1.5) + 0.02 * np.random.default_rng(0).standard_normal(31)))
 
 
-def judged_session(baselines: Path, *profiles: Profile) -> PhaseSession:
-    """A session in which profiles were held against baselines of the synthetic one, and were timed."""
+def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> PhaseSession:
+    """A session in which profiles were held against baselines of the synthetic one, and were timed.
+
+    `stored` are fields of the profiles that the baselines hold.
+    """
     for profile in profiles:
-        then = dataclasses.replace(synthetic_profile(), model=profile.model, dataset=profile.dataset)
+        then = dataclasses.replace(synthetic_profile(), model=profile.model, dataset=profile.dataset, **stored)
         write_baseline(baselines, then, {}, phases_of(then))
     session = session_of(baselines)
     for profile in profiles:

@@ -167,6 +167,17 @@ def test_other_types_are_not_asked_sample_by_sample() -> None:
     assert "  dtype: float32 -> bfloat16" in found.lines()
 
 
+def test_other_settings_are_named_before_anything_is_compared() -> None:
+    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": index for index in range(8)}}
+    made = dataclasses.replace(synthetic_profile(), configuration=then)
+    now = {name: value + 1 for name, value in then.items()}
+    found = harness.compare_models(dataclasses.replace(made, model="other", configuration=now), made)
+    lines = found.lines()
+    assert lines[1] == "  vision_feature_layer: -2 -> -1"
+    assert lines[7] == "  3 more settings"
+    assert len(found.record()["configuration"]) == len(then)
+
+
 def test_profiles_of_two_datasets_are_refused() -> None:
     made = synthetic_profile()
     with pytest.raises(ValueError, match="made-other and made-curves are of different datasets"):

@@ -226,6 +226,20 @@ def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
     assert "Open dots" not in text
 
 
+def test_the_first_changed_settings_stand_in_the_answer_and_all_in_the_provenance(tmp_path: Path) -> None:
+    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
+    now = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
+    moved = dataclasses.replace(differing(), configuration=now)
+    text = write_report(judged_session(tmp_path, moved, configuration=then), (), tmp_path / "report").read_text("utf-8")
+    page = Page(text)
+    assert "<script" not in text.lower()
+    answer = page.of_class(text, "changes")[0]
+    assert answer.startswith("Other than in the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
+    assert "; 3 more settings; weights: 0123456789abcdef -> fedcba9876543210; torch: " in answer
+    assert "text_config.field_7: " not in answer
+    assert len([found for _, found in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", found)]) == 8
+
+
 def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
     drawing = synthetic_drawing(HOSTILE, text=HOSTILE, captions=(HOSTILE, "a word"))
     profile = dataclasses.replace(
