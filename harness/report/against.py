@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
+from harness.analysis.margins import HIT_TOLERANCE
 from harness.analysis.turning_points import BoundaryInterval
 from harness.profile import AS_TEXT, Profile
 from harness.reference import reference_of
@@ -14,6 +15,7 @@ from harness.report.layout import folded, table_lines
 from harness.session import PhaseSession
 from harness.weights import WeightParts
 
+_IN_ENOUGH_SAMPLES = f"in at least {100 * HIT_TOLERANCE.share:g} % of the samples"
 _ENDS = ("phase I ends", "phase II ends", "phase III ends")
 
 
@@ -158,6 +160,7 @@ def trace_line(trace: Trace) -> str:
         return f"{trace.name}: not the same at any {trace.place} from {first} on, sample by sample"
     if trace.exact_until == trace.same_until:
         return f"{trace.name}: the same, sample by sample, {until(trace.same_until)}"
-    within = f" within {trace.tolerance:g}" if trace.tolerance >= 1e-6 else ""
+    # Counts of words have no tolerance of their own: enough samples have the same.
+    same = f"within {trace.tolerance:g}, sample by sample" if trace.tolerance >= 1e-6 else _IN_ENOUGH_SAMPLES
     exact = f"; bit for bit {until(trace.exact_until)}" if trace.exact_until >= first else ""
-    return f"{trace.name}: the same{within}, sample by sample, {until(trace.same_until)}{exact}"
+    return f"{trace.name}: the same {same}, {until(trace.same_until)}{exact}"

@@ -184,8 +184,8 @@ def tolerated_lines(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _tolerated(found: Mapping[str, Any]) -> str:
-    changed, compared = found["beyond"], found["compared"]
-    return f"{changed} of {compared} samples changed, and up to {1.0 - found['tolerance']['share']:.0%} may"
+    allowed = 100 * (1.0 - found["tolerance"]["share"])
+    return f"{found['beyond']} of {found['compared']} samples changed, and up to {allowed:.3g} % may"
 
 
 def _boundaries(numbers: Mapping[str, Any]) -> Iterator[Row]:

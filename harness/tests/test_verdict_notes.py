@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.against import Trace
 from harness.analysis.agreement import agree_recall
 from harness.profile import Profile
 from harness.pytest_terminal import ending_lines
+from harness.report.against import trace_line
 from harness.report.answers import what_changed
 from harness.report.folder import write_report
 from harness.report.markdown import markdown_summary
@@ -20,7 +22,7 @@ from harness.session import PhaseSession
 from harness.tests.judged import differing, judged_session
 from harness.tests.test_checks import changed, synthetic_profile
 
-NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1% may"
+NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,13 @@ def test_one_of_128_samples_may_have_another_recall() -> None:
     now[9, 3] = 0.2
     found = agree_recall(now, then, paired=True, alpha_diff=1e-4)
     assert (found.verdict, found.beyond, found.compared, found.largest) == ("reproduces", 1, 128, 0.2)
+
+
+def test_a_trace_of_recall_says_that_some_samples_may_have_changed() -> None:
+    assert trace_line(Trace("LogitLens recall", 30, 26, 30, 1e-9)) == (
+        "LogitLens recall: the same in at least 99 % of the samples, at every residual point; bit for bit up to "
+        "residual point 26, the input of layer 27"
+    )
 
 
 def test_recall_of_which_nothing_changed_has_no_note(tmp_path: Path) -> None:
