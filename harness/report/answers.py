@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.against import Trace
 from harness.report.against import trace_line
-from harness.report.meanings import QUESTIONS, Answer, regression_answers, tolerated_lines
+from harness.report.meanings import QUESTIONS, Answer, note_lines, regression_answers
 
 _ENDS = ("I", "II", "III")
 _MOVES = 4
@@ -67,11 +67,11 @@ def what_changed(pair: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]])
     other = baseline.get("model") or "the baseline"
     given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
     changed = [answer for answer in answers if answer.verdict != "reproduces"]
-    tolerated = [f"{note}." for line in verdicts for note in tolerated_lines(line["numbers"])]
+    notes = [f"{note}." for line in verdicts for note in note_lines(line["numbers"])]
     if not changed:
         same = "in the same environment" if baseline and not given else ""
         lines = [f"Nothing: {_said(answers)} reproduce {other}, sample by sample{', ' if same else ''}{same}."]
-        lines += tolerated
+        lines += notes
         return [*lines, given] if given else lines
     lines = [given] if given else []
     lines += [trace_line(Trace(**trace)) for trace in baseline.get("same_until", {}).values()]
@@ -80,7 +80,7 @@ def what_changed(pair: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]])
     kept = [answer for answer in answers if answer.verdict == "reproduces"]
     if kept:
         lines.append(f"The same as in {other}, sample by sample: {_said(kept)}.")
-    return lines + tolerated
+    return lines + notes
 
 
 def _changed(answer: Answer) -> str:

@@ -170,17 +170,21 @@ def _largest(found: Mapping[str, Any]) -> str:
     return largest_change(found["largest"], found["tolerance"]["noise"])
 
 
-def tolerated_lines(numbers: Mapping[str, Any]) -> list[str]:
-    """Return one line for each measure of a family that reproduces although some samples changed.
+def note_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
+
+    These are the measures that reproduce although some samples changed, and those that could not be compared.
 
     Args:
         numbers: of the family's verdict, as the record has them.
     """
-    return [
+    tolerated = [
         f"{measure.title}: {_tolerated(found)}"
         for name, measure in _MEASURES.items()
         if isinstance(found := numbers.get(name), Mapping) and found["verdict"] == "reproduces" and found["beyond"]
     ]
+    reasons: Mapping[str, str] = numbers.get("not_compared", {})
+    return tolerated + [f"{_MEASURES[name].title}: not compared, {reason}" for name, reason in reasons.items()]
 
 
 def _tolerated(found: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from harness.options import Pair
 from harness.phases import CLAIM_RECALL, SHARES, relative_depth
 from harness.profile import Profile
 from harness.report.against import trace_line
-from harness.report.meanings import tolerated_lines
+from harness.report.meanings import note_lines
 from harness.session import PhaseSession, VerdictLine
 
 GOOD, OPEN, BAD = "green", "yellow", "red"
@@ -40,7 +40,7 @@ class Outcome:
     `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
     the last point. `known` gives the reasons of the claims that are known not to hold, `ratio` hooked over plain time
     with its interval. Where something is not as in the baseline, `same_until` says up to where each kind of reading is.
-    `tolerated` names the measures that reproduce although some samples changed.
+    `beside` names the measures that reproduce although some samples changed, or that could not be compared.
     """
 
     pair: Pair
@@ -56,12 +56,12 @@ class Outcome:
     known: Mapping[str, str]
     ratio: tuple[float, float, float] | None
     same_until: tuple[str, ...] = ()
-    tolerated: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that a reader needs beside the regression verdicts."""
-        return (*self.same_until, *self.tolerated)
+        return (*self.same_until, *self.beside)
 
     @property
     def shares(self) -> tuple[BoundaryInterval, ...]:
@@ -162,7 +162,7 @@ def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping
         known=known,
         ratio=session.ratios.get(pair),
         same_until=_same_until(session, pair) if any(line.changed for line in regressions.values()) else (),
-        tolerated=tuple(note for line in regressions.values() for note in tolerated_lines(line.numbers)),
+        beside=tuple(note for line in regressions.values() for note in note_lines(line.numbers)),
     )
 
 

@@ -13,7 +13,7 @@ from harness.baselines import Baseline
 from harness.comparison import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
 from harness.profile import CURVES, Profile
 from harness.reference import reference_of
-from harness.report.meanings import regression_answers
+from harness.report.meanings import note_lines, regression_answers
 from harness.simulation.populations import stored
 from harness.tests.tiny import same, tiny_profile, tiny_vlm
 
@@ -109,6 +109,9 @@ def test_the_reason_of_what_is_not_compared_is_told(whole: Profile) -> None:
     }
     (row,) = regression_answers([line])[0].rows
     assert (row.verdict, row.sentence) == ("not asked", f"{reason[:1].upper()}{reason[1:]}.")
+    assert note_lines({"not_compared": {ADJUSTED: reason}}) == [
+        f"anisotropy-adjusted inter-modal similarity: not compared, {reason}"
+    ]
 
 
 def test_cosines_between_samples_change_no_number_of_a_profile(whole: Profile) -> None:
