@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ADAPTER = "adapter_config.json"
+_UNNAMED = "BASE"
 _NEW = "save_pretrained('merged')"
 _CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
 
@@ -97,13 +98,14 @@ def no_configuration(folder: Path) -> str:
 
 def adapter_without_model(folder: Path) -> str:
     """Return the predicate of a sentence about a directory of a PEFT adapter, with the commands that merge it."""
-    base = _setting(folder / ADAPTER, "base_model_name_or_path") or "BASE"
+    base = _setting(folder / ADAPTER, "base_model_name_or_path") or _UNNAMED
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
         return (
             f"holds a PEFT adapter ({ADAPTER}) beside the weights of a model, and transformers would apply it: move "
             f"adapter_* out of the directory to measure the model alone, or {_merging(str(folder), str(folder))}"
         )
-    return f"is a PEFT adapter ({ADAPTER}) of {base!r} and no model of its own: {_merging(base, str(folder))}"
+    of = f"of {base!r}" if base != _UNNAMED else f"of a model that it does not name ({_UNNAMED} below)"
+    return f"is a PEFT adapter ({ADAPTER}) {of} and no model of its own: {_merging(base, str(folder))}"
 
 
 def original_format(settings: dict[str, Any]) -> str:

@@ -50,22 +50,22 @@ def refuse_incomplete_processor(
     Raises:
         WeightsError: a setting is missing, or the counts differ; the message names the file and the values to write.
     """
-    own = {name: getattr(processor, name) for name in (_PATCH, _STRATEGY, _ADDITIONAL) if hasattr(processor, name)}
     vision = getattr(config, "vision_config", None)
     patch, side = getattr(vision, _PATCH, None), getattr(vision, "image_size", None)
-    strategy = getattr(config, _STRATEGY, None)
-    if not {_PATCH, _STRATEGY} <= own.keys() or not isinstance(patch, int) or not isinstance(strategy, str):
+    grid = side // patch if isinstance(side, int) and isinstance(patch, int) and patch > 0 else None
+    taken = {
+        _PATCH: patch,
+        _STRATEGY: getattr(config, _STRATEGY, None),
+        _ADDITIONAL: _additional_tokens(headers, grid) if grid else None,
+        "num_query_tokens": getattr(config, "num_query_tokens", None),
+        "num_image_tokens": grid and grid * grid,
+    }
+    right = {name: value for name, value in taken.items() if value is not None and hasattr(processor, name)}
+    own = {name: getattr(processor, name) for name in right}
+    counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= own.keys()
+    if None not in own.values() and (not counted or _surplus(own) == _surplus(right)):
         return
-    additional = _additional_tokens(headers, side // patch) if isinstance(side, int) and patch > 0 else None
-    right = {_PATCH: patch, _STRATEGY: strategy}
-    if additional is not None and _ADDITIONAL in own:
-        right[_ADDITIONAL] = additional
-    missing = [name for name in (_PATCH, _STRATEGY) if own[name] is None]
-    surplus = _surplus(own)
-    same_count = additional is None or _ADDITIONAL not in own or surplus == _surplus(right)
-    if not missing and same_count and own[_PATCH] == patch:
-        return
-    wrong = {name: value for name, value in own.items() if name in right and value != right[name]}
+    wrong = {name: value for name, value in own.items() if value is None or (counted and value != right[name])}
     stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
     values = ", ".join(f'"{name}": {_json(right[name])}' for name in wrong)
     raise WeightsError(

@@ -78,6 +78,12 @@ def test_an_adapter_is_told_with_the_commands_that_merge_it(tmp_path: Path) -> N
     assert f"{str(tmp_path)!r}).merge_and_unload()" in str(caught.value)
 
 
+def test_an_adapter_of_a_model_in_memory_names_none(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": None}))
+    with pytest.raises(LookupError, match=r"that it does not name \(BASE below\) .*from_pretrained\('BASE'\)"):
+        find_model(str(tmp_path))
+
+
 def test_an_adapter_beside_a_model_is_refused(whole: Path) -> None:
     (whole / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     assert "move adapter_* out of the directory to measure the model alone" in str(

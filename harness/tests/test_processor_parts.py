@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness.models.embedded.language import WeightsError
 from harness.models.missing_packages import missing_package
+from harness.models.processor_parts import refuse_incomplete_processor
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.tests.saved_checkpoints import change_settings, saved_once, sharded, whole
@@ -54,6 +56,14 @@ def test_a_setting_that_is_missing_is_named_with_its_value(
         load(whole)
     change_settings(whole / FILE, as_said)
     assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+
+
+def test_the_number_of_query_tokens_is_taken_from_the_model(tmp_path: Path) -> None:
+    processor, config = SimpleNamespace(num_query_tokens=None), SimpleNamespace(num_query_tokens=32)
+    with pytest.raises(WeightsError, match=r'has no num_query_tokens, .* write "num_query_tokens": 32 into'):
+        refuse_incomplete_processor(processor, config, tmp_path, "mine", {})
+    processor.num_query_tokens = 32
+    refuse_incomplete_processor(processor, config, tmp_path, "mine", {})
 
 
 def test_settings_that_count_the_same_are_let_pass(whole: Path, tiny_data: None) -> None:
