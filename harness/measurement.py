@@ -44,7 +44,7 @@ from harness.reading_store import ReadingStore
 from harness.word_order import likelihood_arrays
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
-MEASUREMENT_VERSION = 2
+MEASUREMENT_VERSION = 3
 DRAWN = 2
 _POLICY = {
     "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
@@ -145,7 +145,7 @@ def measure(
                 f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
                 "dataset, and run again"
             )
-    plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))))
+    plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)))
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = configuration_of(vlm, checkpoint)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
@@ -222,8 +222,8 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
-    block = dense.block(len(vlm.anatomy.unembedding.weight))
-    pruned = observe(vlm, batch, samples, LensTask(parts, block))
+    block = dense.block(vlm.anatomy.vocabulary_size)
+    pruned = observe(vlm, batch, samples, LensTask(parts, block), checking=True)
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
     return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
 

@@ -25,7 +25,7 @@ FEW_PAIRS = 5
 
 def references_of(vlm: Vlm, samples: Sequence[Sample]) -> References:
     """The words of every sample, and for chance those of the next: as many to look for as in a measurement."""
-    vocabulary = Vocabulary(vlm.processor.tokenizer, len(vlm.anatomy.unembedding.weight))
+    vocabulary = Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
     return References(own=words, chance=(*words[1:], words[0]))
 
@@ -45,7 +45,7 @@ class Contestants:
         self._ids = [sample.id for sample in samples]
         references = references_of(vlm, samples)
         dense = self._observe(LensTask(references, (), dense=True))
-        self._task = LensTask(references, dense.block(len(vlm.anatomy.unembedding.weight)))
+        self._task = LensTask(references, dense.block(vlm.anatomy.vocabulary_size))
 
     def plain(self) -> None:
         """One forward pass of the model alone."""

@@ -138,7 +138,8 @@ def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:
     references = subject.task.references
     counts = torch.zeros((len(states), 2, len(KS)), dtype=torch.long)
     for row, image in enumerate(subject.groups.image):
-        logits = _wide(states[row][image]) @ _wide(subject.anatomy.unembedding.weight).T
+        weight = next(subject.anatomy.unembedding.parameters())
+        logits = _wide(states[row][image]) @ _wide(weight).T
         best = logits.topk(max(KS), dim=-1).indices.cpu()
         for column, k in enumerate(KS):
             decoded = set(best[:, :k].flatten().tolist())

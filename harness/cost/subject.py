@@ -89,4 +89,4 @@ def learnt_block(
         ) as seen,
     ):
         model(**inputs, use_cache=False, logits_to_keep=1)
-        return seen.readings().block(len(anatomy.unembedding.weight))
+        return seen.readings().block(anatomy.vocabulary_size)

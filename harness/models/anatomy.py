@@ -12,6 +12,7 @@ from torch import nn
 
 from harness.errors import PhaseError
 from harness.models.kinds import Kind, kind_of
+from harness.models.linear import is_linear, output_width, takes_width
 
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
@@ -32,14 +33,15 @@ class Anatomy:
     """The decoder layers, final norm and unembedding of a vision-language model, and where its image tokens go.
 
     `layers` are the L decoder layers in order: residual point l < L is the input of `layers[l]`, residual point L the
-    input of `final_norm`. `unembedding` maps d to the vocabulary. `text_config` is the decoder's own configuration,
-    `attention_key` the name under which `set_attn_implementation` reaches it.
+    input of `final_norm`. `unembedding` is the head, a module of any make that maps d to the vocabulary.
+    `text_config` is the decoder's own configuration, `attention_key` the name under which
+    `set_attn_implementation` reaches it.
     """
 
     name: str
     layers: tuple[nn.Module, ...]
     final_norm: nn.Module
-    unembedding: nn.Linear
+    unembedding: nn.Module
     text_config: Any
     attention_key: str
     image_token_id: int
@@ -54,7 +56,12 @@ class Anatomy:
     @property
     def width(self) -> int:
         """The dimension d of the residual stream."""
-        return int(self.unembedding.weight.shape[1])
+        return next(self.final_norm.parameters()).shape[0]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of logits that the head puts out."""
+        return output_width(self.unembedding, self.width)
 
     @property
     def softmax_layers(self) -> tuple[int, ...]:
@@ -131,11 +138,13 @@ def refuse_unmeasurable(config: Any, name: str) -> None:
         )
 
 
-def output_projection(attention: nn.Module) -> nn.Linear:
+def output_projection(attention: nn.Module) -> nn.Module:
     """The projection W_O inside an attention module: its child that takes heads x value dimension to d.
 
+    An adapter or a quantised layer in its place is taken as it is.
+
     Raises:
-        AnatomyError: no child of a known name has a two-dimensional weight.
+        AnatomyError: no child of a known name is a linear layer.
     """
     found = _projection_in(attention)
     if found is not None:
@@ -146,19 +155,15 @@ def output_projection(attention: nn.Module) -> nn.Linear:
     )
 
 
-def output_projections(layer: nn.Module) -> list[nn.Linear]:
+def output_projections(layer: nn.Module) -> list[nn.Module]:
     """Whatever in a decoder layer could be the output projection of an attention module, each once."""
     found = (_projection_in(module) for module in layer.modules())
     return list(dict.fromkeys(projection for projection in found if projection is not None))
 
 
-def _projection_in(module: nn.Module) -> nn.Linear | None:
-    for child_name in _OUTPUT_PROJECTIONS:
-        child = getattr(module, child_name, None)
-        weight = getattr(child, "weight", None)
-        if isinstance(child, nn.Module) and isinstance(weight, torch.Tensor) and weight.ndim == 2:
-            return child  # type: ignore[return-value]
-    return None
+def _projection_in(module: nn.Module) -> nn.Module | None:
+    children = (getattr(module, child_name, None) for child_name in _OUTPUT_PROJECTIONS)
+    return next((child for child in children if is_linear(child)), None)
 
 
 def _stacks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
@@ -184,17 +189,18 @@ def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.Mod
 
 
 def _final_norm(parent: nn.Module, name: str, width: int) -> nn.Module:
-    for child in parent.children():
-        weight = getattr(child, "weight", None)
-        if "norm" in type(child).__name__.lower() and isinstance(weight, torch.Tensor) and weight.shape == (width,):
+    for child_name, child in parent.named_children():
+        shapes = {tuple(parameter.shape) for parameter in child.parameters()}
+        # An adapter's wrapper has a class name of its own, and stands under the norm's name.
+        if shapes == {(width,)} and "norm" in f"{type(child).__name__} {child_name}".lower():
             return child
     raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers.")
 
 
-def _unembedding(model: Any, name: str, width: int) -> nn.Linear:
+def _unembedding(model: Any, name: str, width: int) -> nn.Module:
     for module in (model, *model.modules()):
         head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-        if head is not None and head.weight.ndim == 2 and head.weight.shape[1] == width:
+        if head is not None and takes_width(head, width):
             return head  # type: ignore[no-any-return]
     raise AnatomyError(f"{name} has no unembedding of width {width}, so LogitLens has nothing to decode with.")
 

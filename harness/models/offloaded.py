@@ -29,7 +29,7 @@ def brought_in(module: nn.Module) -> Iterator[None]:
         yield
         return
     # What accelerate's own align_module_device does, which knows no hook that stands inside another.
-    hook = next((hook for hook in _hooks(module) if getattr(hook, "offload", False)), None)
+    hook = next((hook for hook in accelerate_hooks(module) if getattr(hook, "offload", False)), None)
     if hook is None:
         raise OffloadError(
             f"the weights of {type(module).__name__} are on the meta device and accelerate has no copy of them; load "
@@ -55,7 +55,7 @@ def numbers_of(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tenso
     pieces = name.split(".")
     # A hook stands at the module that owns the tensor, or further up where a block is brought in as a whole.
     for end in range(len(pieces) - 1, -1, -1):
-        for hook in _hooks(model.get_submodule(".".join(pieces[:end]))):
+        for hook in accelerate_hooks(model.get_submodule(".".join(pieces[:end]))):
             with contextlib.suppress(KeyError):
                 found: torch.Tensor = (getattr(hook, "weights_map", None) or {})[".".join(pieces[end:])]
                 return found.to(tensor.dtype)
@@ -76,7 +76,7 @@ def second_names(model: nn.Module) -> set[str]:
 
 def computing_device(model: nn.Module) -> torch.device | None:
     """Where a model with offloaded weights takes its inputs; None where accelerate does not hold it."""
-    for hook in (hook for module in model.modules() for hook in _hooks(module)):
+    for hook in (hook for module in model.modules() for hook in accelerate_hooks(module)):
         device = getattr(hook, "execution_device", None)
         if device is not None:
             # A bare number is a GPU's.
@@ -84,7 +84,7 @@ def computing_device(model: nn.Module) -> torch.device | None:
     return None
 
 
-def _hooks(module: nn.Module) -> tuple[Any, ...]:
+def accelerate_hooks(module: nn.Module) -> tuple[Any, ...]:
     """The hooks of accelerate's on one module; several of them stand inside one."""
     hook: Any = getattr(module, "_hf_hook", None)
     return () if hook is None else getattr(hook, "hooks", (hook,))

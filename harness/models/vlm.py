@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
+from harness.models.linear import COMPUTING_TYPES
 from harness.models.offloaded import computing_device
 from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
@@ -37,8 +39,10 @@ class Vlm:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the decoder's numbers."""
-        return next(self.anatomy.layers[0].parameters()).dtype
+        """The floating type in which the decoder computes."""
+        # The decoder's own weights come first; where they are codes the model's other numbers tell.
+        parts = chain(islice(self.anatomy.layers[0].parameters(), 1), [self.model], self.model.parameters())
+        return next((part.dtype for part in parts if part.dtype in COMPUTING_TYPES), torch.float32)
 
     def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as the model takes them: on its device, numbers in its type; lists of tensors stay lists."""

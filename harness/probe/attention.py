@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, output_projection
+from harness.models.linear import observer
 from harness.probe.similarity import upcast
 
 
@@ -90,39 +91,13 @@ def last_row(
     return LastRow(weights, weighted.reshape(batch, heads, keys, -1).transpose(1, 2).reshape(batch, keys, -1))
 
 
-def transformed(values: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
-    """The vectors sum_h alpha_j^h v_j^h W_O^h of every key, without the projection's bias.
-
-    Args:
-        values: `LastRow.values`, (batch, keys, heads x value dimension).
-        projection: W_O; called as a module, so that offloaded weights are brought in first.
-
-    Returns:
-        (batch, keys, d) in float32 or better.
-    """
-    vectors = upcast(projection(values.to(projection.weight.dtype)))
-    return vectors if projection.bias is None else vectors - output_bias(projection, values)
-
-
-def output_bias(projection: nn.Linear, like: torch.Tensor) -> torch.Tensor:
-    """The projection's bias (d,) in float32 or better; zero where it has none.
-
-    An offloaded one is a placeholder while its layer does not run, so it is asked for by a call: what nothing gives.
-    """
-    if projection.bias is None:
-        return like.new_zeros(projection.weight.shape[0], dtype=torch.float32)
-    if projection.bias.is_meta:
-        return upcast(projection(torch.zeros_like(like[:1, 0], dtype=projection.weight.dtype))[0])
-    return upcast(projection.bias)
-
-
 # What stands between attention and output projection: nothing, a gate, or what is refused. It is a fact of the model,
 # found at its first row, because to look at numbers makes a GPU wait.
 _NOTHING, _GATE = "nothing", "a gate"
 _between: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def gated(row: LastRow, projection: nn.Linear, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
+def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
     """The row with its values as the output projection gets them, where a gate scales them on the way.
 
     Args:
@@ -204,7 +179,7 @@ for _backend, _name in _NAMES.items():
 
 
 @contextlib.contextmanager
-def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Linear, LastRow], None]) -> Iterator[None]:
+def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Module, LastRow], None]) -> Iterator[None]:
     """Calls `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
 
     The attention implementation of the decoder is exchanged for one that observes and then calls the model's own; it is
@@ -226,12 +201,13 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Line
             held[projection] = layer, row, given
             if projection not in heard:
                 heard.add(projection)
-                stack.callback(projection.register_forward_pre_hook(fed).remove)
+                # In front of a hook of the model's own, which is part of the projection then.
+                stack.callback(projection.register_forward_pre_hook(fed, prepend=True).remove)
 
+    @observer
     def fed(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         if projection in held:
             layer, row, given = held.pop(projection)
-            assert isinstance(projection, nn.Linear)
             last = args[0].reshape(len(given), -1, args[0].shape[-1])[:, -1]
             read(layer, projection, gated(row, projection, given, last))
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from harness.models.prompt import TokenGroups
-from harness.probe.attention import LastRow, transformed
+from harness.probe.attention import LastRow
+from harness.probe.linear_map import linear_map
 
 SHARES = ("image", "instruction", "other", "self")
 
@@ -39,17 +40,23 @@ class LastTokenAttention:
         self._norms: dict[int, torch.Tensor] = {}
         self.refused: dict[int, str] = {}
 
-    def read(self, layer: int, projection: nn.Linear, row: LastRow) -> torch.Tensor | None:
-        """Take in one layer's row; returns the vectors that the tokens contribute (batch, keys, d), None if refused."""
+    def read(self, layer: int, projection: nn.Module, row: LastRow) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Take in one layer's row.
+
+        Returns:
+            The vectors sum_h alpha_j^h v_j^h W_O^h that the tokens contribute, (batch, keys, d) in float32 or better,
+            and the projection's bias (d,), None where it has none; None in all where the row is refused.
+        """
         # Where a model is spread over several devices, only what is reduced travels.
         home = self._like.device
         self._weights[layer] = row.weights.mean(1).to(home)
         if row.refused:
             self.refused[layer] = row.refused
             return None
-        vectors = transformed(row.values, projection)
+        projected = linear_map(projection, row.values)
+        vectors = projected(row.values)
         self._norms[layer] = torch.linalg.vector_norm(vectors, dim=-1).to(home)
-        return vectors
+        return vectors, projected.bias
 
     @property
     def layers(self) -> list[int]:

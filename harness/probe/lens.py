@@ -7,18 +7,18 @@ stay open, and no longer than until the word is found. The answers are those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from harness.models.linear import is_plain
 from harness.models.offloaded import brought_in
+from harness.probe.asked_words import AskedWords, padded_entries, padded_positions
+from harness.probe.dense_lens import DenseLens, Norm
 from harness.probe.lens_task import KS, LensTask
 from harness.probe.similarity import upcast
 from harness.probe.unembedding import dense_logits, low_logits, rows_of
-
-Norm = Callable[[torch.Tensor], torch.Tensor]
 
 _CHUNK = 256
 _SIEVED = 1024
@@ -45,7 +45,7 @@ class _Open:
 
 
 class Lens:
-    """Answers a `LensTask` for one batch, residual point by residual point."""
+    """Answers a `LensTask` for one batch, residual point by residual point, by rows of a plain head's weight."""
 
     def __init__(self, task: LensTask, image: torch.Tensor, unembedding: nn.Linear, norm: Norm) -> None:
         """Prepare for a batch.
@@ -56,11 +56,12 @@ class Lens:
             unembedding: the model's head; its bias is part of the logits.
             norm: applies the final norm to (rows, 1, d).
         """
-        self._task, self._head, self._norm = task, unembedding, norm
+        self._head, self._norm = unembedding, norm
         with brought_in(unembedding):
             device = unembedding.weight.device
-        self._positions, self._valid = _padded_positions(image.to(device))
-        words = [(*own, *chance) for own, chance in zip(task.references.own, task.references.chance, strict=True)]
+        self._positions, self._valid = padded_positions(image.to(device))
+        self._words = AskedWords(task.references, device)
+        words = self._words.words
         asked = [sorted({entry for word in sample for entry in word}) for sample in words]
         # What any sample asks for is no part of the block, so that no entry counts against itself. The lowest ids are
         # always in it, so that there are k entries to be beaten by.
@@ -71,21 +72,15 @@ class Lens:
         padded = torch.tensor([entries + [0] * (most - len(entries)) for entries in asked], device=device)
         self._asked, self._asked_bias = rows_of(unembedding, padded)
         self._padding = torch.tensor([[k >= len(entries) for k in range(most)] for entries in asked], device=device)
-        self._columns = _padded_entries(
+        self._columns = padded_entries(
             [[tuple(map(own.index, word)) for word in sample] for own, sample in zip(asked, words, strict=True)]
         ).to(device)
-        self._entries = _padded_entries(words).to(device)
-        self._known = self._entries >= 0
-        self._own = torch.zeros(self._known.shape[:2], dtype=torch.bool, device=device)
-        for row, own in enumerate(task.references.own):
-            self._own[row, : len(own)] = True
         self._held: list[torch.Tensor] = []
         self._held_last: list[torch.Tensor] = []
         self._most_held = max(unembedding.weight.nbytes * _HELD_SHARE, _HELD_LEAST)
         self._found: list[torch.Tensor] = []
         self._open: list[_Open] = []
         self._last: list[torch.Tensor] = []
-        self._decoded: list[torch.Tensor] = []
         self.opened = 0
 
     def read(self, states: torch.Tensor) -> None:
@@ -94,59 +89,33 @@ class Lens:
         self._held.append(states.gather(1, index).to(self._rows.device))
         # A copy, because a view would keep all of the states.
         self._held_last.append(states[:, -1:].clone().to(self._rows.device))
-        # The dense lens has logits over the whole vocabulary to hold instead.
-        if self._task.dense or len(self._held) * self._held[0].nbytes >= self._most_held:
+        if len(self._held) * self._held[0].nbytes >= self._most_held:
             self._look_at_held()
 
     def hits(self) -> torch.Tensor:
         """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
         self._look_at_held()
         self._decode_open()
-        batch, words = self._own.shape
-        found = torch.cat([part.view(batch, -1, words, len(KS)) for part in self._found], dim=1)
-        own = self._own[:, None, :, None]
-        return torch.stack([(found & own).sum(2), (found & ~own).sum(2)], dim=2)
+        batch, words = self._words.own.shape
+        return self._words.counts(torch.cat([part.view(batch, -1, words, len(KS)) for part in self._found], dim=1))
 
-    def decoded(self) -> torch.Tensor:
-        """Entries that the dense lens decodes at the image tokens, (batch, points, image tokens, k); -1 = padding."""
-        return torch.stack(self._decoded, dim=1)
-
-    def decoded_last(self) -> torch.Tensor:
-        """Entries that the dense lens decodes at the last token, (batch, points, k)."""
-        states = torch.cat(self._last, dim=1)[:, :, 0]
-        logits = dense_logits(states.flatten(0, 1), self._head)
-        return logits.topk(max(KS), dim=-1).indices.view(*states.shape[:2], -1)
+    def last_logits(self) -> torch.Tensor:
+        """Logits of the last token at the point read last, (batch, vocabulary) in float32 or better."""
+        self._look_at_held()
+        return dense_logits(self._last[-1][:, -1, 0], self._head)
 
     def _look_at_held(self) -> None:
         """Look at the points that are held, together; nothing where none is."""
         if not self._held:
             return
         self._last.append(self._normed(self._held_last))
-        image = upcast(self._normed(self._held))
-        self._found.append(self._look_densely(image) if self._task.dense else self._look(image))
+        self._found.append(self._look(upcast(self._normed(self._held))))
 
     def _normed(self, points: list[torch.Tensor]) -> torch.Tensor:
         """The states of several points behind the final norm, (batch, points, tokens, d); `points` is empty then."""
         held = torch.stack(points, dim=1)
         points.clear()
         return self._norm(held.view(-1, 1, held.shape[-1])).view(held.shape)
-
-    def _look_densely(self, image: torch.Tensor) -> torch.Tensor:
-        """Words found over the whole vocabulary, bool (batch, words, len(KS)), of states (batch, 1, tokens, d)."""
-        batch, _, tokens, _ = image.shape
-        logits = dense_logits(image.flatten(0, 2), self._head)
-        best, entries = logits.topk(max(KS), dim=-1)
-        self._decoded.append(entries.view(batch, tokens, -1).masked_fill(~self._valid.unsqueeze(-1), -1))
-        sample = torch.arange(batch, device=image.device).repeat_interleave(tokens)
-        hit = self._among(logits, best, sample).view(batch, tokens, -1, len(KS))
-        return (hit & self._valid.view(batch, tokens, 1, 1)).any(1)
-
-    def _among(self, logits: torch.Tensor, best: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """Whether each word's best entry is among the k best, bool (rows, words, len(KS))."""
-        entries = self._entries[sample]
-        reference = logits.gather(1, entries.clamp(min=0).flatten(1)).view(entries.shape)
-        reference = reference.masked_fill(~self._known[sample], -torch.inf).amax(-1)
-        return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
     def _look(self, image: torch.Tensor) -> torch.Tensor:
         """Words found, bool (batch x points, words, len(KS)), of image states (batch, points, tokens, d).
@@ -161,7 +130,7 @@ class Lens:
         words, entries = self._columns.shape[1:]
         columns = self._columns.clamp(min=0).view(batch, 1, -1).expand(-1, points * tokens, -1)
         reference = asked.gather(2, columns).view(batch, -1, words, entries)
-        reference = reference.masked_fill(~self._known.unsqueeze(1), -torch.inf).amax(-1).view(-1, tokens, words)
+        reference = reference.masked_fill(~self._words.known.unsqueeze(1), -torch.inf).amax(-1).view(-1, tokens, words)
         asked = asked.masked_fill(self._padding.unsqueeze(1), -torch.inf).view(len(logits), -1)
         top = _thresholds(logits, asked).view(-1, tokens, 1, len(KS))
         lead = reference.unsqueeze(-1) - top
@@ -252,7 +221,7 @@ class Lens:
                 border = max(0, min(len(full), among - start))
                 if sample is not None and border:
                     best = full[:border].topk(max(KS), dim=-1).values
-                    hits.append(self._among(full[:border], best, sample[start : start + border]))
+                    hits.append(self._words.among(full[:border], best, sample[start : start + border]))
                 if rows is not None and is_own is not None and border < len(full):
                     exits, first = full[border:], start + border - among
                     own = is_own[rows[first : first + len(exits)]]
@@ -261,24 +230,14 @@ class Lens:
             for part, hit in zip(parts, torch.split(torch.cat(hits), [len(part.row) for part in parts]), strict=True):
                 counts = torch.zeros_like(part.found, dtype=torch.int32).index_add_(0, part.row, hit.int())
                 part.found.logical_or_(counts > 0)
-        return torch.cat(agree) if agree else self._own.new_empty(0)
+        return torch.cat(agree) if agree else self._words.own.new_empty(0)
 
 
-def _padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions of the True entries of each row, padded with 0, and which of them are real."""
-    counts = mask.sum(1)
-    order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
-    valid = torch.arange(order.shape[1], device=mask.device) < counts.unsqueeze(1)
-    return torch.where(valid, order, 0), valid
-
-
-def _padded_entries(words: Sequence[Sequence[tuple[int, ...]]]) -> torch.Tensor:
-    """The entries of every word of every sample, (samples, words, entries); -1 = padding."""
-    most_words = max([1, *(len(sample) for sample in words)])
-    most_entries = max([1, *(len(word) for sample in words for word in sample)])
-    table = [[[*word, *[-1] * (most_entries - len(word))] for word in sample] for sample in words]
-    empty = [-1] * most_entries
-    return torch.tensor([[*sample, *[empty] * (most_words - len(sample))] for sample in table])
+def open_lens(task: LensTask, image: torch.Tensor, unembedding: nn.Module, norm: Norm) -> Lens | DenseLens:
+    """The lens for a batch: the pruned one where the head is its weight and nothing is drawn, else the dense one."""
+    if isinstance(unembedding, nn.Linear) and is_plain(unembedding) and not task.dense:
+        return Lens(task, image, unembedding, norm)
+    return DenseLens(task, image, unembedding, norm)
 
 
 def _thresholds(*logits: torch.Tensor) -> torch.Tensor:

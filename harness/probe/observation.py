@@ -14,21 +14,25 @@ from torch import nn
 
 from harness.models.anatomy import Anatomy, AnatomyError
 from harness.models.forward_errors import refuse_autocast
+from harness.models.linear import observer
 from harness.models.prompt import TokenGroups
-from harness.probe.attention import LastRow, output_bias, reading_attention
+from harness.probe.attention import LastRow, reading_attention
+from harness.probe.attention_check import AttentionCheck
+from harness.probe.dense_lens import DenseLens
 from harness.probe.last_token import LastTokenAttention
-from harness.probe.lens import Lens
+from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import LensTask, learn_block
 from harness.probe.self_checks import (
-    AttentionCheck,
     NotFiniteError,
     SelfCheckError,
+    check_exit,
     check_last_state,
     check_layers_read,
     not_finite,
 )
 from harness.probe.similarity import GroupSums, UnitSums, upcast
 from harness.probe.transfer import on_cpu
+from harness.probe.unembedding import dense_logits
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -72,7 +76,7 @@ class Observation:
 
     anatomy: Anatomy
     groups: TokenGroups
-    lens: Lens | None
+    lens: Lens | DenseLens | None
     drawing: bool
     checks: AttentionCheck | None
     sample_ids: Sequence[str]
@@ -115,17 +119,26 @@ class Observation:
         """Reduce the normed last state, which most published curves show as their last point."""
         self._post_norm = self._sums(states).to(self.groups.real.device)
 
-    def attention(self, layer: int, projection: nn.Linear, row: LastRow) -> None:
+    def attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer."""
         with self._own_calls():
-            vectors = self._attention.read(layer, projection, row)
-            if self.checks is not None and vectors is not None:
-                self.checks.parts(layer, projection, vectors.sum(1) + output_bias(projection, row.values))
+            read = self._attention.read(layer, projection, row)
+            if self.checks is not None and read is not None:
+                vectors, bias = read
+                total = vectors.sum(1) + (0.0 if bias is None else bias)
+                self.checks.parts(layer, projection, row.values.sum(1), total)
 
     def own_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""
         # A copy, because some models overwrite entries afterwards that are never to be said.
         self._own_logits = logits[:, -1].clone()
+
+    def _last_logits(self) -> torch.Tensor:
+        """Logits of the last token at the last residual point, decoded as the readings are."""
+        if self.lens is not None:
+            return self.lens.last_logits()
+        assert self._last_state is not None
+        return dense_logits(self.anatomy.final_norm(self._last_state)[:, -1], self.anatomy.unembedding)
 
     @contextlib.contextmanager
     def _own_calls(self) -> Iterator[None]:
@@ -171,8 +184,8 @@ class Observation:
             with self._own_calls():
                 arrays["exit_agreement"] = self.lens.exit_agreement(own_logits)
                 arrays["hits"] = self.lens.hits()
-            if self.drawing:
-                arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
+                if isinstance(self.lens, DenseLens) and self.drawing:
+                    arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
         numbers: dict[str, Any] = on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
         # Before the checks, because a NaN fails every one of them and only this names its sample and layer.
         faults = not_finite(self.anatomy.name, numbers, self.sample_ids)
@@ -182,9 +195,11 @@ class Observation:
         if self.checks is not None:
             check_layers_read(self.anatomy, self._attention.layers)
             self.checks.conclude()
-            assert self._last_state is not None
             with self._own_calls():
-                check_last_state(self.anatomy, self._last_state, self._own_logits)
+                logits = self._last_logits()
+            check_last_state(self.anatomy, logits, self._own_logits)
+            if "exit_agreement" in numbers:
+                check_exit(self.anatomy, logits, own_logits, arrays["exit_agreement"][:, -1])
         return Readings(**numbers)
 
 
@@ -218,7 +233,7 @@ def observing(
     """
     reader = None
     if lens is not None:
-        reader = Lens(lens, groups.image, anatomy.unembedding, lambda rows: anatomy.final_norm(rows))
+        reader = open_lens(lens, groups.image, anatomy.unembedding, lambda rows: anatomy.final_norm(rows))
     seen = Observation(
         anatomy=anatomy,
         groups=groups,
@@ -236,6 +251,7 @@ def observing(
         if not seen.busy:
             seen.after_final_norm(output)
 
+    @observer
     def after_head(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         if not seen.busy:
             seen.own_logits(output)

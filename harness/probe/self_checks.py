@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from harness.errors import PhaseError
-from harness.models.anatomy import Anatomy, output_projections
+from harness.models.anatomy import Anatomy
 from harness.models.image_features import count_image_features
 from harness.probe.attention import AttentionError
 from harness.probe.similarity import upcast
 
 # Relative tolerances; a model in 16 bits rounds its own numbers to about 3 decimal digits.
-_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 # Layers count from 1, residual points from 0.
 _PER_LAYER = ("norm_shares", "weight_shares", "norm_rows")
 
@@ -45,8 +44,8 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((upcast(ours) - upcast(theirs)).abs().max()) / max(scale, 1e-12)
 
 
-def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: torch.Tensor) -> float:
-    """Asserts that the last residual point (batch, 1, d), through norm and unembedding, gives the model's own logits.
+def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor) -> float:
+    """Asserts that the lens decodes the last residual point to the model's own logits, (batch, vocabulary) each.
 
     Returns:
         The factor by which the model's own are larger: 1 in most models. Some scale the normed state; which entries are
@@ -55,9 +54,9 @@ def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: tor
     Raises:
         SelfCheckError: with both top logits and the relative difference.
     """
-    logits = upcast(anatomy.unembedding(anatomy.final_norm(last_state))[:, -1])
     own = upcast(own_logits)
-    tolerance = _TOLERANCE.get(own_logits.dtype, 5e-2)
+    logits = lens_logits.to(own.device)
+    tolerance = TOLERANCE.get(own_logits.dtype, 5e-2)
     apart, factor = relative_difference(logits, own), 1.0
     if not apart <= tolerance and getattr(anatomy.unembedding, "bias", None) is None:
         factor = float((own * logits).sum() / (logits * logits).sum())
@@ -69,6 +68,29 @@ def check_last_state(anatomy: Anatomy, last_state: torch.Tensor, own_logits: tor
             f"(relative difference {apart:.2g}); the final norm or the unembedding is not the one the model uses"
         )
     return factor
+
+
+def check_exit(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor, agreement: torch.Tensor) -> None:
+    """Asserts that the lens's best entry at the last residual point is the model's own, except where two are as good.
+
+    Args:
+        anatomy: of the model, for the message.
+        lens_logits: those that the lens decodes there over the whole vocabulary, (batch, vocabulary).
+        own_logits: the model's, (batch, vocabulary).
+        agreement: the lens's reading of `exit_agreement` there, bool (batch,).
+
+    Raises:
+        SelfCheckError: with the number of samples where it is another.
+    """
+    logits, agreement = lens_logits.to(own_logits.device), agreement.to(own_logits.device)
+    best = own_logits == own_logits.amax(-1, keepdim=True)
+    mine, others = (logits.masked_fill(hidden, -torch.inf).amax(-1) for hidden in (~best, best))
+    contradicted = int((~agreement & (mine - others > 1e-3 * logits.abs().amax(-1))).sum())
+    if contradicted:
+        raise SelfCheckError(
+            f"{anatomy.name}: of the last state LogitLens reads another best entry than the model in {contradicted} of "
+            f"{len(agreement)} samples, though its logits are the model's; the head is not what the lens takes it for"
+        )
 
 
 @contextlib.contextmanager
@@ -170,52 +192,6 @@ def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str
             f"{name}: at residual point {where[1]} of sample {sample_ids[where[0]]} the dense lens finds "
             f"{dense[where]} words and the pruned lens {pruned[where]}"
         )
-
-
-class AttentionCheck:
-    """Holds the sum of the attention parts of the last token against the layer's own attention output."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._parts: dict[int, torch.Tensor] = {}
-        self._awaited: dict[nn.Module, int] = {}
-        self._outputs: dict[int, torch.Tensor] = {}
-
-    def parts(self, layer: int, projection: nn.Module, total: torch.Tensor) -> None:
-        """Take the summed vectors of one layer, (batch, d), the projection's bias added."""
-        self._parts[layer] = total
-        self._awaited[projection] = layer
-
-    @contextlib.contextmanager
-    def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
-        """Records what the output projections of the decoder layers give for the last token."""
-
-        def record(projection: nn.Module, _: Any, output: torch.Tensor) -> None:
-            if not busy() and projection in self._awaited:
-                layer = self._awaited.pop(projection)
-                self._outputs[layer] = output.reshape(self._parts[layer].shape[0], -1, output.shape[-1])[:, -1]
-
-        with contextlib.ExitStack() as stack:
-            for layer in anatomy.layers:
-                for projection in output_projections(layer):
-                    stack.callback(projection.register_forward_hook(record).remove)
-            yield
-
-    def conclude(self) -> None:
-        """Asserts that parts and outputs agree in every layer that was read.
-
-        Raises:
-            SelfCheckError: naming the layer and both norms.
-        """
-        for layer, parts in sorted(self._parts.items()):
-            output = self._outputs[layer]
-            apart = relative_difference(parts, output)
-            if not apart <= _TOLERANCE.get(output.dtype, 5e-2):
-                raise SelfCheckError(
-                    f"{self._name}, layer {layer + 1}: the attention parts of the last token sum to a vector of norm "
-                    f"{float(parts.norm()):.6g}, but the layer's attention output has norm "
-                    f"{float(upcast(output).norm()):.6g} (relative difference {apart:.2g})"
-                )
 
 
 def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:

@@ -1,10 +1,11 @@
-"""Logits of hidden states: over the whole vocabulary, and the rows of the unembedding for some of it."""
+"""Logits of hidden states: over the whole vocabulary, and the rows of a plain unembedding for some of it."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from harness.models.linear import is_plain
 from harness.models.offloaded import brought_in
 from harness.probe.similarity import upcast
 
@@ -12,8 +13,13 @@ from harness.probe.similarity import upcast
 _ENTRIES = 4096
 
 
-def dense_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
-    """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d)."""
+def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
+    """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d).
+
+    A head that is not its weight is called as the model calls it, in the model's own precision.
+    """
+    if not isinstance(unembedding, nn.Linear) or not is_plain(unembedding):
+        return upcast(unembedding(states.unsqueeze(1))[:, 0])
     with brought_in(unembedding):
         weight, bias = unembedding.weight, unembedding.bias
         if upcast(weight) is not weight:

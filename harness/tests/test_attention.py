@@ -14,8 +14,9 @@ from torch import nn
 from harness.data.sample import Sample
 from harness.models.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention, transformed
+from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention
 from harness.probe.last_token import ShareReader
+from harness.probe.linear_map import linear_map
 from harness.tests import literal
 from harness.tests.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
 
@@ -51,7 +52,7 @@ def test_last_row_equals_explicit_softmax(
     projection = nn.Linear(heads * value_dim, width, bias=bias).double()
     row = last_row(torch.tensor(query), torch.tensor(key), torch.tensor(value), mask, 0.7)
     with torch.no_grad():
-        vectors = transformed(row.values, projection).numpy()
+        vectors = linear_map(projection, row.values)(row.values).numpy()
     for b in range(batch):
         weights, norms, total = literal.last_row_norms(
             query[b, :, -1], key[b], value[b], visible[b], literal.float64(projection.weight), 0.7
@@ -81,15 +82,13 @@ def test_16_bit_attention_is_reduced_in_float32() -> None:
     torch.testing.assert_close(row.values.double(), exact.values, rtol=1e-5, atol=1e-7)
 
 
-def test_a_bias_in_16_bits_does_not_drown_the_vectors() -> None:
-    """The bias is taken off in float32, so that what is left carries one rounding of the model and not two."""
+def test_vectors_of_16_bit_weights_are_products_in_float32_without_the_bias() -> None:
     projection = nn.Linear(4, 3).bfloat16()
     with torch.no_grad():
         projection.weight.copy_(torch.eye(3, 4))
         projection.bias.copy_(torch.tensor([1 / 3, 1 / 3, 1 / 3]))
-        vectors = transformed(torch.tensor([[[1.0, 2.0, 3.0, 0.0]]]), projection)
-        expected = projection(torch.tensor([[[1.0, 2.0, 3.0, 0.0]]]).bfloat16()).float() - projection.bias.float()
-    assert torch.equal(vectors, expected)
+        values = torch.tensor([[[1.0, 2.0 + 2**-12, 3.0, 0.0]]])
+        assert torch.equal(linear_map(projection, values)(values), values[..., :3])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
@@ -126,7 +125,7 @@ def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -
     parts: dict[int, Any] = {}
 
     def read(layer: int, projection: nn.Linear, row: LastRow) -> None:
-        parts[layer] = transformed(row.values, projection).sum(1) + (projection.bias if bias else 0.0)
+        parts[layer] = linear_map(projection, row.values)(row.values).sum(1) + (projection.bias if bias else 0.0)
 
     with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, read):
         vlm.model(**inputs, use_cache=False)
@@ -211,7 +210,7 @@ def test_a_gate_scales_every_value_so_that_their_sum_is_what_is_fed() -> None:
     scaled = gated(row, projection, given, given * gate)
     assert not scaled.refused
     torch.testing.assert_close(scaled.values, row.values * gate.unsqueeze(1))
-    torch.testing.assert_close(transformed(scaled.values, projection).sum(1), projection(given * gate))
+    torch.testing.assert_close(linear_map(projection, scaled.values)(scaled.values).sum(1), projection(given * gate))
 
 
 def test_without_a_gate_the_row_stays_and_is_not_asked_again() -> None:

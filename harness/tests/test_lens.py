@@ -16,7 +16,7 @@ from torch import nn
 
 from harness.data.sample import Sample
 from harness.models.offloaded import OffloadError
-from harness.probe.lens import Lens
+from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import KS, LensTask, References, learn_block
 from harness.probe.vocabulary import Vocabulary
 from harness.tests import literal
@@ -36,8 +36,8 @@ class Case:
     references: References
     block: tuple[int, ...]
 
-    def read(self, block: tuple[int, ...], *, dense: bool) -> Lens:
-        lens = Lens(LensTask(self.references, block, dense=dense), self.image, self.head, self.norm)
+    def read(self, block: tuple[int, ...], *, dense: bool) -> Any:
+        lens = open_lens(LensTask(self.references, block, dense=dense), self.image, self.head, self.norm)
         with torch.no_grad():
             for point in self.states:
                 lens.read(point)

@@ -18,6 +18,7 @@ from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, last_row
 from harness.probe.lens_task import LensTask
+from harness.probe.linear_map import LinearMap
 from harness.probe.self_checks import (
     SelfCheckError,
     check_image_positions,
@@ -80,10 +81,11 @@ def test_a_norm_whose_weight_is_dropped_for_the_lens_is_found(own_vlm: Vlm) -> N
     state = torch.randn(2, 1, anatomy.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         own = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
-        check_last_state(anatomy, state, own)
+        check_last_state(anatomy, own, own)
         anatomy.final_norm.weight.fill_(1.0)
+        logits = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
         with pytest.raises(SelfCheckError, match="the final norm or the unembedding is not the one the model uses"):
-            check_last_state(anatomy, state, own)
+            check_last_state(anatomy, logits, own)
 
 
 def test_a_swapped_residual_stream_is_found(vlm: Vlm, samples: list[Sample]) -> None:
@@ -119,7 +121,7 @@ def test_wrong_attention_parts_are_found(
 
 
 def test_a_dropped_bias_is_found(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
-    monkeypatch.setattr(harness.probe.last_token, "transformed", lambda values, projection: projection(values))
+    monkeypatch.setattr(harness.probe.last_token, "linear_map", lambda module, _: LinearMap(module.weight, None))
     with pytest.raises(SelfCheckError, match=f"{NAME}, layer 1: the attention parts"):
         observe(vlm, samples)
 

@@ -1,0 +1,123 @@
+"""Linear layers of any make: adapted, quantised, hooked or plain."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from harness.errors import PhaseError, shown
+from harness.models.offloaded import accelerate_hooks, brought_in
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+#: The types in which a model computes. 8-bit types, floating or not, only store.
+COMPUTING_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class LinearError(PhaseError):
+    """A layer that should be linear and cannot be read; the message names its class and the way out."""
+
+
+def observer(hook: Hook) -> Hook:
+    """Mark a hook that changes nothing, so that a layer which carries it still counts as plain."""
+    hook.only_observes = True  # type: ignore[attr-defined]
+    return hook
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Return True if a layer's output is the product with its own floating weight, plus its bias, and nothing else.
+
+    Subclasses with a forward of their own, packed weights, hooks and replaced forwards may compute something else.
+    """
+    weight: Any = getattr(module, "weight", None)
+    return (
+        type(module).forward is nn.Linear.forward
+        and type(weight) in (torch.Tensor, nn.Parameter)
+        and weight.dtype in COMPUTING_TYPES
+        and _has_own_forward(module)
+        and all(
+            getattr(hook, "only_observes", False)
+            for hook in chain(module._forward_hooks.values(), module._forward_pre_hooks.values())
+        )
+    )
+
+
+def stores_codes(module: nn.Module) -> bool:
+    """Return True if a layer keeps codes in the place of floating weights, so that it computes with rounded numbers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return not tensors or any(
+        tensor.dtype not in COMPUTING_TYPES or type(tensor) not in (torch.Tensor, nn.Parameter) for tensor in tensors
+    )
+
+
+def is_linear(module: Any) -> bool:
+    """Return True if a module is a linear layer or wraps one, by its attributes."""
+    if not isinstance(module, nn.Module):
+        return False
+    weight = getattr(module, "weight", None)
+    matrix = isinstance(weight, torch.Tensor) and weight.ndim == 2
+    return matrix or any(hasattr(part, "in_features") for part in module.modules())
+
+
+def takes_width(module: nn.Module, width: int) -> bool:
+    """Return True if a layer maps vectors of `width` numbers; a layer that states no width is tried."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, torch.Tensor) and weight.ndim == 2 and weight.shape[1] == width:
+        return True
+    stated = getattr(module, "in_features", None)
+    if stated is not None or (isinstance(weight, torch.Tensor) and weight.is_floating_point()):
+        return bool(stated == width)
+    try:
+        return answers(module, torch.zeros(1, width)).ndim == 2
+    except LinearError:
+        return False
+
+
+def output_width(module: nn.Module, width: int) -> int:
+    """The number of outputs that a layer gives for vectors of `width` numbers; packed weights do not show it."""
+    if is_plain(module):
+        return len(module.weight)  # type: ignore[arg-type]
+    return answers(module, torch.zeros(1, width)).shape[-1]
+
+
+def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
+    """The outputs (rows, out) of a layer for some vectors (rows, in), which are cast to the type it computes in.
+
+    Raises:
+        LinearError: the layer does not take them.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    dtype = next((tensor.dtype for tensor in tensors if tensor.dtype in COMPUTING_TYPES), torch.float32)
+    try:
+        with torch.inference_mode():
+            output = module(vectors.to(device_of(module, vectors.device), dtype).unsqueeze(1))
+        return output[:, 0]  # type: ignore[no-any-return]
+    except Exception as error:  # Layers of other libraries fail in ways of their own.
+        raise LinearError(
+            f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} "
+            f"numbers ({type(error).__name__}: {shown(str(error), 120)}); dequantise the model or merge the adapter, "
+            "and measure that"
+        ) from error
+
+
+def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
+    """The device where a module computes; `otherwise` where it holds no numbers, as offloaded ones do."""
+    with brought_in(module):
+        tensors = chain(module.parameters(), module.buffers())
+        return next((tensor.device for tensor in tensors if not tensor.is_meta), otherwise)
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """True unless the forward of this very module was replaced; accelerate's replacement only moves tensors."""
+    replaced = vars(module).get("forward")
+    if replaced is None:
+        return True
+    hooks = accelerate_hooks(module)
+    moved = bool(hooks) and isinstance(replaced, functools.partial)
+    original = getattr(vars(module).get("_old_forward"), "__func__", None)
+    return moved and original is nn.Linear.forward and all(hasattr(hook, "execution_device") for hook in hooks)
