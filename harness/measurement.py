@@ -146,14 +146,15 @@ def measure(
                 "dataset, and run again"
             )
     plan = Plan(drawn, _references(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)))
-    weights, checkpoint = weight_hashes(vlm.model)
-    configuration = configuration_of(vlm, checkpoint)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
     at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
     try:
         first, block, drawings = at_once.one(lambda size: _draw(vlm, plan, slice(0, size)))
     except UnevenPromptsError:
         first, block, drawings = _draw(vlm, plan, slice(0, 1))
+    # After the first pass, in which some quantised layers round their scales for good.
+    weights, checkpoint = weight_hashes(vlm.model)
+    configuration = configuration_of(vlm, checkpoint)
     store = ReadingStore(
         cache,
         _key(vlm, weights, configuration, batch_size, drawn[: len(drawings)]),
@@ -230,7 +231,11 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
 
 def _witness(first: Readings) -> Any:
     """What the drawn samples give now, in one row: a change that no weight shows, as in the code, shows here."""
-    arrays = (first.similarity, first.post_norm, first.norm_shares, first.weight_shares)
+    arrays = (
+        *(first.similarity, first.post_norm, first.norm_shares, first.weight_shares),
+        # A hook or another adapter on the head shows here alone.
+        *(first.hits, first.exit_agreement),
+    )
     return np.concatenate([np.ravel(array) for array in arrays if array is not None])
 
 

@@ -82,13 +82,13 @@ def weights_hash(model: nn.Module) -> str:
 def weight_hashes(model: nn.Module) -> tuple[str, str]:
     """Two SHA-256 (16 hex digits each): over every parameter and buffer, and without the non-persistent buffers.
 
-    The second is that of what a checkpoint stores: frequencies and masks, which a model computes from its
-    configuration, are not in it. Offloaded tensors are read one at a time from where accelerate keeps them, so the
-    hashes are those of the model in memory. Tensors on the meta device that nothing holds count by name and shape only.
+    What a layer stores elsewhere counts too, as the scales of quantised weights do. The second hash is that of what a
+    checkpoint stores: frequencies and masks, which a model computes from its configuration, are not in it. Offloaded
+    tensors are read one at a time from where accelerate keeps them, so the hashes are those of the model in memory.
+    Tensors on the meta device that nothing holds count by name and shape only.
     """
-    import torch
-
     from harness.models.offloaded import numbers_of, second_names
+    from harness.models.stored_numbers import content, further_state
 
     again = second_names(model)
     computed = {
@@ -104,9 +104,12 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
         if name in computed and len(digests) == 1:
             digests.append(digests[0].copy())
         numbers = numbers_of(model, name, tensor)
-        content = None if numbers is None else numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        for digest in digests[:1] if name in computed else digests:
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            if content is not None:
-                digest.update(content.data)
+        pieces = () if numbers is None else content(numbers)
+        for piece in (f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), *pieces):
+            for digest in digests[:1] if name in computed else digests:
+                digest.update(piece)
+    for name, value in further_state(model):
+        for piece in (name.encode(), *content(value)):
+            for digest in digests:
+                digest.update(piece)
     return digests[0].hexdigest()[:16], digests[-1].hexdigest()[:16]

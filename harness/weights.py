@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.report.layers import layer_ranges
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from harness.models.vlm import Vlm
 
 FINAL_NORM, UNEMBEDDING = "final norm", "unembedding"
+_LAYER = "layer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class WeightChange:
         if self.unshared:
             line += f"{'' if differing else f' in {same}'}; only one of the models has {', '.join(self.unshared)}"
         if self.restructured:
-            line += f"; of other names or shapes: {', '.join(self.restructured)}"
+            line += f"; of other names or shapes: {_grouped(self.restructured)}"
         if self.unread:
-            line += f"; without numbers and not compared: {', '.join(self.unread)}"
+            line += f"; without numbers and not compared: {_grouped(self.unread)}"
         return line
 
 
@@ -82,7 +82,7 @@ def weight_parts(vlm: Vlm) -> WeightParts:
     """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
     from harness.models.offloaded import numbers_of
 
-    model, anatomy = vlm.model, vlm.anatomy
+    model, anatomy = _unwrapped(vlm.model), vlm.anatomy
     path = {id(module): name for name, module in model.named_modules()}
     layers = [path[id(layer)] for layer in anatomy.layers]
     around = {path[id(anatomy.final_norm)]: FINAL_NORM, path[id(anatomy.unembedding)]: UNEMBEDDING}
@@ -109,7 +109,7 @@ def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
         return WeightChange(
             reason=f"{len(now.layers)} and {len(other.layers)} layers, so they are not compared part by part"
         )
-    layers = [(f"layer {index}", *pair) for index, pair in enumerate(zip(now.layers, other.layers, strict=True), 1)]
+    layers = [(f"{_LAYER}{index}", *pair) for index, pair in enumerate(zip(now.layers, other.layers, strict=True), 1)]
     parts = [*layers, *((name, part, other.others[name]) for name, part in now.others.items() if name in other.others)]
     differing = {name for name, x, y in parts if (x.structure, x.numbers) != (y.structure, y.numbers)}
     unread = {name for name, x, y in parts if x.unread or y.unread} - differing
@@ -136,13 +136,13 @@ class _Digest:
     def add(
         self,
         name: str,
-        tensor: torch.Tensor,
-        numbers: Callable[[torch.Tensor], torch.Tensor | None],
+        tensor: Any,
+        numbers: Callable[[Any], Any],
         read: dict[int, bytes],
     ) -> None:
-        own = f"{name.removeprefix(self._path)} {tuple(tensor.shape)}"
+        own = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
         self._structure.update(own.encode())
-        self._numbers.update(f"{own} {tensor.dtype}".encode())
+        self._numbers.update(f"{own} {getattr(tensor, 'dtype', '')}".encode())
         # A tied tensor comes twice, under two names.
         if id(tensor) not in read:
             found = numbers(tensor)
@@ -156,15 +156,29 @@ class _Digest:
         return Part(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)
 
 
-def _hash(tensor: torch.Tensor) -> bytes:
-    import torch
+def _hash(value: Any) -> bytes:
+    from harness.models.stored_numbers import content
 
-    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).digest()
+    digest = hashlib.sha256()
+    for part in content(value):
+        digest.update(part)
+    return digest.digest()
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    named = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    return iter(sorted(named, key=lambda item: item[0]))
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of wrappers that hold nothing else, as an adapter's do, so that names are those of the model."""
+    while len(children := list(model.children())) == 1 and not [*model.parameters(recurse=False)]:
+        model = children[0]
+    return model
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    from harness.models.stored_numbers import further_state
+
+    # First, because some layers bring their weights into the layout in which they are saved as they are asked for it.
+    further = further_state(model)
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return iter(sorted(chain(further, *named), key=lambda item: item[0]))
 
 
 def _prefix(name: str, paths: Mapping[str, object]) -> str | None:
@@ -178,6 +192,12 @@ def _beside(name: str, decoder: list[str]) -> str:
     pieces = name.split(".")
     shared = next((index for index, pair in enumerate(zip(pieces, decoder, strict=False)) if pair[0] != pair[1]), 0)
     return ".".join(pieces[: shared + 1])
+
+
+def _grouped(names: tuple[str, ...]) -> str:
+    """Names of parts with the layers among them as ranges."""
+    layers = {name: int(name.removeprefix(_LAYER)) for name in names if name.startswith(_LAYER)}
+    return _named(tuple(layers.values()), tuple(name for name in names if name not in layers))
 
 
 def _named(layers: tuple[int, ...], others: tuple[str, ...]) -> str:

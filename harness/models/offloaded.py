@@ -42,15 +42,15 @@ def brought_in(module: nn.Module) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
-def numbers_of(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor | None:
+def numbers_of(model: nn.Module, name: str, tensor: Any) -> Any:
     """A parameter or buffer of `model` with its numbers, wherever accelerate keeps them; None where nothing has them.
 
     Args:
         model: the whole model.
         name: the dotted name of the tensor in it.
-        tensor: what stands under that name; on the meta device where it is offloaded.
+        tensor: what stands under that name; on the meta device where it is offloaded. No tensor is returned as it is.
     """
-    if not tensor.is_meta:
+    if not getattr(tensor, "is_meta", False):
         return tensor
     pieces = name.split(".")
     # A hook stands at the module that owns the tensor, or further up where a block is brought in as a whole.

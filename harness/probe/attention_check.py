@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.models.anatomy import Anatomy, output_projections
-from harness.models.linear import observer, stores_codes
+from harness.models.linear import is_plain, observer, stores_codes
 from harness.probe.self_checks import TOLERANCE, SelfCheckError, relative_difference
 from harness.probe.similarity import upcast
 
@@ -28,8 +28,7 @@ class AttentionCheck:
         self._awaited: dict[nn.Module, int] = {}
         self._inputs: dict[int, torch.Tensor] = {}
         self._outputs: dict[int, torch.Tensor] = {}
-        # The class of the projection in layers whose projection rounds its weights or inputs to codes.
-        self._coded: dict[int, str] = {}
+        self._projections: dict[int, nn.Module] = {}
 
     def parts(self, layer: int, projection: nn.Module, values: torch.Tensor, total: torch.Tensor) -> None:
         """Take the sums over the keys of one layer.
@@ -42,8 +41,7 @@ class AttentionCheck:
         """
         self._parts[layer], self._values[layer] = total, values
         self._awaited[projection] = layer
-        if stores_codes(projection):
-            self._coded[layer] = type(projection).__name__
+        self._projections[layer] = projection
 
     @contextlib.contextmanager
     def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
@@ -69,12 +67,15 @@ class AttentionCheck:
             SelfCheckError: naming the layer and both norms.
         """
         for layer, parts in sorted(self._parts.items()):
-            output, coded = self._outputs[layer], self._coded.get(layer)
-            tolerance = TOLERANCE.get(output.dtype, 5e-2)
-            if coded:
+            output, projection = self._outputs[layer], self._projections[layer]
+            tolerance, remedy = TOLERANCE.get(output.dtype, 5e-2), ""
+            if not is_plain(projection):
+                name = type(projection).__name__
+                remedy = f"; {name} is too far from linear: dequantise the model or merge the adapter, and measure that"
+            if stores_codes(projection):
                 self._hold(layer, self._values[layer], self._inputs[layer], tolerance, "input to W_O")
-            remedy = f"; {coded} is too far from linear: dequantise the model, and measure that" if coded else ""
-            self._hold(layer, parts, output, _CODED if coded else tolerance, "attention output", remedy)
+                tolerance = _CODED
+            self._hold(layer, parts, output, tolerance, "attention output", remedy)
 
     def _hold(
         self, layer: int, parts: torch.Tensor, own: torch.Tensor, tolerance: float, what: str, remedy: str = ""

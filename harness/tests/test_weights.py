@@ -90,7 +90,7 @@ def test_other_shapes_and_types_are_told_apart(vlm: Vlm, own_vlm: Vlm) -> None:
     assert (found.layers, found.restructured) == ((2,), ())
     shapes = weight_change(weight_parts(odd), weight_parts(vlm))
     assert shapes.restructured == ("layer 1", "layer 2", "layer 3", "layer 4")
-    assert shapes.said().endswith("; of other names or shapes: layer 1, layer 2, layer 3, layer 4")
+    assert shapes.said().endswith("; of other names or shapes: layers 1-4")
 
 
 def test_models_of_other_depth_are_not_laid_side_by_side(vlm: Vlm) -> None:
