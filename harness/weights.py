@@ -175,10 +175,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
     from harness.models.stored_numbers import further_state
 
-    # First, because some layers bring their weights into the layout in which they are saved as they are asked for it.
-    further = further_state(model)
     named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    return iter(sorted(chain(further, *named), key=lambda item: item[0]))
+    return iter(sorted(chain(*named, further_state(model)), key=lambda item: item[0]))
 
 
 def _prefix(name: str, paths: Mapping[str, object]) -> str | None:

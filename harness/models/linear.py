@@ -92,17 +92,21 @@ def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
         LinearError: the layer does not take them.
     """
     tensors = chain(module.parameters(), module.buffers())
-    dtype = next((tensor.dtype for tensor in tensors if tensor.dtype in COMPUTING_TYPES), torch.float32)
-    try:
-        with torch.inference_mode():
-            output = module(vectors.to(device_of(module, vectors.device), dtype).unsqueeze(1))
-        return output[:, 0]  # type: ignore[no-any-return]
-    except Exception as error:  # Layers of other libraries fail in ways of their own.
-        raise LinearError(
-            f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} "
-            f"numbers ({type(error).__name__}: {shown(str(error), 120)}); dequantise the model or merge the adapter, "
-            "and measure that"
-        ) from error
+    types = dict.fromkeys(tensor.dtype for tensor in tensors if tensor.dtype in COMPUTING_TYPES)
+    problem: Exception | None = None
+    # An adapter in float32 may stand in front of or behind a layer in 16 bits, which takes only its own type.
+    for dtype in types or (torch.float32,):
+        try:
+            with torch.inference_mode():
+                output: torch.Tensor = module(vectors.to(device_of(module, vectors.device), dtype).unsqueeze(1))
+            return output[:, 0]
+        except Exception as error:  # Layers of other libraries fail in ways of their own.
+            problem = problem or error
+    raise LinearError(
+        f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} numbers "
+        f"({type(problem).__name__}: {shown(str(problem), 120)}); dequantise the model or merge the adapter, and "
+        "measure that"
+    ) from problem
 
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 from itertools import chain
@@ -10,14 +11,22 @@ from typing import Any
 import torch
 from torch import nn
 
+# Methods of a module that say what it saves.
+_SAVING = ("_save_to_state_dict", "get_extra_state")
+
 
 def further_state(model: nn.Module) -> list[tuple[str, Any]]:
-    """The entries of a state dictionary that are neither parameters nor buffers, by name: scales and packed weights."""
-    entries = model.state_dict(keep_vars=True)
-    stored = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    known = set(chain.from_iterable((name, id(tensor)) for name, tensor in stored))
-    further = [(name, value) for name, value in entries.items() if name not in known and id(value) not in known]
-    return sorted(further, key=lambda item: item[0])
+    """What layers save beside their parameters and buffers, as scales and packed weights, sorted by name."""
+    stored = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    known = {name for name, _ in stored}
+    further: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        if any(getattr(type(module), method) is not getattr(nn.Module, method) for method in _SAVING):
+            # A copy, because some layers rearrange their numbers for good when they save them. The hook stays: it may
+            # hold the weights of the whole model.
+            hook = vars(module).get("_hf_hook")
+            further |= copy.deepcopy(module, {id(hook): hook}).state_dict(prefix=f"{path}." if path else "")
+    return sorted(((name, value) for name, value in further.items() if name not in known), key=lambda item: item[0])
 
 
 def content(value: Any) -> Iterator[Any]:

@@ -66,6 +66,7 @@ def tiny_vlm(
     dtype: torch.dtype = torch.float32,
     bias: bool = True,
     layers: int = 4,
+    width: int = 32,
     attention: str = "sdpa",
 ) -> Vlm:
     tokenizer = tiny_tokenizer()
@@ -94,8 +95,8 @@ def tiny_vlm(
         ),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
