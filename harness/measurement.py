@@ -231,11 +231,9 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
 
 def _witness(first: Readings) -> Any:
     """What the drawn samples give now, in one row: a change that no weight shows, as in the code, shows here."""
-    arrays = (
-        *(first.similarity, first.post_norm, first.norm_shares, first.weight_shares),
-        # A hook or another adapter on the head shows here alone.
-        *(first.hits, first.exit_agreement),
-    )
+    # A hook or another adapter on the head shows in what the lens reads alone.
+    lens = (first.hits, first.exit_agreement)
+    arrays = (first.similarity, first.post_norm, first.norm_shares, first.weight_shares, *lens)
     return np.concatenate([np.ravel(array) for array in arrays if array is not None])
 
 

@@ -97,12 +97,12 @@ def test_the_active_adapter_is_measured_and_none_where_it_is_switched_off() -> N
 
 
 def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -> None:
-    vlm = adapted(tiny_vlm(), **CONFIGS["head"])
+    vlm = adapted(tiny_vlm(), **CONFIGS["head"], lora_alpha=64)
     with_it = tiny_profile(vlm, cache=tmp_path)
     with vlm.model.disable_adapter():
         without = tiny_profile(vlm, cache=tmp_path)
         assert same(without, tiny_profile(vlm))
-    assert (with_it["exit_agreement"] != without["exit_agreement"]).any()
+    assert any((with_it[name] != without[name]).any() for name in ("recall_5", "exit_agreement"))
 
 
 def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:
