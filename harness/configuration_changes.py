@@ -44,7 +44,7 @@ class ConfigurationChanges:
     """The settings that are not the same in two configurations, each as 'key: then -> now'.
 
     `changed` holds those to look at, in order; `added` and `gone` those that only one of the configurations has
-    because another version of transformers writes other fields.
+    because another version of transformers writes other fields, or because its modules have other paths.
     """
 
     changed: tuple[str, ...] = ()
@@ -82,7 +82,10 @@ def configuration_changes(
     keys = sorted((now.keys() | then.keys()) - {CHECKPOINT}, key=_order)
     # A field that is null says as much as one that is not there.
     keys = [key for key in keys if now.get(key) != then.get(key)]
-    apart = set() if same_release else {key for key in keys if key not in now or key not in then}
+    one_sided = [key for key in keys if key not in now or key not in then]
+    modules = [key for key in one_sided if key.startswith(MODULES)]
+    # A wrapper, as that of an adapter, gives every module another path.
+    apart = set(modules if len(modules) > NAMED_AT_MOST else ()) if same_release else set(one_sided)
     return ConfigurationChanges(
         changed=tuple(_merged([key for key in keys if key not in apart], now, then)),
         added=tuple(_change(key, now, then) for key in keys if key in apart and key in now),

@@ -60,6 +60,15 @@ def test_new_fields_of_another_release_are_counted_and_of_the_same_release_are_c
     assert configuration_changes(THEN, now, same_release=False).abridged()[1:] == ["1 setting new, 1 setting gone"]
 
 
+def test_modules_under_other_paths_are_counted_and_a_few_that_one_side_lacks_are_named() -> None:
+    plain = {f"modules.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -2}
+    wrapped = {f"modules.base_model.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -1}
+    changes = configuration_changes(wrapped, plain)
+    assert changes.abridged() == ["vision_feature_layer: -2 -> -1", "9 settings new, 9 settings gone"]
+    with_scale = {**plain, "modules.model.q_proj.scaling.default": 2.0}
+    assert configuration_changes(with_scale, plain).lines() == ["model.q_proj.scaling.default: absent -> 2"]
+
+
 @pytest.mark.parametrize(("now", "then"), [({}, THEN), (THEN, {}), ({}, {}), (THEN, THEN)])
 def test_a_configuration_that_was_not_stored_is_not_compared(now: dict[str, Any], then: dict[str, Any]) -> None:
     assert configuration_changes(now, then).abridged() == []
