@@ -39,17 +39,27 @@ class Cached:
 
 
 def cache_directory() -> Path:
-    """The hub's cache, where HF_HOME or HF_HUB_CACHE put it."""
+    """The hub's cache, where HF_HOME or HF_HUB_CACHE put it.
+
+    Raises:
+        HubError: neither is set, and the user has no home directory.
+    """
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    try:
+        return Path(constants.HF_HUB_CACHE).expanduser()
+    except RuntimeError:
+        raise HubError(
+            "the user has no home directory (HOME is not set), so there is no local cache of the hub: set HF_HOME to a "
+            "directory"
+        ) from None
 
 
 def repository_folder(repository: str, kind: Kind) -> Path:
     """Where the cache keeps all versions of a repository.
 
     Raises:
-        HubError: not a name that a repository can have.
+        HubError: not a name that a repository can have, or there is no cache.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.file_download import repo_folder_name

@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
+from harness.models.embedded.cache import CacheError, default_cache
 from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
 
 AS_DECLARED = "auto"
@@ -46,6 +49,18 @@ def place(text: str) -> tuple[str, Path]:
     if not equals or not directory or name not in on_disk:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR with one of {', '.join(on_disk)} as NAME")
     return name, Path(directory).expanduser()
+
+
+def default_place() -> Path:
+    """The cache directory of a run that names none.
+
+    Raises:
+        pytest.UsageError: the user has no home directory.
+    """
+    try:
+        return default_cache()
+    except CacheError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def number(least: int) -> Callable[[str], int]:

@@ -14,7 +14,6 @@ from harness import option_values
 from harness.data.controls import CONTROLS
 from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
-from harness.models.embedded.cache import default_cache
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.option_refusals import refuse_contradictions, refuse_models
 from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
@@ -274,7 +273,7 @@ def read_options(config: pytest.Config) -> Options:
     here = Path(config.invocation_params.dir)
     baselines = config.getoption("--phase-baselines")
     values["baselines"] = here / baselines if baselines is not None else config.rootpath / values["baselines"]
-    values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else default_cache()
+    values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else option_values.default_place()
     for name, _, _ in _WRITTEN:
         written = config.getoption(f"--phase-{name}")
         values[name] = None if written is None else here / Path(written).expanduser()
