@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import nullcontext
+from importlib import import_module
 
 import pytest
 
@@ -30,6 +31,8 @@ from harness.session import PhaseSession
 
 # A plugin's fixtures are those of its namespace.
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
+# The name under which pytest loads pytest-benchmark by itself.
+_BENCHMARK = "benchmark"
 pytest_plugins = (
     "harness.pytest_processes",
     "harness.xdist_workers",
@@ -40,9 +43,12 @@ pytest_plugins = (
 _NO_REGRESSION = ("replication", "timing")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the `--phase-` options and their ini twins."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the `--phase-` options and their ini twins, and pytest-benchmark where plugins are not loaded by pytest."""
     add_options(parser)
+    benchmark = import_module("pytest_benchmark.plugin")
+    if not pluginmanager.is_registered(benchmark) and not pluginmanager.is_blocked(_BENCHMARK):
+        pluginmanager.register(benchmark, _BENCHMARK)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

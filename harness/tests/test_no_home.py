@@ -22,7 +22,8 @@ def nobody(_: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_home(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `pytester`, which gives its tests a home."""
     for name in ("HOME", "XDG_CACHE_HOME", "VLM_PHASE_CACHE", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
