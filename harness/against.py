@@ -222,7 +222,11 @@ def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     inputs = matched(profile, baseline)
     if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
         return ()
-    return tuple(_trace(profile, baseline, name, inputs) for name in TRACES)
+    return tuple(
+        _trace(profile, baseline, name, inputs)
+        for name, measures in TRACES.items()
+        if profile.measured(measures) and baseline.profile.measured(measures)
+    )
 
 
 def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> Trace:

@@ -44,17 +44,21 @@ def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
 
 
 def measured_arrays(
-    stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int]
+    stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int], *, recall: bool = True
 ) -> dict[str, Array]:
-    """The arrays of a profile of stacked readings and the numbers of words asked for, (n,) each."""
+    """The arrays of a profile of stacked readings and the numbers of words asked for, (n,) each.
+
+    Without `recall` none of hits and words: there was nothing to look for.
+    """
     arrays: dict[str, Any] = {f"post_norm_{name}": stacked["post_norm"][:, index] for index, name in enumerate(CURVES)}
     for kind in ("norm", "weight"):
         arrays |= {f"{kind}_{group}": stacked[f"{kind}_shares"][:, :, index] for index, group in enumerate(SHARES)}
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
-    arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
-    arrays["words"] = np.array(words, dtype=np.int32)
-    arrays["chance_words"] = np.array(chance_words, dtype=np.int32)
+    if recall:
+        arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
+        arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
+        arrays["words"] = np.array(words, dtype=np.int32)
+        arrays["chance_words"] = np.array(chance_words, dtype=np.int32)
     arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
     return curve_arrays(stacked) | arrays
 

@@ -41,7 +41,7 @@ def packed_summary(profile: Profile) -> bytes:
         ValueError: all samples are of one cluster.
     """
     arrays: dict[str, Array] = {}
-    for name in JUDGED:
+    for name in profile.measured(JUDGED):
         summary = summarise(profile[name], profile.clusters, name)
         arrays |= {f"{name}.mean": summary.mean, f"{name}.covariance": summary.covariance, "rows": np.array(summary.n)}
     return _npz(arrays)
@@ -65,7 +65,9 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
         ids = tuple(f"\0summary-{row}" for row in range(n))
         fields = (ids, ids, ("",) * n, ("",) * n)
         held = {
-            name: rows_of_summary(CurveSummary(held[f"{name}.mean"], held[f"{name}.covariance"], n)) for name in JUDGED
+            name: rows_of_summary(CurveSummary(held[f"{name}.mean"], held[f"{name}.covariance"], n))
+            for name in JUDGED
+            if f"{name}.mean" in held or not _may_lack(name, content)
         }
     else:
         ids, clusters, tokens, pixels = (tuple(str(item) for item in held.pop(name)) for name in _NAMES)
@@ -86,6 +88,11 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
         # Baselines of earlier versions hold none.
         configuration=content.get("configuration", {}),
     )
+
+
+def _may_lack(name: str, content: Mapping[str, Any]) -> bool:
+    """True if a measure is recall and was left out."""
+    return name.startswith("recall_") and "recall_left_out" in content["declared"]
 
 
 def form_of(content: Mapping[str, Any]) -> Form:

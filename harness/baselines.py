@@ -219,7 +219,7 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
     shares = [f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS]
     post = [f"post_norm_{name}" for name in CURVES if f"post_norm_{name}" in profile.arrays]
     recall = ["recall_1", "recall_5", "recall_chance_1", "recall_chance_5"]
-    return (*CURVES, *post, *shares, *recall, "exit_agreement")
+    return profile.measured((*CURVES, *post, *shares, *recall, "exit_agreement"))
 
 
 def mean_curves(profile: Profile) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def calibrate(
     *,
     seed: int,
     batch_size: int,
+    samples: int | None = None,
     cache: Path | None = None,
     source: Source | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -86,6 +87,7 @@ def calibrate(
         load: gives the same model in another data type or on another device.
         seed: which samples the profile has.
         batch_size: with which it was measured.
+        samples: how many were drawn for it, where some of them are left out; None takes as many as it has.
         cache: where readings are kept.
         source: where the files of the dataset are.
         say: takes a line per run.
@@ -103,7 +105,7 @@ def calibrate(
             again = measure(
                 other,
                 profile.dataset,
-                samples=profile.n,
+                samples=samples or profile.n,
                 seed=seed,
                 batch_size=run.batch_size or batch_size,
                 controls=(),
@@ -115,7 +117,7 @@ def calibrate(
         again = again.select(profile.sample_ids)
         noise = {}
         changes[run.name] = {}
-        for name in JUDGED:
+        for name in profile.measured(JUDGED):
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
         variants[run.name] = Variant(again.environment.dtype, noise, run.device or "")

@@ -149,8 +149,11 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
     then = baseline.profile
     inputs = matched(now, baseline)
     reason = not_reproducible(now, baseline, inputs)
-    findings, not_compared = [], {}
+    findings: list[Finding] = []
+    not_compared = _without_recall(family, now, then)
     for measure in family.measures:
+        if measure.name in not_compared:
+            continue
         rows = _rows(now, then, measure.name, inputs)
         if rows is None:
             not_compared[measure.name] = (
@@ -160,6 +163,17 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
         else:
             findings.append(Finding(measure, _agree(now, baseline, measure, inputs, rows, reason)))
     return Comparison(family, tuple(findings), inputs, reason or other_type(now, then), not_compared)
+
+
+def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, str]:
+    """The measures of a family that one of the two profiles has not, with the reason: only recall is ever left out."""
+    names = [measure.name for measure in family.measures]
+    return {
+        name: f"recall is left out {where}: {profile.no_recall}"
+        for where, profile in (("in the baseline", then), ("here", now))
+        for name in names
+        if name not in profile.measured(names)
+    }
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:

@@ -15,7 +15,7 @@ from harness.data.sample import Sample
 from harness.forward import observe
 from harness.models.hashes import InputHashes
 from harness.models.prompt import Batch
-from harness.passes import Passes
+from harness.passes import Passes, SampleError
 from harness.probe.noise import noise_for_features, seed_of
 from harness.probe.observation import Readings
 from harness.profile import Array
@@ -48,7 +48,11 @@ def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, s
                 stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
-    return curve_arrays(stacked_rows(passes.over(shown, f"{vlm.name}, {control}", name, read)))
+    results = passes.over(shown, f"{vlm.name}, {control}", name, read)
+    if results.refused:
+        place, reason = next(iter(results.refused.items()))
+        raise SampleError(f"{vlm.name}, {control}: sample {shown[place].id}: {reason}; measure without this control")
+    return curve_arrays(stacked_rows(results.rows))
 
 
 def _name(*parts: str) -> str:

@@ -15,7 +15,8 @@ from harness.errors import PhaseError
 from harness.models.forward_errors import ForwardError
 from harness.models.hashes import InputHashes
 from harness.models.lengths import expected_lengths
-from harness.models.prompt import Batch, UnevenPromptsError, encode
+from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode
+from harness.models.refusals import picture_refusal
 from harness.models.vlm import Vlm
 from harness.portions import Portions
 from harness.probe.observation import Readings
@@ -39,11 +40,15 @@ class SampleError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """Some samples, by their places, with their model inputs; `faults` says by place why others have none."""
+    """Some samples, by their places, with their model inputs.
+
+    Others have none: `faults` says why by place, `refused` of those whose picture the processor does not take.
+    """
 
     at: tuple[int, ...]
     batch: Batch | None
     faults: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,15 @@ class _Outcome:
     names: dict[int, str]
     rows: dict[str, Row]
     faults: dict[int, str]
+    refused: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PassResults:
+    """The rows of the samples in their order, and by place why the processor refuses the pictures of others."""
+
+    rows: list[Row]
+    refused: dict[int, str]
 
 
 class Passes:
@@ -82,8 +96,8 @@ class Passes:
         what: str,
         name: Callable[[int, InputHashes], str],
         read: Callable[[Batch, Sequence[int]], Readings],
-    ) -> list[Row]:
-        """One row of readings a sample, in their order.
+    ) -> PassResults:
+        """One row of readings a sample, in their order, but for those whose picture the processor refuses.
 
         The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which
         everything is kept are not measured again. Rows of one name are measured once. Several processes share the
@@ -119,18 +133,20 @@ class Passes:
         names: dict[int, str] = {}
         rows: dict[str, Row] = {}
         faults: dict[int, str] = {}
+        refused: dict[int, str] = {}
         for outcome in gathered:
             names |= outcome.names
             faults |= outcome.faults
+            refused |= outcome.refused
             # The first batch that has a name decides, as where one process measures it once.
             rows = outcome.rows | rows
         if not faults:
             # Which samples go side by side is told from their pictures, by each process for itself.
-            left = [place for place in range(len(samples)) if place not in names]
+            left = [place for place in range(len(samples)) if place not in names and place not in refused]
             faults = dict.fromkeys(left, "its batch is composed otherwise in another process, which could not read all")
         if faults:
             raise SampleError(self._named(samples, what, faults, sum(name in rows for name in names.values())))
-        return [rows[names[place]] for place in range(len(samples))]
+        return PassResults([rows[names[place]] for place in sorted(names)], refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
         """The batches of this process's share, in order, encoded."""
@@ -162,14 +178,21 @@ class Passes:
                 raise
             for group in groups:
                 yield from self._encoded(samples, group)
-        except Exception:  # Processors and data sets raise what they like; what is no picture's fault is raised on.
+        except Exception as error:  # They raise what they like; what is no picture's fault is raised on.
             faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
-            if not faults:
+            refused = self._refused(samples, at) if not faults and isinstance(error, PromptError) else {}
+            if not faults and not refused:
                 raise
-            yield _Prepared(tuple(faults), None, faults)
-            whole = tuple(place for place in at if place not in faults)
+            yield _Prepared((*faults, *refused), None, faults, refused)
+            whole = tuple(place for place in at if place not in faults and place not in refused)
             if whole:
                 yield from self._encoded(samples, whole)
+
+    def _refused(self, samples: Sequence[Sample], at: Sequence[int]) -> dict[int, str]:
+        """Why the processor refuses the pictures of some places, by place."""
+        with self._tokenizing:
+            reasons = refused_pictures(self.vlm, [samples[place] for place in at])
+        return {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
 
     def _even_groups(self, samples: Sequence[Sample], at: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Return the places in groups of one instruction and one expected length, in the order of their first one.
@@ -197,7 +220,7 @@ class Passes:
         seen: dict[str, Row],
     ) -> _Outcome:
         whole = [place for place in prepared.at if place not in prepared.faults]
-        outcome = _Outcome({}, {}, dict(prepared.faults))
+        outcome = _Outcome({}, {}, dict(prepared.faults), prepared.refused)
         if prepared.batch is None:
             return outcome
         outcome.names.update(
@@ -258,6 +281,12 @@ class Passes:
             f"{more}; {kept}: mend {'them' if several else 'it'}, or take {'them' if several else 'it'} out of the "
             "dataset, and run again"
         )
+
+
+def refused_pictures(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
+    """Why a model's processor refuses the pictures of some samples, by their ids; no word of those that it takes."""
+    reasons = {sample.id: picture_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def picture_fault(sample: Sample) -> str:

@@ -40,10 +40,11 @@ def phase_reading(profile: Profile) -> PhaseReading:
         as_floats(profile["inter"]),
         as_floats(profile["image"]),
         as_floats(profile["text"]),
-        as_floats(profile[CLAIM_RECALL]),
+        None if profile.no_recall else as_floats(profile[CLAIM_RECALL]),
         clusters=profile.clusters,
         controls=profile.controls,
-        recall_chance=profile[CLAIM_RECALL.replace("recall", "recall_chance")],
+        recall_chance=None if profile.no_recall else profile[CLAIM_RECALL.replace("recall", "recall_chance")],
+        no_recall=profile.no_recall,
     )
 
 

@@ -20,7 +20,7 @@ Simulation = Callable[[float], Power]
 
 
 def simulations(profile: Profile, calibrated: Calibrated) -> tuple[Simulation, ...]:
-    """The simulated powers of a baseline to be: of the inter-modal similarity, and of the recall of the claims.
+    """The simulated powers of a baseline to be: of the inter-modal similarity, and of recall if it was measured.
 
     A dataset for regression only is asked no claim, so its samples need not be enough to decide on recall.
     """
@@ -32,7 +32,7 @@ def simulations(profile: Profile, calibrated: Calibrated) -> tuple[Simulation, .
         margin=margins["inter"],
         boundaries=boundary_values(margins),
     )
-    if find_dataset(profile.dataset).regression_only:
+    if profile.no_recall or find_dataset(profile.dataset).regression_only:
         return (curve,)
     return curve, partial(_recall_power, profile, noise=calibrated.largest_changes(CLAIM_RECALL))
 

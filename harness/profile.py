@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,14 +66,14 @@ class Profile:
     `norm_<group>` and `weight_<group>` for `SHARE_GROUPS`, shares of the last token's attention (n, L), all 0 in layers
     that have none;
     `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
-    and `chance_words` (n,); `exit_agreement`, 0 or 1, (n, P).
+    and `chance_words` (n,), none of the four where recall was left out; `exit_agreement`, 0 or 1, (n, P).
 
     `controls` holds, for every control that was measured, the similarity curves of `CURVES` on the same samples.
 
     Of items of two pictures and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,), the
     log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
 
-    `revision` is the commit of a model from the hub. `left_out` names what the dataset could not give, and why.
+    `revision` is the commit of a model from the hub. `left_out` names what could not be measured, and why.
     `configuration` holds the settings of model, processor and modules by key (`configuration.configuration_of`); empty
     where they were not recorded.
 
@@ -112,6 +112,16 @@ class Profile:
     def n(self) -> int:
         """The number of samples."""
         return len(self.sample_ids)
+
+    @property
+    def no_recall(self) -> str:
+        """Why the recall of words was left out; empty where it was measured."""
+        return str(self.declared.get("recall_left_out", ""))
+
+    def measured(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the names that the profile has, in their order: no recall where it was left out."""
+        counts = "hits" in self.arrays
+        return tuple(name for name in names if name in self.arrays or (counts and name.startswith("recall_")))
 
     @property
     def depth(self) -> int:

@@ -120,9 +120,11 @@ class PhaseSession:
         return self._unmeasured_elsewhere | missing | failed
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
-        """The first `n` samples of a pair."""
-        options = self.options
-        return find_dataset(pair.dataset).draw(n, options.seed, options.source(pair.dataset))
+        """The first `n` samples of a pair, without those that its measurement left out."""
+        left_out = self.profiles[pair].left_out if pair in self.profiles else {}
+        source, most = self.options.source(pair.dataset), n + len(left_out)
+        drawn = find_dataset(pair.dataset).draw(most, self.options.seed, source)
+        return [sample for sample in drawn if sample.id not in left_out][:n]
 
     def vlm(self, model: str) -> Vlm:
         """The loaded model; the one loaded before is let go."""

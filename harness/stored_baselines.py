@@ -202,6 +202,7 @@ class StoredBaselines:
                 lambda dtype, device: self.loaded.load(profile.model, device, dtype),
                 seed=options.seed,
                 batch_size=options.batch_size,
+                samples=options.samples_of(Pair(profile.model, profile.dataset)),
                 cache=None if options.no_cache else options.cache,
                 source=options.source(profile.dataset),
                 say=self.say,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -144,6 +145,7 @@ def output_preparation(reading: PhaseReading) -> Claim:
     """Returns whether over phase IV all three similarities fall, IV lies in the last quarter, and recall is late.
 
     Recall is late where its mean over the last quarter of the depth exceeds that over the first by more than 0.02.
+    Where recall was left out that part is inconclusive.
     """
     quarter = 3.0 * reading.last / 4.0
     begin = reading.boundaries.turning_points[2]
@@ -157,20 +159,6 @@ def output_preparation(reading: PhaseReading) -> Claim:
         margin=quarter,
         n=reading.summary.n,
     )
-    gain = phase_rise(_quarters(reading.recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
-    chance = reading.recall_beyond
-    late = Finding(
-        name="recall is late",
-        statement=f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})",
-        verdict=_of_presence(gain.verdict),
-        effect=gain.effect,
-        interval=gain.interval,
-        margin=gain.margin,
-        n=gain.n,
-        beyond=()
-        if chance is None
-        else (rise_beyond(_quarters(chance), CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),),
-    )
     return _claim(
         "output-preparation",
         [
@@ -178,9 +166,24 @@ def output_preparation(reading: PhaseReading) -> Claim:
             _other_moves(reading, reading.image, "image", 3, -1),
             _other_moves(reading, reading.text, "text", 3, -1),
             place,
-            late,
+            _late_recall(reading),
         ],
     )
+
+
+def _late_recall(reading: PhaseReading) -> Finding:
+    name, unknown = "recall is late", math.nan
+    if reading.recall is None:
+        statement, interval = f"recall is left out: {reading.no_recall}", (unknown, unknown)
+        n, verdict = reading.summary.n, ClaimVerdict.INCONCLUSIVE
+        return Finding(name, statement, verdict, unknown, interval, LEAST_RECALL_GAIN, n)
+    gain = phase_rise(_quarters(reading.recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
+    beyond: tuple[Beyond, ...] = ()
+    if reading.recall_beyond is not None:
+        rows = _quarters(reading.recall_beyond)
+        beyond = (rise_beyond(rows, CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),)
+    statement = f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})"
+    return Finding(name, statement, _of_presence(gain.verdict), gain.effect, gain.interval, gain.margin, gain.n, beyond)
 
 
 #: Every claim by the name it has in cases, baselines and reports.

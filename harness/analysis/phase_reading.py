@@ -22,12 +22,13 @@ class PhaseReading:
     its certified chains with any first move, and with an upward one. The curves are independent rows (n, points), each
     in an order of its own. `beyond` holds, per control, the rows of `inter`, `image` and `text` less the control's;
     `recall_beyond` those of recall less the recall of another sample's words, None where that was not measured.
+    `recall` is None where it was left out, and `no_recall` says why.
     """
 
     inter: FloatArray
     image: FloatArray
     text: FloatArray
-    recall: FloatArray
+    recall: FloatArray | None
     summary: CurveSummary
     boundaries: Boundaries
     rises: BoundedRises
@@ -36,6 +37,7 @@ class PhaseReading:
     alpha: float
     beyond: Mapping[str, Mapping[str, FloatArray]]
     recall_beyond: FloatArray | None
+    no_recall: str = ""
 
     @property
     def last(self) -> int:
@@ -52,11 +54,12 @@ def read_phases(
     inter: npt.ArrayLike,
     image: npt.ArrayLike,
     text: npt.ArrayLike,
-    recall: npt.ArrayLike,
+    recall: npt.ArrayLike | None,
     clusters: Clusters | None = None,
     alpha: float = 0.01,
     controls: Mapping[str, Mapping[str, npt.ArrayLike]] | None = None,
     recall_chance: npt.ArrayLike | None = None,
+    no_recall: str = "",
 ) -> PhaseReading:
     """Returns the segmentation, the certified moves and the rows that the claims are judged on.
 
@@ -64,16 +67,19 @@ def read_phases(
         inter: inter-modal similarity (samples, points), at least five points.
         image: similarity within the image tokens, same shape.
         text: similarity within the text tokens, same shape.
-        recall: LogitLens recall per sample, same shape.
+        recall: LogitLens recall per sample, same shape; None where it was left out.
         clusters: one label per sample.
         alpha: error of each bound; those on the inter-modal curve hold for all pairs of layers at once.
         controls: `inter`, `image` and `text` per control, of the same samples.
         recall_chance: recall of another sample's words, of the same samples.
+        no_recall: why recall was left out.
 
     Raises:
         ValueError: as `summarise`, unequal shapes, or too few points for four moves.
     """
-    curves = {"inter": inter, "image": image, "text": text, "recall": recall}
+    curves = {"inter": inter, "image": image, "text": text}
+    if recall is not None:
+        curves["recall"] = recall
     shapes = {name: np.shape(curve) for name, curve in curves.items()}
     if len(set(shapes.values())) != 1:
         raise ValueError(f"the curves of a claim must have one shape, not {shapes}.")
@@ -82,7 +88,10 @@ def read_phases(
     rises = bounded_rises(summary, alpha)
     prominence = declared_prominence(summary.mean)
     return PhaseReading(
-        **rows,
+        inter=rows["inter"],
+        image=rows["image"],
+        text=rows["text"],
+        recall=rows.get("recall"),
         summary=summary,
         boundaries=boundary_intervals(rows["inter"], moves=4, start=1, level=1.0 - alpha),
         rises=rises,
@@ -93,5 +102,6 @@ def read_phases(
             control: {name: differences(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
             for control, held in (controls or {}).items()
         },
-        recall_beyond=None if recall_chance is None else differences(recall, recall_chance, clusters),
+        recall_beyond=None if recall is None or recall_chance is None else differences(recall, recall_chance, clusters),
+        no_recall=no_recall,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,13 +52,23 @@ class Source:
 
     def said(self, dataset: str, drawn: int, wanted: int) -> list[str]:
         """One line per reason why something was left out, and one where there are fewer samples than wanted."""
-        reasons = defaultdict(list)
-        for name, reason in self.left_out.items():
-            reasons[reason].append(name)
-        lines = [f"{dataset}: left out {len(names)} ({reason}): {_some(names)}" for reason, names in reasons.items()]
+        lines = left_out_lines(dataset, self.left_out)
         if drawn < wanted:
             lines.append(f"{dataset}: {drawn} usable samples, {wanted} were asked for")
         return lines
+
+
+def left_out_lines(dataset: str, left_out: Mapping[str, str]) -> list[str]:
+    """One line per reason why samples were left out, by their ids; of many reasons the first, and a count."""
+    reasons = defaultdict(list)
+    for name, reason in left_out.items():
+        reasons[reason].append(name)
+    lines = [f"{dataset}: left out {len(names)} ({reason}): {_some(names)}" for reason, names in reasons.items()]
+    if len(lines) > _NAMED:
+        rest = sum(len(names) for names in list(reasons.values())[_NAMED:])
+        others = f"{len(lines) - _NAMED} other reasons: --phase-json and the profile's left_out have all of them"
+        lines[_NAMED:] = [f"{dataset}: left out {rest} more for {others}"]
+    return lines
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ differ in nothing else. So are numbers from two upwards and colours.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -28,6 +29,11 @@ _FUNCTION_WORDS = """
 """
 STOP_WORDS: frozenset[str] = frozenset(_FUNCTION_WORDS.split())
 
+# English sentences hardly do without these, and other languages in Latin letters have few of them.
+_MARKS = frozenset({"the", "and", "with", "of", "from", "are", "this", "there"})
+# Fewer captions of fewer words do not tell their language.
+_LEAST_SENTENCES, _LEAST_WORDS, _LEAST_SHARE = 20, 5, 0.02
+
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -35,14 +41,28 @@ def content_words(captions: Iterable[str]) -> tuple[str, ...]:
     """The content words of the captions: lower case, one for each stem, sorted by stem.
 
     Words are runs of letters, so a hyphen or an apostrophe separates and digits are left out. Of several words with
-    one stem the first in the captions stands for all.
+    one stem the first in the captions stands for all. A caption mostly in other letters than Latin ones has none.
     """
     by_stem: dict[str, str] = {}
     for caption in captions:
-        for word in _WORD.findall(caption.lower()):
+        for word in _latin_words(caption):
             if word not in STOP_WORDS:
                 by_stem.setdefault(stem(word), word)
     return tuple(by_stem[key] for key in sorted(by_stem))
+
+
+def seem_english(captions: Iterable[str]) -> bool:
+    """False if the captions are sentences in Latin letters of which hardly any has a common English function word."""
+    sentences = {words for caption in captions if len(words := tuple(_latin_words(caption))) >= _LEAST_WORDS}
+    marked = sum(not _MARKS.isdisjoint(words) for words in sentences)
+    return len(sentences) < _LEAST_SENTENCES or marked >= _LEAST_SHARE * len(sentences)
+
+
+def _latin_words(caption: str) -> list[str]:
+    """The words of a caption in Latin letters, lower case; none where these are the lesser part of its letters."""
+    words = _WORD.findall(caption.lower())
+    latin = [word for word in words if all(unicodedata.name(letter, "").startswith("LATIN") for letter in word)]
+    return latin if 2 * sum(map(len, latin)) >= sum(map(len, words)) else []
 
 
 @lru_cache(maxsize=65_536)

@@ -33,7 +33,10 @@ def block_lines(outcome: Outcome, width: int, *, relative: bool = False) -> list
             tell("" if place else name, _said(group), group.colour)
     for place, text in enumerate(outcome.notes):
         tell("" if place else "baseline", text)
-    tell("recall", f"{outcome.recall:.2f} of the words; of another sample's words, by chance, {outcome.chance:.2f}")
+    if outcome.recall is None or outcome.chance is None:
+        tell("recall", f"left out: {outcome.no_recall}")
+    else:
+        tell("recall", f"{outcome.recall:.2f} of the words; of another sample's words, by chance, {outcome.chance:.2f}")
     if outcome.ratio is not None:
         ratio, low, high = outcome.ratio
         tell("hooked/plain", f"{ratio:.2f} times the plain time {kept(f'({low:.2f} to {high:.2f})')}")

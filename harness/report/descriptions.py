@@ -67,6 +67,7 @@ def described_recalls(profiles: Sequence[Profile]) -> str:
         f"{profile.pair}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
         f"{profile['recall_chance_5'].mean(0)[-1]:.2f}."
         for profile in profiles
+        if not profile.no_recall
     )
 
 
@@ -112,6 +113,8 @@ def _intra(profile: Profile, reading: PhaseReading) -> str:
 
 
 def _recall(profile: Profile, reading: PhaseReading) -> str:
+    if profile.no_recall:
+        return f"Recall is left out: {profile.no_recall}."
     return "Recall at the ends of the phases: " + _at_edges(
         profile, reading, ("recall_5", "recall_1", "recall_chance_5")
     )

@@ -170,9 +170,11 @@ def _common_figures(
     bands = [_band(pair, reading, held[pair]) for pair, reading in readings.items()]
     profiles = list(session.profiles.values())
     yield gallery.add("phase-diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
-    yield gallery.add(
-        "recall-by-model", partial(recall_by_model, profiles), CAPTIONS["recalls"], described_recalls(profiles)
-    )
+    recalled = [profile for profile in profiles if not profile.no_recall]
+    if recalled:
+        yield gallery.add(
+            "recall-by-model", partial(recall_by_model, recalled), CAPTIONS["recalls"], described_recalls(recalled)
+        )
 
 
 def _band(pair: Pair, reading: PhaseReading, held: Held | None) -> Band:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from harness.errors import shown
 from harness.evidence import Evidence
 from harness.report.against import ModelComparison
-from harness.report.outcomes import Group, Outcome, outcomes_of, phase_ranges
+from harness.report.outcomes import Group, Outcome, left_out_of, outcomes_of, phase_ranges
 from harness.session import PhaseSession, VerdictLine
 
 _COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "recall (by chance)", "hooked/plain")
@@ -39,6 +39,7 @@ def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] 
         _numbers("What is not as expected", unexpected),
         "\n".join(f"- {code(str(outcome.pair))}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
         _numbers("What the evidence does not decide", undecided),
+        _left_out(session),
         _known(outcomes),
         *map(_side_by_side, compared),
         _baselines(session),
@@ -80,7 +81,7 @@ def _row(outcome: Outcome) -> list[str]:
         "<br>".join(phase_ranges(outcome)),
         _grouped(outcome.claim_groups()),
         _grouped(outcome.regression_groups()),
-        f"{outcome.recall:.2f} ({outcome.chance:.2f})",
+        outcome.recall_words,
         "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})",
     ]
 
@@ -118,6 +119,16 @@ def _part(line: VerdictLine, part: Evidence) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else ""
+
+
+def _left_out(session: PhaseSession) -> str:
+    """What was not measured of the pairs that were: samples with their reasons, and recall."""
+    lines = [
+        f"- {code(str(pair))}: {prose(line)}"
+        for pair, profile in session.profiles.items()
+        for line in left_out_of(profile)
+    ]
+    return "\n".join(["### Left out", "", *lines]) if lines else ""
 
 
 def _known(outcomes: Sequence[Outcome]) -> str:

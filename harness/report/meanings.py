@@ -83,6 +83,8 @@ def _claim(line: Mapping[str, Any], statement: str, tested_as: str) -> Answer:
     numbers = line["numbers"]
     decisive = next(part for part in numbers["parts"] if part["name"] == numbers["decisive"])
     said = VERDICTS[line["verdict"]]
+    if line["verdict"] == "inconclusive" and decisive["effect"] is None:
+        said = "A part of the paper's claim was not measured, and no other part fails."
     if line["verdict"] != "holds":
         said = f"{said} Decisive is: {decisive['statement']}."
     curves = tuple(_curve_beyond(control, found) for control, found in numbers["curves_beyond"].items())

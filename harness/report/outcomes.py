@@ -11,6 +11,7 @@ from harness.analysis.claims import CLAIMS, PHASES
 from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
 from harness.comparison import FAMILIES
+from harness.data.sample import left_out_lines
 from harness.known_differences import known_differences
 from harness.models.registry import MODELS
 from harness.options import Pair
@@ -38,9 +39,10 @@ class Outcome:
     """One pair: where its phases end (residual points 0..depth), its certified moves, and every verdict by question.
 
     `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
-    the last point. `known` gives the reasons of the claims that are known not to hold, `ratio` hooked over plain time
-    with its interval. Where something is not as in the baseline, `same_until` says up to where each kind of reading is.
-    `beside` names the measures that reproduce although some samples changed, or that could not be compared.
+    the last point, None where recall is left out, and `no_recall` says why. `known` gives the reasons of the claims
+    that are known not to hold, `ratio` hooked over plain time with its interval. Where something is not as in the
+    baseline, `same_until` says up to where each kind of reading is. `beside` names the measures that reproduce although
+    some samples changed, or that could not be compared.
     """
 
     pair: Pair
@@ -49,19 +51,27 @@ class Outcome:
     ends: tuple[BoundaryInterval, ...]
     moves: int
     moves_at: tuple[int, ...]
-    recall: float
-    chance: float
+    recall: float | None
+    chance: float | None
     claims: Mapping[str, VerdictLine]
     regressions: Mapping[str, VerdictLine]
     known: Mapping[str, str]
     ratio: tuple[float, float, float] | None
     same_until: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    no_recall: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that a reader needs beside the regression verdicts."""
         return (*self.same_until, *self.beside)
+
+    @property
+    def recall_words(self) -> str:
+        """Recall with that of another sample's words in brackets, or that it is left out."""
+        if self.recall is None or self.chance is None:
+            return "left out"
+        return f"{self.recall:.2f} ({self.chance:.2f})"
 
     @property
     def shares(self) -> tuple[BoundaryInterval, ...]:
@@ -113,6 +123,12 @@ def outcomes_of(session: PhaseSession) -> list[Outcome]:
     return [_outcome(session, pair, profile, known.get(str(pair), {})) for pair, profile in session.profiles.items()]
 
 
+def left_out_of(profile: Profile, *, recall: bool = True) -> list[str]:
+    """What was not measured of a pair: samples by reason, a line each, and with `recall` why there is none."""
+    lines = left_out_lines(profile.dataset, profile.left_out)
+    return [*lines, f"recall is left out: {profile.no_recall}"] if recall and profile.no_recall else lines
+
+
 def tells_depth(profiles: Mapping[str, Profile]) -> bool:
     """Whether boundaries are told as shares of the depth too.
 
@@ -155,8 +171,9 @@ def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping
         ends=tuple(reading.boundaries.turning_points),
         moves=reading.any_moves.count,
         moves_at=tuple(persistent.moves_at(share * spread) for share in SHARES),
-        recall=float(profile[CLAIM_RECALL].mean(0)[-1]),
-        chance=float(profile["recall_chance_5"].mean(0)[-1]),
+        recall=None if profile.no_recall else float(profile[CLAIM_RECALL].mean(0)[-1]),
+        chance=None if profile.no_recall else float(profile["recall_chance_5"].mean(0)[-1]),
+        no_recall=profile.no_recall,
         claims={name: claims[name] for name in CLAIMS if name in claims},
         regressions={name: regressions[name] for name in REGRESSIONS if name in regressions},
         known=known,

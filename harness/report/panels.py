@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ Panel = Callable[["Axes", Profile, PhaseReading, Held | None], None]
 
 #: Share of a panel's height that the band of the phases takes above it.
 _BAND = 0.075
+# Characters of a line that stands in a panel instead of curves.
+_NOTE = 44
 
 
 def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
@@ -79,10 +82,15 @@ def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: H
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
     """Draws figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
     points = np.arange(profile.depth + 1)
-    for name in ("recall_5", "recall_1"):
+    for name in profile.measured(("recall_5", "recall_1", "recall_chance_5")):
         _curve(axes, points, profile[name], STYLES[name], band=False)
-    _curve(axes, points, profile["recall_chance_5"], STYLES["recall_chance_5"], band=False)
-    _compare(axes, ("recall_5", "recall_1"), held, 0)
+    if profile.no_recall:
+        note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE))
+        axes.text(
+            0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK.light,
+            parse_math=False,
+        )  # fmt: skip
+    _compare(axes, () if held is None else held.profile.measured(("recall_5", "recall_1")), held, 0)
     axes.set_ylim(bottom=0.0)
     _finish(axes, reading, "share of words")
 
@@ -137,6 +145,8 @@ def legible(name: str) -> str:
 
 def legend_below(axes: Axes) -> None:
     """Puts the legend below the axes, in two columns, where it hides no curve."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         fontsize=7.5, frameon=False, labelcolor=INK.light, ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.185),
         borderaxespad=0.0, handlelength=2.4, columnspacing=1.2, labelspacing=0.35,

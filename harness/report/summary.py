@@ -16,7 +16,7 @@ from harness.report.beyond import beyond_table
 from harness.report.blocks import block_lines
 from harness.report.layers import layer_ranges
 from harness.report.layout import Line, folded, kept, table_lines
-from harness.report.outcomes import Outcome, interval_words, outcomes_of, tells_depth
+from harness.report.outcomes import Outcome, interval_words, left_out_of, outcomes_of, tells_depth
 from harness.session import PhaseSession, VerdictLine
 from harness.word_order import CONFIDENCE, scores_of
 
@@ -82,6 +82,11 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
         if wide:
             lines += [Line(line) for line in relative_lines(profiles, width)]
         lines += _folded([line for name, profile in profiles.items() for line in unread_lines(name, profile)], width)
+        # A block has said why it has no recall.
+        left_out = [
+            f"{name}: {line}" for name, profile in profiles.items() for line in left_out_of(profile, recall=wide)
+        ]
+        lines += _folded(left_out, width)
         lines += [Line(line) for line in _beyond_lines(session, width)]
         lines += _folded(_winoground_lines(session), width)
     return lines + baseline_lines(session, width)
@@ -161,7 +166,7 @@ def _row(outcome: Outcome) -> list[str]:
         " / ".join(interval_words(end) for end in outcome.ends),
         f"{outcome.moves} ({' '.join(str(count) for count in outcome.moves_at)})",
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
-        f"{outcome.recall:.2f} ({outcome.chance:.2f})",
+        outcome.recall_words,
         _marked(outcome.regressions),
         "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})",
     ]

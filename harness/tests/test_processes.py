@@ -145,6 +145,16 @@ def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
+    for name, launcher in {"one": ONE, "two": TORCHRUN}.items():
+        chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
+        done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
+        assert done.returncode != 0, "62 samples are too few for a baseline"
+        assert done.stdout.count("refuses its picture of 1200 x 5 pixels") == 1
+        assert done.stdout.count("needs at least 64 samples, not 62") > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [

@@ -52,7 +52,8 @@ def test_the_names_in_the_schema_are_those_of_the_code() -> None:
     defs = SCHEMA["$defs"]
     made = synthetic_profile()
     assert set(defs["means"]["properties"]) == set(shown_measures(made))
-    assert set(defs["means"]["required"]) == set(JUDGED)
+    # Recall may be left out.
+    assert set(defs["means"]["required"]) == {name for name in JUDGED if not name.startswith("recall")}
     assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(made))
     assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
     asked = defs["verdict"]["properties"]["question"]["enum"]

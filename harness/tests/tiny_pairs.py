@@ -1,7 +1,7 @@
 """A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
 
-The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `dead`, the second process ends
-in the middle of its share; `own`, it raises what the other does not.
+The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `refused`, the processor refuses
+two; `dead`, the second process ends in the middle of its share; `own`, it raises what the other does not.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm
+from harness.tests.picky import make_picky, narrow
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
 torch.set_num_threads(1)
 
 
 def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    vlm = tiny_vlm(layers=6, dtype=dtype)
+    vlm = make_picky(tiny_vlm(layers=6, dtype=dtype))
     return vlm.model, vlm.processor
 
 
@@ -42,6 +43,8 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
     if fault == "sample":
         samples[-1] = replace(samples[-1], picture=torn)
+    if fault == "refused":
+        samples = [narrow(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
         samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]

@@ -1,0 +1,42 @@
+"""An image processor that refuses narrow pictures, as those of many models do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from harness.data.sample import Sample
+from harness.models.vlm import Vlm
+
+#: Pixels of the shorter side from which on a picture is taken, and what is said of others.
+LEAST = 8
+REFUSAL = "ValueError: height and width must be larger than 8"
+
+
+class PickyImages:
+    """An image processor like another one, but for pictures with a short side."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+        flat = [picture for entry in images for picture in (entry if isinstance(entry, list) else [entry])]
+        if any(min(picture.size) < LEAST for picture in flat):
+            raise ValueError(REFUSAL.removeprefix("ValueError: "))
+        return self.inner(images, *args, **kwargs)
+
+
+def make_picky(vlm: Vlm) -> Vlm:
+    """Let the model's processor refuse narrow pictures."""
+    vlm.processor.image_processor = PickyImages(vlm.processor.image_processor)
+    return vlm
+
+
+def narrow(sample: Sample) -> Sample:
+    """The sample with a picture that is refused."""
+    return replace(sample, picture=lambda: Image.new("RGB", (1200, 5), "red"))
