@@ -24,7 +24,16 @@ from harness.provenance import Environment
 
 LEAST_SAMPLES = 64
 # Declared choices that two profiles must share to be compared.
-MUST_MATCH = ("instruction", "prompt", "residual_points", "text_tokens", "lens", "lens_ks", "chance_words")
+MUST_MATCH = (
+    "instruction",
+    "prompt",
+    "residual_points",
+    "image_tokens",
+    "text_tokens",
+    "lens",
+    "lens_ks",
+    "chance_words",
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

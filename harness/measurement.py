@@ -29,6 +29,7 @@ from harness.portions import Portions
 from harness.probe.lens_task import KS, LensTask
 from harness.probe.observation import Readings
 from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
+from harness.probe.separators import without_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.processes import processes
 from harness.profile import AS_TEXT, Array, Drawing, Profile
@@ -227,10 +228,11 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    placeholders, batch = batch.groups.image, without_separators(vlm, batch)
     parts = plan.part(range(*at.indices(len(plan.samples))))
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
-    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
+    check_image_positions(vlm.model, vlm.anatomy.name, placeholders, vlm.given(batch.inputs), masks)
     block = dense.block(vlm.anatomy.vocabulary_size)
     pruned = observe(vlm, batch, samples, LensTask(parts, block), checking=True)
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])

@@ -21,6 +21,7 @@ from harness.models.vlm import Vlm
 from harness.portions import Portions
 from harness.probe.observation import Readings
 from harness.probe.self_checks import NotFiniteError
+from harness.probe.separators import without_separators
 from harness.processes import processes
 from harness.profile import Array
 from harness.reading_store import ReadingStore
@@ -252,7 +253,7 @@ class Passes:
             own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])
             stopped = ""
             try:
-                readings, wrong = read(own, part), {}
+                readings, wrong = read(without_separators(self.vlm, own), part), {}
             except NotFiniteError as error:
                 readings, wrong = error.readings, error.faults
             except ForwardError as error:

@@ -17,6 +17,7 @@ from harness.models.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing
+from harness.probe.separators import without_separators
 from harness.probe.vocabulary import Vocabulary
 
 WARM_UPS = 3
@@ -39,7 +40,7 @@ class Contestants:
     def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
         self._vlm = vlm
-        batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+        batch = without_separators(vlm, encode(vlm.processor, samples, vlm.anatomy.image_positions))
         self._inputs = vlm.given(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]

@@ -53,11 +53,16 @@ def examine(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> list[str]:
     before = _condition(model, anatomy)
     with hearing_placeholders(model) as masks:
         readings = _observed(model, anatomy, prompt)
-    check_image_positions(model, anatomy.name, prompt.groups.image, prompt.inputs, masks)
+    check_image_positions(model, anatomy.name, prompt.groups.image | prompt.separators, prompt.inputs, masks)
+    if bool(prompt.separators.any()):
+        remarks.append(
+            f"{int(prompt.separators.sum())} of {int((prompt.groups.image | prompt.separators).sum())} image positions "
+            "hold learned vectors, which count as neither image nor text"
+        )
     if _condition(model, anatomy) != before:
         raise ExactnessError(f"{anatomy.name}: hooks, attention or training flags were not put back")
     reference = _reference(model, anatomy, prompt)
-    _same_states(anatomy, prompt.groups, readings, reference, remarks)
+    _same_states(anatomy, prompt, readings, reference, remarks)
     _same_attention(anatomy, prompt.groups, readings, reference, remarks)
     _same_logits(model, anatomy, prompt, reference, remarks)
     _reacting(model, anatomy, prompt, remarks)
@@ -120,9 +125,9 @@ def _apart(ours: Any, theirs: Any) -> float:
 
 
 def _same_states(
-    anatomy: Anatomy, groups: TokenGroups, readings: Readings, reference: Reference, remarks: list[str]
+    anatomy: Anatomy, prompt: TinyPrompt, readings: Readings, reference: Reference, remarks: list[str]
 ) -> None:
-    sums = GroupSums(groups)
+    sums, placed = GroupSums(prompt.groups), prompt.groups.image | prompt.separators
     points = anatomy.depth + 1
     if len(reference.states) != points:
         raise ExactnessError(f"{anatomy.name}: {len(reference.states)} residual points were seen, expected {points}")
@@ -139,10 +144,10 @@ def _same_states(
     for point in range(anatomy.depth):
         hidden, states = reference.hidden[point], reference.states[point]
         moved = ((hidden - states).abs() > _TOLERANCE * states.abs().max().clamp(min=1.0)).any(-1)
-        if bool((moved & ~groups.image).any()):
+        if bool((moved & ~placed).any()):
             raise ExactnessError(
                 f"{anatomy.name}: residual point {point} is not the model's own hidden state {point}, at "
-                f"{int((moved & ~groups.image).sum())} positions that are no image tokens"
+                f"{int((moved & ~placed).sum())} positions that are no image tokens"
             )
         if bool(moved.any()):
             changed.append(point)

@@ -15,6 +15,7 @@ from harness.models.forward_pass import prompt_options
 from harness.models.image_features import count_image_features
 from harness.models.prompt import TokenGroups
 from harness.probe.self_checks import hearing_placeholders
+from harness.probe.separators import find_separators, regrouped
 from harness.sweep.pictures import forms, optics_of
 
 BATCH = 2
@@ -31,10 +32,14 @@ class PromptFormError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class TinyPrompt:
-    """Model inputs of two samples, the second left-padded, and their token groups."""
+    """Model inputs of two samples, the second left-padded, and their token groups.
+
+    `separators`, bool (batch, tokens), are image positions that hold a learned vector; no group but `other` has them.
+    """
 
     inputs: Mapping[str, torch.Tensor]
     groups: TokenGroups
+    separators: torch.Tensor
 
 
 def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
@@ -54,7 +59,8 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
             said.append(f"{shapes}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}")
             continue
-        return prompt
+        separators = find_separators(model, anatomy, prompt.inputs, prompt.groups.image)
+        return TinyPrompt(prompt.inputs, regrouped(prompt.groups, separators), separators)
     raise PromptFormError(f"{anatomy.name} takes a picture in no known form; " + "; ".join(said or ["it takes none"]))
 
 
@@ -126,4 +132,5 @@ def _prompt(
         inputs[anatomy.image_input] = image
     other = real & ~image & ~instruction
     text = real & ~image & (ids != BOS)
-    return TinyPrompt(inputs, TokenGroups(image=image, text=text, instruction=instruction, other=other, real=real))
+    groups = TokenGroups(image=image, text=text, instruction=instruction, other=other, real=real)
+    return TinyPrompt(inputs, groups, torch.zeros_like(image))

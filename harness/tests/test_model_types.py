@@ -63,14 +63,14 @@ def _page(found: list[TypeVerdict], versions: dict[str, str]) -> str:
 
 
 # Plain; last layers with the keys of earlier ones; gated, beside layers without softmax attention; states added between
-# layers; positions marked by an input.
+# layers; positions marked by an input; learned ends of rows.
 KNOWN = {
     "llava": "",
     "gemma4": "",
     "qwen3_5": "no softmax attention in layers 1, 2, 3",
     "qwen3_vl": "adds states between layers: residual points 1, 2, 3",
     "kosmos-2": "attention by weight only in layers 1, 2, 3, 4",
-    "llava_next": "16 of 272 image positions changed with none of 4 other pictures",
+    "llava_next": "16 of 272 image positions hold learned vectors, which count as neither image nor text",
 }
 
 
@@ -115,7 +115,7 @@ def test_other_image_positions_are_found_wrong() -> None:
     spoiled = prompt.groups.image.roll(1, dims=1)
     groups = type(prompt.groups)(spoiled, *(getattr(prompt.groups, name) for name in prompt.groups.__slots__[1:]))
     with pytest.raises(Exception, match="the model puts image features at 128 positions"):
-        examine(model, anatomy, TinyPrompt(prompt.inputs, groups))
+        examine(model, anatomy, TinyPrompt(prompt.inputs, groups, prompt.separators))
 
 
 def test_a_model_that_is_deaf_to_its_pixels_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.passes import SampleError
 from harness.portions import MemoryShortageError
-from harness.tests.tiny import SIDE, largest_difference, same, tiny_profile, tiny_samples
+from harness.tests.tiny import SIDE, largest_difference, same, tiny_profile, tiny_samples, try_separators
 
 N, BATCH, DRAWING_PASSES = 400, 8, 2
 WRONG = "tiny-217"
@@ -48,6 +48,7 @@ def measured(vlm: Vlm, **options: Any) -> Any:
 
 def counted(vlm: Vlm) -> list[int]:
     """How many samples went through the model in each forward pass from now on."""
+    try_separators(vlm)
     passes: list[int] = []
     vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
     return passes
@@ -241,6 +242,7 @@ def test_what_is_no_shortage_of_memory() -> None:
 @pytest.mark.usefixtures("many")
 def test_prompts_of_like_length_go_side_by_side(own_vlm: Vlm) -> None:
     """Three instructions of different length, one after the other: within a window nearly no batch is padded."""
+    try_separators(own_vlm)
     padded: list[int] = []
     own_vlm.model.register_forward_pre_hook(
         lambda _, __, kwargs: padded.append(int((kwargs["attention_mask"] == 0).sum())), with_kwargs=True

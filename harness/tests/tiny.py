@@ -26,6 +26,7 @@ from harness.models.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing
+from harness.probe.separators import without_separators
 from harness.profile import Profile
 
 SIDE, PATCH = 32, 8
@@ -150,6 +151,11 @@ def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *
 def tiny_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
     """The inputs of the batch in the model's dtype."""
     return {key: value.to(vlm.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()}
+
+
+def try_separators(vlm: Vlm) -> None:
+    """Let a model show once whether it has separators, so that all later passes are measurements."""
+    without_separators(vlm, encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions))
 
 
 def drawing_task(n: int) -> LensTask:
