@@ -13,7 +13,7 @@ _PATCH, _STRATEGY, _ADDITIONAL = "patch_size", "vision_feature_select_strategy",
 # The strategy that leaves the first of the vision tower's tokens out.
 _WITHOUT_FIRST = "default"
 _FILES = ("processor_config.json", "preprocessor_config.json")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "*.tiktoken", "spiece.model")
+_TOKENIZER = ("tokenizer.json", "vocab.*", "*.model", "*.spm", "*.tiktoken", "*.vocab", "tekken.json", "bpe.codes")
 
 
 def refuse_without_processor(folder: Path, source: str) -> None:

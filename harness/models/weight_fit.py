@@ -29,6 +29,8 @@ _TIED = "tie_word_embeddings"
 _ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.|^base_model\.")
 # Buffers that a model computes itself; older releases saved them with the weights.
 _COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias)$")
+# Parts of names that transformers added or moved between releases.
+_RENAMED = ("model", "language_model")
 _INDEXED = re.compile(r"^(.*\.)(\d+)\.")
 
 
@@ -73,7 +75,30 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
             )
     except Exception:  # Some models cannot be loaded without numbers; the real load has the last word.
         return
-    refuse_misfit(info, model.state_dict().keys(), entry)
+    names = model.state_dict().keys()
+    refuse_misfit(info, names, entry)
+    _refuse_doubles(headers.keys(), names, entry)
+
+
+def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: ModelEntry) -> None:
+    """Assert that no weight is stored under an old and a new name, of which transformers takes one silently."""
+    bare = {_bare(name) for name in names}
+    # Two weights of the model that differ in nothing but such a part are two weights.
+    distinct = len(bare) == len(names)
+    first: dict[str, str] = {}
+    for name in stored:
+        other = first.setdefault(_bare(name), name)
+        if other != name and distinct and not entry.unused_weights:
+            raise WeightsError(
+                f"the checkpoint {entry.source} has two weights for one of its model ({shown(other)}, {shown(name)}): "
+                "its files mix two sets of weights; save the model anew, or to measure with the one that transformers "
+                f"takes add --phase-allow-unused-weights {entry.source}"
+            )
+
+
+def _bare(name: str) -> str:
+    """Return the name of a weight without the parts in which releases of transformers differ."""
+    return ".".join(part for part in name.split(".") if part not in _RENAMED)
 
 
 def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelEntry) -> list[str]:

@@ -115,7 +115,10 @@ def only_pickles(place: Path) -> None:
     ("damage", "said"),
     [
         (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
-        (no_tokenizer, r"the checkpoint .*mine.* cannot be loaded .*as save_pretrained"),
+        (
+            no_tokenizer,
+            r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files of the model that it was",
+        ),
         (truncated, r"mine.model\.safetensors is damaged or cut off \(5000 bytes, .*copy or fetch it again"),
         (
             only_pickles,

@@ -122,6 +122,13 @@ def test_a_user_may_allow_left_over_weights(whole: Path) -> None:
         load(whole, unused=True)
 
 
+def test_a_weight_under_an_old_and_a_new_name_is_refused(whole: Path) -> None:
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    change_weights(whole, lambda w: w.update({f"model.{name.replace('.model', '')}": torch.zeros_like(w[name])}))
+    assert "has two weights for one of its model (language_model.model.layers.0" in refusal(whole)
+    assert load(whole, unused=True).anatomy.depth == 4
+
+
 def test_copies_that_older_releases_saved_are_harmless(whole: Path, tiny_data: None) -> None:
     def alter(weights: Weights) -> None:
         weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
