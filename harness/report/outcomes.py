@@ -125,7 +125,7 @@ def outcomes_of(session: PhaseSession) -> list[Outcome]:
 
 def left_out_of(profile: Profile, *, recall: bool = True) -> list[str]:
     """What was not measured of a pair: samples by reason, a line each, and with `recall` why there is none."""
-    lines = left_out_lines(profile.dataset, profile.left_out)
+    lines = [line.removeprefix(f"{profile.dataset}: ") for line in left_out_lines(profile.dataset, profile.left_out)]
     return [*lines, f"recall is left out: {profile.no_recall}"] if recall and profile.no_recall else lines
 
 
