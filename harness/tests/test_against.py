@@ -23,9 +23,9 @@ from harness.tests.tiny import tiny_profile, tiny_vlm
 N = 32
 
 
-def tuned(amount: float, layers: int = 6) -> Vlm:
+def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
     """The tiny model with another name and the weights of its last two layers moved by a share of themselves."""
-    vlm = tiny_vlm(layers=layers)
+    vlm = tiny_vlm(layers=layers, width=width)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for layer in vlm.anatomy.layers[-2:]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ PAGE = ROOT / "docs" / "your-own-model.md"
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 QUOTED = [text.strip() for kind, text in BLOCKS if kind == "text"]
 SIDE_BY_SIDE, *REFUSALS = QUOTED
+# What a fixture of the page needs beyond the project.
+NEEDED = {"in_8_bits": "bitsandbytes", "in_4_bits": "bitsandbytes", "adapted": "peft"}
 
 
 @pytest.fixture
@@ -33,7 +38,8 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setitem(DATASETS, "scenes", Dataset("scenes", "tiny", lambda n, *_: tiny_samples(n)))
     monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path / "kept"))
     monkeypatch.chdir(tmp_path)
-    for name, vlm in (("full", tiny_vlm(layers=6)), ("tuned", tuned(2.0))):
+    # As wide as a block of 4-bit codes.
+    for name, vlm in (("full", tiny_vlm(layers=6, width=64)), ("tuned", tuned(2.0, width=64))):
         vlm.model.save_pretrained(tmp_path / "path" / "to" / name)
         vlm.processor.save_pretrained(tmp_path / "path" / "to" / name)
     return tmp_path
@@ -67,9 +73,20 @@ def test_the_python_of_the_page_runs(checkpoints: Path, capsys: pytest.CaptureFi
     assert (checkpoints / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commands_of_the_page_run(
+@pytest.fixture(scope="module")
+def imported() -> set[str]:
+    """The packages among those needed that are here; imported once, because pytester's runs forget them."""
+    there = {package for package in NEEDED.values() if find_spec(package) is not None}
+    for package in there:
+        import_module(package)
+    return there
+
+
+@pytest.fixture
+def run(
     checkpoints: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Callable[[str], tuple[str, dict[str, int]]]:
+    """Runs a command of the page beside its files; gives what it prints and its outcomes."""
     for name, text in files().items():
         pytester.path.joinpath(name).write_text(text)
     fixture = files()["conftest.py"].replace('pytest_plugins = ["harness.pytest_plugin"]\n', "")
@@ -78,21 +95,30 @@ def test_the_commands_of_the_page_run(
     monkeypatch.chdir(pytester.path)
     pytester.syspathinsert()
     elsewhere = ("--phase-baselines", "baselines", "--phase-cache", "kept", "--phase-controls", "none")
+
+    def outcome(command: str) -> tuple[str, dict[str, int]]:
+        arguments = [str(ROOT / "cases") if argument == "cases/" else argument for argument in shlex.split(command)[1:]]
+        result = pytester.runpytest_inprocess(*arguments, "-p", "no:cacheprovider", "--phase-samples", "64", *elsewhere)
+        output, outcomes = result.stdout.str(), result.parseoutcomes()
+        assert outcomes.get("errors", 0) == 0, output
+        judged = sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed"))
+        assert judged > 0, output + result.stderr.str()
+        return output, {**outcomes, "judged": judged}
+
+    return outcome
+
+
+def test_the_commands_of_the_page_run(
+    run: Callable[[str], tuple[str, dict[str, int]]], pytester: pytest.Pytester
+) -> None:
     outputs: dict[str, str] = {}
     for command in commands():
-        program, *arguments = shlex.split(command)
-        if program != "pytest":
+        if not command.startswith("pytest ") or any(fixture in command for fixture in NEEDED):
             continue
-        given = [str(ROOT / "cases") if argument == "cases/" else argument for argument in arguments]
-        result = pytester.runpytest_inprocess(*given, "-p", "no:cacheprovider", "--phase-samples", "64", *elsewhere)
-        outputs[command] = result.stdout.str()
-        outcomes = result.parseoutcomes()
-        assert outcomes.get("errors", 0) == 0, outputs[command]
-        judged = sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed"))
-        assert judged > 0, outputs[command] + result.stderr.str()
+        outputs[command], outcomes = run(command)
         # What the paper claims is not to be expected of random weights, nor that a tuned model is its origin.
         if "replication" not in command and "--phase-against" not in command:
-            assert outcomes["passed"] == judged, outputs[command]
+            assert outcomes["passed"] == outcomes["judged"], outputs[command]
     assert (pytester.path / "baselines" / "full" / "scenes.json").is_file()
     assert (pytester.path / "baselines" / "my_vlm" / "scenes.json").is_file()
     said = next(text for command, text in outputs.items() if "--phase-against" in command)
@@ -100,6 +126,19 @@ def test_the_commands_of_the_page_run(
     # Lines are folded to the width of the terminal.
     told = " ".join(said.split())
     assert "weights differ in layers 5-6; the same in layers 1-4, model.language_model.embed_tokens" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fixture", NEEDED)
+def test_the_commands_for_quantised_and_adapted_models_run(
+    imported: set[str], run: Callable[[str], tuple[str, dict[str, int]]], fixture: str
+) -> None:
+    if NEEDED[fixture] not in imported:
+        pytest.skip(f"the page's {fixture} needs {NEEDED[fixture]}")
+    (command,) = (line for line in commands() if f"fixture:{fixture} " in line)
+    told = " ".join(run(command)[0].split())
+    changed = "6" if fixture == "adapted" else "1-6"
+    assert re.search(rf"weights differ in layers? {changed}(, unembedding)?; the same in ", told)
 
 
 def test_the_command_for_the_picture_runs(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
