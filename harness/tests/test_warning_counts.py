@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tomllib
 import warnings
 
@@ -32,11 +33,13 @@ def test_warnings_of_a_layer_are_counted_and_shown_once(recorded: Cases, filters
     shown = [line for line in result.stdout.lines if "FutureWarning" in line]
     assert len(shown) == 1
     assert "warnings" not in result.parseoutcomes()
-    # Two samples alone with their checks, two pruned, then 64 in batches of eight.
+    # One a pass: those of the drawn samples with their checks, then 64 samples in batches of eight.
     (future,) = (line for line in markdown.read_text().splitlines() if "FutureWarning" in line)
-    assert future.startswith(r"- 10 times FutureWarning at test\_warning\_counts.py:")
+    count = re.match(r"- (\d+) times FutureWarning at test\\_warning\\_counts.py:", future)
+    assert count is not None
+    assert 10 <= int(count[1]) <= 16
     assert future.endswith(r"\`position\_embeddings\` will be mandatory")
-    result.stdout.fnmatch_lines(["warnings while measuring: 11 of 2 kinds"])
+    result.stdout.fnmatch_lines([f"warnings while measuring: {int(count[1]) + 1} of 2 kinds"])
 
 
 def test_a_run_without_warnings_shows_none(recorded: Cases) -> None:
