@@ -51,7 +51,8 @@ def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -
 def test_a_mute_suite_fails_and_misuse_is_said_with_workers_too(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     run_cases(tmp_path, "mute", ONE, "--phase-update-new")
-    mute = run_cases(tmp_path, "mute", ONE, "--phase-samples", "8", "-n", "2", "-k", "inter")
+    few = ("--phase-dtype", "bf16", "--phase-samples", "8")
+    mute = run_cases(tmp_path, "mute", ONE, *few, "-n", "2", "-k", "inter")
     told = " ".join(mute.stdout.split())
     assert (mute.returncode, told.count("the suite says too little")) == (pytest.ExitCode.TESTS_FAILED, 1)
     misused = run_cases(tmp_path, "mute", ONE, "--phase-model", "llava-1.5-7b", "-n", "2")
