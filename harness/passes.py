@@ -131,14 +131,11 @@ class Passes:
             return found
 
         gathered = processes().gathered(what, outcomes)
-        names: dict[int, str] = {}
+        names = dict(pair for outcome in gathered for pair in outcome.names.items())
+        faults = dict(pair for outcome in gathered for pair in outcome.faults.items())
+        refused = dict(pair for outcome in gathered for pair in outcome.refused.items())
         rows: dict[str, Row] = {}
-        faults: dict[int, str] = {}
-        refused: dict[int, str] = {}
         for outcome in gathered:
-            names |= outcome.names
-            faults |= outcome.faults
-            refused |= outcome.refused
             # The first batch that has a name decides, as where one process measures it once.
             rows = outcome.rows | rows
         if not faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.registry import find_dataset
 from harness.errors import PhaseError, shown, without_frames
@@ -14,6 +14,8 @@ from harness.options import Options, Pair
 from harness.pair_errors import PairErrors
 from harness.processes import Processes, processes
 from harness.stored_baselines import StoredBaselines
+from harness.verdict_line import VerdictLine as VerdictLine
+from harness.verdict_line import changed_questions
 from harness.warning_counts import WarningCounts
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from harness.analysis.timing import TimingRatio
     from harness.baselines import Baseline
     from harness.data.sample import Sample
-    from harness.evidence import Evidence
     from harness.models.vlm import Vlm
     from harness.profile import Profile
     from harness.reference import Reference
@@ -32,23 +33,6 @@ if TYPE_CHECKING:
 
 MOST_INCONCLUSIVE = 0.25
 PRIMARY = "inter"
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictLine:
-    """One verdict as the summary shows it: of `pair`, in answer to `question` (a claim's or a family's name).
-
-    `numbers` go into the JSON; `evidence` are those that a reader is shown, what decided first. `changed` says that
-    something is certainly not the baseline's: it differs, or is no longer the same where that was asked.
-    """
-
-    pair: Pair
-    kind: str
-    question: str
-    verdict: str
-    numbers: Mapping[str, Any]
-    evidence: tuple[Evidence, ...] = ()
-    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,16 +237,8 @@ class PhaseSession:
 
     def problem(self) -> str:
         """Why the run as a whole fails although its tests may pass, what differs first; empty where it does not."""
-        muteness = self.muteness()
-        differing: dict[Pair, list[str]] = {}
-        for line in self.verdicts:
-            if line.changed:
-                words = "differs" if line.verdict == "differs" else "is not the same"
-                differing.setdefault(line.pair, []).append(f"{line.question} {words}")
-        if not muteness or not differing:
-            return muteness
-        pairs = "; ".join(f"{pair}: {', '.join(questions)}" for pair, questions in differing.items())
-        return f"{pairs}. Besides, {muteness}"
+        muteness, changes = self.muteness(), changed_questions(self.verdicts)
+        return f"{changes}. Besides, {muteness}" if muteness and changes else muteness
 
     def record(self, line: VerdictLine) -> None:
         """Keep a verdict for the summary and the JSON, the first time that it is given, and for the running test."""
