@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ def is_linear(module: Any) -> bool:
         return False
     weight = getattr(module, "weight", None)
     matrix = isinstance(weight, torch.Tensor) and weight.ndim == 2
-    return matrix or any(hasattr(part, "in_features") for part in module.modules())
+    return matrix or (_takes_one_input(module) and any(hasattr(part, "in_features") for part in module.modules()))
 
 
 def takes_width(module: nn.Module, width: int) -> bool:
@@ -114,6 +115,14 @@ def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     with brought_in(module):
         tensors = chain(module.parameters(), module.buffers())
         return next((tensor.device for tensor in tensors if not tensor.is_meta), otherwise)
+
+
+def _takes_one_input(module: nn.Module) -> bool:
+    """True unless the forward needs more than the vectors, as a projection with a gate on the layer's input does."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
+    return len(needed) <= 1
 
 
 def _has_own_forward(module: nn.Module) -> bool:

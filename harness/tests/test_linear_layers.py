@@ -235,6 +235,24 @@ def test_plain_layers_are_told_from_others() -> None:
     assert output_projection(attention) is attention.o_proj
 
 
+class Gated(nn.Module):
+    """A projection behind a gate, which needs the layer's input as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(4, 7), nn.Linear(7, 4)
+
+    def forward(self, values: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return self.linear(values * torch.sigmoid(self.gate(states)))
+
+
+def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> None:
+    attention = nn.Module()
+    attention.o_proj = Gated()
+    with pytest.raises(AnatomyError, match="Module has no output projection named o_proj"):
+        output_projection(attention)
+
+
 def test_observing_leaves_a_plain_head_plain(own_vlm: Vlm, samples: Any) -> None:
     observe(own_vlm, samples, drawing_task(len(samples)))
     assert is_plain(own_vlm.anatomy.unembedding)
