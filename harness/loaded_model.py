@@ -92,14 +92,18 @@ class LoadedModel:
         Raises:
             PhaseError: one of them cannot be loaded. An unforeseen error is left to `vlm`.
         """
+        from harness.models.registry import FROM_HUB, LoadRequest
+
+        options, entry = self.options, self.options.model(model)
+        if entry.loader != FROM_HUB:
+            return
         import torch
 
-        from harness.models.registry import LoadRequest
+        from harness.models.pretrained import refuse_unloadable
 
-        options = self.options
         request = LoadRequest(options.cache, torch.float32, torch.device("cpu"), options.download, self.say)
         try:
-            options.model(model).refuse_unloadable(request)
+            refuse_unloadable(entry, request)
         except PhaseError:
             raise
         except Exception:  # Shown with its frames by the test that needs the model.

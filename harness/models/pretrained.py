@@ -55,6 +55,13 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     return config, processor
 
 
+def refuse_unloadable(entry: ModelEntry, request: LoadRequest) -> None:
+    """Raise the error that loading a checkpoint would raise over its settings or the headers of its weights."""
+    config, processor = prepare(entry, request)
+    if Path(entry.source).is_dir():
+        refuse_unfit(entry, config, processor, Path(entry.source))
+
+
 def refuse_unfit(
     entry: ModelEntry, config: Any, processor: Any, folder: Path
 ) -> tuple[list[str], Mapping[str, StoredTensor]]:

@@ -85,15 +85,6 @@ class ModelEntry:
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
         return loader(request.cache, request.dtype) if self.embedded else loader(self, request)
 
-    def refuse_unloadable(self, request: LoadRequest) -> None:
-        """Raise the error that loading a checkpoint would raise over its settings or the headers of its weights."""
-        if self.loader == _FROM_HUB:
-            from harness.models.pretrained import prepare, refuse_unfit
-
-            config, processor = prepare(self, request)
-            if Path(self.source).is_dir():
-                refuse_unfit(self, config, processor, Path(self.source))
-
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
         if self.embedded:
@@ -121,7 +112,8 @@ class ModelEntry:
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 #: What is fetched besides where the code is trusted.
 CODE_FILES = ("*.py",)
-_FROM_HUB = "harness.models.pretrained:load"
+#: The loader of checkpoints: directories, and repositories of the hub.
+FROM_HUB = "harness.models.pretrained:load"
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
@@ -145,7 +137,7 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             name="llava-1.5-7b",
             summary="LLaVA-1.5 of 7 B parameters, one of the paper's two models",
-            loader=_FROM_HUB,
+            loader=FROM_HUB,
             datasets=PAPER_DATASETS,
             source="llava-hf/llava-1.5-7b-hf",
             chat_template=LLAVA,
@@ -154,7 +146,7 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             name="instructblip-vicuna-7b",
             summary="InstructBLIP over Vicuna-7B, one of the paper's two models",
-            loader=_FROM_HUB,
+            loader=FROM_HUB,
             datasets=PAPER_DATASETS,
             source="Salesforce/instructblip-vicuna-7b",
             chat_template=BARE,
@@ -192,4 +184,4 @@ def _unregistered(name: str, source: str) -> ModelEntry:
     name = re.sub(r"[^\w.-]+", "-", name)
     if not name.strip("."):
         raise LookupError(f"the checkpoint {source!r} has no name to keep its baselines under: give its directory one")
-    return ModelEntry(name, f"the checkpoint {source}", _FROM_HUB, ANYBODYS_DATASETS, source=source)
+    return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, ANYBODYS_DATASETS, source=source)
