@@ -228,11 +228,15 @@ def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], t
     """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    placeholders, batch = batch.groups.image, without_separators(vlm, batch)
     parts = plan.part(range(*at.indices(len(plan.samples))))
+    task = LensTask(parts, (), dense=True)
     with hearing_placeholders(vlm.model) as masks:
-        dense = observe(vlm, batch, samples, LensTask(parts, (), dense=True), checking=True)
-    check_image_positions(vlm.model, vlm.anatomy.name, placeholders, vlm.given(batch.inputs), masks)
+        dense = observe(vlm, batch, samples, task, checking=True)
+    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
+    # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
+    separated = without_separators(vlm, batch)
+    if separated is not batch:
+        batch, dense = separated, observe(vlm, separated, samples, task, checking=True)
     block = dense.block(vlm.anatomy.vocabulary_size)
     pruned = observe(vlm, batch, samples, LensTask(parts, block), checking=True)
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
