@@ -114,6 +114,7 @@ class Passes:
             SampleError: samples whose picture cannot be had, whose forward pass fails, or whose readings are NaN or
                 infinite. All others are measured first and kept.
             MemoryShortageError: memory runs out with one sample.
+            ProcessError: this process is to end, or another is lost.
             PromptError, SelfCheckError, AttentionError: see there; they are of the model, not of a sample.
         """
 
@@ -123,6 +124,7 @@ class Passes:
             share = processes().share(-(-len(samples) // self.batch_size))
             with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
                 for prepared in ahead(self._prepared(samples, share)):
+                    processes().go_on()
                     found.append(self._outcome(samples, prepared, name, read, seen))
                     # The whole run's progress, as far as this process can tell.
                     bar.update(min(len(prepared.at) * processes().count, len(samples) - bar.n))

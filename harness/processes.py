@@ -44,13 +44,14 @@ class Processes:
 
     All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
     process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
-    `beside` others on the machine.
+    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
     beside: bool = False
+    ending: str = ""
     _lost: str = field(default="", repr=False)
     _met: bool = field(default=False, repr=False)
     _meeting: bool = field(default=False, repr=False)
@@ -69,6 +70,15 @@ class Processes:
     def met(self) -> bool:
         """Whether this process has met the others, and has not lost them."""
         return self._met and not self._lost
+
+    def go_on(self) -> None:
+        """Returns where the process may start another batch.
+
+        Raises:
+            ProcessError: it is to end.
+        """
+        if self.ending:
+            raise ProcessError(self.ending)
 
     def share(self, n: int) -> range:
         """Which of `n` batches are this process's: whole ones in turn, so that they are composed as by one process."""

@@ -32,7 +32,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         )
     if not together.first:
         config.option.xmlpath = None
-    signal.signal(signal.SIGTERM, _ended)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Lets a launcher's SIGTERM end the tests after the batch in hand, so that they are still reported."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        # Nothing is raised here: Python may be in a destructor, which would swallow the error and print a traceback.
+        together.ending = "ended by its launcher (SIGTERM), as when another process fails: look at what that printed"
+        session.shouldstop = together.ending
+
+    together = processes()
+    if together.several:
+        signal.signal(signal.SIGTERM, end)
 
 
 @pytest.hookimpl(trylast=True)
@@ -105,12 +117,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Keeps all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
     together = processes()
+    if together.several:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()
     if together.met:
         sys.stdout.flush()
         together.part()
-
-
-def _ended(_: int, __: FrameType | None) -> None:
-    pytest.exit("ended by its launcher (SIGTERM), as when another process fails: look at what that one printed", 1)

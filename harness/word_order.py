@@ -55,10 +55,11 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
 
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
-        return [
-            _tables(passes, portions, batches[number], samples, inputs)
-            for number in tqdm(share, desc=what, leave=False, disable=passes.hide)
-        ]
+        results = []
+        for number in tqdm(share, desc=what, leave=False, disable=passes.hide):
+            processes().go_on()
+            results.append(_tables(passes, portions, batches[number], samples, inputs))
+        return results
 
     for part, found in zip(batches, processes().gathered(what, tables), strict=True):
         for (first, second), table in zip(part, found, strict=True):

@@ -161,6 +161,7 @@ def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
         ("sample", "1 of 64 samples cannot be measured: sample tiny-63: the picture is torn"),
         ("own", "process 1 failed with ValueError: the second process has a fault of its own (tiny_pairs.py:"),
         ("dead", "process 0 of 2 lost the others at "),
+        ("ended", "ended by its launcher (SIGTERM), as when another process fails"),
     ],
 )
 def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: Path, fault: str, sentence: str) -> None:

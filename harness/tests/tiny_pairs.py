@@ -1,12 +1,14 @@
 """A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
 
 The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `refused`, the processor refuses
-two; `dead`, the second process ends in the middle of its share; `own`, it raises what the other does not.
+two; `dead`, the second process ends in the middle of its share; `ended`, its launcher sends it SIGTERM there; `own`, it
+raises what the other does not.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,11 @@ def torn() -> Any:
     raise OSError("the picture is torn")
 
 
+def terminated() -> Any:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return tiny_samples(1)[0].picture()
+
+
 def draw(n: int, *_: object) -> Sequence[Sample]:
     samples = tiny_samples(n)
     fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
@@ -48,6 +55,8 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
         samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
+    if fault == "ended" and rank == "1":
+        samples[2:] = [replace(sample, picture=terminated) for sample in samples[2:]]
     if fault == "own" and rank == "1":
         raise ValueError("the second process has a fault of its own")
     return samples
