@@ -72,8 +72,6 @@ def fault(place: Place) -> str | None:
 
 
 def _decoded(place: Place) -> Image | str:
-    from PIL import Image, UnidentifiedImageError
-
     name = shown(place.name, _LONGEST)
     try:
         content = encoded_picture(place)
@@ -85,6 +83,19 @@ def _decoded(place: Place) -> Image | str:
         return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
     if not content:
         return f"{name} is empty"
+    image = _opened(content, name)
+    if isinstance(image, str):
+        # The user's filter must not make an error of a warning. Filters belong to the whole process, and pictures are
+        # decoded beside a model whose warnings are counted: they stay as they are while a picture has no fault.
+        with warnings.catch_warnings(action="ignore"):
+            image = _opened(content, name)
+    return image
+
+
+def _opened(content: bytes, name: str) -> Image | str:
+    """The image of some bytes, or what is wrong with them."""
+    from PIL import Image, UnidentifiedImageError
+
     enormous = f"{name} is said to have more than {MOST_PIXELS:,} pixels, so it is no photograph"
     try:
         with _own_settings(), Image.open(io.BytesIO(content), formats=_readable()) as file:
@@ -137,9 +148,7 @@ def _own_settings() -> Iterator[None]:
         before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, MOST_PIXELS
         try:
-            # The user's filter of warnings must not decide which photographs are used.
-            with warnings.catch_warnings(action="ignore"):
-                yield
+            yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 

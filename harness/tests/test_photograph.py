@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from harness.data.photograph import fault, photograph
 from harness.data.sample import DataError
@@ -132,6 +132,23 @@ def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
         pass
     assert (seen(tmp_path / "a.png") == pixels("a")).all()
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    """Pictures are decoded in a thread beside a model whose warnings are counted."""
+    filters: list[str] = []
+
+    def warn(image: Image.Image) -> Image.Image:
+        filters.append(warnings.filters[0][0])
+        warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=1)
+        return image
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", warn)
+    with warnings.catch_warnings(record=True, action=action) as caught:
+        assert fault(Held(encoded("a"))) is None
+    assert filters == (["error", "ignore"] if action == "error" else ["always"])
+    assert len(caught) == (action == "always")
 
 
 @pytest.mark.parametrize(
