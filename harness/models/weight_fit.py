@@ -187,7 +187,7 @@ def _layers(configured: Collection[str], stored: Collection[str]) -> str:
         stored: names of the weights.
     """
     sides = (_counts(configured), _counts(stored))
-    for prefix in sides[0].keys() & sides[1].keys():
+    for prefix in (name for name in sides[0] if name in sides[1]):
         said, there = (counts[prefix] for counts in sides)
         if said != there:
             return (

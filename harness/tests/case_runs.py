@@ -52,6 +52,9 @@ class Cases:
             str(ROOT / "cases"),
             "-p",
             "no:cacheprovider",
+            # The order of the cases is part of what is told.
+            "-p",
+            "no:randomly",
             "-W",
             "error",
             "--phase-baselines",

@@ -190,7 +190,7 @@ def other_process(role: str, cache: Path) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> list[str]:
-    out, problem = process.communicate(timeout=60)
+    out, problem = process.communicate(timeout=300)
     assert process.returncode == 0, problem
     return out.strip().splitlines()
 

@@ -14,6 +14,7 @@ from harness.data.captions import caption_variants
 from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.data.scenes import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, SIDE, Scene, Thing, scene, scenes
+from harness.tests.case_runs import ROOT
 
 indices = st.integers(min_value=0, max_value=10**6)
 seeds = st.integers(min_value=0, max_value=10**6)
@@ -31,7 +32,7 @@ def digest(n: int, seed: int) -> str:
 def test_pictures_are_the_same_in_every_process() -> None:
     """Python's own hash differs between processes, so nothing may hang on it."""
     code = "from harness.tests.test_scenes import digest; print(digest(12, 7))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(12, 7)
 
 
@@ -174,4 +175,7 @@ def test_listing_the_datasets_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, harness.data.registry; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -15,6 +15,7 @@ from harness.simulation.plan import BARRED, BARRED_N, Plan, full_plan, quick_pla
 from harness.simulation.rates import SCENARIOS, SIZES, share_interval
 from harness.simulation.running import Outcome, run_plan
 from harness.simulation.seeds import seed_of
+from harness.tests.case_runs import ROOT
 
 COMMAND = "python -m harness.simulation --quick"
 
@@ -131,5 +132,5 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
 
 def test_the_command_needs_no_torch() -> None:
     code = "import sys, harness.simulation.__main__; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -15,6 +15,7 @@ import harness.models.pretrained
 from harness.models.embedded.language import WeightsError
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
+from harness.models.weight_fit import refuse_misfit
 from harness.options import read_options
 from harness.tests.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
 from harness.tests.test_options import project
@@ -68,6 +69,15 @@ def test_layers_that_config_and_weights_count_differently(whole: Path, part: str
     change_settings(whole / "config.json", layers(part, count))
     with pytest.raises(WeightsError, match=said):
         load(whole)
+
+
+def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> None:
+    configured = [f"part_{chr(97 + index)}.layers.1.weight" for index in range(20)]
+    stored = [name.replace(".1.", ".0.") for name in configured]
+    info = {"unexpected_keys": (), "missing_keys": configured, "mismatched_keys": ()}
+    entry = replace(find_model("llava-1.5-7b"), source="mine")
+    with pytest.raises(WeightsError, match=r"config\.json gives part_a\.layers 2 layers and the weights have 1"):
+        refuse_misfit(info, [*configured, *stored], entry)
 
 
 @pytest.mark.parametrize(
