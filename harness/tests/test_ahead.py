@@ -25,7 +25,7 @@ def test_the_next_item_is_made_while_one_is_used() -> None:
 
     coming = ahead(items())
     assert next(coming) == 0
-    assert made.wait(10), "the second item is made although nobody has asked for it yet"
+    assert made.wait(60), "the second item is made although nobody has asked for it yet"
     assert list(coming) == [1]
 
 
