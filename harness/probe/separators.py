@@ -100,6 +100,8 @@ def _lost(value: Any) -> Any:
         return [_lost(part) for part in value]
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
-    # Whole numbers may be places or counts beside the pixels; a picture of nothing but whole numbers is all pixels.
-    pixels = value != value.round()
-    return value.masked_fill(pixels if bool(pixels.any()) else value != 0, torch.nan)
+    # A column of whole numbers may be places or counts beside the pixels. White and black are whole numbers in some
+    # models, so a number alone tells nothing. A picture of nothing but whole numbers is all pixels.
+    fractions = value != value.round()
+    pixels = fractions.reshape(-1, *value.shape[-1:]).any(0) if bool(fractions.any()) else value != 0
+    return value.masked_fill(pixels, torch.nan)

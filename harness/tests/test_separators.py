@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_the_ends_of_rows_are_neither_image_nor_text(tiled: Vlm) -> None:
         assert torch.equal(batch.groups.other, whole.groups.other | ends)
         assert not (batch.groups.text & ends).any()
         assert torch.equal(batch.groups.text, whole.groups.text)
+
+
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_a_tile_of_a_colour_that_is_a_whole_number_holds_image_features(tiled: Vlm, colour: str) -> None:
+    tiled.processor.image_processor.image_mean = tiled.processor.image_processor.image_std = [0.5] * 3
+    sample = pictures(2)[0]
+    picture = sample.picture()
+    picture.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
+    whole = encode(tiled.processor, [replace(sample, picture=lambda: picture)], tiled.anatomy.image_positions)
+    batch = without_separators(tiled, whole)
+    assert torch.equal(batch.groups.image, whole.groups.image & ~newlines(tiled, whole))
 
 
 def test_a_profile_of_such_a_model_declares_it(tiled: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
