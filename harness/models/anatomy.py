@@ -149,9 +149,15 @@ def output_projection(attention: nn.Module) -> nn.Module:
     found = _projection_in(attention)
     if found is not None:
         return found
+    children = {child_name: getattr(attention, child_name, None) for child_name in _OUTPUT_PROJECTIONS}
+    others = [
+        f"; its {name} is a {type(child).__name__}, no linear layer"
+        for name, child in children.items()
+        if child is not None
+    ]
     raise AnatomyError(
-        f"{type(attention).__name__} has no output projection named {', '.join(_OUTPUT_PROJECTIONS)}, so norm-based "
-        "attention cannot be measured in it."
+        f"{type(attention).__name__} has no output projection named {', '.join(children)}{''.join(others)}, so "
+        "norm-based attention cannot be measured in it."
     )
 
 

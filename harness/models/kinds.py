@@ -32,6 +32,7 @@ class Kind:
 
 _CROSS = "image features enter by cross-attention; no position of the residual stream is an image token"
 _STREAMS = "several residual streams run side by side, so there is no one stream to follow"
+_BLOCKS = "its layers attend over the sums of earlier blocks of layers too, so there is no one stream to follow"
 _HALF_ROTARY = "half of each head is rotated in the published models, which the default configuration leaves out"
 _HALF = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
 _SECTIONS = "older releases have no rotary sections by default"
@@ -56,6 +57,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "git": Kind("its attention function cannot be exchanged (no AttentionInterface)", refused=True),
         "glm5_next": Kind(_STREAMS, refused=True),
         "idefics": Kind(_CROSS, refused=True),
+        "inkling2": Kind(_BLOCKS, refused=True),
+        "inkling2_loop": Kind(_BLOCKS, refused=True),
         "mistral4": Kind("it takes no pictures", refused=True),
         "mllama": Kind(_CROSS, refused=True),
         "pi0": Kind("it predicts a robot's actions and has no vocabulary to decode with", refused=True),

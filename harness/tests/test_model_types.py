@@ -117,8 +117,16 @@ def test_a_refused_type_has_a_reason(model_type: str) -> None:
     assert found.remark
 
 
+@pytest.mark.skipif("inkling2" not in TYPES, reason="this transformers has no Inkling 2")
+def test_a_type_with_several_states_a_layer_is_refused_for_these() -> None:
+    """Its gated output projection is no linear layer either, which another model could be rid of."""
+    found = verdict("inkling2")
+    assert found.outcome is Outcome.REFUSED
+    assert "no one stream to follow" in found.remark
+
+
 def test_a_row_of_the_table_is_about_a_type_that_exists() -> None:
-    if transformers.__version__.startswith("5.23"):
+    if transformers.__version__.startswith("5.24"):
         assert set(KINDS) - {"pixtral"} <= set(TYPES)
     assert all(kind.reason for kind in KINDS.values())
 
