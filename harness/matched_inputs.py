@@ -35,17 +35,18 @@ class Inputs:
         names = tuple(dict.fromkeys((*self.changed_tokens, *self.changed_pixels)))
         if not names:
             return ""
+        common = len(self.pairing.now) + len(self.pairing.changed)
         counts = (
             f"{len(self.changed_tokens)} have other token ids and {len(self.changed_pixels)} other pixels "
             f"(first: {names[0]})"
         )
         if self.by_id:
             return (
-                f"the two models are not given the same: of {len(names)} samples, {counts}; they are still compared "
+                f"the two models are not given the same: of {common} samples, {counts}; they are still compared "
                 "in pairs, by the same pictures and captions"
             )
         return (
-            f"the inputs changed: of {len(names)} samples with the baseline's ids, {counts}; look at the processor, "
+            f"the inputs changed: of {common} samples with the baseline's ids, {counts}; look at the processor, "
             "the preprocessing or the data"
         )
 

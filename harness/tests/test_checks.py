@@ -138,7 +138,7 @@ def test_other_inputs_fail_reproduction_by_that_alone(made: Profile, stored: Bas
     now = dataclasses.replace(made, pixel_hashes=pixels)
     comparison = compare(now, stored, FAMILIES["intra"])
     with pytest.raises(
-        AssertionError, match=r"(?s)^the inputs changed: of 1 samples .*0\s+have other token ids and 1 other"
+        AssertionError, match=rf"(?s)^the inputs changed: of {made.n} samples .*0\s+have other token ids and 1 other"
     ):
         check_reproduces(now, stored, comparison)
 
