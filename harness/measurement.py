@@ -8,28 +8,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.assembly import cosines_between_samples, drawing, measured_arrays, stacked_rows
+from harness.assembly import cosines_between_samples, measured_arrays, stacked_rows
 from harness.choices import model_choices
 from harness.configuration import configuration_of
 from harness.control_curves import control_curves
 from harness.data.controls import CONTROLS
 from harness.data.registry import find_dataset
 from harness.data.sample import Source, left_out_lines
+from harness.drawn_samples import draw_in_full
 from harness.errors import PhaseError
 from harness.forward import observe
 from harness.measurement_plan import Plan, plan_of
 from harness.models.embedded.cache import default_cache
 from harness.models.hashes import InputHashes
 from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode, prompt_text
+from harness.models.prompt import Batch, PromptError, UnevenPromptsError, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.passes import Passes, SampleError, picture_fault, refused_pictures
 from harness.portions import Portions
 from harness.probe.lens_task import KS, LensTask
 from harness.probe.observation import Readings
-from harness.probe.self_checks import check_image_positions, check_same_hits, hearing_placeholders
-from harness.probe.separators import without_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.processes import processes
 from harness.profile import AS_TEXT, Array, Drawing, Profile
@@ -202,7 +201,7 @@ def _draw_first(
                     "dataset, and run again"
                 )
         try:
-            return plan, *at_once.one(lambda size: _draw(vlm, plan, slice(0, size)))  # noqa: B023 - called at once
+            return plan, *at_once.one(lambda size: draw_in_full(vlm, plan, slice(0, size)))  # noqa: B023 - called at once
         except UnevenPromptsError:
             if at_once.size == 1:
                 raise
@@ -218,29 +217,10 @@ def _drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collect
     """The first samples in full, and those that are wanted by id."""
     drawn = {drawing.sample_id: drawing for drawing in drawings}
     return tuple(
-        drawn.get(sample.id) or _draw(vlm, plan, slice(place, place + 1))[2][0]
+        drawn.get(sample.id) or draw_in_full(vlm, plan, slice(place, place + 1))[2][0]
         for place, sample in enumerate(plan.samples)
         if place < DRAWN or sample.id in wanted
     )
-
-
-def _draw(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
-    """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
-    samples = plan.samples[at]
-    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    parts = plan.part(range(*at.indices(len(plan.samples))))
-    task = LensTask(parts, (), dense=True)
-    with hearing_placeholders(vlm.model) as masks:
-        dense = observe(vlm, batch, samples, task, checking=True)
-    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
-    # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
-    separated = without_separators(vlm, batch)
-    if separated is not batch:
-        batch, dense = separated, observe(vlm, separated, samples, task, checking=True)
-    block = dense.block(vlm.anatomy.vocabulary_size)
-    pruned = observe(vlm, batch, samples, LensTask(parts, block), checking=True)
-    check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
-    return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
 
 
 def _profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from harness.errors import shown
 
 _LONGEST = 240  # characters of a warning's text
 _MOST_KINDS = 5
+# Numbers in the text of a warning may count passes or tell a time; they make no other kind of it.
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
 
 
 class WarningCounts(Counter[str]):
-    """How often each kind of warning occurred; a kind is category, text and the line that warns."""
+    """How often each kind of warning occurred; a kind is category, text but its numbers, and the line that warns."""
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -38,9 +41,13 @@ class WarningCounts(Counter[str]):
         """Return a line on the number of warnings and one per kind, the most frequent first; none without warnings."""
         if not self:
             return []
-        kinds = [f"  {_times(count)} {kind}" for kind, count in self.most_common(_MOST_KINDS)]
-        more = len(self) - len(kinds)
-        head = f"warnings while measuring: {self.total()} of {_plural(len(self), 'kind')}"
+        counts, first = Counter[str](), dict[str, str]()
+        for kind, count in self.items():
+            place, _, text = kind.partition(": ")
+            counts[first.setdefault(f"{place}: {_NUMBER.sub('0', text)}", kind)] += count
+        kinds = [f"  {_times(count)} {kind}" for kind, count in counts.most_common(_MOST_KINDS)]
+        more = len(counts) - len(kinds)
+        head = f"warnings while measuring: {self.total()} of {_plural(len(counts), 'kind')}"
         return [head, *kinds, *([f"  and {_plural(more, 'more kind')}"] if more else [])]
 
     def _count(

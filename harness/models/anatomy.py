@@ -100,6 +100,8 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
     name = type(model).__name__
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
+        if hasattr(getattr(model, "module", None), "config"):
+            raise AnatomyError(f"{name} only passes calls on to the model inside: measure its attribute `module`")
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
     refuse_unmeasurable(config, name)
     kind = kind_of(config.model_type)

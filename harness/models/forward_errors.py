@@ -47,6 +47,21 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         "argument (a **kwargs is enough)",
     ),
     (
+        r"\bmeta\b",
+        "some weights lie on the meta device, where they have no numbers: load the model with from_pretrained (with "
+        "device_map where it outgrows the memory), not under a default device or context of 'meta'",
+    ),
+    (
+        r"inference tensor",
+        "the model leaves torch.inference_mode in its pass, or was loaded under it: load it outside of it, and freeze "
+        "it with model.requires_grad_(False)",
+    ),
+    (
+        r"No module named|ImportError|Triton is not|not compiled with|no kernel image",
+        "a package is missing or was built for another machine: install the one that the error names (of torch, the "
+        "build for this GPU), or measure with --phase-device cpu",
+    ),
+    (
         r"same dtype|dtype.* (do not|don't|to be) |should be the same|expected scalar type|ScalarType|Half|BFloat16",
         "the parts of the model compute in different types: convert it whole (model.to(torch.float32)) or load it with "
         "--phase-dtype",
@@ -63,6 +78,15 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     (
         r"flash[_ ]?att",
         "load the model with attn_implementation='sdpa'",
+    ),
+    (
+        r"CU(BLAS|DNN)_STATUS_(ALLOC|NOT_INIT)",
+        "the GPU has no memory left for its libraries: free it, or measure with --phase-batch-size 1",
+    ),
+    (
+        r"CUDA error|CUDNN|CUBLAS",
+        "the GPU's own code failed, and CUDA reports that late: the environment variable CUDA_LAUNCH_BLOCKING=1 shows "
+        "the true place, and --phase-device cpu the error in words",
     ),
 )
 _OTHERWISE = (

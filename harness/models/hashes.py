@@ -62,6 +62,18 @@ def is_textual(key: str, value: Any, shape: Sequence[int]) -> bool:
     return isinstance(value, torch.Tensor) and not value.is_floating_point() and value.shape[:2] == tuple(shape)
 
 
+def negated_pictures(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model inputs with every number of the pictures negated; whole numbers, as sizes are, stay."""
+
+    def negated(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return -value if value.is_floating_point() else value
+        return [negated(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+    pictures = _pictures(inputs)
+    return {key: negated(value) if key in pictures else value for key, value in inputs.items()}
+
+
 def _pictures(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in inputs.items() if not is_textual(key, value, inputs["input_ids"].shape)}
 

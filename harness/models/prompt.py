@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from harness.data.sample import Sample
 from harness.models.anatomy import ImagePositions
 from harness.models.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
 from harness.models.hashes import InputHashes, hash_rows
+from harness.models.processor_call import call_processor
 
 __all__ = [
     "Batch",
@@ -25,10 +25,6 @@ __all__ = [
     "encode",
     "prompt_text",
 ]
-
-#: From model inputs to where the image features stand, bool (batch, tokens); see `Anatomy.image_positions`.
-# What a processor gives for training; a model that gets it computes a loss.
-_NOT_GIVEN = ("labels", "offset_mapping")
 
 
 class UnevenPromptsError(PromptError):
@@ -65,35 +61,6 @@ class Batch:
     hashes: tuple[InputHashes, ...]
 
 
-class _Listening:
-    """A tokenizer that keeps the texts it is given and what it makes of them.
-
-    The texts are the prompts as the processor has expanded them, which the character offsets of the tokens refer to
-    and which no processor hands out.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.heard: list[tuple[str, Any]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __len__(self) -> int:
-        return len(self._tokenizer)
-
-    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
-        texts = [text] if isinstance(text, str) else list(text or ())
-        bos = self._tokenizer.bos_token
-        if bos is not None and texts and all(isinstance(one, str) and one.startswith(bos) for one in texts):
-            # As apply_chat_template does: what the template has written is not written again.
-            kwargs["add_special_tokens"] = False
-        encoded = self._tokenizer(text, *args, **kwargs)
-        if texts:
-            self.heard += zip(texts, encoded.encodings or [None] * len(texts), strict=True)
-        return encoded
-
-
 def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
     """The model inputs of `samples` as one left-padded batch, with token groups.
 
@@ -104,13 +71,13 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
             tokens stand for, or does not give the instruction back.
     """
     prompts = [write_prompt(processor, sample.instruction) for sample in samples]
-    inputs, heard = _processed(processor, samples, prompts)
+    inputs, heard = call_processor(processor, samples, prompts)
     real = inputs["attention_mask"].bool()
     _refuse_padding(processor, inputs, real)
     groups = _groups(processor, samples, prompts, inputs["input_ids"], real, image_positions(inputs), heard)
 
     def alone(row: int) -> Mapping[str, Any]:
-        one, _ = _processed(processor, samples[row : row + 1], prompts[row : row + 1])
+        one, _ = call_processor(processor, samples[row : row + 1], prompts[row : row + 1])
         if one["input_ids"][0].tolist() != inputs["input_ids"][row][real[row]].tolist():
             raise PromptError(
                 f"{type(processor).__name__} gives sample {samples[row].id} other tokens alone than beside others; "
@@ -119,47 +86,6 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
         return one
 
     return Batch(inputs, groups, hash_rows(inputs, real, alone))
-
-
-def _processed(
-    processor: Any, samples: Sequence[Sample], prompts: Sequence[Prompt]
-) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """The processor's tensors, and what its tokenizer heard."""
-    name = type(processor).__name__
-    text: dict[str, Any] = {"padding_side": "left", "padding": True} if len(samples) > 1 else {}
-    if text and processor.tokenizer.pad_token is None:
-        raise PromptError(
-            f"the tokenizer of {name} has no padding token, so prompts cannot be padded to one length; set it "
-            "(processor.tokenizer.pad_token = processor.tokenizer.eos_token), or pad_token in tokenizer_config.json"
-        )
-    listening = copy.copy(processor)
-    pictures = [sample.picture() for sample in samples]
-    problem: Exception | None = None
-    # One list of pictures a prompt is the general form; some processors know only one picture a prompt.
-    for images in ([[picture] for picture in pictures], pictures):
-        listening.tokenizer = _Listening(processor.tokenizer)
-        try:
-            # Said to each part: transformers before 5.10 tells none where one has arguments of its own.
-            encoded = listening(
-                images=images,
-                text=[prompt.text for prompt in prompts],
-                images_kwargs={"return_tensors": "pt"},
-                text_kwargs={"return_tensors": "pt", **text},
-            )
-            break
-        except Exception as error:  # A processor raises what it likes.
-            problem = problem or error
-    else:
-        said = (str(problem).strip().splitlines() or [repr(problem)])[0]
-        raise PromptError(
-            f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: {said}); its "
-            "chat template must put the processor's image token where the image goes"
-        ) from problem
-    inputs = {key: value for key, value in encoded.items() if key not in _NOT_GIVEN}
-    missing = [key for key in ("input_ids", "attention_mask") if key not in inputs]
-    if missing:
-        raise PromptError(f"{name} gives no {missing[0]}, so it is unknown which tokens its prompts have")
-    return inputs, listening.tokenizer.heard
 
 
 def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tensor) -> None:

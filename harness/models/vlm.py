@@ -21,15 +21,35 @@ class DeviceError(PhaseError):
     """The device that was asked for is not there; the message says what is."""
 
 
+class VlmError(PhaseError):
+    """Model, processor and anatomy do not belong together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vlm:
-    """A loaded model under the name that its baselines carry; `revision` is the commit of a model from the hub."""
+    """A loaded model under the name that its baselines carry; `revision` is the commit of a model from the hub.
+
+    Raises:
+        VlmError: the processor has no tokenizer, or the anatomy is of another model.
+    """
 
     name: str
     model: Any
     processor: Any
     anatomy: Anatomy
     revision: str = ""
+
+    def __post_init__(self) -> None:
+        if not callable(self.processor) or getattr(self.processor, "tokenizer", None) is None:
+            raise VlmError(
+                f"{self.name}: {type(self.processor).__name__} is no processor of pictures and prompts: load one with "
+                "AutoProcessor.from_pretrained from a directory that has the files of image processor and tokenizer"
+            )
+        if not {*self.model.modules()}.issuperset(self.anatomy.layers):
+            raise VlmError(
+                f"{self.name}: the anatomy is of another model than the {type(self.model).__name__} that is measured, "
+                "such as the one that it was copied from: make it of this one, harness.find_anatomy(model)"
+            )
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harness.models.anatomy import Anatomy, AnatomyError
-from harness.models.forward_errors import refuse_autocast
+from harness.models.forward_errors import ForwardError, refuse_autocast
 from harness.models.linear import observer
 from harness.models.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
@@ -95,8 +95,15 @@ class Observation:
 
         Raises:
             SelfCheckError: the pass is not over the whole prompt.
-            ForwardError: the model's own code has switched autocast on.
+            ForwardError: the model's own code has switched autocast on, or gives no such states.
         """
+        if not isinstance(states, torch.Tensor) or states.ndim < 3:
+            shape = getattr(states, "shape", None)
+            raise ForwardError(
+                f"{self.anatomy.name}: the states at residual point {len(self._points)} are a {type(states).__name__}"
+                f"{'' if shape is None else f' of shape {tuple(shape)}'} instead of a tensor (batch, tokens, d): a "
+                "hook or a changed layer must give what the layer gave before"
+            )
         refuse_autocast(self.anatomy.name, states.device.type)
         if states.ndim != 3:
             raise AnatomyError(
@@ -120,7 +127,12 @@ class Observation:
         self._post_norm = self._sums(states).to(self.groups.real.device)
 
     def attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
-        """Reduce the last token's attention in one decoder layer."""
+        """Reduce the last token's attention in one decoder layer.
+
+        Raises:
+            ForwardError: the model's own code has switched autocast on.
+        """
+        refuse_autocast(self.anatomy.name, row.values.device.type)
         with self._own_calls():
             read = self._attention.read(layer, projection, row)
             if self.checks is not None and read is not None:

@@ -159,6 +159,53 @@ def check_image_positions(
         )
 
 
+def check_repeatable(
+    name: str, first: Any, second: Any, sample_ids: Sequence[str], tolerance: float, again: Callable[[], Any]
+) -> None:
+    """Assert that passes over the same inputs give the same similarities.
+
+    Args:
+        name: for the message.
+        first: similarities of one pass, (batch, points, curves).
+        second: those of another.
+        sample_ids: names of the rows.
+        tolerance: largest absolute difference.
+        again: gives those of a third pass, which is made where the first two differ: some quantised layers round their
+            scales in the first one.
+
+    Raises:
+        SelfCheckError: the passes differ; it names the sample and the first residual point.
+    """
+    if np.abs(first - second).max() <= tolerance or np.abs(again() - second).max() <= tolerance:
+        return
+    row, point, curve = np.argwhere(np.abs(first - second) > tolerance)[0]
+    raise SelfCheckError(
+        f"{name}: two passes over the same inputs differ (similarity {first[row, point, curve]:.6g} and "
+        f"{second[row, point, curve]:.6g} at residual point {point} of sample {sample_ids[row]}): its forward pass "
+        "draws random numbers, or keeps a state from call to call; switch off what ignores model.eval(), as dropout may"
+    )
+
+
+def check_picture_reaches(name: str, similarity: Any, other: Any, keys: Sequence[str]) -> None:
+    """Assert that the similarities depend on the picture.
+
+    Args:
+        name: for the message.
+        similarity: of a pass, an array.
+        other: of a pass over other pictures.
+        keys: names of the inputs that the processor gives.
+
+    Raises:
+        SelfCheckError: both are the same.
+    """
+    if np.array_equal(similarity, other):
+        raise SelfCheckError(
+            f"{name}: its states do not depend on the picture: the processor gives {', '.join(keys)}, and the forward "
+            "pass makes no use of a picture among them; use the processor of this checkpoint, and look at the names of "
+            "the arguments of the model's forward"
+        )
+
+
 def not_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> dict[int, str]:
     """Which rows hold a reading that is NaN or infinite, each with a sentence that names measure, sample and layer.
 

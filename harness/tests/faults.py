@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-import harness.measurement
+import harness.drawn_samples
 import harness.passes
 import harness.probe.observation
 from harness.data.registry import DATASETS
@@ -212,7 +212,7 @@ def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -
     def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
         return change(processor, encode(processor, samples, image_positions))
 
-    for module in (harness.measurement, harness.passes):
+    for module in (harness.drawn_samples, harness.passes):
         patch.setattr(module, "encode", changed)
 
 
@@ -232,7 +232,7 @@ def shift_image_span(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 def shift_unheard(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
     """The same in a model that does not tell where it puts its features, as some do not: no check says so at once."""
-    patch.setattr(harness.measurement, "check_image_positions", lambda *_: None)
+    patch.setattr(harness.drawn_samples, "check_image_positions", lambda *_: None)
     shift_image_span(vlm, patch)
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers.utils import PaddingStrategy
 
-import harness.measurement
+import harness.drawn_samples
 import harness.passes
 from harness.data.registry import DATASETS
 from harness.data.sample import DataError, Dataset, Sample
@@ -267,7 +267,7 @@ def test_prompts_that_cannot_be_padded_share_batches_of_one_instruction(
             raise UnevenPromptsError("pads prompts of different length")
         return encode(processor, samples, positions)
 
-    for module in (harness.measurement, harness.passes):
+    for module in (harness.drawn_samples, harness.passes):
         monkeypatch.setattr(module, "encode", encode_even)
     passes = counted(own_vlm)
     even = measured(own_vlm, samples=20)
@@ -288,7 +288,7 @@ def test_prompts_of_one_instruction_that_cannot_be_padded_are_refused(
             raise UnevenPromptsError("pads prompts of different length; measure with --phase-batch-size 1")
         return encode(processor, samples, positions)
 
-    for module in (harness.measurement, harness.passes):
+    for module in (harness.drawn_samples, harness.passes):
         monkeypatch.setattr(module, "encode", encode_alone)
     with pytest.raises(PromptError, match="measure with --phase-batch-size 1"):
         measured(own_vlm, samples=20)

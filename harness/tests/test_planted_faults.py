@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import harness.measurement
+import harness.drawn_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines import Baseline, read_baseline
 from harness.checks import check_boundaries, check_equivalent, check_intervals, check_reproduces
@@ -184,7 +184,7 @@ def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: 
     assert {sample.id for sample in again} == {sample.id for sample in drawn}
     pad_left(llava, monkeypatch)
     plain = encode(llava.processor, drawn, llava.anatomy.image_positions)
-    padded = harness.measurement.encode(llava.processor, drawn, llava.anatomy.image_positions)
+    padded = harness.drawn_samples.encode(llava.processor, drawn, llava.anatomy.image_positions)
     assert plain.groups.real.all()
     assert padded.groups.real.sum() == plain.groups.real.sum()
     assert not padded.groups.real[:, :EXTRA_PADDING].any()

@@ -83,6 +83,21 @@ def test_the_most_frequent_kinds_are_shown_and_those_of_workers_added() -> None:
     assert WarningCounts().lines() == []
 
 
+def test_a_text_that_counts_is_one_kind() -> None:
+    counts = WarningCounts()
+    with counts.recording():
+        for step in range(1, 9):
+            warnings.warn(
+                f"step {step} took {step * 1.5} s of <object at {hex(step + 4096)}>", UserWarning, stacklevel=1
+            )
+        warnings.warn("something else", UserWarning, stacklevel=1)
+    head, first, second = counts.lines()
+    assert head == "warnings while measuring: 9 of 2 kinds"
+    assert first.startswith("  8 times UserWarning at test_warning_counts.py:")
+    assert first.endswith(": step 1 of 1.5 s by <o at 0x1001>")
+    assert second.endswith(": something else")
+
+
 def test_the_projects_settings_make_no_warning_an_error() -> None:
     """They are also those of a user who runs `pytest cases/` in a clone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
