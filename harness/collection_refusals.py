@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,19 @@ from harness.option_values import in_memory
 from harness.options import Pair
 from harness.reading_store import unusable
 from harness.session import PhaseSession
+
+
+def refuse_interpreter() -> None:
+    """Assert that Python keeps docstrings, which transformers reads as it is imported.
+
+    Raises:
+        pytest.UsageError: it strips them.
+    """
+    if sys.flags.optimize > 1:
+        raise pytest.UsageError(
+            "Python strips docstrings here (-OO or PYTHONOPTIMIZE=2), and transformers cannot be imported without: run "
+            "with -O or without it"
+        )
 
 
 def refuse_device(session: PhaseSession) -> None:

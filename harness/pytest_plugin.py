@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from harness.collection_refusals import refuse_device, refuse_pairs, refuse_places
+from harness.collection_refusals import refuse_device, refuse_interpreter, refuse_pairs, refuse_places
 from harness.data.registry import find_dataset
 from harness.errors import PhaseError
 from harness.known_differences import known_differences
@@ -123,6 +123,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _refuse_fixtures(session, options.fixtures())
     others = dict.fromkeys(filter(None, map(state.other_of, state.collected)))
     given = [name for name, _ in session.config.getoption("--phase-data") or ()]
+    refuse_interpreter()
     # Libraries warn as they are imported, too.
     with state.warnings.recording():
         refuse_device(state)

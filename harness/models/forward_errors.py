@@ -47,7 +47,12 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         "argument (a **kwargs is enough)",
     ),
     (
-        r"\bmeta\b",
+        r"dynamo|torch\.compile",
+        "torch.compile cannot follow a pass that is observed: measure the model inside (its attribute _orig_mod), or "
+        "compile without fullgraph",
+    ),
+    (
+        r"meta (tensor|device)|device meta",
         "some weights lie on the meta device, where they have no numbers: load the model with from_pretrained (with "
         "device_map where it outgrows the memory), not under a default device or context of 'meta'",
     ),

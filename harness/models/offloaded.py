@@ -23,7 +23,7 @@ def brought_in(module: nn.Module) -> Iterator[None]:
     Nothing happens where they are there already, so blocks may stand inside each other.
 
     Raises:
-        OffloadError: they are on the meta device, and no hook of accelerate's has them.
+        OffloadError: they are on the meta device, and no hook of accelerate's has them, or their file cannot be read.
     """
     if not _away(module):
         yield
@@ -35,7 +35,13 @@ def brought_in(module: nn.Module) -> Iterator[None]:
             f"the weights of {type(module).__name__} are on the meta device and accelerate has no copy of them; load "
             "the model with device_map, or keep it on one device"
         )
-    hook.pre_forward(module)
+    try:
+        hook.pre_forward(module)
+    except (OSError, ValueError) as error:
+        raise OffloadError(
+            f"the offloaded weights of {type(module).__name__} cannot be read ({error}): keep the offload folder as "
+            "long as the model, and load the model again"
+        ) from error
     try:
         yield
     finally:

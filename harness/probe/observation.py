@@ -37,6 +37,7 @@ from harness.probe.unembedding import dense_logits
 FloatArray = NDArray[np.floating[Any]]
 
 _REMEDY = "run exactly one forward pass of the whole prompt inside the block, and no generate()"
+_STALE = "call harness.find_anatomy(model) after the last change to the parts of the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +179,10 @@ class Observation:
         if self._own_logits is None or self._post_norm is None or len(self._points) != expected:
             parts = {"final norm": self._post_norm, "unembedding": self._own_logits}
             uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
+            stale = bool(uncalled) and len(self._points) == expected
             raise SelfCheckError(
                 f"{self.anatomy.name}: {len(self._points)} residual points were seen, expected {expected}; "
-                f"{''.join(uncalled)}{_REMEDY}"
+                f"{''.join(uncalled)}{_STALE if stale else _REMEDY}"
             )
         own_logits = upcast(self._own_logits)
         points = UnitSums.stacked(self._points)

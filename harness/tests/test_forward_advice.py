@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,9 +30,13 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
         (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the one that the error names"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "measure with --phase-batch-size 1"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "CUDA_LAUNCH_BLOCKING=1"),
+        (
+            RuntimeError("unsupported\nDeveloper debug context: torch._dynamo, meta"),
+            "cannot follow a pass that is observ",
+        ),
         (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "where they have no numbers: load"),
     ],
-    ids=["kernel", "module", "memory", "access", "meta"],
+    ids=["kernel", "module", "memory", "access", "compile", "meta"],
 )
 def test_an_error_has_the_remedy_of_its_kind(own_vlm: Vlm, error: Exception, remedy: str) -> None:
     def fail(*_: Any) -> None:
@@ -155,6 +160,14 @@ def test_a_model_that_sees_no_picture_is_refused(own_vlm: Vlm, change: Any) -> N
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, change)))
 
 
+def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
+    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tiny_profile(own_vlm)
+    monkeypatch.setattr("harness.drawn_samples.hearing_placeholders", lambda _: contextlib.nullcontext([]))
+    assert same(tiny_profile(own_vlm), before)
+
+
 class Flat(Changed):
     """A processor of one set of arguments for all of its parts, as those of a checkpoint's own code are."""
 
@@ -190,3 +203,11 @@ def test_parts_that_do_not_belong_together_make_no_vlm(own_vlm: Vlm) -> None:
 def test_a_wrapper_is_not_measured_and_its_module_is(own_vlm: Vlm) -> None:
     with pytest.raises(AnatomyError, match=r"DataParallel only passes calls on .* its attribute `module`"):
         find_anatomy(nn.DataParallel(own_vlm.model))
+
+
+def test_an_anatomy_from_before_a_change_is_named(own_vlm: Vlm) -> None:
+    own_vlm.model.resize_token_embeddings(len(own_vlm.processor.tokenizer) + 8, mean_resizing=False)
+    with pytest.raises(
+        SelfCheckError, match=r"its unembedding was not called; call harness.find_anatomy\(model\) after"
+    ):
+        tiny_profile(own_vlm)

@@ -14,8 +14,8 @@ from harness.tests.case_runs import ROOT
 TINY = ("-p", "harness.tests.tiny_pairs", "--phase-model", "tiny-llava", "--phase-dataset", "tiny")
 
 
-def run(*arguments: str, optimised: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(["-O"] if optimised else []), "-m", "pytest", "cases/", "-p", "no:cacheprovider"]
+def run(*arguments: str, optimised: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *([optimised] if optimised else []), "-m", "pytest", "cases/", "-p", "no:cacheprovider"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run([*command, *arguments], env=kept | environment, cwd=ROOT, capture_output=True, text=True)
 
@@ -30,12 +30,18 @@ def test_pytest_benchmark_is_loaded_where_pytest_loads_nothing(given: tuple[str,
     assert "cases/test_timing.py::test_plain[scenes-llava-scenes]" in result.stdout
 
 
+def test_stripped_docstrings_are_refused_at_collection() -> None:
+    result = run("-k", "test_plain", "--phase-model", "scenes-llava", optimised="-OO")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.splitlines()[-1].startswith("ERROR: Python strips docstrings here (-OO or PYTHONOPTIMIZE=2)")
+
+
 # Python compiles its libraries once more for -O.
 @pytest.mark.slow
 def test_a_claim_that_fails_fails_without_assertions_too(tmp_path: Path) -> None:
     places = ("--phase-baselines", str(tmp_path / "stored"), "--phase-cache", str(tmp_path / "kept"))
     case = ("-k", "test_four_phases or test_plain", "--phase-samples", "32", "--phase-controls", "none")
-    result = run(*TINY, *case, *places, optimised=True, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    result = run(*TINY, *case, *places, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
     assert "four-phases of tiny-llava on tiny: FAILS" in result.stdout
     assert "1 failed, 1 passed" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
     vlm = tiny_vlm()
     vlm.model.lm_head.to("meta")
     with pytest.raises(OffloadError, match=r"Linear are on the meta device and accelerate has no copy .*device_map"):
+        tiny_profile(vlm)
+
+
+def test_offloaded_weights_whose_file_is_gone_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    vlm = tiny_vlm()
+    to_disk(vlm.model, tmp_path / "weights")
+    shutil.rmtree(tmp_path / "weights")
+    with pytest.raises(OffloadError, match=r"weights of Linear cannot be read .*No such file.*keep the offload folder"):
         tiny_profile(vlm)
 
 

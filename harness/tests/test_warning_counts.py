@@ -87,9 +87,7 @@ def test_a_text_that_counts_is_one_kind() -> None:
     counts = WarningCounts()
     with counts.recording():
         for step in range(1, 9):
-            warnings.warn(
-                f"step {step} took {step * 1.5} s of <object at {hex(step + 4096)}>", UserWarning, stacklevel=1
-            )
+            warnings.warn(f"step {step} of {step * 1.5} s by <o at {hex(step + 4096)}>", UserWarning, stacklevel=1)
         warnings.warn("something else", UserWarning, stacklevel=1)
     head, first, second = counts.lines()
     assert head == "warnings while measuring: 9 of 2 kinds"
