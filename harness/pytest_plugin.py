@@ -41,6 +41,14 @@ pytest_plugins = (
     "harness.pytest_properties",
 )
 _NO_REGRESSION = ("replication", "timing")
+# Registered here and not in a settings file, because tests in another project carry them too.
+_MARKERS = (
+    "replication: a claim of the paper, judged on this model and data",
+    "regression: this model against its stored baseline",
+    "timing: hooked against plain inference",
+    "embedded: needs nothing but the embedded models and data",
+    "hub: needs weights or data that are not part of the project",
+)
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -59,7 +67,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Reads the options into the session's state."""
+    """Registers the markers and reads the options into the session's state."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
     session = PhaseSession(read_options(config), say=lambda line: _say(config, line))
     session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session

@@ -63,6 +63,12 @@ def test_the_delivered_cases_take_a_model_from_a_plugin(plugged: Cases) -> None:
     again.stdout.fnmatch_lines(["built: ['my_vlm', 'loaded my_vlm']"])
 
 
+def test_the_markers_are_known_in_a_project_with_settings_of_its_own(cases: Cases) -> None:
+    """Warnings are errors here, and so is an unknown marker."""
+    result = cases.run("--co", "-q", "-o", "markers=", "--strict-markers")
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+
+
 def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
     pair = ("--phase-model", "fixture:my_tuned", "--phase-against", "fixture:my_vlm", "--phase-dataset", "tiny")
     result = plugged.run("-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", *QUICK, pair=pair)
