@@ -36,10 +36,10 @@ def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, 
     task = LensTask(parts, (), dense=True)
     with hearing_placeholders(vlm.model) as masks:
         dense = observe(vlm, batch, samples, task, checking=True)
-    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
     if not any(bool(mask.any()) for mask in masks):
         # Nothing else shows that this model has put image features into the prompts.
         _refuse_blind(vlm, batch, samples, dense)
+    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
     # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
     separated = without_separators(vlm, batch)
     if separated is not batch:

@@ -62,6 +62,10 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         "it with model.requires_grad_(False)",
     ),
     (
+        r"flash[_ ]?att",
+        "load the model with attn_implementation='sdpa'",
+    ),
+    (
         r"No module named|ImportError|Triton is not|not compiled with|no kernel image",
         "a package is missing or was built for another machine: install the one that the error names (of torch, the "
         "build for this GPU), or measure with --phase-device cpu",
@@ -79,10 +83,6 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         r"index out of range|out of bounds|device-side assert|indices should be",
         "an id or a position lies beyond a table of the model: use the processor of this checkpoint, and check the "
         "tokens that were added to its tokenizer",
-    ),
-    (
-        r"flash[_ ]?att",
-        "load the model with attn_implementation='sdpa'",
     ),
     (
         r"CU(BLAS|DNN)_STATUS_(ALLOC|NOT_INIT)",

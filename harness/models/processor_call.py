@@ -77,8 +77,8 @@ def call_processor(
         listening.tokenizer = _Listening(processor.tokenizer)
         try:
             encoded = listening(images=images, text=[prompt.text for prompt in prompts], **options)
-            inputs = {k: value for k, value in encoded.items() if k not in _NOT_GIVEN and value is not None}
-            _refuse_shapes(type(processor).__name__, inputs, len(samples))
+            inputs = {key: value for key, value in encoded.items() if key not in _NOT_GIVEN}
+            _refuse_shapes(name, inputs, len(samples))
             break
         except Exception as error:  # A processor raises what it likes.
             problem = problem or error

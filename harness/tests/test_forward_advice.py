@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
     [
         (RuntimeError("CUDA error: no kernel image is available"), "of torch, the build for this GPU"),
         (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the one that the error names"),
+        (ModuleNotFoundError("No module named 'flash_attn'"), "load the model with attn_implementation='sdpa'"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "measure with --phase-batch-size 1"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "CUDA_LAUNCH_BLOCKING=1"),
         (
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
         ),
         (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "where they have no numbers: load"),
     ],
-    ids=["kernel", "module", "memory", "access", "compile", "meta"],
+    ids=["kernel", "module", "flash", "memory", "access", "compile", "meta"],
 )
 def test_an_error_has_the_remedy_of_its_kind(own_vlm: Vlm, error: Exception, remedy: str) -> None:
     def fail(*_: Any) -> None:
