@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import harness.measurement
+import harness.drawn_samples
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words
@@ -118,16 +118,16 @@ def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch,
 
 def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     calls: list[str] = []
-    for name in ("check_image_positions", "check_same_hits"):
-        plain = getattr(harness.measurement, name)
+    for name in ("check_image_positions", "check_repeatable", "check_same_hits"):
+        plain = getattr(harness.drawn_samples, name)
 
         def record(*args: Any, name: str = name, plain: Any = plain) -> None:
             calls.append(name)
             plain(*args)
 
-        monkeypatch.setattr(harness.measurement, name, record)
+        monkeypatch.setattr(harness.drawn_samples, name, record)
     tiny_profile(vlm)
-    assert calls == ["check_image_positions", "check_same_hits"]
+    assert calls == ["check_image_positions", "check_repeatable", "check_same_hits"]
 
 
 def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
