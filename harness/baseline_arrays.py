@@ -72,6 +72,9 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
     else:
         ids, clusters, tokens, pixels = (tuple(str(item) for item in held.pop(name)) for name in _NAMES)
         fields = (ids, clusters, tokens, pixels)
+        missing = [name for name in _JUDGED_ARRAYS if name not in held and not _may_lack(name, content)]
+        if missing:
+            raise KeyError(missing[0])
         for name in [name for name in held if _HELD in name]:
             control, curve = name.split(_HELD)
             controls.setdefault(control, {})[curve] = held.pop(name)
@@ -91,8 +94,8 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
 
 
 def _may_lack(name: str, content: Mapping[str, Any]) -> bool:
-    """True if a measure is recall and was left out."""
-    return name.startswith("recall_") and "recall_left_out" in content["declared"]
+    """True if a measure, or an array that it is made of, is recall and was left out."""
+    return name.startswith(("recall_", *_COUNTS)) and "recall_left_out" in content["declared"]
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
@@ -107,6 +110,9 @@ def form_of(content: Mapping[str, Any]) -> Form:
 # What stands between a control's name and that of its curve, in the names of the arrays.
 _HELD = "."
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
+# Recall is stored as counts.
+_COUNTS = ("hits", "words", "chance_hits", "chance_words")
+_JUDGED_ARRAYS = (*(name for name in JUDGED if not name.startswith("recall_")), *_COUNTS)
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

@@ -123,10 +123,11 @@ def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     if isinstance(baseline, Reference) and inputs.changed:
         return "the two models are not given the same inputs"
     if calibrated_tolerance(now, baseline, "inter") is None:
-        return (
-            f"{types[0]} against the baseline's {types[1]}: no per-sample tolerance is calibrated for these; record "
-            "one with --phase-calibrate"
-        )
+        whose, remedy = "the baseline's", "record one with --phase-calibrate"
+        if isinstance(baseline, Reference):
+            model = baseline.profile.model
+            whose, remedy = f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
+        return f"{types[0]} against {whose} {types[1]}: no per-sample tolerance is calibrated for these; {remedy}"
     if not len(inputs.pairing.now):
         return "no sample is the baseline's; draw the same ones with the baseline's seed"
     return ""

@@ -81,7 +81,7 @@ def configuration_changes(
         return ConfigurationChanges()
     keys = sorted((now.keys() | then.keys()) - {CHECKPOINT}, key=_order)
     # A field that is null says as much as one that is not there.
-    keys = [key for key in keys if now.get(key) != then.get(key)]
+    keys = [key for key in keys if now.get(key) != then.get(key) and not _only_saved(key, now, then)]
     one_sided = [key for key in keys if key not in now or key not in then]
     modules = [key for key in one_sided if key.startswith(MODULES)]
     # A wrapper, as that of an adapter, gives every module another path.
@@ -91,6 +91,11 @@ def configuration_changes(
         added=tuple(_change(key, now, then) for key in keys if key in apart and key in now),
         gone=tuple(_change(key, now, then) for key in keys if key in apart and key in then),
     )
+
+
+def _only_saved(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+    """True for the class of a model that only one side names, as a configuration does once it has been saved."""
+    return key.rpartition(".")[2] == "architectures" and None in (now.get(key), then.get(key))
 
 
 def _order(key: str) -> tuple[int, bool, str]:

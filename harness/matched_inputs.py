@@ -41,9 +41,10 @@ class Inputs:
             f"(first: {names[0]})"
         )
         if self.by_id:
+            pairs = "; they are still compared in pairs, by the same pictures and captions"
             return (
-                f"the two models are not given the same: of {common} samples, {counts}; they are still compared "
-                "in pairs, by the same pictures and captions"
+                f"the two models are not given the same: of {common} samples, {counts}"
+                f"{pairs if self.pairing.paired else ''}"
             )
         return (
             f"the inputs changed: of {common} samples with the baseline's ids, {counts}; look at the processor, "

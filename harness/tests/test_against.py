@@ -109,6 +109,24 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     assert not {"reproduces"} & set(found.numbers.verdicts.values())
 
 
+def test_samples_that_are_too_few_are_not_said_to_be_in_pairs() -> None:
+    made = synthetic_profile()
+    tokens = tuple(f"other {name}" for name in made.token_hashes)
+    other = dataclasses.replace(made, model="other", token_hashes=tokens).select(made.sample_ids[10:])
+    title, line, *_ = harness.compare_models(made.select(made.sample_ids[:20]), other).lines()
+    assert title == "made against other on curves: 10 samples, too few to be compared in pairs"
+    assert line.endswith("10 have other token ids and 0 other pixels (first: sample-10)")
+
+
+def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> None:
+    made = synthetic_profile()
+    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    assert (
+        "readings: not asked sample by sample, bfloat16 against made's float32: no per-sample tolerance is calibrated "
+        "for these; record a baseline of made with --phase-update-new --phase-calibrate"
+    ) in harness.compare_models(narrow, made).lines()
+
+
 @pytest.mark.usefixtures("tiny_data")
 def test_a_bos_on_one_side_only_is_said_first() -> None:
     bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis.timing import timing_ratio
+from harness.baseline_arrays import packed
+from harness.baseline_files import BaselineError, read_json, write_files
 from harness.baselines import Baseline, read_baseline, write_baseline
 from harness.checks import (
     check_boundaries,
@@ -62,6 +64,15 @@ def made() -> Profile:
 @pytest.fixture
 def stored(made: Profile, tmp_path: Path) -> Baseline:
     return read_baseline(write_baseline(tmp_path, made, {}, phases_of(made)))
+
+
+@pytest.mark.parametrize("missing", ["inter_instruction", "norm_self", "hits", "words"])
+def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path: Path, missing: str) -> None:
+    path = write_baseline(tmp_path, made, {}, phases_of(made))
+    fewer = {name: array for name, array in made.arrays.items() if name != missing}
+    write_files(path, read_json(path), packed(dataclasses.replace(made, arrays=fewer)))
+    with pytest.raises(BaselineError, match=f"is damaged .*'{missing}'.*record it anew with --phase-update-new"):
+        read_baseline(path)
 
 
 def changed(profile: Profile, **arrays: Any) -> Profile:

@@ -60,6 +60,14 @@ def test_new_fields_of_another_release_are_counted_and_of_the_same_release_are_c
     assert configuration_changes(THEN, now, same_release=False).abridged()[1:] == ["1 setting new, 1 setting gone"]
 
 
+def test_the_class_that_saving_writes_is_no_change_and_another_class_is() -> None:
+    saved = {**THEN, "architectures": ["LlavaForConditionalGeneration"]}
+    assert configuration_changes(saved, {**THEN, "architectures": None}).lines() == []
+    assert configuration_changes(THEN, saved, same_release=False).lines() == []
+    own = configuration_changes({**saved, "architectures": ["OwnLlava"]}, saved).lines()
+    assert own == ["architectures: [LlavaForConditionalGeneration] -> [OwnLlava]"]
+
+
 def test_modules_under_other_paths_are_counted_and_a_few_that_one_side_lacks_are_named() -> None:
     plain = {f"modules.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -2}
     wrapped = {f"modules.base_model.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -1}
