@@ -34,8 +34,8 @@ class Agreement:
     `reproduced` answers the first question by itself, None where it could not be asked: it is certain even where the
     means are inconclusive (pictures exchanged between the samples move no mean).
     `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
-    `layers` are those that differ; of an equivalent measure that does not reproduce, those at which a sample is beyond
-    the tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
+    `layers` are those that differ; of another measure that does not reproduce, those at which a sample is beyond the
+    tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
     them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
     `reason` says why reproduction could not be asked, and is empty where it was. `tolerance` is that of a sample.
     """
@@ -226,6 +226,7 @@ def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, re
         found = replace(found, reproduced=_enough(exceeds, tolerance))
     if found.reproduced:
         return replace(found, verdict=Verdict.REPRODUCES, layers=())
-    if found.verdict is Verdict.EQUIVALENT:
+    not_the_same = found.verdict is Verdict.INCONCLUSIVE and found.reproduced is False
+    if found.verdict is Verdict.EQUIVALENT or not_the_same:
         return replace(found, layers=named_layers(np.asarray(exceeds.any(axis=0))))
     return found

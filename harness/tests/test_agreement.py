@@ -183,6 +183,13 @@ def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
     assert agree(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
+def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mean_is_uncertain() -> None:
+    few = BASELINE[:16]
+    found = agree(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
+    assert (found.verdict, found.reproduced) == (Verdict.INCONCLUSIVE, False)
+    assert found.layers == tuple(range(20, POINTS))
+
+
 def test_samples_of_one_cluster_count_once() -> None:
     doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(rerun(BASELINE, 9), 2, axis=0)
     labels = [i // 2 for i in range(128)]
