@@ -37,10 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets runs of pytest inside a test print as where there is no terminal and no option in the environment."""
+    """Lets runs of pytest inside a test print as where there is no terminal, no option in the environment, no xdist."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PY_COLORS", "0")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
