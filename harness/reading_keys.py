@@ -22,7 +22,7 @@ from harness.probe.vocabulary import LENS_POLICY
 from harness.provenance import environment
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
-MEASUREMENT_VERSION = 3
+MEASUREMENT_VERSION = 4
 #: How residual points and text tokens are chosen, as profiles declare it.
 POLICY = {
     "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",

@@ -36,9 +36,9 @@ class TokenGroups:
     """Which positions of a batch belong to which group; every array is bool of shape (batch, tokens).
 
     `image`: the positions of the image features. `text`: every other token but BOS, padding, and the ends of rows
-    and tiles that some processors put between image tokens. `instruction`: the part of the text that the user wrote.
-    `other`: everything real outside of image and instruction. `real`: everything but padding. image, instruction and
-    other partition the real positions.
+    and tiles that some processors put between image tokens and behind the last. `instruction`: the part of the text
+    that the user wrote. `other`: everything real outside of image and instruction. `real`: everything but padding.
+    image, instruction and other partition the real positions.
     """
 
     image: torch.Tensor
@@ -117,13 +117,10 @@ def _groups(
     heard: Sequence[tuple[str, Any]],
 ) -> TokenGroups:
     image = positions.to(real.device) & real
-    written = real & ~image
+    written = real & ~image & ~_row_ends(image, ids)
     # Before everything else that is no image token: InstructBLIP and PaliGemma have their image tokens before BOS.
     leading = (~written | (ids == processor.tokenizer.bos_token_id)).int().cumprod(1).bool()
     text = written & ~leading if processor.tokenizer.bos_token_id is not None else written
-    # What stands between image tokens marks their rows and tiles: it is the picture's, nobody's words.
-    seen = image.int()
-    text &= (seen.cumsum(1) == 0) | (seen.flip(1).cumsum(1).flip(1) == 0)
     instruction = torch.zeros_like(real)
     for row, spans in enumerate(_spans(processor, prompts, ids, real, heard)):
         instruction[row] = text[row] & spans
@@ -147,6 +144,19 @@ def _groups(
                 f"needs at least {least}: use a longer instruction, or check the processor's image token"
             )
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
+
+
+def _row_ends(image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return what marks rows and tiles, bool (batch, tokens): it is the picture's, nobody's words.
+
+    These are the tokens between image tokens, and the same ones directly behind the last, as the end of the last row.
+    """
+    seen = image.int()
+    behind = seen.flip(1).cumsum(1).flip(1) == 0
+    ends = ~image & (seen.cumsum(1) > 0) & ~behind
+    for row, last in enumerate((~behind).sum(1).tolist()):
+        ends[row, last:] = torch.isin(ids[row, last:], ids[row][ends[row]]).int().cumprod(0).bool()
+    return ends
 
 
 def _written_token(processor: Any) -> str:

@@ -56,7 +56,11 @@ def test_groups_and_hashes(family: str) -> None:
     between = torch.zeros_like(bos)
     for row in range(len(drawn)):
         at = groups.image[row].nonzero().flatten()
-        between[row, int(at[0]) : int(at[-1])] = True
+        first, last = int(at[0]), int(at[-1])
+        marks = set(ids[row, first:last].tolist()) - {feature}
+        while last + 1 < ids.shape[1] and int(ids[row, last + 1]) in marks:
+            last += 1
+        between[row, first : last + 1] = ~groups.image[row, first : last + 1]
     assert torch.equal(bos, groups.real & ~groups.text & ~groups.image & ~between)
     assert not bool((groups.text & between).any())
     assert int(bos.sum(1).max()) <= 1
@@ -72,3 +76,17 @@ def test_groups_and_hashes(family: str) -> None:
             assert torch.equal(getattr(alone.groups, name)[0], getattr(groups, name)[row, -width:])
         assert alone.hashes == (together.hashes[row],)
     assert together.hashes[0].pixels != together.hashes[1].pixels
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("family", "end"), [("cohere2_vision", "<line>"), ("idefics3", "<fake_token_around_image>")])
+def test_the_end_of_the_last_row_is_no_text_as_the_ends_of_the_others(family: str, end: str) -> None:
+    processor = processor_of(FAMILIES[family])
+    tokenizer = processor.tokenizer
+    feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
+    batch = encode(processor, samples(), lambda inputs: inputs["input_ids"] == feature)
+    for row, ids in enumerate(batch.inputs["input_ids"]):
+        behind = int(batch.groups.image[row].nonzero().max()) + 1
+        assert tokenizer.convert_ids_to_tokens(int(ids[behind])) == end
+        assert bool(batch.groups.other[row, behind])
+        assert not bool(batch.groups.text[row, behind])

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from harness.data.sample import Sample
-from harness.models.prompt import Batch, InputHashes, PromptError, encode, prompt_text
+from harness.models.prompt import Batch, InputHashes, PromptError, _row_ends, encode, prompt_text
 from harness.models.vlm import Vlm
 from harness.tests.tiny import SIDE, tiny_vlm
 
@@ -190,3 +190,18 @@ def test_hashes_do_not_depend_on_the_batch(vlm: Vlm) -> None:
 def test_groups_move_to_a_device(vlm: Vlm) -> None:
     groups = encoded(vlm, "what is it?").groups.to(torch.device("meta"))
     assert {getattr(groups, name).device.type for name in groups.__slots__} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "ends"),
+    [
+        ("ii|ii|Bab", "..|..|..."),  # a row end behind every row, and BOS behind the picture
+        ("Biib|ab|", "........"),  # one row, and none of its marks is between
+        ("Bi<ii>i>>a>", "..<..>.>>.."),  # several marks, the same one again in the text
+        ("iii", "..."),
+    ],
+)
+def test_row_ends_stand_between_image_tokens_and_directly_behind_the_last(ids: str, ends: str) -> None:
+    tokens = torch.tensor([[ord(sign) for sign in ids]])
+    marked = _row_ends(tokens == ord("i"), tokens)
+    assert "".join(sign if mark else "." for sign, mark in zip(ids, marked[0].tolist(), strict=True)) == ends
