@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import PhaseError
-from harness.models.checkpoint_files import refuse_foreign
+from harness.models.checkpoint_files import read_settings, refuse_foreign
+from harness.models.kinds import kind_of
 from harness.models.processor_parts import refuse_without_processor
 from harness.models.weight_files import refuse_weight_files
 
@@ -20,6 +21,9 @@ def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
     """
     try:
         refuse_foreign(folder, source)
+        # In front of what can be mended: no remedy helps a type that cannot be measured.
+        if problem := _type_problem(folder, source):
+            return problem
         refuse_without_processor(folder, source)
         refuse_weight_files(folder, source, unused=unused)
     except PhaseError as error:
@@ -27,3 +31,13 @@ def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
     except (OSError, RecursionError):  # Loading says it with the name of the file.
         return None
     return None
+
+
+def _type_problem(folder: Path, source: str) -> str:
+    """Return why no model of the type in config.json can be measured; empty if it can be, or none is named."""
+    path = folder / "config.json"
+    model_type = str(read_settings(path).get("model_type", "")) if path.is_file() else ""
+    kind = kind_of(model_type)
+    if not kind.refused:
+        return ""
+    return f"the checkpoint {source} is of the type {model_type}, which cannot be measured: {kind.reason}"

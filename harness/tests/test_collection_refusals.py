@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.models.checkpoint_directory import directory_problem
 from harness.tests.case_runs import PAIR, Cases
 from harness.tests.photographs import needs_pyarrow, write_table
 from harness.tests.saved_checkpoints import change_settings, saved_once, sharded, whole
@@ -84,6 +85,13 @@ def test_a_checkpoint_without_processor_is_refused(cases: Cases, whole: Path) ->
         (whole / name).unlink(missing_ok=True)
     sentence = refused(cases, "--phase-model", str(whole), "--phase-dataset", "scenes")
     assert re.search(r"has no image processor .*copy the processor's files", sentence)
+
+
+def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
+    problem = directory_problem(tmp_path, "mine", unused=False)
+    assert problem is not None
+    assert problem.startswith("the checkpoint mine is of the type mllama, which cannot be measured: image features ")
 
 
 def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, whole: Path) -> None:
