@@ -82,7 +82,7 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
             return Prompt(before, kept, after)
     raise PromptError(
         f"the chat template of {type(processor).__name__} does not contain the instruction {instruction!r} verbatim "
-        "and once."
+        "and once: let chat_template.jinja beside the checkpoint's config.json write the message's text as it is"
     )
 
 

@@ -36,7 +36,10 @@ from harness.probe.unembedding import dense_logits
 
 FloatArray = NDArray[np.floating[Any]]
 
-_REMEDY = "run exactly one forward pass of the whole prompt inside the block, and no generate()"
+_REMEDY = (
+    "each decoder layer must run once over the whole prompt: exactly one forward pass, no generate(), and no module "
+    "twice in the list of layers"
+)
 _STALE = "call harness.find_anatomy(model) after the last change to the parts of the model"
 
 

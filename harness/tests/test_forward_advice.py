@@ -212,3 +212,11 @@ def test_an_anatomy_from_before_a_change_is_named(own_vlm: Vlm) -> None:
         SelfCheckError, match=r"its unembedding was not called; call harness.find_anatomy\(model\) after"
     ):
         tiny_profile(own_vlm)
+
+
+def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(own_vlm: Vlm) -> None:
+    own_vlm.model.model.language_model.layers[2] = own_vlm.model.model.language_model.layers[1]
+    with pytest.raises(
+        SelfCheckError, match=r"7 residual points were seen, expected 5; .* no module twice in the list"
+    ):
+        tiny_profile(replace(own_vlm, anatomy=find_anatomy(own_vlm.model)))

@@ -154,7 +154,9 @@ def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str)
     processor = processor_of(vlm, form)
     if form.endswith("."):
         processor.chat_template = processor.chat_template.replace("['text']", "['text'] | upper")
-    with pytest.raises(PromptError, match="does not contain the instruction 'what is it\\?' verbatim and once"):
+    with pytest.raises(
+        PromptError, match="does not contain the instruction 'what is it\\?' verbatim and once: let chat_template"
+    ):
         prompt_text(processor, "what is it?")
 
 
