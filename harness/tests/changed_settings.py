@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -101,10 +102,11 @@ def rebuilt(vlm: Vlm, change: Change = lambda _: None) -> Vlm:
     """The model built again with its weights, of a configuration and with an image processor that are changed."""
     processor = copy.copy(vlm.processor)
     processor.image_processor = copy.deepcopy(vlm.processor.image_processor)
-    shell = nn.Module()
-    shell.config = copy.deepcopy(vlm.model.config)
-    change(Vlm(vlm.name, shell, processor, vlm.anatomy))
-    model = type(vlm.model)(shell.config).to(vlm.dtype).eval().requires_grad_(False)
+    config = copy.deepcopy(vlm.model.config)
+    # No model has been built of the changed configuration yet.
+    unbuilt: Any = SimpleNamespace(model=SimpleNamespace(config=config), processor=processor)
+    change(unbuilt)
+    model = type(vlm.model)(config).to(vlm.dtype).eval().requires_grad_(False)
     with torch.no_grad():
         model.load_state_dict(vlm.model.state_dict())
     return Vlm(vlm.name, model, processor, find_anatomy(model))
