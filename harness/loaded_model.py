@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError, without_frames
@@ -125,7 +127,15 @@ class LoadedModel:
             from harness.models.vlm import Vlm
 
             assert self.fixture_value is not None
-            given = self.fixture_value(name)
+            try:
+                given = self.fixture_value(name)
+            except PhaseError:
+                raise
+            except Exception as error:  # A user's own code; the frames of libraries behind it fill many screens.
+                line = (str(error).strip().splitlines() or [repr(error)])[0]
+                raise FixtureError(
+                    f"the fixture {name} raised {type(error).__name__}: {line} ({_own_line(error)})"
+                ) from error
             if not isinstance(given, Vlm):
                 raise FixtureError(
                     f"the fixture {name} returns {type(given).__name__!r}, and --phase-model fixture:{name} needs a "
@@ -148,3 +158,10 @@ class LoadedModel:
         if dtype != "auto" and choose_dtype(dtype, vlm.device, embedded=False) != vlm.dtype:
             said = str(vlm.dtype).removeprefix("torch.")
             raise FixtureError(f"--phase-dtype {dtype}: the fixture {name} gives its model in {said}; convert it there")
+
+
+def _own_line(error: Exception) -> str:
+    """Return the innermost line of an error outside of installed packages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"

@@ -34,6 +34,11 @@ def short_lived():
     return tiny_vlm()
 
 @pytest.fixture(scope="session")
+def from_nowhere():
+    from transformers import AutoProcessor
+    return AutoProcessor.from_pretrained("/no/such/directory")
+
+@pytest.fixture(scope="session")
 def the_model_alone():
     return tiny_vlm().model
 
@@ -106,6 +111,7 @@ def test_a_fixture_that_cannot_be_taken_is_a_usage_error(plugged: Cases, argumen
     ("arguments", "said"),
     [
         (("fixture:the_model_alone",), "*the fixture the_model_alone returns 'LlavaForConditionalGeneration'*Vlm*"),
+        (("fixture:from_nowhere",), "the fixture from_nowhere raised *Error: * (my_plugin.py, line *)"),
         (
             ("fixture:my_vlm", "--phase-dtype", "bf16"),
             "*--phase-dtype bf16: the fixture my_vlm gives * in float32*",
@@ -125,6 +131,7 @@ def test_a_fixture_that_gives_something_else_is_one_sentence(
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([said])
     assert "Traceback" not in result.stdout.str()
+    assert len(result.stdout.lines) < 40
 
 
 def test_collecting_for_a_fixture_imports_no_torch() -> None:
