@@ -43,7 +43,7 @@ def refuse_device(session: PhaseSession) -> None:
 
 
 def refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: Sequence[str]) -> None:
-    """Assert that what was asked for by name is there and fit for use; no weight and no picture is read.
+    """Assert that what was asked for by name is there and fit for use; no weight is read, and one picture of each list.
 
     Args:
         session: the options and the way to load models.
@@ -51,19 +51,22 @@ def refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: 
         on_command_line: datasets whose directories were named there.
 
     Raises:
-        pytest.UsageError: a directory of data does not exist or has no known layout, a model or dataset that was named
-            is not here, or its configuration, processor or a package that it needs is missing.
+        pytest.UsageError: a directory of data does not exist, has no known layout or no usable sample, a model or
+            dataset that was named is not here, or its configuration, processor or a package that it needs is missing.
     """
     options = session.options
     datasets = {pair.dataset for pair in pairs}
     for name in dict.fromkeys((*on_command_line, *options.datasets)):
-        source = options.source(name)
-        if name in datasets and source.directory is not None and (reason := find_dataset(name).unavailable(source)):
-            raise pytest.UsageError(f"{name} was asked for and cannot be measured here: {reason}")
+        if name in datasets:
+            _refuse_data(session, name)
+            datasets.remove(name)
     for pair in pairs:
         missing = options.unavailable(pair)
         if missing and missing[1]:
             raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
+        if not missing and pair.dataset in datasets:
+            _refuse_data(session, pair.dataset)
+            datasets.remove(pair.dataset)
     models = {pair.model for pair in pairs}
     for entry in options.named():
         if entry.name in models and not in_memory(entry):
@@ -71,6 +74,22 @@ def refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: 
                 session.loaded.refuse_unloadable(entry.name)
             except PhaseError as error:
                 raise pytest.UsageError(f"{entry.name} was asked for and cannot be measured here: {error}") from None
+
+
+def _refuse_data(session: PhaseSession, name: str) -> None:
+    """Assert that a dataset has a usable sample in the directory that was given for it, if one was."""
+    options, dataset = session.options, find_dataset(name)
+    source = options.source(name)
+    if source.directory is None:
+        return
+    reason = dataset.unavailable(source)
+    if not reason:
+        try:
+            dataset.draw(1, options.seed, source)
+        except PhaseError as error:
+            reason = str(error)
+    if reason:
+        raise pytest.UsageError(f"{name} was asked for and cannot be measured here: {reason}")
 
 
 def refuse_places(session: PhaseSession) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import first_usable, item_name, tidy_captions
+from harness.data.selection import UNUSABLE, entry_problem, first_usable, item_name, tidy_captions
 from harness.errors import shown
 
 DATASET = "coco-captions"
@@ -110,7 +110,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
         example = next((f", for example coco-{name}: {reason}" for name, reason in faulty.items()), "")
-        raise DataError(f"{directory}: none of its {len(photos)} images can be used{example}; fetch the files again")
+        raise DataError(f"{directory}: none of its {len(photos)} images can be used{example}; {UNUSABLE}")
     return [_sample(name, photos[name]) for name in names]
 
 
@@ -173,16 +173,9 @@ def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
     photos: dict[str, Photo] = {}
     try:
         content = json.loads(annotations.read_bytes())
-        for image in content["images"]:
-            photo = photos.setdefault(item_name(image["id"]), Photo(folder))
-            file = image["file_name"]
-            flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {shown(repr(file), _LONGEST)}"
-            photo.flaw = photo.flaw or flaw
-            if not flaw and file not in photo.files:
-                photo.files.append(file)
-        for note in content["annotations"]:
-            unknown = Photo(flaw=f"{annotations.name} names no file for it")
-            photos.setdefault(item_name(note["image_id"]), unknown).captions.extend(_texts(note["caption"]))
+        bad = _unreadable(content, "images", lambda image: _add_image(photos, folder, image))
+        unknown = f"{annotations.name} names no file for it"
+        bad |= _unreadable(content, "annotations", lambda note: _add_note(photos, unknown, note))
     except OSError as error:
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -191,24 +184,60 @@ def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
             "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
             "again"
         ) from None
-    return photos
+    # An entry without an id is a photograph that cannot be used, so that it is counted and named as those are.
+    return photos | {name: Photo(captions=[name], flaw=reason) for name, reason in bad.items()}
+
+
+def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str, str]:
+    """Add each entry of a list in the annotations; return why others cannot be read, by their index.
+
+    Raises:
+        KeyError, TypeError, ValueError: no entry can be read.
+    """
+    reasons: dict[str, str] = {}
+    for index, entry in enumerate(content[key]):
+        try:
+            add(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            reasons[f"{key}[{index}]"] = entry_problem(error)
+            if len(reasons) == len(content[key]):
+                raise
+    return reasons
+
+
+def _add_image(photos: dict[str, Photo], folder: PictureFolder, image: Any) -> None:
+    name, file = item_name(image["id"]), image["file_name"]
+    photo = photos.setdefault(name, Photo(folder))
+    flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {shown(repr(file), _LONGEST)}"
+    photo.flaw = photo.flaw or flaw
+    if not flaw and file not in photo.files:
+        photo.files.append(file)
+
+
+def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
+    name, caption = item_name(note["image_id"]), note["caption"]
+    photos.setdefault(name, Photo(flaw=unknown)).captions.extend(_texts(caption))
 
 
 def _tables(files: Sequence[Path]) -> dict[str, Photo]:
     photos: dict[str, Photo] = {}
+    bad: dict[str, Photo] = {}
     for path in files:
         columns, id_column = _recognised(path)
         for group, row, values in rows(path, (id_column, columns.captions)):
             try:
                 name = _number(values[id_column])
             except ValueError as error:
-                raise DataError(
-                    f"{path}: row {row} of row group {group} has no {id_column} ({error}): fetch the file again"
-                ) from None
+                origin = f"{path.name} row {row} of row group {group}"
+                bad[origin] = Photo(captions=[origin], flaw=f"the row has no {id_column} ({error})")
+                continue
             photo = photos.setdefault(name, Photo())
             photo.files.append(Cell(path, group, row, columns.image))
             photo.captions.extend(_texts(values[columns.captions]))
-    return photos
+    if bad and not photos:
+        origin, photo = next(iter(bad.items()))
+        raise DataError(f"{files[0].parent / origin}: {photo.flaw}, as all others: fetch the files again")
+    return photos | bad
 
 
 def _recognised(path: Path) -> tuple[Columns, str]:
@@ -227,8 +256,9 @@ def _recognised(path: Path) -> tuple[Columns, str]:
 def _number(value: Any) -> str:
     """The number of an image, from an id or from the end of its file's name ("COCO_val2014_000000000042.jpg" is 42)."""
     stem = PurePosixPath(item_name(value)).stem
-    digits = re.search(r"[0-9]+$", stem)
-    return str(int(digits[0])) if digits else item_name(stem)
+    # Other names that end in digits, such as hexadecimal ones, may have these in common.
+    digits = re.fullmatch(r"(?:COCO_\w+_)?([0-9]+)", stem)
+    return str(int(digits[1])) if digits else item_name(stem)
 
 
 def _texts(value: Any) -> list[str | None]:

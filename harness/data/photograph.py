@@ -27,8 +27,11 @@ MOST_BYTES = 256_000_000
 _LONGEST = 100  # characters of a name or of somebody else's error in a message
 # Fractional values beyond 1 that never reach this are no eight-bit levels, but those of high dynamic range.
 _LEAST_BRIGHTEST = 128.0
-# Kinds of file in which Pillow's mode I holds sixteen bits.
-_SIXTEEN_BITS = ("PNG", "PPM")
+# A photograph of sixteen bits uses a quarter of their range; what stays below was written with 8 to 14 bits.
+_LEAST_SIXTEEN = 2**14
+#: Times that the longer side is the shorter one, at most: a processor that resizes the shorter side fills the memory.
+MOST_STRETCHED = 200
+_WHITE_IS_ZERO = (262, 0)  # tag of TIFF and its value
 # Pillow's global settings are exchanged while a picture is decoded, by one thread at a time.
 _SETTINGS = threading.Lock()
 
@@ -47,14 +50,14 @@ class Place(Protocol):
 def photograph(place: Place) -> Image:
     """The image at a place, decoded in full, in mode RGB.
 
-    Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Sixteen bits a channel are
-    scaled to eight (65,535 becomes 255). Of integers of 32 bits and of floats the range decides: white is 1, 255 or
-    65,535. What is transparent is laid on white. The orientation noted in EXIF is applied. Of an animation the first
-    frame is taken. Pillow's global settings have no influence.
+    Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Of integers of 16 or 32
+    bits and of floats the range decides: white is 1, 255 or 65,535. What is transparent is laid on white. The
+    orientation noted in EXIF is applied. Of an animation the first frame is taken. Pillow's global settings have no
+    influence.
 
     Raises:
-        DataError: the image is missing, truncated, no image, larger than a photograph is, or has values of an unknown
-            range; the message says which.
+        DataError: the image is missing, truncated, no image, larger or longer than a photograph is, or has values of
+            an unknown range; the message says which.
     """
     found = _decoded(place)
     if isinstance(found, str):
@@ -99,11 +102,16 @@ def _opened(content: bytes, name: str) -> Image | str:
     enormous = f"{name} is said to have more than {MOST_PIXELS:,} pixels, so it is no photograph"
     try:
         with _own_settings(), Image.open(io.BytesIO(content), formats=_readable()) as file:
-            return _rgb(file) if file.width * file.height <= MOST_PIXELS else enormous
+            if file.width * file.height > MOST_PIXELS:
+                return enormous
+            if max(file.size) > MOST_STRETCHED * min(file.size):
+                return f"{name} has {file.width} x {file.height} pixels, a strip that is no photograph"
+            _refuse_damaged(content)
+            return _rgb(file)
     except _RangeError as error:
         return f"{name} has {error}"
     except UnidentifiedImageError:
-        return f"{name} is not an image"
+        return f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
         return enormous
     except MemoryError:
@@ -157,8 +165,16 @@ class _RangeError(ValueError):
     """Values that are no levels of a photograph."""
 
 
-def _eight_bits(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
-    """The values of one channel as levels 0 to 255, by their range unless they are of `sixteen` bits.
+def _refuse_damaged(content: bytes) -> None:
+    """Assert that checksums agree where a kind of file has them, which decoding does not look at."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=_readable()) as file:
+        file.verify()
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """The values of one channel as levels 0 to 255, by their range.
 
     Raises:
         _RangeError: some are negative, not finite, or of no range that a photograph has.
@@ -169,7 +185,7 @@ def _eight_bits(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
     if low < 0:
         raise _RangeError(f"values down to {low:g}: brightness is not negative")
     whole = bool((values == np.round(values)).all())
-    if sixteen or (whole and 255 < high <= 65_535):
+    if whole and _LEAST_SIXTEEN <= high <= 65_535:
         return values / 257.0
     if high <= 1:
         return values * 255.0
@@ -183,15 +199,30 @@ def _eight_bits(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
 
 
 def _rgb(file: Image) -> Image:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(file)
+    sixteen = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
+    image = _upright(file)
     if image.mode.startswith(("I", "F")):
         # Pillow would clip these at 255: a 16-bit photograph would come out white, and one of floats black.
-        sixteen = image.mode.startswith("I;16") or (image.mode == "I" and file.format in _SIXTEEN_BITS)
-        levels = _eight_bits(np.asarray(image, dtype=np.float64), sixteen=sixteen)
-        image = Image.fromarray(levels.round().astype(np.uint8))
+        levels = _eight_bits(np.asarray(image, dtype=np.float64)).round().astype(np.uint8)
+        tag, zero = _WHITE_IS_ZERO
+        image = Image.fromarray(255 - levels if getattr(file, "tag_v2", {}).get(tag) == zero else levels)
+    elif sixteen and (high := int(np.asarray(image.convert("RGB")).max())) < _LEAST_SIXTEEN // 256:
+        raise _RangeError(f"sixteen-bit values below {256 * (high + 1):,} of 65,535: save it with 8 bits a channel")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")
+
+
+def _upright(file: Image) -> Image:
+    """The picture turned as its EXIF says; as it is where its EXIF cannot be read, which takes nothing from it."""
+    from PIL import ImageOps
+
+    file.load()
+    try:
+        file.getexif()
+    except Exception:  # The reader of EXIF raises whatever the broken bytes lead it to.
+        return file
+    return ImageOps.exif_transpose(file)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
+from urllib.parse import unquote
 
 from harness.data.photograph import Place, encoded_picture
 from harness.data.sample import DataError
 from harness.errors import shown
 
+#: Endings of picture files that a name without an ending stands for, the preferred first.
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _LONGEST = 200  # characters of a name in a message
 _DEEPEST = 3  # levels of folders that are searched
 _NAMED = 2
@@ -37,20 +41,18 @@ class PictureFolder:
     Attributes:
         folder: where they are looked for.
         root: the directory of the dataset, to which file names may be relative and in which misplaced files are named.
-        suffixes: endings of files that a name without an ending stands for, the preferred first.
     """
 
     folder: Path
     root: Path
-    suffixes: tuple[str, ...] = ()
     _placed: dict[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, name: str) -> Place:
         """Return the file of a name, or an `Absent` that says where it was looked for and where it lies.
 
         The name is taken as written, then relative to the dataset, then without the folders that lead to this one,
-        then in any case and in folders below. A name that several files could have is absent. No name leads out of
-        the dataset.
+        which may be those of another machine or a URL, then in any case, Unicode form and URL escape and in folders
+        below. A name that several files could have is absent. No name leads out of the dataset.
         """
         if name not in self._placed:
             self._placed[name] = self._found(name)
@@ -60,7 +62,8 @@ class PictureFolder:
         """Return why a name cannot be one of a file in the folder; empty where it can."""
         # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
         pure = PureWindowsPath(name)
-        if pure.drive or pure.root or ".." in pure.parts or not pure.parts:
+        foreign = bool(pure.drive or pure.root) and self._without_leading(pure.parts) == pure.parts
+        if foreign or ".." in pure.parts or not pure.parts:
             return f"the file name {shown(repr(name), _LONGEST)} does not stay in {self.folder.name}/"
         return ""
 
@@ -68,8 +71,9 @@ class PictureFolder:
         quoted = shown(name, _LONGEST)
         if self.refusal(name):
             return self._absent(name, f"{quoted} is missing in {self.folder.name}/")
-        parts = PureWindowsPath(name).parts
-        inner = self._without_leading(parts)
+        pure = PureWindowsPath(name)
+        inner = self._without_leading(pure.parts)
+        parts = inner if pure.drive or pure.root else pure.parts
         tops = (self.folder, self.root) if len(parts) > 1 else (self.folder,)
         for path in (*(top.joinpath(*parts) for top in tops), self.folder.joinpath(*inner)):
             if _exists(path):
@@ -80,24 +84,24 @@ class PictureFolder:
         if matches:
             several = " or ".join(self._shown(path) for path in matches[:_NAMED])
             return self._absent(name, f"{quoted} may be {several}: name one of them in full")
-        elsewhere = self._matches(self._in_root, inner[-1:])
-        lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/" if elsewhere else ""
+        lies = ""
+        if elsewhere := self._matches(self._in_root, inner[-1:]):
+            lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/"
+        elif similar := self._matches(self._in_root, (PurePath(inner[-1]).stem,)):
+            lies = f", {shown(similar[0].name, _LONGEST)} lies in {self._shown(similar[0].parent)}/"
         return self._absent(name, f"{quoted} is missing in {self.folder.name}/{lies}")
 
     def _absent(self, name: str, reason: str) -> Absent:
         return Absent(shown(name, _LONGEST), reason)
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
-        """The parts behind the folders at the end of this folder's own path ("coco/train2017/1.jpg" in train2017)."""
-        own = [part.casefold() for part in self.folder.parts]
-        for count in range(min(len(parts) - 1, len(own)), 0, -1):
-            if [part.casefold() for part in parts[:count]] == own[-count:]:
-                return parts[count:]
-        return parts
+        """The parts behind the name of this folder, all of them where it is not among them."""
+        own = [count for count, part in enumerate(parts[:-1], start=1) if _key(part) == _key(self.folder.name)]
+        return parts[own[-1] :] if own else parts
 
     def _matches(self, index: dict[str, list[Path]], parts: tuple[str, ...]) -> list[Path]:
         """The files whose paths end with the parts in any case; only those of the best suffix, exact case first."""
-        tail = [part.casefold() for part in parts]
+        tail = [_key(part) for part in parts]
         paths = [path for path in index.get(tail[-1], []) if _folders(path, len(tail) - 1) == tail[:-1]]
         paths = [path for path in paths if parts[-1] in (path.name, path.stem)] or paths
         best = min(map(self._preference, paths), default=0)
@@ -105,7 +109,7 @@ class PictureFolder:
 
     def _preference(self, path: Path) -> int:
         suffix = path.suffix.lower()
-        return self.suffixes.index(suffix) if suffix in self.suffixes else 0
+        return SUFFIXES.index(suffix) if suffix in SUFFIXES else 0
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
@@ -116,12 +120,12 @@ class PictureFolder:
         return self._index(self.root)
 
     def _index(self, top: Path) -> dict[str, list[Path]]:
-        """The files below a folder by name, and where suffixes are known by stem, in lower case."""
+        """The files below a folder by name, and pictures by stem, too."""
         index: dict[str, list[Path]] = defaultdict(list)
         for path in _files(top):
-            index[path.name.casefold()].append(path)
-            if path.suffix.lower() in self.suffixes:
-                index[path.stem.casefold()].append(path)
+            index[_key(path.name)].append(path)
+            if path.suffix.lower() in SUFFIXES:
+                index[_key(path.stem)].append(path)
         return dict(index)
 
     def _shown(self, path: Path) -> str:
@@ -130,10 +134,15 @@ class PictureFolder:
         return shown("the dataset" if inside == Path() else inside.as_posix(), _LONGEST)
 
 
+def _key(name: str) -> str:
+    """A name in lower case, composed Unicode and without URL escapes, by which names are compared."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold().strip()
+
+
 def _folders(path: Path, count: int) -> list[str]:
-    """The last folders on the way to a file, in lower case."""
+    """The last folders on the way to a file, as they are compared."""
     folders = path.parent.parts
-    return [part.casefold() for part in folders[max(0, len(folders) - count) :]]
+    return [_key(part) for part in folders[max(0, len(folders) - count) :]]
 
 
 def _exists(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from harness.data.scenes import stable_seed
 from harness.errors import shown
 
+#: The end of the sentence about a dataset of which nothing can be used.
+UNUSABLE = "check that its list and its pictures belong together, or fetch both again"
 _LONGEST = 200
 # General categories of Unicode that no caption is made of: controls, a terminal's among them, and halves of characters.
 _UNWRITTEN = ("Cc", "Cs")
@@ -58,12 +61,18 @@ def item_name(value: Any) -> str:
     return name if name.isprintable() else shown(name.replace("\\", "\\\\"))
 
 
+def entry_problem(error: Exception) -> str:
+    """Why an entry of a list is left out, from the error with which it was read."""
+    return f"the entry cannot be read ({type(error).__name__}: {shown(str(error), _LONGEST)})"
+
+
 def tidy_captions(texts: Iterable[str | None]) -> tuple[str, ...]:
     """The captions with single spaces for white space and control characters, none at the ends, each once.
 
-    Empty ones are dropped.
+    Entities of HTML are written out. Empty captions are dropped.
     """
-    return tuple(dict.fromkeys(tidy for text in texts if (tidy := " ".join(_written(text or "").split()))))
+    whole = (html.unescape(text or "") for text in texts)
+    return tuple(dict.fromkeys(tidy for text in whole if (tidy := " ".join(_written(text).split()))))
 
 
 def _written(text: str) -> str:

@@ -14,7 +14,7 @@ from harness.data.parquet import Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import first_usable, item_name, tidy_captions
+from harness.data.selection import UNUSABLE, entry_problem, first_usable, item_name, tidy_captions
 from harness.errors import shown
 
 DATASET = "winoground"
@@ -22,8 +22,6 @@ INSTRUCTION = "Describe the image."
 VARIABLE = "VLM_PHASE_WINOGROUND"
 #: Names of the list, the first to be used in front: one example a line, or a JSON list; either may hold either.
 LISTS: tuple[str, ...] = ("examples.jsonl", "examples.json")
-#: Kinds of image file, the first to be used in front where a stem has several.
-SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp")
 TEXT_COLUMNS: tuple[str, ...] = ("id", "caption_0", "caption_1")
 IMAGE_COLUMNS: tuple[str, ...] = ("image_0", "image_1")
 COPY = LocalCopy(
@@ -44,20 +42,34 @@ _LONGEST = 200  # characters of what is quoted from a file
 class Example:
     """One item: where its two pictures lie and the caption of each; side k's caption is true of picture k.
 
-    `origin` says where the dataset has it; a picture or caption that is no text is None.
+    `origin` says where the dataset has it; a picture or caption that is no text is None. `flaw` says why an entry is
+    no example.
     """
 
     origin: str
     places: tuple[Place | None, Place | None]
     captions: tuple[str | None, str | None]
+    flaw: str = ""
 
     def fault(self) -> str | None:
         """Why the item cannot be used, both sides looked at, or None."""
+        if self.flaw:
+            return self.flaw
         reasons = [f"image_{side} is no name" if place is None else fault(place) for side, place in self.sides()]
         for side, text in enumerate(self.captions):
             if not tidy_captions([text]):
                 reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
+        if not any(reasons):
+            reasons += self._likeness()
         return "; ".join(reason for reason in reasons if reason) or None
+
+    def _likeness(self) -> list[str]:
+        """Why no model can tell the sides apart, which would count against it; empty where one can."""
+        same_text = tidy_captions(self.captions[:1]) == tidy_captions(self.captions[1:])
+        same_picture = same_content([place for place in self.places if place is not None])
+        return ["caption_0 and caption_1 are the same"] * same_text + [
+            "image_0 and image_1 are the same picture"
+        ] * same_picture
 
     def sides(self) -> Iterator[tuple[int, Place | None]]:
         """The number of each side with its picture."""
@@ -92,7 +104,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
     if n > 0 and not names:
         example = next((f", for example winoground-{name}: {reason}" for name, reason in faulty.items()), "")
-        raise DataError(f"{directory}: none of its {len(examples)} items can be used{example}; fetch the files again")
+        raise DataError(f"{directory}: none of its {len(examples)} items can be used{example}; {UNUSABLE}")
     return [sample for name in names for sample in _sides(name, examples[name][0])][:n]
 
 
@@ -115,7 +127,7 @@ def examples_in(directory: Path) -> dict[str, list[Example]]:
     if isinstance(files, list):
         return _tables(files)
     examples, images = files
-    return _listed(examples, PictureFolder(images, directory, SUFFIXES))
+    return _listed(examples, PictureFolder(images, directory))
 
 
 def refuse_layout(directory: Path) -> None:
@@ -152,13 +164,21 @@ def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
 
 def _listed(path: Path, images: PictureFolder) -> dict[str, list[Example]]:
     examples: dict[str, list[Example]] = {}
+    bad: dict[str, Exception] = {}
     for origin, values in _entries(path):
         try:
             zero, one = (_picture(images, values[column]) for column in IMAGE_COLUMNS)
             _add(examples, values, origin, (zero, one))
         except (ValueError, KeyError, TypeError) as error:
-            raise _no_example(path, origin, error) from None
-    return examples
+            bad[origin] = error
+    if bad and not examples:
+        raise _no_example(path, *next(iter(bad.items())))
+    return examples | _flawed({origin: entry_problem(error) for origin, error in bad.items()})
+
+
+def _flawed(reasons: Mapping[str, str]) -> dict[str, list[Example]]:
+    """Items that cannot be used, by the origins of their entries, so that they are counted and named as others."""
+    return {origin: [Example(origin, (None, None), (None, None), reason)] for origin, reason in reasons.items()}
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -199,6 +219,7 @@ def _picture(images: PictureFolder, name: Any) -> Place | None:
 
 def _tables(files: list[Path]) -> dict[str, list[Example]]:
     examples: dict[str, list[Example]] = {}
+    bad: dict[str, str] = {}
     for path in files:
         _refuse_columns(path)
         for group, row, values in rows(path, TEXT_COLUMNS):
@@ -207,8 +228,11 @@ def _tables(files: list[Path]) -> dict[str, list[Example]]:
             try:
                 _add(examples, values, f"{path.name} {origin}", (zero, one))
             except ValueError as error:
-                raise DataError(f"{path} {origin}: {error}; fetch the file again") from None
-    return examples
+                bad[f"{path.name} {origin}"] = str(error)
+    if bad and not examples:
+        origin, reason = next(iter(bad.items()))
+        raise DataError(f"{files[0].parent / origin}: {reason}, as all others: fetch the files again")
+    return examples | _flawed(bad)
 
 
 def _refuse_columns(path: Path) -> None:

@@ -60,7 +60,8 @@ def seem_english(captions: Iterable[str]) -> bool:
 
 def _latin_words(caption: str) -> list[str]:
     """The words of a caption in Latin letters, lower case; none where these are the lesser part of its letters."""
-    words = _WORD.findall(caption.lower())
+    # An accent of its own would split a word, and a ligature is in no vocabulary.
+    words = _WORD.findall(unicodedata.normalize("NFKC", caption).lower())
     latin = [word for word in words if all(unicodedata.name(letter, "").startswith("LATIN") for letter in word)]
     return latin if 2 * sum(map(len, latin)) >= sum(map(len, words)) else []
 

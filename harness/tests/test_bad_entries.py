@@ -103,6 +103,52 @@ def test_a_file_name_that_is_none_costs_its_photograph(tmp_path: Path) -> None:
     assert (sorted(samples), left_out) == (["coco-2", "coco-3"], {"coco-1": "its file name is None"})
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (None, "TypeError: "),
+        ({"caption": "a dog"}, "KeyError: 'image_id'"),
+        ({"image_id": None, "caption": "a dog"}, "ValueError: an id is None"),
+        ({"image_id": float("nan"), "caption": "a dog"}, "ValueError: an id is nan"),
+        ({"image_id": 1}, "KeyError: 'caption'"),
+    ],
+    ids=["null", "no-id", "null-id", "nan-id", "no-caption"],
+)
+def test_an_entry_that_cannot_be_read_costs_itself(tmp_path: Path, entry: Any, reason: str) -> None:
+    samples, left_out = coco(tmp_path, lambda content: content["annotations"].insert(1, entry))
+    assert {sample.id: len(sample.captions) for sample in samples.values()} == {f"coco-{k}": 2 for k in (1, 2, 3)}
+    assert list(left_out) == ["coco-annotations[1]"]
+    assert left_out["coco-annotations[1]"].startswith(f"the entry cannot be read ({reason}")
+
+
+def test_an_image_without_id_costs_itself(tmp_path: Path) -> None:
+    samples, left_out = coco(tmp_path, lambda content: content["images"][0].update(id=None))
+    assert sorted(samples) == ["coco-2", "coco-3"]
+    assert left_out == {
+        "coco-1": "captions_val2017.json names no file for it",
+        "coco-images[0]": "the entry cannot be read (ValueError: an id is None, neither number nor text)",
+    }
+
+
+def test_entities_are_written_out(tmp_path: Path) -> None:
+    samples, _ = coco(tmp_path, caption("a man &amp; a dog&#39;s &quot;bone&quot;"))
+    assert samples["coco-1"].captions == ('a man & a dog\'s "bone"',)
+
+
+@needs_pyarrow
+def test_a_row_without_id_costs_itself_and_names_keep_their_letters(tmp_path: Path) -> None:
+    names = [None, "00a1b2.jpg", "0c2.jpg", "COCO_val2014_000000000042.jpg"]
+    columns: dict[str, list[Any]] = {
+        "file_name": names,
+        "image": [{"bytes": encoded(str(name)), "path": None} for name in names],
+        "answer": [["a dog"]] * 4,
+    }
+    write_table(tmp_path / "a.parquet", columns)
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert {sample.id for sample in samples} == {"coco-00a1b2", "coco-0c2", "coco-42"}
+    assert list(left_out) == ["coco-a.parquet row 0 of row group 0"]
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_coco_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
     coco(tmp_path, lambda content: None)

@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
         "coco-11": "no captions",
         "coco-12": "12.jpg is missing in val2014/",
         "coco-13": "13.jpg is broken or truncated",
-        "coco-14": "14.jpg is not an image",
+        "coco-14": "14.jpg is not an image of a kind that is read",
         "coco-99": "captions_val2014.json names no file for it",
     }
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.models.checkpoint_directory import directory_problem
 from harness.tests.case_runs import PAIR, Cases
-from harness.tests.photographs import needs_pyarrow, write_table
+from harness.tests.photographs import needs_pyarrow, write_official, write_table
 from harness.tests.saved_checkpoints import change_settings, saved_once, sharded, whole
 from harness.tests.test_missing_pairs import empty_hub
 
@@ -41,6 +41,12 @@ def directory(tmp_path: Path, kind: str) -> Path:
         write_table(place / "a.parquet", {"question": ["a"]}, 1)
     elif kind == "empty":
         place.mkdir()
+    elif kind in ("no files", "cut"):
+        folder = write_official(place, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
+        if kind == "no files":
+            (folder / "1.jpg").rename(folder / "2.jpg")
+        else:
+            (place / "annotations" / "captions_val2017.json").write_text('{"images": [')
     return place
 
 
@@ -50,6 +56,11 @@ def directory(tmp_path: Path, kind: str) -> Path:
         ("not there", "coco is no directory: coco-captions is looked for there; give the official layout with "),
         ("empty", "coco holds no COCO Captions: looked for annotations/captions_PART.json"),
         ("no images", "coco has captions but no images: unpack the images of that part into "),
+        (
+            "no files",
+            "coco: none of its 1 images can be used, for example coco-1: 1.jpg is missing in val2017/; check ",
+        ),
+        ("cut", "captions_val2017.json is no file of COCO captions (JSONDecodeError: "),
         pytest.param("other columns", "a.parquet has the columns question; COCO captions ", marks=needs_pyarrow),
     ],
 )

@@ -87,7 +87,8 @@ def test_a_folder_of_images_may_be_a_link_and_so_may_a_file_in_it(tmp_path: Path
     (tmp_path / "val2017").symlink_to(tmp_path / "kept" / "val2017")
     samples, left_out = draw("coco-captions", tmp_path)
     assert sorted(sample.id for sample in samples) == ["coco-7", "coco-8"]
-    assert left_out == {"coco-9": "9.jpg is not an image"}
+    assert list(left_out) == ["coco-9"]
+    assert left_out["coco-9"].startswith("9.jpg is not an image")
 
 
 def test_pipes_devices_and_what_is_too_large_are_not_read(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int
 def test_a_program_for_a_picture_is_none(tmp_path: Path) -> None:
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile\n%%EOF\n"
     (tmp_path / "a.jpg").write_bytes(program)
-    assert fault(tmp_path / "a.jpg") == "a.jpg is not an image"
+    assert (fault(tmp_path / "a.jpg") or "").startswith("a.jpg is not an image")
 
 
 NAMES = {
@@ -261,8 +262,8 @@ def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
 @pytest.mark.parametrize(
     "alter",
     [
-        lambda table: table | {"file_name": [None, "9.jpg"]},
-        lambda table: table | {"file_name": ["9" * 5000, "9.jpg"]},
+        lambda table: table | {"file_name": [None, None]},
+        lambda table: table | {"file_name": ["9" * 5000, "8" * 5000]},
         lambda table: table | {"file_name": [{"a": 1}, {"a": 2}]},
         lambda table: table | {"file_name": [1.5, 2.5]},
     ],

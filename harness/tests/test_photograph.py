@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +69,71 @@ def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np
         (GREY / 255 * 3.7, "values from "),
         (np.exp(GREY / 40) / 5, "values from "),
         (GREY * 1e6, "values from "),
+        (GREY * 16, "values from "),
     ],
-    ids=["nan", "negative", "bright", "high-dynamic-range", "large"],
+    ids=["nan", "negative", "bright", "high-dynamic-range", "large", "twelve-bits"],
 )
 def test_values_of_no_known_range_have_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tif")
     assert (fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str) -> None:
+    """Eight-bit levels are taken as such; ten to fourteen bits cannot be told from a dark photograph."""
+    levels = GREY.astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
+    assert (seen(tmp_path / f"a.{suffix}") == GREY[..., None]).all()
+    Image.fromarray(levels * 16).save(tmp_path / f"b.{suffix}")
+    assert (fault(tmp_path / f"b.{suffix}") or "").startswith(
+        f"b.{suffix} has values from 0 to 4080, which are neither"
+    )
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG with its checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
+def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None) -> None:
+    """Pillow keeps the upper eight bits of these, so others are black or nearly so."""
+    rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in pixels("a"))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
+    place = Held(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    if reason:
+        assert reason in (fault(place) or "")
+    else:
+        assert (np.asarray(photograph(place)) == pixels("a")).all()
+
+
+@pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
+def test_white_is_zero_is_no_negative(tmp_path: Path, values: np.ndarray) -> None:
+    kind = np.uint16 if values.max() > 1 else np.float32
+    Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+
+
+def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
+    """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
+    whole = encoded("a", "PNG")
+    reason = fault(Held(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
+    assert reason.startswith("held is broken or truncated (broken PNG file")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_cannot_be_read_takes_nothing_from_the_picture(tmp_path: Path, kind: str) -> None:
+    more = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
+    assert (seen(tmp_path / "a") == pixels("a")).all()
+
+
+def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
+    """A processor that resizes the shorter side to 336 pixels would make 20 million columns of the longer one."""
+    Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
+    Image.new("RGB", (3, 600)).save(tmp_path / "b.png")
+    assert fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, a strip that is no photograph"
+    assert fault(tmp_path / "b.png") is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -37,6 +37,15 @@ def folder_with(tmp_path: Path, *names: str) -> PictureFolder:
         ("train2017/1.jpg", "train2017/1.jpg"),
         ("a/b/1.jpg", "1.jpg"),
         ("a/b/1.jpg", "B\\1.jpg"),
+        ("1.jpg", "images/train2017/1.jpg"),
+        ("1.jpg", "/data/other/train2017/1.jpg"),
+        ("1.jpg", "C:\\data\\train2017\\1.jpg"),
+        ("1.jpg", "http://images.example/train2017/1.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("a cat.jpg", "a%20cat.jpg"),
+        ("a%20cat.jpg", "a cat.jpg"),
+        ("1.bmp", "1"),
     ],
 )
 def test_a_file_is_known_in_another_folder_or_case(tmp_path: Path, file: str, name: str) -> None:
@@ -72,6 +81,9 @@ def test_the_picture_of_another_folder_is_not_taken(tmp_path: Path) -> None:
     assert reason(folder, "3.jpg") == "3.jpg is missing in train2017/, a file of that name lies in val2017/"
     assert folder.find("val2017/1.jpg") == folder.root / "val2017" / "1.jpg"
     assert reason(folder, "4.jpg") == "4.jpg is missing in train2017/"
+    assert reason(folder, "2.png") == "2.png is missing in train2017/, 2.jpg lies in train2017/"
+    assert reason(folder, "/etc/passwd") == "/etc/passwd is missing in train2017/"
+    assert reason(folder, "/x/train2017/../../2.jpg").endswith("is missing in train2017/")
 
 
 def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:

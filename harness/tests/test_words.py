@@ -53,3 +53,12 @@ def test_both_sides_of_a_word_order_item_have_the_same_content_words() -> None:
     samples = scenes_order(40, 2)
     for zero, one in zip(samples[::2], samples[1::2], strict=True):
         assert content_words(zero.captions) == content_words(one.captions)
+
+
+def test_accents_and_ligatures_are_letters_of_their_words() -> None:
+    assert content_words(["a cafe\u0301 with jalapen\u0303os", "\ufb01re", "\uff32\uff25\uff24"]) == (
+        "café",
+        "fire",
+        "jalapeños",
+        "red",
+    )
