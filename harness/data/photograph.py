@@ -223,6 +223,8 @@ def _upright(file: Image) -> Image:
     file.load()
     try:
         file.getexif()
+    except Warning:  # An error by the user's filter only, which must not decide how the picture is turned.
+        raise
     except Exception:  # The reader of EXIF raises whatever the broken bytes lead it to.
         return file
     return ImageOps.exif_transpose(file)
