@@ -273,7 +273,7 @@ def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter:
     picture = {"bytes": encoded("a"), "path": "../../outside.png"}
     table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
     write_table(tmp_path / "data" / "val.parquet", alter(table))
-    assert "row 0 of row group 0 has no file_name" in refused("coco-captions", tmp_path)
+    assert "row 0 of row group 0: the row has no file_name (" in refused("coco-captions", tmp_path)
 
 
 @needs_pyarrow
