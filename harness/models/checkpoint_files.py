@@ -15,6 +15,8 @@ _INDEX = "*.safetensors.index.json"
 # Where the name of a repository on the hub would have its native code fetched and run.
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
+# A file of git-lfs begins with this as long as its contents were not fetched.
+_POINTER = b"version https://git-lfs"
 
 
 def refuse_foreign(folder: Path, source: str) -> None:
@@ -25,16 +27,22 @@ def refuse_foreign(folder: Path, source: str) -> None:
         source: what the checkpoint is called in messages.
 
     Raises:
-        WeightsError: an index names weights elsewhere or of another kind than safetensors, the directory is an adapter
-            of another checkpoint or in the format of another program, a configuration asks for code from another
-            repository, or a file is no JSON.
+        WeightsError: a file is a pointer of git-lfs or no JSON, an index names weights elsewhere or of another kind
+            than safetensors, the directory is an adapter of another checkpoint or in the format of another program, or
+            a configuration asks for code from another repository.
         OSError, RecursionError: a file cannot be read.
     """
+    pointers = sorted(path.name for path in folder.iterdir() if path.is_file() and _is_pointer(path))
+    if pointers:
+        raise WeightsError(
+            f"the checkpoint {source} holds {len(pointers)} pointers of git-lfs in the place of files, first "
+            f"{pointers[0]!r}: run `git lfs pull` in {folder}"
+        )
     if (folder / ADAPTER).is_file():
         raise WeightsError(f"the checkpoint {source} {adapter_without_model(folder)}")
     if (folder / "config.json").is_file() and (problem := original_format(read_settings(folder / "config.json"))):
         raise WeightsError(f"the checkpoint {source} {problem}")
-    for index in sorted(folder.glob(_INDEX)):
+    for index in sorted(path for path in folder.glob(_INDEX) if path.exists()):
         weights = read_settings(index).get("weight_map")
         for shard in sorted({str(name) for name in weights.values()}) if isinstance(weights, dict) else ():
             if not _stays_inside(shard) or not shard.endswith(".safetensors"):
@@ -80,6 +88,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no settings: copy it again, or save the model anew")
     return content
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def _stays_inside(name: str) -> bool:

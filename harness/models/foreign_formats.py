@@ -58,6 +58,11 @@ _FORMATS = (
         "weights of TensorFlow or Flax",
         "load them with transformers 4 (from_tf, from_flax) and save them with save_pretrained",
     ),
+    ForeignFormat(
+        ("*.incomplete", "*.part", "*.crdownload", "*.aria2"),
+        "an unfinished download",
+        "finish it, or copy the file again",
+    ),
     ForeignFormat(("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
     ForeignFormat(
         ("model-*-of-*.safetensors",),
@@ -77,7 +82,7 @@ _FORMATS = (
 
 def no_safetensors(folder: Path) -> str:
     """Return the predicate of a sentence about a directory that has no safetensors of transformers, with a remedy."""
-    if row := _format_of(folder):
+    if row := broken_link(folder) or _format_of(folder):
         return f"has no model.safetensors but {row}"
     return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model anew"
 
@@ -91,7 +96,7 @@ def no_configuration(folder: Path) -> str:
         newest = max(inner, key=lambda path: path.stat().st_mtime).parent
         many = f" (the newest of {len(inner)})" if len(inner) > 1 else ""
         return f"holds no config.json, but a directory in it does: give {str(newest)!r}{many}"
-    if row := _format_of(folder):
+    if row := broken_link(folder) or _format_of(folder):
         return f"holds no config.json but {row}"
     return "holds no config.json, so it is no checkpoint: give the directory that save_pretrained wrote"
 
@@ -119,6 +124,17 @@ def original_format(settings: dict[str, Any]) -> str:
     return (
         f"is in the format of LLaVA's own code (config.json has {names[0]} and no vision_config): take the version for "
         "transformers, as llava-hf publishes them, or convert it with convert_llava_weights_to_hf.py of transformers"
+    )
+
+
+def broken_link(folder: Path) -> str:
+    """Return which file of a directory is a link to nowhere, with a remedy; "" if there is none."""
+    links = sorted(path for path in folder.iterdir() if path.is_symlink() and not path.exists())
+    if not links:
+        return ""
+    return (
+        f"links to files that are not there (first {links[0].name} to {str(links[0].readlink())!r}, {len(links)} in "
+        "all): copy the files themselves (cp -rL), as they lie in the hub's cache"
     )
 
 

@@ -8,13 +8,14 @@ import re
 _LACKING = "Missing optional dependencies"
 _COMMAND = re.compile(r"pip install (?:-U |--upgrade )?['\"]?([A-Za-z][\w.-]*)")
 _LISTED = re.compile(rf"{_LACKING}: ([A-Za-z][\w-]*)")
-_LIBRARY = re.compile(r"requires?(?: the)? ([A-Za-z][\w.-]*)(?: library)?\b")
+_DEVICE = re.compile(r"requires an? (?:\w+ or )?(?:GPU|CUDA|XPU)", re.IGNORECASE)
+_LIBRARY = re.compile(r"(?:requires?(?: the)?|A valid) ([A-Za-z][\w.-]*)(?: library| version)?\b")
 
 
 def missing_package(error: Exception) -> str:
     """Return the predicate of a sentence about the package whose absence an error is about, or "" for another error."""
     text = " ".join(str(error).split())
-    if not isinstance(error, ImportError) and _LACKING not in text:
+    if (not isinstance(error, ImportError) and _LACKING not in text) or _DEVICE.search(text):
         return ""
     text = text[text.find(_LACKING) :] if _LACKING in text else text
     sentence = re.split(r"\.(?: |$)", text)[0].strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,14 @@ from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
 _CODE = "trust_remote_code"
 # The classes that code of its own may name for a model, the first to be used in front.
 _CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM", "AutoModel")
+_OTHERWISE = "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+# Advice by transformers' words, the first that match.
+_BY_WORDS = (
+    ("Unrecognized configuration class", "it is no vision-language model of transformers; give one that is"),
+    ("does not recognize this architecture", "install a newer transformers, or the one that config.json names"),
+    ("Should have a `model_type` key", "copy config.json of the model that it was trained from, which names its type"),
+    ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
+)
 _LONGEST = 300  # characters of an error of somebody else's in ours
 
 
@@ -167,10 +176,15 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
             ) from error
         if problem := missing_package(error):
             raise WeightsError(f"the checkpoint {entry.source} {problem}") from error
+        if isinstance(error, json.JSONDecodeError):
+            # Its own words name no file.
+            for path in sorted(folder.glob("*.json")):
+                read_settings(path)
+        remedy = next((advice for words, advice in _BY_WORDS if words in str(error)), _OTHERWISE)
         where = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
             f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: {shown(said, _LONGEST)}): "
-            "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+            f"{remedy}"
         ) from error
 
 

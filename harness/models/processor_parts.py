@@ -63,7 +63,7 @@ def refuse_incomplete_processor(
     right = {name: value for name, value in taken.items() if value is not None and hasattr(processor, name)}
     own = {name: getattr(processor, name) for name in right}
     counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= own.keys()
-    if None not in own.values() and (not counted or _surplus(own) == _surplus(right)):
+    if None not in own.values() and (not counted or _counts_alike(own, right)):
         return
     wrong = {name: value for name, value in own.items() if value is None or (counted and value != right[name])}
     stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
@@ -72,6 +72,11 @@ def refuse_incomplete_processor(
         f"the processor of the checkpoint {source} has {stated}, so it would not make as many image tokens as the "
         f"model has image features: write {values} into {folder / _FILES[0]}, as config.json and the weights have them"
     )
+
+
+def _counts_alike(own: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Return True if two sets of settings come to the same number of image tokens for every picture."""
+    return bool(own[_PATCH] == right[_PATCH]) and _surplus(own) == _surplus(right)
 
 
 def _surplus(settings: Mapping[str, Any]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,8 +16,11 @@ from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import no_safetensors
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# The number of a shard, which is all that differs within a set.
+_SHARD = re.compile(r"\d+(?=-of-\d+\.safetensors$)")
 # The key of config.json that names another file than the two above.
 _NAMED = "transformers_weights"
+_PIECE = 1 << 20  # bytes
 _FLOATING = ("F64", "F32", "F16", "BF16")
 # Storage widths in bytes; types of less than a byte a number are rounded up.
 _WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -72,8 +77,8 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
         The headers of all tensors by name.
 
     Raises:
-        WeightsError: there are no safetensors, a shard is missing or cut off, a tensor is empty or stored twice, or
-            other weight files lie beside the set.
+        WeightsError: there are no safetensors, a shard is missing, cut off or not in the index, a tensor is empty or
+            stored twice, or other weight files lie beside the set.
     """
     files = weight_files(folder)
     if not files:
@@ -92,7 +97,14 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
             "training's output directory, or train with stage3_gather_16bit_weights_on_model_save, and give what that "
             "saves"
         )
-    if (others := unused_files(folder, files)) and not unused:
+    others = unused_files(folder, files)
+    sets = {_SHARD.sub("", file.name) for file in files if _SHARD.search(file.name)}
+    if shards := [file.name for file in others if _SHARD.sub("", file.name) in sets]:
+        raise WeightsError(
+            f"the checkpoint {source} has an index that names no weight of {shards[0]}, {len(shards)} in all: copy the "
+            "whole index again, or save the model anew"
+        )
+    if others and not unused:
         raise WeightsError(
             f"the checkpoint {source} holds two sets of weights: transformers reads {_listed(files)} and leaves "
             f"{_listed(others)}; move the set that is not meant out of the directory, or add "
@@ -128,7 +140,30 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
                 f"the weight file {file} is damaged or cut off ({file.stat().st_size} bytes, "
                 f"{shown(str(error), 100)}): copy or fetch it again"
             ) from error
+        if name := _zero_at_the_end(file):
+            raise WeightsError(
+                f"the weight file {file} ends in zeros (in {shown(name)}), as a copy that was cut short leaves "
+                "them where the file's whole size was reserved before: copy or fetch it again"
+            )
     return headers
+
+
+def _zero_at_the_end(file: Path) -> str:
+    """Return the name of the last matrix of a weight file if its second half is zero, else ""."""
+    with file.open("rb") as content:
+        start = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(start))
+        matrices = [(row["data_offsets"], name) for name, row in header.items() if len(row.get("shape", ())) > 1]
+        (first, end), name = max(matrices, default=((0, 0), ""))
+        first = (first + end) // 2
+        content.seek(8 + start + first)
+        # Piece by piece, because a number that is not zero mostly comes first.
+        while first < end:
+            piece = content.read(min(_PIECE, end - first))
+            if piece.strip(b"\0") or not piece:
+                return ""
+            first += len(piece)
+    return str(name) if name and matrices and end else ""
 
 
 def _listed(files: list[Path]) -> str:

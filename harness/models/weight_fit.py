@@ -25,12 +25,15 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_CODES = ("I8", "U8")
 _TIED = "tie_word_embeddings"
 _ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.|^base_model\.")
 # Buffers that a model computes itself; older releases saved them with the weights.
 _COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias)$")
 # Parts of names that transformers added or moved between releases.
 _RENAMED = ("model", "language_model")
+# Names under which distributed training and compilation hold the model.
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _INDEXED = re.compile(r"^(.*\.)(\d+)\.")
 
 
@@ -46,7 +49,8 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
         headers: the tensors by name.
 
     Raises:
-        WeightsError: the weights do not fit, see `refuse_misfit`; or they are not quantised though config.json says so.
+        WeightsError: the weights do not fit, see `refuse_misfit`; or they are not quantised though config.json says so,
+            or codes though it does not.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -55,6 +59,13 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
         raise WeightsError(
             f"the checkpoint {entry.source} is quantised by its config.json (quantization_config) and its weights are "
             "not: take quantization_config out of config.json to measure the weights as they are"
+        )
+    codes = [name for name, tensor in headers.items() if tensor.dtype in _CODES and name.endswith("weight")]
+    if codes and not quantised:
+        raise WeightsError(
+            f"the checkpoint {entry.source} stores weights as 8-bit codes ({shown(codes[0])}, {len(codes)} in all), "
+            "and its config.json has no quantization_config that says what they stand for: copy config.json again from "
+            "where the model was quantised, or give the weights before they were"
         )
     known = all(tensor.dtype in _DTYPES for tensor in headers.values())
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
@@ -124,7 +135,9 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
     missing = sorted(info["missing_keys"])
     layers = _layers(names, {*names, *extra} - set(missing))
     if missing:
-        cause = merge if adapted else layers or "check that config.json and weights belong together, or save it anew"
+        cause = (merge if adapted else layers or _wrapped(missing, info["unexpected_keys"]) or _headless(missing)) or (
+            "check that config.json and weights belong together, or save it anew"
+        )
         raise WeightsError(
             f"the checkpoint {source} lacks weights of its model ({shown(missing[0])}, {len(missing)} in all), which "
             f"would be random numbers: {cause}"
@@ -176,6 +189,24 @@ def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) ->
         "(tie_word_embeddings), and its weights hold two that differ: write false there if the head was trained by "
         "itself, take lm_head.weight out of the weights if not, or measure with the head of the weights by "
         f"--phase-allow-unused-weights {entry.source}"
+    )
+
+
+def _wrapped(missing: Collection[str], extra: Collection[str]) -> str:
+    """Return the cause where all names begin with that of a wrapper of the model, or "" for another cause."""
+    prefix = next((part for part in _WRAPPERS if extra and all(name.startswith(part) for name in extra)), "")
+    return prefix and (
+        f"their names begin with {prefix!r}, as a wrapper of the model leaves them: take that off the names, or save "
+        "the model inside of the wrapper"
+    )
+
+
+def _headless(missing: Collection[str]) -> str:
+    """Return the cause where nothing but the head is missing, or "" for another cause."""
+    return (
+        f'write "{_TIED}": true into config.json if its head and its embeddings are one weight, or save the model anew'
+        if all(name.endswith("lm_head.weight") for name in missing)
+        else ""
     )
 
 

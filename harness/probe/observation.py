@@ -22,6 +22,7 @@ from harness.probe.dense_lens import DenseLens
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import LensTask, learn_block
+from harness.probe.pass_checks import OWN_TOKENS, check_logits_differ, check_tokens_seen
 from harness.probe.self_checks import (
     NotFiniteError,
     SelfCheckError,
@@ -117,7 +118,8 @@ class Observation:
         if states.shape[:2] != self.groups.real.shape:
             raise SelfCheckError(
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
-                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; {_REMEDY}"
+                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; "
+                f"{OWN_TOKENS if states.shape[1] > self.groups.real.shape[1] else _REMEDY}"
             )
         self._points.append(self._sums(states).to(self.groups.real.device))
         if self.lens is not None:
@@ -135,8 +137,10 @@ class Observation:
 
         Raises:
             ForwardError: the model's own code has switched autocast on.
+            SelfCheckError: it sees more tokens than the prompts have.
         """
         refuse_autocast(self.anatomy.name, row.values.device.type)
+        check_tokens_seen(self.anatomy.name, layer, row.weights.shape[-1], self.groups.real.shape[1])
         with self._own_calls():
             read = self._attention.read(layer, projection, row)
             if self.checks is not None and read is not None:
@@ -188,6 +192,8 @@ class Observation:
                 f"{''.join(uncalled)}{_STALE if stale else _REMEDY}"
             )
         own_logits = upcast(self._own_logits)
+        if self.checks is not None:
+            check_logits_differ(self.anatomy.name, own_logits)
         points = UnitSums.stacked(self._points)
         arrays = {
             "similarity": self._sums.similarities(points).transpose(0, 1),

@@ -12,6 +12,7 @@ import torch
 from harness.models.anatomy import find_anatomy
 from harness.models.linear import is_plain
 from harness.models.vlm import Vlm
+from harness.probe.self_checks import SelfCheckError
 from harness.profile import Profile
 from harness.provenance import weights_hash
 from harness.tests.tiny import same, tiny_profile, tiny_vlm
@@ -103,6 +104,19 @@ def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -
         without = tiny_profile(vlm, cache=tmp_path)
         assert same(without, tiny_profile(vlm))
     assert any((with_it[name] != without[name]).any() for name in ("recall_5", "exit_agreement"))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (peft.PromptTuningConfig, "a forward pass over .* tokens was seen where the prompts are"),
+        (peft.PrefixTuningConfig, "layer 1: attention sees .* tokens where the prompts have"),
+    ],
+)
+def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, said: str) -> None:
+    model = peft.get_peft_model(tiny_vlm().model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+    with pytest.raises(SelfCheckError, match=rf"{said} .*; the model adds tokens of its own, as prompt tuning"):
+        tiny_profile(anew(tiny_vlm(), model))
 
 
 def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:

@@ -102,6 +102,11 @@ def no_tokenizer(place: Path) -> None:
     (place / "tokenizer.json").unlink()
 
 
+def half_a_tokenizer(place: Path) -> None:
+    path = place / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-300])
+
+
 def truncated(place: Path) -> None:
     path = place / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
@@ -119,6 +124,7 @@ def only_pickles(place: Path) -> None:
             no_tokenizer,
             r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files of the model that it was",
         ),
+        (half_a_tokenizer, r"tokenizer\.json is no readable JSON \(.*\): mend it or copy it again"),
         (truncated, r"mine.model\.safetensors is damaged or cut off \(5000 bytes, .*copy or fetch it again"),
         (
             only_pickles,
@@ -133,6 +139,25 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[
     with pytest.raises(WeightsError, match=said) as error:
         load(str(place), tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        ("llama", "Unrecognized configuration class .*: it is no vision-language model of transformers"),
+        ("llava_of_tomorrow", "does not recognize this architecture.*: install a newer transformers"),
+        (None, "Should have a `model_type` key .*: copy config.json of the model that it was trained from"),
+    ],
+)
+def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model_type: str | None, said: str) -> None:
+    place = tmp_path / "mine"
+    save_tiny(place)
+    settings = json.loads((place / "config.json").read_text())
+    settings = settings["text_config"] if model_type == "llama" else settings
+    kept = {key: value for key, value in settings.items() if key != "model_type"}
+    (place / "config.json").write_text(json.dumps(kept | ({"model_type": model_type} if model_type else {})))
+    with pytest.raises(WeightsError, match=said):
+        load(str(place), tmp_path)
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:

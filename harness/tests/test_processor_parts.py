@@ -76,6 +76,12 @@ def test_settings_that_count_the_same_are_let_pass(whole: Path, tiny_data: None)
         load(whole)
 
 
+def test_a_processor_for_other_patches_is_refused(whole: Path) -> None:
+    change_settings(whole / FILE, lambda c: c.update(patch_size=16))
+    with pytest.raises(WeightsError, match=r'has patch_size 16, so it would not .*: write "patch_size": 8 into'):
+        load(whole)
+
+
 def test_the_files_of_an_older_layout_are_completed_as_the_message_says(whole: Path, tiny_data: None) -> None:
     import json
 
@@ -131,3 +137,6 @@ def test_attention_that_cannot_be_observed_is_exchanged_and_said(
 def test_a_missing_package_is_named_with_the_command_that_installs_it(error: Exception, name: str) -> None:
     assert missing_package(error).endswith(f"run `pip install {name}` and try again")
     assert missing_package(ValueError("a fault of another kind")) == ""
+    assert missing_package(ImportError("Using fbgemm fp8 quantization requires a GPU or XPU")) == ""
+    said = missing_package(ImportError("A valid HQQ version (>=0.2.1) is not available"))
+    assert said.endswith("run `pip install hqq` and try again")

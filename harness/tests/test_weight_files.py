@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,31 @@ def a_publishers_own_file(folder: Path) -> None:
     shutil.copy(sorted(folder.glob("model-*"))[0], folder / "consolidated.safetensors")
 
 
+def no_word_of_a_shard(folder: Path) -> None:
+    def alter(index: dict[str, Any]) -> None:
+        weights = index["weight_map"]
+        index["weight_map"] = {name: file for name, file in weights.items() if not file.startswith("model-00002")}
+
+    change_settings(folder / "model.safetensors.index.json", alter)
+
+
+def a_pointer(folder: Path) -> None:
+    sorted(folder.glob("model-*"))[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def links_to_nowhere(folder: Path) -> None:
+    for path in (folder / "model.safetensors.index.json", *folder.glob("model-*")):
+        path.unlink()
+        path.symlink_to(f"../../blobs/{path.name}")
+
+
+def a_reserved_end(folder: Path) -> None:
+    path = sorted(folder.glob("model-*"))[1]
+    whole_file = path.read_bytes()
+    header = 8 + int.from_bytes(whole_file[:8], "little")
+    path.write_bytes(whole_file[: header + 16].ljust(len(whole_file), b"\0"))
+
+
 def a_weight_twice(folder: Path) -> None:
     first, second = sorted(folder.glob("model-*"))[:2]
     name, tensor = next(iter(load_file(first).items()))
@@ -84,6 +110,10 @@ def a_weight_twice(folder: Path) -> None:
         (no_index, "has no model.safetensors but shards without their index (model-00001-of-"),
         (an_older_shard, "more and leaves model-00001-of-00099.safetensors; move the set that is not meant out"),
         (a_publishers_own_file, "more and leaves consolidated.safetensors; move the set that is not meant out"),
+        (no_word_of_a_shard, "has an index that names no weight of model-00002-of-"),
+        (a_pointer, "holds 1 pointers of git-lfs in the place of files, first 'model-00002-of-"),
+        (links_to_nowhere, "has no model.safetensors but links to files that are not there (first model-00001-of-"),
+        (a_reserved_end, ".weight), as a copy that was cut short leaves them where the file's whole size was reserved"),
         (a_weight_twice, "its index mixes two sets of weights; save the model anew into an empty directory"),
     ],
 )
@@ -139,6 +169,7 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path) -> None:
             "pytorch_model.bin",
             "pickles, which can run code and are never opened (pytorch_model.bin): if you trust them",
         ),
+        ("model.safetensors.incomplete", "an unfinished download (model.safetensors.incomplete): finish it"),
         (
             "weights.safetensors",
             "safetensors under another name (weights.safetensors): call one file model.safetensors",

@@ -103,6 +103,30 @@ def test_weights_that_belong_to_another_model(whole: Path, alter: Callable[[Weig
         load(whole)
 
 
+def codes(weights: Weights) -> None:
+    name = next(name for name in weights if name.endswith("q_proj.weight") and "language_model" in name)
+    weights[name] = (weights[name] * 100).to(torch.int8)
+
+
+def compiled(weights: Weights) -> None:
+    for name in list(weights):
+        weights[f"_orig_mod.{name}"] = weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config that says"),
+        (compiled, "their names begin with '_orig_mod.', as a wrapper of the model leaves them: take that off"),
+        (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
+    ],
+)
+def test_each_cause_has_its_own_remedy(whole: Path, alter: Callable[[Weights], object], said: str) -> None:
+    change_weights(whole, alter)
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+
+
 def test_weights_are_refused_before_they_are_loaded(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loading(*_: object) -> Any:
         raise AssertionError("the weights are loaded")
