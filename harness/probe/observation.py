@@ -136,8 +136,7 @@ class Observation:
         """Reduce the last token's attention in one decoder layer.
 
         Raises:
-            ForwardError: the model's own code has switched autocast on.
-            SelfCheckError: it sees more tokens than the prompts have.
+            ForwardError, SelfCheckError: autocast is on, or it sees more tokens than the prompts have.
         """
         refuse_autocast(self.anatomy.name, row.values.device.type)
         check_tokens_seen(self.anatomy.name, layer, row.weights.shape[-1], self.groups.real.shape[1])
