@@ -12,6 +12,7 @@ from harness.models.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings, observing
+from harness.probe.pass_checks import check_output
 
 
 def observe(
@@ -42,5 +43,9 @@ def observe(
             checking=checking,
         ) as seen,
     ):
-        forward_pass(vlm, batch.inputs, batch.groups.image, ids)
-        return seen.readings()
+        output = forward_pass(vlm, batch.inputs, batch.groups.image, ids)
+        readings = seen.readings()
+        logits = getattr(output, "logits", None)
+        if checking and isinstance(logits, torch.Tensor) and seen.head_logits is not None:
+            check_output(vlm.anatomy.name, seen.head_logits, logits[:, -1])
+        return readings

@@ -87,7 +87,7 @@ class Observation:
     sample_ids: Sequence[str]
     _points: list[UnitSums] = field(default_factory=list)
     _post_norm: UnitSums | None = None
-    _own_logits: torch.Tensor | None = None
+    head_logits: torch.Tensor | None = None  # Of the last token, (batch, vocabulary).
     _last_state: torch.Tensor | None = None
     _busy: bool = False
 
@@ -150,7 +150,7 @@ class Observation:
     def own_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""
         # A copy, because some models overwrite entries afterwards that are never to be said.
-        self._own_logits = logits[:, -1].clone()
+        self.head_logits = logits[:, -1].clone()
 
     def _last_logits(self) -> torch.Tensor:
         """Logits of the last token at the last residual point, decoded as the readings are."""
@@ -182,15 +182,15 @@ class Observation:
             NotFiniteError: a number is not finite; the readings of the other samples come with it.
         """
         expected = self.anatomy.depth + 1
-        if self._own_logits is None or self._post_norm is None or len(self._points) != expected:
-            parts = {"final norm": self._post_norm, "unembedding": self._own_logits}
+        if self.head_logits is None or self._post_norm is None or len(self._points) != expected:
+            parts = {"final norm": self._post_norm, "unembedding": self.head_logits}
             uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
             stale = bool(uncalled) and len(self._points) == expected
             raise SelfCheckError(
                 f"{self.anatomy.name}: {len(self._points)} residual points were seen, expected {expected}; "
                 f"{''.join(uncalled)}{_STALE if stale else _REMEDY}"
             )
-        own_logits = upcast(self._own_logits)
+        own_logits = upcast(self.head_logits)
         if self.checks is not None:
             check_logits_differ(self.anatomy.name, own_logits)
         points = UnitSums.stacked(self._points)
@@ -219,7 +219,7 @@ class Observation:
             self.checks.conclude()
             with self._own_calls():
                 logits = self._last_logits()
-            check_last_state(self.anatomy, logits, self._own_logits)
+            check_last_state(self.anatomy, logits, self.head_logits)
             if "exit_agreement" in numbers:
                 check_exit(self.anatomy, logits, own_logits, arrays["exit_agreement"][:, -1])
         return Readings(**numbers)

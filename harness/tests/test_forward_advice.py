@@ -90,6 +90,28 @@ def _noise(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
     return output + 0.01 * torch.randn_like(output)
 
 
+def _reversed(_: Any, __: Any, output: Any) -> Any:
+    output.logits = output.logits.flip(-1)
+    return output
+
+
+def _scaled_and_barred(_: Any, __: Any, output: Any) -> Any:
+    best = output.logits.argmax(-1, keepdim=True)
+    output.logits = output.logits.mul(0.1).tanh().scatter(-1, best, torch.finfo(torch.float32).min)
+    return output
+
+
+def test_a_hook_that_changes_logits_behind_the_head_is_refused(own_vlm: Vlm) -> None:
+    own_vlm.model.register_forward_hook(_reversed)
+    with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples, so something changes logits behind the head"):
+        tiny_profile(own_vlm)
+
+
+def test_a_model_may_scale_and_bar_its_logits(own_vlm: Vlm) -> None:
+    own_vlm.model.register_forward_hook(_scaled_and_barred)
+    assert tiny_profile(own_vlm)["exit_agreement"][:, -1].all()
+
+
 @pytest.mark.parametrize("change", [_drop, _noise])
 def test_a_model_that_draws_random_numbers_is_refused(own_vlm: Vlm, change: Any) -> None:
     own_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
