@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,37 @@ def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any],
     assert_near(profile, tiny_profile(full))
     # Its own run leaves the hash what it is, so that a second one finds the first's readings.
     assert profile.weights == weights_hash(vlm.model) == tiny_profile(vlm).weights
+
+
+def adapted(vlm: Vlm, kind: str = "") -> Any:
+    """The model of PEFT with random adapters of all linear layers, the same each time."""
+    import peft
+
+    if kind:
+        setattr(vlm.model, kind, True)
+    made = peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, target_modules="all-linear"))
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in sorted(made.named_parameters()):
+        if "lora_" in name:
+            weight.requires_grad_(False).copy_(0.2 * torch.randn(weight.shape, generator=generator))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind"), [(8, "is_loaded_in_8bit"), (4, "is_loaded_in_4bit")], indirect=["bits"], ids=["8", "4"]
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+def test_adapters_of_quantised_layers_are_measured(bits: Callable[[nn.Linear, Any], nn.Module], kind: str) -> None:
+    pytest.importorskip("peft", reason="adapters need PEFT: pip install peft")
+    vlm = exchanged(wide(), bits)
+    full = exchanged(wide(), dequantised, vlm.model)
+    bare = tiny_profile(full)
+    model, merged = adapted(vlm, kind).base_model.model, adapted(full).merge_and_unload()
+    profile, exact = (tiny_profile(replace(vlm, model=m, anatomy=find_anatomy(m))) for m in (model, merged))
+    assert profile["exit_agreement"][:, -1].all()
+    for measure in ("inter", "norm_image"):
+        change = np.abs(exact[measure] - bare[measure]).mean()
+        assert np.abs(profile[measure] - exact[measure]).mean() < 0.1 * change
 
 
 @pytest.mark.parametrize("bits", [8, 4], indirect=True)
