@@ -33,6 +33,8 @@ _BY_WORDS = (
     ("Unrecognized configuration class", "it is no vision-language model of transformers; give one that is"),
     ("does not recognize this architecture", "install a newer transformers, or the one that config.json names"),
     ("Should have a `model_type` key", "copy config.json of the model that it was trained from, which names its type"),
+    ("`tiktoken` is required", "run `pip install sentencepiece protobuf tiktoken`, the readers of tokenizers"),
+    ("Validation error for field", "write a value of its own type for that field into config.json"),
     ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
 )
 _LONGEST = 300  # characters of an error of somebody else's in ours
@@ -55,8 +57,8 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         refuse_foreign(folder, entry.source)
         config = AutoConfig.from_pretrained(folder, **trust)
     refuse_unmeasurable(config, entry.name)
-    refuse_without_processor(folder, entry.source)
     with _told(entry, folder):
+        refuse_without_processor(folder, entry.source)
         processor = _processor_class(config).from_pretrained(folder, **trust)
     refuse_endless_templates(processor, entry.source)
     _give_template(processor, entry, config)

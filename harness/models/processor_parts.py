@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.models.checkpoint_files import read_settings
 from harness.models.embedded.language import WeightsError
 from harness.models.weight_files import StoredTensor
 
@@ -14,24 +16,36 @@ _PATCH, _STRATEGY, _ADDITIONAL = "patch_size", "vision_feature_select_strategy",
 _WITHOUT_FIRST = "default"
 _FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER = ("tokenizer.json", "vocab.*", "*.model", "*.spm", "*.tiktoken", "*.vocab", "tekken.json", "bpe.codes")
+# The first byte of a model of SentencePiece, which is no text as the other tokenizers under such names are.
+_SENTENCEPIECE = b"\n"
 
 
 def refuse_without_processor(folder: Path, source: str) -> None:
     """Assert that a directory has the files of a processor.
 
     Raises:
-        WeightsError: it has no settings of an image processor, or no tokenizer.
+        WeightsError: it has no settings of an image processor, or no tokenizer, or one that needs a package which is
+            not installed.
     """
     lacking = []
-    if not any((folder / name).is_file() for name in _FILES):
+    whole, apart = (read_settings(path) if (path := folder / name).is_file() else {} for name in _FILES)
+    # The parts of a processor are nested in its one file.
+    if not apart and not any(isinstance(part, dict) and part for part in whole.values()):
         lacking.append(f"image processor ({' or '.join(_FILES)})")
-    if not any(any(folder.glob(name)) for name in _TOKENIZER):
+    tokenizers = [path for name in _TOKENIZER for path in folder.glob(name)]
+    if not tokenizers:
         lacking.append("tokenizer (tokenizer.json)")
     if lacking:
         raise WeightsError(
             f"the checkpoint {source} has no {' and no '.join(lacking)}: copy the processor's files of the model "
             "that it was trained from, in Python: from transformers import AutoProcessor; "
             f"AutoProcessor.from_pretrained('BASE').save_pretrained({str(folder)!r})"
+        )
+    pieces = [path for path in tokenizers if path.suffix in (".model", ".spm")]
+    if pieces == tokenizers and not find_spec("sentencepiece") and pieces[0].read_bytes()[:1] == _SENTENCEPIECE:
+        raise WeightsError(
+            f"the checkpoint {source} needs a package that is not installed: its tokenizer ({pieces[0].name}) is read "
+            "by sentencepiece; run `pip install sentencepiece protobuf` and try again"
         )
 
 
@@ -54,7 +68,7 @@ def refuse_incomplete_processor(
     patch, side = getattr(vision, _PATCH, None), getattr(vision, "image_size", None)
     grid = side // patch if isinstance(side, int) and isinstance(patch, int) and patch > 0 else None
     taken = {
-        _PATCH: patch,
+        _PATCH: patch if isinstance(patch, int) else None,
         _STRATEGY: getattr(config, _STRATEGY, None),
         _ADDITIONAL: _additional_tokens(headers, grid) if grid else None,
         "num_query_tokens": getattr(config, "num_query_tokens", None),
@@ -63,9 +77,11 @@ def refuse_incomplete_processor(
     right = {name: value for name, value in taken.items() if value is not None and hasattr(processor, name)}
     own = {name: getattr(processor, name) for name in right}
     counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= own.keys()
-    if None not in own.values() and (not counted or _counts_alike(own, right)):
+    # A number that is written as text counts nothing.
+    typed = {name for name, value in own.items() if isinstance(value, type(right[name]))}
+    if typed == own.keys() and (not counted or _counts_alike(own, right)):
         return
-    wrong = {name: value for name, value in own.items() if value is None or (counted and value != right[name])}
+    wrong = {name: value for name, value in own.items() if name not in typed or (counted and value != right[name])}
     stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
     values = ", ".join(f'"{name}": {_json(right[name])}' for name in wrong)
     raise WeightsError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -56,6 +57,53 @@ def test_a_setting_that_is_missing_is_named_with_its_value(
         load(whole)
     change_settings(whole / FILE, as_said)
     assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"), [("patch_size", "8", 8), ("patch_size", 8.0, 8), ("num_additional_image_tokens", "1", 1)]
+)
+def test_a_number_of_another_type_is_named_with_its_value(whole: Path, name: str, text: Any, value: int) -> None:
+    change_settings(whole / FILE, lambda content: content.update({name: text}))
+    with pytest.raises(WeightsError, match=rf'has {name} {text!r}, so it .* write "{name}": {value} into .*{FILE}'):
+        load(whole)
+
+
+def test_a_number_that_is_text_in_the_configuration_is_sent_there(whole: Path) -> None:
+    change_settings(whole / "config.json", lambda content: content["vision_config"].update(patch_size="8"))
+    with pytest.raises(WeightsError, match=r"'patch_size'.*: write a value of its own type .* into config.json"):
+        load(whole)
+
+
+@pytest.mark.parametrize("part", [None, {}, "absent"])
+def test_an_empty_processor_is_none(whole: Path, part: Any) -> None:
+    if part == "absent":
+        (whole / FILE).write_text("{}")
+    change_settings(whole / FILE, lambda content: content.update({"image_processor": part} if part != "absent" else {}))
+    said = r"has no image processor \(.*\): copy the processor's files of the model"
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+    (whole / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+
+
+def test_a_tokenizer_of_sentencepiece_names_its_package(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole / "tokenizer.json").unlink()
+    (whole / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
+    monkeypatch.setattr("harness.models.processor_parts.find_spec", lambda _: None)
+    with pytest.raises(
+        WeightsError, match=r"\(tokenizer.model\) is read by sentencepiece; run `pip install sentencepie"
+    ):
+        load(whole)
+
+
+def test_a_tokenizer_that_lacks_protobuf_is_not_sent_to_another_package_alone(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ValueError("`tiktoken` is required to read a `tiktoken` file.")
+    monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", Mock(side_effect=error))
+    with pytest.raises(WeightsError, match="run `pip install sentencepiece protobuf tiktoken`"):
+        load(whole)
 
 
 def test_the_number_of_query_tokens_is_taken_from_the_model(tmp_path: Path) -> None:
