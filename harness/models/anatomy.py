@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError
-from harness.models.kinds import Kind, kind_of
+from harness.models.kinds import ENCODER_DECODER, Kind, kind_of
 from harness.models.linear import is_linear, output_width, takes_width
 
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
@@ -134,10 +134,7 @@ def refuse_unmeasurable(config: Any, name: str) -> None:
         raise AnatomyError(f"{name} ({config.model_type}) cannot be measured: {kind.reason}")
     configs = (config, config.get_text_config(decoder=True), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in configs):
-        raise AnatomyError(
-            f"{name} is an encoder-decoder: image and instruction tokens do not share one residual stream, so the "
-            "phases are not defined for it. Use a decoder-only model."
-        )
+        raise AnatomyError(f"{name} {ENCODER_DECODER}")
 
 
 def output_projection(attention: nn.Module) -> nn.Module:
@@ -197,12 +194,19 @@ def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.Mod
 
 
 def _final_norm(parent: nn.Module, name: str, width: int) -> nn.Module:
+    bare = ""
     for child_name, child in parent.named_children():
         shapes = {tuple(parameter.shape) for parameter in child.parameters()}
         # An adapter's wrapper has a class name of its own, and stands under the norm's name.
-        if shapes == {(width,)} and "norm" in f"{type(child).__name__} {child_name}".lower():
+        is_norm = "norm" in f"{type(child).__name__} {child_name}".lower()
+        if is_norm and shapes == {(width,)}:
             return child
-    raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers.")
+        if is_norm and not shapes:
+            bare = (
+                f": its {child_name} ({type(child).__name__}) has no weight, by which a final norm is recognised, so "
+                "it cannot be measured; take a model whose final norm has a weight"
+            )
+    raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers{bare}.")
 
 
 def _unembedding(model: Any, name: str, width: int) -> nn.Module:

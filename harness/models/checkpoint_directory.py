@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import PhaseError
 from harness.models.checkpoint_files import read_settings, refuse_foreign
-from harness.models.kinds import kind_of
+from harness.models.kinds import ENCODER_DECODER, kind_of
 from harness.models.processor_parts import refuse_without_processor
 from harness.models.weight_files import refuse_weight_files
 
@@ -36,8 +36,10 @@ def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
 def _type_problem(folder: Path, source: str) -> str:
     """Return why no model of the type in config.json can be measured; empty if it can be, or none is named."""
     path = folder / "config.json"
-    model_type = str(read_settings(path).get("model_type", "")) if path.is_file() else ""
+    settings = read_settings(path) if path.is_file() else {}
+    model_type = str(settings.get("model_type", ""))
     kind = kind_of(model_type)
-    if not kind.refused:
-        return ""
-    return f"the checkpoint {source} is of the type {model_type}, which cannot be measured: {kind.reason}"
+    if kind.refused:
+        return f"the checkpoint {source} is of the type {model_type}, which cannot be measured: {kind.reason}"
+    encoder = settings.get("is_encoder_decoder") is True or settings.get("use_decoder_only_language_model") is False
+    return f"the checkpoint {source} {ENCODER_DECODER}" if encoder else ""

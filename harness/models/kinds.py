@@ -30,6 +30,11 @@ class Kind:
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: The predicate of the sentence about a model with an encoder beside its decoder.
+ENCODER_DECODER = (
+    "is an encoder-decoder: image and instruction tokens do not share one residual stream, so the phases are not "
+    "defined for it. Use a decoder-only model."
+)
 _CROSS = "image features enter by cross-attention; no position of the residual stream is an image token"
 _STREAMS = "several residual streams run side by side, so there is no one stream to follow"
 _BLOCKS = "its layers attend over the sums of earlier blocks of layers too, so there is no one stream to follow"

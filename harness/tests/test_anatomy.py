@@ -138,6 +138,12 @@ def test_a_missing_part_is_named(own_vlm: Vlm) -> None:
         find_anatomy(own_vlm.model)
 
 
+def test_a_final_norm_without_weight_is_named(own_vlm: Vlm) -> None:
+    own_vlm.model.model.language_model.norm = nn.LayerNorm(32, elementwise_affine=False)
+    with pytest.raises(AnatomyError, match=r"no final norm of width 32 .*: its norm \(LayerNorm\) has no weight, by "):
+        find_anatomy(own_vlm.model)
+
+
 def test_an_unembedding_of_another_width_is_not_taken(own_vlm: Vlm) -> None:
     own_vlm.model.lm_head = nn.Linear(16, 400)
     own_vlm.model.model.language_model.get_output_embeddings = lambda: None

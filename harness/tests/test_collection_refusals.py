@@ -105,6 +105,20 @@ def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_
     assert problem.startswith("the checkpoint mine is of the type mllama, which cannot be measured: image features ")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "udop", "is_encoder_decoder": True},
+        {"model_type": "instructblip", "use_decoder_only_language_model": False},
+    ],
+)
+def test_an_encoder_decoder_is_refused_for_that_and_not_for_missing_files(tmp_path: Path, settings: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    problem = directory_problem(tmp_path, "mine", unused=False)
+    assert problem is not None
+    assert problem.startswith("the checkpoint mine is an encoder-decoder: image and instruction tokens do not share ")
+
+
 def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, whole: Path) -> None:
     change_settings(whole / "processor_config.json", lambda content: content.update({"patch_size": [], "x": 1}))
     (whole / "tokenizer.json").write_text("{}")
