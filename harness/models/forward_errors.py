@@ -80,6 +80,11 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         "the parts of the model lie on different devices: move it whole (model.to(device)) or load it with device_map",
     ),
     (
+        r"has no attribute 'patch_size'|values to unpack \(expected 4",  # batch, channels, height, width
+        "the image processor gives pictures in another form than the vision tower takes: use the image processor of "
+        "this checkpoint (image_processor_type in processor_config.json or preprocessor_config.json)",
+    ),
+    (
         r"index out of range|out of bounds|device-side assert|indices should be",
         "an id or a position lies beyond a table of the model: use the processor of this checkpoint, and check the "
         "tokens that were added to its tokenizer",
@@ -140,7 +145,7 @@ def explained(
         f"the model's forward pass of sample {', '.join(sample_ids[:_NAMED])}{more} raised {type(error).__name__}: "
         f"{_first_line(error)} ({_place(vlm.model, error)})"
     )
-    cause = _picture_size(failure) or _image_tokens(failure) or words
+    cause = _sparse_weight(failure) or _picture_size(failure) or _image_tokens(failure) or words
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
 
 
@@ -156,6 +161,16 @@ def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
     """Return the frames of an error with their lines, outermost first, without those of the libraries' helpers."""
     frames = traceback.walk_tb(error.__traceback__)
     return [(frame, line) for frame, line in frames if not _HELPERS & {*Path(frame.f_code.co_filename).parents}]
+
+
+def _sparse_weight(failure: _Failure) -> str:
+    """Name the first weight that is stored sparse, which a pass under inference mode does not take."""
+    weights = failure.vlm.model.named_parameters()
+    name = next((name for name, weight in weights if weight.layout is not torch.strided), "")
+    return name and (
+        f"{name} is stored sparse, which torch.inference_mode does not take: make it dense (module.weight = "
+        "torch.nn.Parameter(module.weight.to_dense()))"
+    )
 
 
 def _picture_size(failure: _Failure) -> str:

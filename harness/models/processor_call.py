@@ -97,6 +97,8 @@ def _remedy(problem: Exception | None) -> str:
     """Return what to do about the error of a processor."""
     if isinstance(problem, ImportError):
         return "install the package that it names"
+    if "image dimensions" in str(problem):
+        return "its image processor is of another kind of model: use the one of this checkpoint (image_processor_type)"
     if isinstance(problem, (AttributeError, NameError, TypeError)):
         return (
             "processor(images=[...], text=[...], return_tensors='pt') must work: use the processor of this checkpoint"

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
         (RuntimeError("CUDA error: no kernel image is available"), "of torch, the build for this GPU"),
         (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the one that the error names"),
         (ModuleNotFoundError("No module named 'flash_attn'"), "load the model with attn_implementation='sdpa'"),
+        (AttributeError("'Tower' object has no attribute 'patch_size'"), "use the image processor of this checkpoint"),
+        (ValueError("too many values to unpack (expected 4)"), "use the image processor of this checkpoint"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "measure with --phase-batch-size 1"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "CUDA_LAUNCH_BLOCKING=1"),
         (
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
         ),
         (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "where they have no numbers: load"),
     ],
-    ids=["kernel", "module", "flash", "memory", "access", "compile", "meta"],
+    ids=["kernel", "module", "flash", "sizes", "dimensions", "memory", "access", "compile", "meta"],
 )
 def test_an_error_has_the_remedy_of_its_kind(own_vlm: Vlm, error: Exception, remedy: str) -> None:
     def fail(*_: Any) -> None:
@@ -213,6 +215,21 @@ def test_a_processor_that_lacks_a_package_is_not_sent_to_its_template(own_vlm: V
 
     with pytest.raises(PromptError, match=r"requires torchvision\); install the package that it names"):
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, lacking)))
+
+
+def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
+    def flat(_: Any) -> Any:
+        raise ValueError("Unsupported number of image dimensions: 1")
+
+    with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor is of another kind of model: use the"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
+
+
+def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
+    head = own_vlm.model.lm_head
+    head.weight = nn.Parameter(head.weight.to_sparse(), requires_grad=False)
+    with pytest.raises(ForwardError, match=r"lm_head.weight is stored sparse, which .*: make it dense \(module.weight"):
+        tiny_profile(own_vlm)
 
 
 def test_parts_that_do_not_belong_together_make_no_vlm(own_vlm: Vlm) -> None:
