@@ -91,6 +91,7 @@ def last_row(
     return LastRow(weights, weighted.reshape(batch, heads, keys, -1).transpose(1, 2).reshape(batch, keys, -1))
 
 
+_SEVERAL = "it computes several attentions in one layer, and no single one is what the layer adds up"
 # What stands between attention and output projection: nothing, a gate, or what is refused. It is a fact of the model,
 # found at its first row, because to look at numbers makes a GPU wait.
 _NOTHING, _GATE = "nothing", "a gate"
@@ -110,7 +111,7 @@ def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.T
         The row itself, the row with every value scaled by the gate, or a refused row where it is no gate: of another
         width, or of changing sign as behind a norm, which is not linear in the values.
     """
-    if _between.get(projection) == _NOTHING:
+    if row.refused or _between.get(projection) == _NOTHING:
         return row
     given, fed = upcast(given), upcast(fed)
     if projection not in _between:
@@ -192,12 +193,17 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
     owner = anatomy.layer_of_attention()
     held: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
     heard: set[nn.Module] = set()
+    called: dict[int, torch.Tensor] = {}
     stack = contextlib.ExitStack()
 
     def dispatch(module: nn.Module, row: LastRow, given: torch.Tensor) -> None:
         layer = owner.get(id(module))
         if layer is not None:
             projection = output_projection(module)
+            if layer in called:
+                same = torch.equal(called[layer], row.weights)
+                row = replace(row, weights=row.weights * same, refused=_SEVERAL)
+            called[layer] = row.weights
             held[projection] = layer, row, given
             if projection not in heard:
                 heard.add(projection)

@@ -52,6 +52,7 @@ class LastTokenAttention:
         self._weights[layer] = row.weights.mean(1).to(home)
         if row.refused:
             self.refused[layer] = row.refused
+            self._norms.pop(layer, None)
             return None
         projected = linear_map(projection, row.values)
         vectors = projected(row.values)

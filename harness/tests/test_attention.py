@@ -241,3 +241,23 @@ def test_a_sample_of_nan_has_no_part_in_the_gate_of_another() -> None:
 def test_what_is_no_gate_is_refused(fed: Any) -> None:
     row, projection, given = _row_and_projection()
     assert gated(row, projection, given, fed(given)).refused
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1.0, True), (2.0, False)])
+def test_a_layer_that_attends_twice_has_weights_only_where_both_are_the_same(
+    own_vlm: Vlm, samples: list[Sample], factor: float, kept: bool
+) -> None:
+    before, attention = observe(own_vlm, samples), own_vlm.anatomy.layers[1].self_attn
+    inner = attention.forward
+
+    def twice(hidden_states: torch.Tensor, **options: Any) -> Any:
+        inner(hidden_states * factor, **options)
+        return inner(hidden_states, **options)
+
+    attention.forward = twice
+    after = observe(own_vlm, samples)
+    assert after.norm_shares is not None
+    assert after.norm_shares.any((0, 2)).tolist() == [True, False, True, True]
+    assert after.weight_shares is not None
+    assert before.weight_shares is not None
+    np.testing.assert_array_equal(after.weight_shares[:, 1], before.weight_shares[:, 1] * kept)
