@@ -39,6 +39,10 @@ class _Failure:
     image: torch.Tensor
 
 
+_OTHER_FORM = (
+    "the image processor gives pictures in another form than the vision tower takes: use the image processor of this "
+    "checkpoint (image_processor_type in processor_config.json or preprocessor_config.json)"
+)
 #: Advice by the words of an error, the first that match; torch and transformers have one error type for many causes.
 _BY_WORDS: tuple[tuple[str, str], ...] = (
     (
@@ -81,8 +85,7 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"has no attribute 'patch_size'|values to unpack \(expected 4",  # batch, channels, height, width
-        "the image processor gives pictures in another form than the vision tower takes: use the image processor of "
-        "this checkpoint (image_processor_type in processor_config.json or preprocessor_config.json)",
+        _OTHER_FORM,
     ),
     (
         r"index out of range|out of bounds|device-side assert|indices should be",
@@ -145,7 +148,9 @@ def explained(
         f"the model's forward pass of sample {', '.join(sample_ids[:_NAMED])}{more} raised {type(error).__name__}: "
         f"{_first_line(error)} ({_place(vlm.model, error)})"
     )
-    cause = _sparse_weight(failure) or _picture_size(failure) or _image_tokens(failure) or words
+    # Pictures of another form have sizes that say nothing.
+    counts = "" if words == _OTHER_FORM else _picture_size(failure) or _image_tokens(failure)
+    cause = _sparse_weight(failure) or counts or words
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
 
 

@@ -34,6 +34,7 @@ _BY_WORDS = (
     ("does not recognize this architecture", "install a newer transformers, or the one that config.json names"),
     ("Should have a `model_type` key", "copy config.json of the model that it was trained from, which names its type"),
     ("`tiktoken` is required", "run `pip install sentencepiece protobuf tiktoken`, the readers of tokenizers"),
+    ("Unrecognized image processor", "copy the processor's files of the model that it was trained from"),
     ("Validation error for field", "write a value of its own type for that field into config.json"),
     ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
 )

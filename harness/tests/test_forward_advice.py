@@ -225,6 +225,15 @@ def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
 
 
+def test_pictures_of_another_form_are_not_sent_to_their_size(own_vlm: Vlm) -> None:
+    def tiled(inputs: Any) -> Any:
+        pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
+        return {**inputs, "pixel_values": pixels[:, None]}
+
+    with pytest.raises(ForwardError, match="gives pictures in another form than the vision tower takes: use the image"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, tiled)))
+
+
 def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
     head = own_vlm.model.lm_head
     head.weight = nn.Parameter(head.weight.to_sparse(), requires_grad=False)

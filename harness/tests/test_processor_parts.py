@@ -74,6 +74,12 @@ def test_a_number_that_is_text_in_the_configuration_is_sent_there(whole: Path) -
         load(whole)
 
 
+def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(whole: Path) -> None:
+    change_settings(whole / FILE, lambda content: content["image_processor"].update(image_processor_type="MyProcessor"))
+    with pytest.raises(WeightsError, match="copy the processor's files of the model that it was trained from"):
+        load(whole)
+
+
 @pytest.mark.parametrize("part", [None, {}, "absent"])
 def test_an_empty_processor_is_none(whole: Path, part: Any) -> None:
     if part == "absent":
