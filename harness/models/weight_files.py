@@ -153,8 +153,11 @@ def _zero_at_the_end(file: Path) -> str:
     with file.open("rb") as content:
         start = int.from_bytes(content.read(8), "little")
         header = json.loads(content.read(start))
-        matrices = [(row["data_offsets"], name) for name, row in header.items() if len(row.get("shape", ())) > 1]
-        (first, end), name = max(matrices, default=((0, 0), ""))
+        header.pop("__metadata__", None)
+        filled = [
+            (row["data_offsets"], name) for name, row in header.items() if len(row["shape"]) > 1 and all(row["shape"])
+        ]
+        (first, end), name = max(filled, default=((0, 0), ""))
         first = (first + end) // 2
         content.seek(8 + start + first)
         # Piece by piece, because a number that is not zero mostly comes first.
@@ -163,7 +166,7 @@ def _zero_at_the_end(file: Path) -> str:
             if piece.strip(b"\0") or not piece:
                 return ""
             first += len(piece)
-    return str(name) if name and matrices and end else ""
+    return str(name)
 
 
 def _listed(files: list[Path]) -> str:

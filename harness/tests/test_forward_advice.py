@@ -103,6 +103,12 @@ def _scaled_and_barred(_: Any, __: Any, output: Any) -> Any:
     return output
 
 
+def test_a_head_of_zeros_is_refused(own_vlm: Vlm) -> None:
+    own_vlm.model.lm_head.weight.zero_()
+    with pytest.raises(SelfCheckError, match="all logits of the model are 0, so no entry is the best"):
+        tiny_profile(own_vlm)
+
+
 def test_a_hook_that_changes_logits_behind_the_head_is_refused(own_vlm: Vlm) -> None:
     own_vlm.model.register_forward_hook(_reversed)
     with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples, so something changes logits behind the head"):

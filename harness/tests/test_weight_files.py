@@ -143,10 +143,11 @@ def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, whole: Pat
         (whole / "model.safetensors").unlink(missing_ok=True)
 
 
-def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path) -> None:
+@pytest.mark.parametrize("shape", [(0,), (0, 8)])
+def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path, shape: tuple[int, ...]) -> None:
     def alter(weights: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in weights if "language_model" in name and "proj" in name]:
-            weights[name] = torch.zeros(0)
+        for name in [name for name in weights if "language_model" in name and "proj" in name] + [max(weights)]:
+            weights[name] = torch.zeros(shape)
 
     change_weights(whole, alter)
     said = refusal(whole)
