@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from harness.data.sample import DataError
 from harness.errors import shown
+from harness.regular_file import read_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,14 +128,7 @@ def encoded_picture(place: Place) -> bytes:
         DataError: the place holds no image.
     """
     if isinstance(place, Path):
-        # Following links, as where an archive's folder is linked to; but a pipe or a device would never end.
-        found = place.stat()
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(None, "it is a directory")
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(None, "it is a pipe or a device")
-        if found.st_size > MOST_BYTES:
-            raise OSError(None, f"it is larger than {MOST_BYTES:,} bytes, so it is no photograph")
+        return read_regular(place, MOST_BYTES)
     return place.read_bytes()
 
 

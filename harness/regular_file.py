@@ -1,0 +1,53 @@
+"""Regular files of bounded size: the only files of a dataset or a checkpoint that are read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+# Reading a pipe would wait for a writer; the flag does not exist on Windows.
+_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+
+
+def require_regular(path: Path, most_bytes: int) -> int:
+    """Assert that a path leads to a regular file of bounded size; return the size in bytes.
+
+    Links are followed. A pipe, socket or device is not opened: it may wait for ever, or never end.
+
+    Raises:
+        OSError: there is no such file, or it is a directory, a pipe, a device or larger than `most_bytes`; `strerror`
+            is the reason as a phrase.
+        ValueError: no file system takes the path.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(None, "it is a directory")
+    if not stat.S_ISREG(status.st_mode) or (status.st_size == 0 and _has_content(path)):
+        raise OSError(None, "it is a pipe or a device")
+    if status.st_size > most_bytes:
+        raise OSError(None, f"it is larger than {most_bytes:,} bytes")
+    return status.st_size
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a regular file of bounded size.
+
+    Raises:
+        OSError, ValueError: as `require_regular`.
+    """
+    size = require_regular(path, most_bytes)
+    with path.open("rb") as file:
+        # Never more than was asserted, whatever is appended meanwhile.
+        return file.read(size)
+
+
+def _has_content(path: Path) -> bool:
+    """True if a file of no bytes can be read all the same, as those that a kernel makes up (/proc/kmsg)."""
+    handle = os.open(path, _AT_ONCE)
+    try:
+        return bool(os.read(handle, 1))
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
