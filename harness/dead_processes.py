@@ -1,0 +1,94 @@
+"""Tags for file names that name the process that owns a file, and a check that this process has ended.
+
+A tag is `<host>-<process id>-<start>`. `host` stands for the machine and the process table in it (a container has one
+of its own), `start` for the start of the process, so that a later process with the same id is not taken for the owner.
+No clock is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+_TAG = re.compile(r"([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})", re.ASCII)
+_UNKNOWN = "0" * 8
+_ENDED = ("Z", "X")  # states of a process that has ended and whose parent has not asked for its exit status
+
+
+def owner_tag() -> str:
+    """Return the tag of this process: letters, digits and hyphens, at most 28 characters."""
+    # By process id, because a forked process has the cache of its parent.
+    return _tag(os.getpid())
+
+
+def is_dead(owner: str) -> bool:
+    """Return True if a tag is of this host and its process has ended.
+
+    Args:
+        owner: a tag of `owner_tag`. False for anything else and for tags of other hosts and containers, whose
+            processes cannot be seen from here.
+    """
+    matched = _TAG.fullmatch(owner)
+    if matched is None or matched[1] != _host():
+        return False
+    pid = int(matched[2])
+    if not _exists(pid):
+        return True
+    state, start = _state_and_start(pid)
+    return state in _ENDED or (_UNKNOWN not in (start, matched[3]) and start != matched[3])
+
+
+@lru_cache(maxsize=1)
+def _tag(pid: int) -> str:
+    return f"{_host()}-{pid}-{_state_and_start(pid)[1]}"
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Return a short hash of the host's name and of its table of processes."""
+    table = ""
+    with suppress(OSError, NotImplementedError):
+        table = str(Path("/proc/self/ns/pid").readlink())
+    return _short(f"{platform.node()}/{table}")
+
+
+def _exists(pid: int) -> bool:
+    """Return True if there is a process with this id, or if the system does not tell."""
+    if os.name != "posix":
+        import psutil
+
+        return bool(psutil.pid_exists(pid))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _state_and_start(pid: int) -> tuple[str, str]:
+    """Return the state of a process (one letter, Linux only) and a short hash of its start, `_UNKNOWN` where hidden."""
+    if not Path("/proc/self/stat").exists():
+        import psutil
+
+        with suppress(psutil.Error):
+            return "", _short(repr(psutil.Process(pid).create_time()))
+        return "", _UNKNOWN
+    with suppress(OSError, IndexError):
+        # Elsewhere the files are of another table of processes than the ids.
+        if Path("/proc/self").readlink().name == str(os.getpid()):
+            # Ticks since the boot, which no change of the clock moves. The name before them may hold any character.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+            return fields[0].decode(), _short(f"{boot!r}/{int(fields[19])}")
+    return "", _UNKNOWN
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
