@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shutil
+import stat
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# Of files that are being written: nobody else's file ends like this, so what is left over may be removed.
+from harness.dead_processes import is_dead, owner_tag
+
+# The end of the names of files and directories that are being written; the start is the tag of the owner.
 _PART = ".phase-part"
-_LEFT_OVER = 3600.0
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_READ = os.O_RDONLY
+_numbers = itertools.count()
+_swept: set[Path] = set()
 
 
 def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Puts `content` at `path` in one step: readers see the old file or the new one, never a part.
+
+    A new file has the permissions of the umask, a replaced one keeps its own.
 
     Args:
         path: the file; its directory is made.
@@ -33,7 +42,7 @@ def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = 
 
     Args:
         files: what each path is to hold, in the order in which they are put in place; directories are made.
-        durable: wait until the disk has them.
+        durable: wait until the disk has them, each before the next is put in place.
 
     Raises:
         OSError: a directory is not writable or the disk is full; the old files are untouched.
@@ -41,22 +50,62 @@ def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = 
     written: dict[Path, Path] = {}
     try:
         for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
-            written[path] = Path(name)
+            prepare_directory(path.parent)
+            part, mode = part_in(path.parent), _mode(path)
+            # The system applies the umask, which no thread can ask for without changing it for all.
+            handle = os.open(part, _NEW, 0o666 if mode is None else mode)
+            written[path] = part
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            Path(name).chmod(0o644)
+            if mode is not None:
+                with contextlib.suppress(OSError):
+                    part.chmod(mode)
         for path, part in written.items():
             part.replace(path)
+            if durable:
+                _sync_names(path.parent)
     except BaseException:
         for part in written.values():
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         raise
+
+
+def part_in(directory: Path) -> Path:
+    """Return a new path for a file or directory that is being written; `sweep` removes it when this process is dead."""
+    return directory / f".{owner_tag()}.{next(_numbers)}{_PART}"
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make a directory and, the first time in this process, remove what killed writes left in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    key = directory.absolute()
+    if key not in _swept:
+        _swept.add(key)
+        sweep(directory)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what writes that were killed left in a directory, whatever its age.
+
+    The name says which process owns it. The parts of running processes stay, and those of other hosts, whose processes
+    cannot be seen from here.
+    """
+    with contextlib.suppress(OSError):
+        for part in directory.glob(f".*{_PART}"):
+            if is_dead(part.name.split(".")[1]):
+                if part.is_dir() and not part.is_symlink():
+                    shutil.rmtree(part, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        part.unlink()
 
 
 def unwritable(directory: Path) -> str:
@@ -70,13 +119,18 @@ def unwritable(directory: Path) -> str:
     return ""
 
 
-def sweep(directory: Path) -> None:
-    """Removes the parts of files that writes which were killed left in a directory.
-
-    Only those of an hour ago and older: a younger one may be what another process writes just now.
-    """
+def _mode(path: Path) -> int | None:
+    """Return the permissions of a file, None where there is none."""
     with contextlib.suppress(OSError):
-        for part in directory.glob(f".*{_PART}"):
-            with contextlib.suppress(OSError):
-                if part.stat().st_mtime < time.time() - _LEFT_OVER:
-                    part.unlink()
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    return None
+
+
+def _sync_names(directory: Path) -> None:
+    """Wait until the disk has the names in a directory; not every system can be asked for that."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, _READ)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

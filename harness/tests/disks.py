@@ -35,6 +35,7 @@ def read_only() -> Iterator[None]:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with contextlib.ExitStack() as stack:
-        for name in ("tempfile.mkstemp", "tempfile.TemporaryFile", "os.mkdir"):
+        for name in ("tempfile.TemporaryFile", "os.mkdir"):
             stack.enter_context(mock.patch(name, refused))
+        stack.enter_context(mock.patch("harness.files.os", mock.Mock(wraps=os, open=refused)))
         yield

@@ -16,9 +16,11 @@ import pytest
 
 from harness.baseline_files import read_json, write_files
 from harness.baselines import BaselineError, read_baseline
+from harness.dead_processes import owner_tag
 from harness.files import unwritable, write_together
 from harness.reading_store import StoreError, unusable
 from harness.tests.case_runs import REGRESSION, ROOT, Cases
+from harness.tests.dead import dead_tag
 from harness.tests.disks import full_disk, read_only
 from harness.tests.one_reading import KEY, NAMES, ROW, opened, same_row
 
@@ -110,20 +112,15 @@ def test_of_many_damaged_readings_a_few_are_named_and_all_counted(tmp_path: Path
     assert told == []
 
 
-def test_what_a_killed_write_left_is_swept_but_not_what_is_being_written(kept: Path) -> None:
-    old, young = kept.with_name(".two.npz.a.phase-part"), kept.with_name(".two.npz.b.phase-part")
-    for path in (old, young, kept.with_name(".hidden")):
+def test_readings_of_killed_writes_are_swept_and_those_being_written_stay(kept: Path) -> None:
+    dead, running = (kept.with_name(f".{tag}.7.phase-part") for tag in (dead_tag(), owner_tag()))
+    for path in (dead, running, kept.with_name(".hidden")):
         path.write_bytes(b"half")
-        os.utime(path, (0, 0))
-    os.utime(young)
+    os.utime(running, (0, 0))
     opened(cache_of(kept)).write(["two"], [ROW])
-    assert sorted(path.name for path in kept.parent.iterdir()) == [
-        ".hidden",
-        young.name,
-        "key.json",
-        "one.npz",
-        "two.npz",
-    ]
+    assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
+        [".hidden", running.name, "key.json", "one.npz", "two.npz"]
+    )
 
 
 def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:

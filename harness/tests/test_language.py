@@ -9,6 +9,7 @@ import pytest
 from harness.models.embedded import language
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.language import WeightsError, language_directory, verify_language
+from harness.tests.dead import dead_tag
 
 HOME = Path("weights") / language.NAME
 
@@ -111,6 +112,14 @@ def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
     assert leftovers(tmp_path / "cache") == []
     monkeypatch.setattr(language, "_convert", _copy_instead)
     assert language_directory(tmp_path / "cache").is_dir()
+
+
+def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, tmp_path: Path) -> None:
+    half = tmp_path / "cache" / "weights" / f".{dead_tag()}.0.phase-part" / "ready"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    language_directory(tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [language.NAME]
 
 
 def test_of_two_processes_at_once_the_second_takes_what_the_first_made(

