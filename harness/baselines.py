@@ -14,8 +14,9 @@ import numpy as np
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
 from harness.baseline_arrays import Form, form_of, packed, packed_summary, unpacked
-from harness.baseline_files import SCHEMA, read_arrays, read_json, restore, write_files
+from harness.baseline_files import SCHEMA, changing, read_files, read_json, remove_unnamed, restore, write_files
 from harness.baseline_files import BaselineError as BaselineError
+from harness.baseline_files import BaselineExistsError as BaselineExistsError
 from harness.baseline_files import MissingBaselineError as MissingBaselineError
 from harness.json_text import rounded
 from harness.margin_table import margin_table
@@ -112,8 +113,7 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
     """
-    content = read_json(path)
-    arrays = read_arrays(path, content)
+    content, arrays = read_files(path)
     try:
         margins = content["margins"]
         return Baseline(
@@ -139,10 +139,13 @@ def write_baseline(
     power: Mapping[str, Any] | None = None,
     *,
     summary: bool = False,
+    kept: Baseline | None = None,
+    first: bool = False,
 ) -> Path:
     """Stores a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
 
-    A baseline of another device type or dtype is kept and this one stands beside it.
+    A baseline of another device type or dtype is kept and this one stands beside it. Runs that write at the same time
+    take turns.
 
     Args:
         root: the baselines' directory.
@@ -153,39 +156,53 @@ def write_baseline(
         power: how surely the rule finds what it should against this baseline, for the reader of the file.
         summary: store no value of any sample, only mean, covariance and number of independent rows of each measure.
             A pair that has a baseline in that form keeps it: what was not to be passed on once never is by an update.
+        kept: a baseline whose file has, by now, ratios to keep and, of the same weights, a calibration.
+        first: write only where the pair has no baseline.
 
     Raises:
+        BaselineExistsError: `first`, and another run has recorded one.
         BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
             writable or full; what was there is untouched.
+        LockedError: another run is writing to the directory.
     """
-    calibration = calibration or Calibration()
     if profile.n < LEAST_SAMPLES:
         raise BaselineError(
             f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
             "raise --phase-samples"
         )
-    too_noisy = noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter"))
-    if too_noisy:
-        raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
-    path = _path_for(root, profile)
-    stored = (read_json(other) for other in _paths(root, profile.model, profile.dataset))
-    summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
-    arrays = packed_summary(profile) if summary else packed(profile)
-    content = _shown(profile) | {
-        "schema": SCHEMA,
-        "form": str(Form.SUMMARY if summary else Form.SAMPLES),
-        "model": profile.model,
-        "dataset": profile.dataset,
-        "declared": profile.declared,
-        "configuration": profile.configuration,
-        "margins": margin_table(profile, calibration),
-        "calibration": calibration.record(),
-        # What was simulated is a comparison in pairs, which a summary never has.
-        "power": {} if summary else power or {},
-        "phases": phases,
-        "timing": {name: rounded(ratio) for name, ratio in timing.items()},
-    }
-    write_files(path, content, arrays)
+    with changing(folder_of(root, profile.model)) as alone:
+        path = _path_for(root, profile)
+        stored = [read_json(other) for other in _paths(root, profile.model, profile.dataset)]
+        if stored and first:
+            raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
+        if kept is not None:
+            before = read_json(kept.path)
+            timing = {**before["timing"], **timing}
+            if calibration is None and before["weights"] == profile.weights:
+                calibration = Calibration.of_record(before.get("calibration", {}))
+        calibration = calibration or Calibration()
+        too_noisy = noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter"))
+        if too_noisy:
+            raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
+        summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
+        arrays = packed_summary(profile) if summary else packed(profile)
+        content = _shown(profile) | {
+            "schema": SCHEMA,
+            "form": str(Form.SUMMARY if summary else Form.SAMPLES),
+            "model": profile.model,
+            "dataset": profile.dataset,
+            "declared": profile.declared,
+            "configuration": profile.configuration,
+            "margins": margin_table(profile, calibration),
+            "calibration": calibration.record(),
+            # What was simulated is a comparison in pairs, which a summary never has.
+            "power": {} if summary else power or {},
+            "phases": phases,
+            "timing": {name: rounded(ratio) for name, ratio in timing.items()},
+        }
+        write_files(path, content, arrays)
+        if alone:
+            remove_unnamed(path)
     return path
 
 
@@ -193,34 +210,6 @@ def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
     """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
     content = read_json(baseline.path)
     return all(content.get(name) == value for name, value in _shown(profile).items())
-
-
-def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
-    """Replaces the stored configuration by that of a profile with the same numbers; returns the baseline as it is now.
-
-    Raises:
-        BaselineError: the file is not writable; it is untouched.
-    """
-    content = read_json(baseline.path)
-    content["configuration"] = profile.configuration
-    write_files(baseline.path, content)
-    return read_baseline(baseline.path)
-
-
-def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
-    """Adds the hooked/plain ratio of one device, dtype and attention to a stored baseline.
-
-    Raises:
-        BaselineError: the file is not writable; it is untouched.
-    """
-    content = read_json(baseline.path)
-    content["timing"][key] = rounded(ratio)
-    write_files(baseline.path, content)
-
-
-def timing_key(environment: Environment) -> str:
-    """Under which name the ratio of an environment is kept: device, dtype and attention."""
-    return f"{environment.device_name}, {environment.dtype}, {environment.attention}"
 
 
 def shown_measures(profile: Profile) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class StoredBaselines:
         return self._known.get(pair)
 
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
-        from harness.baselines import BaselineError, MissingBaselineError, find_baseline
+        from harness.baselines import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
 
         root = self.options.baselines
         try:
@@ -64,7 +64,10 @@ class StoredBaselines:
                 ) from None
             if not (self.options.update or missing):
                 raise
-            return self._write(profile, "new" if missing else "changed", {}, None)
+            try:
+                return self._write(profile, "new" if missing else "changed", None)
+            except BaselineExistsError:
+                return self._found(pair, profile)
         depths = (stored.profile.depth, profile.depth)
         if depths[0] != depths[1] and not self.options.update:
             raise BaselineError(
@@ -80,8 +83,7 @@ class StoredBaselines:
                     "with --phase-update, together with --phase-calibrate"
                 )
             if self.options.calibrate or (changed and self.options.update):
-                kept = stored.calibration if stored.profile.weights == profile.weights else None
-                return self._write(profile, "changed" if changed else "calibrated", stored.timing, kept)
+                return self._write(profile, "changed" if changed else "calibrated", stored)
             if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
                 return self._described_anew(profile, stored)
         if stored.path not in self.written:
@@ -95,7 +97,7 @@ class StoredBaselines:
         where the stored one lies outside of its interval by more than the factor that would be an alarm.
         """
         from harness.analysis.timing import SLOWDOWN_FACTOR
-        from harness.baselines import timing_key, write_timing
+        from harness.baseline_changes import timing_key, write_timing
 
         baseline, key = self.baseline(pair, profile), timing_key(profile.environment)
         stored = baseline.timing.get(key)
@@ -148,19 +150,18 @@ class StoredBaselines:
 
     def _described_anew(self, profile: Profile, stored: Baseline) -> Baseline:
         """The baseline with the configuration of now; its numbers, which are the same, are not written again."""
-        from harness.baselines import write_configuration
+        from harness.baseline_changes import write_configuration
 
         self.written[stored.path] = "changed"
         return self.processes.of_first(
             f"the configuration of {profile.pair}", lambda: write_configuration(stored, profile)
         )
 
-    def _write(
-        self, profile: Profile, how: str, timing: Mapping[str, float], calibration: Calibration | None
-    ) -> Baseline:
+    def _write(self, profile: Profile, how: str, kept: Baseline | None) -> Baseline:
         from harness.baselines import read_baseline, write_baseline
         from harness.phases import phases_of
 
+        calibration: Calibration | None = None
         power: Mapping[str, Any] = {}
         if self.options.calibrate:
             calibration, power = self._calibrated(profile)
@@ -170,11 +171,13 @@ class StoredBaselines:
                 write_baseline(
                     self.options.baselines,
                     profile,
-                    timing,
+                    {},
                     phases_of(profile),
                     calibration,
                     power,
                     summary=self.options.summary,
+                    kept=kept,
+                    first=how == "new",
                 )
             )
 

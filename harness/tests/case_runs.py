@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.baseline_files import arrays_path, read_json
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.registry import MODELS, ModelEntry
@@ -24,6 +25,11 @@ REGRESSION = ("-m", "regression")
 def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     vlm = tiny_vlm(layers=6, dtype=dtype)
     return vlm.model, vlm.processor
+
+
+def arrays_of(path: Path) -> Path:
+    """The arrays that a baseline's JSON names."""
+    return arrays_path(path, read_json(path))
 
 
 class Fault:

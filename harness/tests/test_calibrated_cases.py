@@ -11,7 +11,7 @@ import pytest
 import harness.calibration
 from harness.calibration import Run
 from harness.data.registry import DATASETS
-from harness.tests.case_runs import REGRESSION, Cases
+from harness.tests.case_runs import REGRESSION, Cases, arrays_of
 
 INTER = ("-k", "test_inter_similarity")
 
@@ -83,11 +83,12 @@ def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None
 
 
 def test_controls_are_stored_and_told(recorded: Cases) -> None:
-    stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
+    path = recorded.baselines / "tiny-llava" / "tiny.json"
+    stored = json.loads(path.read_text())
     assert set(stored["controls"]) == {"noise", "blank"}
     assert len(stored["controls"]["noise"]["inter"]) == 7
     assert set(stored["phases"]["controls"]["blank"]["moves_at"]) == set(stored["phases"]["moves_at"])
-    with np.load(recorded.baselines / "tiny-llava" / "tiny.npz") as arrays:
+    with np.load(arrays_of(path)) as arrays:
         assert arrays["noise.inter"].shape == (64, 7)
         np.testing.assert_allclose(arrays["noise.inter"].mean(0), stored["controls"]["noise"]["inter"], rtol=1e-5)
     result = recorded.run("-m", "replication", "--phase-json", "record.json")

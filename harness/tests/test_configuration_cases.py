@@ -11,7 +11,7 @@ import torch
 
 from harness.baseline_files import read_json, write_files
 from harness.tests import case_runs
-from harness.tests.case_runs import REGRESSION, Cases
+from harness.tests.case_runs import REGRESSION, Cases, arrays_of
 from harness.tests.changed_settings import BUILT, rebuilt
 from harness.tests.faults import swap_layers
 from harness.tests.tiny import tiny_vlm
@@ -69,7 +69,7 @@ def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(re
 
 def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cases) -> None:
     path = without_configuration(recorded)
-    arrays, old = path.with_suffix(".npz").read_bytes(), read_json(path)
+    arrays, old = arrays_of(path).read_bytes(), read_json(path)
     assert recorded.run(*INTER).ret == pytest.ExitCode.OK
     assert read_json(path) == old
     result = recorded.run(*INTER, "--phase-update")
@@ -77,5 +77,5 @@ def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cas
     new = read_json(path)
     assert new.pop("configuration")["vision_feature_layer"] == -1
     assert new == old
-    assert path.with_suffix(".npz").read_bytes() == arrays
+    assert arrays_of(path).read_bytes() == arrays
     recorded.run(*INTER, "--phase-update").stdout.fnmatch_lines(["baselines: 1 matched, 0 changed*"])

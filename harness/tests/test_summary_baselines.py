@@ -25,7 +25,7 @@ from harness.comparison import FAMILIES, compare, compare_boundaries, compare_in
 from harness.phases import phases_of
 from harness.profile import CURVES, JUDGED, Profile
 from harness.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, samples
-from harness.tests.case_runs import REGRESSION, Cases, Fault
+from harness.tests.case_runs import REGRESSION, Cases, Fault, arrays_of
 from harness.tests.faults import features
 from harness.tests.test_checks import L, N, on_one_line, synthetic_profile
 
@@ -152,13 +152,13 @@ def changed(profile: Profile, **arrays: Any) -> Profile:
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+    with np.load(arrays_of(path), allow_pickle=False) as stored:
         return {name: stored[name].shape for name in stored.files}
 
 
 def told(path: Path, names: Iterable[str]) -> list[str]:
     """Which of the names stand in a baseline's JSON or, uncompressed, in its arrays."""
-    with zipfile.ZipFile(path.with_suffix(".npz")) as stored:
+    with zipfile.ZipFile(arrays_of(path)) as stored:
         written = path.read_bytes() + b"".join(stored.read(member) for member in stored.namelist())
     return [name for name in names if name.encode() in written or name.encode("utf-32-le") in written]
 
