@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PhaseError
+from harness.models.formats import OWN
 from harness.models.template_date import DATE, asks_for_date, chosen_template, with_fixed_date
+from harness.models.template_process import EndlessTemplateError, render
 
 _PLACEHOLDER = "instruction-goes-here"
 # How a list of parts looks where a template prints it as it is.
@@ -86,6 +88,24 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
     )
 
 
+def refuse_endless_template(processor: Any, source: str) -> None:
+    """Assert that the chat template of a processor comes to an end with a prompt of one image and one instruction.
+
+    Args:
+        processor: as loaded.
+        source: what its checkpoint is called in messages.
+
+    Raises:
+        PromptError: the template takes more than 10 s, 1 GB, or writes more than a million characters.
+    """
+    try:
+        write_prompt(processor, "Describe the image.")
+    except EndlessTemplateError as error:
+        raise PromptError(f"the chat template of {source} {error}") from None
+    except Exception:  # What else a template lacks is an error where a prompt is written.
+        return
+
+
 def template_date(processor: Any) -> str:
     """Return the date that the processor's chat template is given, as in 2024-07-26; empty where it asks for none."""
     return DATE.date().isoformat() if asks_for_date(chosen_template(_template(processor))) else ""
@@ -115,11 +135,15 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
         text = _applied(processor, template, parts)
         if not any(printed in text for printed in _PRINTED):
             return text
+    except EndlessTemplateError:
+        raise
     except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
         problem = error
     plain = "".join(f"{token}\n" for token in image_tokens(processor)[:1]) + instruction
     try:
         return _applied(processor, template, plain)
+    except EndlessTemplateError:
+        raise
     except Exception as error:
         said = (str(problem or error).strip().splitlines() or [type(error).__name__])[0]
         raise PromptError(
@@ -129,8 +153,11 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
 
 
 def _applied(processor: Any, template: Any, content: Any) -> str:
-    messages = [{"role": "user", "content": content}]
     own, text = getattr(processor, "chat_template", None), chosen_template(template)
+    # A processor's own code may render otherwise; it is trusted with everything.
+    if text and text not in OWN and type(processor).apply_chat_template.__module__.startswith("transformers."):
+        return render(with_fixed_date(text), processor.tokenizer.special_tokens_map, content)
+    messages = [{"role": "user", "content": content}]
     # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.
     named = {} if own else {"chat_template": template}
     if asks_for_date(text):

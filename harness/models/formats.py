@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+
+def _chatml(image: str) -> str:
+    """Return the template of the embedded language model without a system message, with `image` for a picture."""
+    return (
+        "{% for message in messages %}"
+        "{{ '<|im_start|>' + message['role'] + '\n' }}"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}{{ '" + image + "' }}{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}"
+        "{{ '<|im_end|>\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+
+
 _TEXT = "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
 
 #: "USER: <image>\nINSTRUCTION ASSISTANT:", what LLaVA-1.5 was tuned on, without a system message.
@@ -20,3 +36,7 @@ BARE = "{% for message in messages %}" + _TEXT + "{% endfor %}"
 IMAGE_FIRST = "<image>" + BARE
 #: The instruction before the image, and nothing else.
 IMAGE_LAST = BARE + "<image>"
+#: What the embedded models were trained on; the second one's processor puts the queries before the prompt itself.
+SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
+#: Templates of the harness itself, which come to an end.
+OWN = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})

@@ -10,8 +10,10 @@ from typing import Any
 
 from harness.errors import PhaseError, shown
 from harness.hub import HubError, find_snapshot
+from harness.models import template_process
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.attention_choice import choose_readable_attention
+from harness.models.chat import refuse_endless_template
 from harness.models.checkpoint_files import code_files, read_settings, refuse_foreign
 from harness.models.embedded.language import WeightsError
 from harness.models.kinds import kind_of
@@ -19,7 +21,6 @@ from harness.models.missing_packages import missing_package
 from harness.models.placement import keep_with, placement
 from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor
 from harness.models.registry import LoadRequest, ModelEntry
-from harness.models.template_trial import refuse_endless_templates
 from harness.models.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
 from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
 
@@ -49,6 +50,8 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig
 
+    if not entry.chat_template:
+        template_process.start()
     folder, _ = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
     if entry.trusted:
         request.say(f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code says: {code_files(folder)}")
@@ -61,8 +64,8 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     with _told(entry, folder):
         refuse_without_processor(folder, entry.source)
         processor = _processor_class(config).from_pretrained(folder, **trust)
-    refuse_endless_templates(processor, entry.source)
     _give_template(processor, entry, config)
+    refuse_endless_template(processor, entry.source)
     _give_padding(processor)
     return config, processor
 

@@ -11,9 +11,8 @@ import pytest
 from transformers.utils import chat_template_utils
 
 from harness.baselines import find_baseline, write_baseline
-from harness.models.chat import prompt_text, template_date
+from harness.models.chat import prompt_text, refuse_endless_template, template_date
 from harness.models.template_date import DATE, with_fixed_date
-from harness.models.template_trial import refuse_endless_templates
 from harness.models.vlm import Vlm
 from harness.profile import Profile
 from harness.tests.tiny import same, tiny_profile
@@ -76,7 +75,7 @@ def test_the_default_of_several_templates_and_the_tokenizers_see_the_fixed_day(v
 
 
 def test_a_dated_template_is_tried_with_the_fixed_day(vlm: Vlm) -> None:
-    refuse_endless_templates(dated(vlm, "{{ strftime_now('%Y') }}" + REST), "here")
+    refuse_endless_template(dated(vlm, "{{ strftime_now('%Y') }}" + REST), "here")
 
 
 @pytest.mark.usefixtures("tiny_data")

@@ -14,7 +14,8 @@ import torch
 from safetensors import safe_open
 
 from harness.errors import PhaseError, shown
-from harness.models import template_trial
+from harness.models import template_process
+from harness.models.chat import refuse_endless_template
 from harness.models.embedded.language import WeightsError
 from harness.models.embedded.train import read_checkpoint
 from harness.models.prompt import prompt_text
@@ -235,7 +236,7 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, temp
     ids=["loops", "memory", "words"],
 )
 def test_a_template_without_end_is_stopped(place: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_trial, "SECONDS", 1)
+    monkeypatch.setattr(template_process, "SECONDS", 1)
     (place / "chat_template.jinja").write_text(template + "<image>")
     assert "does not come to an end within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(place)
 
@@ -244,7 +245,7 @@ def test_the_papers_own_templates_come_to_an_end() -> None:
     for name in ("llava-1.5-7b", "instructblip-vicuna-7b"):
         processor = tiny_vlm().processor
         processor.chat_template = MODELS[name].chat_template
-        template_trial.refuse_endless_templates(processor, name)
+        refuse_endless_template(processor, name)
 
 
 def test_a_training_checkpoint_that_would_run_is_refused(tmp_path: Path) -> None:

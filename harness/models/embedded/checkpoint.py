@@ -78,18 +78,3 @@ def pillow_processor(name: str) -> Any:
     import transformers
 
     return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
-
-
-def chat_template(image: str) -> str:
-    """The language model's chat template without a system message; `image` stands where a picture is (Jinja text)."""
-    return (
-        "{% for message in messages %}"
-        "{{ '<|im_start|>' + message['role'] + '\n' }}"
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-        "{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}{{ '" + image + "' }}{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}{% endif %}"
-        "{{ '<|im_end|>\n' }}"
-        "{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    )

@@ -20,12 +20,12 @@ from harness.models.embedded.checkpoint import (
     PAD_TOKEN_ID,
     PATCH,
     assemble,
-    chat_template,
     padded_tokenizer,
     pillow_processor,
     read_trained,
 )
 from harness.models.embedded.language import language_config
+from harness.models.formats import SCENES_INSTRUCTBLIP
 
 if TYPE_CHECKING:
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
@@ -73,7 +73,7 @@ def processor(cache: Path) -> InstructBlipProcessor:
     made: InstructBlipProcessor = InstructBlipProcessor(
         pictures, padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
     )
-    made.chat_template = chat_template("")
+    made.chat_template = SCENES_INSTRUCTBLIP
     return made
 
 

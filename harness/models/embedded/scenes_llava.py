@@ -18,12 +18,12 @@ from harness.models.embedded.checkpoint import (
     PATCH,
     PATCHES,
     assemble,
-    chat_template,
     padded_tokenizer,
     pillow_processor,
     read_trained,
 )
 from harness.models.embedded.language import WeightsError, language_config
+from harness.models.formats import SCENES_LLAVA
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
@@ -78,7 +78,7 @@ def processor(cache: Path) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token=IMAGE_TOKEN,
-        chat_template=chat_template(IMAGE_TOKEN + "\n"),
+        chat_template=SCENES_LLAVA,
     )
     return made
 
