@@ -65,8 +65,8 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
     A template that knows messages of plain text only gets the image token and a line break before the instruction.
 
     Raises:
-        PromptError: there is no chat template, it refuses the message, it leaves out, repeats or changes the
-            instruction, or the instruction holds the image token.
+        PromptError: there is no chat template, it refuses the message, does not come to an end, leaves out, repeats or
+            changes the instruction, or the instruction holds the image token.
     """
     template = _template(processor)
     for token in image_tokens(processor):
@@ -75,8 +75,11 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
                 f"the instruction {instruction!r} holds the image token {token}; leave it out: the chat template puts "
                 "it where the image goes"
             )
-    before, found, after = _rendered(processor, template, _PLACEHOLDER).partition(_PLACEHOLDER)
-    text = _rendered(processor, template, instruction)
+    try:
+        before, found, after = _rendered(processor, template, _PLACEHOLDER).partition(_PLACEHOLDER)
+        text = _rendered(processor, template, instruction)
+    except EndlessTemplateError as error:
+        raise PromptError(f"the chat template of {type(processor).__name__} {error}") from error
     # Many templates strip what the user wrote.
     for kept in (instruction, instruction.strip()):
         # Comparing the whole prompt, not looking for the instruction: the template's own words may be the same.
@@ -100,10 +103,9 @@ def refuse_endless_template(processor: Any, source: str) -> None:
     """
     try:
         write_prompt(processor, "Describe the image.")
-    except EndlessTemplateError as error:
-        raise PromptError(f"the chat template of {source} {error}") from None
-    except Exception:  # What else a template lacks is an error where a prompt is written.
-        return
+    except Exception as error:  # What else a template lacks is an error where a prompt is written.
+        if isinstance(error.__cause__, EndlessTemplateError):
+            raise PromptError(f"the chat template of {source} {error.__cause__}") from None
 
 
 def template_date(processor: Any) -> str:

@@ -232,8 +232,9 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, temp
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
         "{{ 'a' * 4000000000 }}",
         "{% for i in range(99999) %}{{ 'many words and more' }}{% endfor %}",
+        "{% if strftime_now('%Y') != '%Y' %}{{ 'a' * 4000000000 }}{% endif %}",
     ],
-    ids=["loops", "memory", "words"],
+    ids=["loops", "memory", "words", "knows the day"],
 )
 def test_a_template_without_end_is_stopped(place: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_process, "SECONDS", 1)
