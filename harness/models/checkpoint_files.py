@@ -5,13 +5,16 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
+from harness.models.named_files import is_plain, refuse_named_files
+from harness.models.readable_files import SETTINGS_BYTES, readable_files, refuse_unreadable
+from harness.regular_file import read_regular
 
-_INDEX = "*.safetensors.index.json"
+_INDEX = ".safetensors.index.json"
 # Where the name of a repository on the hub would have its native code fetched and run.
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
@@ -27,12 +30,15 @@ def refuse_foreign(folder: Path, source: str) -> None:
         source: what the checkpoint is called in messages.
 
     Raises:
-        WeightsError: a file is a pointer of git-lfs or no JSON, an index names weights elsewhere or of another kind
-            than safetensors, the directory is an adapter of another checkpoint or in the format of another program, or
-            a configuration asks for code from another repository.
+        WeightsError: a file is no regular one, too large, a link out of the directory, a pointer of git-lfs or no JSON,
+            an index or a setting names weights elsewhere or of another kind than safetensors, the directory is an
+            adapter of another checkpoint or in the format of another program, or a configuration asks for code from
+            another repository.
         OSError, RecursionError: a file cannot be read.
     """
-    pointers = sorted(path.name for path in folder.iterdir() if path.is_file() and _is_pointer(path))
+    refuse_unreadable(folder, source)
+    readable = list(readable_files(folder))
+    pointers = [path.name for path in readable if _is_pointer(path)]
     if pointers:
         raise WeightsError(
             f"the checkpoint {source} holds {len(pointers)} pointers of git-lfs in the place of files, first "
@@ -42,16 +48,18 @@ def refuse_foreign(folder: Path, source: str) -> None:
         raise WeightsError(f"the checkpoint {source} {adapter_without_model(folder)}")
     if (folder / "config.json").is_file() and (problem := original_format(read_settings(folder / "config.json"))):
         raise WeightsError(f"the checkpoint {source} {problem}")
-    for index in sorted(path for path in folder.glob(_INDEX) if path.exists()):
+    for index in (path for path in readable if path.name.endswith(_INDEX)):
         weights = read_settings(index).get("weight_map")
         for shard in sorted({str(name) for name in weights.values()}) if isinstance(weights, dict) else ():
-            if not _stays_inside(shard) or not shard.endswith(".safetensors"):
+            if not is_plain(shard) or not shard.endswith(".safetensors"):
                 raise WeightsError(
                     f"the checkpoint {source} has an index {index.name} that takes weights from {shard!r}: only "
                     "safetensors in its own directory are read; save it anew with save_pretrained"
                 )
-    for path in sorted(folder.glob("*config.json")):
-        for key, value in _settings(read_settings(path)):
+    for path in (path for path in readable if path.name.endswith("config.json")):
+        settings = read_settings(path)
+        refuse_named_files(settings, path, source)
+        for key, value in _settings(settings):
             if key.lstrip("_").removesuffix("_internal") in _KERNELS and "/" in value:
                 raise WeightsError(
                     f"the checkpoint {source} asks in {path.name} for {key} {value!r}, code from another repository: "
@@ -76,9 +84,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: the file is no JSON object as transformers reads it.
-        OSError, RecursionError: it cannot be read.
+        OSError, RecursionError: it cannot be read, or is no regular file of bounded size.
     """
-    raw = path.read_bytes()
+    raw = read_regular(path, SETTINGS_BYTES)
     if raw.startswith(codecs.BOM_UTF8):
         raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
     try:
@@ -93,12 +101,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _is_pointer(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER
-
-
-def _stays_inside(name: str) -> bool:
-    # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
-    pure = PureWindowsPath(name)
-    return bool(pure.parts) and not pure.drive and not pure.root and ".." not in pure.parts
 
 
 def _settings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:

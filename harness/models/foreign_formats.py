@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.regular_file import read_regular
+
 ADAPTER = "adapter_config.json"
 _UNNAMED = "BASE"
+_SETTINGS_BYTES = 1 << 20
 _NEW = "save_pretrained('merged')"
 _CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
 
@@ -96,6 +99,8 @@ def no_configuration(folder: Path) -> str:
         newest = max(inner, key=lambda path: path.stat().st_mtime).parent
         many = f" (the newest of {len(inner)})" if len(inner) > 1 else ""
         return f"holds no config.json, but a directory in it does: give {str(newest)!r}{many}"
+    if (folder / "config.json").exists():
+        return "has a config.json that is no regular file: put the file itself in its place"
     if row := broken_link(folder) or _format_of(folder):
         return f"holds no config.json but {row}"
     return "holds no config.json, so it is no checkpoint: give the directory that save_pretrained wrote"
@@ -158,7 +163,7 @@ def _format_of(folder: Path) -> str:
 def _setting(path: Path, name: str) -> str:
     """Return a text from a JSON file, "" where there is none or the file cannot be read."""
     try:
-        value = json.loads(path.read_bytes()).get(name)
+        value = json.loads(read_regular(path, _SETTINGS_BYTES)).get(name)
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""

@@ -14,13 +14,14 @@ from harness.errors import shown
 from harness.models.checkpoint_files import read_settings
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import no_safetensors
+from harness.models.named_files import NAMED_WEIGHTS, is_weights
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # The number of a shard, which is all that differs within a set.
 _SHARD = re.compile(r"\d+(?=-of-\d+\.safetensors$)")
-# The key of config.json that names another file than the two above.
-_NAMED = "transformers_weights"
-_PIECE = 1 << 20  # bytes
+# Files of torch's distributed training: transformers prefers them to all others, and reads whatever lies beside them.
+_DISTRIBUTED = "shard-*-model-*-of-*.safetensors"
+_PIECE, _MOST_ZEROS = 1 << 20, 1 << 30  # bytes
 _FLOATING = ("F64", "F32", "F16", "BF16")
 # Storage widths in bytes; types of less than a byte a number are rounded up.
 _WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -49,20 +50,21 @@ class StoredTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the weight files that transformers reads, sorted by name; a shard of the index may be missing.
+    """Return the weight files that transformers reads, sorted by name; a file that is named may be missing.
 
     Raises:
         WeightsError: the index or config.json is no JSON.
     """
-    configured = read_settings(folder / "config.json").get(_NAMED) if (folder / "config.json").is_file() else None
-    for name in (configured, _SINGLE, _INDEX):
-        if not isinstance(name, str) or not (folder / name).is_file():
-            continue
-        if not name.endswith(".json"):
-            return [folder / name]
-        shards = read_settings(folder / name).get("weight_map")
-        return [folder / shard for shard in sorted(set(map(str, shards.values())))] if isinstance(shards, dict) else []
-    return []
+    config = folder / "config.json"
+    name = read_settings(config).get(NAMED_WEIGHTS) if config.is_file() else None
+    if not is_weights(name):
+        name = next((name for name in (_SINGLE, _INDEX) if (folder / name).is_file()), None)
+    if name is None:
+        return []
+    if not name.endswith(".json") or not (folder / name).is_file():
+        return [folder / name]
+    shards = read_settings(folder / name).get("weight_map")
+    return [folder / shard for shard in sorted(set(map(str, shards.values())))] if isinstance(shards, dict) else []
 
 
 def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> Mapping[str, StoredTensor]:
@@ -78,15 +80,20 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
 
     Raises:
         WeightsError: there are no safetensors, a shard is missing, cut off or not in the index, a tensor is empty or
-            stored twice, or other weight files lie beside the set.
+            stored twice, or other weight files lie beside the set, or in its place.
     """
+    if shard := min((path.name for path in folder.glob(_DISTRIBUTED)), default=""):
+        raise WeightsError(
+            f"the checkpoint {source} holds shards of a distributed training ({shard}), which transformers reads in "
+            "the place of any other weights: load them where they were made, and save the model with save_pretrained"
+        )
     files = weight_files(folder)
     if not files:
         raise WeightsError(f"the checkpoint {source} {no_safetensors(folder)}")
     if missing := [file.name for file in files if not file.is_file()]:
         raise WeightsError(
-            f"the checkpoint {source} lacks {len(missing)} of the {len(files)} weight files of its index, first "
-            f"{missing[0]!r}: copy or fetch them again, or save the model anew"
+            f"the checkpoint {source} lacks {len(missing)} of the {len(files)} weight files that its index or "
+            f"config.json names, first {missing[0]!r}: copy or fetch them again, or save the model anew"
         )
     headers = _headers(files, source)
     empty = [name for name, tensor in headers.items() if tensor.floating and not prod(tensor.shape)]
@@ -159,6 +166,8 @@ def _zero_at_the_end(file: Path) -> str:
         ]
         (first, end), name = max(filled, default=((0, 0), ""))
         first = (first + end) // 2
+        # A sparse file may claim any number of them.
+        end = min(end, first + _MOST_ZEROS)
         content.seek(8 + start + first)
         # Piece by piece, because a number that is not zero mostly comes first.
         while first < end:

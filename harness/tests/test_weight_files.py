@@ -105,8 +105,8 @@ def a_weight_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (a_shard_less, "weight files of its index, first 'model-00002-of-"),
-        (only_the_index, "weight files of its index, first 'model-00001-of-"),
+        (a_shard_less, "weight files that its index or config.json names, first 'model-00002-of-"),
+        (only_the_index, "weight files that its index or config.json names, first 'model-00001-of-"),
         (no_index, "has no model.safetensors but shards without their index (model-00001-of-"),
         (an_older_shard, "more and leaves model-00001-of-00099.safetensors; move the set that is not meant out"),
         (a_publishers_own_file, "more and leaves consolidated.safetensors; move the set that is not meant out"),

@@ -1,0 +1,92 @@
+"""The files of a checkpoint that are opened: regular ones, each of a bounded size, inside of its directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.models.embedded.language import WeightsError
+from harness.regular_file import require_regular
+
+_MB = 1 << 20
+#: Bytes of settings; tokenizer_config.json with 30,000 added tokens has 6 MB.
+SETTINGS_BYTES = 64 * _MB
+# Bytes of a tokenizer; that of a million tokens has 60 MB.
+_TOKENIZER_BYTES = 256 * _MB
+# Shell patterns of the names that transformers opens, with the bytes of such a file at most. The first match holds.
+_BOUNDS = (
+    ("*.safetensors.index.json", SETTINGS_BYTES),  # 20 MB for 10^12 parameters
+    # Weights are read tensor by tensor.
+    ("*.safetensors", sys.maxsize),
+    ("*config.json", SETTINGS_BYTES),
+    # The trial of a template stops at a million characters of what it writes.
+    ("*.jinja", 4 * _MB),
+    ("chat_template.json", 4 * _MB),
+    *(
+        (pattern, _TOKENIZER_BYTES)
+        for pattern in (
+            *("tokenizer*", "*.tokenizer", "tekken.json", "*.model", "*.spm", "*.tiktoken", "*.vocab", "bpe.codes"),
+            *("vocab*", "merges*", "special_tokens_map.json", "added_tokens.json", "entity_vocab.json", "emoji.json"),
+            *("byte_maps.json", "word_shape.json", "word_pronunciation.json", "normalizer.json", "dict.txt"),
+        )
+    ),
+)
+# Folders that transformers looks into: further tokenizers of a processor, and chat templates by name.
+_FOLDERS = ("*tokenizer*", "additional_chat_templates")
+
+
+def readable_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a checkpoint directory that may be opened, in the order of their names.
+
+    Their names alone count: what they are is for `refuse_unreadable` to say. Links to nowhere are left out.
+    """
+    for path in sorted(folder.iterdir()):
+        if _bound(path.name) is not None and path.exists() and not path.is_dir():
+            yield path
+        elif any(fnmatchcase(path.name, pattern) for pattern in _FOLDERS) and path.is_dir():
+            yield from (inner for inner in sorted(path.iterdir()) if _bound(inner.name) is not None and inner.exists())
+
+
+def refuse_unreadable(folder: Path, source: str) -> None:
+    """Assert that the files of a checkpoint that may be opened are regular, bounded, and lie in its directory.
+
+    A snapshot of the hub's cache consists of links to the blobs of its repository, which count as its own.
+
+    Args:
+        folder: the directory; it may itself be reached through links.
+        source: what the checkpoint is called in messages.
+
+    Raises:
+        WeightsError: there is a file that is none of this; none has been opened.
+        OSError: the directory cannot be read.
+    """
+    root = folder.resolve()
+    own = (root, root.parents[1] / "blobs") if _is_snapshot(root) else (root,)
+    for path in readable_files(folder):
+        name = path.relative_to(folder).as_posix()
+        bound = _bound(path.name)
+        try:
+            require_regular(path, SETTINGS_BYTES if bound is None else bound)
+        except OSError as error:
+            raise WeightsError(
+                f"the checkpoint {source} has {name!r}, which is not read ({error.strerror}): put a regular file in "
+                "its place, or take it out of the directory"
+            ) from error
+        target = path.resolve()
+        if not any(target.is_relative_to(directory) for directory in own):
+            raise WeightsError(
+                f"the checkpoint {source} has {name!r}, a link out of the directory (to {str(target)!r}), and only "
+                "files inside are read: copy that file in its place (cp -L), or give the directory that holds it"
+            )
+
+
+def _bound(name: str) -> int | None:
+    """Return the bytes that a file of a name has at most; None if no file of that name is opened."""
+    return next((bytes_ for pattern, bytes_ in _BOUNDS if fnmatchcase(name, pattern)), None)
+
+
+def _is_snapshot(root: Path) -> bool:
+    """True if a directory is that of a version in the hub's cache: models--ORG--NAME/snapshots/COMMIT."""
+    return len(root.parents) > 1 and root.parent.name == "snapshots" and root.parents[1].name.startswith("models--")
