@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from harness.data.sample import DataError
+from harness.data.value_range import LEAST_SIXTEEN, RangeError, ValueRange
 from harness.errors import shown
 from harness.regular_file import read_regular
 
@@ -25,10 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 256_000_000
 _LONGEST = 100  # characters of a name or of somebody else's error in a message
-# Fractional values beyond 1 that never reach this are no eight-bit levels, but those of high dynamic range.
-_LEAST_BRIGHTEST = 128.0
-# A photograph of sixteen bits uses a quarter of their range; what stays below was written with 8 to 14 bits.
-_LEAST_SIXTEEN = 2**14
+# Pixels that are converted at once: whole copies of a large picture in wider numbers are gigabytes.
+_PIXELS_AT_ONCE = 2**20
 #: Times that the longer side is the shorter one, at most: a processor that resizes the shorter side fills the memory.
 MOST_STRETCHED = 200
 _WHITE_IS_ZERO = (262, 0)  # tag of TIFF and its value
@@ -108,7 +107,7 @@ def _opened(content: bytes, name: str) -> Image | str:
                 return f"{name} has {file.width} x {file.height} pixels, a strip that is no photograph"
             _refuse_damaged(content)
             return _rgb(file)
-    except _RangeError as error:
+    except RangeError as error:
         return f"{name} has {error}"
     except UnidentifiedImageError:
         return f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})"
@@ -154,10 +153,6 @@ def _own_settings() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
-class _RangeError(ValueError):
-    """Values that are no levels of a photograph."""
-
-
 def _refuse_damaged(content: bytes) -> None:
     """Assert that checksums agree where a kind of file has them, which decoding does not look at."""
     from PIL import Image
@@ -166,51 +161,53 @@ def _refuse_damaged(content: bytes) -> None:
         file.verify()
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """The values of one channel as levels 0 to 255, by their range.
-
-    Raises:
-        _RangeError: some are negative, not finite, or of no range that a photograph has.
-    """
-    if not np.isfinite(values).all():
-        raise _RangeError("values that are NaN or infinite, so it is no photograph")
-    low, high = float(values.min()), float(values.max())
-    if low < 0:
-        raise _RangeError(f"values down to {low:g}: brightness is not negative")
-    whole = bool((values == np.round(values)).all())
-    if whole and _LEAST_SIXTEEN <= high <= 65_535:
-        return values / 257.0
-    if high <= 1:
-        return values * 255.0
-    # Most values of a picture of high dynamic range lie below 1, and its brightest can be anything.
-    if high <= 255 and (whole or (high >= _LEAST_BRIGHTEST and float(np.median(values[values > 0])) >= 1)):
-        return values
-    raise _RangeError(
-        f"values from {low:g} to {high:g}, which are neither 0 to 1, 0 to 255 nor 0 to 65,535: save it with 8 bits a "
-        "channel"
-    )
-
-
 def _rgb(file: Image) -> Image:
     from PIL import Image
 
     sixteen = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
-    image = _upright(file)
-    if image.mode.startswith(("I", "F")):
-        # Pillow would clip these at 255: a 16-bit photograph would come out white, and one of floats black.
-        levels = _eight_bits(np.asarray(image, dtype=np.float64)).round().astype(np.uint8)
-        tag, zero = _WHITE_IS_ZERO
-        image = Image.fromarray(255 - levels if getattr(file, "tag_v2", {}).get(tag) == zero else levels)
-    elif sixteen and (high := int(np.asarray(image.convert("RGB")).max())) < _LEAST_SIXTEEN // 256:
-        raise _RangeError(f"sixteen-bit values below {256 * (high + 1):,} of 65,535: save it with 8 bits a channel")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+    _turn_upright(file)
+    wide = file.mode.startswith(("I", "F"))
+    factor, divisor = _range(file).factors() if wide else (1.0, 1.0)
+    if sixteen and not wide:
+        _refuse_dark(file)
+    tag, zero = _WHITE_IS_ZERO
+    negative = getattr(file, "tag_v2", {}).get(tag) == zero
+    picture = Image.new("RGB", file.size)
+    for top, strip in _strips(file):
+        if wide:
+            # Pillow would clip these at 255: a 16-bit photograph would come out white, and one of floats black.
+            levels = (np.asarray(strip, dtype=np.float64) * factor / divisor).round().astype(np.uint8)
+            strip = Image.fromarray(255 - levels if negative else levels)
+        if strip.has_transparency_data:
+            layer = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        picture.paste(strip.convert("RGB"), (0, top))
+    return picture
 
 
-def _upright(file: Image) -> Image:
-    """The picture turned as its EXIF says; as it is where its EXIF cannot be read, which takes nothing from it."""
+def _strips(image: Image) -> Iterator[tuple[int, Image]]:
+    """The rows of a picture, some at a time, each time with the number of the first."""
+    rows = max(1, _PIXELS_AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _range(image: Image) -> ValueRange:
+    values = ValueRange()
+    for _, strip in _strips(image):
+        values.add(np.asarray(strip, dtype=np.float64))
+    return values
+
+
+def _refuse_dark(image: Image) -> None:
+    """Assert that the upper eight of sixteen bits, which are those that Pillow keeps, use their range."""
+    high = max(int(np.asarray(strip.convert("RGB")).max()) for _, strip in _strips(image))
+    if high < LEAST_SIXTEEN // 256:
+        raise RangeError(f"sixteen-bit values below {256 * (high + 1):,} of 65,535: save it with 8 bits a channel")
+
+
+def _turn_upright(file: Image) -> None:
+    """Decode the picture and turn it as its EXIF says; not where EXIF cannot be read, which takes nothing from it."""
     from PIL import ImageOps
 
     file.load()
@@ -219,5 +216,5 @@ def _upright(file: Image) -> Image:
     except Warning:  # An error by the user's filter only, which must not decide how the picture is turned.
         raise
     except Exception:  # The reader of EXIF raises whatever the broken bytes lead it to.
-        return file
-    return ImageOps.exif_transpose(file)
+        return
+    ImageOps.exif_transpose(file, in_place=True)

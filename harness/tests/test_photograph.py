@@ -200,10 +200,9 @@ def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pyte
     """Pictures are decoded in a thread beside a model whose warnings are counted."""
     filters: list[str] = []
 
-    def warn(image: Image.Image) -> Image.Image:
+    def warn(image: Image.Image, *, in_place: bool) -> None:
         filters.append(warnings.filters[0][0])
         warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=1)
-        return image
 
     monkeypatch.setattr(ImageOps, "exif_transpose", warn)
     with warnings.catch_warnings(record=True, action=action) as caught:
