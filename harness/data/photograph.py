@@ -25,12 +25,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 #: Pixels and bytes of the largest photograph; what claims more is there to fill the memory.
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 256_000_000
+# Pillow's decoder of WebP holds four bytes a pixel four times over, others two or three times.
+_MOST_PIXELS_OF = {"WEBP": 70_000_000}
+# Each scan of a JPEG goes through all of its pixels; cameras and programs write 1 to 20.
+_MOST_SCANS, _SCAN = 1000, b"\xff\xda"
 _LONGEST = 100  # characters of a name or of somebody else's error in a message
 # Pixels that are converted at once: whole copies of a large picture in wider numbers are gigabytes.
 _PIXELS_AT_ONCE = 2**20
 #: Times that the longer side is the shorter one, at most: a processor that resizes the shorter side fills the memory.
 MOST_STRETCHED = 200
 _WHITE_IS_ZERO = (262, 0)  # tag of TIFF and its value
+_TILE_SIDES = (322, 323)  # tags of TIFF: a tile is decoded whole, however small the picture is
 # Pillow's global settings are exchanged while a picture is decoded, by one thread at a time.
 _SETTINGS = threading.Lock()
 
@@ -98,11 +103,14 @@ def _opened(content: bytes, name: str) -> Image | str:
     """The image of some bytes, or what is wrong with them."""
     from PIL import Image, UnidentifiedImageError
 
-    enormous = f"{name} is said to have more than {MOST_PIXELS:,} pixels, so it is no photograph"
+    enormous = f"{name} is said to have more than {{:,}} pixels, so it is no photograph"
     try:
         with _own_settings(), Image.open(io.BytesIO(content), formats=_readable()) as file:
-            if file.width * file.height > MOST_PIXELS:
-                return enormous
+            most = _MOST_PIXELS_OF.get(file.format or "", MOST_PIXELS)
+            if max(file.width * file.height, _tile_pixels(file)) > most:
+                return enormous.format(most)
+            if file.format == "JPEG" and content.count(_SCAN) > _MOST_SCANS:
+                return f"{name} has more than {_MOST_SCANS:,} scans, so it is no photograph"
             if max(file.size) > MOST_STRETCHED * min(file.size):
                 return f"{name} has {file.width} x {file.height} pixels, a strip that is no photograph"
             _refuse_damaged(content)
@@ -112,7 +120,7 @@ def _opened(content: bytes, name: str) -> Image | str:
     except UnidentifiedImageError:
         return f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
-        return enormous
+        return enormous.format(MOST_PIXELS)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
@@ -159,6 +167,13 @@ def _refuse_damaged(content: bytes) -> None:
 
     with Image.open(io.BytesIO(content), formats=_readable()) as file:
         file.verify()
+
+
+def _tile_pixels(file: Image) -> int:
+    """The pixels of a tile of a TIFF, 0 where there are none."""
+    tags = getattr(file, "tag_v2", {})
+    width, height = (int(tags.get(tag, 0)) for tag in _TILE_SIDES)
+    return width * height
 
 
 def _rgb(file: Image) -> Image:
