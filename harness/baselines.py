@@ -18,6 +18,7 @@ from harness.baseline_files import SCHEMA, changing, read_files, read_json, remo
 from harness.baseline_files import BaselineError as BaselineError
 from harness.baseline_files import BaselineExistsError as BaselineExistsError
 from harness.baseline_files import MissingBaselineError as MissingBaselineError
+from harness.file_names import BASELINE_ENDING, file_name
 from harness.json_text import rounded
 from harness.margin_table import margin_table
 from harness.profile import CURVES, SHARE_GROUPS, Array, Profile
@@ -79,7 +80,7 @@ def folder_of(root: Path, model: str) -> Path:
     """
     if PureWindowsPath(model).name != model or not model.strip("."):
         raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
-    return root / model
+    return root / file_name(model)
 
 
 def find_baseline(root: Path, profile: Profile) -> Baseline:
@@ -98,6 +99,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
     stored = {path: Environment(**read_json(path)["environment"]) for path in paths}
     chosen = max(paths, key=lambda path: (profile.environment.nearness(stored[path]), path.name))
     baseline = read_baseline(chosen)
+    _refuse_other(chosen, baseline.profile.model, profile)
     for choice in MUST_MATCH:
         if baseline.profile.declared.get(choice) != profile.declared.get(choice):
             raise BaselineError(
@@ -243,8 +245,8 @@ def _shown(profile: Profile) -> dict[str, Any]:
 
 
 def _paths(root: Path, model: str, dataset: str) -> list[Path]:
-    folder = folder_of(root, model)
-    return sorted([*folder.glob(f"{dataset}.json"), *folder.glob(f"{dataset}.*.json")])
+    folder, name = folder_of(root, model), file_name(dataset, ending=BASELINE_ENDING)
+    return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
 
 
 def _path_for(root: Path, profile: Profile) -> Path:
@@ -252,12 +254,29 @@ def _path_for(root: Path, profile: Profile) -> Path:
     mine = (profile.environment.device, profile.environment.dtype)
     paths = _paths(root, profile.model, profile.dataset)
     for path in paths:
-        stored = read_json(path)["environment"]
+        content = read_json(path)
+        _refuse_other(path, content.get("model"), profile)
+        stored = content["environment"]
         if (stored["device"], stored["dtype"]) == mine:
             return path
-    folder = folder_of(root, profile.model)
-    plain = folder / f"{profile.dataset}.json"
-    return folder / f"{profile.dataset}.{'-'.join(mine)}.json" if plain in paths else plain
+    folder, name = folder_of(root, profile.model), file_name(profile.dataset, ending=BASELINE_ENDING)
+    plain = folder / f"{name}.json"
+    return folder / f"{name}.{'-'.join(mine)}.json" if plain in paths else plain
+
+
+def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
+    """Raise BaselineError if a file in a model's directory is of another: a file system may ignore the case of names.
+
+    Args:
+        path: the baseline's JSON.
+        model: the name that it was stored with.
+        profile: of the model whose baseline is wanted.
+    """
+    if model != profile.model:
+        raise BaselineError(
+            f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "
+            "choose another --phase-baselines, or remove the file"
+        )
 
 
 def as_floats(array: Array) -> Array:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from harness.bounded_text import bounded
+
 
 class PhaseError(RuntimeError):
     """Something that the user can mend stands in the way; the message is complete without a traceback.
 
-    Names from data sets and checkpoints get into messages, so what a terminal would obey is escaped in them.
+    Names and texts from data sets and checkpoints get into messages: what a terminal would obey is escaped, and of a
+    long text the middle is left out.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(shown(message))
+        super().__init__(shown(bounded(message)))
 
 
 def shown(text: str, longest: int | None = None) -> str:

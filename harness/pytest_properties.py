@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
+from harness.bounded_text import bounded
 from harness.pytest_fixtures import SESSION
 from harness.session import VerdictLine
 
@@ -53,7 +54,7 @@ def properties(asked: Sequence[VerdictLine]) -> list[Property]:
 
 
 def _of_one(line: VerdictLine) -> list[Property]:
-    found: list[Property] = [("pair", str(line.pair)), ("question", line.question), ("verdict", line.verdict)]
+    found: list[Property] = [("pair", bounded(str(line.pair))), ("question", line.question), ("verdict", line.verdict)]
     if line.evidence:
         part = line.evidence[0]
         low, high = part.interval

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.bounded_text import bounded
 from harness.data.registry import find_dataset
 from harness.errors import PhaseError, shown, without_frames
 from harness.loaded_model import LoadedModel
@@ -98,7 +99,7 @@ class PhaseSession:
         """What is in the way of profiles, here and in sessions whose findings were added, in one line each."""
         missing = {pair: reason for pair in self.collected if (reason := self.missing(pair))}
         failed = {
-            pair: str(error) if isinstance(error, PhaseError) else shown(f"{type(error).__name__}: {error}")
+            pair: str(error) if isinstance(error, PhaseError) else shown(bounded(f"{type(error).__name__}: {error}"))
             for pair, error in self._failed.items()
         }
         return self._unmeasured_elsewhere | missing | failed

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.registry import DATASETS
+from harness.file_names import file_name
 from harness.loaded_model import LoadedModel
 from harness.models.registry import MODELS
 from harness.options import Options, Pair
@@ -116,7 +117,7 @@ class StoredBaselines:
     def unused(self) -> list[Path]:
         """Baselines of pairs that this version no longer knows."""
         models = {*MODELS, *(pair.model for pair in self.options.pairs())}
-        known = {f"{model}/{dataset}" for model in models for dataset in DATASETS}
+        known = {f"{file_name(model)}/{dataset}" for model in models for dataset in DATASETS}
         return [
             path
             for path in sorted(self.options.baselines.glob("*/*.json"))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.file_names import short_name
+
 if TYPE_CHECKING:
     from harness.evidence import Evidence
     from harness.options import Pair
@@ -35,4 +37,4 @@ def changed_questions(lines: Iterable[VerdictLine]) -> str:
         if line.changed:
             words = "differs" if line.verdict == "differs" else "is not the same"
             changed.setdefault(line.pair, []).append(f"{line.question} {words}")
-    return "; ".join(f"{pair}: {', '.join(questions)}" for pair, questions in changed.items())
+    return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())

@@ -8,6 +8,8 @@ from typing import Any
 from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.analysis.margins import HIT_TOLERANCE
 from harness.analysis.turning_points import BoundaryInterval
+from harness.bounded_text import LONGEST_TOKEN, bounded
+from harness.file_names import short_name
 from harness.profile import AS_TEXT, Profile
 from harness.reference import reference_of
 from harness.report.layers import layer_ranges
@@ -36,7 +38,7 @@ class ModelComparison:
         """
         numbers = self.numbers
         title = (
-            f"{numbers.now.model} against {numbers.other.model} on {numbers.dataset}: {numbers.common} samples"
+            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {numbers.common} samples"
             f"{', compared in pairs' if numbers.paired else ', too few to be compared in pairs'}"
         )
         above = [title, *_given_lines(numbers)]
@@ -84,7 +86,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
     lines = [f"  {numbers.inputs}"] if numbers.inputs else []
     prompts = (numbers.now.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
-        lines.append(f"  prompts: {prompts[0]!r} and {prompts[1]!r}")
+        lines.append(f"  prompts: {bounded(prompts[0])!r} and {bounded(prompts[1])!r}")
     lines += _first_token_line(numbers)
     return lines + [f"  {change}" for change in (*numbers.configuration.abridged(), *numbers.environment)]
 
@@ -96,9 +98,10 @@ def _first_token_line(numbers: SideBySide) -> list[str]:
     as_bos = [side for side in sides if side.first_token not in ("", AS_TEXT)]
     if not (as_text and as_bos):
         return []
+    text, bos = short_name(as_text[0].model), short_name(as_bos[0].model)
     return [
-        f"  the first token is text in {as_text[0].model}, whose prompts have no BOS; in {as_bos[0].model} it is "
-        f"{as_bos[0].first_token}: similarities with the text include it in {as_text[0].model} only"
+        f"  the first token is text in {text}, whose prompts have no BOS; in {bos} it is "
+        f"{bounded(as_bos[0].first_token, LONGEST_TOKEN)}: similarities with the text include it in {text} only"
     ]
 
 
@@ -109,8 +112,11 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
         rows.append([title, *(_end(side.turning_points[index], side.relative()[index]) for side in sides)])
     rows.append(["certified moves", *(str(side.moves) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
-    headers = ["", numbers.now.model, numbers.other.model]
-    return table_lines(headers, rows, width)
+    return table_lines(["", *_names(numbers)], rows, width)
+
+
+def _names(numbers: SideBySide) -> tuple[str, str]:
+    return short_name(numbers.now.model), short_name(numbers.other.model)
 
 
 def _end(layer: BoundaryInterval, share: BoundaryInterval) -> str:

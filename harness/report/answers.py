@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.against import Trace
+from harness.file_names import short_name
 from harness.report.against import trace_line
 from harness.report.meanings import QUESTIONS, Answer, note_lines, regression_answers
 
@@ -64,7 +65,7 @@ def what_changed(pair: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]])
     if not answers:
         return ["No baseline was compared in this run."]
     baseline = pair["baseline"] or {}
-    other = baseline.get("model") or "the baseline"
+    other = short_name(baseline.get("model") or "the baseline")
     given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
     changed = [answer for answer in answers if answer.verdict != "reproduces"]
     notes = [f"{note}." for line in verdicts for note in note_lines(line["numbers"])]

@@ -14,7 +14,7 @@ _COLUMN = 16
 
 def block_lines(outcome: Outcome, width: int, *, relative: bool = False) -> list[Line]:
     """The lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
-    lines = [Line(text) for text in folded(f"{outcome.pair}: {outcome.n} samples, {outcome.depth} layers", width)]
+    lines = [Line(text) for text in folded(f"{outcome.name}: {outcome.n} samples, {outcome.depth} layers", width)]
 
     def tell(name: str, text: str, colour: str = "") -> None:
         lines.extend(Line(line, colour) for line in named(name, text, width, _COLUMN))

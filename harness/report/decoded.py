@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from harness.bounded_text import LONGEST_TOKEN, bounded, bounded_texts
 from harness.data.words import content_words, stem
 from harness.errors import shown
 from harness.profile import Drawing
@@ -34,9 +35,10 @@ class DecodedLayer:
 
 def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
     """What is decoded at every residual point of a drawn sample; a token that a caption names is marked."""
-    stems = {stem(word) for word in content_words(drawing.captions)}
+    stems = {stem(word) for word in content_words(bounded_texts(drawing.captions))}
 
     def token(text: str, count: int = 1) -> Decoded:
+        text = bounded(text, LONGEST_TOKEN)
         return Decoded(_legible(text), count, stem(text) in stems)
 
     layers = []

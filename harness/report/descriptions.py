@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
+from harness.file_names import short_name
 from harness.profile import Array, Drawing, Profile
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
@@ -49,7 +50,7 @@ def caption(name: str, *, held: bool) -> str:
 
 def described(name: str, profile: Profile, reading: PhaseReading) -> str:
     """One panel of a profile in words."""
-    return f"{profile.pair}, {profile.depth} layers. {_PANELS[name](profile, reading)}"
+    return f"{short_name(profile.pair)}, {profile.depth} layers. {_PANELS[name](profile, reading)}"
 
 
 def described_diagram(bands: Sequence[Band]) -> str:
@@ -64,7 +65,7 @@ def described_diagram(bands: Sequence[Band]) -> str:
 def described_recalls(profiles: Sequence[Profile]) -> str:
     """Recall by model in words."""
     return " ".join(
-        f"{profile.pair}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
+        f"{short_name(profile.pair)}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
         f"{profile['recall_chance_5'].mean(0)[-1]:.2f}."
         for profile in profiles
         if not profile.no_recall
@@ -80,7 +81,7 @@ def described_picture(drawing: Drawing, reading: PhaseReading) -> str:
             f"Phase {phase.number}: {patches.sum():.0%} on the picture, most in row {row + 1}, column {column + 1} of "
             f"{patches.shape[0]} by {patches.shape[1]} patches ({patches.max():.1%})."
         )
-    return f"Sample {drawing.sample_id}. {' '.join(told)}"
+    return f"Sample {short_name(drawing.sample_id)}. {' '.join(told)}"
 
 
 def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
@@ -92,7 +93,7 @@ def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
             f"{name} {shares[list(layers)][:, member].sum(1).mean():.0%}" for name, member in drawing.groups.items()
         )
         told.append(f"Phase {phase.number}: {groups}.")
-    return f"Sample {drawing.sample_id}, {shares.shape[1]} tokens. {' '.join(told)}"
+    return f"Sample {short_name(drawing.sample_id)}, {shares.shape[1]} tokens. {' '.join(told)}"
 
 
 def _inter(profile: Profile, reading: PhaseReading) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from harness.bounded_text import LONGEST_TOKEN, bounded, bounded_texts
 from harness.json_text import rounded
 from harness.phases import number
 from harness.profile import Drawing, Profile
@@ -34,24 +35,31 @@ def timing_record(session: PhaseSession) -> dict[str, dict[str, float | None]]:
 
 
 def drawn_record(profile: Profile) -> list[dict[str, Any]]:
-    """The samples of a profile that were kept in full; texts are as the tokenizer decodes them: not to be trusted."""
+    """The samples of a profile that were kept in full, their texts of bounded length.
+
+    Texts are as the tokenizer decodes them: not to be trusted.
+    """
     return [_drawn(drawing) for drawing in profile.drawings]
 
 
 def _drawn(drawing: Drawing) -> dict[str, Any]:
     return {
         "sample_id": drawing.sample_id,
-        "instruction": drawing.instruction,
-        "captions": list(drawing.captions),
-        "tokens": list(drawing.tokens),
+        "instruction": bounded(drawing.instruction),
+        "captions": bounded_texts(drawing.captions),
+        "tokens": _tokens(drawing.tokens),
         "groups": {name: [bool(member) for member in members] for name, members in drawing.groups.items()},
         "norm_rows": rounded(drawing.norm_rows),
-        "image_tokens": [list(point) for point in drawing.image_tokens],
-        "last_token": [list(point) for point in drawing.last_token],
+        "image_tokens": [_tokens(point) for point in drawing.image_tokens],
+        "last_token": [_tokens(point) for point in drawing.last_token],
         "picture": _png(drawing),
         "grid": None if drawing.grid is None else list(drawing.grid),
         "no_grid": drawing.no_grid,
     }
+
+
+def _tokens(texts: Sequence[str]) -> list[str]:
+    return [bounded(text, LONGEST_TOKEN) for text in texts]
 
 
 def _png(drawing: Drawing) -> str:

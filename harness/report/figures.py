@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
+from harness.file_names import short_name
 from harness.phases import phase_reading
 from harness.profile import Profile
 from harness.report.held import Held
@@ -64,7 +65,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Held
         title, draw = PANELS[name]
         draw(axes, profile, reading, held)
         axes.set_title(title, loc="left", fontsize=10, color=INK.light, pad=22)
-    _title(figure, f"{profile.model} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
+    _title(figure, f"{short_name(profile.model)} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
     return figure
 
 
@@ -83,7 +84,8 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
     axes.set_xlim(0.0, 1.0)
     axes.set_title("Inter-modal similarity", loc="left", fontsize=9.5, color=INK.light)
     axes.legend(fontsize=7.5, frameon=False, labelcolor=INK.light)
-    _title(figure, f"{profile.model} against {against.model} on {profile.dataset}: {profile.n} samples")
+    names = f"{short_name(profile.model)} against {short_name(against.model)}"
+    _title(figure, f"{names} on {profile.dataset}: {profile.n} samples")
     return figure
 
 
@@ -122,7 +124,12 @@ def plotted(profile: Profile, name: str, axes: Axes | None = None) -> Axes:
     title, draw = PANELS[name]
     draw(axes, profile, phase_reading(profile), None)
     axes.set_title(
-        f"{title}, {shown(profile.pair)}", parse_math=False, loc="left", fontsize=10, color=INK.light, pad=22
+        f"{title}, {shown(short_name(profile.pair))}",
+        parse_math=False,
+        loc="left",
+        fontsize=10,
+        color=INK.light,
+        pad=22,
     )
     return axes
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.analysis.turning_points import BoundaryInterval
+from harness.bounded_text import bounded_texts
+from harness.file_names import FileNames, short_name
 from harness.files import write_atomically
 from harness.json_text import dump
 from harness.known_differences import known_differences
@@ -36,7 +36,7 @@ from harness.report.drawn_record import report_record
 from harness.report.figures import PANELS, overlay_figure, panel_figure
 from harness.report.heat_maps import picture_figure, token_figure
 from harness.report.held import Held, marks_of
-from harness.report.page import DrawnSample, PageFigure, PairPage, page
+from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
 from harness.session import PhaseSession
@@ -47,12 +47,11 @@ class _Gallery:
     """Draws figures, puts each as SVG and PNG into a folder, and gives it back as a part of the page."""
 
     folder: Path
-    names: set[str] = field(default_factory=set)
+    names: FileNames
 
-    def add(self, name: str, draw: Callable[[], Figure], text: str, alternative: str) -> PageFigure:
-        """A figure of the page; its files carry its name."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".-")
-        self.names.add(name)
+    def add(self, of: str, kind: str, draw: Callable[[], Figure], text: str, alternative: str) -> PageFigure:
+        """A figure of the page; its files carry its name, made of what it shows and which kind of figure it is."""
+        name = self.names.add(of, kind)
         with drawn_alike():
             figure = draw()
         svg = svg_of(figure)
@@ -71,7 +70,7 @@ def write_report(session: PhaseSession, compared: Sequence[ModelComparison], pla
     """
     record = report_record(session, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
-    gallery = _Gallery(place / "figures")
+    gallery = _Gallery(place / "figures", FileNames(set(PAGE_IDS)))
     readings = {pair: session.reading(pair) for pair in session.profiles}
     held = {pair: _held(session, pair, record) for pair in readings}
     pairs = [_pair_page(gallery, session, pair, readings[pair], held[pair], record) for pair in readings]
@@ -109,12 +108,13 @@ def _pair_page(
     held: Held | None,
     record: Mapping[str, Any],
 ) -> PairPage:
-    profile = session.profiles[pair]
+    profile, anchor = session.profiles[pair], gallery.names.add(f"pair-{pair}")
     # Curves of another depth have no layers in common with this one's.
     beside = held if held is not None and held.profile.depth == profile.depth else None
     figures = tuple(
         gallery.add(
-            f"{pair}-{name}",
+            str(pair),
+            name,
             partial(panel_figure, profile, name, reading, beside),
             caption(name, held=beside is not None),
             described(name, profile, reading),
@@ -123,6 +123,7 @@ def _pair_page(
     )
     return PairPage(
         name=str(pair),
+        anchor=anchor,
         record=record["pairs"][str(pair)],
         verdicts=_verdicts(record, pair),
         figures=figures,
@@ -137,7 +138,8 @@ def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: Phas
     if drawing.grid is not None:
         figures.append(
             gallery.add(
-                f"{name}-picture",
+                name,
+                "picture",
                 partial(picture_figure, drawing, reading),
                 CAPTIONS["picture"],
                 described_picture(drawing, reading),
@@ -145,16 +147,17 @@ def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: Phas
         )
     figures.append(
         gallery.add(
-            f"{name}-tokens",
+            name,
+            "tokens",
             partial(token_figure, drawing, reading),
             CAPTIONS["tokens"],
             described_tokens(drawing, reading),
         )
     )
     return DrawnSample(
-        drawing.sample_id,
+        short_name(drawing.sample_id),
         drawing.instruction,
-        drawing.captions,
+        bounded_texts(drawing.captions),
         tuple(figures),
         decoded_layers(drawing),
         drawing.no_grid,
@@ -169,20 +172,24 @@ def _common_figures(
 ) -> Iterator[PageFigure]:
     bands = [_band(pair, reading, held[pair]) for pair, reading in readings.items()]
     profiles = list(session.profiles.values())
-    yield gallery.add("phase-diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
+    yield gallery.add("phase", "diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
     recalled = [profile for profile in profiles if not profile.no_recall]
     if recalled:
         yield gallery.add(
-            "recall-by-model", partial(recall_by_model, recalled), CAPTIONS["recalls"], described_recalls(recalled)
+            "recall",
+            "by-model",
+            partial(recall_by_model, recalled),
+            CAPTIONS["recalls"],
+            described_recalls(recalled),
         )
 
 
 def _band(pair: Pair, reading: PhaseReading, held: Held | None) -> Band:
-    points: tuple[BoundaryInterval, ...] = reading.boundaries.turning_points
+    name, points = short_name(str(pair)), reading.boundaries.turning_points
     if held is None:
-        return Band(str(pair), reading.last, points)
+        return Band(name, reading.last, points)
     before = phase_reading(held.profile).boundaries.turning_points
-    return Band(str(pair), reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
+    return Band(name, reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
 
 
 def _comparisons(gallery: _Gallery, session: PhaseSession) -> Iterator[PageFigure]:
@@ -193,7 +200,8 @@ def _comparisons(gallery: _Gallery, session: PhaseSession) -> Iterator[PageFigur
         against = session.profiles[other]
         yield gallery.add(
             f"{pair}-against-{other.model}",
+            "",
             partial(overlay_figure, profile, against),
-            f"{profile.model} and {against.model} on {profile.dataset}. {CAPTIONS['against']}",
+            f"{short_name(profile.model)} and {short_name(against.model)} on {profile.dataset}. {CAPTIONS['against']}",
             " ".join(described("inter", one, phase_reading(one)) for one in (profile, against)),
         )

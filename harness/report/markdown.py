@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
+from harness.bounded_text import bounded
 from harness.errors import shown
 from harness.evidence import Evidence
+from harness.file_names import short_name
 from harness.report.against import ModelComparison
 from harness.report.outcomes import Group, Outcome, left_out_of, outcomes_of, phase_ranges
 from harness.session import PhaseSession, VerdictLine
@@ -37,7 +39,7 @@ def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] 
         _paragraph(session.problem()),
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
-        "\n".join(f"- {code(str(outcome.pair))}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
+        "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
         _numbers("What the evidence does not decide", undecided),
         _left_out(session),
         _known(outcomes),
@@ -56,8 +58,8 @@ def code(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A text on one line in which nothing is markup."""
-    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(text), quote=False)).replace("|", "&#124;")
+    """A text on one line, of bounded length, in which nothing is markup."""
+    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
 
 
 def _overall(session: PhaseSession, unexpected: int, undecided: int) -> str:
@@ -76,7 +78,7 @@ def _paragraph(text: str) -> str:
 def _row(outcome: Outcome) -> list[str]:
     ratio = outcome.ratio
     return [
-        code(str(outcome.pair)),
+        code(outcome.name),
         str(outcome.n),
         "<br>".join(phase_ranges(outcome)),
         _grouped(outcome.claim_groups()),
@@ -105,7 +107,7 @@ def _part(line: VerdictLine, part: Evidence) -> list[str]:
     low, high = part.interval
     again = "" if part.reproduced is not False or part.verdict == "differs" else f", not the same ({part.change})"
     return [
-        code(str(line.pair)),
+        code(short_name(str(line.pair))),
         line.question,
         f"{part.verdict}{again}",
         prose(part.measure),
@@ -124,7 +126,7 @@ def _number(value: float) -> str:
 def _left_out(session: PhaseSession) -> str:
     """What was not measured of the pairs that were: samples with their reasons, and recall."""
     lines = [
-        f"- {code(str(pair))}: {prose(line)}"
+        f"- {code(short_name(str(pair)))}: {prose(line)}"
         for pair, profile in session.profiles.items()
         for line in left_out_of(profile)
     ]
@@ -134,7 +136,7 @@ def _left_out(session: PhaseSession) -> str:
 def _known(outcomes: Sequence[Outcome]) -> str:
     """The known differences that were found again, with their reasons."""
     lines = [
-        f"- {code(str(outcome.pair))}, {name}: {prose(reason)}"
+        f"- {code(outcome.name)}, {name}: {prose(reason)}"
         for outcome in outcomes
         for name, reason in outcome.known.items()
         if name in outcome.claims and outcome.claims[name].verdict == "fails"
@@ -143,7 +145,7 @@ def _known(outcomes: Sequence[Outcome]) -> str:
 
 
 def _side_by_side(comparison: ModelComparison) -> str:
-    lines = [html.escape(shown(line), quote=False) for line in comparison.lines()]
+    lines = [html.escape(shown(bounded(line)), quote=False) for line in comparison.lines()]
     return "\n".join(["### Side by side", "", "<pre>", *lines, "</pre>"])
 
 

@@ -12,6 +12,7 @@ from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
 from harness.comparison import FAMILIES
 from harness.data.sample import left_out_lines
+from harness.file_names import short_name
 from harness.known_differences import known_differences
 from harness.models.registry import MODELS
 from harness.options import Pair
@@ -60,6 +61,11 @@ class Outcome:
     same_until: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     no_recall: str = ""
+
+    @property
+    def name(self) -> str:
+        """The pair's name as tables and headings have it."""
+        return short_name(str(self.pair))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,8 +13,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.bounded_text import bounded, bounded_texts
+from harness.data.sample import left_out_lines
 from harness.errors import shown
 from harness.evidence import WORST_FIRST
+from harness.file_names import short_name
 from harness.report.answers import how_sure, layers_of_ends, what_changed, where_phases_end
 from harness.report.decoded import DecodedLayer
 from harness.report.meanings import VERDICTS, Answer, claim_answers, regression_answers
@@ -29,6 +32,9 @@ SIGNS: Mapping[str, str] = {
     "equivalent": "\N{ALMOST EQUAL TO}",
     "differs": "!",
 }
+
+#: The ids that the page itself has.
+PAGE_IDS = ("main", "overview", "overview-table", "reading", "theme-auto", "theme-dark", "theme-light")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class DrawnSample:
 
     sample_id: str
     instruction: str
-    captions: tuple[str, ...]
+    captions: Sequence[str]
     figures: tuple[PageFigure, ...]
     layers: Sequence[DecodedLayer]
     no_grid: str
@@ -63,9 +69,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class PairPage:
-    """What the page tells of one pair: its record, and what was drawn of it."""
+    """What the page tells of one pair: its name in the record, its id in the page, its record, and its figures."""
 
     name: str
+    anchor: str
     record: Mapping[str, Any]
     verdicts: Sequence[Mapping[str, Any]]
     figures: tuple[PageFigure, ...]
@@ -73,9 +80,19 @@ class PairPage:
     expected: Mapping[str, str]
 
     @property
-    def anchor(self) -> str:
-        """Its place in the page."""
-        return "pair-" + "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in self.name)
+    def title(self) -> str:
+        """Its name as a heading has it."""
+        return short_name(self.name)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The samples that were left out, a line for each reason; of many the first."""
+        return left_out_lines(self.record["dataset"], self.record["left_out"])
+
+    @property
+    def differences(self) -> list[str]:
+        """What is not as where the baseline was recorded; of many settings the first."""
+        return bounded_texts(self.record["baseline"]["changes"])
 
     @property
     def bounds(self) -> str:
@@ -142,6 +159,7 @@ def page(
         lstrip_blocks=True,
         finalize=_legible,
     )
+    environment.filters["short_name"] = short_name
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         pairs=pairs,
@@ -168,8 +186,8 @@ def _grouped(answers: Sequence[Answer], expected: Mapping[str, str]) -> list[Gro
 
 
 def _legible(value: Any) -> Any:
-    """What is put into the page: signs that nobody sees, or that turn the direction of a line, are spelled out."""
-    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """What is put into the page, of bounded length: signs that nobody sees, or that turn a line, are spelled out."""
+    return shown(bounded(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _variables() -> str:

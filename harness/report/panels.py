@@ -11,6 +11,7 @@ import numpy as np
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
+from harness.file_names import short_name
 from harness.profile import Array, Profile
 from harness.report.held import Held
 from harness.report.palette import (
@@ -140,7 +141,7 @@ def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
 
 def legible(name: str) -> str:
     """A name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
-    return shown(f"model {name}" if name.startswith("_") else name)
+    return shown(short_name(f"model {name}" if name.startswith("_") else name))
 
 
 def legend_below(axes: Axes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines import LEAST_SAMPLES
+from harness.file_names import short_name
 from harness.models.likelihood import CHANCE
 from harness.phases import SHARES, phase_reading, relative_depth
 from harness.profile import Profile
@@ -63,10 +64,10 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
         brief: only the pairs with their verdicts, and what became of the baselines.
     """
     outcomes = outcomes_of(session)
-    profiles = {str(pair): profile for pair, profile in session.profiles.items()}
+    profiles = {short_name(str(pair)): profile for pair, profile in session.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
-    traced = [f"{outcome.pair}: {text}" for outcome in outcomes for text in outcome.notes]
+    traced = [f"{outcome.name}: {text}" for outcome in outcomes for text in outcome.notes]
     lines = [*table, Line(""), *_folded(traced, width)] if wide else []
     if not wide:
         relative = tells_depth(profiles)
@@ -139,7 +140,7 @@ def baseline_lines(session: PhaseSession, width: int) -> list[Line]:
         counts.append(f"{how['calibrated']} calibrated")
     lines = _folded([f"baselines: {', '.join(counts)}"], width) + written_lines(session, width)
     told = [f"{kept(f'  unused {path}:')} no pair of that name; remove it if it is no longer wanted" for path in unused]
-    small = [profile.pair for profile in session.profiles.values() if profile.n < LEAST_SAMPLES]
+    small = [short_name(profile.pair) for profile in session.profiles.values() if profile.n < LEAST_SAMPLES]
     if small:
         told.append(f"  fewer than {LEAST_SAMPLES} samples for {', '.join(small)}: expect inconclusive verdicts")
     return lines + _folded(told, width)
@@ -161,7 +162,7 @@ def _table(outcomes: Sequence[Outcome]) -> list[Line]:
 def _row(outcome: Outcome) -> list[str]:
     ratio = outcome.ratio
     return [
-        str(outcome.pair),
+        outcome.name,
         str(outcome.n),
         " / ".join(interval_words(end) for end in outcome.ends),
         f"{outcome.moves} ({' '.join(str(count) for count in outcome.moves_at)})",
@@ -179,7 +180,10 @@ def _marked(lines: Mapping[str, VerdictLine]) -> str:
 def _beyond_lines(session: PhaseSession, width: int) -> list[str]:
     """What the claims show beyond their controls, in the order of the paper's phases."""
     claims = (
-        (str(pair), found[name]) for pair, found in session.claims.items() for name in _CLAIM_MARKS if name in found
+        (short_name(str(pair)), found[name])
+        for pair, found in session.claims.items()
+        for name in _CLAIM_MARKS
+        if name in found
     )
     table = beyond_table(claims, width)
     return ["", *table, "", *folded(_BEYOND_LEGEND, width), ""] if table else []
@@ -192,7 +196,9 @@ def _winoground_lines(session: PhaseSession) -> list[str]:
         scores = scores_of(profile)
         told = [kept(f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]") for name, s in scores.items()]
         if told:
-            lines.append(f"Winoground scores of {pair}: {', '.join(told)} of {scores['group'].items} items")
+            lines.append(
+                f"Winoground scores of {short_name(str(pair))}: {', '.join(told)} of {scores['group'].items} items"
+            )
     if lines:
         guessed = ", ".join(f"{name} {share:.2f}" for name, share in CHANCE.items())
         lines.append(f"  with {CONFIDENCE:.0%} intervals; a guess reaches {guessed}")

@@ -54,15 +54,15 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
 
     Args:
         svg: a document of `svg_of`.
-        name: of the figure, unique in the page; ids inside get it as their prefix.
+        name: of the figure, an id that no other element of the page has. Ids inside begin with it and a colon, which
+            no other id has.
         alternative: what the figure shows, in words.
     """
-    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
-    body = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}:\1"', body)
+    body = re.sub(r'href="#([^"]+)"', rf'href="#{name}:\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}:\1)", body)
     for colour in COLOURS:
         body = re.sub(rf"{colour.light}\b", f"var({colour.variable},{colour.light})", body, flags=re.IGNORECASE)
     # The page sizes it; what is left is its shape.

@@ -198,7 +198,7 @@ def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: 
 def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Profile) -> None:
     with drawn_alike():
         svg = svg_of(panel_figure(profile, "inter", phase_reading(profile)))
-    part = str(inline(svg, "one figure", 'rises <to> "0.5" & falls'))
+    part = str(inline(svg, "one-figure", 'rises <to> "0.5" & falls'))
     assert part.startswith("<svg ")
     assert "<?xml" not in part
     assert "<style" not in part
@@ -207,7 +207,7 @@ def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Prof
     assert "var(--blue,#0072b2)" in part
     ids = [piece.split('"')[0] for piece in part.split('id="')[1:]]
     assert len(ids) == len(set(ids))
-    assert all(name.startswith("one-figure-") for name in ids)
+    assert all(name.startswith("one-figure:") for name in ids)
     for piece in part.split('href="#')[1:] + part.split("url(#")[1:]:
         assert piece.replace(")", '"').split('"')[0] in ids
 

@@ -264,7 +264,7 @@ def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
     told = [found for _, found in page.texts if "alert(1)" in found]
     assert len(told) > 2 * (L + 1)
     for path in (tmp_path / "report" / "figures").iterdir():
-        assert re.fullmatch(r"[A-Za-z0-9._-]+\.(svg|png)", path.name)
+        assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png)", path.name)
 
 
 def test_a_page_is_not_larger_than_it_has_to_be(text: str) -> None:

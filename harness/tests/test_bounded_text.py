@@ -1,0 +1,26 @@
+"""Texts of others are shown in bounded length."""
+
+from __future__ import annotations
+
+from harness.bounded_text import LONGEST_TEXT, MOST_TEXTS, bounded, bounded_texts
+from harness.errors import PhaseError
+
+
+def test_of_a_long_text_the_middle_is_left_out() -> None:
+    assert bounded("a" * LONGEST_TEXT) == "a" * LONGEST_TEXT
+    assert bounded("abcdefghij" * 2, 8) == "abcdef... (12 characters left out) ...ij"
+    assert bounded("a" * 48_000_000).startswith("a" * 1_500 + "... (47,998,000 characters left out) ...")
+
+
+def test_of_many_texts_the_first_are_shown_with_the_number_of_the_others() -> None:
+    assert bounded_texts(["a", "b" * 20], 4) == ["a", "bbb... (16 characters left out) ...b"]
+    many = bounded_texts(["a"] * 500_000)
+    assert len(many) == MOST_TEXTS + 1
+    assert many[-1] == "... (499,900 more left out)"
+
+
+def test_an_error_keeps_its_beginning_and_its_remedy() -> None:
+    message = str(PhaseError(f"the sample {'x' * 1_000_000}\x1b is broken; remove it"))
+    assert message.startswith("the sample xxx")
+    assert message.endswith("\\x1b is broken; remove it")
+    assert len(message) < LONGEST_TEXT + 100
