@@ -274,7 +274,7 @@ class Passes:
         told = [f"sample {samples[place].id}: {faults[place]}" for place in sorted(faults)]
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
         several = len(faults) > 1
-        kept = f"the readings of {good} others are kept" if self.store.keeps else "nothing is kept without a cache"
+        kept = f"the readings of {good} others are kept" if self.store.keeps else "nothing is kept"
         tried = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
         return (
             f"{what}: {len(faults)} of {len(samples)} samples cannot be measured{tried}: {'; '.join(told[:_NAMED])}"

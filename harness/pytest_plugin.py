@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import nullcontext
+from functools import cache
 from importlib import import_module
 
 import pytest
@@ -70,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers the markers and reads the options into the session's state."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    session = PhaseSession(read_options(config), say=lambda line: _say(config, line))
+    # Each line once: several pairs may have the same to say of the cache.
+    session = PhaseSession(read_options(config), say=cache(lambda line: _say(config, line)))
     session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session
 

@@ -2,7 +2,8 @@
 
 A reading lies in a file of its own under `<cache>/readings/<key>/<name>.npz`: the key is the hash of everything that it
 depends on but the sample, the name that of the sample's inputs. Files are added and never changed, save where one is
-damaged or contradicted. Each is written in one step and ends with a checksum of itself and of where it belongs.
+damaged or contradicted. Each is written in one step and ends with a checksum of itself and of where it belongs. The
+checksum is no secret: readings are believed only where nobody but the user can have written them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import numpy as np
 from harness.errors import PhaseError
 from harness.files import sweep, unwritable, write_atomically
 from harness.json_text import dump
+from harness.private_files import exposure, is_sheltered, make_private, read_private
 
 # Raised by one whenever files of before can no longer be read.
 FORMAT = 1
 KEY_FILE = "key.json"
+_READINGS = "readings"
 _NAMED_AT_MOST = 5
+_MOST_BYTES = 1 << 28
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -35,6 +39,8 @@ class StoreError(PhaseError):
 
 def unusable(cache: Path) -> str:
     """Why a cache is of no use; empty where it can be written, or is read-only and holds something."""
+    with contextlib.suppress(OSError):
+        make_private(cache)
     problem = unwritable(cache)
     with contextlib.suppress(OSError):
         return "" if any(cache.iterdir()) else problem
@@ -69,16 +75,18 @@ class ReadingStore:
         self._key = dump({"format": FORMAT, **key})
         self._cache = cache
         self._address = hashlib.sha256(self._key).hexdigest()[:32]
-        self._folder = None if cache is None else cache / "readings" / self._address
+        self._folder = None if cache is None else cache / _READINGS / self._address
         self._witness, self._tolerance, self._say = witness, tolerance, say
         self._damaged: set[Path] = set()
         self._not_kept, self._reason, self._prepared = 0, "", False
+        self._exposed: str | None = None
+        self._sheltered = False
         self.contradicted = False
 
     @property
     def keeps(self) -> bool:
         """Whether there is a cache, and all that was measured could be written to it."""
-        return self._folder is not None and not self._not_kept
+        return self._folder is not None and not self._exposed and not self._not_kept
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
         """The readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
@@ -89,15 +97,15 @@ class ReadingStore:
 
     def read_one(self, name: str) -> dict[str, Any] | None:
         """The reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
-        if self._folder is None:
+        if self._folder is None or self._is_exposed():
             return None
         path = self._folder / f"{name}.npz"
         try:
-            row = _unpacked(path.read_bytes(), f"{self._address}/{name}")
+            row = _unpacked(read_private(path, _MOST_BYTES, sheltered=self._sheltered), f"{self._address}/{name}")
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._found_damaged(path, f"cannot be read ({error.strerror})")
+            self._found_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
             return None
         except ValueError as error:
             self._found_damaged(path, f"is damaged ({error})")
@@ -111,15 +119,19 @@ class ReadingStore:
     def write(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep readings, each file in one step; what cannot be kept is said once.
 
+        Nothing is written where others can write: their links might lead anywhere.
+
         Raises:
             StoreError: there is no such cache, and none can be made.
         """
-        if self._folder is None:
+        if self._folder is None or self._is_exposed():
             return
         for name, row in zip(names, rows, strict=True):
             content = _packed({**row, "witness": self._witness}, f"{self._address}/{name}")
             try:
                 self._prepare(self._folder)
+                if self._exposed:
+                    return
                 write_atomically(self._folder / f"{name}.npz", content, durable=False)
             except OSError as error:
                 self._cannot_keep(self._folder, error)
@@ -136,13 +148,30 @@ class ReadingStore:
 
     def _prepare(self, folder: Path) -> None:
         """Says beside the readings whose they are, and clears what killed writes left; at the first write only."""
-        if self._prepared:
+        if self._prepared or self._cache is None:
+            return
+        make_private(self._cache, _READINGS, self._address)
+        # Another user may have made one of them in the meantime.
+        self._exposed = None
+        if self._is_exposed():
             return
         sweep(folder)
         described = folder / KEY_FILE
         if not described.is_file() or described.read_bytes() != self._key:
             write_atomically(described, self._key, durable=False)
         self._prepared = True
+
+    def _is_exposed(self) -> bool:
+        """Return True if others may have written what the folder holds; examined and said at the first call."""
+        if self._exposed is None and self._cache is not None and self._folder is not None:
+            self._exposed = exposure([self._cache, self._cache / _READINGS, self._folder])
+            self._sheltered = is_sheltered(self._folder)
+            if self._exposed:
+                self._say(
+                    f"readings are neither used nor kept, because {self._exposed}: they are measured anew; choose "
+                    "another --phase-cache to keep them"
+                )
+        return bool(self._exposed)
 
     def _cannot_keep(self, folder: Path, error: OSError) -> None:
         reason = error.strerror or str(error)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness import private_files, reading_store
 from harness.models.vlm import Vlm
 from harness.reading_store import StoreError
 from harness.tests.disks import full_disk, read_only
@@ -149,6 +150,28 @@ def test_a_truncated_reading_is_measured_anew(
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
     assert told == [f"the kept reading {files[which]} is damaged (its checksum does not match): it is measured anew"]
+
+
+def test_planted_readings_change_no_result(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings with right checksums and other numbers, in a cache that others can write."""
+    monkeypatch.setattr(private_files, "is_sheltered", lambda _: False)
+    cache = tmp_path / "cache"
+    before = tiny_profile(own_vlm, cache=cache)
+    for path in cache.rglob("*.npz"):
+        address = f"{path.parent.name}/{path.stem}"
+        row = reading_store._unpacked(path.read_bytes(), address)
+        row["similarity"] = row["similarity"] + 0.5
+        path.write_bytes(reading_store._packed(row, address))
+    assert largest_difference(tiny_profile(own_vlm, cache=cache), before) > 0.4
+    cache.chmod(0o777)
+    passes.clear()
+    told: list[str] = []
+    assert same(tiny_profile(own_vlm, cache=cache, say=told.append), before)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    (line,) = told
+    assert line.startswith(f"readings are neither used nor kept, because others can write to {cache} (chmod -R go-w ")
 
 
 def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:

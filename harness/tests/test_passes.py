@@ -144,9 +144,7 @@ def test_without_a_cache_a_fault_says_that_nothing_is_kept(
         measured(own_vlm, samples=40)
     said = str(raised.value)
     assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in said
-    assert said.endswith(
-        "and 2 more; nothing is kept without a cache: mend them, or take them out of the dataset, and run again"
-    )
+    assert said.endswith("and 2 more; nothing is kept: mend them, or take them out of the dataset, and run again")
 
 
 @pytest.mark.usefixtures("many")
