@@ -132,7 +132,11 @@ class ReadingStore:
                 self._prepare(self._folder)
                 if self._exposed:
                     return
-                write_atomically(self._folder / f"{name}.npz", content, durable=False)
+                path = self._folder / f"{name}.npz"
+                if path in self._damaged:
+                    # A file that is replaced would hand on its permissions.
+                    path.unlink(missing_ok=True)
+                write_atomically(path, content, durable=False)
             except OSError as error:
                 self._cannot_keep(self._folder, error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,11 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.files import part_in, sweep
 from harness.models.registry import LoadRequest
 from harness.models.weight_files import StoredTensor
+from harness.private_files import make_private
 
 # Share of free memory that weights may fill; the rest is for the forward pass.
 _FILLED = 0.85
+_OFFLOAD = "offload"
 
 
 @contextlib.contextmanager
@@ -61,10 +63,16 @@ def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
         weakref.finalize(model, shutil.rmtree, placed["offload_folder"], ignore_errors=True)
 
 
+def sweep_offloaded(cache: Path) -> None:
+    """Remove what killed processes have put on disk in a cache, gigabytes each."""
+    sweep(cache / _OFFLOAD)
+
+
 def _folder(cache: Path) -> str:
     """A folder of this load alone: what stands in it belongs to these weights, dtype and process."""
-    (cache / "offload").mkdir(parents=True, exist_ok=True)
-    return tempfile.mkdtemp(dir=cache / "offload")
+    folder = part_in(make_private(cache, _OFFLOAD))
+    folder.mkdir(mode=0o700)
+    return str(folder)
 
 
 def _free_memory() -> int:

@@ -83,7 +83,12 @@ class ModelEntry:
         """
         module, function = self.loader.split(":")
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
-        return loader(request.cache, request.dtype) if self.embedded else loader(self, request)
+        if not self.embedded:
+            return loader(self, request)
+        from harness.models.embedded.language import notices
+
+        with notices(request.say):
+            return loader(request.cache, request.dtype)
 
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""

@@ -14,6 +14,7 @@ from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy, find_anatomy
 from harness.models.linear import COMPUTING_TYPES
 from harness.models.offloaded import computing_device
+from harness.models.placement import sweep_offloaded
 from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
 
@@ -133,6 +134,7 @@ def load_vlm(
         AnatomyError: the model has no part of the kind that a measurement needs.
     """
     place = choose_device(device)
+    sweep_offloaded(cache)
     request = LoadRequest(cache, choose_dtype(dtype, place, embedded=entry.embedded), place, download)
     model, processor = entry.load(request if say is None else replace(request, say=say))
     # A model that was placed as it was loaded stays where it is.

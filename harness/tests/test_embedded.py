@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig
 
 from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.captioning import prompt_ids
-from harness.models.embedded.checkpoint import PAD_TOKEN_ID, flat_name, read_trained
+from harness.models.embedded.checkpoint import BUNDLED_SHA256, PAD_TOKEN_ID, flat_name, read_trained
 from harness.models.embedded.evaluate import Tally, judge, write_captions
 from harness.models.embedded.eyes import EYES, Eyes
-from harness.models.embedded.language import WeightsError, file_sha256
+from harness.models.embedded.language import WeightsError, file_sha256, language_config, language_directory
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
@@ -192,6 +193,7 @@ def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
     card = trained.with_name("CARD.md").read_text(encoding="utf-8")
     record = json.loads(trained.with_name("training.json").read_text(encoding="utf-8"))
     assert file_sha256(trained) in card
+    assert BUNDLED_SHA256[trained] == file_sha256(trained)
     shares = record["held_out"]["shares"]
     assert record["held_out"]["samples"] >= 500
     assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation word")) >= 0.95
@@ -203,7 +205,7 @@ def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
 
 
 def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone() -> None:
-    config = model_config(default_cache())
+    config = model_config()
     state = torch.random.get_rng_state()
     one, same, other = (untrained_eyes(config, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -220,3 +222,25 @@ def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> Non
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot be read .*harness\.models\.embedded\.train"):
             read_trained(path)
+
+
+def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trained.safetensors"
+    content = bytearray(TRAINED.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    # Results of a training of one's own are not compared.
+    assert read_trained(path).keys() == read_trained(TRAINED).keys()
+    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[TRAINED])
+    with pytest.raises(WeightsError, match=r"instead of 4ad40a3c.* install the package again"):
+        read_trained(path)
+
+
+def test_the_configuration_is_the_one_that_the_language_model_comes_with() -> None:
+    written = LlamaConfig.from_pretrained(language_directory(default_cache())).to_dict()
+    known = language_config().to_dict()
+    assert {name for name in known.keys() | written if known.get(name) != written.get(name)} <= {
+        "_model_name_or_path",
+        "_name_or_path",
+        "transformers_version",
+    }

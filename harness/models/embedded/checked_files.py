@@ -1,0 +1,74 @@
+"""Weight files of the embedded models, compared with a known SHA-256 as they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.regular_file import require_regular
+
+if TYPE_CHECKING:
+    import torch
+
+Stamp = tuple[int, int, int, int, int]
+_MOST_BYTES = 1 << 30
+# Files that this process has compared; nobody but root can give a changed file its old stamp.
+_compared: set[tuple[Stamp, str]] = set()
+
+
+def checked_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """Return the float32 tensors of a safetensors file by name, compared once in a process with `sha256`.
+
+    Args:
+        path: the file; it stays mapped as long as the tensors live.
+        sha256: of the names, shapes and numbers (`content_sha256`), which do not depend on the release that wrote them.
+
+    Raises:
+        OSError, safetensors.SafetensorError: the file cannot be read.
+        ValueError: it has another content.
+    """
+    from safetensors.torch import load_file
+
+    require_regular(path, _MOST_BYTES)
+    with unchanged(path) as stamp:
+        tensors = load_file(path)
+        # The tensors that are hashed are those that are used.
+        if (stamp, sha256) not in _compared and content_sha256(tensors) != sha256:
+            raise ValueError(f"{path.name} has other weights")
+    _compared.add((stamp, sha256))
+    return tensors
+
+
+def content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of tensors with their names, types and shapes, in the order of the names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[Stamp]:
+    """Assert that a file is the same one before and after the block; the value is the file's stamp.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it was changed or exchanged inside the block.
+    """
+    before = _stamp(path)
+    yield before
+    if _stamp(path) != before:
+        raise ValueError(f"{path.name} was changed while it was read")
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
