@@ -47,11 +47,12 @@ def kept(tmp_path: Path, unsheltered: None) -> Path:
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Makes a file or directory, itself and not where it leads, another user's."""
-    given: set[tuple[int, int]] = set()
+    # A new file may get the number of an old one, but not its time.
+    given: set[tuple[int, int, int]] = set()
     fstat, stat, lstat = os.fstat, Path.stat, Path.lstat
 
     def owned(status: os.stat_result) -> os.stat_result:
-        if (status.st_dev, status.st_ino) not in given:
+        if (status.st_dev, status.st_ino, status.st_mtime_ns) not in given:
             return status
         return os.stat_result([*status[:4], STRANGER, *status[5:]])
 
@@ -62,7 +63,7 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
     def give(path: Path) -> None:
         status = lstat(path)
-        given.add((status.st_dev, status.st_ino))
+        given.add((status.st_dev, status.st_ino, status.st_mtime_ns))
 
     return give
 
