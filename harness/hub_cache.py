@@ -7,15 +7,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from harness.hub_errors import HubError
+from harness.regular_file import read_regular
 
 Kind = Literal["model", "dataset"]
 
 _NUMBERED = re.compile(r"-(\d+)-of-(\d+)(?=\.\w+$)")
 _CONTENT = (".safetensors", ".parquet")
+# Names of missing files that are made up at most: a file's name may say that it is one of any number.
+_MOST_MISSING = 10_000
+_INDEX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +107,32 @@ def missing_by_name(path: Path, patterns: Sequence[str]) -> list[str]:
     """The files whose absence shows without the hub's list, as where another program filled the cache.
 
     Shards that an index of weights names, the rest of a numbered series, names without wildcards, and weights or tables
-    where there are none at all. A pattern stands for its files where no name is known.
+    where there are none at all. A pattern stands for its files where no name is known. Of numbered files no more than
+    10,000 are made up.
     """
     there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
     expected = {pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
     expected |= {pattern for pattern in patterns if pattern.endswith(_CONTENT) and not matching(there, [pattern])}
     for index in [name for name in there if name.endswith(".safetensors.index.json")]:
         try:
-            shards = set(json.loads((path / index).read_bytes())["weight_map"].values())
+            shards = set(json.loads(read_regular(path / index, _INDEX_BYTES))["weight_map"].values())
+            names = [(Path(index).parent / shard).as_posix() for shard in shards]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             there.discard(index)
             expected.add(index)
         else:
-            expected |= set(matching([(Path(index).parent / shard).as_posix() for shard in shards], patterns))
+            expected |= set(matching(names, patterns))
+    series, left = set(), _MOST_MISSING
     for name in matching(there, patterns):
         if number := _NUMBERED.search(name):
-            before, behind, digits = name[: number.start()], name[number.end() :], len(number[1])
-            series = [f"{before}-{i:0{digits}}-of-{number[2]}{behind}" for i in range(int(number[2]) + 1)]
-            # Weights are counted from 1, tables from 0.
-            expected |= set(series[:-1] if series[0] in there else series[1:])
+            series.add((name[: number.start()], len(number[1]), number[2], name[number.end() :]))
+    for before, digits, total, behind in sorted(series):
+        # Weights are counted from 1, tables from 0.
+        first = 0 if f"{before}-{0:0{digits}}-of-{total}{behind}" in there else 1
+        parts = (f"{before}-{i:0{digits}}-of-{total}{behind}" for i in range(first, first + int(total)))
+        lacking = list(islice((name for name in parts if name not in there), left))
+        left -= len(lacking)
+        expected.update(lacking)
     return sorted(expected - there)
 
 
