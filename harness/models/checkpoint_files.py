@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.models.configuration_bounds import refuse_numbers
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
 from harness.models.named_files import is_plain, refuse_named_files
@@ -32,8 +33,8 @@ def refuse_foreign(folder: Path, source: str) -> None:
     Raises:
         WeightsError: a file is no regular one, too large, a link out of the directory, a pointer of git-lfs or no JSON,
             an index or a setting names weights elsewhere or of another kind than safetensors, the directory is an
-            adapter of another checkpoint or in the format of another program, or a configuration asks for code from
-            another repository.
+            adapter of another checkpoint or in the format of another program, or a configuration has numbers of no
+            model, or asks for code from another repository.
         OSError, RecursionError: a file cannot be read.
     """
     refuse_unreadable(folder, source)
@@ -59,6 +60,8 @@ def refuse_foreign(folder: Path, source: str) -> None:
     for path in (path for path in readable if path.name.endswith("config.json")):
         settings = read_settings(path)
         refuse_named_files(settings, path, source)
+        if path == folder / "config.json":
+            refuse_numbers(settings, source)
         for key, value in _settings(settings):
             if key.lstrip("_").removesuffix("_internal") in _KERNELS and "/" in value:
                 raise WeightsError(

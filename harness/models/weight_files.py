@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.errors import shown
 from harness.models.checkpoint_files import read_settings
+from harness.models.configuration_bounds import refuse_more_than_stored
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import no_safetensors
 from harness.models.named_files import NAMED_WEIGHTS, is_weights
@@ -80,7 +81,8 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
 
     Raises:
         WeightsError: there are no safetensors, a shard is missing, cut off or not in the index, a tensor is empty or
-            stored twice, or other weight files lie beside the set, or in its place.
+            stored twice, there are too few tensors for config.json, or other weight files lie beside the set, or in
+            its place.
     """
     if shard := min((path.name for path in folder.glob(_DISTRIBUTED)), default=""):
         raise WeightsError(
@@ -104,6 +106,8 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
             "training's output directory, or train with stage3_gather_16bit_weights_on_model_save, and give what that "
             "saves"
         )
+    config = folder / "config.json"
+    refuse_more_than_stored(read_settings(config) if config.is_file() else {}, len(headers), source)
     others = unused_files(folder, files)
     sets = {_SHARD.sub("", file.name) for file in files if _SHARD.search(file.name)}
     if shards := [file.name for file in others if _SHARD.sub("", file.name) in sets]:

@@ -174,7 +174,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     a_dotted_image_processor: "Unrecognized image processor",
     a_configuration_of_lists: "RecursionError",
     a_configuration_that_is_no_object: "config.json holds no settings",
-    an_enormous_vocabulary: "cannot be loaded",
+    an_enormous_vocabulary: "in config.json, and no model has more than 67,108,864",
     a_type_that_a_terminal_obeys: "cannot be loaded",
 }
 
