@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from harness.directory_lock import locked
+from harness.directory_lock import LockedError, locked
 from harness.errors import PhaseError
 from harness.files import write_together
 from harness.json_text import checksum, dump
@@ -147,14 +147,21 @@ def remove_unnamed(path: Path) -> None:
     named: set[str] = set()
     try:
         for other in path.parent.glob("*.json"):
-            named.add(other.with_suffix(_SUFFIX).name)
             content = json.loads(_read(other))
-            named |= {content[_NAME]} if isinstance(content, dict) and _NAME in content else set()
+            default = other.with_suffix(_SUFFIX).name
+            named.add(content.get(_NAME, default) if isinstance(content, dict) else default)
         for file in path.parent.iterdir():
             if ours.fullmatch(file.name) and file.name not in named:
                 file.unlink()
     except (OSError, ValueError, TypeError, RecursionError):
         return
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed updates of a baseline left, where the folder can be written to."""
+    with contextlib.suppress(BaselineError, LockedError), changing(path.parent) as alone:
+        if alone:
+            remove_unnamed(path)
 
 
 def restore(path: Path) -> str:

@@ -51,6 +51,7 @@ class StoredBaselines:
         return self._known.get(pair)
 
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
+        from harness.baseline_files import remove_leftovers
         from harness.baselines import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
 
         root = self.options.baselines
@@ -89,6 +90,8 @@ class StoredBaselines:
                 return self._described_anew(profile, stored)
         if stored.path not in self.written:
             self.matched.add(stored.path)
+            if self.processes.first and (self.options.update or self.options.update_new):
+                remove_leftovers(stored.path)
         return stored
 
     def timing(self, pair: Pair, profile: Profile, timing: TimingRatio) -> float | None:
