@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.directory_lock import LockedError, locked
 from harness.errors import PhaseError
-from harness.files import write_together
+from harness.files import sweep, write_together
 from harness.json_text import checksum, dump
 from harness.provenance import Environment
 from harness.regular_file import read_regular
@@ -160,6 +160,7 @@ def remove_unnamed(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove what killed updates of a baseline left, where the folder can be written to."""
     with contextlib.suppress(BaselineError, LockedError), changing(path.parent) as alone:
+        sweep(path.parent)
         if alone:
             remove_unnamed(path)
 
