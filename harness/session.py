@@ -278,6 +278,6 @@ class PhaseSession:
         self.loaded.parts |= found.parts
         self.stored.matched |= found.matched
         self.stored.written = dict(sorted((self.stored.written | dict(found.written)).items()))
-        self.said += found.said
+        self.said += [line for line in found.said if line not in self.said]
         self._unmeasured_elsewhere |= found.unmeasured
         self.warnings.update(found.warnings)

@@ -15,8 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from harness import private_files, reading_store
+from harness.data.registry import DATASETS
+from harness.data.sample import Dataset
 from harness.private_files import exposure, is_sheltered, make_private
+from harness.tests.case_runs import PAIR, REGRESSION, Cases
 from harness.tests.one_reading import ROW, opened, same_row
+from harness.tests.tiny import tiny_samples
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
 
@@ -262,3 +266,16 @@ def test_directories_are_made_for_the_user_alone(tmp_path: Path) -> None:
     made.chmod(0o750)
     make_private(tmp_path / "a" / "cache", "b", "c")
     assert made.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_run_says_once_that_others_can_write_to_the_cache(
+    cases: Cases, unsheltered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "again", Dataset("again", "again", lambda n, *_: tiny_samples(n)))
+    cases.cache.mkdir()
+    cases.cache.chmod(0o777)
+    pairs = (*PAIR, "--phase-dataset", "again")
+    out = cases.run("--phase-update-new", *REGRESSION, "-k", "test_reproduces", pair=pairs).stdout.str()
+    assert out.count("readings are neither used nor kept, because others can write to") == 1
+    assert "baselines: 0 matched, 0 changed, 2 new" in out
+    assert list(cases.cache.rglob("*.npz")) == []
