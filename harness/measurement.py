@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from harness.portions import Portions
 from harness.probe.lens_task import KS, LensTask
 from harness.probe.observation import Readings
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
-from harness.processes import processes
+from harness.process_settings import measured_settings
+from harness.processes import ProcessError, processes
 from harness.profile import AS_TEXT, Array, Drawing, Profile
 from harness.provenance import environment, weight_hashes
 from harness.reading_keys import MEASUREMENT_VERSION, POLICY, reading_name, store_key, witness_row, witness_tolerance
@@ -116,13 +117,10 @@ def measure(
     # After the first pass, in which some quantised layers round their scales for good.
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = configuration_of(vlm, checkpoint)
-    store = ReadingStore(
-        cache,
-        store_key(vlm, weights, configuration, batch_size, plan.samples[: len(drawings)]),
-        witness_row(first),
-        witness_tolerance(vlm.dtype),
-        say,
-    )
+    key = store_key(vlm, weights, configuration, batch_size, plan.samples[: len(drawings)])
+    asked = {"controls": controls, "control seed": control_seed, "word order": word_order}
+    processes().require_same(f"{vlm.name} on {dataset}", "began", lambda: measured_settings(key, plan.samples, asked))
+    store = ReadingStore(cache, key, witness_row(first), witness_tolerance(vlm.dtype), say)
     passes = Passes(vlm, store, batch_size=batch_size, hide=_hide(progress), say=say)
 
     tried = plan
@@ -134,7 +132,7 @@ def measure(
         return observe(vlm, batch, [tried.samples[place] for place in places], LensTask(tried.part(places), block))
 
     words: Mapping[str, Array] = {}
-    with contextlib.closing(store):
+    with contextlib.closing(store), _saying_kept(store, f"{vlm.name} on {dataset}", say):
         results = passes.over(tried.samples, f"{vlm.name}-{dataset}", name, read)
         plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
         _require_two(plan, dataset)
@@ -160,6 +158,18 @@ def measure(
         left_out={**source.left_out, **plan.left_out},
         configuration=configuration,
     )
+
+
+@contextlib.contextmanager
+def _saying_kept(store: ReadingStore, what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Say what is kept if the block is interrupted, or another process is lost."""
+    try:
+        yield
+    except (KeyboardInterrupt, ProcessError):
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            say(f"{what}: ended early; {store.kept}")
+        raise
 
 
 def _hide(progress: bool | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from harness.data.registry import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.option_refusals import refuse_contradictions, refuse_models
-from harness.option_values import AS_DECLARED, NO_CONTROL, in_memory
+from harness.option_rows import FLAGS, OF_CHECKPOINTS, VALUES, WRITTEN
+from harness.option_values import NO_CONTROL, in_memory
 from harness.repeated_options import chosen_controls, data_places, named_checkpoints
 
 
@@ -53,6 +54,7 @@ class Options:
     calibrate: bool
     strict_evidence: bool
     cache: Path
+    process_timeout: int
     no_cache: bool
     draw: tuple[str, ...]
     json: Path | None
@@ -127,65 +129,6 @@ class Options:
         return None
 
 
-# Name, parser, default, help. Each has an ini twin phase_<name>; the command line wins.
-_VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
-    (
-        "samples",
-        "N",
-        option_values.samples,
-        AS_DECLARED,
-        "samples per pair, or as many as the dataset declares; the paper has 400",
-    ),
-    ("seed", "N", option_values.number(0), "0", "which samples are drawn"),
-    ("device", "NAME", option_values.device, "auto", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
-    (
-        "dtype",
-        "NAME",
-        option_values.dtype,
-        "auto",
-        "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
-    ),
-    ("batch-size", "N", option_values.number(1), "8", "samples per forward pass"),
-    ("baselines", "DIR", str, "baselines", "directory of the stored baselines, relative to the root directory"),
-    ("cache", "DIR", str, "", "directory for weights and readings; by default the user's cache directory"),
-)
-_FLAGS: tuple[tuple[str, str], ...] = (
-    ("update", "write new and changed baselines; the summary lists them"),
-    ("update-new", "write missing baselines only"),
-    (
-        "summary",
-        "with an update option: store mean, covariance and number of samples only, no value of any sample",
-    ),
-    (
-        "calibrate",
-        "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
-        "noise, margins and power with them",
-    ),
-    ("strict-evidence", "fail where the evidence does not decide, instead of an expected failure"),
-    ("no-cache", "keep no readings and use none; weights are still cached"),
-    ("download", "fetch weights and data that are not in the hub's local cache; their size is said first"),
-)
-
-
-# What is allowed to single checkpoints: name, purpose, default. Each may be repeated and has an ini twin.
-_OF_CHECKPOINTS: tuple[tuple[str, str, str], ...] = (
-    ("trust-code", "run the Python code that comes with this checkpoint", "the code of none is run"),
-    (
-        "allow-unused-weights",
-        "measure this checkpoint though its files hold weights that its model does not use",
-        "such a checkpoint is refused",
-    ),
-)
-
-
-# What a run leaves behind for its readers: name, metavar, help. Paths lie relative to where pytest runs.
-_WRITTEN: tuple[tuple[str, str, str], ...] = (
-    ("report", "DIR", "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files"),
-    ("json", "FILE", "write curves, verdicts and provenance to FILE"),
-    ("markdown", "FILE", "append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY"),
-)
-
-
 def add_options(parser: pytest.Parser) -> None:
     """Adds the `--phase-` options and their ini twins."""
     group = parser.getgroup("phase", "phases of vision-language models")
@@ -215,7 +158,7 @@ def add_options(parser: pytest.Parser) -> None:
         type=option_values.dataset,
         help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}. Default: those of each model.",
     )
-    for name, purpose, default in _OF_CHECKPOINTS:
+    for name, purpose, default in OF_CHECKPOINTS:
         text = f"{purpose}, as it was named with --phase-model or --phase-against; may be repeated"
         group.addoption(
             f"--phase-{name}",
@@ -241,16 +184,16 @@ def add_options(parser: pytest.Parser) -> None:
         "--phase-controls", action="append", metavar="NAME", type=option_values.control, help=f"{text}. Default: all."
     )
     parser.addini("phase_controls", help=f"{text} (--phase-controls)", type="args", default=list(CONTROLS))
-    for name, metavar, kind, default, text in _VALUES:
+    for name, metavar, kind, default, text in VALUES:
         group.addoption(
             f"--phase-{name}", metavar=metavar, type=kind, default=None, help=f"{text}. Default: {default!r}"
         )
         parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", default=default)
-    for name, text in _FLAGS:
+    for name, text in FLAGS:
         group.addoption(f"--phase-{name}", action="store_true", default=False, help=f"{text}.")
     text = "show this sample in full in the report, besides the first two of each pair; may be repeated"
     group.addoption("--phase-draw", action="append", default=[], metavar="ID", help=f"{text}.")
-    for name, metavar, text in _WRITTEN:
+    for name, metavar, text in WRITTEN:
         group.addoption(f"--phase-{name}", metavar=metavar, default=None, help=f"{text}.")
 
 
@@ -261,7 +204,7 @@ def read_options(config: pytest.Config) -> Options:
         pytest.UsageError: an ini value that its option would not take, or options that exclude each other.
     """
     values: dict[str, Any] = {}
-    for name, _, kind, _, _ in _VALUES:
+    for name, _, kind, _, _ in VALUES:
         given = config.getoption(f"--phase-{name}")
         ini = f"phase_{name.replace('-', '_')}"
         if given is None:
@@ -274,7 +217,7 @@ def read_options(config: pytest.Config) -> Options:
     baselines = config.getoption("--phase-baselines")
     values["baselines"] = here / baselines if baselines is not None else config.rootpath / values["baselines"]
     values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else option_values.default_place()
-    for name, _, _ in _WRITTEN:
+    for name, _, _ in WRITTEN:
         written = config.getoption(f"--phase-{name}")
         values[name] = None if written is None else here / Path(written).expanduser()
     values |= {"controls": chosen_controls(config), "draw": tuple(config.getoption("--phase-draw"))}
@@ -282,12 +225,12 @@ def read_options(config: pytest.Config) -> Options:
     refuse_contradictions(config)
     refuse_models(config, models, against)
     named = models if against is None else (*models, against)
-    trusted, unused = (named_checkpoints(config, name, named) for name, _, _ in _OF_CHECKPOINTS)
+    trusted, unused = (named_checkpoints(config, name, named) for name, _, _ in OF_CHECKPOINTS)
 
     def as_allowed(entry: ModelEntry) -> ModelEntry:
         return replace(entry, trusted=entry in trusted, unused_weights=entry in unused)
 
-    flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in _FLAGS}
+    flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in FLAGS}
     return Options(
         models=tuple(map(as_allowed, models)),
         against=against and as_allowed(against),

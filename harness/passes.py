@@ -124,7 +124,7 @@ class Passes:
             share = processes().share(-(-len(samples) // self.batch_size))
             with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
                 for prepared in ahead(self._prepared(samples, share)):
-                    processes().go_on()
+                    processes().go_on(f"{what}, batch {len(found) + 1} of {len(share)}")
                     found.append(self._outcome(samples, prepared, name, read, seen))
                     # The whole run's progress, as far as this process can tell.
                     bar.update(min(len(prepared.at) * processes().count, len(samples) - bar.n))

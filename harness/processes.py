@@ -6,15 +6,18 @@ import contextlib
 import functools
 import os
 import pickle
-import traceback
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import PhaseError
+from harness.heartbeats import Heartbeats
+from harness.process_errors import ProcessError as ProcessError
+from harness.process_errors import portable, received
+from harness.process_settings import Setting, difference
 
 T = TypeVar("T")
 
@@ -25,8 +28,8 @@ PATIENCE = timedelta(hours=6)
 _TOLD = "phase_told_to_all"
 
 
-class ProcessError(PhaseError):
-    """Another process failed, ended, or does something else; the message says which and where."""
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Processes:
 
     All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
     process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
-    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch.
+    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch. A process
+    waits for the others for `patience`, and reports with `say` one that stands still meanwhile.
     """
 
     rank: int = 0
@@ -52,9 +56,15 @@ class Processes:
     local_rank: int = 0
     beside: bool = False
     ending: str = ""
+    patience: timedelta = PATIENCE
+    say: Callable[[str], None] = field(default=_to_stderr, repr=False, compare=False)
+    _heartbeats: Heartbeats = field(init=False, repr=False, compare=False)
     _lost: str = field(default="", repr=False)
     _met: bool = field(default=False, repr=False)
     _meeting: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._heartbeats = Heartbeats(self.rank, self.count)
 
     @property
     def first(self) -> bool:
@@ -71,12 +81,19 @@ class Processes:
         """Whether this process has met the others, and has not lost them."""
         return self._met and not self._lost
 
-    def go_on(self) -> None:
-        """Returns where the process may start another batch.
+    def go_on(self, work: str) -> None:
+        """Show the others that this process comes to another batch, or raise if it is to end.
+
+        Args:
+            work: names the batch, for those that wait for this process.
 
         Raises:
             ProcessError: it is to end.
         """
+        self._stop()
+        self._heartbeats.beat(work)
+
+    def _stop(self) -> None:
         if self.ending:
             raise ProcessError(self.ending)
 
@@ -113,6 +130,20 @@ class Processes:
     def wait(self, what: str) -> None:
         """Goes on when all processes are here; raises as `gathered`."""
         self._meet(what, lambda: None)
+
+    def require_same(self, what: str, verb: str, settings: Callable[[], Mapping[str, Setting]]) -> None:
+        """Assert that all processes have the same settings; raises as `gathered`.
+
+        Args:
+            what: names the meeting; the same in every process.
+            verb: what a process does with its settings, for the sentence.
+            settings: gives them by the names that the sentence has for them.
+
+        Raises:
+            ProcessError: they differ; the same sentence in all processes names the settings and both values.
+        """
+        if self.several and (problem := difference(verb, self.gathered(what, lambda: [settings()]))):
+            raise ProcessError(problem)
 
     def part(self) -> None:
         """Waits for all and leaves them; for the end of a program."""
@@ -164,6 +195,7 @@ class Processes:
     def _held(self, what: str, work: Callable[[], Any], sends: bool) -> list[Any]:
         # Before any work: who ends from now on is missed at once, and not waited for.
         self._join(what)
+        self._heartbeats.beat(what)
         own: Exception | None = None
         value = None
         try:
@@ -173,10 +205,10 @@ class Processes:
             if hasattr(error, _TOLD):
                 raise
             own = error
-        told = self._exchange(_Told(what, _portable(own, self.rank), value if sends else None))
+        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None))
         for rank, one in enumerate(told):
             if one.problem is not None:
-                raise _marked(own if own is not None and rank == self.rank else _received(*one.problem))
+                raise _marked(own if own is not None and rank == self.rank else received(*one.problem))
         if len({one.what for one in told}) > 1:
             places = ", ".join(f"process {rank} is at {one.what}" for rank, one in enumerate(told))
             raise self._parted(f"the processes are not at the same work: {places}; give all the same options and files")
@@ -187,22 +219,38 @@ class Processes:
             return
         from accelerate import PartialState
 
-        with self._losing(what), warnings.catch_warnings():
+        waiting = self._heartbeats.waiting("the start", self.patience, self.say)
+        with self._losing(what), waiting, warnings.catch_warnings():
             # That the number of threads was chosen where OMP_NUM_THREADS was not set.
             warnings.simplefilter("ignore")
             # Only plain objects travel, so their way is the CPU's, wherever the models are.
-            PartialState(cpu=True, timeout=PATIENCE)
+            PartialState(cpu=True, timeout=self.patience, **self._common_store())
         self._met = True
+
+    def _common_store(self) -> dict[str, Any]:
+        """The store of all processes, when all have come to it; nothing where the caller's program has joined them."""
+        from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
+
+        if distributed.is_initialized():
+            return {}
+        store, _, _ = next(rendezvous("env://", self.rank, self.count, timeout=self.patience))
+        self._heartbeats.connect(store)
+        self._heartbeats.beat("the start", 0)
+        self._heartbeats.await_all(self.patience, self._stop)
+        return {"store": store}
 
     def _exchange(self, mine: _Told) -> list[_Told]:
         from accelerate.utils import gather_object
 
         try:
-            with self._losing(mine.what):
-                return list(gather_object([mine]))
+            content = pickle.dumps(mine)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            # Nothing was sent yet.
-            return self._exchange(_Told(mine.what, _portable(error, self.rank), None))
+            content = pickle.dumps(_Told(mine.what, portable(error, self.rank), None))
+        with self._losing(mine.what), self._heartbeats.waiting(mine.what, self.patience, self.say):
+            told = gather_object([content])
+        # Sent by processes that the same user started with the same code.
+        return [pickle.loads(one) for one in told]  # noqa: S301
 
     @contextlib.contextmanager
     def _losing(self, what: str) -> Iterator[None]:
@@ -211,12 +259,16 @@ class Processes:
             raise _marked(ProcessError(self._lost))
         try:
             yield
+        except ProcessError as error:
+            raise self._parted(str(error)) from None
         except (RuntimeError, OSError) as error:
-            late = "imed out" in str(error)
+            reason = "one of them ended"
+            if "imed out" in str(error):
+                late = self._heartbeats.silent() or "one of them is late"
+                reason = f"{late} and did not come within {self.patience.total_seconds():g} seconds"
             raise self._parted(
-                f"process {self.rank} of {self.count} lost the others at {what}: one of them "
-                + (f"did not come within {PATIENCE.total_seconds():g} seconds" if late else "ended")
-                + "; look at what it printed, and start all of them again"
+                f"process {self.rank} of {self.count} lost the others at {what}: {reason}; look at what it printed, "
+                "and start all of them again"
             ) from None
 
     def _parted(self, sentence: str) -> Exception:
@@ -233,22 +285,6 @@ def processes() -> Processes:
         worker = environment.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
         return Processes(local_rank=int(worker), beside=True) if worker.isdigit() else Processes()
     return Processes(int(environment["RANK"]), count, int(environment.get("LOCAL_RANK") or 0))
-
-
-def _portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
-    """An error as it travels; what nobody foresaw says where it was raised."""
-    if error is None:
-        return None
-    if isinstance(error, PhaseError):
-        return type(error), str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return ProcessError, f"process {rank} failed with {type(error).__name__}: {str(error).strip() or '-'}{where}"
-
-
-def _received(kind: type[PhaseError], sentence: str) -> Exception:
-    # Some take more than their sentence when they are made.
-    return kind.__new__(kind, sentence)
 
 
 def _marked(error: Exception) -> Exception:

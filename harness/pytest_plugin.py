@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
@@ -36,6 +36,7 @@ __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evide
 _BENCHMARK = "benchmark"
 pytest_plugins = (
     "harness.pytest_processes",
+    "harness.pytest_signals",
     "harness.xdist_workers",
     "harness.pytest_outputs",
     "harness.pytest_terminal",
@@ -87,7 +88,8 @@ def _say(config: pytest.Config, line: str) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs every case that asks for a `pair` once per pair."""
     if "pair" in metafunc.fixturenames:
-        options = metafunc.config.stash[SESSION].options
+        state = metafunc.config.stash[SESSION]
+        state.parametrized, options = True, state.options
         marked = [
             pytest.param(pair, id=str(pair), marks=pytest.mark.embedded if options.embedded(pair) else pytest.mark.hub)
             for pair in options.pairs()
@@ -96,18 +98,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expects the known non-replications to fail, strictly: one that replicates after all is noticed.
-
-    Claims of the paper and times are not asked of datasets for regression only: those items are deselected.
-    """
+    """Deselects claims of the paper and times on datasets for regression only."""
     unasked = [item for item in items if _regression_only(item) and any(map(item.get_closest_marker, _NO_REGRESSION))]
     if unasked:
         items[:] = [item for item in items if item not in unasked]
         config.hook.pytest_deselected(items=unasked)
-    try:
-        known = known_differences(config.stash[SESSION].options.baselines)
-    except PhaseError as error:
-        raise pytest.UsageError(str(error)) from None
+
+
+def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:
+    """Expect the known non-replications to fail, strictly: one that replicates after all is noticed."""
     for item in items:
         marker, call = item.get_closest_marker("replication"), getattr(item, "callspec", None)
         if marker is None or call is None:
@@ -125,10 +124,36 @@ def _regression_only(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Turns away what cannot work before anything is measured: data that are not there, a device, a directory."""
+    """Turns away what cannot work before anything is measured: data that are not there, a device, a directory.
+
+    Several processes do so together, even one whose -k leaves it no test: it is missed by the others.
+    """
     needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
-    if not needed or session.config.option.collectonly:
+    state = session.config.stash[SESSION]
+    several = state.processes.several and state.parametrized
+    if session.config.option.collectonly or not (needed or several):
         return
+    # A plugin that is imported before pytest loads it is warned about.
+    from harness.pytest_processes import refuse_together, start_together
+
+    def refuse() -> None:
+        if needed:
+            _refuse(session)
+
+    if several:
+        start_together(session, refuse)
+    else:
+        refuse()
+    try:
+        # Of several processes the first alone has the baselines.
+        known = state.processes.of_first("the known differences", lambda: known_differences(state.options.baselines))
+    except PhaseError as error:
+        refuse_together(str(error))
+    _expect_known(session.items, known)
+
+
+def _refuse(session: pytest.Session) -> None:
+    """Turn away what cannot work on this machine."""
     state = session.config.stash[SESSION]
     options = state.options
     state.collected = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))

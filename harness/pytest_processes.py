@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Generator
-from types import FrameType
-from typing import TextIO
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import NoReturn, TextIO
 
 import pytest
 
 from harness.errors import PhaseError
-from harness.processes import processes
-from harness.pytest_fixtures import write_line
+from harness.process_settings import Setting, option_settings, selection_settings
+from harness.processes import ProcessError, processes
+from harness.pytest_fixtures import SESSION, uncaptured, write_line
 
 _FAILURES = pytest.StashKey[list[tuple[str, str]]]()
 _SILENCE = pytest.StashKey[TextIO]()
@@ -34,29 +36,65 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.xmlpath = None
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Lets a launcher's SIGTERM end the tests after the batch in hand, so that they are still reported."""
-
-    def end(_: int, __: FrameType | None) -> None:
-        # Nothing is raised here: Python may be in a destructor, which would swallow the error and print a traceback.
-        together.ending = "ended by its launcher (SIGTERM), as when another process fails: look at what that printed"
-        session.shouldstop = together.ending
-
-    together = processes()
-    if together.several:
-        signal.signal(signal.SIGTERM, end)
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Silences all but the first process."""
+    """Sets how long processes wait for each other, and silences all but the first."""
     config.stash[_FAILURES] = []
-    if processes().first:
+    together = processes()
+    together.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
+    together.say = partial(_report, config)
+    if together.first:
         return
     config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - no file, and it stays
     manager = config.pluginmanager
     manager.unregister(name="terminalreporter")
     manager.register(pytest.TerminalReporter(config, config.stash[_SILENCE]), "terminalreporter")
+
+
+def _report(config: pytest.Config, line: str) -> None:
+    """Print a line in any process; the terminal may be gone."""
+    with suppress(OSError):
+        if processes().first:
+            write_line(config, line)
+            return
+        with uncaptured(config):
+            print(f"phase: {line}", file=sys.stderr, flush=True)
+
+
+def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
+    """Assert that all processes were started with the same, and that none of them refuses its work.
+
+    Args:
+        session: with the tests that were collected.
+        refuse: raises what stands in the way in this process.
+
+    Raises:
+        pytest.UsageError, pytest.exit.Exception: they were not, or one does; the same in all processes.
+    """
+    config = session.config
+
+    def settings() -> dict[str, Setting]:
+        try:
+            refuse()
+        except pytest.UsageError as error:
+            raise ProcessError(str(error)) from None
+        from harness.models.vlm import choose_device
+
+        options = config.stash[SESSION].options
+        own = option_settings(options, choose_device(options.device).type)
+        return own | selection_settings(config, session.items)
+
+    try:
+        processes().require_same("the start", "started", settings)
+    except PhaseError as error:
+        refuse_together(str(error))
+
+
+def refuse_together(problem: str) -> NoReturn:
+    """End all processes with the exit status of a usage error; the first prints it."""
+    if processes().first:
+        raise pytest.UsageError(problem)
+    pytest.exit(problem, pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_report_header() -> list[str]:
@@ -117,8 +155,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Keeps all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
     together = processes()
-    if together.several:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()
     if together.met:

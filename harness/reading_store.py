@@ -81,7 +81,17 @@ class ReadingStore:
         self._not_kept, self._reason, self._prepared = 0, "", False
         self._exposed: str | None = None
         self._sheltered = False
+        self._kept: set[str] = set()
         self.contradicted = False
+
+    @property
+    def kept(self) -> str:
+        """The number of readings that this run has seen kept, and where, for a run that ends early."""
+        if self._folder is None:
+            return "nothing is kept without a cache"
+        if not self._kept:
+            return "nothing is kept yet"
+        return f"{len(self._kept)} readings are kept in {self._cache}: the same command goes on from there"
 
     @property
     def keeps(self) -> bool:
@@ -114,6 +124,7 @@ class ReadingStore:
         if witness.shape != self._witness.shape or not np.abs(witness - self._witness).max() <= self._tolerance:
             self.contradicted = True
             return None
+        self._kept.add(name)
         return row
 
     def write(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -137,6 +148,7 @@ class ReadingStore:
                     # A file that is replaced would hand on its permissions.
                     path.unlink(missing_ok=True)
                 write_atomically(path, content, durable=False)
+                self._kept.add(name)
             except OSError as error:
                 self._cannot_keep(self._folder, error)
 

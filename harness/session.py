@@ -55,14 +55,15 @@ class Findings:
 class PhaseSession:
     """Measures each pair once, keeps one model loaded at a time, and collects what the summary and the JSON tell.
 
-    `collected` are the pairs of the tests that were collected, `said` what other sessions had to say, `asked` the
-    answers that the running test was given.
+    `parametrized` is True if a test asks for a pair, selected or not; `collected` are the pairs of the selected tests,
+    `said` what other sessions had to say, `asked` the answers that the running test was given.
     """
 
     options: Options
     say: Callable[[str], None]
     loaded: LoadedModel = field(init=False)
     collected: tuple[Pair, ...] = ()
+    parametrized: bool = False
     profiles: dict[Pair, Profile] = field(default_factory=dict)
     verdicts: list[VerdictLine] = field(default_factory=list)
     claims: dict[Pair, dict[str, Claim]] = field(default_factory=dict)

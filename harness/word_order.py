@@ -55,9 +55,9 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
 
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
-        results = []
+        results: list[list[Array]] = []
         for number in tqdm(share, desc=what, leave=False, disable=passes.hide):
-            processes().go_on()
+            processes().go_on(f"{what}, batch {len(results) + 1} of {len(share)}")
             results.append(_tables(passes, portions, batches[number], samples, inputs))
         return results
 

@@ -25,8 +25,8 @@ def session_of(baselines: Path, **given: Any) -> PhaseSession:
     options = Options(
         models=(), against=None, datasets=(), data={}, download=False, samples=None, seed=0, device="auto",
         dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False, update_new=False,
-        summary=False, calibrate=False, strict_evidence=False, cache=baselines, no_cache=True, draw=(),
-        json=None, markdown=None, report=None,
+        summary=False, calibrate=False, strict_evidence=False, cache=baselines, process_timeout=9, no_cache=True,
+        draw=(), json=None, markdown=None, report=None,
     )  # fmt: skip
     return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 
-import harness.processes
 from harness.errors import PhaseError
+from harness.process_settings import Setting
 from harness.processes import processes
 
 
@@ -48,8 +47,9 @@ def main() -> None:
     tell("broken", lambda: together.agreed("outside", lambda: together.gathered("inside", broken)))
     tell("unforeseen", lambda: together.agreed("outside", unforeseen))
     tell("not to be sent", lambda: together.of_first("function", lambda: lambda: 1))
+    tell("the same", lambda: together.require_same("start", "started", lambda: {"size": Setting("8")}))
+    tell("others", lambda: together.require_same("start", "started", lambda: {"size": Setting("48"[together.first])}))
     tell("in step", lambda: batches(3))
-    harness.processes.PATIENCE = timedelta(seconds=2)
     if second:
         os._exit(0)
     tell("alone", lambda: batches(2))

@@ -82,11 +82,15 @@ def test_two_processes_meet_and_part() -> None:
     ]
     assert first[6].startswith(f"unforeseen: ProcessError: {unforeseen}")
     assert first[7].startswith("not to be sent: ProcessError: process 0 failed with AttributeError: ")
-    assert first[8] == "in step: ['b0', 'b1', 'b2']"
-    assert second[:6] + second[7:] == first[:6] + first[7:9]
+    assert first[8:11] == [
+        "the same: None",
+        "others: ProcessError: process 1 started with size 4, process 0 with 8: start all processes with the same",
+        "in step: ['b0', 'b1', 'b2']",
+    ]
+    assert second[:6] + second[7:] == first[:6] + first[7:11]
     assert second[6] == "unforeseen: ZeroDivisionError: nobody thought of it"
     gone = "ProcessError: process 0 of 2 lost the others at batches: one of them ended; look at what it printed"
-    assert [line.split(": ", 1)[1].split(", and")[0] for line in first[9:]] == [gone, gone]
+    assert [line.split(": ", 1)[1].split(", and")[0] for line in first[11:]] == [gone, gone]
 
 
 def started() -> list[subprocess.Popen[str]]:

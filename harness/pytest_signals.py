@@ -1,0 +1,90 @@
+"""SIGTERM and SIGHUP end tests of pairs as Ctrl-C does: with the summary and all files that were asked for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+
+import pytest
+
+from harness.processes import processes
+from harness.pytest_fixtures import SESSION, is_worker
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Seconds within which a second signal is the first one sent twice, as timeout(1) and a closing terminal do.
+_TWICE = 1.0
+
+
+class Ending:
+    """The handler of signals that end a session, and the signals that it was installed for."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session, self._since = session, 0.0
+        self._closing = False
+        self._installed: list[int] = []
+
+    def install(self) -> None:
+        """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._end)
+                self._installed.append(number)
+
+    def close(self) -> None:
+        """Let a signal from now on no longer interrupt: the session ends already."""
+        self._closing = True
+
+    def uninstall(self) -> None:
+        """Restore the signals."""
+        for number in self._installed:
+            signal.signal(number, signal.SIG_DFL)
+        processes().ending = ""
+
+    def _end(self, number: int, _: FrameType | None) -> None:
+        together, name = processes(), signal.Signals(number).name
+        if together.several:
+            # Nothing is raised: all processes end before their next batch, and meet until then.
+            together.ending = (
+                f"ended by its launcher ({name}), as when another process fails: look at what that printed"
+            )
+            self._session.shouldstop = together.ending
+            return
+        if self._since:
+            if time.monotonic() - self._since > _TWICE:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        self._since = time.monotonic()
+        if not self._closing:
+            # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
+            self._session.shouldstop = together.ending = f"ended by {name}"
+            raise KeyboardInterrupt(together.ending)
+
+
+_ENDING = pytest.StashKey[Ending]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
+    config = session.config
+    wanted = config.stash[SESSION].parametrized and not config.option.collectonly
+    if wanted and not is_worker(config) and threading.current_thread() is threading.main_thread():
+        config.stash[_ENDING] = Ending(session)
+        config.stash[_ENDING].install()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leaves what is written and said at the end undisturbed."""
+    if ending := session.config.stash.get(_ENDING, None):
+        ending.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Restores the signals."""
+    if ending := config.stash.get(_ENDING, None):
+        ending.uninstall()
