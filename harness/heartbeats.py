@@ -106,6 +106,11 @@ class Heartbeats:
             reporting.join()
             looking.join(_PAUSE)
 
+    @property
+    def leads(self) -> bool:
+        """True if no process of a lower rank waits at the same meeting, as far as this one can tell."""
+        return all(sign.meeting < self._meeting for rank, sign in self._signs.items() if rank < self._rank)
+
     def silent(self) -> str:
         """The processes that this one waits or waited for, each with its last sign; empty where all have come."""
         return "; ".join(text for _, text in self._standing())
@@ -131,8 +136,7 @@ class Heartbeats:
         """Report what stands still, at growing intervals, until the wait is over."""
         limits: dict[str, float] = {}
         while not over.wait(self._pause):
-            waiting = [rank for rank, sign in self._signs.items() if sign.meeting >= self._meeting]
-            if min(waiting, default=self._rank) < self._rank:
+            if not self.leads:
                 continue
             for seen, text in self._standing():
                 still = time.monotonic() - seen

@@ -262,14 +262,18 @@ class Processes:
         except ProcessError as error:
             raise self._parted(str(error)) from None
         except (RuntimeError, OSError) as error:
-            reason = "one of them ended"
-            if "imed out" in str(error):
-                late = self._heartbeats.silent() or "one of them is late"
-                reason = f"{late} and did not come within {self.patience.total_seconds():g} seconds"
-            raise self._parted(
+            reason, late = "one of them ended", "imed out" in str(error)
+            if late:
+                silent = self._heartbeats.silent() or "one of them is late"
+                reason = f"{silent} and did not come within {self.patience.total_seconds():g} seconds"
+            sentence = (
                 f"process {self.rank} of {self.count} lost the others at {what}: {reason}; look at what it printed, "
                 "and start all of them again"
-            ) from None
+            )
+            if late and not self.first and self._heartbeats.leads:
+                # The first process does not say it.
+                self.say(sentence)
+            raise self._parted(sentence) from None
 
     def _parted(self, sentence: str) -> Exception:
         self._lost = sentence

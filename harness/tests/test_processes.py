@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -176,3 +177,59 @@ def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: P
     # Where a process has died, its launcher may end the other before that has told of its tests.
     ended = fault == "dead" and "ended by its launcher (SIGTERM)" in done.stdout
     assert re.search(r"1 skipped.* 1 error\b", done.stdout) or ended
+
+
+def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:
+    """A process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
+    port, launched = free_port(), []
+    for rank, own in enumerate(arguments):
+        command = [
+            *(sys.executable, "-m", "pytest", "cases/", "-p", "harness.tests.tiny_pairs", "-p", "no:cacheprovider"),
+            *("-k", "inter_similarity", "--phase-model", "tiny-llava", "--phase-dataset", "tiny"),
+            *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu", "--phase-no-cache"),
+            *("--phase-baselines", str(home / "baselines"), "--phase-update-new", *own),
+        ]
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(arguments)), "OMP_NUM_THREADS": "1"}
+        with (home / f"{rank}.txt").open("w") as output:
+            launched.append(
+                subprocess.Popen(
+                    command,
+                    env=os.environ | ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | environment,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    return launched
+
+
+@pytest.mark.slow
+def test_processes_with_other_options_say_which_before_a_model_is_loaded(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    both = run_ranks(tmp_path, (), ("--phase-batch-size", "4"), TINY_LOADS=str(loads))
+    assert [process.wait(200) for process in both] == [pytest.ExitCode.USAGE_ERROR] * 2
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    sentence = "ERROR: process 1 started with --phase-batch-size 4, process 0 with 8: start all processes with the same"
+    assert sentence in first.splitlines()
+    assert second == ""
+    assert not loads.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_process_that_hangs_is_named_and_the_wait_is_bounded(tmp_path: Path) -> None:
+    bounded = ("--phase-process-timeout", "9")
+    first, second = run_ranks(tmp_path, bounded, bounded, TINY_FAULT="stopped", TINY_SILENCE="1")
+    try:
+        assert first.wait(200) == pytest.ExitCode.TESTS_FAILED
+    finally:
+        second.kill()
+        second.wait()
+    output = (tmp_path / "0.txt").read_text()
+    named = r"process 1 has not answered since \d\d:\d\d:\d\d \(at tiny-llava-tiny\)"
+    assert re.search(
+        rf"^phase: {named}: it hangs, or one batch takes that long; process 0 waits until 20", output, re.M
+    )
+    assert re.search(rf"lost the others at tiny-llava-tiny: {named} and did not come within 9 seconds", output)
+    assert "Traceback" not in output

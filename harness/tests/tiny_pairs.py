@@ -1,7 +1,8 @@
 """A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
 
 The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `refused`, the processor refuses
-two; `dead`, the second process ends in the middle of its share; `ended`, its launcher sends it SIGTERM there; `own`, it
+two; `dead`, the second process ends in the middle of its share; `ended`, it gets TINY_SIGNAL there (SIGTERM), as a
+single process does; `stopped`, it stands still there, where TINY_SILENCE is the time until that is said; `own`, it
 raises what the other does not.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from harness import heartbeats
 from harness.data.registry import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.registry import MODELS, ModelEntry
@@ -24,6 +26,7 @@ from harness.tests.picky import make_picky, narrow
 from harness.tests.tiny import tiny_samples, tiny_vlm
 
 torch.set_num_threads(1)
+heartbeats.SILENCE = float(os.environ.get("TINY_SILENCE", heartbeats.SILENCE))
 
 
 def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -40,8 +43,13 @@ def torn() -> Any:
     raise OSError("the picture is torn")
 
 
+def stopped() -> Any:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return tiny_samples(1)[0].picture()
+
+
 def terminated() -> Any:
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.Signals[os.environ.get("TINY_SIGNAL", "SIGTERM")])
     return tiny_samples(1)[0].picture()
 
 
@@ -55,8 +63,11 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
         samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
-    if fault == "ended" and rank == "1":
-        samples[2:] = [replace(sample, picture=terminated) for sample in samples[2:]]
+    if fault == "ended" and rank in (None, "1"):
+        # Each sends one, and the first of them is in the middle of the share.
+        samples[32:] = [replace(sample, picture=terminated) for sample in samples[32:]]
+    if fault == "stopped" and rank == "1":
+        samples[2:] = [replace(sample, picture=stopped) for sample in samples[2:]]
     if fault == "own" and rank == "1":
         raise ValueError("the second process has a fault of its own")
     return samples
