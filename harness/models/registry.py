@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.file_names import file_name
 from harness.models.checkpoint_paths import no_directory, refuse_path
 from harness.models.formats import BARE, LLAVA
 
@@ -21,6 +22,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
 # For a model that nobody registered: what is always there, and the paper's where their files are.
 ANYBODYS_DATASETS = ("scenes", *PAPER_DATASETS)
+_ASCII_SIGNS = re.compile(r"[^\w.\x80-\U0010ffff-]+")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -185,8 +187,8 @@ def find_model(name: str) -> ModelEntry:
 
 
 def _unregistered(name: str, source: str) -> ModelEntry:
-    # Baselines are kept in a directory of that name.
-    name = re.sub(r"[^\w.-]+", "-", name)
     if not name.strip("."):
         raise LookupError(f"the checkpoint {source!r} has no name to keep its baselines under: give its directory one")
+    # Baselines are kept in a directory of that name. ASCII signs become `-`; a name that loses others carries a hash.
+    name = file_name(_ASCII_SIGNS.sub("-", name))
     return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, ANYBODYS_DATASETS, source=source)

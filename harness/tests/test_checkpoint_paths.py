@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -107,3 +108,29 @@ def test_settings_that_are_no_json_are_named_with_their_file(whole: Path) -> Non
     path.write_bytes(content[:-20])
     with pytest.raises(WeightsError, match=r"config\.json is no readable JSON \(.*line \d+.*\): mend it or copy it"):
         load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+
+
+def empty_checkpoint(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        ("my own llava", "my-own-llava"),
+        ("llava=2+lora", "llava-2-lora"),
+        ("\u6a21\u578b-\u7532", "\u6a21\u578b-\u7532"),
+        ("Qwen2.5-VL", "Qwen2.5-VL"),
+    ],
+)
+def test_a_checkpoint_is_called_by_its_directory(tmp_path: Path, directory: str, name: str) -> None:
+    assert find_model(str(empty_checkpoint(tmp_path / directory))).name == name
+
+
+def test_checkpoints_that_differ_in_signs_outside_ascii_have_names_of_their_own(tmp_path: Path) -> None:
+    directories = ("\u0939\u093f", "\u0939\u0941", "\u0939-", "v\U0001f600", "v\U0001f389", "v-", "v")
+    names = [find_model(str(empty_checkpoint(tmp_path / directory))).name for directory in directories]
+    assert len(set(names)) == len(directories)
+    assert all(re.fullmatch(r"[\w.-]+(~[0-9a-f]{12})?", name) for name in names)

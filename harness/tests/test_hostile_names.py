@@ -22,9 +22,11 @@ from harness.report.markdown import markdown_summary
 from harness.report.page import PAGE_IDS
 from harness.report.summary import summary_lines
 from harness.session import PhaseSession
+from harness.tests.case_runs import REGRESSION, Cases
 from harness.tests.drawings import synthetic_drawing
 from harness.tests.judged import judged_session
 from harness.tests.test_checks import synthetic_profile
+from harness.tests.tiny import tiny_vlm
 
 KINDS = ("svg", "png")
 
@@ -162,3 +164,26 @@ def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, 
     assert len(markdown_summary(session)) < 100_000
     if drawn:
         assert (page.parent / "phase.json").stat().st_size < 1_000_000
+
+
+@pytest.mark.slow
+def test_checkpoints_with_names_alike_are_measured_compared_and_recorded_apart(cases: Cases, tmp_path: Path) -> None:
+    """A whole run: names that differ outside ASCII only, and one that no table has room for."""
+    models = [tmp_path / name for name in ("\u6a21\U0001f600", "\u6a21\U0001f389", "LLaVA", "llava", "x" * 250)]
+    for seed, directory in enumerate(models):
+        vlm = tiny_vlm(layers=4, seed=seed)
+        vlm.model.save_pretrained(directory)
+        vlm.processor.save_pretrained(directory)
+    pair = (*(part for model in models for part in ("--phase-model", str(model))), "--phase-dataset", "tiny")
+    options = ("--phase-controls", "none", "--phase-report", "out", "--phase-json", "out.json", "--junitxml", "out.xml")
+    first = cases.run("--phase-update-new", "--phase-samples", "64", *REGRESSION, *options, pair=pair)
+    assert "new" in first.stdout.str()
+    refuse_confusion(Path("out/index.html").read_text(encoding="utf-8"))
+    files = [path.name.casefold() for path in Path("out/figures").iterdir()]
+    assert len(set(files)) == len(KINDS) * (2 + len(models) * (len(PANELS) + 4))
+    assert len({path.parent.name for path in cases.baselines.glob("*/tiny.json")}) == len(models)
+    again = cases.run("--phase-samples", "64", *REGRESSION, *options, pair=pair)
+    assert f"baselines: {len(models)} matched, 0 changed, 0 new, 0 unused" in again.stdout.str()
+    record = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert len(record["pairs"]) == len(models)
+    assert {line["verdict"] for line in record["verdicts"]} == {"reproduces"}
