@@ -34,9 +34,12 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
     """The model whose pair a test is about, by the id of the test; empty where it is about none.
 
     Other parameters may stand before and behind the pair. Of pairs whose names hold each other the longest is meant.
+    In an id pytest spells out what is not ASCII.
     """
     _, bracket, given = nodeid.partition("[")
     if not bracket:
         return ""
-    named = [pair for pair in pairs if re.search(rf"(?:^|-){re.escape(str(pair))}(?:-|$)", given.removesuffix("]"))]
+    given = given.removesuffix("]")
+    names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
+    named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", given)]
     return max(named, key=lambda pair: len(str(pair))).model if named else ""

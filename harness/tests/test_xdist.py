@@ -9,7 +9,13 @@ import pytest
 from harness.options import Pair
 from harness.tests.test_processes import ONE, files, run_cases
 
-PAIRS = (Pair("tiny", "scenes"), Pair("tiny", "scenes-order"), Pair("tiny-scenes", "scenes"), Pair("m.7b", "coco"))
+PAIRS = (
+    Pair("tiny", "scenes"),
+    Pair("tiny", "scenes-order"),
+    Pair("tiny-scenes", "scenes"),
+    Pair("m.7b", "coco"),
+    Pair("\u6a21", "coco"),
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,7 @@ PAIRS = (Pair("tiny", "scenes"), Pair("tiny", "scenes-order"), Pair("tiny-scenes
         ("test_a.py::test_x[tiny-scenes-scenes]", "tiny-scenes"),
         ("test_a.py::test_x[4-tiny-scenes-bf16]", "tiny"),
         ("test_a.py::TestIt::test_x[m.7b-coco-[odd]]", "m.7b"),
+        ("test_a.py::test_x[4-\\u6a21-coco]", "\u6a21"),
         ("test_a.py::test_x[mm7b-coco]", ""),
         ("test_a.py::test_x[atiny-scenes]", ""),
         ("test_a.py::test_tiny-scenes", ""),
