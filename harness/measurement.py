@@ -18,6 +18,7 @@ from harness.data.sample import Source, left_out_lines
 from harness.drawn_samples import draw_in_full
 from harness.errors import PhaseError
 from harness.forward import observe
+from harness.library_messages import plain_messages
 from harness.measurement_plan import Plan, plan_of
 from harness.models.embedded.cache import default_cache
 from harness.models.hashes import InputHashes
@@ -45,6 +46,7 @@ class MeasureError(PhaseError):
     """A pair cannot be measured as asked; the message says why and what to do."""
 
 
+@plain_messages()
 def measure(
     vlm: Vlm | str,
     dataset: str,

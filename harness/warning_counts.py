@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 from harness.errors import shown
+from harness.library_messages import plain_messages
 
 _LONGEST = 240  # characters of a warning's text
 _MOST_KINDS = 5
@@ -27,7 +28,7 @@ class WarningCounts(Counter[str]):
 
         A library's new warning is no fault of the model that is measured, so `-W error` raises nothing here.
         """
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), plain_messages():
             filters = list(warnings.filters)
             warnings.resetwarnings()
             warnings.simplefilter("always")

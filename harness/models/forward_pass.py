@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.errors import PhaseError, is_shortage
+from harness.library_messages import plain_cause
 from harness.models.forward_errors import explained, refuse_autocast
 from harness.models.token_ids import checking_ids
 from harness.models.vlm import Vlm
@@ -40,7 +41,7 @@ def forward_pass(
             explanation = None if is_shortage(error) else explained(error, vlm, inputs, image, sample_ids)
             if explanation is None:
                 raise
-            raise explanation from error
+            raise explanation from plain_cause(error)
 
 
 def prompt_options(model: Any, positions: int = 1) -> dict[str, Any]:

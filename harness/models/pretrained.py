@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import PhaseError, shown
 from harness.hub import HubError, find_snapshot
+from harness.library_messages import plain_cause, plain_messages
 from harness.models import template_process
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.attention_choice import choose_readable_attention
@@ -42,6 +43,7 @@ _BY_WORDS = (
 _LONGEST = 300  # characters of an error of somebody else's in ours
 
 
+@plain_messages()
 def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """The configuration and processor of a checkpoint; fetches and reads no weight.
 
@@ -104,6 +106,7 @@ def refuse_unfit(
     return replaced, headers
 
 
+@plain_messages()
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
@@ -174,14 +177,15 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
     except PhaseError:
         raise
     except Exception as error:  # What the files lead the libraries to cannot be foreseen.
+        cause = plain_cause(error)
         said = (str(error).strip().splitlines() or [repr(error)])[0]
         if _CODE in str(error):
             raise WeightsError(
                 f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "
                 f"it, and if you trust it add --phase-trust-code {entry.source}"
-            ) from error
+            ) from cause
         if problem := missing_package(error):
-            raise WeightsError(f"the checkpoint {entry.source} {problem}") from error
+            raise WeightsError(f"the checkpoint {entry.source} {problem}") from cause
         if isinstance(error, json.JSONDecodeError):
             # Its own words name no file.
             for path in sorted(folder.glob("*.json")):
@@ -191,7 +195,7 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         raise WeightsError(
             f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: {shown(said, _LONGEST)}): "
             f"{remedy}"
-        ) from error
+        ) from cause
 
 
 def _processor_class(config: Any) -> Any:

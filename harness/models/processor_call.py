@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.data.sample import Sample
+from harness.library_messages import plain_cause
 from harness.models.chat import Prompt, PromptError
 
 # What a processor gives for training; a model that gets it computes a loss.
@@ -89,7 +90,7 @@ def call_processor(
         raise PromptError(
             f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: {said}); "
             f"{_remedy(problem)}"
-        ) from problem
+        ) from (problem and plain_cause(problem))
     return inputs, listening.tokenizer.heard
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import shown
 from harness.file_names import file_name
 from harness.models.checkpoint_paths import no_directory, refuse_path
 from harness.models.formats import BARE, LLAVA
@@ -27,7 +28,7 @@ _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(shown(line), file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shown
+from harness.library_messages import plain_cause
 from harness.models.checkpoint_files import read_settings
 from harness.models.configuration_bounds import refuse_more_than_stored
 from harness.models.embedded.language import WeightsError
@@ -150,7 +151,7 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
             raise WeightsError(
                 f"the weight file {file} is damaged or cut off ({file.stat().st_size} bytes, "
                 f"{shown(str(error), 100)}): copy or fetch it again"
-            ) from error
+            ) from plain_cause(error)
         if name := _zero_at_the_end(file):
             raise WeightsError(
                 f"the weight file {file} ends in zeros (in {shown(name)}), as a copy that was cut short leaves "

@@ -1,0 +1,67 @@
+"""Messages of libraries on checkpoints: what a terminal would obey in them is spelled out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.errors import shown
+
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+# Tables and lists keep their lines.
+_WORDS = re.compile(r"[^\n\t]+")
+
+
+@contextmanager
+def plain_messages() -> Iterator[None]:
+    """Spell out control characters in log records and warnings that come about inside.
+
+    Libraries log names and values of a checkpoint's files as they stand there.
+    """
+    make, show = logging.getLogRecordFactory(), warnings.showwarning
+
+    def plain_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        return _spelled_out(make(*args, **kwargs))
+
+    def show_plain(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        text = plain(str(message))
+        show(message if text == str(message) else Warning(text), *args, **kwargs)
+
+    logging.setLogRecordFactory(plain_record)
+    warnings.showwarning = show_plain
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
+        warnings.showwarning = show
+
+
+def plain(text: str) -> str:
+    """Return a text of several lines without colours and with its control characters spelled out."""
+    return _WORDS.sub(lambda words: shown(words[0]), _COLOURS.sub("", text))
+
+
+def plain_cause(error: BaseException) -> BaseException | None:
+    """Return an error to be raised from, or None if a traceback would print control characters of its chain."""
+    link: BaseException | None = error
+    while link is not None:
+        if plain(str(link)) != str(link):
+            return None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
+    try:
+        text = record.getMessage()
+    except Exception:  # Arguments that do not fit are its handler's to report.
+        return record
+    if plain(text) != text:
+        record.msg, record.args = plain(text), ()
+    if record.exc_info:
+        record.exc_text = plain(logging.Formatter().formatException(record.exc_info))
+    return record
