@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from harness.bounded_text import bounded
+
+# How libraries say that memory ran out beside those words that accelerate knows.
+_SHORTAGE = re.compile(
+    r"could not (create|execute) a (primitive|memory object)(?! descriptor)"  # oneDNN
+    r"|out of memory|not enough memory|cannot allocate memory|can't allocate memory|bad_alloc",  # drivers and systems
+    re.IGNORECASE,
+)
 
 
 class PhaseError(RuntimeError):
@@ -48,9 +56,16 @@ def without_frames(error: Exception) -> Exception:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Return True if an error says that memory ran out, on a GPU or on the CPU.
+
+    oneDNN says no more than that a primitive could not be created. One that it does not support has other words, and
+    the same words with a single sample end the measurement.
+    """
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
     shortage: Any = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, shortage) or (isinstance(error, Exception) and should_reduce_batch_size(error))
+    if isinstance(error, shortage):
+        return True
+    words = isinstance(error, RuntimeError) and _SHORTAGE.search(str(error))
+    return bool(words) or (isinstance(error, Exception) and should_reduce_batch_size(error))

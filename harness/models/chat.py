@@ -157,7 +157,7 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
 def _applied(processor: Any, template: Any, content: Any) -> str:
     own, text = getattr(processor, "chat_template", None), chosen_template(template)
     # A processor's own code may render otherwise; it is trusted with everything.
-    if text and text not in OWN and type(processor).apply_chat_template.__module__.startswith("transformers."):
+    if text and text not in OWN and processor.apply_chat_template.__module__.startswith("transformers."):
         return render(with_fixed_date(text), processor.tokenizer.special_tokens_map, content)
     messages = [{"role": "user", "content": content}]
     # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.
