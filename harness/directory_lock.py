@@ -11,9 +11,12 @@ from pathlib import Path
 
 from harness.errors import PhaseError, shown
 from harness.files import prepare_directory
+from harness.regular_file import read_regular
 
 LOCK_FILE = ".phase-lock"
 _PATIENCE = 60.0  # seconds
+_LONGEST = 300  # bytes that a lock file says
+_WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 # Some file systems of networks and containers have no locks.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -52,18 +55,30 @@ def locked(directory: Path) -> Iterator[bool]:
         held = False
     try:
         if held:
-            with contextlib.suppress(OSError):
-                path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            _say_holder(path)
         yield held
     finally:
         # Removed while it is held: those who wait for it see that it is gone, and make a new one.
         with contextlib.suppress(OSError):
             path.unlink()
-        lock.release()
+        with contextlib.suppress(OSError):
+            lock.release()
+
+
+def _say_holder(path: Path) -> None:
+    """Write this process into its lock file, for the messages of others."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, _WRITE)
+        try:
+            # Another name of the file may have been put there by somebody else.
+            if os.fstat(handle).st_nlink == 1:
+                os.ftruncate(handle, os.write(handle, f"process {os.getpid()} on {platform.node()}".encode()))
+        finally:
+            os.close(handle)
 
 
 def _holder(path: Path) -> str:
     """Return the process that a lock file names, for messages."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return shown(path.read_text(encoding="utf-8"), 80) or "another process"
+        return shown(read_regular(path, _LONGEST).decode()) or "another process"
     return "another process"

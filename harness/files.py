@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from harness.dead_processes import is_dead, owner_tag
 _PART = ".phase-part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY
+_TRIES = 100  # of names for a part
 _numbers = itertools.count()
 _swept: set[Path] = set()
 
@@ -51,9 +53,8 @@ def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = 
     try:
         for path, content in files.items():
             prepare_directory(path.parent)
-            part, mode = part_in(path.parent), _mode(path)
-            # The system applies the umask, which no thread can ask for without changing it for all.
-            handle = os.open(part, _NEW, 0o666 if mode is None else mode)
+            mode = _mode(path)
+            part, handle = _opened_part(path.parent, 0o666 if mode is None else mode)
             written[path] = part
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -119,11 +120,28 @@ def unwritable(directory: Path) -> str:
     return ""
 
 
+def _opened_part(directory: Path, mode: int) -> tuple[Path, int]:
+    """Return a new file and its handle. The system applies the umask: to ask for it is to set it for all threads."""
+    for _ in range(_TRIES):
+        part = part_in(directory)
+        with contextlib.suppress(FileExistsError):
+            return part, os.open(part, _NEW, mode)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(part))
+
+
 def _mode(path: Path) -> int | None:
-    """Return the permissions of a file, None where there is none."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(path.stat().st_mode) & 0o777
-    return None
+    """Return the permissions of a file, None where there is none.
+
+    Raises:
+        OSError: it is a pipe or a device, which a file must not take the place of.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(None, "it is a pipe or a device")
+    return stat.S_IMODE(mode) & 0o777
 
 
 def _sync_names(directory: Path) -> None:

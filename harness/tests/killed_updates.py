@@ -1,6 +1,7 @@
 """Updates of a baseline that are killed or run at once: python -m harness.tests.killed_updates WAY DIR [ROUNDS SEED].
 
-WAY is `few-steps` or `steps` (killed before each step of the write in turn), `moments` (killed when the clock says),
+WAY is `few-steps` or `steps` (killed before each step of the write in turn), `refused` (the system refuses each step in
+turn), `moments` (killed when the clock says),
 `together` (two at once) or, the same through the real command, `command-moments` and `command-together`. Each child is
 forked by a process of its own, which has not computed, and is as dead as one that a machine killed. A line of output is
 a round.
@@ -8,6 +9,8 @@ a round.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
 import select
@@ -20,10 +23,9 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from harness import baselines
 from harness.baseline_changes import write_timing
 from harness.baseline_files import arrays_path, changing, read_json, write_files
-from harness.baselines import MissingBaselineError, find_baseline, read_baseline, write_baseline
+from harness.baselines import BaselineError, MissingBaselineError, find_baseline, read_baseline, write_baseline
 from harness.phases import phases_of
 from harness.profile import Profile
 from harness.tests.test_checks import synthetic_profile
@@ -92,6 +94,17 @@ def killing(at: int) -> Step:
     return step
 
 
+def refusing(at: int) -> Step:
+    """A step that the system refuses when it is called for the time number `at`."""
+    calls = iter(range(at + 1))
+
+    def step(_: str) -> None:
+        if next(calls, -1) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return step
+
+
 def pausing(_: str) -> None:
     time.sleep(PAUSE)
 
@@ -107,7 +120,7 @@ def whole(path: Path, states: list[tuple[bytes, bytes] | None]) -> str:
         if path.exists():
             read_baseline(path)
         return str(states.index(stored(path)))
-    except (baselines.BaselineError, ValueError) as error:
+    except (BaselineError, ValueError) as error:
         print(error, file=sys.stderr)
         return "broken"
 
@@ -184,6 +197,24 @@ def killed_at_steps(home: Path, kinds: tuple[str, ...]) -> None:
                 ends = [whole(path, states), tidy(path)]
             print(kind, at, status, came, state, *ends, flush=True)
             at += 1
+
+
+def refused_at_steps(home: Path) -> None:
+    """Refuses each step of an update in turn; it succeeds all the same, or ends in one sentence."""
+    work = updates()
+    states = states_of(home, work, NAME)
+    for at in range(40):
+        root = home / str(at)
+        shutil.copytree(home / "state-0", root)
+        status = ended(forked(partial(refused_update, work[1], root, at)))
+        left = sum(1 for _ in (root / NAME).parent.glob(".*"))
+        print("refused", at, status, stage(root / NAME, states[0]), whole(root / NAME, states), left, flush=True)
+
+
+def refused_update(update: Update, root: Path, at: int) -> None:
+    at_each_step(refusing(at))
+    with contextlib.suppress(BaselineError):
+        update(root)
 
 
 def killed_update(update: Update, root: Path, at: int) -> None:
@@ -291,6 +322,8 @@ def main(way: str, home: Path, rounds: int = 0, seed: int = 0) -> None:
         pass
     if way in ("steps", "few-steps"):
         killed_at_steps(home, ("earlier",) if way == "few-steps" else ("missing", "present"))
+    elif way == "refused":
+        refused_at_steps(home)
     elif way == "moments":
         work = [partial(slow_update, update) for update in updates()]
         killed_at_moments(home, rounds, seed, work, NAME)

@@ -122,3 +122,22 @@ def test_a_directory_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> Non
     (tmp_path / LOCK_FILE).mkdir()
     with pytest.raises(OSError, match="directory"), locked(tmp_path):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed here")
+def test_a_planted_link_leads_no_lock_to_another_file(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / LOCK_FILE).symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
+        pass
+    (tmp_path / LOCK_FILE).unlink()
+    (tmp_path / LOCK_FILE).hardlink_to(victim)
+    with locked(tmp_path) as held:
+        assert held
+        # In the place of the lock while it is held.
+        (tmp_path / LOCK_FILE).unlink()
+        (tmp_path / LOCK_FILE).symlink_to(victim)
+        directory_lock._say_holder(tmp_path / LOCK_FILE)
+    assert victim.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["victim"]

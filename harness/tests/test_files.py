@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.dead_processes import owner_tag
-from harness.files import prepare_directory, sweep, write_atomically
+from harness.files import part_in, prepare_directory, sweep, write_atomically
 from harness.tests.dead import dead_tag
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions are of another kind here")
@@ -101,3 +101,25 @@ def test_each_directory_is_swept_the_first_time_that_it_is_written_to(
 def test_a_directory_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
+
+
+@POSIX
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="it is a pipe or a device"):
+            write_atomically(tmp_path / name, b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_part_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+    taken = part_in(tmp_path)
+    number = int(taken.name.split(".")[2])
+    names = {taken.name.replace(f".{number}.", f".{number + more}.") for more in range(1, 4)}
+    for name in names:
+        (tmp_path / name).write_bytes(b"of somebody else")
+    write_atomically(tmp_path / "file", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "file"}

@@ -54,6 +54,17 @@ def test_the_same_where_there_is_no_baseline_and_where_there_is_one_of_this_vers
 
 
 @pytest.mark.slow
+def test_an_update_that_is_refused_any_step_succeeds_or_ends_in_a_sentence_and_leaves_one_whole(tmp_path: Path) -> None:
+    rounds = lines("refused", tmp_path / "refused")
+    assert len([line for line in rounds if line[4] == "0"]) > 10
+    for line in rounds:
+        assert line[2] == "0", line
+        assert line[4] == ("1" if line[3] in ("json", "removed") else "0"), line
+    # No parts; the lock's file stays where to lock it, or to remove it, is what was refused.
+    assert sum(int(line[5]) for line in rounds) <= 2
+
+
+@pytest.mark.slow
 def test_killed_at_random_moments_an_update_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
     rounds = lines("command-moments", tmp_path / "command", KILLED_COMMANDS, 0)
     assert len(rounds) == KILLED_COMMANDS
