@@ -25,12 +25,20 @@ def unwritable_output(options: Options) -> str:
     for name, place in places.items():
         if place is None:
             continue
-        directory = place if name == "report" else place.parent
-        problem = unwritable(directory) or ("it is a directory" if name != "report" and place.is_dir() else "")
+        where = place if name == "report" else place.parent
+        problem = unwritable(where)
+        if not problem and name != "report":
+            where, problem = place, _no_file(name, place)
         if problem:
-            where = place if place.is_dir() else directory
             return f"--phase-{name}: {where} is not writable ({problem}); choose another with --phase-{name}"
     return ""
+
+
+def _no_file(name: str, place: Path) -> str:
+    """Return why no file can be put at a path, empty where one can; Markdown is appended, and a pipe takes it."""
+    if place.is_dir():
+        return "it is a directory"
+    return "it is a pipe or a device" if name == "json" and place.exists() and not place.is_file() else ""
 
 
 def compared(config: pytest.Config) -> list[ModelComparison]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(reco
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--phase-report: *report is not writable*choose another with --phase-report*"])
     assert folder.read_text() == "a file where the folder should be"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no paths here")
+def test_a_record_does_not_take_the_place_of_a_pipe(recorded: Cases, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = recorded.run(*QUICK, "--phase-json", str(tmp_path / "pipe"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--phase-json: *pipe is not writable (it is a pipe or a device); choose another*"])
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.slow
