@@ -78,6 +78,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any, Path], bool], str]] = {
     "backbone": (_is_no_address, "another model would be looked up there"),
     "architecture": (_is_no_address, "another model would be looked up there"),
 }
+_LAST_KEYS = {key.split(".")[-1] for key in _SETTINGS}
 
 
 def refuse_named_files(settings: Mapping[str, Any], path: Path, source: str) -> None:
@@ -90,23 +91,27 @@ def refuse_named_files(settings: Mapping[str, Any], path: Path, source: str) -> 
 
     Raises:
         WeightsError: a setting does; the message names it.
-        RecursionError: the settings are nested too deeply.
     """
     for parent, key, value in _items(settings):
-        harmless, effect = _SETTINGS.get(key) or _SETTINGS.get(f"{parent}.{key}") or (None, "")
-        if harmless and not harmless(value, path.parent):
+        harmless, effect = _SETTINGS.get(key) or _SETTINGS.get(f"{parent}.{key}") or (_is_empty, "")
+        if effect and not harmless(value, path.parent):
             raise WeightsError(
                 f"the checkpoint {source} has {key} {value!r:.200} in {path.name}, and {effect}: only the safetensors "
                 f"and settings in its own directory are read; take {key} out of that file"
             )
 
 
-def _items(content: Any, parent: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield every key of settings at any depth, behind the key that it stands under, and its value."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield parent, key, value
-            yield from _items(value, key)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _items(value, parent)
+def _items(content: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield the keys of settings that may name files, at any depth, with the key they stand under and their value."""
+    # No recursion: tokenizer_config.json may have 10^5 keys.
+    left = [("", content)]
+    while left:
+        parent, part = left.pop()
+        if isinstance(part, dict):
+            for key, value in part.items():
+                if key in _LAST_KEYS:
+                    yield parent, key, value
+                if isinstance(value, dict | list):
+                    left.append((key, value))
+        else:
+            left += [(parent, value) for value in part if isinstance(value, dict | list)]

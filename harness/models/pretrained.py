@@ -21,6 +21,7 @@ from harness.models.kinds import kind_of
 from harness.models.missing_packages import missing_package
 from harness.models.placement import keep_with, placement
 from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor
+from harness.models.readable_files import readable_files
 from harness.models.registry import LoadRequest, ModelEntry
 from harness.models.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
 from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
@@ -188,7 +189,7 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
             raise WeightsError(f"the checkpoint {entry.source} {problem}") from cause
         if isinstance(error, json.JSONDecodeError):
             # Its own words name no file.
-            for path in sorted(folder.glob("*.json")):
+            for path in (path for path in readable_files(folder) if path.suffix == ".json"):
                 read_settings(path)
         remedy = next((advice for words, advice in _BY_WORDS if words in str(error)), _OTHERWISE)
         where = "" if str(folder) == entry.source else f" in {folder}"

@@ -14,7 +14,7 @@ _MB = 1 << 20
 #: Bytes of settings; tokenizer_config.json with 30,000 added tokens has 6 MB.
 SETTINGS_BYTES = 64 * _MB
 # Bytes of a tokenizer; that of a million tokens has 60 MB.
-_TOKENIZER_BYTES = 256 * _MB
+_TOKENIZER_BYTES = 128 * _MB
 # Shell patterns of the names that transformers opens, with the bytes of such a file at most. The first match holds.
 _BOUNDS = (
     ("*.safetensors.index.json", SETTINGS_BYTES),  # 20 MB for 10^12 parameters

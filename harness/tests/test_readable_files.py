@@ -109,6 +109,14 @@ def test_files_that_nobody_reads_may_be_anything(whole: Path, tmp_path: Path) ->
     assert load_vlm(find_model(str(whole)), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
+@posix
+def test_a_damaged_file_is_named_beside_a_pipe_that_nobody_reads(whole: Path) -> None:
+    a_pipe(whole / "a.json")
+    (whole / "chat_template.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"chat_template\.json is no readable JSON"):
+        load_vlm(find_model(str(whole)), cache=whole.parent, device="cpu")
+
+
 @pytest.mark.parametrize("name", [*READ[:4], "chat_template.jinja", "tokenizer.json", *READ[-3:]])
 def test_a_link_out_of_the_directory_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -161,6 +169,17 @@ def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(whol
     (tmp_path / "snapshots").mkdir()
     folder = whole.rename(tmp_path / "snapshots" / "mine")
     (folder / "config.json").rename(tmp_path / "blobs" / "a")
+    (folder / "config.json").symlink_to("../../blobs/a")
+    assert "has 'config.json', a link out of the directory" in problem(folder)
+
+
+def test_a_snapshot_whose_blobs_lead_elsewhere_is_refused(whole: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models--some--body"
+    (repository / "snapshots").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (repository / "blobs").symlink_to(tmp_path / "elsewhere")
+    folder = whole.rename(repository / "snapshots" / "0123abc")
+    (folder / "config.json").rename(tmp_path / "elsewhere" / "a")
     (folder / "config.json").symlink_to("../../blobs/a")
     assert "has 'config.json', a link out of the directory" in problem(folder)
 
