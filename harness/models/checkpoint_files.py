@@ -19,6 +19,7 @@ _INDEX = ".safetensors.index.json"
 # Where the name of a repository on the hub would have its native code fetched and run.
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
+_MOST_SHARDS = 10_000
 # A file of git-lfs begins with this as long as its contents were not fetched.
 _POINTER = b"version https://git-lfs"
 
@@ -51,7 +52,13 @@ def refuse_foreign(folder: Path, source: str) -> None:
         raise WeightsError(f"the checkpoint {source} {problem}")
     for index in (path for path in readable if path.name.endswith(_INDEX)):
         weights = read_settings(index).get("weight_map")
-        for shard in sorted({str(name) for name in weights.values()}) if isinstance(weights, dict) else ():
+        shards = {str(name) for name in weights.values()} if isinstance(weights, dict) else set()
+        if len(shards) > _MOST_SHARDS:
+            raise WeightsError(
+                f"the checkpoint {source} has an index {index.name} of {len(shards):,} files, and more than "
+                f"{_MOST_SHARDS:,} are not read: save it anew with save_pretrained"
+            )
+        for shard in sorted(shards):
             if not is_plain(shard) or not shard.endswith(".safetensors"):
                 raise WeightsError(
                     f"the checkpoint {source} has an index {index.name} that takes weights from {shard!r}: only "

@@ -11,16 +11,18 @@ from harness.models.embedded.language import WeightsError
 from harness.regular_file import require_regular
 
 _MB = 1 << 20
-#: Bytes of settings; tokenizer_config.json with 30,000 added tokens has 6 MB.
+#: Bytes of the largest settings, an index of weights; that of 10^12 parameters has 20 MB.
 SETTINGS_BYTES = 64 * _MB
 # Bytes of a tokenizer; that of a million tokens has 60 MB.
 _TOKENIZER_BYTES = 128 * _MB
 # Shell patterns of the names that transformers opens, with the bytes of such a file at most. The first match holds.
 _BOUNDS = (
-    ("*.safetensors.index.json", SETTINGS_BYTES),  # 20 MB for 10^12 parameters
+    ("*.safetensors.index.json", SETTINGS_BYTES),
     # Weights are read tensor by tensor.
     ("*.safetensors", sys.maxsize),
-    ("*config.json", SETTINGS_BYTES),
+    # 6 MB for 30,000 added tokens, and 4 MB where 70,000 parts are named that are not quantised.
+    ("*tokenizer_config.json", 32 * _MB),
+    ("*config.json", 16 * _MB),
     # The trial of a template stops at a million characters of what it writes.
     ("*.jinja", 4 * _MB),
     ("chat_template.json", 4 * _MB),

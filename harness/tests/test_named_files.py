@@ -117,6 +117,14 @@ def test_any_index_has_plain_names_of_safetensors(whole: Path, shard: str) -> No
     assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(whole)
 
 
+def test_an_index_has_no_more_files_than_a_checkpoint(whole: Path) -> None:
+    names = {f"weight.{i}": f"{i}.safetensors" for i in range(20_000)}
+    (whole / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert "has an index model.safetensors.index.json of 20,000 files, and more than 10,000 are not read" in problem(
+        whole
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "setting"),
     [
