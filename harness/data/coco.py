@@ -10,12 +10,21 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness.data.json_file import json_text
 from harness.data.local_copy import LocalCopy
-from harness.data.parquet import Cell, column_names, parquet_files, rows
+from harness.data.parquet import Amount, Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import UNUSABLE, entry_problem, first_usable, item_name, tidy_captions
+from harness.data.selection import (
+    captions_fault,
+    entry_problem,
+    first_usable,
+    item_name,
+    none_usable,
+    shortened,
+    tidy_captions,
+)
 from harness.errors import shown
 
 DATASET = "coco-captions"
@@ -34,6 +43,8 @@ COPY = LocalCopy(
 
 
 _LONGEST = 200  # characters of what is quoted from a file
+_MOST_PICTURES = 100  # of one id: tables with a row for each caption repeat the picture
+_DEEPEST = 8  # levels of lists around a caption
 
 
 @dataclass(slots=True)
@@ -56,8 +67,10 @@ class Photo:
 
     def fault(self) -> str | None:
         """Why the image cannot be used, or None."""
-        if not tidy_captions(self.captions):
-            return "no caption that is text" if None in self.captions else "no captions"
+        if reason := captions_fault(self.captions):
+            return reason
+        if len(self.files) > _MOST_PICTURES:
+            return f"{len(self.files):,} pictures have this id; give each picture an id of its own"
         places = self.places()
         if self.flaw or not places:
             return self.flaw or "no file is named for it"
@@ -106,11 +119,12 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     directory = COPY.directory(source)
     photos = photos_in(directory)
 
-    names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault())
+    # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
+    most = 10 * n + 1000 if any(isinstance(file, Cell) for photo in photos.values() for file in photo.files) else None
+    names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
-        example = next((f", for example coco-{name}: {reason}" for name, reason in faulty.items()), "")
-        raise DataError(f"{directory}: none of its {len(photos)} images can be used{example}; {UNUSABLE}")
+        raise DataError(none_usable(directory, len(photos), "images", faulty, "coco"))
     return [_sample(name, photos[name]) for name in names]
 
 
@@ -140,7 +154,7 @@ def refuse_layout(directory: Path) -> None:
 
 def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
     """The annotations and their folder of images, or parquet files."""
-    annotated = [part for part in PARTS if _annotations(directory, part).is_file()]
+    annotated = [part for part in PARTS if _annotations(directory, part).exists()]
     for part in annotated:
         for folder in (directory / part, directory / "images" / part):
             if folder.is_dir():
@@ -172,7 +186,7 @@ def _annotations(directory: Path, part: str) -> Path:
 def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
     photos: dict[str, Photo] = {}
     try:
-        content = json.loads(annotations.read_bytes())
+        content = json.loads(json_text(annotations))
         bad = _unreadable(content, "images", lambda image: _add_image(photos, folder, image))
         unknown = f"{annotations.name} names no file for it"
         bad |= _unreadable(content, "annotations", lambda note: _add_note(photos, unknown, note))
@@ -222,9 +236,10 @@ def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
 def _tables(files: Sequence[Path]) -> dict[str, Photo]:
     photos: dict[str, Photo] = {}
     bad: dict[str, Photo] = {}
+    amount = Amount()
     for path in files:
         columns, id_column = _recognised(path)
-        for group, row, values in rows(path, (id_column, columns.captions)):
+        for group, row, values in rows(path, (id_column, columns.captions), amount):
             try:
                 name = _number(values[id_column])
             except ValueError as error:
@@ -248,7 +263,7 @@ def _recognised(path: Path) -> tuple[Columns, str]:
             return columns, id_column
     wanted = ", or ".join(f"{c.image}, {c.captions} and one of {'/'.join(c.ids)}" for c in KNOWN_COLUMNS)
     raise DataError(
-        f"{path} has the columns {', '.join(found)}; COCO captions are recognised by {wanted}: "
+        f"{path} has the columns {shown(', '.join(found), _LONGEST)}; COCO captions are recognised by {wanted}: "
         "take other parquet files out of the directory"
     )
 
@@ -261,13 +276,13 @@ def _number(value: Any) -> str:
     return str(int(digits[1])) if digits else item_name(stem)
 
 
-def _texts(value: Any) -> list[str | None]:
+def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
     """The captions in a cell: a text, a structure with the field `raw`, or a list of either; None for anything else."""
-    if isinstance(value, list):
-        return [text for entry in value for text in _texts(entry)]
+    if isinstance(value, list) and depth:
+        return [text for entry in value for text in _texts(entry, depth - 1)]
     if isinstance(value, dict):
         value = value.get("raw")
-    return [value if isinstance(value, str) else None]
+    return [shortened(value) if isinstance(value, str) else None]
 
 
 def _sample(name: str, photo: Photo) -> Sample:

@@ -3,18 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.data.photograph import MOST_BYTES
 from harness.data.sample import DataError
+from harness.errors import shown
+from harness.regular_file import require_regular
 
+#: The most rows, values and bytes of text that the tables of a dataset may hold; see `Amount`.
+MOST_ROWS, MOST_VALUES, MOST_TEXT = 5_000_000, 50_000_000, 1_000_000_000
 NEEDS_PYARROW = "parquet files are read with pyarrow, which is not installed: pip install 'vlm-phase-harness[hub]'"
-# Rows before the one that is wanted are passed over, so no more of them than needed are turned into arrays.
-_ROWS_AT_ONCE = 16
+# Every row of a batch of pictures may be the largest one that its column holds, and a batch stays within these bytes.
+_PICTURES_AT_ONCE = 500_000_000
+_ROWS_AT_ONCE = 1024
+# Rows with more text are turned into Python's objects one by one.
+_TEXT_AT_ONCE = 8_000_000
+_MOST_FILE = 10**12
+_MOST_GROUPS = 100_000
+_DEEPEST = 16
+_LONGEST = 200  # characters of what is quoted from a file or of somebody else's error
+# Of a structure only these fields are read: the text of a caption, and the content of a picture.
+_FIELDS = ("raw", "bytes")
+
+
+@dataclass(slots=True)
+class Amount:
+    """Rows, values and bytes of text that were read of the tables of one dataset.
+
+    COCO Captions has 620,000 rows and 40 MB of text, Conceptual Captions 3,300,000 and 200 MB. A table of a few
+    kilobytes can claim, and unpack to, any number of them.
+    """
+
+    rows: int = 0
+    values: int = 0
+    text: int = 0
+
+    def add(self, path: Path, rows: int = 0, values: int = 0, text: int = 0) -> None:
+        """Add what a table holds.
+
+        Raises:
+            DataError: it is more than captions of pictures are.
+        """
+        self.rows, self.values, self.text = self.rows + rows, self.values + values, self.text + text
+        for amount, most, noun in (
+            (self.rows, MOST_ROWS, "rows"),
+            (self.values, MOST_VALUES, "values in the columns of captions and ids"),
+            (self.text, MOST_TEXT, "bytes of captions and ids"),
+        ):
+            if amount > most:
+                raise DataError(
+                    f"{path}: the tables have {amount:,} {noun}, more than the {most:,} that are read; take some out"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value of a table that Python cannot represent, with the reason."""
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"unreadable ({self.reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +100,28 @@ class Cell:
         """
         first = 0
         with _opened(self.path) as file:
+            leaves = _leaves(self.path, file, [self.column])
+            size = file.metadata.row_group(self.row_group).total_byte_size
+            rows_at_once = min(max(1, _PICTURES_AT_ONCE // max(1, size)), _ROWS_AT_ONCE)
             for batch in file.iter_batches(
-                batch_size=_ROWS_AT_ONCE, row_groups=[self.row_group], columns=[self.column], use_threads=False
+                batch_size=rows_at_once, row_groups=[self.row_group], columns=leaves, use_threads=False
             ):
                 if self.row < first + batch.num_rows:
-                    value = batch.column(0)[self.row - first].as_py()
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    if not isinstance(content, bytes):
-                        raise DataError(f"{self.name} holds no bytes")
-                    return content
+                    return self._content(batch.column(self.column)[self.row - first])
                 first += int(batch.num_rows)
         raise DataError(f"{self.name} does not exist: the file has changed")
+
+    def _content(self, cell: Any) -> bytes:
+        types = import_module("pyarrow").types
+        if types.is_struct(cell.type) and any(field.name == "bytes" for field in cell.type):
+            cell = cell["bytes"] if cell.is_valid else cell
+        binary = types.is_binary(cell.type) or types.is_large_binary(cell.type) or types.is_binary_view(cell.type)
+        buffer = cell.as_buffer() if binary else None
+        if buffer is None:
+            raise DataError(f"{self.name} holds no bytes")
+        if buffer.size > MOST_BYTES:
+            raise DataError(f"{self.name} is larger than {MOST_BYTES:,} bytes")
+        return bytes(buffer.to_pybytes())
 
 
 def has_pyarrow() -> bool:
@@ -80,25 +145,145 @@ def column_names(path: Path) -> list[str]:
         return [str(name) for name in file.schema_arrow.names]
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def rows(path: Path, columns: Sequence[str], amount: Amount) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Row group, row in it and values of the named columns, for each row of a parquet file.
 
+    Of a structure with a field `raw` that one alone is read. A value that Python cannot represent, such as a text that
+    is no UTF-8 or a date beyond the year 9999, is `Unreadable`.
+
+    Args:
+        path: the file.
+        columns: names at its top level.
+        amount: what was read of other files of the dataset; what this one holds is added.
+
     Raises:
-        DataError: pyarrow is missing or the file cannot be read.
+        DataError: pyarrow is missing, the file cannot be read, or it holds more than is read.
     """
-    with _opened(path) as file:
-        for group in range(file.num_row_groups):
-            for row, values in enumerate(file.read_row_group(group, columns=list(columns)).to_pylist()):
-                yield group, row, values
+    with _opened(path) as plain:
+        leaves = _leaves(path, plain, columns)
+        _add_claims(path, plain, leaves, amount)
+        schema = plain.read_row_groups([], columns=leaves).schema
+        # A text that many rows share is stored once, and as a dictionary it lies in memory once until it is counted.
+        with _opened(path, read_dictionary=leaves, metadata=plain.metadata) as file:
+            held = Amount()
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=leaves, use_threads=False)
+                for first in range(0, table.num_rows, _ROWS_AT_ONCE):
+                    part = table.slice(first, _ROWS_AT_ONCE).combine_chunks()
+                    text = _count(path, part, held)
+                    for row, values in enumerate(_rows_of(part, schema, whole=text <= _TEXT_AT_ONCE), start=first):
+                        yield group, row, values
+
+
+def _leaves(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
+    """The paths of the leaves of some columns that are read."""
+    paths: list[str] = []
+    for column in columns:
+        leaves = [
+            leaf for leaf in map(file.schema.column, range(len(file.schema))) if leaf.path.split(".")[0] == column
+        ]
+        if any(leaf.max_definition_level > _DEEPEST for leaf in leaves):
+            raise DataError(
+                f"{path}: its column {column} is nested too deep: write captions as texts or lists of texts"
+            )
+        fields = [leaf.path for leaf in leaves if leaf.path != column and leaf.name in _FIELDS]
+        paths += fields or [leaf.path for leaf in leaves]
+    return paths
+
+
+def _chunks(file: Any, group: int, leaves: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """The leaves of a row group, each with what the file says of its values."""
+    content = file.metadata.row_group(group)
+    for index in range(content.num_columns):
+        if file.schema.column(index).path in leaves:
+            yield file.schema.column(index), content.column(index)
+
+
+def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) -> None:
+    """Add what a file says that it holds, before anything is unpacked.
+
+    Raises:
+        DataError: it is more than is read.
+    """
+    if file.num_row_groups > _MOST_GROUPS:
+        raise DataError(f"{path} has {file.num_row_groups:,} row groups: write it with {_MOST_GROUPS:,} or fewer")
+    amount.add(path, rows=max(0, file.metadata.num_rows))
+    held = Amount()
+    for group in range(file.num_row_groups):
+        held.add(path, rows=max(0, file.metadata.row_group(group).num_rows))
+        # Reads a row first: of an encrypted column pyarrow cannot say anything without ending the whole process.
+        next(file.iter_batches(batch_size=1, row_groups=[group], columns=leaves, use_threads=False), None)
+        for leaf, chunk in _chunks(file, group, leaves):
+            values = max(0, chunk.num_values)
+            fixed = values * max(0, leaf.length or 0)
+            amount.add(path, values=values, text=max(fixed, chunk.total_uncompressed_size))
+
+
+def _count(path: Path, table: Any, held: Amount) -> int:
+    """Add the rows of a table, which need not be those that its file claims; return the bytes of their text."""
+    held.add(path, rows=table.num_rows)
+    before = held.text
+    arrow, compute = import_module("pyarrow"), import_module("pyarrow.compute")
+    for leaf in (chunk for column in table.columns for chunk in column.chunks):
+        while not isinstance(leaf, arrow.DictionaryArray) and hasattr(leaf, "flatten"):
+            leaf = leaf.flatten()[0] if isinstance(leaf, arrow.StructArray) else leaf.flatten()
+        text = leaf.nbytes
+        if isinstance(leaf, arrow.DictionaryArray):
+            lengths = compute.binary_length(leaf.dictionary) if _is_text(leaf.dictionary.type) else None
+            text = compute.sum(lengths.take(leaf.indices)).as_py() or 0 if lengths is not None else text
+        held.add(path, values=len(leaf), text=text)
+    return held.text - before
+
+
+def _rows_of(table: Any, schema: Any, *, whole: bool) -> Iterator[dict[str, Any]]:
+    """The rows of a table as Python's objects, of which a value without any is `Unreadable`."""
+    if whole:
+        with suppress(Exception):  # Conversions raise whatever the values lead them to.
+            yield from _written_out(table, schema).to_pylist()
+            return
+    for row in range(table.num_rows):
+        part = table.slice(row, 1)
+        yield {name: _value(part.select([name]), schema) for name in schema.names}
+
+
+def _written_out(table: Any, schema: Any) -> Any:
+    """A table without dictionaries, which is converted five times faster; as it is where its texts are views."""
+    arrow = import_module("pyarrow")
+    try:
+        return table.cast(arrow.schema([schema.field(name) for name in table.column_names]))
+    except arrow.ArrowNotImplementedError:
+        return table
+
+
+def _value(cell: Any, schema: Any) -> Any:
+    """The value of a table of one row and one column."""
+    try:
+        return _written_out(cell, schema).column(0)[0].as_py()
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Unreadable(shown(str(error), _LONGEST))
+
+
+def _is_text(kind: Any) -> bool:
+    types = import_module("pyarrow").types
+    return any(test(kind) for test in (types.is_string, types.is_binary, types.is_large_string, types.is_large_binary))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, **options: Any) -> Iterator[Any]:
     if not has_pyarrow():
         raise DataError(f"{path}: {NEEDS_PYARROW}")
-    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    parquet = import_module("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
+        require_regular(path, _MOST_FILE)
+        with parquet.ParquetFile(path, memory_map=True, **options) as file:
             yield file
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as parquet ({error}): fetch the file again") from None
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{path} does not fit into memory: write its rows to several files or row groups") from None
+    except Exception as error:  # Decoders raise whatever the broken bytes lead them to.
+        reason = shown(getattr(error, "strerror", None) or str(error), _LONGEST)
+        remedy = "write it without encryption" if "crypt" in reason else "fetch the file again"
+        raise DataError(f"{path} cannot be read as parquet ({reason}): {remedy}") from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,27 +13,37 @@ import numpy as np
 from harness.data.scenes import stable_seed
 from harness.errors import shown
 
-#: The end of the sentence about a dataset of which nothing can be used.
-UNUSABLE = "check that its list and its pictures belong together, or fetch both again"
+# The end of the sentence about a dataset of which nothing can be used.
+_UNUSABLE = "check that its list and its pictures belong together, or fetch both again"
 _LONGEST = 200
+#: Characters of a caption, and of all captions of a picture: the longest that are published have a few thousand. What
+#: is read becomes words, tokens and pages.
+MOST_CAPTION, MOST_TOGETHER = 10_000, 100_000
+_MOST_CAPTIONS = 1_000
 # General categories of Unicode that no caption is made of: controls, a terminal's among them, and halves of characters.
 _UNWRITTEN = ("Cc", "Cs")
 
 
 def first_usable(
-    ids: Iterable[str], n: int, seed: int, dataset: str, fault: Callable[[str], str | None]
+    ids: Iterable[str],
+    n: int,
+    seed: int,
+    dataset: str,
+    fault: Callable[[str], str | None],
+    most_faulty: int | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The first n ids without a fault, and the faulty ones met on the way with what `fault` says of them.
 
     The order is a permutation of all ids drawn from dataset and seed. It does not depend on the order in which they
     are given, and the first m are the same for every n >= m. Where fewer than n are usable, all of them are returned.
+    After `most_faulty` faulty ones no more are tried.
     """
     ordered = sorted(ids, key=_as_number)
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"{dataset}/{seed}")))
     usable: list[str] = []
     faulty: dict[str, str] = {}
     for index in rng.permutation(len(ordered)):
-        if len(usable) >= n:
+        if len(usable) >= n or len(faulty) == most_faulty:
             break
         name = ordered[index]
         reason = fault(name)
@@ -64,6 +75,32 @@ def item_name(value: Any) -> str:
 def entry_problem(error: Exception) -> str:
     """Why an entry of a list is left out, from the error with which it was read."""
     return f"the entry cannot be read ({type(error).__name__}: {shown(str(error), _LONGEST)})"
+
+
+def none_usable(directory: Path, count: int, noun: str, faulty: Mapping[str, str], dataset: str) -> str:
+    """Return the sentence about a dataset of `count` items of which none can be used."""
+    tried = f"its {count}" if len(faulty) == count else f"the {len(faulty)} that were tried of its {count}"
+    example = next((f", for example {dataset}-{name}: {reason}" for name, reason in faulty.items()), "")
+    return f"{directory}: none of {tried} {noun} can be used{example}; {_UNUSABLE}"
+
+
+def shortened(text: str) -> str:
+    """The text up to the first character by which it is too long for a caption."""
+    return text[: MOST_CAPTION + 1]
+
+
+def captions_fault(texts: Sequence[str | None]) -> str:
+    """Return why the captions of a picture cannot be used; empty where they can. A caption that is no text is None."""
+    lengths = [len(text or "") for text in texts]
+    if len(texts) > _MOST_CAPTIONS:
+        return f"it has {len(texts):,} captions, more than {_MOST_CAPTIONS:,}"
+    if max(lengths, default=0) > MOST_CAPTION:
+        return f"a caption has more than {MOST_CAPTION:,} characters"
+    if sum(lengths) > MOST_TOGETHER:
+        return f"its captions have more than {MOST_TOGETHER:,} characters together"
+    if tidy_captions(texts):
+        return ""
+    return "no caption that is text" if None in texts else "no captions"
 
 
 def tidy_captions(texts: Iterable[str | None]) -> tuple[str, ...]:

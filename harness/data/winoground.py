@@ -9,12 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.data.json_file import json_text
 from harness.data.local_copy import LocalCopy
-from harness.data.parquet import Cell, column_names, parquet_files, rows
+from harness.data.parquet import Amount, Cell, column_names, parquet_files, rows
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import UNUSABLE, entry_problem, first_usable, item_name, tidy_captions
+from harness.data.selection import (
+    captions_fault,
+    entry_problem,
+    first_usable,
+    item_name,
+    none_usable,
+    shortened,
+    tidy_captions,
+)
 from harness.errors import shown
 
 DATASET = "winoground"
@@ -36,6 +45,7 @@ COPY = LocalCopy(
 
 
 _LONGEST = 200  # characters of what is quoted from a file
+_MOST_ENTRIES = 100  # of one id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +67,10 @@ class Example:
             return self.flaw
         reasons = [f"image_{side} is no name" if place is None else fault(place) for side, place in self.sides()]
         for side, text in enumerate(self.captions):
-            if not tidy_captions([text]):
+            if text is None or not tidy_captions([text]):
                 reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
+            elif reason := captions_fault([text]):
+                reasons.append(f"caption_{side}: {reason}")
         if not any(reasons):
             reasons += self._likeness()
         return "; ".join(reason for reason in reasons if reason) or None
@@ -100,16 +112,20 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     """
     directory = COPY.directory(source)
     examples = examples_in(directory)
-    names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]))
+    # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
+    tables = any(isinstance(place, Cell) for item in examples.values() for place in item[0].places)
+    most = 5 * n + 1000 if tables else None
+    names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most)
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
     if n > 0 and not names:
-        example = next((f", for example winoground-{name}: {reason}" for name, reason in faulty.items()), "")
-        raise DataError(f"{directory}: none of its {len(examples)} items can be used{example}; {UNUSABLE}")
+        raise DataError(none_usable(directory, len(examples), "items", faulty, DATASET))
     return [sample for name in names for sample in _sides(name, examples[name][0])][:n]
 
 
 def _fault(examples: Sequence[Example]) -> str | None:
     """Why the item that one or more examples describe cannot be used, or None."""
+    if len(examples) > _MOST_ENTRIES:
+        return f"{len(examples):,} entries have this id; give each item an id of its own"
     first, *others = examples
     other = next((other for other in others if not first.is_repeated_by(other)), None)
     if other is not None:
@@ -144,7 +160,7 @@ def refuse_layout(directory: Path) -> None:
 def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
     """The list of examples and the folder of images, or parquet files."""
     folders = (directory / "data", directory)
-    lists = [path for name in LISTS for folder in folders if (path := folder / name).is_file()]
+    lists = [path for name in LISTS for folder in folders if (path := folder / name).exists()]
     images = [path for folder in folders if (path := folder / "images").is_dir()]
     if lists and images:
         return lists[0], images[0]
@@ -184,10 +200,10 @@ def _flawed(reasons: Mapping[str, str]) -> dict[str, list[Example]]:
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """The entries of a list with their origins: one on each line, or all of them in a JSON list."""
     try:
-        content = path.read_bytes()
-        text = content.decode(json.detect_encoding(content))
+        text = json_text(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch the file again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason}): fetch the file again") from None
     numbered = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     whole = False
     if numbered and numbered[0][1].lstrip().startswith("["):
@@ -220,9 +236,10 @@ def _picture(images: PictureFolder, name: Any) -> Place | None:
 def _tables(files: list[Path]) -> dict[str, list[Example]]:
     examples: dict[str, list[Example]] = {}
     bad: dict[str, str] = {}
+    amount = Amount()
     for path in files:
         _refuse_columns(path)
-        for group, row, values in rows(path, TEXT_COLUMNS):
+        for group, row, values in rows(path, TEXT_COLUMNS, amount):
             zero, one = (Cell(path, group, row, column) for column in IMAGE_COLUMNS)
             origin = f"row {row} of row group {group}"
             try:
@@ -240,7 +257,7 @@ def _refuse_columns(path: Path) -> None:
     columns = column_names(path)
     if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
         raise DataError(
-            f"{path} has the columns {', '.join(columns)}; Winoground is recognised by "
+            f"{path} has the columns {shown(', '.join(columns), _LONGEST)}; Winoground is recognised by "
             f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
         )
 
@@ -251,7 +268,7 @@ def _add(
     origin: str,
     places: tuple[Place | None, Place | None],
 ) -> None:
-    zero, one = (text if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1))
+    zero, one = (shortened(text) if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1))
     examples.setdefault(item_name(values["id"]), []).append(Example(origin, places, (zero, one)))
 
 
