@@ -120,7 +120,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     photos = photos_in(directory)
 
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    most = 10 * n + 1000 if any(isinstance(file, Cell) for photo in photos.values() for file in photo.files) else None
+    most = 10 * n + 100 if any(isinstance(file, Cell) for photo in photos.values() for file in photo.files) else None
     names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:

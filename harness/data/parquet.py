@@ -25,6 +25,8 @@ _ROWS_AT_ONCE = 1024
 _TEXT_AT_ONCE = 8_000_000
 _MOST_FILE = 10**12
 _MOST_GROUPS = 100_000
+# To read a picture, those before it in its row group are passed over.
+_MOST_ROWS_IN_GROUP = 200_000
 _DEEPEST = 16
 _LONGEST = 200  # characters of what is quoted from a file or of somebody else's error
 # Of a structure only these fields are read: the text of a caption, and the content of a picture.
@@ -161,10 +163,10 @@ def rows(path: Path, columns: Sequence[str], amount: Amount) -> Iterator[tuple[i
     """
     with _opened(path) as plain:
         leaves = _leaves(path, plain, columns)
-        _add_claims(path, plain, leaves, amount)
         schema = plain.read_row_groups([], columns=leaves).schema
         # A text that many rows share is stored once, and as a dictionary it lies in memory once until it is counted.
         with _opened(path, read_dictionary=leaves, metadata=plain.metadata) as file:
+            _add_claims(path, file, leaves, amount)
             held = Amount()
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=leaves, use_threads=False)
@@ -210,7 +212,10 @@ def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) ->
     amount.add(path, rows=max(0, file.metadata.num_rows))
     held = Amount()
     for group in range(file.num_row_groups):
-        held.add(path, rows=max(0, file.metadata.row_group(group).num_rows))
+        count = file.metadata.row_group(group).num_rows
+        held.add(path, rows=max(0, count))
+        if count > _MOST_ROWS_IN_GROUP:
+            raise DataError(f"{path} has a row group of {count:,} rows: write it with {_MOST_ROWS_IN_GROUP:,} or fewer")
         # Reads a row first: of an encrypted column pyarrow cannot say anything without ending the whole process.
         next(file.iter_batches(batch_size=1, row_groups=[group], columns=leaves, use_threads=False), None)
         for leaf, chunk in _chunks(file, group, leaves):

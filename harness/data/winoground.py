@@ -114,7 +114,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     examples = examples_in(directory)
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
     tables = any(isinstance(place, Cell) for item in examples.values() for place in item[0].places)
-    most = 5 * n + 1000 if tables else None
+    most = 5 * n + 100 if tables else None
     names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most)
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
     if n > 0 and not names:

@@ -16,7 +16,7 @@ from harness.baselines import BaselineError, folder_of, read_baseline, write_bas
 from harness.data.photograph import MOST_BYTES, fault
 from harness.data.registry import find_dataset
 from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import item_name, tidy_captions
+from harness.data.selection import captions_fault, item_name, tidy_captions
 from harness.phases import phases_of
 from harness.tests.case_runs import arrays_of
 from harness.tests.photographs import encoded, needs_pyarrow, write_images, write_official, write_table
@@ -246,6 +246,112 @@ def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reaso
     write_list(tmp_path, [example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
     assert reason in refused("winoground", tmp_path)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def enormous(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1_000_000_001)
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+NO_FILES = {
+    pipe: "it is a pipe or a device",
+    endless: "it is a pipe or a device",
+    enormous: "it is larger than 1,000,000,000 bytes",
+    directory: "it is a directory",
+}
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and devices with paths here")
+
+
+@needs_pipes
+@pytest.mark.parametrize("make", NO_FILES)
+def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    coco(tmp_path / "coco", [])
+    make(tmp_path / "coco" / "annotations" / "captions_val2017.json")
+    write_list(tmp_path / "winoground", [example(1)])
+    make(tmp_path / "winoground" / "examples.jsonl")
+    for name, file in (("coco-captions", "captions_val2017.json"), ("winoground", "examples.jsonl")):
+        message = refused(name, tmp_path / name.removesuffix("-captions"))
+        assert f"{file} cannot be read ({NO_FILES[make]}): " in message
+
+
+@needs_pipes
+def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
+    coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
+    os.mkfifo(tmp_path / "coco" / "val2017" / "8.jpg")
+    os.mkfifo(tmp_path / "coco" / "val2017" / "other.jpg")
+    (tmp_path / "coco" / "val2017" / "9.jpg").symlink_to("/dev/zero")
+    samples, left_out = draw("coco-captions", tmp_path / "coco")
+    assert [sample.id for sample in samples] == ["coco-7"]
+    assert left_out == {f"coco-{k}": f"{k}.jpg cannot be read (it is a pipe or a device)" for k in (8, 9)}
+
+
+def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coco(tmp_path / "coco", [])
+    (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text("[" + "[]," * 2000 + "[]]")
+    write_list(tmp_path / "winoground", [example(1)])
+    (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
+    monkeypatch.setattr("harness.data.json_file.MOST_VALUES", 1000)
+    assert "it has 4,002 values or lines, more than the 1,000 that are read" in refused(
+        "coco-captions", tmp_path / "coco"
+    )
+    assert "it has 5,000 values or lines, more than the 1,000" in refused("winoground", tmp_path / "winoground")
+
+
+LONG = "x" * 10_001
+
+
+@pytest.mark.parametrize(
+    ("captions", "reason"),
+    [
+        (["a dog", "dog " * 12_000_000], "a caption has more than 10,000 characters"),
+        (["a dog", LONG], "a caption has more than 10,000 characters"),
+        ([f"{k} " * 2000 for k in range(11, 40)], "its captions have more than 100,000 characters together"),
+        ([str(k) for k in range(1001)], "it has 1,001 captions, more than 1,000"),
+        ([[[[[[[[[["a dog"]]]]]]]]]], "no caption that is text"),
+        ([json.loads(DEEP[99_600:100_400])], "no caption that is text"),
+    ],
+    ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
+)
+def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: list[Any], reason: str) -> None:
+    coco(tmp_path, [])
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 8, "file_name": "7.jpg"})
+    content["annotations"] += [{"image_id": 8, "caption": caption} for caption in captions]
+    path.write_text(json.dumps(content))
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert ([sample.id for sample in samples], left_out) == (["coco-7"], {"coco-8": reason})
+
+
+def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
+    captions = [f"{k} {'dog ' * 2000}" for k in range(12)]
+    assert captions_fault([*captions, "x" * 3000]) == ""
+    assert captions_fault(["x" * 10_000]) == ""
+    assert captions_fault([str(k) for k in range(1000)]) == ""
+
+
+def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:
+    write_list(tmp_path, [example(1), example(2, caption_1="dog " * 12_000_000), example(3, tag="x" * 1_000_000)])
+    samples, left_out = draw("winoground", tmp_path)
+    assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-3"}
+    assert left_out["winoground-2-0"] == "caption_1: a caption has more than 10,000 characters"
 
 
 @pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])
