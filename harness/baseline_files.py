@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from harness.directory_lock import LockedError, locked
+from harness.directory_lock import LOCK_FILE, LockedError, locked
 from harness.errors import PhaseError
 from harness.files import sweep, write_together
 from harness.json_text import checksum, dump
@@ -113,6 +114,13 @@ def changing(folder: Path) -> Iterator[bool]:
         try:
             alone = stack.enter_context(locked(folder))
         except OSError as error:
+            lock = folder / LOCK_FILE
+            # A killed run of another user left it.
+            if os.path.lexists(lock):
+                raise BaselineError(
+                    f"the lock {lock} cannot be held: {error.strerror}; remove it if no run is writing, or choose "
+                    "another place with --phase-baselines"
+                ) from None
             raise _not_writable(folder, error) from None
         yield alone
 

@@ -245,6 +245,15 @@ def test_who_cannot_write_says_so_and_changes_nothing(
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
+def test_a_lock_that_cannot_be_held_is_named(tmp_path: Path, made: Profile, other: Profile) -> None:
+    path = written(tmp_path, made)
+    before = path.read_bytes()
+    path.with_name(".phase-lock").mkdir()
+    with pytest.raises(BaselineError, match=r"the lock .*\.phase-lock cannot be held: .*; remove it if no run"):
+        written(tmp_path, other)
+    assert path.read_bytes() == before
+
+
 def test_an_update_with_nothing_to_write_removes_what_a_killed_one_left(recorded: Cases) -> None:
     folder = recorded.baselines / "tiny-llava"
     before = recorded.files()
