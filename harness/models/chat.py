@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import PhaseError
 from harness.models.formats import OWN
 from harness.models.template_date import DATE, asks_for_date, chosen_template, with_fixed_date
-from harness.models.template_process import EndlessTemplateError, render
+from harness.models.template_process import EndlessTemplateError, TemplateProcessError, render
 
 _PLACEHOLDER = "instruction-goes-here"
 # How a list of parts looks where a template prints it as it is.
@@ -137,14 +137,14 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
         text = _applied(processor, template, parts)
         if not any(printed in text for printed in _PRINTED):
             return text
-    except EndlessTemplateError:
+    except (EndlessTemplateError, TemplateProcessError):
         raise
     except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
         problem = error
     plain = "".join(f"{token}\n" for token in image_tokens(processor)[:1]) + instruction
     try:
         return _applied(processor, template, plain)
-    except EndlessTemplateError:
+    except (EndlessTemplateError, TemplateProcessError):
         raise
     except Exception as error:
         said = (str(problem or error).strip().splitlines() or [type(error).__name__])[0]

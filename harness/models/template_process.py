@@ -36,6 +36,10 @@ class EndlessTemplateError(PhaseError):
     """A rendering met one of the limits; the message is the rest of a sentence that begins with the template."""
 
 
+class TemplateProcessError(PhaseError):
+    """The process that renders cannot be started, or was ended from outside."""
+
+
 class RenderingError(PhaseError):
     """A template raised an error, which is the message."""
 
@@ -51,7 +55,7 @@ def render(template: str, tokens: Mapping[str, Any], content: Any) -> str:
     Raises:
         EndlessTemplateError: the rendering met a limit.
         RenderingError: the template raised an error.
-        PhaseError: the process ended for another reason.
+        TemplateProcessError: the process cannot be started, or ended for another reason.
     """
     return _rendered(template, json.dumps(dict(tokens)), json.dumps(content))
 
@@ -83,12 +87,17 @@ class _TemplateProcess:
         """Open the process, unless it is open; does not wait until it is ready."""
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._process = subprocess.Popen(  # noqa: S603 - our own program; isolated from the current directory
-                [sys.executable, "-I", str(_PROGRAM)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program; isolated from the current directory
+                    [sys.executable, "-I", str(_PROGRAM)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                raise TemplateProcessError(
+                    f"the process that renders chat templates cannot be started ({error}): allow more processes"
+                ) from error
             _send(self._process, {"path": [path for path in sys.path if path], "memory": _MEMORY})
         return self._process
 
@@ -97,7 +106,7 @@ class _TemplateProcess:
 
         Raises:
             EndlessTemplateError: the process met a limit.
-            PhaseError: the process ended for another reason.
+            TemplateProcessError: the process cannot be started, or ended for another reason.
         """
         with self.lock:
             process = self.open()
@@ -125,7 +134,9 @@ class _TemplateProcess:
                 f"does not come to an end within {SECONDS} s, {_MEMORY >> 30} GB of memory and {LONGEST:,} characters: "
                 "mend chat_template.jinja beside its config.json"
             )
-        raise PhaseError(f"the process that renders chat templates ended (status {status}): start the run again")
+        raise TemplateProcessError(
+            f"the process that renders chat templates ended (status {status}): start the run again"
+        )
 
     def close(self) -> None:
         """End the process, if it is open."""

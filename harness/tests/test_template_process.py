@@ -20,7 +20,7 @@ from transformers.utils import chat_template_utils
 from harness.models import chat, template_process
 from harness.models.chat import PromptError, prompt_text, refuse_endless_template
 from harness.models.formats import OWN
-from harness.models.template_process import EndlessTemplateError, RenderingError, render
+from harness.models.template_process import EndlessTemplateError, RenderingError, TemplateProcessError, render
 from harness.models.vlm import Vlm
 
 REST = "<image>{{ messages[0]['content'][1]['text'] }}"
@@ -150,6 +150,32 @@ def test_a_process_that_was_killed_is_opened_again() -> None:
     process.kill()
     process.wait()
     assert render("{{ messages[0].content }}", {}, "behind") == "behind"
+
+
+def test_a_process_that_cannot_be_started_or_is_ended_is_no_fault_of_the_template(
+    vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    send = template_process._send
+
+    def end(process: Any, content: Any) -> None:
+        process.terminate()
+        process.wait()
+        send(process, content)
+
+    processor = worded(vlm, REST + "without process")
+    template_process._PROCESS.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(TemplateProcessError, match=r"cannot be started .*unavailable"):
+            prompt_text(processor, ASKING)
+    with monkeypatch.context() as patched:
+        patched.setattr(template_process, "_send", end)
+        with pytest.raises(TemplateProcessError, match=r"renders chat templates ended \(status "):
+            prompt_text(processor, ASKING)
+    assert prompt_text(processor, ASKING) == f"<image>{ASKING}without process"
 
 
 def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
