@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, shown
 from harness.hub_cache import Cached, Kind, cache_directory, check_matches, check_names, is_whole, look_up, matching
 from harness.hub_cache import repository_folder as folder_of
 from harness.hub_errors import HubError, explain
@@ -148,10 +148,10 @@ def _fetch(
 
 
 class _TerminalBar(tqdm):  # type: ignore[type-arg]
-    """A bar that shows itself on a terminal only."""
+    """A bar that shows itself on a terminal only, and names of files as a terminal may get them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"disable": None, **options})
+        super().__init__(*arguments, **{"disable": None, **options, "desc": shown(str(options.get("desc") or ""))})
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from harness.errors import PhaseError
+from harness.hub import _TerminalBar
 from harness.library_messages import plain, plain_messages
 from harness.models.registry import ModelEntry, find_model
 from harness.models.vlm import load_vlm
@@ -184,3 +185,11 @@ def test_every_kind_of_control_character_is_spelled_out(sign: str) -> None:
     assert plain(f"a\n\tb{sign}c").isascii()
     assert not obeyed(plain(f"a{sign}"))
     assert "\r" not in plain(f"a{sign}")
+
+
+def test_a_bar_of_the_hub_spells_names_of_files_out() -> None:
+    stream = io.StringIO()
+    with _TerminalBar(total=2, desc=f"{EVIL}.safetensors", file=stream, disable=False) as bar:
+        bar.update()
+    assert r"\x1b]0;evil\x07" in stream.getvalue()
+    assert not obeyed(stream.getvalue())
