@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -95,6 +96,17 @@ def test_a_file_without_end_is_refused_unopened(whole: Path, name: str) -> None:
     with replaced(whole, name).open("wb") as file:
         file.truncate(1 << 40)
     assert f"has {name!r}, which is not read (it is larger than " in problem(whole)
+
+
+def test_weights_that_claim_a_terabyte_of_nothing_end_soon(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.models.weight_files._MOST_ZEROS", 1 << 24)
+    header = json.dumps(
+        {"weight": {"dtype": "F32", "shape": [1 << 20, 1 << 18], "data_offsets": [0, 1 << 40]}}
+    ).encode()
+    with (whole / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + (1 << 40))
+    assert "model.safetensors ends in zeros (in weight), as a copy that was cut short leaves them" in problem(whole)
 
 
 @posix
