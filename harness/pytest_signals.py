@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,8 @@ class Ending:
 
     def install(self) -> None:
         """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._end)
@@ -66,14 +70,27 @@ class Ending:
 _ENDING = pytest.StashKey[Ending]()
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Makes the handler, which is installed when there is something to measure."""
+    session.config.stash[_ENDING] = Ending(session)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
     config = session.config
-    wanted = config.stash[SESSION].parametrized and not config.option.collectonly
-    if wanted and not is_worker(config) and threading.current_thread() is threading.main_thread():
-        config.stash[_ENDING] = Ending(session)
+    if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
         config.stash[_ENDING].install()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """Handles the signals in xdist's controller, which collects nothing itself."""
+    from harness.xdist_scheduling import model_of
+
+    pairs = node.config.stash[SESSION].options.pairs()
+    if any(model_of(test, pairs) for test in ids):
+        node.config.stash[_ENDING].install()
 
 
 @pytest.hookimpl(tryfirst=True)
