@@ -32,7 +32,7 @@ VALUES: tuple[tuple[str, str, Callable[[str], Any], str, str], ...] = (
     (
         "process-timeout",
         "SECONDS",
-        option_values.number(1),
+        option_values.seconds,
         "21600",
         "how long one of several processes (torchrun) waits for another until it gives up",
     ),

@@ -18,6 +18,7 @@ AS_DECLARED = "auto"
 NO_CONTROL = "none"
 FIXTURE = "fixture:"
 _DTYPES = ("auto", *DTYPES, *DTYPES.values())
+_YEAR = 31536000
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -72,6 +73,13 @@ def number(least: int) -> Callable[[str], int]:
         return int(text)
 
     return at_least
+
+
+def seconds(text: str) -> int:
+    """Return a number of seconds, up to a year."""
+    if (value := number(1)(text)) > _YEAR:
+        raise argparse.ArgumentTypeError(f"{text} seconds are more than a year, {_YEAR}")
+    return value
 
 
 def samples(text: str) -> int | None:

@@ -33,6 +33,13 @@ def test_a_wrong_ini_value_is_named(project: pytest.Pytester) -> None:
         read_options(project.parseconfig())
 
 
+@pytest.mark.parametrize("given", ["0", "-1", "soon", "31536001", "9" * 40])
+def test_a_wait_is_between_a_second_and_a_year(project: pytest.Pytester, given: str) -> None:
+    assert read_options(project.parseconfig("--phase-process-timeout", "31536000")).process_timeout == 31536000
+    with pytest.raises(pytest.UsageError, match=r"--phase-process-timeout: .* (whole number|more than a year)"):
+        project.parseconfig(f"--phase-process-timeout={given}")
+
+
 def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_PHASE_CACHE", "/somewhere/else")
     options = read_options(project.parseconfig())

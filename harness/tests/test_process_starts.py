@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from harness.processes import Processes
+from harness.pytest_fixtures import SESSION
 from harness.pytest_processes import pytest_cmdline_main
-from harness.tests.case_runs import ROOT
+from harness.tests.case_runs import ROOT, Cases
 from harness.tests.test_processes import free_port, run_ranks
 
 # Prints the profile's number of samples and a hash of all its arrays, or the error.
@@ -52,6 +53,19 @@ def test_workers_and_processes_do_not_go_together(monkeypatch: pytest.MonkeyPatc
     config: Any = SimpleNamespace(option=SimpleNamespace(numprocesses=2))
     with pytest.raises(pytest.UsageError, match="take one of them, torchrun or -n"):
         pytest_cmdline_main(config)
+
+
+class Second:
+    """A plugin that makes the session the second process's."""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        session.config.stash[SESSION].processes = Processes(1, 1)
+
+
+def test_the_first_process_alone_times(recorded: Cases) -> None:
+    result = recorded.run("-m", "timing", "-rs", plugins=(Second(),))
+    assert result.parseoutcomes().keys() <= {"skipped", "deselected"}
+    assert "timed by the first process alone" in result.stdout.str()
 
 
 @pytest.mark.slow
