@@ -20,6 +20,8 @@ MOST_ROWS, MOST_VALUES, MOST_TEXT = 5_000_000, 50_000_000, 1_000_000_000
 NEEDS_PYARROW = "parquet files are read with pyarrow, which is not installed: pip install 'vlm-phase-harness[hub]'"
 # Every row of a batch of pictures may be the largest one that its column holds, and a batch stays within these bytes.
 _PICTURES_AT_ONCE = 500_000_000
+# Rows before the one that is wanted are passed over: few at once, unless they are too small for pictures.
+_PICTURE_ROWS, _LEAST_PICTURE = 16, 1000
 _ROWS_AT_ONCE = 1024
 # Rows with more text are turned into Python's objects one by one.
 _TEXT_AT_ONCE = 8_000_000
@@ -103,8 +105,10 @@ class Cell:
         first = 0
         with _opened(self.path) as file:
             leaves = _leaves(self.path, file, [self.column])
-            size = file.metadata.row_group(self.row_group).total_byte_size
-            rows_at_once = min(max(1, _PICTURES_AT_ONCE // max(1, size)), _ROWS_AT_ONCE)
+            group = file.metadata.row_group(self.row_group)
+            size = max(1, group.total_byte_size)
+            few = size > _LEAST_PICTURE * group.num_rows
+            rows_at_once = min(max(1, _PICTURES_AT_ONCE // size), _PICTURE_ROWS if few else _ROWS_AT_ONCE)
             for batch in file.iter_batches(
                 batch_size=rows_at_once, row_groups=[self.row_group], columns=leaves, use_threads=False
             ):

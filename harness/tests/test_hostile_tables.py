@@ -251,7 +251,8 @@ def test_lists_of_lists_without_end_are_one_sentence(tmp_path: Path, depth: int)
     for _ in range(depth):
         kind = pyarrow.list_(kind)
     write(tmp_path, columns={"answer": pyarrow.nulls(2, kind)})
-    assert "too deep" in refused(tmp_path)
+    # pyarrow itself has a bound, which its releases word in different ways.
+    assert ("nested too deep" if depth < 100 else "cannot be read as parquet (") in refused(tmp_path)
 
 
 @pytest.mark.parametrize("footer", [True, False], ids=["whole", "columns"])
