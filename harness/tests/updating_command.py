@@ -18,16 +18,8 @@ import pytest
 
 from harness import baselines
 from harness.tests.case_runs import ROOT
-from harness.tests.killed_updates import (
-    at_each_step,
-    ended,
-    forked,
-    killed_at_moments,
-    pausing,
-    stored,
-    tidy,
-    whole,
-)
+from harness.tests.forked_steps import at_each_step, ended, forked, pausing
+from harness.tests.killed_updates import killed_at_moments, stored, tidy, whole
 
 NAME = Path("tiny-llava") / "tiny.json"
 # Another number of samples is another baseline, and its readings are kept all the same.
