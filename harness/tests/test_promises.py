@@ -24,7 +24,7 @@ def promises(page: str) -> list[tuple[str, str]]:
     return rows
 
 
-@pytest.mark.parametrize("page", ["trust.md"])
+@pytest.mark.parametrize("page", ["trust.md", "scale-out.md"])
 def test_each_promise_names_tests_that_exist(page: str) -> None:
     rows = promises(page)
     assert len(rows) > 5
