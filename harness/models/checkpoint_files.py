@@ -11,7 +11,7 @@ from typing import Any
 from harness.models.configuration_bounds import refuse_numbers
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
-from harness.models.named_files import is_plain, refuse_named_files
+from harness.models.named_files import is_plain, names_files, refuse_named_files
 from harness.models.readable_files import SETTINGS_BYTES, readable_files, refuse_unreadable
 from harness.regular_file import read_regular
 
@@ -20,6 +20,8 @@ _INDEX = ".safetensors.index.json"
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
 _MOST_SHARDS = 10_000
+# Brackets in a file of settings; a tokenizer of 30,000 added tokens has as many, and each takes 20 us several times.
+_MOST_BRACKETS = 1 << 18
 # A file of git-lfs begins with this as long as its contents were not fetched.
 _POINTER = b"version https://git-lfs"
 
@@ -64,9 +66,10 @@ def refuse_foreign(folder: Path, source: str) -> None:
                     f"the checkpoint {source} has an index {index.name} that takes weights from {shard!r}: only "
                     "safetensors in its own directory are read; save it anew with save_pretrained"
                 )
-    for path in (path for path in readable if path.name.endswith("config.json")):
+    for path in (path for path in readable if path.name.endswith("config.json") or names_files(path)):
         settings = read_settings(path)
-        refuse_named_files(settings, path, source)
+        if names_files(path):
+            refuse_named_files(settings, path, source)
         if path == folder / "config.json":
             refuse_numbers(settings, source)
         for key, value in _settings(settings):
@@ -93,12 +96,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Return the contents of a JSON file of settings.
 
     Raises:
-        WeightsError: the file is no JSON object as transformers reads it.
+        WeightsError: the file is no JSON object as transformers reads it, or has more parts than any settings.
         OSError, RecursionError: it cannot be read, or is no regular file of bounded size.
     """
     raw = read_regular(path, SETTINGS_BYTES)
     if raw.startswith(codecs.BOM_UTF8):
         raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
+    if raw.count(b"[") + raw.count(b"{") > _MOST_BRACKETS:
+        raise WeightsError(f"{path} has more than {_MOST_BRACKETS:,} lists and groups: copy it again, or save it anew")
     try:
         content = json.loads(raw)
     except ValueError as error:

@@ -21,6 +21,8 @@ _MOST = (
     (re.compile(r"\w*(hidden_size|intermediate_size|dim|heads|channels|n_embd)"), 1 << 20),
     (re.compile(r"\w*vocab_size"), 1 << 26),
     (re.compile(r"image_size"), 1 << 14),
+    # transformers names each of them.
+    (re.compile(r"num_labels"), 1 << 20),
 )
 # More layers, and more experts in all layers together, than these need as many tensors. Layers may share theirs.
 _SHARED_LAYERS, _FUSED_EXPERTS = 1_000, 1 << 20

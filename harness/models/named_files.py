@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -79,6 +80,13 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any, Path], bool], str]] = {
     "architecture": (_is_no_address, "another model would be looked up there"),
 }
 _LAST_KEYS = {key.split(".")[-1] for key in _SETTINGS}
+# Shell patterns of the settings that transformers reads; those of a training (training_config.json) may name anything.
+_READ = ("config.json", "*processor_config.json", "*tokenizer_config.json", "special_tokens_map.json")
+
+
+def names_files(path: Path) -> bool:
+    """True if transformers follows what a file of settings names."""
+    return any(fnmatchcase(path.name, pattern) for pattern in _READ)
 
 
 def refuse_named_files(settings: Mapping[str, Any], path: Path, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -29,14 +30,17 @@ _BOUNDS = (
     *(
         (pattern, _TOKENIZER_BYTES)
         for pattern in (
-            *("tokenizer*", "*.tokenizer", "tekken.json", "*.model", "*.spm", "*.tiktoken", "*.vocab", "bpe.codes"),
-            *("vocab*", "merges*", "special_tokens_map.json", "added_tokens.json", "entity_vocab.json", "emoji.json"),
-            *("byte_maps.json", "word_shape.json", "word_pronunciation.json", "normalizer.json", "dict.txt"),
+            *("tokenizer*.json", "tokenizer.model*", "*.tokenizer", "tekken.json", "*.model", "*.spm", "*.tiktoken"),
+            *("*.vocab", "bpe.codes", "vocab*.json", "vocab*.txt", "merges*.txt", "special_tokens_map.json"),
+            *("added_tokens.json", "entity_vocab.json", "emoji.json", "byte_maps.json", "word_shape.json"),
+            *("word_pronunciation.json", "normalizer.json", "dict.txt"),
         )
     ),
 )
 # Folders that transformers looks into: further tokenizers of a processor, and chat templates by name.
 _FOLDERS = ("*tokenizer*", "additional_chat_templates")
+# The name of a blob in the hub's cache.
+_HASH = re.compile("[0-9a-f]{40,}")
 
 
 def readable_files(folder: Path) -> Iterator[Path]:
@@ -45,16 +49,17 @@ def readable_files(folder: Path) -> Iterator[Path]:
     Their names alone count: what they are is for `refuse_unreadable` to say. Links to nowhere are left out.
     """
     for path in sorted(folder.iterdir()):
-        if _bound(path.name) is not None and path.exists() and not path.is_dir():
+        if _is_readable(path):
             yield path
         elif any(fnmatchcase(path.name, pattern) for pattern in _FOLDERS) and path.is_dir():
-            yield from (inner for inner in sorted(path.iterdir()) if _bound(inner.name) is not None and inner.exists())
+            yield from filter(_is_readable, sorted(path.iterdir()))
 
 
 def refuse_unreadable(folder: Path, source: str) -> None:
     """Assert that the files of a checkpoint that may be opened are regular, bounded, and lie in its directory.
 
-    A snapshot of the hub's cache consists of links to the blobs of its repository, which count as its own.
+    A snapshot of the hub's cache consists of links to the blobs of its repository, which count as its own. They may
+    have been moved to another disk and linked; files of any other name are not read there.
 
     Args:
         folder: the directory; it may itself be reached through links.
@@ -65,7 +70,6 @@ def refuse_unreadable(folder: Path, source: str) -> None:
         OSError: the directory cannot be read.
     """
     root = folder.resolve()
-    own = (root, root.parents[1] / "blobs") if _is_snapshot(root) else (root,)
     for path in readable_files(folder):
         name = path.relative_to(folder).as_posix()
         bound = _bound(path.name)
@@ -77,10 +81,10 @@ def refuse_unreadable(folder: Path, source: str) -> None:
                 "its place, or take it out of the directory"
             ) from error
         target = path.resolve()
-        if not any(target.is_relative_to(directory) for directory in own):
+        if not target.is_relative_to(root) and not _is_blob(target, root):
             raise WeightsError(
                 f"the checkpoint {source} has {name!r}, a link out of the directory (to {str(target)!r}), and only "
-                "files inside are read: copy that file in its place (cp -L), or give the directory that holds it"
+                "files inside are read: give a copy of it without links (cp -rL), or the directory that holds the files"
             )
 
 
@@ -89,6 +93,15 @@ def _bound(name: str) -> int | None:
     return next((bytes_ for pattern, bytes_ in _BOUNDS if fnmatchcase(name, pattern)), None)
 
 
-def _is_snapshot(root: Path) -> bool:
-    """True if a directory is that of a version in the hub's cache: models--ORG--NAME/snapshots/COMMIT."""
-    return len(root.parents) > 1 and root.parent.name == "snapshots" and root.parents[1].name.startswith("models--")
+def _is_readable(path: Path) -> bool:
+    return _bound(path.name) is not None and path.exists() and not path.is_dir()
+
+
+def _is_blob(target: Path, root: Path) -> bool:
+    """True if a file is a blob of a version in the hub's cache: models--ORG--NAME/snapshots/COMMIT beside blobs/."""
+    if root.parent.name != "snapshots":
+        return False
+    repository, blobs = root.parents[1], root.parents[1] / "blobs"
+    if repository.name.startswith("models--") and target.is_relative_to(blobs):
+        return True
+    return target.parent == blobs.resolve() and _HASH.fullmatch(target.name) is not None

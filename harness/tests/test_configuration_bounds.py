@@ -35,6 +35,7 @@ __all__ = ["saved_once", "sharded", "whole"]
         ("vision_config", "image_size", 10**7),
         ("vision_config", "image_size", [224, 10**7]),
         ("vision_config", "num_channels", 10**9),
+        ("text_config", "num_labels", 10**9),
     ],
 )
 def test_a_number_of_no_model_is_refused_before_one_is_built(whole: Path, part: str, key: str, number: Any) -> None:

@@ -144,6 +144,7 @@ def test_an_index_has_no_more_files_than_a_checkpoint(whole: Path) -> None:
         ("processor_config.json", {"image_processor": {"class_info_file": "classes.json", "repo_path": ".."}}),
         ("video_preprocessor_config.json", {"font": "../font.ttf", "draw_on_frames": True}),
         ("qformer_tokenizer/tokenizer_config.json", {"merges_file": __file__}),
+        ("special_tokens_map.json", {"vocab_file": __file__}),
     ],
 )
 def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setting: dict[str, Any]) -> None:
@@ -168,6 +169,10 @@ def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setti
         ),
         ("tokenizer_config.json", {"sp_model_kwargs": {}, "fast_tokenizer_files": ["tokenizer.json"]}),
         ("video_preprocessor_config.json", {"font": "Roboto-Regular.ttf"}),
+        (
+            "training_config.json",
+            {"backbone": "openai/clip-vit-large-patch14", "vocab_file": __file__, "transformers_weights": "../base"},
+        ),
     ],
 )
 def test_settings_of_the_field_are_read(whole: Path, file: str, setting: dict[str, Any]) -> None:

@@ -98,6 +98,11 @@ def test_a_file_without_end_is_refused_unopened(whole: Path, name: str) -> None:
     assert f"has {name!r}, which is not read (it is larger than " in problem(whole)
 
 
+def test_settings_of_millions_of_parts_are_refused(whole: Path) -> None:
+    (whole / "config.json").write_text(f'{{"parts": [{"[], " * 300_000}[]]}}')
+    assert problem(whole).endswith("config.json has more than 262,144 lists and groups: copy it again, or save it anew")
+
+
 def test_weights_that_claim_a_terabyte_of_nothing_end_soon(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.models.weight_files._MOST_ZEROS", 1 << 24)
     header = json.dumps(
@@ -117,6 +122,8 @@ def test_files_that_nobody_reads_may_be_anything(whole: Path, tmp_path: Path) ->
     (whole / "README.md").symlink_to(tmp_path)
     (whole / "out").mkdir()
     a_pipe(whole / "out" / "config.json")
+    a_pipe(whole / "tokenizer_corpus.txt.gz")
+    (whole / "tokenizer" / "tokenizer.json").mkdir(parents=True)
     assert problem(whole) == ""
     assert load_vlm(find_model(str(whole)), cache=tmp_path, device="cpu").anatomy.depth == 4
 
@@ -136,7 +143,7 @@ def test_a_link_out_of_the_directory_is_refused(whole: Path, tmp_path: Path, nam
     shutil.copy(whole / name if (whole / name).exists() else whole / "tokenizer_config.json", source)
     replaced(whole, name).symlink_to(source)
     said = f"the checkpoint {whole} has {name!r}, a link out of the directory (to {str(source)!r}), and only files "
-    assert problem(whole).startswith(f"{said}inside are read: copy that file in its place (cp -L), or give the")
+    assert problem(whole).startswith(f"{said}inside are read: give a copy of it without links (cp -rL), or the")
 
 
 def test_a_folder_that_links_out_is_refused(whole: Path, tmp_path: Path) -> None:
@@ -156,8 +163,8 @@ def test_links_within_the_directory_and_to_it_are_read(whole: Path, tmp_path: Pa
     assert load_vlm(find_model(str(tmp_path / "linked")), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["cache", "linked-cache"])
-def test_a_snapshot_of_links_to_its_blobs_is_read(sharded: Path, tmp_path: Path, moved: bool) -> None:
+@pytest.mark.parametrize("moved", ["", "hub", "hub/models--some--body", "hub/models--some--body/blobs"])
+def test_a_snapshot_of_links_to_its_blobs_is_read(sharded: Path, tmp_path: Path, moved: str) -> None:
     repository = tmp_path / "hub" / "models--some--body"
     snapshot = repository / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
@@ -166,8 +173,8 @@ def test_a_snapshot_of_links_to_its_blobs_is_read(sharded: Path, tmp_path: Path,
         path.rename(repository / "blobs" / f"{number:040x}")
         (snapshot / path.name).symlink_to(f"../../blobs/{number:040x}")
     if moved:
-        (tmp_path / "hub").rename(tmp_path / "disk")
-        (tmp_path / "hub").symlink_to(tmp_path / "disk")
+        (tmp_path / moved).rename(tmp_path / "disk")
+        (tmp_path / moved).symlink_to(tmp_path / "disk")
     assert problem(snapshot) == ""
     assert load_vlm(find_model(str(snapshot)), cache=tmp_path, device="cpu").anatomy.depth == 4
     (snapshot / "chat_template.jinja").unlink(missing_ok=True)
@@ -185,7 +192,7 @@ def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(whol
     assert "has 'config.json', a link out of the directory" in problem(folder)
 
 
-def test_a_snapshot_whose_blobs_lead_elsewhere_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(whole: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models--some--body"
     (repository / "snapshots").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
