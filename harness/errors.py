@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from harness.bounded_text import bounded
@@ -53,6 +54,16 @@ def without_frames(error: Exception) -> Exception:
     # A copy has no frames; what it was raised from would bring them back.
     again.__cause__ = again.__context__ = again.__traceback__ = None
     return again
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from, the last first; each once, since a chain may be a circle."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, chain_of
 
 LOG_IN = "`hf auth login` or the variable HF_TOKEN"
 AGAIN = "try again, whole files are kept"
@@ -27,7 +26,7 @@ def explain(error: Exception, name: str, revision: str | None, cache: Path) -> s
     """
     from huggingface_hub import errors, get_token
 
-    chain = list(_causes(error))
+    chain = list(chain_of(error))
     for link in chain:
         if isinstance(link, errors.GatedRepoError):
             page = "accept its conditions on its page in a browser while logged in"
@@ -55,12 +54,3 @@ def explain(error: Exception, name: str, revision: str | None, cache: Path) -> s
     root = chain[-1]
     detail = next(iter(str(root).splitlines()), "no more is said")
     return f"{name} cannot be fetched ({type(root).__name__}: {detail}): check network and proxy and {AGAIN}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__

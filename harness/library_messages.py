@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness.errors import shown
+from harness.errors import chain_of, shown
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 # Tables and lists keep their lines.
@@ -47,12 +47,7 @@ def plain(text: str) -> str:
 
 def plain_cause(error: BaseException) -> BaseException | None:
     """Return an error to be raised from, or None if a traceback would print control characters of its chain."""
-    link: BaseException | None = error
-    while link is not None:
-        if plain(str(link)) != str(link):
-            return None
-        link = link.__cause__ or link.__context__
-    return error
+    return error if all(plain(str(link)) == str(link) for link in chain_of(error)) else None
 
 
 def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
@@ -63,5 +58,7 @@ def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
     if plain(text) != text:
         record.msg, record.args = plain(text), ()
     if record.exc_info:
-        record.exc_text = plain(logging.Formatter().formatException(record.exc_info))
+        lines = logging.Formatter().formatException(record.exc_info)
+        if plain(lines) != lines:
+            record.exc_text = plain(lines)
     return record

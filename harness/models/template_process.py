@@ -98,7 +98,9 @@ class _TemplateProcess:
                 raise TemplateProcessError(
                     f"the process that renders chat templates cannot be started ({error}): allow more processes"
                 ) from error
-            _send(self._process, {"path": [path for path in sys.path if path], "memory": _MEMORY})
+            # As Python does: entries that are no text are passed over.
+            path = [entry for entry in sys.path if entry and isinstance(entry, str)]
+            _send(self._process, {"path": path, "memory": _MEMORY})
         return self._process
 
     def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

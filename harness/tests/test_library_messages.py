@@ -19,7 +19,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.hub import _TerminalBar
-from harness.library_messages import plain, plain_messages
+from harness.library_messages import plain, plain_cause, plain_messages
 from harness.models.registry import ModelEntry, find_model
 from harness.models.vlm import load_vlm
 from harness.tests.saved_checkpoints import change_settings, change_weights, saved_once, whole
@@ -178,6 +178,32 @@ def test_records_and_warnings_are_changed_only_where_they_must_be(logged: io.Str
     lines = logged.getvalue().splitlines()
     assert lines[:4] == ["✓ of", "\t3", r"\x1b]0;evil\x07\x9b31m\u202e", "bold"]
     assert lines[-3:] == [r"ValueError: \x1b]0;evil\x07\x9b31m\u202e", "takes two 1 2", "\x1b[1mas it is\x1b[0m"]
+
+
+def test_a_harmless_traceback_is_left_to_the_handlers_own_format() -> None:
+    class OwnFormat(logging.Formatter):
+        def formatException(self, ei: Any) -> str:
+            return f"a {ei[0].__name__} in the handler's own words"
+
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(OwnFormat())
+    logger = logging.Logger("alone")
+    logger.addHandler(handler)
+    for words in ("harmless", EVIL):
+        with plain_messages():
+            try:
+                raise ValueError(words)
+            except ValueError:
+                logger.exception("it failed")
+    assert handler.stream.getvalue().splitlines()[:2] == ["it failed", "a ValueError in the handler's own words"]
+    assert not obeyed(handler.stream.getvalue())
+
+
+def test_an_error_raised_from_itself_has_an_end() -> None:
+    for words, expected in (("harmless", True), (EVIL, False)):
+        error = ValueError(words)
+        error.__cause__ = error
+        assert (plain_cause(error) is error) == expected
 
 
 @pytest.mark.parametrize("sign", ["\x00", "\x07", "\x08", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])

@@ -223,6 +223,13 @@ def test_the_process_takes_no_module_of_the_current_directory(tmp_path: Path) ->
     assert ended.stdout == "2\n"
 
 
+def test_the_process_passes_over_what_is_no_text_in_the_module_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A frequent slip in a conftest.py; Python passes over it, too.
+    monkeypatch.setattr(sys, "path", [Path("/no/text"), *sys.path])
+    template_process._PROCESS.close()
+    assert render("{{ 3 * 3 }}", {}, "a path") == "9"
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="ends a process by a signal")
 def test_the_process_ends_with_its_parent() -> None:
     program = """
