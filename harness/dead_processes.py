@@ -50,11 +50,14 @@ def _tag(pid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """Return a short hash of the host's name and of its table of processes."""
-    table = ""
+    """Return a short hash of the host's name, of its own id where it has one, and of its table of processes."""
+    machine = table = ""
+    # Hosts that share a file system may have one name, and their first table has the same number everywhere.
+    with suppress(OSError, ValueError):
+        machine = Path("/etc/machine-id").read_text()
     with suppress(OSError, NotImplementedError):
         table = str(Path("/proc/self/ns/pid").readlink())
-    return _short(f"{platform.node()}/{table}")
+    return _short(f"{platform.node()}/{machine}/{table}")
 
 
 def _exists(pid: int) -> bool:

@@ -37,13 +37,13 @@ def make_private(root: Path, *below: str) -> Path:
 
 
 def exposure(directories: Sequence[Path]) -> str:
-    """Return why others may have written what lies in the last of some nested directories; empty if they cannot.
+    """Return why others may have written what lies in the last of some nested directories, or why it is out of reach.
 
     Args:
         directories: from the outermost to be judged to the innermost; those that do not exist are passed over.
 
     Returns:
-        A clause that names the directory and what is wrong with it.
+        A clause that names the directory and what is wrong with it; empty if nothing is.
     """
     owners = _owners()
     for directory in directories if owners else ():
@@ -53,6 +53,9 @@ def exposure(directories: Sequence[Path]) -> str:
             for status in (directory.lstat(), directory.stat()):
                 if status.st_uid not in owners:
                     return f"{directory} belongs to another user (id {status.st_uid})"
+            # Such as those that root made for itself.
+            if not os.access(directory, os.X_OK):
+                return f"{directory} cannot be entered"
             # In a sticky directory nobody can exchange what is another's.
             writable = _open_to_others(directory, status, _WRITE) and not status.st_mode & stat.S_ISVTX
             if writable and not is_sheltered(directory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
@@ -60,12 +61,18 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
 def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
     """Lets what was put on disk for a model go when the model goes."""
     if "offload_folder" in placed:
-        weakref.finalize(model, shutil.rmtree, placed["offload_folder"], ignore_errors=True)
+        weakref.finalize(model, _remove, placed["offload_folder"], os.getpid())
 
 
 def sweep_offloaded(cache: Path) -> None:
     """Remove what killed processes have put on disk in a cache, gigabytes each."""
     sweep(cache / _OFFLOAD)
+
+
+def _remove(folder: str, owner: int) -> None:
+    # A fork of the owner that ends must not take the weights from it.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(cache: Path) -> str:

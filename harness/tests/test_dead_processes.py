@@ -87,6 +87,14 @@ else:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_hosts_of_one_name_are_told_apart_by_their_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    def host(machine: str) -> str:
+        monkeypatch.setattr(Path, "read_text", lambda *_: machine)
+        return dead_processes._host.__wrapped__()
+
+    assert host("0" * 32) == host("0" * 32) != host("1" * 32)
+
+
 def test_a_forked_process_has_a_tag_of_its_own() -> None:
     out = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     pids, tags = zip(*(line.split() for line in out.splitlines()), strict=True)

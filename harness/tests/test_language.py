@@ -30,12 +30,12 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("../outside.txt", "a name that would leave the directory")
     monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(path))
     monkeypatch.setattr(language, "_SPACE_NEEDED", 1)
-    monkeypatch.setattr(language, "_convert", _copy_instead)
+    monkeypatch.setattr(language, "_convert", copy_instead)
     monkeypatch.setenv(language.WHEEL_VARIABLE, str(path))
     return path
 
 
-def _copy_instead(work: Path, ready: Path) -> None:
+def copy_instead(work: Path, ready: Path) -> None:
     ready.mkdir()
     shutil.copy(work / "model.gguf", ready / "model.safetensors")
 
@@ -109,39 +109,26 @@ def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(work: Path, ready: Path) -> None:
-        _copy_instead(work, ready)
+        copy_instead(work, ready)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(language, "_convert", full)
     with pytest.raises(WeightsError, match="No space left"):
         language_directory(tmp_path / "cache")
     assert leftovers(tmp_path / "cache") == []
-    monkeypatch.setattr(language, "_convert", _copy_instead)
+    monkeypatch.setattr(language, "_convert", copy_instead)
     assert language_directory(tmp_path / "cache").is_dir()
 
 
-def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [False, True], ids=["none finished", "another finished"])
+def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, tmp_path: Path, finished: bool) -> None:
+    if finished:
+        language_directory(tmp_path / "cache")
     half = tmp_path / "cache" / "weights" / f".{dead_tag()}.0.phase-part" / "ready"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
     language_directory(tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [language.NAME]
-
-
-def test_of_two_processes_at_once_the_second_takes_what_the_first_made(
-    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-
-    def overtaken(work: Path, ready: Path) -> None:
-        monkeypatch.setattr(language, "_convert", _copy_instead)
-        language_directory(cache)
-        (cache / HOME / "first").touch()
-        _copy_instead(work, ready)
-
-    monkeypatch.setattr(language, "_convert", overtaken)
-    assert (language_directory(cache) / "first").exists()
-    assert leftovers(cache) == []
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from harness.data.registry import DATASETS
 from harness.data.sample import Dataset
 from harness.models.embedded.language import WeightsError
 from harness.models.offloaded import OffloadError, brought_in
-from harness.models.placement import placement
+from harness.models.placement import keep_with, placement
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weight_files import refuse_weight_files
@@ -108,6 +109,22 @@ def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
         tiny_profile(vlm)
 
 
+def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def let_go(process: int) -> bool:
+        """Whether the folder is there after a model of this process has gone in another one."""
+        model = torch.nn.Identity()
+        keep_with(model, {"offload_folder": str(tmp_path / "weights")})
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        with monkeypatch.context() as context:
+            context.setattr(os, "getpid", lambda: process)
+            del model
+            gc.collect()
+        return (tmp_path / "weights").exists()
+
+    assert let_go(os.getpid() + 1)
+    assert not let_go(os.getpid())
+
+
 def test_offloaded_weights_whose_file_is_gone_are_refused_in_one_sentence(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     to_disk(vlm.model, tmp_path / "weights")
@@ -161,7 +178,7 @@ def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeyp
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harness.models import placement
+from harness.models import keep_with, placement
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 placement._free_memory = lambda: 0

