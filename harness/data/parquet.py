@@ -27,8 +27,8 @@ _ROWS_AT_ONCE = 1024
 _TEXT_AT_ONCE = 8_000_000
 _MOST_FILE = 10**12
 _MOST_GROUPS = 100_000
-# To read a picture, those before it in its row group are passed over.
-_MOST_ROWS_IN_GROUP = 200_000
+# To read a picture, those before it in its row group are passed over. Polars writes up to 262,144 rows to one.
+_MOST_ROWS_IN_GROUP = 300_000
 _DEEPEST = 16
 _LONGEST = 200  # characters of what is quoted from a file or of somebody else's error
 # Of a structure only these fields are read: the text of a caption, and the content of a picture.
@@ -121,6 +121,8 @@ class Cell:
         types = import_module("pyarrow").types
         if types.is_struct(cell.type) and any(field.name == "bytes" for field in cell.type):
             cell = cell["bytes"] if cell.is_valid else cell
+        if types.is_dictionary(cell.type):
+            cell = cell.value
         binary = types.is_binary(cell.type) or types.is_large_binary(cell.type) or types.is_binary_view(cell.type)
         buffer = cell.as_buffer() if binary else None
         if buffer is None:

@@ -29,6 +29,8 @@ MOST_BYTES = 256_000_000
 _MOST_PIXELS_OF = {"WEBP": 70_000_000}
 # Each scan of a JPEG goes through all of its pixels; cameras and programs write 1 to 20.
 _MOST_SCANS, _SCAN = 1000, b"\xff\xda"
+# Pillow opens a JPEG with further pictures behind it as MPO.
+_WITH_SCANS = ("JPEG", "MPO")
 _LONGEST = 100  # characters of a name or of somebody else's error in a message
 # Pixels that are converted at once: whole copies of a large picture in wider numbers are gigabytes.
 _PIXELS_AT_ONCE = 2**20
@@ -109,7 +111,7 @@ def _opened(content: bytes, name: str) -> Image | str:
             most = _MOST_PIXELS_OF.get(file.format or "", MOST_PIXELS)
             if max(file.width * file.height, _tile_pixels(file)) > most:
                 return enormous.format(most)
-            if file.format == "JPEG" and content.count(_SCAN) > _MOST_SCANS:
+            if file.format in _WITH_SCANS and content.count(_SCAN) > _MOST_SCANS:
                 return f"{name} has more than {_MOST_SCANS:,} scans, so it is no photograph"
             if max(file.size) > MOST_STRETCHED * min(file.size):
                 return f"{name} has {file.width} x {file.height} pixels, a strip that is no photograph"

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data.parquet import Amount
+from harness.data.parquet import rows as table_rows
 from harness.data.registry import find_dataset
 from harness.data.sample import DataError, Source
 from harness.hub import Snapshot
@@ -93,6 +95,30 @@ def test_each_row_of_a_long_row_group_has_its_own_picture(tmp_path: Path) -> Non
     for sample in samples:
         name = file_name("val2014", int(sample.id.removeprefix("coco-")))
         assert (np.asarray(sample.picture()) == np.asarray(decoded(encoded(name, "JPEG")))).all()
+
+
+@pytest.mark.parametrize("structure", [False, True])
+def test_pictures_that_rows_share_are_stored_once(tmp_path: Path, structure: bool) -> None:
+    """With a row for each caption the column of pictures is a dictionary."""
+    import pyarrow
+    import pyarrow.parquet
+
+    images = pyarrow.array([encoded("a"), encoded("a"), encoded("b"), None]).dictionary_encode()
+    columns = {
+        "image": pyarrow.StructArray.from_arrays([images], ["bytes"]) if structure else images,
+        "answer": pyarrow.array(["one", "two", "three", "four"]),
+        "id": pyarrow.array([1, 1, 2, 3]),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    samples, left_out = draw(tmp_path)
+    assert {sample.id: sample.captions for sample in samples} == {"coco-1": ("one", "two"), "coco-2": ("three",)}
+    assert left_out == {"coco-3": "a.parquet row group 0 row 3 image holds no bytes"}
+
+
+def test_as_many_rows_are_read_in_a_group_as_programs_write(tmp_path: Path) -> None:
+    rows = 512 * 512
+    write_table(tmp_path / "a.parquet", {"id": range(rows)}, rows_in_group=rows)
+    assert sum(1 for _ in table_rows(tmp_path / "a.parquet", ["id"], Amount())) == rows
 
 
 def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path) -> None:

@@ -159,6 +159,21 @@ def test_a_jpeg_that_is_decoded_a_thousand_times_is_none() -> None:
     assert fault(Held(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
 
 
+def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
+    """Pillow opens such a file as MPO."""
+    file, plain = io.BytesIO(), Image.fromarray(pixels("a"))
+    plain.save(file, "MPO", save_all=True, append_images=[plain])
+    index = file.getvalue()
+    # The segment APP2 behind the start of the picture lists the pictures.
+    length = index.index(b"\xff\xe2") + 2
+    listed = index[length - 2 : length + int.from_bytes(index[length : length + 2], "big")]
+    for scans, reason in ((30, None), (1000, "held has more than 1,000 scans, so it is no photograph")):
+        content = b"\xff\xd8" + listed + progressive(scans)[2:]
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.format == "MPO"
+        assert fault(Held(content)) == reason
+
+
 def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 10_001, 323: 10_001, 324: 200, 325: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
