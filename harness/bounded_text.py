@@ -10,14 +10,20 @@ LONGEST_TEXT = 2_000
 LONGEST_TOKEN = 200
 #: Texts of one list, such as the captions of a sample.
 MOST_TEXTS = 100
+# Room for the remark on what is left out.
+_REMARK = 50
 
 
 def bounded(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Return the text, or its beginning and its end with the number of characters left out between them."""
+    """Return the text, or its beginning and its end with the number of characters left out between them.
+
+    The result is never longer than `longest`, so that bounding it again keeps the number.
+    """
     if len(text) <= longest:
         return text
-    end = longest // 4
-    return f"{text[: longest - end]}... ({len(text) - longest:,} characters left out) ...{text[-end:]}"
+    kept = longest - _REMARK
+    end = kept // 4
+    return f"{text[: kept - end]}... ({len(text) - kept:,} characters left out) ...{text[-end:]}"
 
 
 def bounded_texts(texts: Sequence[str], longest: int = LONGEST_TEXT) -> list[str]:
