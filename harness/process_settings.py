@@ -58,8 +58,9 @@ def option_settings(options: Options, device: str) -> dict[str, Setting]:
 
 
 def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> dict[str, Setting]:
-    """The tests of a run in their order, with what chose them, and the number of failures that ends it."""
-    ids = [item.nodeid for item in items]
+    """The tests in which processes meet, with what chose them, and the number of failures that ends a run."""
+    # A user's other tests may differ, such as those of a set's elements.
+    ids = [item.nodeid for item in items if _meets(item)]
     return {
         "--maxfail": Setting(_text(config.getoption("maxfail", 0))),
         "-k": Setting(_text(config.getoption("keyword", ""))),
@@ -67,6 +68,12 @@ def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> d
         "paths": Setting(" ".join(map(str, config.args))),
         _TESTS: Setting("\n".join(ids), f"{len(ids)}"),
     }
+
+
+def _meets(item: pytest.Item) -> bool:
+    """Return True if processes may meet in a test."""
+    fixtures = {"pair", "phase"}.intersection(getattr(item, "fixturenames", ()))
+    return bool(fixtures) or item.get_closest_marker("timing") is not None
 
 
 def measured_settings(

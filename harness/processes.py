@@ -39,6 +39,7 @@ class _Told:
     what: str
     problem: tuple[type[PhaseError], str] | None
     value: Any
+    ending: str = ""
 
 
 @dataclass
@@ -47,8 +48,8 @@ class Processes:
 
     All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
     process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
-    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch. A process
-    waits for the others for `patience`, and reports with `say` one that stands still meanwhile.
+    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch, and all
+    take it over where they meet. A process waits for `patience`, and reports with `say` one that stands still.
     """
 
     rank: int = 0
@@ -193,6 +194,9 @@ class Processes:
                 self._meeting = False
 
     def _held(self, what: str, work: Callable[[], Any], sends: bool) -> list[Any]:
+        # A store that was lost with the others does not take a sign, and may block.
+        if self._lost:
+            raise _marked(ProcessError(self._lost))
         # Before any work: who ends from now on is missed at once, and not waited for.
         self._join(what)
         self._heartbeats.beat(what)
@@ -205,13 +209,15 @@ class Processes:
             if hasattr(error, _TOLD):
                 raise
             own = error
-        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None))
+        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None, self.ending))
+        self.ending = self.ending or next((one.ending for one in told if one.ending), "")
         for rank, one in enumerate(told):
             if one.problem is not None:
                 raise _marked(own if own is not None and rank == self.rank else received(*one.problem))
         if len({one.what for one in told}) > 1:
             places = ", ".join(f"process {rank} is at {one.what}" for rank, one in enumerate(told))
-            raise self._parted(f"the processes are not at the same work: {places}; give all the same options and files")
+            differ = f"the processes are not at the same work: {places}; give all the same options and files"
+            raise self._parted(self.ending or differ)
         return [one.value for one in told]
 
     def _join(self, what: str) -> None:
@@ -255,8 +261,6 @@ class Processes:
     @contextlib.contextmanager
     def _losing(self, what: str) -> Iterator[None]:
         """Turns what torch raises over others that are gone into one sentence, said from now on."""
-        if self._lost:
-            raise _marked(ProcessError(self._lost))
         try:
             yield
         except ProcessError as error:

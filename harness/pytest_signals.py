@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ class Ending:
 
     def __init__(self, session: pytest.Session) -> None:
         self._session, self._since = session, 0.0
-        self._closing = False
+        self._process, self._closing = os.getpid(), False
         self._installed: list[int] = []
 
     def install(self) -> None:
@@ -43,11 +44,17 @@ class Ending:
     def uninstall(self) -> None:
         """Restore the signals."""
         for number in self._installed:
-            signal.signal(number, signal.SIG_DFL)
+            # A program that has installed its own since keeps it.
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, signal.SIG_DFL)
         processes().ending = ""
 
     def _end(self, number: int, _: FrameType | None) -> None:
         together, name = processes(), signal.Signals(number).name
+        if os.getpid() != self._process:
+            # A forked child, such as a worker of multiprocessing, ends as if nothing were installed.
+            _end_process(number)
+            return
         if together.several:
             # Nothing is raised: all processes end before their next batch, and meet until then.
             together.ending = (
@@ -57,14 +64,18 @@ class Ending:
             return
         if self._since:
             if time.monotonic() - self._since > _TWICE:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
+                _end_process(number)
             return
         self._since = time.monotonic()
         if not self._closing:
             # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
             self._session.shouldstop = together.ending = f"ended by {name}"
             raise KeyboardInterrupt(together.ending)
+
+
+def _end_process(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 _ENDING = pytest.StashKey[Ending]()
@@ -91,6 +102,13 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None
     pairs = node.config.stash[SESSION].options.pairs()
     if any(model_of(test, pairs) for test in ids):
         node.config.stash[_ENDING].install()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Ends the session of a process that has heard of another's signal."""
+    if reason := processes().ending:
+        item.session.shouldstop = reason
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -50,7 +50,7 @@ def started(pytester: pytest.Pytester) -> Any:
 
     def settings_of(*arguments: str, tests: tuple[str, ...] = ("a", "b")) -> dict[str, Setting]:
         config = pytester.parseconfig(*arguments)
-        items: Any = [SimpleNamespace(nodeid=test) for test in tests]
+        items: Any = [SimpleNamespace(nodeid=test, fixturenames=("pair",)) for test in tests]
         return option_settings(read_options(config), "cpu") | selection_settings(config, items)
 
     return settings_of
@@ -132,6 +132,18 @@ def test_tests_that_differ_are_explained_by_what_chose_them(started: Any) -> Non
     assert difference("started", [both, started("-k", "b", tests=("b", "a"))]) == (
         f"process 1 started with tests 2: number 1 is b, process 0 with a{ALIKE}"
     )
+
+
+def test_tests_in_which_nobody_meets_may_differ() -> None:
+    def item(name: str, *fixtures: str, timed: bool = False) -> Any:
+        return SimpleNamespace(nodeid=name, fixturenames=fixtures, get_closest_marker=lambda _: timed or None)
+
+    config: Any = SimpleNamespace(getoption=lambda _, default: default, args=[])
+    doctest: Any = SimpleNamespace(nodeid="doctest", get_closest_marker=lambda _: None)
+    curve, timed = item("curve", "profile", "phase", "pair"), item("timed", timed=True)
+    first = selection_settings(config, [item("fig", "word"), curve, doctest, timed])
+    assert difference("started", [first, selection_settings(config, [curve, item("kiwi", "word"), timed])]) == ""
+    assert "tests 1, process 0 with 2" in difference("started", [first, selection_settings(config, [curve])])
 
 
 def test_data_and_weights_that_differ_are_named() -> None:

@@ -176,7 +176,27 @@ def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: P
     assert "Traceback" not in done.stdout
     # Where a process has died, its launcher may end the other before that has told of its tests.
     ended = fault == "dead" and "ended by its launcher (SIGTERM)" in done.stdout
-    assert re.search(r"1 skipped.* 1 error\b", done.stdout) or ended
+    skipped = "" if fault == "ended" else "1 skipped.* "
+    assert re.search(rf"{skipped}1 error\b", done.stdout) or ended
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_all(tmp_path: Path) -> None:
+    done = run_cases(tmp_path, "signalled", TORCHRUN, "-k", "inter_similarity", TINY_FAULT="ended")
+    assert "! Interrupted: ended by its launcher (SIGTERM), as when another process fails" in done.stdout
+    assert "tiny-other" not in done.stdout
+    assert "not at the same work" not in done.stdout
+
+
+def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
+    class Keeper:
+        def set(self, *_: object) -> None:
+            raise AssertionError("a store whose keeper hangs blocks")
+
+    alone = Processes(1, 2, _lost="process 0 is silent", _met=True)
+    alone._heartbeats.connect(Keeper())
+    with pytest.raises(ProcessError, match="process 0 is silent"):
+        alone.gathered("batches", lambda: [alone.go_on("batch 1")])
 
 
 def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:

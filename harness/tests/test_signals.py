@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -107,6 +108,34 @@ def test_of_several_processes_none_is_interrupted(session: Any, monkeypatch: pyt
     ending.uninstall()
     signal.signal(signal.SIGTERM, before)
     assert str(session.shouldstop).startswith("ended by its launcher (SIGTERM), as when another process fails")
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_forked_child_ends_at_a_signal(
+    ending: Ending, session: Any, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("harness.pytest_signals.processes", lambda: Processes(0, count))
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    child = fork.Process(target=lambda: (ready.set(), threading.Event().wait(60.0)))
+    child.start()
+    # Python forgets a signal that comes during the fork.
+    assert ready.wait(30.0)
+    child.terminate()
+    child.join(30.0)
+    child.kill()
+    assert child.exitcode == -signal.SIGTERM
+    assert session.shouldstop is False
+
+
+def test_a_handler_that_was_installed_later_stays(session: Any) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ending = Ending(session)
+    ending.install()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ending.uninstall()
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
 
 
 def test_signals_of_others_are_left_alone(session: Any) -> None:
