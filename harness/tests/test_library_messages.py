@@ -99,9 +99,13 @@ def logged() -> Any:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = logging.getLogger("transformers")
+    level = logger.level
+    # Other tests silence it.
+    logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     yield stream
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("alter", REFUSED.values(), ids=REFUSED)
