@@ -186,7 +186,7 @@ def test_records_and_warnings_are_changed_only_where_they_must_be(logged: io.Str
 
 def test_a_harmless_traceback_is_left_to_the_handlers_own_format() -> None:
     class OwnFormat(logging.Formatter):
-        def formatException(self, ei: Any) -> str:
+        def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
             return f"a {ei[0].__name__} in the handler's own words"
 
     handler = logging.StreamHandler(io.StringIO())

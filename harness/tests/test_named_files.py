@@ -165,7 +165,7 @@ def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setti
         ("tokenizer_config.json", {"special_tokens_map_file": __file__, "name_or_path": __file__}),
         (
             "tokenizer_config.json",
-            {"tokenizer_file": "/root/.cache/huggingface/of-another-machine", "vocab_file": None},
+            {"tokenizer_file": "/home/somebody/of-another-machine", "vocab_file": None},
         ),
         ("tokenizer_config.json", {"sp_model_kwargs": {}, "fast_tokenizer_files": ["tokenizer.json"]}),
         ("video_preprocessor_config.json", {"font": "Roboto-Regular.ttf"}),

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import PhaseError
 from harness.files import part_in, prepare_directory, sweep
+from harness.library_messages import quiet_transformers
 from harness.private_files import make_private
 
 if TYPE_CHECKING:
@@ -283,22 +282,3 @@ def _told_of_disk_errors(place: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         remedy = "free 1 GB there or choose another cache directory (VLM_PHASE_CACHE)"
         raise WeightsError(f"the language model cannot be written to {place} ({error}): {remedy}") from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence warnings and progress bars of a load whose messages are expected and call for no action."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        # The bar of the GGUF reader heeds no switch, hence the redirection.
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
