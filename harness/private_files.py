@@ -54,7 +54,7 @@ def exposure(directories: Sequence[Path]) -> str:
                 if status.st_uid not in owners:
                     return f"{directory} belongs to another user (id {status.st_uid})"
             # Such as those that root made for itself.
-            if not os.access(directory, os.X_OK):
+            if stat.S_ISDIR(status.st_mode) and not os.access(directory, os.X_OK):
                 return f"{directory} cannot be entered"
             # In a sticky directory nobody can exchange what is another's.
             writable = _open_to_others(directory, status, _WRITE) and not status.st_mode & stat.S_ISVTX
