@@ -178,7 +178,7 @@ def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeyp
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harness.models import keep_with, placement
+from harness.models import placement
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 placement._free_memory = lambda: 0
