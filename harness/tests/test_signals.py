@@ -203,9 +203,16 @@ def run(home: Path, *arguments: str, ignoring: bool = False, **environment: str)
     command += ["--phase-controls", "blank", "--phase-device", "cpu", "--phase-baselines", str(home / "baselines")]
     command += ["--phase-update-new", "--phase-cache", str(home / "cache"), "--junit-xml", str(home / "junit.xml")]
     command += ["--phase-json", str(home / "run.json"), *arguments]
-    ignore = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignoring else None
+
+    def prepare() -> None:
+        # A run of these tests in the background, or under nohup, hands on that it ignores them.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        if ignoring:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     return subprocess.run(
-        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, preexec_fn=ignore, timeout=300
+        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, preexec_fn=prepare, timeout=300
     )
 
 

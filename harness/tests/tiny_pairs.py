@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ def torn() -> Any:
     raise OSError("the picture is torn")
 
 
+_PICTURES = count()
+
+
 def stopped() -> Any:
     os.kill(os.getpid(), signal.SIGSTOP)
     return tiny_samples(1)[0].picture()
@@ -51,6 +56,11 @@ def stopped() -> Any:
 def terminated() -> Any:
     os.kill(os.getpid(), signal.Signals[os.environ.get("TINY_SIGNAL", "SIGTERM")])
     return tiny_samples(1)[0].picture()
+
+
+def terminated_late(picture: Callable[[], Any]) -> Any:
+    """The picture; with the 40th a signal. Batches of 8 are made at most three ahead, so some are kept by then."""
+    return terminated() if next(_PICTURES) == 40 else picture()
 
 
 def draw(n: int, *_: object) -> Sequence[Sample]:
@@ -63,9 +73,11 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
         samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
-    if fault == "ended" and rank in (None, "1"):
+    if fault == "ended" and rank == "1":
         # Each sends one, and the first of them is in the middle of the share.
         samples[32:] = [replace(sample, picture=terminated) for sample in samples[32:]]
+    if fault == "ended" and rank is None:
+        samples = [replace(sample, picture=partial(terminated_late, sample.picture)) for sample in samples]
     if fault == "stopped" and rank == "1":
         samples[2:] = [replace(sample, picture=stopped) for sample in samples[2:]]
     if fault == "own" and rank == "1":
