@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from harness.models.embedded.language import WeightsError
 from harness.models.readable_files import readable_files
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
+from harness.tests.no_files import a_pipe, a_socket, an_endless_device
 from harness.tests.saved_checkpoints import saved_once, sharded, whole
 
 __all__ = ["saved_once", "sharded", "whole"]
@@ -52,25 +52,6 @@ def replaced(folder: Path, name: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     return path
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_socket(path: Path) -> None:
-    # The address of a socket has at most about 100 characters, so it is bound by its name alone.
-    here = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-def an_endless_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
 
 
 @posix

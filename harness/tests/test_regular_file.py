@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.regular_file import read_regular, require_regular
-
-
-def listen(path: Path) -> None:
-    # The address of a socket has at most about 100 characters, so it is bound by its name alone.
-    here = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
-    finally:
-        os.chdir(here)
+from harness.tests.no_files import a_pipe, a_socket, an_endless_device
 
 
 def sparse(path: Path) -> None:
@@ -35,9 +24,9 @@ PIPE = "it is a pipe or a device"
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (os.mkfifo, PIPE),
-        (listen, PIPE),
-        (lambda path: path.symlink_to("/dev/zero"), PIPE),
+        (a_pipe, PIPE),
+        (a_socket, PIPE),
+        (an_endless_device, PIPE),
         (lambda path: path.symlink_to("/dev/null"), PIPE),
         (lambda path: path.symlink_to("/proc/self/status"), PIPE),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
@@ -49,7 +38,7 @@ PIPE = "it is a pipe or a device"
 )
 def test_no_file_has_a_reason(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     path = tmp_path / "a"
-    if not Path("/proc/self/status").exists() and reason == PIPE and make not in (os.mkfifo, listen):
+    if not Path("/proc/self/status").exists() and reason == PIPE and make not in (a_pipe, a_socket):
         pytest.skip("no /proc and no /dev as Linux has them")
     make(path)
     for read in (require_regular, read_regular):
