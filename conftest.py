@@ -1,3 +1,3 @@
-"""Wires the harness into pytest; everything it does lives in `harness/pytest_plugin.py`."""
+"""Wires the harness into pytest; everything it does lives in `harness/plugin/hooks.py`."""
 
-pytest_plugins = ["harness.pytest_plugin", "pytester"]
+pytest_plugins = ["harness.plugin.hooks", "pytester"]

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.checks import check_claim
-from harness.judging import Judge
-from harness.profile import Profile
+from harness.profile.profile import Profile
+from harness.run.judge import Judge
 
 
 @pytest.mark.replication(claim="intra-modal")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.baselines import Baseline
+from harness.baselines.store import Baseline
 from harness.checks import check_equivalent, check_reproduces
-from harness.judging import Judge
-from harness.profile import Profile
+from harness.profile.profile import Profile
+from harness.run.judge import Judge
 
 pytestmark = pytest.mark.regression
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.baselines import Baseline
+from harness.baselines.store import Baseline
 from harness.checks import check_boundaries
-from harness.judging import Judge
-from harness.profile import Profile
+from harness.profile.profile import Profile
+from harness.run.judge import Judge
 
 
 @pytest.mark.regression

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.baselines import Baseline
+from harness.baselines.store import Baseline
 from harness.checks import check_ratio
-from harness.judging import Judge
-from harness.options import Pair
-from harness.session import PhaseSession
+from harness.run.judge import Judge
+from harness.run.options import Pair
+from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:
-    from harness.stopwatch import Contestants
+    from harness.measurement.stopwatch import Contestants
 
 pytestmark = pytest.mark.timing
 

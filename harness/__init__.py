@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.data.sample import Source
-    from harness.measurement import measure
+    from harness.judgement.phases import phases_of
+    from harness.judgement.weights import weight_parts
+    from harness.measurement.measure import measure
     from harness.models.anatomy import find_anatomy
     from harness.models.vlm import Vlm
-    from harness.phases import phases_of
-    from harness.profile import Profile
+    from harness.profile.profile import Profile
     from harness.report.against import compare_models
     from harness.report.figures import phase_figure
-    from harness.weights import weight_parts
 
 __all__ = [
     "Profile",
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Profile": "harness.profile",
+    "Profile": "harness.profile.profile",
     "Source": "harness.data.sample",
     "Vlm": "harness.models.vlm",
     "compare_models": "harness.report.against",
     "find_anatomy": "harness.models.anatomy",
-    "measure": "harness.measurement",
+    "measure": "harness.measurement.measure",
     "phase_figure": "harness.report.figures",
-    "phases_of": "harness.phases",
-    "weight_parts": "harness.weights",
+    "phases_of": "harness.judgement.phases",
+    "weight_parts": "harness.judgement.weights",
 }
 
 

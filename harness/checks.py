@@ -12,13 +12,13 @@ from harness.analysis.interval_agreement import Answer, IntervalAgreement, Inter
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
-from harness.baselines import Baseline
-from harness.changed_measure import changed_measure_lines
-from harness.comparison import Comparison, Finding
-from harness.paper import paper_claims
-from harness.profile import Profile
-from harness.reference import Reference
-from harness.report.beyond import beyond_lines
+from harness.baselines.reference import Reference
+from harness.baselines.store import Baseline
+from harness.judgement.paper import paper_claims
+from harness.judgement.regression import Comparison, Finding
+from harness.profile.profile import Profile
+from harness.report.changed_measure import changed_measure_lines
+from harness.report.controls_compared import beyond_lines
 from harness.report.held_lines import file_lines, held_lines
 from harness.report.layout import MESSAGE_WIDTH, folded, reason_text, together
 

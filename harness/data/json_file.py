@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.regular_file import read_regular
+from harness.storage.regular_file import read_regular
 
 #: The largest list of COCO Captions has 92 MB and 3 million values.
 MOST_BYTES, MOST_VALUES = 1_000_000_000, 50_000_000

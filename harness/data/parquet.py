@@ -13,7 +13,7 @@ from typing import Any
 from harness.data.photograph import MOST_BYTES
 from harness.data.sample import DataError
 from harness.errors import shown
-from harness.regular_file import require_regular
+from harness.storage.regular_file import require_regular
 
 #: The most rows, values and bytes of text that the tables of a dataset may hold; see `Amount`.
 MOST_ROWS, MOST_VALUES, MOST_TEXT = 5_000_000, 50_000_000, 1_000_000_000

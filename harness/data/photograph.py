@@ -15,7 +15,7 @@ import numpy as np
 from harness.data.sample import DataError
 from harness.data.value_range import LEAST_SIXTEEN, RangeError, ValueRange
 from harness.errors import shown
-from harness.regular_file import read_regular
+from harness.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image

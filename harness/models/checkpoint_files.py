@@ -13,7 +13,7 @@ from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
 from harness.models.named_files import is_plain, names_files, refuse_named_files
 from harness.models.readable_files import SETTINGS_BYTES, readable_files, refuse_unreadable
-from harness.regular_file import read_regular
+from harness.storage.regular_file import read_regular
 
 _INDEX = ".safetensors.index.json"
 # Where the name of a repository on the hub would have its native code fetched and run.

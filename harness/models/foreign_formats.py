@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.regular_file import read_regular
+from harness.storage.regular_file import read_regular
 
 ADAPTER = "adapter_config.json"
 _UNNAMED = "BASE"

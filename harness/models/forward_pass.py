@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from harness.errors import PhaseError, is_shortage
-from harness.library_messages import plain_cause
 from harness.models.forward_errors import explained, refuse_autocast
+from harness.models.library_messages import plain_cause
 from harness.models.token_ids import checking_ids
 from harness.models.vlm import Vlm
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.files import part_in, sweep
 from harness.models.registry import LoadRequest
 from harness.models.weight_files import StoredTensor
-from harness.private_files import make_private
+from harness.storage.files import part_in, sweep
+from harness.storage.private_files import make_private
 
 # Share of free memory that weights may fill; the rest is for the forward pass.
 _FILLED = 0.85

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError, shown
-from harness.hub import HubError, find_snapshot
-from harness.library_messages import plain_cause, plain_messages
+from harness.hub.snapshots import HubError, find_snapshot
 from harness.models import template_process
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.attention_choice import choose_readable_attention
@@ -18,6 +17,7 @@ from harness.models.chat import refuse_endless_template
 from harness.models.checkpoint_files import code_files, read_settings, refuse_foreign
 from harness.models.embedded.language import WeightsError
 from harness.models.kinds import kind_of
+from harness.models.library_messages import plain_cause, plain_messages
 from harness.models.missing_packages import missing_package
 from harness.models.placement import keep_with, placement
 from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor

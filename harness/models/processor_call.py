@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from harness.data.sample import Sample
-from harness.library_messages import plain_cause
 from harness.models.chat import Prompt, PromptError
+from harness.models.library_messages import plain_cause
 
 # What a processor gives for training; a model that gets it computes a loss.
 _NOT_GIVEN = ("labels", "offset_mapping")

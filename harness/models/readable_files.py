@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.models.embedded.language import WeightsError
-from harness.regular_file import require_regular
+from harness.storage.regular_file import require_regular
 
 _MB = 1 << 20
 #: Bytes of the largest settings, an index of weights; that of 10^12 parameters has 20 MB.

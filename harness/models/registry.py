@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import shown
-from harness.file_names import file_name
 from harness.models.checkpoint_paths import no_directory, refuse_path
 from harness.models.formats import BARE, LLAVA
+from harness.storage.file_names import file_name
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ class ModelEntry:
             return directory_problem(Path(self.source), self.source, unused=self.unused_weights)
         if download:
             return None
-        from harness.hub import not_cached
+        from harness.hub.snapshots import not_cached
 
         reason = not_cached(self.source, "model", self.files, revision=self.revision)
         if reason and self.gigabytes:

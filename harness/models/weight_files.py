@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shown
-from harness.library_messages import plain_cause
 from harness.models.checkpoint_files import read_settings
 from harness.models.configuration_bounds import refuse_more_than_stored
 from harness.models.embedded.language import WeightsError
 from harness.models.foreign_formats import no_safetensors
+from harness.models.library_messages import plain_cause
 from harness.models.named_files import NAMED_WEIGHTS, is_weights
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

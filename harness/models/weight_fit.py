@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from harness.errors import shown
-from harness.library_messages import quiet_transformers
 from harness.models.embedded.language import WeightsError
+from harness.models.library_messages import quiet_transformers
 from harness.models.registry import ModelEntry
 from harness.models.weight_files import StoredTensor
 

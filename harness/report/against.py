@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.against import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.analysis.margins import HIT_TOLERANCE
 from harness.analysis.turning_points import BoundaryInterval
-from harness.bounded_text import LONGEST_TOKEN, bounded
-from harness.file_names import short_name
-from harness.profile import AS_TEXT, Profile
-from harness.reference import reference_of
-from harness.report.layers import layer_ranges
+from harness.baselines.reference import reference_of
+from harness.errors import LONGEST_TOKEN, bounded
+from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
+from harness.judgement.weights import WeightParts
+from harness.profile.layers import layer_ranges
+from harness.profile.profile import AS_TEXT, Profile
 from harness.report.layout import folded, table_lines
-from harness.session import PhaseSession
-from harness.weights import WeightParts
+from harness.run.session import PhaseSession
+from harness.storage.file_names import short_name
 
 _IN_ENOUGH_SAMPLES = f"in at least {100 * HIT_TOLERANCE.share:g} % of the samples"
 _ENDS = ("phase I ends", "phase II ends", "phase III ends")

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.against import Trace
-from harness.file_names import short_name
+from harness.judgement.side_by_side import Trace
 from harness.report.against import trace_line
 from harness.report.meanings import QUESTIONS, Answer, note_lines, regression_answers
+from harness.storage.file_names import short_name
 
 _ENDS = ("I", "II", "III")
 _MOVES = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.phases import SHARES
+from harness.judgement.phases import SHARES
 from harness.report.layout import Line, folded, kept, named
 from harness.report.outcomes import Group, Outcome, interval_words, phase_ranges
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from harness.bounded_text import LONGEST_TOKEN, bounded, bounded_texts
 from harness.data.words import content_words, stem
-from harness.errors import shown
-from harness.profile import Drawing
+from harness.errors import LONGEST_TOKEN, bounded, bounded_texts, shown
+from harness.profile.profile import Drawing
 
 _MOST_WORDS = 8
 _SPACE = "\N{OPEN BOX}"

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.file_names import short_name
-from harness.profile import Array, Drawing, Profile
+from harness.profile.profile import Array, Drawing, Profile
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
 from harness.report.phase_diagram import Band
+from harness.storage.file_names import short_name
 
 _OVERLAY = (
     "Open dots are the baseline's means; a triangle at the top marks a layer that differs, a stroke one that is no "

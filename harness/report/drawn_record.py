@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from harness.bounded_text import LONGEST_TOKEN, bounded, bounded_texts
-from harness.json_text import rounded
-from harness.phases import number
-from harness.profile import Drawing, Profile
+from harness.errors import LONGEST_TOKEN, bounded, bounded_texts
+from harness.judgement.phases import number
+from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
 from harness.report.record import record_of
-from harness.session import PhaseSession
+from harness.run.session import PhaseSession
+from harness.storage.json_text import rounded
 
 
 def report_record(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
-from harness.file_names import short_name
-from harness.phases import phase_reading
-from harness.profile import Profile
+from harness.judgement.phases import phase_reading
+from harness.profile.profile import Profile
 from harness.report.held import Held
 from harness.report.palette import INK, PAPER, SERIES
 from harness.report.panels import (
@@ -31,6 +30,7 @@ from harness.report.panels import (
     recall_panel,
 )
 from harness.report.prominence import prominence_panel
+from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,10 +140,10 @@ def _title(figure: Figure, text: str) -> None:
 
 def main() -> None:
     """Measures a pair and writes its figure."""
-    from harness.measurement import measure
-    from harness.models.embedded.cache import default_cache
+    from harness.measurement.measure import measure
     from harness.models.registry import find_model
     from harness.models.vlm import load_vlm
+    from harness.storage.cache_directory import default_cache
 
     parser = argparse.ArgumentParser(prog="python -m harness.report.figures", description=main.__doc__)
     parser.add_argument("model")

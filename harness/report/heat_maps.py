@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.profile import Array, Drawing
+from harness.profile.profile import Array, Drawing
 from harness.report.figures import WIDTH
 from harness.report.palette import FAINT, GREEN, INK, ORANGE, PAPER, PHASES, PURPLE
 from harness.report.panels import dress

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.analysis.mean_difference import Verdict
-from harness.profile import Profile
+from harness.profile.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

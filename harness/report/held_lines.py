@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.baselines import Baseline
+from harness.baselines.reference import Reference
+from harness.baselines.store import Baseline
 from harness.models.registry import MODELS
-from harness.profile import Profile
-from harness.reference import Reference
+from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, kept
 
 

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from harness.bounded_text import bounded
-from harness.errors import shown
-from harness.evidence import Evidence
-from harness.file_names import short_name
+from harness.errors import bounded, shown
+from harness.judgement.evidence import Evidence
 from harness.report.against import ModelComparison
 from harness.report.outcomes import Group, Outcome, left_out_of, outcomes_of, phase_ranges
-from harness.session import PhaseSession, VerdictLine
+from harness.run.session import PhaseSession, VerdictLine
+from harness.storage.file_names import short_name
 
 _COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "recall (by chance)", "hooked/plain")
 _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interval", "margin", "n")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from harness.comparison import FAMILIES, Measure
-from harness.evidence import largest_change
-from harness.paper import paper_claims
-from harness.report.layers import layer_ranges
+from harness.judgement.evidence import largest_change
+from harness.judgement.paper import paper_claims
+from harness.judgement.regression import FAMILIES, Measure
+from harness.profile.layers import layer_ranges
 
 #: What each word means, whatever it is said of.
 VERDICTS: Mapping[str, str] = MappingProxyType(

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.against import traces_of
 from harness.analysis.claims import CLAIMS, PHASES
 from harness.analysis.moves import persistence
 from harness.analysis.turning_points import BoundaryInterval
-from harness.comparison import FAMILIES
 from harness.data.sample import left_out_lines
-from harness.file_names import short_name
-from harness.known_differences import known_differences
+from harness.judgement.known_differences import known_differences
+from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
+from harness.judgement.regression import FAMILIES
+from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
-from harness.options import Pair
-from harness.phases import CLAIM_RECALL, SHARES, relative_depth
-from harness.profile import Profile
+from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.meanings import note_lines
-from harness.session import PhaseSession, VerdictLine
+from harness.run.options import Pair
+from harness.run.session import PhaseSession, VerdictLine
+from harness.storage.file_names import short_name
 
 GOOD, OPEN, BAD = "green", "yellow", "red"
 REGRESSIONS = (*FAMILIES, "boundaries", "intervals")

@@ -13,15 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.bounded_text import bounded, bounded_texts
 from harness.data.sample import left_out_lines
-from harness.errors import shown
-from harness.evidence import WORST_FIRST
-from harness.file_names import short_name
+from harness.errors import bounded, bounded_texts, shown
+from harness.judgement.evidence import WORST_FIRST
 from harness.report.answers import how_sure, layers_of_ends, what_changed, where_phases_end
 from harness.report.decoded import DecodedLayer
 from harness.report.meanings import VERDICTS, Answer, claim_answers, regression_answers
 from harness.report.palette import COLOURS
+from harness.storage.file_names import short_name
 
 #: Beside each verdict, so that it is not told by colour alone.
 SIGNS: Mapping[str, str] = {

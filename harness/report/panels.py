@@ -11,8 +11,7 @@ import numpy as np
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
-from harness.file_names import short_name
-from harness.profile import Array, Profile
+from harness.profile.profile import Array, Profile
 from harness.report.held import Held
 from harness.report.palette import (
     CONTROL_LINES,
@@ -27,6 +26,7 @@ from harness.report.palette import (
     STYLES,
     Style,
 )
+from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

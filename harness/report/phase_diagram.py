@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.analysis.turning_points import BoundaryInterval
-from harness.profile import Profile
+from harness.profile.profile import Profile
 from harness.report.figures import HEIGHT, WIDTH, fit_height
 from harness.report.palette import FAINT, INK, PAPER, PHASES, RED, SERIES
 from harness.report.panels import dress, legend_below, legible

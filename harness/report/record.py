@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.against import traces_of
 from harness.analysis.curves import summarise
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
-from harness.baselines import Baseline, as_floats, mean_curves, shown_measures
-from harness.json_text import rounded
-from harness.phases import phases_of
-from harness.profile import Profile
-from harness.reference import Reference
+from harness.baselines.reference import Reference
+from harness.baselines.store import Baseline, as_floats, mean_curves, shown_measures
+from harness.judgement.phases import phases_of
+from harness.judgement.side_by_side import traces_of
+from harness.measurement.word_order import Score, scores_of
+from harness.profile.profile import Profile
 from harness.report.against import ModelComparison
-from harness.session import PhaseSession
-from harness.word_order import Score, scores_of
+from harness.run.session import PhaseSession
+from harness.storage.json_text import rounded
 
 RECORD_SCHEMA = 3
 #: The band of a curve, as the figures draw it: the middle 80 % of the samples.

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.analysis.turning_points import BoundaryInterval
-from harness.baselines import LEAST_SAMPLES
-from harness.file_names import short_name
+from harness.baselines.store import LEAST_SAMPLES
+from harness.judgement.phases import SHARES, phase_reading, relative_depth
+from harness.measurement.word_order import CONFIDENCE, scores_of
 from harness.models.likelihood import CHANCE
-from harness.phases import SHARES, phase_reading, relative_depth
-from harness.profile import Profile
-from harness.report.beyond import beyond_table
+from harness.profile.layers import layer_ranges
+from harness.profile.profile import Profile
 from harness.report.blocks import block_lines
-from harness.report.layers import layer_ranges
+from harness.report.controls_compared import beyond_table
 from harness.report.layout import Line, folded, kept, table_lines
 from harness.report.outcomes import Outcome, interval_words, left_out_of, outcomes_of, tells_depth
-from harness.session import PhaseSession, VerdictLine
-from harness.word_order import CONFIDENCE, scores_of
+from harness.run.session import PhaseSession, VerdictLine
+from harness.storage.file_names import short_name
 
 # One letter a verdict, so that five claims and six regressions fit a terminal; the legend stands below the table.
 _MARKS = {

@@ -8,12 +8,12 @@ import hypothesis
 import pytest
 import transformers.models.llama.modeling_llama  # noqa: F401 - pytester's runs forget what they import first
 
-from harness.data.registry import DATASETS
+from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.vlm import Vlm
-from harness.tests.case_runs import cases, recorded
-from harness.tests.hub_model import hub, hub_cache, unlist
-from harness.tests.tiny import tiny_samples, tiny_vlm
+from harness.tests.support.case_runs import cases, recorded
+from harness.tests.support.hub_model import hub, hub_cache, unlist
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 __all__ = ["cases", "hub", "hub_cache", "recorded", "unlist"]
 

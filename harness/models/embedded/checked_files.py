@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.regular_file import require_regular
+from harness.storage.regular_file import require_regular
 
 if TYPE_CHECKING:
     import torch

@@ -79,7 +79,7 @@ def read_trained(path: Path) -> dict[str, torch.Tensor]:
             )
         return load(content)
     except (OSError, SafetensorError) as error:
-        remedy = "restore it from the repository or train it with python -m harness.models.embedded.train"
+        remedy = "restore it from the repository or train it with python -m harness.lab.training.train"
         raise WeightsError(f"the trained weights {path} cannot be read ({error}): {remedy}") from error
 
 

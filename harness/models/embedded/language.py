@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import PhaseError
-from harness.files import part_in, prepare_directory, sweep
-from harness.library_messages import quiet_transformers
-from harness.private_files import make_private
+from harness.models.library_messages import quiet_transformers
+from harness.storage.files import part_in, prepare_directory, sweep
+from harness.storage.private_files import make_private
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.models.embedded.checked_files import unchanged
-from harness.regular_file import read_regular
+from harness.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,0 +1,1 @@
+"""Stored profiles to compare with: read, chosen and written."""

@@ -1,0 +1,48 @@
+"""The equivalence margins of a baseline, one per measure and one per boundary, each with the reason for its size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.calibration import Calibration
+from harness.analysis.margins import (
+    ATTENTION_MARGIN_SHARE,
+    CURVE_MARGIN_SHARE,
+    boundary_margins,
+    declared_margins,
+    recall_margins,
+)
+from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
+from harness.storage.json_text import rounded
+
+
+def boundary_values(margins: Mapping[str, float]) -> list[float]:
+    """The margins of the turning points, then of the half-heights, in order; empty where there are none."""
+    return [
+        margins[name]
+        for kind in ("turning_point_", "half_height_")
+        for name in sorted(margins)
+        if name.startswith(kind)
+    ]
+
+
+def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[str, Any]]:
+    """The margins of a profile that becomes a baseline: per name its `value` and its `reason`.
+
+    Similarity curves and attention shares have one margin each, in their own unit; `turning_point_1` to `_3` and
+    `half_height_1` to `_4` one each, in layers; `recall` and `recall_last` hold for recall and exit agreement.
+    """
+    stored: dict[str, dict[str, Any]] = {}
+    shares = {f"{kind}_{group}": ATTENTION_MARGIN_SHARE for kind in ("norm", "weight") for group in SHARE_GROUPS}
+    for name, share in (dict.fromkeys(CURVES, CURVE_MARGIN_SHARE) | shares).items():
+        margins = declared_margins(profile[name].mean(0, dtype=np.float64), calibration.mean_noise(name), share)
+        stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
+    for margin in boundary_margins(profile["inter"], profile.clusters):
+        stored[margin.name] = {"value": rounded(margin.value), "reason": margin.reason}
+    recall = recall_margins(profile.depth + 1)
+    stored["recall"] = {"value": float(recall[0]), "reason": "declared for all residual points but the last"}
+    stored["recall_last"] = {"value": float(recall[-1]), "reason": "declared: the last point is the model's own output"}
+    return stored

@@ -1,0 +1,284 @@
+"""Stored profiles to compare with: finding, choosing, reading and writing `<model>/<dataset>.json` with its arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PureWindowsPath
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.calibration import Calibration
+from harness.analysis.margins import noise_refusal
+from harness.baselines.margin_table import margin_table
+from harness.baselines.stored_arrays import Form, form_of, packed, packed_summary, unpacked
+from harness.baselines.stored_files import SCHEMA, changing, read_files, read_json, remove_unnamed, restore, write_files
+from harness.baselines.stored_files import BaselineError as BaselineError
+from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
+from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
+from harness.profile.environment import Environment
+from harness.profile.profile import CURVES, SHARE_GROUPS, Array, Profile
+from harness.storage.file_names import BASELINE_ENDING, file_name
+from harness.storage.json_text import rounded
+
+LEAST_SAMPLES = 64
+# Declared choices that two profiles must share to be compared.
+MUST_MATCH = (
+    "instruction",
+    "prompt",
+    "residual_points",
+    "image_tokens",
+    "text_tokens",
+    "lens",
+    "lens_ks",
+    "chance_words",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Baseline:
+    """A stored profile with the margins that a later one is judged by.
+
+    `margins` holds one equivalence margin per measure, `reasons` why each has its size; `calibration` what the samples
+    do where nothing but the environment changes, empty where that was not measured. `timing` holds the ratio of
+    hooked to plain inference per device, dtype and attention. `summary_of` is the number of samples of which only a
+    summary is stored, None where each of them is; the profile then has rows of that summary and no sample's.
+    """
+
+    path: Path
+    profile: Profile
+    margins: Mapping[str, float]
+    reasons: Mapping[str, str]
+    timing: Mapping[str, float]
+    calibration: Calibration = field(default_factory=Calibration)
+    summary_of: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Baseline {self.path}>"
+
+    @property
+    def samples(self) -> int:
+        """The number of samples that were measured."""
+        return self.profile.n if self.summary_of is None else self.summary_of
+
+    def said(self) -> str:
+        """The file and what it was recorded with, for messages."""
+        here = Path.cwd()
+        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        form = "" if self.summary_of is None else f"summary of {self.summary_of} samples, "
+        return f"{path} ({form}recorded with {self.profile.environment})"
+
+
+def folder_of(root: Path, model: str) -> Path:
+    """Where the baselines of a model lie.
+
+    Raises:
+        BaselineError: the model's name is no directory's, and could lead out of the baselines.
+    """
+    if PureWindowsPath(model).name != model or not model.strip("."):
+        raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
+    return root / file_name(model)
+
+
+def find_baseline(root: Path, profile: Profile) -> Baseline:
+    """The stored baseline of the profile's pair; among several the one recorded in the nearest environment.
+
+    Raises:
+        MissingBaselineError: there is none.
+        BaselineError: a file is damaged, of another schema, or declares other choices than the profile.
+    """
+    paths = _paths(root, profile.model, profile.dataset)
+    if not paths:
+        raise MissingBaselineError(
+            f"no baseline for {profile.pair} in {root}; record one with: "
+            f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update-new"
+        )
+    stored = {path: Environment(**read_json(path)["environment"]) for path in paths}
+    chosen = max(paths, key=lambda path: (profile.environment.nearness(stored[path]), path.name))
+    baseline = read_baseline(chosen)
+    _refuse_other(chosen, baseline.profile.model, profile)
+    for choice in MUST_MATCH:
+        if baseline.profile.declared.get(choice) != profile.declared.get(choice):
+            raise BaselineError(
+                f"{chosen} is not comparable: it declares {choice} = {baseline.profile.declared.get(choice)!r}, this "
+                f"run {profile.declared.get(choice)!r}; record it anew with --phase-update"
+            )
+    return baseline
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline in a JSON file and the arrays beside it.
+
+    Raises:
+        BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
+    """
+    content, arrays = read_files(path)
+    try:
+        margins = content["margins"]
+        return Baseline(
+            path=path,
+            profile=unpacked(content, arrays),
+            margins={name: float(margin["value"]) for name, margin in margins.items()},
+            reasons={name: str(margin["reason"]) for name, margin in margins.items()},
+            timing={name: float(ratio) for name, ratio in content["timing"].items()},
+            calibration=Calibration.of_record(content.get("calibration", {})),
+            summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,
+        )
+    # A header that claims too much, or is no header, comes out of numpy as the last two.
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, MemoryError, TokenError) as error:
+        raise BaselineError(f"{path} is damaged ({error!r}); {restore(path)}") from None
+
+
+def write_baseline(
+    root: Path,
+    profile: Profile,
+    timing: Mapping[str, float],
+    phases: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    power: Mapping[str, Any] | None = None,
+    *,
+    summary: bool = False,
+    kept: Baseline | None = None,
+    first: bool = False,
+) -> Path:
+    """Stores a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
+
+    A baseline of another device type or dtype is kept and this one stands beside it. Runs that write at the same time
+    take turns.
+
+    Args:
+        root: the baselines' directory.
+        profile: what was measured.
+        timing: hooked/plain ratios per `timing_key`.
+        phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
+        calibration: what the samples do where nothing but the environment changes; None where that was not measured.
+        power: how surely the rule finds what it should against this baseline, for the reader of the file.
+        summary: store no value of any sample, only mean, covariance and number of independent rows of each measure.
+            A pair that has a baseline in that form keeps it: what was not to be passed on once never is by an update.
+        kept: a baseline whose file has, by now, ratios to keep and, of the same weights, a calibration.
+        first: write only where the pair has no baseline.
+
+    Raises:
+        BaselineExistsError: `first`, and another run has recorded one.
+        BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
+            writable or full; what was there is untouched.
+        LockedError: another run is writing to the directory.
+    """
+    if profile.n < LEAST_SAMPLES:
+        raise BaselineError(
+            f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
+            "raise --phase-samples"
+        )
+    with changing(folder_of(root, profile.model)) as alone:
+        path = _path_for(root, profile)
+        stored = [read_json(other) for other in _paths(root, profile.model, profile.dataset)]
+        if stored and first:
+            raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
+        if kept is not None:
+            before = read_json(kept.path)
+            timing = {**before["timing"], **timing}
+            if calibration is None and before["weights"] == profile.weights:
+                calibration = Calibration.of_record(before.get("calibration", {}))
+        calibration = calibration or Calibration()
+        too_noisy = noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter"))
+        if too_noisy:
+            raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
+        summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
+        arrays = packed_summary(profile) if summary else packed(profile)
+        content = _shown(profile) | {
+            "schema": SCHEMA,
+            "form": str(Form.SUMMARY if summary else Form.SAMPLES),
+            "model": profile.model,
+            "dataset": profile.dataset,
+            "declared": profile.declared,
+            "configuration": profile.configuration,
+            "margins": margin_table(profile, calibration),
+            "calibration": calibration.record(),
+            # What was simulated is a comparison in pairs, which a summary never has.
+            "power": {} if summary else power or {},
+            "phases": phases,
+            "timing": {name: rounded(ratio) for name, ratio in timing.items()},
+        }
+        write_files(path, content, arrays)
+        if alone:
+            remove_unnamed(path)
+    return path
+
+
+def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
+    """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
+    content = read_json(baseline.path)
+    return all(content.get(name) == value for name, value in _shown(profile).items())
+
+
+def shown_measures(profile: Profile) -> tuple[str, ...]:
+    """The measures that a reader sees as curves, in order."""
+    shares = [f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS]
+    post = [f"post_norm_{name}" for name in CURVES if f"post_norm_{name}" in profile.arrays]
+    recall = ["recall_1", "recall_5", "recall_chance_1", "recall_chance_5"]
+    return profile.measured((*CURVES, *post, *shares, *recall, "exit_agreement"))
+
+
+def mean_curves(profile: Profile) -> dict[str, Any]:
+    """The means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
+    return {
+        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "controls": {
+            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            for control, curves in profile.controls.items()
+        },
+    }
+
+
+def _shown(profile: Profile) -> dict[str, Any]:
+    """What the JSON shows of the profile itself."""
+    return {
+        "samples": profile.n,
+        "environment": asdict(profile.environment),
+        "weights": profile.weights,
+        "revision": profile.revision,
+        **mean_curves(profile),
+    }
+
+
+def _paths(root: Path, model: str, dataset: str) -> list[Path]:
+    folder, name = folder_of(root, model), file_name(dataset, ending=BASELINE_ENDING)
+    return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
+
+
+def _path_for(root: Path, profile: Profile) -> Path:
+    """The file of the same device type and dtype, else the plain name if it is free, else one with both in its name."""
+    mine = (profile.environment.device, profile.environment.dtype)
+    paths = _paths(root, profile.model, profile.dataset)
+    for path in paths:
+        content = read_json(path)
+        _refuse_other(path, content.get("model"), profile)
+        stored = content["environment"]
+        if (stored["device"], stored["dtype"]) == mine:
+            return path
+    folder, name = folder_of(root, profile.model), file_name(profile.dataset, ending=BASELINE_ENDING)
+    plain = folder / f"{name}.json"
+    return folder / f"{name}.{'-'.join(mine)}.json" if plain in paths else plain
+
+
+def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
+    """Raise BaselineError if a file in a model's directory is of another: a file system may ignore the case of names.
+
+    Args:
+        path: the baseline's JSON.
+        model: the name that it was stored with.
+        profile: of the model whose baseline is wanted.
+    """
+    if model != profile.model:
+        raise BaselineError(
+            f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "
+            "choose another --phase-baselines, or remove the file"
+        )
+
+
+def as_floats(array: Array) -> Array:
+    """The array in float64, as the analysis takes it."""
+    return array.astype(np.float64)

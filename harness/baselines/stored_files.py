@@ -1,0 +1,207 @@
+"""The two files of a baseline on disk: a JSON with a checksum of itself, and the arrays that it names."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from harness.errors import PhaseError
+from harness.profile.environment import Environment
+from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
+from harness.storage.files import sweep, write_together
+from harness.storage.json_text import checksum, dump
+from harness.storage.regular_file import read_regular
+
+SCHEMA = 1
+_CHECKSUM, _NAME, _ARRAYS = "checksum", "arrays", "arrays_sha256"
+_SUFFIX = ".npz"
+_DIGITS = 12  # of the content's SHA-256 in the name of the arrays
+_READS = 10  # attempts to read both files of one state while others write
+_MOST_BYTES = 4_000_000_000
+
+
+class BaselineError(PhaseError):
+    """A baseline is missing, damaged or not comparable; the message says which file and what to do."""
+
+
+class MissingBaselineError(BaselineError):
+    """There is no baseline of this pair."""
+
+
+class BaselineExistsError(BaselineError):
+    """There is a baseline of this pair already."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a baseline's JSON, without its checksum.
+
+    Raises:
+        BaselineError: not readable, not of this schema, or not what its checksum was made of.
+    """
+    try:
+        content = json.loads(_read(path))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BaselineError(f"the baseline {path} cannot be read: {reason}; {restore(path)}") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise BaselineError(f"the baseline {path} is of schema {found}, this version reads {SCHEMA}; {restore(path)}")
+    stated = content.pop(_CHECKSUM, None)
+    try:
+        found = checksum(content)
+        Environment(**content["environment"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BaselineError(f"the baseline {path} is damaged ({error!r}); {restore(path)}") from None
+    if stated != found:
+        problem = "has no checksum" if stated is None else "is not what its checksum was made of: damaged, or edited"
+        raise BaselineError(
+            f'the baseline {path} {problem}; {restore(path)}; if what it says now is meant, put "{_CHECKSUM}": '
+            f'"{found}" into it'
+        )
+    return content
+
+
+def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The content of a baseline's JSON and the bytes of its arrays, both of the same state.
+
+    A run that replaces the baseline between the two reads removes the arrays of before, so both are read again.
+
+    Raises:
+        BaselineError: one of them is not readable, or they do not belong together.
+    """
+    for _ in range(_READS):
+        content = read_json(path)
+        try:
+            return content, _read_arrays(path, content)
+        except BaselineError as error:
+            problem = error
+            if read_json(path) == content:
+                break
+    raise problem
+
+
+def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
+    """The file of the arrays that a baseline's JSON names; baselines of earlier versions name none.
+
+    Raises:
+        BaselineError: no name of a file in the same directory.
+    """
+    name = content.get(_NAME, path.with_suffix(_SUFFIX).name)
+    plain = isinstance(name, str) and name.isprintable() and PureWindowsPath(name).name == name
+    if not plain or not name.endswith(_SUFFIX):
+        raise BaselineError(
+            f"the baseline {path} names {name!r} for its arrays, which is no name of a {_SUFFIX} file beside it; "
+            f"{restore(path)}"
+        )
+    return path.with_name(name)
+
+
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[bool]:
+    """Keep other processes from writing baselines of a folder; see `locked`.
+
+    Raises:
+        BaselineError: the folder cannot be written to.
+        LockedError: another process does not release it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            alone = stack.enter_context(locked(folder))
+        except OSError as error:
+            lock = folder / LOCK_FILE
+            # A killed run of another user left it.
+            if os.path.lexists(lock):
+                raise BaselineError(
+                    f"the lock {lock} cannot be held: {error.strerror}; remove it if no run is writing, or choose "
+                    "another place with --phase-baselines"
+                ) from None
+            raise _not_writable(folder, error) from None
+        yield alone
+
+
+def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = None) -> None:
+    """Stores a baseline's JSON with its checksum and, where given, new arrays beside it; both or neither.
+
+    The arrays get a name of their own, made of their content, and the JSON comes last and names them: whenever the
+    process is killed, the JSON that is there and the arrays that it names belong together.
+
+    Raises:
+        BaselineError: the directory is not writable or full; what was there is untouched.
+    """
+    files: dict[Path, bytes] = {}
+    if arrays is not None:
+        digest = hashlib.sha256(arrays).hexdigest()
+        content = {**content, _NAME: f"{path.stem}.{digest[:_DIGITS]}{_SUFFIX}", _ARRAYS: digest}
+        files[arrays_path(path, content)] = arrays
+    files[path] = dump({**content, _CHECKSUM: checksum(content)})
+    try:
+        write_together(files)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+
+
+def remove_unnamed(path: Path) -> None:
+    """Remove arrays of a baseline that no JSON names: those of its former state and of updates that were killed.
+
+    To be called where no other process writes. Where a JSON in the folder cannot be read, nothing is removed.
+    """
+    ours = re.compile(rf"{re.escape(path.stem)}(\.[0-9a-f]{{{_DIGITS}}})?{re.escape(_SUFFIX)}")
+    named: set[str] = set()
+    try:
+        for other in path.parent.glob("*.json"):
+            content = json.loads(_read(other))
+            default = other.with_suffix(_SUFFIX).name
+            named.add(content.get(_NAME, default) if isinstance(content, dict) else default)
+        for file in path.parent.iterdir():
+            if ours.fullmatch(file.name) and file.name not in named:
+                file.unlink()
+    except (OSError, ValueError, TypeError, RecursionError):
+        return
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed updates of a baseline left, where the folder can be written to."""
+    with contextlib.suppress(BaselineError, LockedError), changing(path.parent) as alone:
+        sweep(path.parent)
+        if alone:
+            remove_unnamed(path)
+
+
+def restore(path: Path) -> str:
+    """What to do about a damaged baseline, for messages."""
+    return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
+
+
+def _read(path: Path) -> bytes:
+    return read_regular(path, _MOST_BYTES)
+
+
+def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
+    """The bytes of the arrays of a baseline's JSON.
+
+    Raises:
+        BaselineError: not readable, or not the file that the JSON was written with.
+    """
+    beside = arrays_path(path, content)
+    try:
+        arrays = _read(beside)
+    except OSError as error:
+        raise BaselineError(
+            f"the arrays {beside.name} of {path} cannot be read: {error.strerror}; {restore(path)}"
+        ) from None
+    if hashlib.sha256(arrays).hexdigest() != content.get(_ARRAYS):
+        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {restore(path)}")
+    return arrays
+
+
+def _not_writable(path: Path, error: OSError) -> BaselineError:
+    return BaselineError(
+        f"the baseline {path} cannot be written: {error.strerror}; make room or choose another place with "
+        "--phase-baselines"
+    )

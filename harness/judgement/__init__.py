@@ -1,0 +1,1 @@
+"""Claims and comparisons of profiles, as typed results."""

@@ -1,0 +1,271 @@
+"""A profile held against its baseline, measure by measure: the regression questions of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from harness.analysis.agreement import Agreement, agree, agree_recall, combined, reproduced
+from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
+from harness.analysis.curves import cluster_means
+from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
+from harness.analysis.mean_difference import Verdict
+from harness.baselines.margin_table import boundary_values
+from harness.baselines.reference import Reference
+from harness.baselines.store import Baseline, as_floats
+from harness.judgement.pairing import Inputs, common_values, match_inputs
+from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
+from harness.profile.profile import SHARE_GROUPS, Array, Profile
+
+#: Values of this run and of the baseline, (samples, places), and the clusters of both.
+Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
+
+ALPHA_RUN = 0.01
+DECLARED_PAIRS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measured array and what to call it. `axis` says what its points are: residual points, or layers."""
+
+    name: str
+    title: str
+    axis: str = "residual point"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Measures that one case judges together."""
+
+    name: str
+    title: str
+    measures: tuple[Measure, ...]
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "inter",
+            "inter-modal similarity",
+            (
+                Measure("inter", "inter-modal similarity"),
+                Measure("inter_instruction", "inter-modal similarity with the instruction's tokens"),
+                Measure("inter_adjusted", "anisotropy-adjusted inter-modal similarity"),
+            ),
+        ),
+        Family(
+            "intra",
+            "intra-modal similarity",
+            tuple(Measure(name, f"similarity within the {name} tokens") for name in ("image", "text", "instruction")),
+        ),
+        Family(
+            "attention",
+            "attention of the last token",
+            tuple(
+                Measure(f"{kind}_{group}", f"{words} of the last token on {group}", "layer")
+                for kind, words in (("norm", "norm-based attention"), ("weight", "attention weight"))
+                for group in SHARE_GROUPS
+            ),
+        ),
+        Family(
+            "lens",
+            "LogitLens",
+            (
+                Measure("recall_1", "LogitLens recall (top 1)"),
+                Measure("recall_5", "LogitLens recall (top 5)"),
+                Measure("exit_agreement", "exit agreement of the last token"),
+            ),
+        ),
+    )
+}
+# Beside the measures: the boundaries of the phases, and what holds within each phase.
+PHASE_ASSERTIONS = 2
+# A later release may judge more measures; the number is declared, so that a verdict is no function of the filter.
+DECLARED_ASSERTIONS = DECLARED_PAIRS * (sum(len(family.measures) for family in FAMILIES.values()) + PHASE_ASSERTIONS)
+ALPHA_DIFF = ALPHA_RUN / DECLARED_ASSERTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one measure."""
+
+    measure: Measure
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The verdict on a family: that of its worst measure.
+
+    `reproducible` says why the numbers need not be the same sample by sample, and is empty where they must.
+    `not_compared` gives the reason by measure.
+    """
+
+    family: Family
+    findings: tuple[Finding, ...]
+    inputs: Inputs
+    reproducible: str
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Differs before inconclusive, inconclusive before equivalent, equivalent before reproduces."""
+        return combined([finding.agreement.verdict for finding in self.findings])
+
+
+def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
+    """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
+    if baseline.summary_of is not None:
+        return "the baseline is a summary of its samples: means are compared, unpaired"
+    types = (now.environment.dtype, baseline.profile.environment.dtype)
+    if isinstance(baseline, Reference) and inputs.changed:
+        return "the two models are not given the same inputs"
+    if calibrated_tolerance(now, baseline, "inter") is None:
+        whose, remedy = "the baseline's", "record one with --phase-calibrate"
+        if isinstance(baseline, Reference):
+            model = baseline.profile.model
+            whose, remedy = f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
+        return f"{types[0]} against {whose} {types[1]}: no per-sample tolerance is calibrated for these; {remedy}"
+    if not len(inputs.pairing.now):
+        return "no sample is the baseline's; draw the same ones with the baseline's seed"
+    return ""
+
+
+def other_type(now: Profile, baseline: Profile) -> str:
+    """Why the numbers are not expected to be the same sample by sample; empty where they are."""
+    types = (now.environment.dtype, baseline.environment.dtype)
+    return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
+
+
+def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
+    """The verdicts on the measures of a family, by the one decision rule.
+
+    Samples with the baseline's ids and inputs are compared in pairs; where too few are, means are.
+
+    Raises:
+        ValueError: the profile and the baseline are not of the same depth.
+    """
+    then = baseline.profile
+    inputs = matched(now, baseline)
+    reason = not_reproducible(now, baseline, inputs)
+    findings: list[Finding] = []
+    not_compared = _without_recall(family, now, then)
+    for measure in family.measures:
+        if measure.name in not_compared:
+            continue
+        rows = _rows(now, then, measure.name, inputs)
+        if rows is None:
+            not_compared[measure.name] = (
+                f"each sample is adjusted over the other {then.n - 1} in the baseline and the other {now.n - 1} here, "
+                f"of which {len(inputs.pairing.now)} are common"
+            )
+        else:
+            findings.append(Finding(measure, _agree(now, baseline, measure, inputs, rows, reason)))
+    return Comparison(family, tuple(findings), inputs, reason or other_type(now, then), not_compared)
+
+
+def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, str]:
+    """The measures of a family that one of the two profiles has not, with the reason: only recall is ever left out."""
+    names = [measure.name for measure in family.measures]
+    return {
+        name: f"recall is left out {where}: {profile.no_recall}"
+        for where, profile in (("in the baseline", then), ("here", now))
+        for name in names
+        if name not in profile.measured(names)
+    }
+
+
+def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
+    """The verdict on turning points and half-heights of the inter-modal similarity.
+
+    Where the curves reproduce sample by sample their boundaries do, however uncertain these are.
+    """
+    inputs = matched(now, baseline)
+    x, y, clusters, then_clusters = _inter_rows(now, baseline.profile, inputs)
+    found = agree_boundaries(
+        x,
+        y,
+        paired=inputs.aligned,
+        alpha_diff=ALPHA_DIFF,
+        margins=boundary_values(baseline.margins) or None,
+        clusters=clusters,
+        baseline_clusters=then_clusters,
+    )
+    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
+
+
+def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
+    """The verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
+
+    The phases are those of the whole baseline, also where this run has fewer of its samples. Where the curves reproduce
+    sample by sample all answers do.
+    """
+    then = baseline.profile
+    inputs = matched(now, baseline)
+    x, y, clusters, then_clusters = _inter_rows(now, then, inputs)
+    found = agree_intervals(
+        x,
+        y,
+        paired=inputs.aligned,
+        alpha_diff=ALPHA_DIFF,
+        noise=max(DECLARED_NOISE, baseline.calibration.mean_noise("inter")),
+        reference=cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0),
+        clusters=clusters,
+        baseline_clusters=then_clusters,
+    )
+    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
+
+
+def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
+    """Whether the inter-modal similarity reproduces, so that whatever is read off it does."""
+    if not inputs.aligned or not_reproducible(now, baseline, inputs):
+        return False
+    x, y, _, _ = _inter_rows(now, baseline.profile, inputs)
+    return reproduced(x - y, tolerance_of(now, baseline, "inter"))
+
+
+def matched(now: Profile, baseline: Baseline) -> Inputs:
+    """How the samples of a profile and of what it is held against belong together."""
+    return match_inputs(now, baseline.profile, by_id=isinstance(baseline, Reference))
+
+
+def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, rows: Rows, reason: str) -> Agreement:
+    x, y, clusters, then_clusters = rows
+    margin = baseline.margins.get(measure.name)
+    if margin is None:
+        # What has no margin of its own counts whole words or tokens, and is judged as recall is.
+        decide = agree_recall
+    else:
+        decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
+    agreement = decide(
+        x,
+        y,
+        paired=inputs.aligned,
+        alpha_diff=ALPHA_DIFF,
+        reproducible=not reason,
+        reason=reason,
+        clusters=clusters,
+        baseline_clusters=then_clusters,
+    )
+    # Rows were those of the common samples; readers know the samples of the run.
+    worst = (replace(change, index=int(inputs.pairing.now[change.index])) for change in agreement.worst_samples)
+    return replace(agreement, worst_samples=tuple(worst))
+
+
+def _rows(now: Profile, then: Profile, name: str, inputs: Inputs) -> Rows | None:
+    """The values of a measure in pairs where samples are common, else all; None where they cannot be compared."""
+    if not inputs.aligned:
+        return as_floats(now[name]), as_floats(then[name]), now.clusters, then.clusters
+    values = common_values(now, then, name, inputs.pairing)
+    if values is None:
+        return None
+    clusters = tuple(now.clusters[row] for row in inputs.pairing.now)
+    return *values, clusters, tuple(then.clusters[row] for row in inputs.pairing.baseline)
+
+
+def _inter_rows(now: Profile, then: Profile, inputs: Inputs) -> Rows:
+    rows = _rows(now, then, "inter", inputs)
+    assert rows is not None
+    return rows

@@ -1,0 +1,268 @@
+"""Two models measured on the same samples, side by side: their phases, and where in the depth they part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.margins import Tolerance
+from harness.analysis.mean_difference import Verdict
+from harness.analysis.turning_points import BoundaryInterval
+from harness.baselines.reference import Reference
+from harness.baselines.store import Baseline
+from harness.judgement.pairing import Inputs, common_values
+from harness.judgement.phases import claims_of, number, phase_reading, relative_depth
+from harness.judgement.regression import (
+    FAMILIES,
+    Comparison,
+    Finding,
+    compare,
+    compare_boundaries,
+    compare_intervals,
+    matched,
+    not_reproducible,
+)
+from harness.judgement.tolerances import locating_tolerance
+from harness.judgement.weights import WeightChange, WeightParts, weight_change
+from harness.profile.configuration_changes import ConfigurationChanges
+from harness.profile.profile import KS, SHARE_GROUPS, Profile
+
+#: What is read off the layers before a point, or in a layer, and nothing later: exit agreement asks for the last one.
+TRACES: Mapping[str, tuple[str, ...]] = {
+    "similarity": ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction"),
+    "LogitLens recall": tuple(f"recall_{k}" for k in KS),
+    "attention": tuple(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS),
+}
+_PER_LAYER = "attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two models: its size, where its phases end, in layers, its certified moves and the paper's claims.
+
+    `first_token` says if the first token that is no image token is a BOS or text; empty where that is not known.
+    """
+
+    model: str
+    n: int
+    depth: int
+    prompt: str
+    first_token: str
+    turning_points: tuple[BoundaryInterval, ...]
+    moves: int
+    claims: Mapping[str, str]
+
+    def relative(self) -> tuple[BoundaryInterval, ...]:
+        """Where its phases end, as shares of the depth."""
+        return tuple(relative_depth(point, self.depth) for point in self.turning_points)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Up to where some readings are the same, sample by sample.
+
+    `same_until` is the last residual point (of attention: the last layer) up to which they are within `tolerance`,
+    `exact_until` up to which they are bit for bit; one less than the first place where not even that is. `last` is the
+    last place there is.
+    """
+
+    name: str
+    same_until: int
+    exact_until: int
+    last: int
+    tolerance: float
+
+    @property
+    def place(self) -> str:
+        """What the places are."""
+        return "layer" if self.name == _PER_LAYER else "residual point"
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """A measure of a family that differs by more than its margin: where, and the largest excess."""
+
+    family: str
+    title: str
+    place: str
+    places: tuple[int, ...]
+    effect: float
+    at: int
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Two models on one dataset.
+
+    `common` counts the samples of both, compared in pairs where `paired`; `inputs`, `configuration` and `environment`
+    say what else is not the same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings
+    are the same, `beyond` where they differ for certain; all empty for models of different depth, which compare by
+    relative depth. `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
+    """
+
+    dataset: str
+    now: Side
+    other: Side
+    common: int
+    paired: bool
+    inputs: str
+    configuration: ConfigurationChanges
+    environment: tuple[str, ...]
+    verdicts: Mapping[str, Verdict]
+    traces: tuple[Trace, ...]
+    not_traced: str
+    beyond: tuple[Beyond, ...]
+    weights: WeightChange | None
+
+    @property
+    def same_depth(self) -> bool:
+        """Whether the models can be compared layer by layer."""
+        return self.now.depth == self.other.depth
+
+
+def side_by_side(
+    profile: Profile, reference: Reference, weights: tuple[WeightParts, WeightParts] | None = None
+) -> SideBySide:
+    """The numbers of a comparison of two models, layer by layer where they are of one depth.
+
+    Args:
+        profile: of the one model.
+        reference: the other model, on the same dataset.
+        weights: the parts of both models' weights.
+
+    Raises:
+        ValueError: profiles of different datasets.
+    """
+    other = reference.profile
+    if profile.dataset != other.dataset:
+        raise ValueError(f"{profile.pair} and {other.pair} are of different datasets: measure both models on one.")
+    inputs = matched(profile, reference)
+    alike = profile.depth == other.depth
+    families = [compare(profile, reference, family) for family in FAMILIES.values()] if alike else []
+    verdicts = {comparison.family.name: comparison.verdict for comparison in families}
+    if alike:
+        verdicts["boundaries"] = compare_boundaries(profile, reference).verdict
+        verdicts["intervals"] = compare_intervals(profile, reference).verdict
+    why = not_reproducible(profile, reference, inputs) if alike else "the models are of different depth"
+    return SideBySide(
+        dataset=profile.dataset,
+        now=_side(profile),
+        other=_side(other),
+        common=len(inputs.pairing.now),
+        paired=inputs.pairing.paired,
+        inputs=inputs.changed,
+        configuration=profile.configuration_changes(other),
+        environment=tuple(profile.environment.differences(other.environment)),
+        verdicts=verdicts,
+        traces=traces_of(profile, reference),
+        not_traced=why,
+        beyond=_beyond(families),
+        weights=None if weights is None else weight_change(*weights),
+    )
+
+
+def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
+    """The numbers as JSON types."""
+    return {
+        "dataset": numbers.dataset,
+        "models": {side.model: _side_record(side) for side in (numbers.now, numbers.other)},
+        "model": numbers.now.model,
+        "against": numbers.other.model,
+        "common_samples": numbers.common,
+        "paired": numbers.paired,
+        "inputs": numbers.inputs,
+        "configuration": numbers.configuration.lines(),
+        "environment": list(numbers.environment),
+        "verdicts": {name: str(verdict) for name, verdict in numbers.verdicts.items()},
+        "same_until": {trace.name: asdict(trace) for trace in numbers.traces},
+        "beyond_margin": [
+            asdict(beyond) | {"effect": number(beyond.effect), "margin": number(beyond.margin)}
+            for beyond in numbers.beyond
+        ],
+        "weights": None if numbers.weights is None else asdict(numbers.weights),
+    }
+
+
+def _side(profile: Profile) -> Side:
+    reading = phase_reading(profile)
+    return Side(
+        model=profile.model,
+        n=profile.n,
+        depth=profile.depth,
+        prompt=str(profile.declared.get("prompt", "")),
+        first_token=str(profile.declared.get("first_token", "")),
+        turning_points=tuple(reading.boundaries.turning_points),
+        moves=reading.any_moves.count,
+        claims={name: str(claim.verdict) for name, claim in claims_of(reading).items()},
+    )
+
+
+def _side_record(side: Side) -> dict[str, Any]:
+    def ends(points: Sequence[BoundaryInterval]) -> list[list[float | None]]:
+        return [[number(point.estimate), number(point.low), number(point.high)] for point in points]
+
+    return {
+        "n": side.n,
+        "layers": side.depth,
+        "prompt": side.prompt,
+        "first_token": side.first_token,
+        "turning_points": ends(side.turning_points),
+        "relative_depth": ends(side.relative()),
+        "certified_moves": side.moves,
+        "claims": dict(side.claims),
+    }
+
+
+def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
+    """Up to where each kind of reading is the same as in what a profile is held against; empty where nobody can say."""
+    inputs = matched(profile, baseline)
+    if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
+        return ()
+    return tuple(
+        _trace(profile, baseline, name, inputs)
+        for name, measures in TRACES.items()
+        if profile.measured(measures) and baseline.profile.measured(measures)
+    )
+
+
+def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> Trace:
+    """Up to where the readings of one kind are the same, over all of its measures."""
+    first = 1 if name == _PER_LAYER else 0
+    same, exact, amount = [], [], 0.0
+    for measure in TRACES[name]:
+        values = common_values(profile, reference.profile, measure, inputs.pairing)
+        if values is None:
+            continue
+        tolerance = locating_tolerance(profile, reference, measure)
+        change = np.abs(values[0] - values[1])
+        same.append(first + _length(change, tolerance) - 1)
+        exact.append(first + _length(change, Tolerance(0.0, 1.0)) - 1)
+        amount = max(amount, float(np.max(tolerance.amount)))
+        last = first + change.shape[1] - 1
+    return Trace(name, min(same), min(exact), last, amount)
+
+
+def _length(change: Any, tolerance: Tolerance) -> int:
+    """At how many places from the first on enough samples are within the tolerance, of `change` (samples, places)."""
+    enough = np.mean(change <= np.max(tolerance.amount), axis=0) >= tolerance.share
+    return int(np.argmin(enough)) if not enough.all() else len(enough)
+
+
+def _beyond(families: Sequence[Comparison]) -> tuple[Beyond, ...]:
+    return tuple(
+        _beyond_margin(comparison.family.name, finding)
+        for comparison in families
+        for finding in comparison.findings
+        if finding.agreement.verdict is Verdict.DIFFERS
+    )
+
+
+def _beyond_margin(family: str, finding: Finding) -> Beyond:
+    mean, axis = finding.agreement.mean, finding.measure.axis
+    offset = 0 if axis == "residual point" else 1
+    places = tuple(layer + offset for layer in finding.agreement.layers or (mean.layer,))
+    return Beyond(family, finding.measure.title, axis, places, mean.effect, mean.layer + offset, mean.margin)

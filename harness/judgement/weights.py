@@ -1,0 +1,203 @@
+"""Which parts of two models' weights differ: a hash for every decoder layer, and for each part around the layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from harness.profile.layers import layer_ranges
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.models.vlm import Vlm
+
+FINAL_NORM, UNEMBEDDING = "final norm", "unembedding"
+_LAYER = "layer "
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tensors of one part: a hash of their names and shapes, and one of their numbers (16 hex digits each).
+
+    `unread` says that some of them are on the meta device with nothing that holds their numbers.
+    """
+
+    structure: str
+    numbers: str
+    unread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WeightParts:
+    """The parts of one model: its decoder layers 1..L in order, and all others by name.
+
+    These are `final norm`, `unembedding`, and what stands before the decoder by module path. An unembedding that is
+    tied to the embeddings counts in both places.
+    """
+
+    layers: tuple[Part, ...]
+    others: Mapping[str, Part]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChange:
+    """Where the weights of two models differ: decoder layers, counted from 1, and other parts by name.
+
+    `restructured` names differing parts whose tensors have other names or shapes, `unread` parts that hold tensors
+    without numbers and are in neither list, `unshared` parts that one of the models lacks. Models of different depth
+    cannot be laid side by side: `reason` says so and all are empty.
+    """
+
+    layers: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
+    same_layers: tuple[int, ...] = ()
+    same_others: tuple[str, ...] = ()
+    restructured: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    unshared: tuple[str, ...] = ()
+    reason: str = ""
+
+    def said(self) -> str:
+        """The same in one line: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
+        if self.reason:
+            return f"weights: {self.reason}"
+        differing = _named(self.layers, self.others)
+        same = _named(self.same_layers, self.same_others) or "no part"
+        line = f"weights differ in {differing}; the same in {same}" if differing else "weights are the same"
+        if self.unshared:
+            line += f"{'' if differing else f' in {same}'}; only one of the models has {', '.join(self.unshared)}"
+        if self.restructured:
+            line += f"; of other names or shapes: {_grouped(self.restructured)}"
+        if self.unread:
+            line += f"; without numbers and not compared: {_grouped(self.unread)}"
+        return line
+
+
+def weight_parts(vlm: Vlm) -> WeightParts:
+    """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
+    from harness.models.offloaded import numbers_of
+
+    model, anatomy = _unwrapped(vlm.model), vlm.anatomy
+    path = {id(module): name for name, module in model.named_modules()}
+    layers = [path[id(layer)] for layer in anatomy.layers]
+    around = {path[id(anatomy.final_norm)]: FINAL_NORM, path[id(anatomy.unembedding)]: UNEMBEDDING}
+    digests = {path: _Digest(path) for path in (*layers, *around)}
+    before: dict[str, _Digest] = {}
+    read: dict[int, bytes] = {}
+    decoder = layers[0].split(".")
+    for name, tensor in _tensors(model):
+        own = _prefix(name, digests)
+        if own is None:
+            own = _beside(name, decoder)
+            before.setdefault(own, _Digest(own))
+        (digests | before)[own].add(name, tensor, partial(numbers_of, model, name), read)
+    return WeightParts(
+        tuple(digests[path].part() for path in layers),
+        {name: digest.part() for name, digest in before.items()}
+        | {name: digests[path].part() for path, name in around.items()},
+    )
+
+
+def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
+    """Which parts of two models differ."""
+    if len(now.layers) != len(other.layers):
+        return WeightChange(
+            reason=f"{len(now.layers)} and {len(other.layers)} layers, so they are not compared part by part"
+        )
+    layers = [(f"{_LAYER}{index}", *pair) for index, pair in enumerate(zip(now.layers, other.layers, strict=True), 1)]
+    parts = [*layers, *((name, part, other.others[name]) for name, part in now.others.items() if name in other.others)]
+    differing = {name for name, x, y in parts if (x.structure, x.numbers) != (y.structure, y.numbers)}
+    unread = {name for name, x, y in parts if x.unread or y.unread} - differing
+    numbers = {name: index for index, (name, _, _) in enumerate(layers, start=1)}
+    same = [name for name, _, _ in parts if name not in differing | unread]
+    return WeightChange(
+        layers=tuple(numbers[name] for name in numbers if name in differing),
+        others=tuple(name for name, _, _ in parts if name in differing and name not in numbers),
+        same_layers=tuple(numbers[name] for name in same if name in numbers),
+        same_others=tuple(name for name in same if name not in numbers),
+        restructured=tuple(name for name, x, y in parts if x.structure != y.structure),
+        unread=tuple(name for name, _, _ in parts if name in unread),
+        unshared=tuple(sorted(now.others.keys() ^ other.others.keys())),
+    )
+
+
+class _Digest:
+    """The growing hashes of one part; names count from the part's own path on."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._unread = path, False
+        self._structure, self._numbers = hashlib.sha256(), hashlib.sha256()
+
+    def add(
+        self,
+        name: str,
+        tensor: Any,
+        numbers: Callable[[Any], Any],
+        read: dict[int, bytes],
+    ) -> None:
+        own = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
+        self._structure.update(own.encode())
+        self._numbers.update(f"{own} {getattr(tensor, 'dtype', '')}".encode())
+        # A tied tensor comes twice, under two names.
+        if id(tensor) not in read:
+            found = numbers(tensor)
+            if found is None:
+                self._unread = True
+                return
+            read[id(tensor)] = _hash(found)
+        self._numbers.update(read[id(tensor)])
+
+    def part(self) -> Part:
+        return Part(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)
+
+
+def _hash(value: Any) -> bytes:
+    from harness.models.stored_numbers import content
+
+    digest = hashlib.sha256()
+    for part in content(value):
+        digest.update(part)
+    return digest.digest()
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of wrappers that hold nothing else, as an adapter's do, so that names are those of the model."""
+    while len(children := list(model.children())) == 1 and not [*model.parameters(recurse=False)]:
+        model = children[0]
+    return model
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    from harness.models.stored_numbers import further_state
+
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return iter(sorted(chain(*named, further_state(model)), key=lambda item: item[0]))
+
+
+def _prefix(name: str, paths: Mapping[str, object]) -> str | None:
+    """The module path among `paths` that a tensor lies under."""
+    pieces = name.split(".")
+    return next((path for end in range(1, len(pieces)) if (path := ".".join(pieces[:end])) in paths), None)
+
+
+def _beside(name: str, decoder: list[str]) -> str:
+    """The path at which a tensor's name leaves the way to the decoder layers: `model.vision_tower`."""
+    pieces = name.split(".")
+    shared = next((index for index, pair in enumerate(zip(pieces, decoder, strict=False)) if pair[0] != pair[1]), 0)
+    return ".".join(pieces[: shared + 1])
+
+
+def _grouped(names: tuple[str, ...]) -> str:
+    """Names of parts with the layers among them as ranges."""
+    layers = {name: int(name.removeprefix(_LAYER)) for name in names if name.startswith(_LAYER)}
+    return _named(tuple(layers.values()), tuple(name for name in names if name not in layers))
+
+
+def _named(layers: tuple[int, ...], others: tuple[str, ...]) -> str:
+    places = [f"layer{'s' if len(layers) > 1 else ''} {layer_ranges(layers)}"] if layers else []
+    return ", ".join([*places, *others])

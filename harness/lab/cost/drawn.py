@@ -1,0 +1,171 @@
+"""LLaVA models of any depth with drawn weights, and prompts of exactly so many tokens: no download, no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+
+from harness.lab.cost.subject import Subject, learnt_block
+from harness.models.anatomy import find_anatomy
+from harness.models.prompt import TokenGroups
+from harness.probe.lens_task import LensTask, References
+
+PATCH = 14
+# As many content words as five captions of a photograph have, each spelled by a few entries.
+WORDS, SPELLINGS = 20, 3
+_LEAST_TEXT = 20
+# BOS and a template before and behind the instruction, as in "USER: ... ASSISTANT:".
+_BEFORE, _BEHIND = 4, 5
+# Relative to 1 / sqrt(inputs): queries and keys wide, so that attention has peaks, and what a layer adds narrow, so
+# that the tokens of an untrained tower do not all become one.
+_SPREADS = {"q_proj": 1.5, "k_proj": 1.5, "o_proj": 0.3, "out_proj": 0.3, "down_proj": 0.3, "fc2": 0.3}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The widths of a LLaVA: decoder (d, heads, inside its feed-forward layers, vocabulary) and vision tower.
+
+    `layers` is how many decoder layers the published model has, 0 where there is none of a depth of its own: with
+    fewer of them the tower loses as large a share of its own, so that it weighs what it weighs in the whole.
+    """
+
+    hidden: int
+    heads: int
+    inner: int
+    vocabulary: int
+    tower_hidden: int
+    tower_heads: int
+    tower_inner: int
+    tower_layers: int
+    layers: int = 0
+
+    def tower_depth(self, layers: int) -> int:
+        """Layers of the tower before `layers` decoder layers; two at least, of which the last but one is read."""
+        share = min(1.0, layers / self.layers) if self.layers else 1.0
+        return max(2, round(self.tower_layers * share))
+
+
+#: A decoder of 100 to 300 M parameters behind a small tower: what a laptop runs.
+SMALL = Topology(768, 12, 2048, 32_000, 192, 3, 768, 4)
+#: LLaVA-1.5-7B as published: Vicuna-7B behind CLIP ViT-L.
+LLAVA_7B = Topology(4096, 32, 11_008, 32_064, 1024, 16, 4096, 24, layers=32)
+
+
+def image_side(tokens: int) -> int:
+    """Patches along one edge of the picture: the largest square that leaves 20 of `tokens` tokens for text.
+
+    Raises:
+        ValueError: fewer than 24 tokens, which hold no picture of two by two.
+    """
+    if tokens < _LEAST_TEXT + 4:
+        raise ValueError(f"{tokens} tokens hold no picture beside {_LEAST_TEXT} tokens of text; ask for 24 or more")
+    return isqrt(tokens - _LEAST_TEXT)
+
+
+def drawn_subject(
+    topology: Topology,
+    tokens: int,
+    layers: int,
+    *,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Subject:
+    """A drawn model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
+
+    Raises:
+        ValueError: too few tokens for a picture.
+    """
+    side = image_side(tokens)
+    model = drawn_llava(topology, layers, side=side, tokens=tokens, dtype=dtype, device=device, seed=seed)
+    anatomy = find_anatomy(model)
+    groups = drawn_groups(tokens, side * side, batch).to(torch.device(device))
+    generator = torch.Generator().manual_seed(seed + 1)
+    references = drawn_references(topology.vocabulary, batch, generator)
+    other, given = (drawn_inputs(model, groups, generator) for _ in range(2))
+    block = learnt_block(model, anatomy, other, groups, references)
+    return Subject(model, anatomy, given, groups, LensTask(references, block))
+
+
+def drawn_llava(
+    topology: Topology, layers: int, *, side: int, tokens: int, dtype: torch.dtype, device: str, seed: int
+) -> Any:
+    """The model, for pictures of `side` x `side` patches, with states of order one at every depth."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers.initialization import no_init_weights
+
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=topology.tower_hidden,
+            intermediate_size=topology.tower_inner,
+            num_hidden_layers=topology.tower_depth(layers),
+            num_attention_heads=topology.tower_heads,
+            image_size=side * PATCH,
+            patch_size=PATCH,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=topology.vocabulary,
+            hidden_size=topology.hidden,
+            intermediate_size=topology.inner,
+            num_hidden_layers=layers,
+            num_attention_heads=topology.heads,
+            max_position_embeddings=max(4096, tokens),
+        ),
+        image_token_index=topology.vocabulary - 1,
+        image_seq_length=side * side,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        attn_implementation="sdpa",
+        dtype=dtype,
+    )
+    with torch.device(device), no_init_weights():
+        model = LlavaForConditionalGeneration(config).to(dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            part = name.split(".")[-2]
+            if parameter.ndim == 1:
+                parameter.normal_(float("norm" in part and name.endswith("weight")), 0.1, generator=generator)
+            elif "embed" in part:
+                parameter.normal_(0.0, 1.0, generator=generator)
+            else:
+                spread = _SPREADS.get(part, 1.0) * parameter[0].numel() ** -0.5
+                parameter.normal_(0.0, spread, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def drawn_groups(tokens: int, image_tokens: int, batch: int) -> TokenGroups:
+    """Token groups of prompts without padding: BOS, template, picture, instruction, template; bool (batch, tokens)."""
+    place = torch.arange(tokens).expand(batch, -1)
+    image = (place >= _BEFORE) & (place < _BEFORE + image_tokens)
+    instruction = (place >= _BEFORE + image_tokens) & (place < tokens - _BEHIND)
+    real = torch.ones_like(image)
+    return TokenGroups(
+        image=image, text=~image & (place > 0), instruction=instruction, other=~image & ~instruction, real=real
+    )
+
+
+def drawn_inputs(model: Any, groups: TokenGroups, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+    """Random words and noise for pictures, on the model's device and in its type."""
+    config = model.config
+    batch, tokens = groups.real.shape
+    words = torch.randint(3, config.text_config.vocab_size - 1, (batch, tokens), generator=generator)
+    edge = config.vision_config.image_size
+    pixels = torch.randn((batch, 3, edge, edge), generator=generator)
+    return {
+        "input_ids": torch.where(groups.image, config.image_token_id, words.to(groups.image.device)),
+        "attention_mask": groups.real.long(),
+        "pixel_values": pixels.to(groups.real.device, model.dtype),
+    }
+
+
+def drawn_references(vocabulary: int, batch: int, generator: torch.Generator) -> References:
+    """Twenty words a sample, and twenty of another's, each of three random entries."""
+    drawn = torch.randint(3, vocabulary - 1, (2, batch, WORDS, SPELLINGS), generator=generator).tolist()
+    own, chance = (tuple(tuple(tuple(sorted(word)) for word in sample) for sample in kind) for kind in drawn)
+    return References(own, chance)

@@ -1,0 +1,107 @@
+"""What a run of the benchmark measured, as it is written to a file and read by the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import PhaseError
+from harness.lab.cost.race import Times
+
+SCHEMA = 1
+
+
+class ResultsError(PhaseError):
+    """A file holds no results that the page can be made of; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model with one batch: `kind` is a row of `cells.KINDS` or 'pair', `label` what a reader calls it."""
+
+    kind: str
+    label: str
+    tokens: int
+    image_tokens: int
+    layers: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What was measured in one cell.
+
+    times: seconds a round per contestant, None where it sat out. peaks: bytes a forward pass holds at its peak beyond
+    what was there before. weights: bytes of the model's parameters. left_open: share of image tokens x residual points
+    for which the lens had to read the whole vocabulary, None where no lens ran. absent: why a contestant has no times.
+    """
+
+    cell: Cell
+    times: Times
+    peaks: Mapping[str, int]
+    weights: int
+    left_open: float | None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Seconds of a whole measurement of a pair, and of them those in the model's forward passes."""
+
+    label: str
+    samples: int
+    wall: float
+    forward: float
+
+    @property
+    def share(self) -> float:
+        """The share of the time outside the model's forward passes."""
+        return 1.0 - self.forward / self.wall
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that one command measured, and where: date (UTC), command, device, dtype, threads and versions."""
+
+    date: str
+    command: str
+    device: str
+    device_name: str
+    dtype: str
+    threads: int
+    versions: Mapping[str, str]
+    seconds: float
+    cells: tuple[CellResult, ...]
+    outside: tuple[Outside, ...] = ()
+
+
+def to_json(run: Run) -> str:
+    """The run as JSON, times to the microsecond."""
+    content = {"schema": SCHEMA, **asdict(run)}
+    for cell in content["cells"]:
+        cell["times"] = {
+            name: [None if value is None else round(value, 6) for value in values]
+            for name, values in cell["times"].items()
+        }
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def read_run(path: Path) -> Run:
+    """The run that `to_json` wrote.
+
+    Raises:
+        ResultsError: the file cannot be read or holds something else.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("schema") != SCHEMA:
+            raise ResultsError(f"{path} was written by another version of this benchmark; measure again")
+        cells = tuple(CellResult(**{**cell, "cell": Cell(**cell["cell"])}) for cell in content.pop("cells"))
+        outside = tuple(Outside(**found) for found in content.pop("outside"))
+        return Run(**content, cells=cells, outside=outside)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) or type(error).__name__
+        raise ResultsError(f"{path} holds no results of this benchmark ({reason}); write some with --json") from None

@@ -1,0 +1,116 @@
+"""What the readings of a pair's samples come to: the arrays of a profile, and the samples that are drawn in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data.sample import Sample
+from harness.models.patches import seen_picture
+from harness.models.prompt import Batch
+from harness.models.vlm import Vlm
+from harness.probe.last_token import SHARES
+from harness.probe.observation import Readings
+from harness.probe.similarity import CURVES, adjusted, between_samples
+from harness.profile.profile import Array, Drawing
+
+
+def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The readings of all samples, one array per name with the samples as first axis."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Array]]:
+    """The readings of a batch as one row of plain arrays a sample, with its input hashes."""
+    return [_row(readings, own, row) for row, own in enumerate(hashes)]
+
+
+def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
+    """The similarity curves of `profile.CURVES`, float32 (n, P), of stacked readings."""
+    means = torch.from_numpy(stacked["means"])
+    curves: dict[str, Any] = {name: stacked["similarity"][:, :, index] for index, name in enumerate(CURVES)}
+    curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
+    return {name: array.astype(np.float32) for name, array in curves.items()}
+
+
+def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
+    """`Profile.between_samples` of stacked readings, float32 (P, n, n)."""
+    means = torch.from_numpy(stacked["means"])
+    return between_samples(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
+
+
+def measured_arrays(
+    stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int], *, recall: bool = True
+) -> dict[str, Array]:
+    """The arrays of a profile of stacked readings and the numbers of words asked for, (n,) each.
+
+    Without `recall` none of hits and words: there was nothing to look for.
+    """
+    arrays: dict[str, Any] = {f"post_norm_{name}": stacked["post_norm"][:, index] for index, name in enumerate(CURVES)}
+    for kind in ("norm", "weight"):
+        arrays |= {f"{kind}_{group}": stacked[f"{kind}_shares"][:, :, index] for index, group in enumerate(SHARES)}
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    if recall:
+        arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
+        arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
+        arrays["words"] = np.array(words, dtype=np.int32)
+        arrays["chance_words"] = np.array(chance_words, dtype=np.int32)
+    arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
+    return curve_arrays(stacked) | arrays
+
+
+def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
+    """One sample of a batch in full, from the readings of the dense lens."""
+    assert dense.norm_rows is not None
+    assert dense.decoded is not None
+    assert dense.decoded_last is not None
+    real = batch.groups.real[row].numpy()
+    tokenizer = vlm.processor.tokenizer
+    sample, image = samples[row], int(batch.groups.image[row].sum())
+    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, image)
+
+    def texts(entries: Any) -> tuple[str, ...]:
+        return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
+
+    return Drawing(
+        sample_id=sample.id,
+        instruction=sample.instruction,
+        captions=tuple(sample.captions),
+        norm_rows=dense.norm_rows[row][:, real],
+        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
+        image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
+        last_token=tuple(texts(point) for point in dense.decoded_last[row]),
+        tokens=tuple(
+            "" if is_image else tokenizer.decode([int(entry)])
+            for entry, is_image in zip(
+                batch.inputs["input_ids"][row][batch.groups.real[row]],
+                batch.groups.image[row][batch.groups.real[row]],
+                strict=True,
+            )
+        ),
+        picture=seen.pixels,
+        grid=seen.grid,
+        no_grid=seen.why,
+        bos=_bos(tokenizer, batch, row),
+    )
+
+
+def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
+    """The text of the first token that is no image token; empty where it belongs to the text."""
+    first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
+    entry = int(batch.inputs["input_ids"][row][first])
+    return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""
+
+
+def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:
+    """The readings of one sample, as plain arrays."""
+    numbers = {
+        field.name: getattr(readings, field.name)[row]
+        for field in fields(Readings)
+        if getattr(readings, field.name) is not None
+    }
+    return numbers | {"tokens": np.array(hashes.tokens), "pixels": np.array(hashes.pixels)}

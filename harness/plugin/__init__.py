@@ -1,0 +1,1 @@
+"""The harness as pytest sees it: hooks and fixtures."""

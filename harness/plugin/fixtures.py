@@ -1,0 +1,140 @@
+"""The fixtures of a pair: its model, profile and baseline, and the judge of its questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from harness.errors import PhaseError, shown
+from harness.run.options import Pair
+from harness.run.session import PhaseSession
+
+if TYPE_CHECKING:
+    from harness.baselines.store import Baseline
+    from harness.measurement.stopwatch import Contestants
+    from harness.models.vlm import Vlm
+    from harness.profile.profile import Profile
+    from harness.run.judge import Judge
+
+T = TypeVar("T")
+SESSION = pytest.StashKey[PhaseSession]()
+TIMED_SAMPLES = 1
+
+
+@pytest.fixture(scope="session")
+def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
+    """The session's state: options, measured profiles, verdicts."""
+    session = request.config.stash[SESSION]
+    yield session
+    session.release()
+
+
+@pytest.fixture(scope="session")
+def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
+    """The loaded model of the pair."""
+    with _measuring(request, phase, pair):
+        return _plainly(lambda: phase.vlm(pair.model))
+
+
+@pytest.fixture(scope="session")
+def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
+    """What was measured of the pair, once per session."""
+    with _measuring(request, phase, pair):
+        return _plainly(lambda: phase.profile(pair))
+
+
+@pytest.fixture(scope="session")
+def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
+    """The stored baseline of the pair; with an update option, written first where it is due.
+
+    With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
+    """
+    with _measuring(request, phase, pair):
+        found = _plainly(lambda: phase.baseline(pair))
+    depths = (profile.depth, found.profile.depth)
+    if phase.options.against is not None and depths[0] != depths[1]:
+        pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
+    return found
+
+
+@pytest.fixture(scope="session")
+def judge(phase: PhaseSession, pair: Pair) -> Judge:
+    """Answers the pair's questions and records the answers."""
+    from harness.run.judge import Judge
+
+    return Judge(phase, pair)
+
+
+@pytest.fixture(scope="session")
+def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
+    """Plain and hooked inference of one sample of the pair; of several processes the first alone has a clock."""
+    if not phase.processes.first:
+        pytest.skip("timed by the first process alone")
+    from harness.measurement.stopwatch import Contestants
+
+    with _measuring(request, phase, pair):
+        return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
+
+
+@pytest.fixture(scope="session")
+def strict_evidence(phase: PhaseSession) -> bool:
+    """Whether an inconclusive verdict fails."""
+    return phase.options.strict_evidence
+
+
+@contextmanager
+def _measuring(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Iterator[None]:
+    """Prepare for loading and measuring: fixtures can be asked for, progress is seen, warnings and errors are noted."""
+    phase.loaded.fixture_value = request.getfixturevalue
+    assert request.fixturename is not None
+    try:
+        with _seen(request.config), phase.warnings.recording():
+            yield
+    except (Exception, pytest.fail.Exception):
+        phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))
+        raise
+
+
+@contextmanager
+def _seen(config: pytest.Config) -> Iterator[None]:
+    """Lets the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
+    with uncaptured(config):
+        terminal = sys.stderr.isatty()
+    with uncaptured(config) if terminal else nullcontext():
+        yield
+
+
+@contextmanager
+def uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Lets what is printed through to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        yield
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def write_line(config: pytest.Config, line: str) -> None:
+    """Writes a line to the terminal for all to see, where this process has one."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        # A fixture that says something is captured until its test fails.
+        with uncaptured(config):
+            reporter.ensure_newline()
+            reporter.write_line(f"phase: {shown(line)}")
+
+
+def _plainly(get: Callable[[], T]) -> T:
+    """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
+    try:
+        return get()
+    except PhaseError as error:
+        problem = str(error)
+    pytest.fail(problem, pytrace=False)

@@ -1,0 +1,218 @@
+"""The harness as pytest sees it: options, parametrization by pair, and what is turned away."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import nullcontext
+from functools import cache
+from importlib import import_module
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.errors import PhaseError
+from harness.judgement.known_differences import known_differences
+from harness.plugin.collection_refusals import refuse_device, refuse_interpreter, refuse_pairs, refuse_places
+from harness.plugin.fixtures import (
+    SESSION,
+    baseline,
+    contestants,
+    is_worker,
+    judge,
+    phase,
+    profile,
+    strict_evidence,
+    vlm,
+    write_line,
+)
+from harness.report.layout import reason_text
+from harness.run.option_values import FIXTURE
+from harness.run.options import Pair, add_options, read_options
+from harness.run.session import PhaseSession
+
+# A plugin's fixtures are those of its namespace.
+__all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
+# The name under which pytest loads pytest-benchmark by itself.
+_BENCHMARK = "benchmark"
+pytest_plugins = (
+    "harness.plugin.torchrun",
+    "harness.plugin.signals",
+    "harness.plugin.xdist",
+    "harness.plugin.outputs",
+    "harness.plugin.terminal",
+    "harness.plugin.junit",
+)
+_NO_REGRESSION = ("replication", "timing")
+# Registered here and not in a settings file, because tests in another project carry them too.
+_MARKERS = (
+    "replication: a claim of the paper, judged on this model and data",
+    "regression: this model against its stored baseline",
+    "timing: hooked against plain inference",
+    "embedded: needs nothing but the embedded models and data",
+    "hub: needs weights or data that are not part of the project",
+)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the `--phase-` options and their ini twins, and pytest-benchmark where plugins are not loaded by pytest."""
+    add_options(parser)
+    benchmark = import_module("pytest_benchmark.plugin")
+    if not pluginmanager.is_registered(benchmark) and not pluginmanager.is_blocked(_BENCHMARK):
+        pluginmanager.register(benchmark, _BENCHMARK)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the hook by which a conftest may change a loaded model."""
+    from harness.plugin import hookspec as pytest_hooks
+
+    pluginmanager.add_hookspecs(pytest_hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the markers and reads the options into the session's state."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    # Each line once: several pairs may have the same to say of the cache.
+    session = PhaseSession(read_options(config), say=cache(lambda line: _say(config, line)))
+    session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
+    config.stash[SESSION] = session
+
+
+def _say(config: pytest.Config, line: str) -> None:
+    if is_worker(config):
+        config.stash[SESSION].said.append(line)
+    else:
+        write_line(config, line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs every case that asks for a `pair` once per pair."""
+    if "pair" in metafunc.fixturenames:
+        state = metafunc.config.stash[SESSION]
+        state.parametrized, options = True, state.options
+        marked = [
+            pytest.param(pair, id=str(pair), marks=pytest.mark.embedded if options.embedded(pair) else pytest.mark.hub)
+            for pair in options.pairs()
+        ]
+        metafunc.parametrize("pair", marked, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects claims of the paper and times on datasets for regression only."""
+    unasked = [item for item in items if _regression_only(item) and any(map(item.get_closest_marker, _NO_REGRESSION))]
+    if unasked:
+        items[:] = [item for item in items if item not in unasked]
+        config.hook.pytest_deselected(items=unasked)
+
+
+def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:
+    """Expect the known non-replications to fail, strictly: one that replicates after all is noticed."""
+    for item in items:
+        marker, call = item.get_closest_marker("replication"), getattr(item, "callspec", None)
+        if marker is None or call is None:
+            continue
+        reason = known.get(str(call.params["pair"]), {}).get(marker.kwargs["claim"])
+        if reason is not None:
+            told = reason_text("known:", reason)
+            item.add_marker(pytest.mark.xfail(reason=told, strict=True, raises=AssertionError))
+
+
+def _regression_only(item: pytest.Item) -> bool:
+    """Return True if an item's pair is on a dataset for regression only."""
+    pair = _pair_of(item)
+    return pair is not None and find_dataset(pair.dataset).regression_only
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Turns away what cannot work before anything is measured: data that are not there, a device, a directory.
+
+    Several processes do so together, even one whose -k leaves it no test: it is missed by the others.
+    """
+    needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
+    state = session.config.stash[SESSION]
+    several = state.processes.several and state.parametrized
+    if session.config.option.collectonly or not (needed or several):
+        return
+    # A plugin that is imported before pytest loads it is warned about.
+    from harness.plugin.torchrun import refuse_together, start_together
+
+    def refuse() -> None:
+        if needed:
+            _refuse(session)
+
+    if several:
+        start_together(session, refuse)
+    else:
+        refuse()
+    try:
+        # Of several processes the first alone has the baselines.
+        known = state.processes.of_first("the known differences", lambda: known_differences(state.options.baselines))
+    except PhaseError as error:
+        refuse_together(str(error))
+    _expect_known(session.items, known)
+
+
+def _refuse(session: pytest.Session) -> None:
+    """Turn away what cannot work on this machine."""
+    state = session.config.stash[SESSION]
+    options = state.options
+    state.collected = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
+    _refuse_fixtures(session, options.fixtures())
+    others = dict.fromkeys(filter(None, map(state.other_of, state.collected)))
+    given = [name for name, _ in session.config.getoption("--phase-data") or ()]
+    refuse_interpreter()
+    # Libraries warn as they are imported, too.
+    with state.warnings.recording():
+        refuse_device(state)
+        refuse_pairs(state, (*state.collected, *others), given)
+        refuse_places(state)
+
+
+def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
+    """Turns away `fixture:NAME` where the tests see no such fixture, or one that lives for one test only."""
+    for name in names:
+        item = next(item for item in session.items if _pair_of(item))
+        # pytest has no public way to ask for a fixture without setting it up, and setting this one up loads a model.
+        found = session._fixturemanager.getfixturedefs(name, item)
+        if not found:
+            raise pytest.UsageError(
+                f"{FIXTURE}{name}: {item.location[0]} sees no fixture {name!r}; define it in a conftest.py above the "
+                "tests, or in a plugin named with -p, with scope='session'"
+            )
+        if found[-1].scope != "session":
+            raise pytest.UsageError(
+                f"{FIXTURE}{name}: the fixture has scope {found[-1].scope!r} and would load its model anew; declare it "
+                "with @pytest.fixture(scope='session')"
+            )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips the cases of a pair that this machine has not got, or whose error another test shows."""
+    if not (pair := _pair_of(item)):
+        return
+    state = item.config.stash[SESSION]
+    state.errors.running = item.nodeid
+    if reason := state.missing(pair):
+        pytest.skip(f"{pair}: {reason}")
+    if reason := state.errors.earlier(pair, getattr(item, "fixturenames", ())):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Counts the warnings of a model that is timed, as those of one that is measured."""
+    timed = item.get_closest_marker("timing") is not None and _pair_of(item) is not None
+    with item.config.stash[SESSION].warnings.recording() if timed else nullcontext():
+        return (yield)
+
+
+def _pair_of(item: pytest.Item) -> Pair | None:
+    pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
+    return pair
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a suite that decides too little; xdist's workers leave it to the controller."""
+    state = session.config.stash[SESSION]
+    if not is_worker(session.config) and state.muteness() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

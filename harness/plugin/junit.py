@@ -1,0 +1,73 @@
+"""What each test has judged, as properties of its case in JUnit XML, and what a suite measured with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.metadata import version
+
+import pytest
+
+from harness.errors import bounded
+from harness.plugin.fixtures import SESSION
+from harness.run.session import VerdictLine
+
+_PREFIX = "phase_"
+Property = tuple[str, object]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Keeps what a test asked and was answered with its reports, which xdist's workers send on."""
+    session = item.config.stash[SESSION]
+    session.asked.clear()
+    try:
+        return (yield)
+    finally:
+        # A test that is run again has its old answers no more.
+        others = [(name, value) for name, value in item.user_properties if not name.startswith(_PREFIX)]
+        item.user_properties[:] = [*others, *properties(session.asked)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phase_suite_properties(
+    request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
+) -> Iterator[None]:
+    """Names the versions and what was measured on as properties of the suite, where something was measured."""
+    yield
+    session = request.config.stash[SESSION]
+    if not session.profiles:
+        return
+    record_testsuite_property(f"{_PREFIX}harness", version("vlm-phase-harness"))
+    environments = dict.fromkeys(str(profile.environment) for profile in session.profiles.values())
+    record_testsuite_property(f"{_PREFIX}environment", "; ".join(environments))
+    record_testsuite_property(f"{_PREFIX}seed", session.options.seed)
+
+
+def properties(asked: Sequence[VerdictLine]) -> list[Property]:
+    """Names and values of what a test was answered, one answer after the other; what is not known is left out.
+
+    Numbers are those of what decided: of a claim the decisive part, of a family its worst measure.
+    """
+    once = {(line.pair, line.kind, line.question): line for line in asked}
+    return [found for line in once.values() for found in _of_one(line)]
+
+
+def _of_one(line: VerdictLine) -> list[Property]:
+    found: list[Property] = [("pair", bounded(str(line.pair))), ("question", line.question), ("verdict", line.verdict)]
+    if line.evidence:
+        part = line.evidence[0]
+        low, high = part.interval
+        found += [
+            ("measure", part.measure),
+            ("layers", part.layers),
+            ("effect", _number(part.effect)),
+            ("interval", f"{low:.6g} to {high:.6g}" if math.isfinite(low + high) else ""),
+            ("margin", _number(part.margin)),
+            ("n", part.n),
+        ]
+    return [(f"{_PREFIX}{name}", value) for name, value in found if value != ""]
+
+
+def _number(value: float) -> float | str:
+    return float(f"{value:.6g}") if math.isfinite(value) else ""

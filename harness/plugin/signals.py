@@ -1,0 +1,125 @@
+"""SIGTERM and SIGHUP end tests of pairs as Ctrl-C does: with the summary and all files that were asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from harness.measurement.ranks import processes
+from harness.plugin.fixtures import SESSION, is_worker
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Seconds within which a second signal is the first one sent twice, as timeout(1) and a closing terminal do.
+_TWICE = 1.0
+
+
+class Ending:
+    """The handler of signals that end a session, and the signals that it was installed for."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session, self._since = session, 0.0
+        self._process, self._closing = os.getpid(), False
+        self._installed: list[int] = []
+
+    def install(self) -> None:
+        """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._end)
+                self._installed.append(number)
+
+    def close(self) -> None:
+        """Let a signal from now on no longer interrupt: the session ends already."""
+        self._closing = True
+
+    def uninstall(self) -> None:
+        """Restore the signals."""
+        for number in self._installed:
+            # A program that has installed its own since keeps it.
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, signal.SIG_DFL)
+        processes().ending = ""
+
+    def _end(self, number: int, _: FrameType | None) -> None:
+        together, name = processes(), signal.Signals(number).name
+        if os.getpid() != self._process:
+            # A forked child, such as a worker of multiprocessing, ends as if nothing were installed.
+            _end_process(number)
+            return
+        if together.several:
+            # Nothing is raised: all processes end before their next batch, and meet until then.
+            together.ending = (
+                f"ended by its launcher ({name}), as when another process fails: look at what that printed"
+            )
+            self._session.shouldstop = together.ending
+            return
+        if self._since:
+            if time.monotonic() - self._since > _TWICE:
+                _end_process(number)
+            return
+        self._since = time.monotonic()
+        if not self._closing:
+            # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
+            self._session.shouldstop = together.ending = f"ended by {name}"
+            raise KeyboardInterrupt(together.ending)
+
+
+def _end_process(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+_ENDING = pytest.StashKey[Ending]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Makes the handler, which is installed when there is something to measure."""
+    session.config.stash[_ENDING] = Ending(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
+    config = session.config
+    if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
+        config.stash[_ENDING].install()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """Handles the signals in xdist's controller, which collects nothing itself."""
+    from harness.plugin.xdist_groups import model_of
+
+    pairs = node.config.stash[SESSION].options.pairs()
+    if any(model_of(test, pairs) for test in ids):
+        node.config.stash[_ENDING].install()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Ends the session of a process that has heard of another's signal."""
+    if reason := processes().ending:
+        item.session.shouldstop = reason
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leaves what is written and said at the end undisturbed."""
+    if ending := session.config.stash.get(_ENDING, None):
+        ending.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Restores the signals."""
+    if ending := config.stash.get(_ENDING, None):
+        ending.uninstall()

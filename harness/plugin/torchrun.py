@@ -1,0 +1,162 @@
+"""pytest in several processes that measure together: one prints and writes, and all end with the same exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import NoReturn, TextIO
+
+import pytest
+
+from harness.errors import PhaseError
+from harness.measurement.rank_settings import Setting, option_settings, selection_settings
+from harness.measurement.ranks import ProcessError, processes
+from harness.plugin.fixtures import SESSION, uncaptured, write_line
+
+_FAILURES = pytest.StashKey[list[tuple[str, str]]]()
+_SILENCE = pytest.StashKey[TextIO]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Leaves report files to the first process, and turns away a second way to share the work."""
+    together = processes()
+    if not together.several:
+        return
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "several processes share the samples of each model, and xdist's workers share the models: take one of "
+            "them, torchrun or -n"
+        )
+    if not together.first:
+        config.option.xmlpath = None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets how long processes wait for each other, and silences all but the first."""
+    config.stash[_FAILURES] = []
+    together = processes()
+    together.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
+    together.say = partial(_report, config)
+    if together.first:
+        return
+    config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - no file, and it stays
+    manager = config.pluginmanager
+    manager.unregister(name="terminalreporter")
+    manager.register(pytest.TerminalReporter(config, config.stash[_SILENCE]), "terminalreporter")
+
+
+def _report(config: pytest.Config, line: str) -> None:
+    """Print a line in any process; the terminal may be gone."""
+    with suppress(OSError):
+        if processes().first:
+            write_line(config, line)
+            return
+        with uncaptured(config):
+            print(f"phase: {line}", file=sys.stderr, flush=True)
+
+
+def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
+    """Assert that all processes were started with the same, and that none of them refuses its work.
+
+    Args:
+        session: with the tests that were collected.
+        refuse: raises what stands in the way in this process.
+
+    Raises:
+        pytest.UsageError, pytest.exit.Exception: they were not, or one does; the same in all processes.
+    """
+    config = session.config
+
+    def settings() -> dict[str, Setting]:
+        try:
+            refuse()
+        except pytest.UsageError as error:
+            raise ProcessError(str(error)) from None
+        from harness.models.vlm import choose_device
+
+        options = config.stash[SESSION].options
+        own = option_settings(options, choose_device(options.device).type)
+        return own | selection_settings(config, session.items)
+
+    try:
+        processes().require_same("the start", "started", settings)
+    except PhaseError as error:
+        refuse_together(str(error))
+
+
+def refuse_together(problem: str) -> NoReturn:
+    """End all processes with the exit status of a usage error; the first prints it."""
+    if processes().first:
+        raise pytest.UsageError(problem)
+    pytest.exit(problem, pytest.ExitCode.USAGE_ERROR)
+
+
+def pytest_report_header() -> list[str]:
+    """A line on how many processes there are, where there are several."""
+    together = processes()
+    return [f"phase: {together.count} processes share the samples of each pair"] if together.several else []
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Lets nobody go on while the first process times a model, nor when that ended its session, as with -x."""
+    together = processes()
+    if not together.several or item.get_closest_marker("timing") is None:
+        return
+    session = item.session
+    try:
+        ended = together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail)
+    except PhaseError as error:
+        problem = str(error)
+    else:
+        session.shouldfail = session.shouldfail or ended
+        return
+    pytest.fail(problem, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers what failed, for the first process to tell."""
+    report = yield
+    if report.failed and processes().several:
+        said = str(report.longreprtext).strip().splitlines() or ["failed"]
+        item.config.stash[_FAILURES].append((report.nodeid, said[-1]))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Gives all processes the same exit status: the first's, unless it is good and another's is not."""
+    together = processes()
+    if not together.met:
+        return
+    mine = int(session.exitstatus), session.config.stash[_FAILURES]
+    try:
+        told = together.gathered("the end of the tests", lambda: [mine])
+    except PhaseError as error:
+        write_line(session.config, str(error))
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        return
+    statuses = [status for status, _ in told]
+    session.exitstatus = statuses[0] or next(filter(None, statuses), 0)
+    known = {test for test, _ in told[0][1]}
+    for rank, (_, failures) in enumerate(told):
+        for test, sentence in failures:
+            if test not in known:
+                write_line(session.config, f"{test} failed in process {rank} only: {sentence}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Keeps all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
+    together = processes()
+    if config.stash.get(_SILENCE, None) is not None:
+        config.stash[_SILENCE].close()
+    if together.met:
+        sys.stdout.flush()
+        together.part()

@@ -1,0 +1,1 @@
+"""The measured arrays of one pair, their measures, and where they come from."""

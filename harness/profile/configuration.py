@@ -1,0 +1,201 @@
+"""The settings a model computes with, as one flat mapping: configuration, processor, live facts of its modules."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.storage.json_text import rounded
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.models.vlm import Vlm
+
+#: The key of the hash of what a checkpoint stores, and what the keys of the processor and of modules begin with.
+CHECKPOINT, PROCESSOR, MODULES = "weights.checkpoint", "processor.", "modules."
+
+# Settings of no computation: names of places, of versions and of classes that are recorded live, labels of classifiers;
+# the data type is the environment's.
+_DROPPED = re.compile(
+    r"_.*|name_or_path|transformers_version|auto_map|(torch_)?dtype|id2label|label2id|chat_template|"
+    r"image_processor_type|processor_class"
+)
+_COMPONENT = re.compile("tokenizer|processor|feature_extractor")
+# Of the attributes of modules: every floating one but these, and of other types those that change what is computed.
+_TRAINING_ONLY = re.compile("drop|norm_type|momentum|loss|jitter|^p$|std$")
+_LIVE = re.compile("causal|window|approximate|rope_type|eps|softcap")
+_NO_ACTIVATION = re.compile("drop|identity|list|dict", re.IGNORECASE)
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def configuration_of(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
+    """Return the settings that a loaded model computes with, sorted by key; values are JSON types without objects.
+
+    Keys are those of the model's configuration (`text_config.rope_parameters.rope_theta`), of its processor
+    (`processor.image_processor.resample`), and of what its modules hold (`modules.model.norm.variance_epsilon`); a
+    change in memory shows in the last. A key with `*` stands for a stack of layers: one value where all of them share
+    it, else a list with one value a layer. Paths, names and versions of transformers are left out.
+
+    Args:
+        vlm: the loaded model.
+        checkpoint: hash of the parameters and persistent buffers (`provenance.weight_hashes`), empty where not known.
+    """
+    settings = {
+        **_flat(vlm.model.config.to_dict()),
+        **_attention_beside(vlm),
+        **_processor_settings(vlm.processor),
+        **_live_facts(vlm.model),
+        "torchvision": _torchvision(),
+    }
+    if checkpoint:
+        settings[CHECKPOINT] = checkpoint
+    return dict(sorted(settings.items()))
+
+
+def _flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if _DROPPED.fullmatch(str(name)) or (isinstance(value, str) and Path(value).is_absolute()):
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = _plain(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON types, floats with six significant digits; of objects only their class is stable."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return rounded(value) if math.isfinite(value) else str(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return [[str(name), _plain(item)] for name, item in sorted(value.items(), key=str)]
+    return _class(value)
+
+
+def _class(value: Any) -> str:
+    if type(value).__module__ == "torch":  # a data type or a device
+        return str(value).removeprefix("torch.")
+    return str(getattr(value, "__name__", type(value).__name__))
+
+
+def _attention_beside(vlm: Vlm) -> dict[str, str]:
+    """The attention implementation of every part but the decoder, whose own is the environment's."""
+    parts = {key: getattr(vlm.model.config, key, None) for key in getattr(vlm.model.config, "sub_configs", {})}
+    found = {
+        f"{key}.attn_implementation": getattr(part, "_attn_implementation", None)
+        for key, part in parts.items()
+        if part is not vlm.anatomy.text_config
+    }
+    return {key: str(attention) for key, attention in found.items() if attention}
+
+
+def _processor_settings(processor: Any) -> dict[str, Any]:
+    """The classes of a processor and its components, its own settings, and those of its image processor."""
+    settings: dict[str, Any] = {f"{PROCESSOR}class": _class(processor)}
+    own = getattr(processor, "__dict__", {})
+    settings |= _flat({name: value for name, value in own.items() if _is_setting(value)}, PROCESSOR)
+    for name, part in own.items():
+        if not _COMPONENT.search(name) or name.startswith("_") or part is None or _is_setting(part):
+            continue
+        settings[f"{PROCESSOR}{name}.class"] = _class(part)
+        # The pixels depend on all that an image processor holds; the hash of a sample's tokens tells of a tokenizer.
+        if "image_processor" in name and hasattr(part, "to_dict"):
+            settings |= _flat(part.to_dict(), f"{PROCESSOR}{name}.")
+    return settings
+
+
+def _is_setting(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
+
+
+def _live_facts(model: nn.Module) -> dict[str, Any]:
+    """The numbers, activations and computed buffers that modules hold, by path with `*` for the layers of a stack."""
+    stacks: dict[str, dict[tuple[str, ...], Any]] = {}
+    for path, module in model.named_modules():
+        for name, value in _facts(model, path, module):
+            key = ".".join(filter(None, (path, name)))
+            stacks.setdefault(_INDEX.sub("*", key), {})[tuple(_INDEX.findall(key))] = value
+    return {f"{MODULES}{key}": _of_stack(values) for key, values in stacks.items()}
+
+
+def _of_stack(values: Mapping[tuple[str, ...], Any]) -> Any:
+    """The value that all modules of a stack share; else a list of theirs, None where a layer has no such module."""
+    first = next(iter(values.values()))
+    if all(value == first for value in values.values()):
+        return first
+    if {len(place) for place in values} != {1}:
+        return list(values.values())
+    by_layer = {int(place): value for (place,), value in values.items()}
+    return [by_layer.get(layer) for layer in range(max(by_layer) + 1)]
+
+
+def _facts(model: nn.Module, path: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
+    facts = {name: _plain(value) for name, value in _attributes(module) if _is_live(name, value)}
+    if path and not (module._modules or module._parameters or module._buffers):
+        # A module without numbers of its own is an activation, or whatever else is applied between two layers.
+        if not _NO_ACTIVATION.search(_class(module)):
+            settings = ", ".join(f"{name}={value}" for name, value in facts.items() if not name.startswith("act"))
+            yield "", _class(module) + (f"({settings})" if settings else "")
+        return
+    yield from facts.items()
+    for name in sorted(module._non_persistent_buffers_set):
+        value = _buffer(model, f"{path}.{name}".lstrip("."), getattr(module, name, None))
+        # Rotary embeddings keep a second copy for prompts of another length.
+        if value and "original_" not in name:
+            yield name, value
+
+
+def _is_live(name: str, value: Any) -> bool:
+    """True for an attribute that changes what a module computes: a number, a switch or an activation."""
+    if isinstance(value, float):
+        return not _TRAINING_ONLY.search(name)
+    if isinstance(value, bool | int | str):
+        return bool(_LIVE.search(name))
+    return name.startswith("act") and callable(value)
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The public attributes of a module; those of a dictionary by themselves, as an adapter's scale is kept."""
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", item) for key, item in value.items())
+        else:
+            yield name, value
+
+
+def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
+    """A floating buffer in a few numbers that do not hang on its last bits; empty for others."""
+    from harness.models.offloaded import numbers_of
+
+    if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+        return ""
+    numbers = numbers_of(model, name, tensor)
+    if numbers is None:
+        return ""
+    values = numbers.detach().double().flatten().cpu()
+    first, last, total = (f"{float(value):.6g}" for value in (values[0], values[-1], values.sum()))
+    return f"{first} to {last}, sum {total}"
+
+
+def _torchvision() -> str:
+    try:
+        return version("torchvision").split("+")[0]
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,172 @@
+"""The settings in which two configurations differ, those first that change what a forward pass computes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.profile.configuration import CHECKPOINT, MODULES
+from harness.profile.layers import layer_ranges
+
+#: The number of changed settings that a message names.
+NAMED_AT_MOST = 6
+
+# The order of changed settings: the first pattern that a key has decides, and a key that has none stands between the
+# two tables, because a setting that nobody knows may change numbers.
+_FIRST = tuple(
+    map(
+        re.compile,
+        (
+            r"rope|rotary|inv_freq|theta",
+            r"eps(ilon)?$",
+            r"(^|[._])act(ivation)?(_fn|_func|$|[._])|hidden_act|approximate",
+            r"feature_(layer|select)|select_(layer|strategy|feature)",
+            r"image_processor\.",
+            r"scal|softcap|window|causal|attn_implementation|quantization",
+            r"(hidden|intermediate|head|patch|image)_(size|dim)|num_.*(layers|heads|tokens)|layer_types",
+        ),
+    )
+)
+_LAST = re.compile(
+    r"dropout|initializer|use_cache|return_dict|output_(attentions|hidden_states|router_logits)|"
+    r"(bos|eos|pad|unk|sep|cls|decoder_start)_token_id|tie_word_embeddings|problem_type|pretraining_tp|architectures|"
+    r"chunk_size_feed_forward|max_position_embeddings|max_length|temperature|top_[kp]|beam|penalty|"
+    r"(tokenizer|extractor|video_processor|^processor)\.class$|torchvision"
+)
+_ABSENT = "absent"
+_LONGEST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationChanges:
+    """The settings that are not the same in two configurations, each as 'key: then -> now'.
+
+    `changed` holds those to look at, in order; `added` and `gone` those that only one of the configurations has
+    because another version of transformers writes other fields, or because its modules have other paths.
+    """
+
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Every change."""
+        return [*self.changed, *self.added, *self.gone]
+
+    def abridged(self, most: int = NAMED_AT_MOST) -> list[str]:
+        """The first changes, and how many more there are."""
+        named = list(self.changed[:most])
+        more = len(self.changed) - len(named)
+        if more:
+            named.append(f"{more} more settings" if named else _counted(more, "setting"))
+        counts = [f"{_counted(len(self.added), 'setting')} new"] if self.added else []
+        counts += [f"{_counted(len(self.gone), 'setting')} gone"] if self.gone else []
+        return named + ([", ".join(counts)] if counts else [])
+
+
+def configuration_changes(
+    now: Mapping[str, Any], then: Mapping[str, Any], *, same_release: bool = True
+) -> ConfigurationChanges:
+    """Compare two configurations of `configuration.configuration_of`; one that is empty was never stored.
+
+    Args:
+        now: the later one.
+        then: the earlier one.
+        same_release: both were read with one version of transformers, so a field of one alone is a change; between
+            two versions it is most often a default that was given a field, and is counted apart.
+    """
+    if not (now and then):
+        return ConfigurationChanges()
+    keys = sorted((now.keys() | then.keys()) - {CHECKPOINT}, key=_order)
+    # A field that is null says as much as one that is not there.
+    keys = [key for key in keys if now.get(key) != then.get(key) and not _only_saved(key, now, then)]
+    one_sided = [key for key in keys if key not in now or key not in then]
+    modules = [key for key in one_sided if key.startswith(MODULES)]
+    # A wrapper, as that of an adapter, gives every module another path.
+    apart = set(modules if len(modules) > NAMED_AT_MOST else ()) if same_release else set(one_sided)
+    return ConfigurationChanges(
+        changed=tuple(_merged([key for key in keys if key not in apart], now, then)),
+        added=tuple(_change(key, now, then) for key in keys if key in apart and key in now),
+        gone=tuple(_change(key, now, then) for key in keys if key in apart and key in then),
+    )
+
+
+def _only_saved(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+    """True for the class of a model that only one side names, as a configuration does once it has been saved."""
+    return key.rpartition(".")[2] == "architectures" and None in (now.get(key), then.get(key))
+
+
+def _order(key: str) -> tuple[int, bool, str]:
+    rank = next((index for index, pattern in enumerate(_FIRST) if pattern.search(key)), len(_FIRST))
+    if _LAST.search(key):
+        rank = len(_FIRST) + 1
+    return rank, key.startswith(MODULES), key
+
+
+def _merged(keys: Sequence[str], now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """A line for every change: what modules hold is left out where a field of the configuration says the same.
+
+    Modules whose attributes of one name change in the same way share a line.
+    """
+    said = {_values(key, now, then) for key in keys if not key.startswith(MODULES)}
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key in keys:
+        values = _values(key, now, then)
+        if not key.startswith(MODULES):
+            groups[key, values] = [key]
+        elif values not in said:
+            groups.setdefault((key.rpartition(".")[2], values), []).append(key)
+    return [_line(group, values) for (_, values), group in groups.items()]
+
+
+def _line(keys: Sequence[str], values: str) -> str:
+    alike = f" (and {_counted(len(keys) - 1, 'module')} alike)" if len(keys) > 1 else ""
+    return f"{keys[0].removeprefix(MODULES)}: {values}{alike}"
+
+
+def _change(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    return _line([key], _values(key, now, then))
+
+
+def _values(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """The values of a setting as 'then -> now'; of a list the entries that differ, where they differ alike."""
+    one, other = (settings.get(key, _ABSENT) for settings in (then, now))
+    if isinstance(one, list) or isinstance(other, list):
+        entries = _entries(one, other)
+        changes = {_arrow(*pair) for pair in entries.values()}
+        size = max(len(value) for value in (one, other) if isinstance(value, list))
+        if len(changes) == 1 and len(entries) < size:
+            noun = ("layer", "layers") if "*" in key else ("entry", "entries")
+            return f"{changes.pop()} in {noun[len(entries) > 1]} {layer_ranges(entries)}"
+    return _arrow(one, other)
+
+
+def _entries(one: Any, other: Any) -> dict[int, tuple[Any, Any]]:
+    """The entries that differ, counted from 1; none where lists are of two lengths or only one value is there."""
+    size = max(len(value) for value in (one, other) if isinstance(value, list))
+    # A stack of which every layer had the same value is stored as that value.
+    sides = [value if isinstance(value, list) else [value] * size for value in (one, other)]
+    if _ABSENT in (one, other) or len(sides[0]) != len(sides[1]):
+        return {}
+    pairs = enumerate(zip(*sides, strict=True), start=1)
+    lists = isinstance(one, list) and isinstance(other, list)
+    return {index: pair for index, pair in pairs if pair[0] != pair[1] and (lists or None not in pair)}
+
+
+def _arrow(one: Any, other: Any) -> str:
+    return f"{_shown(one)} -> {_shown(other)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

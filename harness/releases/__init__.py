@@ -1,0 +1,1 @@
+"""Changes that a release of transformers or torch brings."""

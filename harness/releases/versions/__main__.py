@@ -1,0 +1,89 @@
+"""The command `python -m harness.releases.versions`: the type sweep and the embedded pairs with several releases."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from harness.errors import PhaseError
+from harness.releases.versions.cell_run import CHECKOUT, PARTS, Matrix
+from harness.releases.versions.findings import findings
+from harness.releases.versions.fresh_environment import Runner, run_command
+from harness.releases.versions.matrix import matrix_table
+from harness.releases.versions.release_cells import TORCH, TRANSFORMERS, cells_of
+from harness.releases.versions.versions_page import versions_page
+from harness.storage.cache_directory import default_cache
+from harness.storage.files import write_atomically
+from harness.storage.json_text import dump
+
+_PROGRAM = "python -m harness.releases.versions"
+_VERSION = re.compile(r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?")
+
+
+def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
+    """Returns 0 where every cell installs, no type fails and no pair differs, 1 where not, 2 where it cannot be said.
+
+    Prints the matrix and the findings, and writes what was asked for after every cell, so that a stop loses nothing.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    matrix = Matrix(
+        results=default_cache() / "versions",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        keep=options.keep,
+        parts=(options.only,) if options.only else tuple(PARTS),
+        anew=options.anew,
+        run=run,
+    )
+    outcomes = []
+    try:
+        for cell in cells_of(options.transformers, options.torch):
+            outcomes.append(matrix.outcome(cell))
+            if options.json is not None:
+                write_atomically(options.json, dump({"cells": [asdict(told) for told in outcomes]}))
+            if options.write is not None:
+                page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *given]), CHECKOUT)
+                write_atomically(options.write, page.encode())
+    except PhaseError as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{_PROGRAM}: {error.filename} cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    print(matrix_table(outcomes))
+    print("\n".join(["", *findings(outcomes)]))
+    return 0 if all(told.passed for told in outcomes) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
+    for name, releases in (("transformers", TRANSFORMERS), ("torch", TORCH)):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="V",
+            type=_version,
+            help=f"this release of {name}; may be repeated. With neither option: {', '.join(releases)}",
+        )
+    parser.add_argument("--only", choices=tuple(PARTS), help="only the type sweep, or only the embedded pairs")
+    parser.add_argument("--anew", action="store_true", help="run finished cells again")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the environments there, and use those there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that the cells gave")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the matrix with its findings, in Markdown")
+    return parser
+
+
+def _version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no version number, such as 5.8.1")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What the claims show beyond their controls, in words: for the summary and for the messages of the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.analysis.beyond import Beyond, CurveBeyond
+from harness.analysis.claims import CHANCE, Claim
+from harness.profile.layers import layer_ranges
+from harness.report.layout import folded, kept, table_lines
+
+
+def beyond_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
+    """Lines of a table with one row per pair and claim: the verdict, and the effect beyond each control.
+
+    Where it would be wider than `width`, a table a pair, with folded cells.
+
+    Args:
+        claims: pairs' names with their claims, in the order of the rows.
+        width: of the terminal, None where lines may be as long as they are.
+    """
+    rows = [(pair, claim, beyond_cells(claim)) for pair, claim in claims]
+    controls = list(dict.fromkeys(control for _, _, cells in rows for control in cells))
+    if not controls:
+        return []
+    table = [
+        [pair, claim.name, str(claim.verdict), *(_kept_pieces(cells.get(control, "")) for control in controls)]
+        for pair, claim, cells in rows
+    ]
+    headers = ["pair", "claim", "verdict", *(f"beyond {control}" for control in controls)]
+    whole = table_lines(headers, table)
+    if width is None or max(map(len, whole)) <= width:
+        return whole
+    lines: list[str] = []
+    for pair in dict.fromkeys(row[0] for row in table):
+        mine = [row[1:2] + row[3:] for row in table if row[0] == pair]
+        lines += [*([""] if lines else []), *folded(f"{pair}, beyond its controls:", width)]
+        lines += table_lines(headers[1:2] + headers[3:], mine, width)
+    return lines
+
+
+def _kept_pieces(cell: str) -> str:
+    """A cell that is folded between its effects only."""
+    return ", ".join(kept(piece) for piece in cell.split(", "))
+
+
+def beyond_cells(claim: Claim) -> Mapping[str, str]:
+    """By how much a claim's effects exceed the same under each control, in words, by control."""
+    cells = {curve.control: curve_words(curve) for curve in claim.curves_beyond}
+    for control in dict.fromkeys(beyond.control for beyond in claim.beyond):
+        mine = [beyond for beyond in claim.beyond if beyond.control == control]
+        cells[control] = ", ".join((f"{beyond.what} " if len(mine) > 1 else "") + rise_words(beyond) for beyond in mine)
+    return cells
+
+
+def beyond_lines(claim: Claim) -> list[str]:
+    """The same as `beyond_cells`, with intervals, a line each, for a message."""
+    lines = [
+        f"beyond {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all layers "
+        f"at once, n = {curve.n})"
+        for curve in claim.curves_beyond
+    ]
+    for beyond in claim.beyond:
+        low, high = beyond.interval
+        of = "another sample's words" if beyond.control == CHANCE else beyond.control
+        lines.append(f"beyond {of}: {beyond.what} {beyond.effect:+.3g} ({low:+.3g} to {high:+.3g}), n = {beyond.n}")
+    return lines
+
+
+def curve_words(curve: CurveBeyond) -> str:
+    """Where a curve exceeds its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
+    parts = [
+        f"{size:+.2g} at layers {layer_ranges(layers)}"
+        for size, layers in ((curve.highest, curve.above), (curve.lowest, curve.below))
+        if layers
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def rise_words(beyond: Beyond) -> str:
+    """An effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
+    words = f"{beyond.effect:+.2g}"
+    return words if beyond.certain else f"({words})"

@@ -1,0 +1,1 @@
+"""One session: options, the loaded model, stored baselines, verdicts given."""

@@ -1,0 +1,77 @@
+"""Warnings of libraries while a model is loaded and measured: counted by kind, and never raised."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TextIO, cast
+
+from harness.errors import shown
+from harness.models.library_messages import plain_messages
+
+_LONGEST = 240  # characters of a warning's text
+_MOST_KINDS = 5
+# Numbers in the text of a warning may count passes or tell a time; they make no other kind of it.
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
+
+
+class WarningCounts(Counter[str]):
+    """How often each kind of warning occurred; a kind is category, text but its numbers, and the line that warns."""
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Count warnings instead of printing or raising them; those that a filter ignores are left out.
+
+        A library's new warning is no fault of the model that is measured, so `-W error` raises nothing here.
+        """
+        with warnings.catch_warnings(), plain_messages():
+            filters = list(warnings.filters)
+            warnings.resetwarnings()
+            warnings.simplefilter("always")
+            for action, message, category, module, line in reversed(filters):
+                kept: Literal["ignore", "always"] = "ignore" if action == "ignore" else "always"
+                warnings.filterwarnings(kept, _pattern(message), cast(type[Warning], category), _pattern(module), line)
+            warnings.showwarning = self._count
+            yield
+
+    def lines(self) -> list[str]:
+        """Return a line on the number of warnings and one per kind, the most frequent first; none without warnings."""
+        if not self:
+            return []
+        counts, first = Counter[str](), dict[str, str]()
+        for kind, count in self.items():
+            place, _, text = kind.partition(": ")
+            counts[first.setdefault(f"{place}: {_NUMBER.sub('0', text)}", kind)] += count
+        kinds = [f"  {_times(count)} {kind}" for kind, count in counts.most_common(_MOST_KINDS)]
+        more = len(counts) - len(kinds)
+        head = f"warnings while measuring: {self.total()} of {_plural(len(counts), 'kind')}"
+        return [head, *kinds, *([f"  and {_plural(more, 'more kind')}"] if more else [])]
+
+    def _count(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = shown(" ".join(str(message).split()), _LONGEST)
+        self[f"{category.__name__} at {Path(filename).name}:{lineno}: {text}"] += 1
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _pattern(matcher: Any) -> str:
+    """The regular expression of a filter, which holds it compiled, as text or not at all."""
+    return "" if matcher is None else str(getattr(matcher, "pattern", matcher))

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.analysis.agreement import Agreement, Verdict, View, agree, agree_recall, combined
+from harness.analysis.curves import FloatArray
+from harness.analysis.margins import (
+    Tolerance,
+    declared_margins,
+)
+from harness.analysis.simultaneous import simultaneous_bound
+from harness.lab.simulation.synthetic import POINTS, phases, recalls, rerun, samples, shifted
+
+ALPHA = 0.01 / 160
+MARGIN = declared_margins(phases()).curve
+BASELINE = samples(phases(), 64, seed=100)
+
+
+def judged(now: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = True) -> Agreement:
+    return agree(now, baseline, MARGIN, paired=paired, alpha_diff=ALPHA)
+
+
+def literal_verdict(now: FloatArray, baseline: FloatArray, margin: float, alpha: float, *, paired: bool) -> Verdict:
+    """The rule layer by layer, with scipy's own t intervals and the bound c."""
+    if paired:
+        covariance, df = np.cov((now - baseline).T), np.full(now.shape[1], len(now) - 1.0)
+        tests = [stats.ttest_rel(a, b) for a, b in zip(now.T, baseline.T, strict=True)]
+    else:
+        covariance = np.cov(now.T) / len(now) + np.cov(baseline.T) / len(baseline)
+        tests = [stats.ttest_ind(a, b, equal_var=False) for a, b in zip(now.T, baseline.T, strict=True)]
+        df = np.array([test.df for test in tests])
+    difference = now.mean(axis=0) - baseline.mean(axis=0)
+    error = difference / np.array([test.statistic for test in tests])
+    critical = simultaneous_bound(covariance, float(df.min()), alpha)
+    if (np.abs(difference) - critical * error > margin).any():
+        return Verdict.DIFFERS
+    equivalent = np.abs(difference) + stats.t.isf(0.025, df) * error < margin
+    return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
+    seen = set()
+    for seed in range(18):
+        baseline = samples(phases(), 48, seed)
+        now = rerun(baseline, seed, sd=0.05) if paired else samples(phases(), 60, seed + 50, sd=0.06)
+        now = now + (0.0, 0.02, 0.12)[seed % 3] * np.sin(np.arange(POINTS) / 4.0)
+        margin = (0.02, 0.05)[seed % 2]
+        found = agree(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
+        assert found.verdict is literal_verdict(now, baseline, margin, ALPHA, paired=paired)
+        assert found.mean.paired is paired
+        seen.add(found.verdict)
+    assert seen == {Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
+
+
+def test_the_same_numbers_reproduce() -> None:
+    found = judged(BASELINE + 5e-4)
+    assert (found.verdict, found.reproduced, found.beyond, found.layers) == (Verdict.REPRODUCES, True, 0, ())
+    assert found.compared == 64
+    assert found.level.verdict is Verdict.EQUIVALENT
+
+
+def test_a_coarser_data_type_is_equivalent_and_names_the_worst_samples() -> None:
+    now = BASELINE.copy()
+    now[5, 9] += 0.02
+    now[40, 12] -= 0.03
+    found = judged(now)
+    assert (found.verdict, found.reproduced, found.beyond) == (Verdict.EQUIVALENT, False, 2)
+    assert found.layers == (9, 12)
+    assert [(w.index, w.layer) for w in found.worst_samples] == [(40, 12), (5, 9)]
+    assert found.worst_samples[0].amount == pytest.approx(-0.03)
+    assert found.largest == pytest.approx(0.03)
+
+
+def test_the_tolerance_may_differ_between_samples() -> None:
+    now = BASELINE + np.where(np.arange(64) < 32, 0.004, 0.0)[:, None]
+    strict, loose = (Tolerance(tuple(np.where(np.arange(64) < 32, wide, 1e-3))) for wide in (0.001, 0.005))
+    verdicts = [
+        agree(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=t).verdict for t in (strict, loose)
+    ]
+    assert verdicts == [Verdict.EQUIVALENT, Verdict.REPRODUCES]
+    with pytest.raises(ValueError, match="amounts for 64 samples"):
+        agree(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
+
+
+def test_reproduction_is_not_asked_of_another_data_type() -> None:
+    found = agree(BASELINE, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, reproducible=False, reason="bfloat16 now")
+    assert (found.verdict, found.reproduced, found.reason) == (Verdict.EQUIVALENT, None, "bfloat16 now")
+
+
+def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> None:
+    found = judged(BASELINE[np.roll(np.arange(64), 1)])
+    assert found.reproduced is False
+    assert found.beyond == 64
+    assert found.mean.effect == pytest.approx(0.0, abs=1e-12)
+    assert found.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("now", "layers"),
+    [
+        (rerun(samples(shifted(phases(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
+        (rerun(samples(phases(heights=(0.10, 0.45, 0.40, 0.65, 0.40)), 64, seed=100), 2), {14, 15, 16}),
+        (rerun(BASELINE * 1.25, 3), {7, 23, 24, 25}),
+        (rerun(BASELINE + 0.06, 4), set(range(POINTS))),
+    ],
+    ids=["shift by two layers", "flattened phase", "scale", "offset"],
+)
+def test_real_changes_differ_at_their_layers(now: FloatArray, layers: set[int]) -> None:
+    found = judged(now)
+    assert (found.verdict, found.reproduced, found.mean.view) == (Verdict.DIFFERS, False, View.LEVEL)
+    assert layers <= set(found.layers)
+    assert found.mean.layer in found.layers
+    assert found.mean.effect == pytest.approx((now - BASELINE).mean(axis=0)[found.mean.layer])
+    assert found.mean.interval[0] < found.mean.effect < found.mean.interval[1]
+    assert min(np.abs(found.mean.interval)) > found.mean.margin == MARGIN
+    assert found.mean.confidence == 1.0 - ALPHA / 2
+    assert 1 <= len(found.worst_samples) <= 5
+
+
+def test_the_shape_is_judged_apart_from_the_level() -> None:
+    lifted = judged(rerun(BASELINE + 0.06, 5))
+    assert lifted.level.verdict is Verdict.DIFFERS
+    assert lifted.shape is not None
+    assert lifted.shape.verdict is Verdict.EQUIVALENT
+    unpaired = judged(samples(shifted(phases(), 3.0), 64, seed=7), paired=False)
+    assert unpaired.shape is not None
+    assert unpaired.shape.verdict is unpaired.verdict is Verdict.DIFFERS
+
+
+def test_a_constant_difference_beyond_the_margin_differs() -> None:
+    moved = BASELINE.copy()
+    moved[:, 3] = BASELINE[:, 3] + 0.2
+    found = judged(moved)
+    assert (found.verdict, found.layers, found.mean.layer) == (Verdict.DIFFERS, (3,), 3)
+    assert found.mean.interval == pytest.approx((0.2, 0.2))
+    constant, other = np.zeros((40, 5)), np.zeros((40, 5))
+    other[:, 2] = 0.5
+    assert agree(other, constant, 0.1, paired=True, alpha_diff=ALPHA, shape=False).layers == (2,)
+    assert agree(other, constant, 0.1, paired=False, alpha_diff=ALPHA, shape=False).verdict is Verdict.DIFFERS
+
+
+def test_nothing_changed_raises_no_alarm() -> None:
+    """100 null comparisons, half of them paired with noise of a coarse data type, half with fresh samples."""
+    for seed in range(50):
+        baseline = samples(phases(), 64, seed=1000 + seed)
+        assert judged(rerun(baseline, seed, sd=0.01), baseline).verdict is Verdict.EQUIVALENT
+        fresh = judged(samples(phases(), 64, seed=2000 + seed), baseline, paired=False)
+        assert fresh.verdict is not Verdict.DIFFERS
+
+
+def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((400, POINTS)) * 0.08
+    noise -= noise.mean(axis=0)
+    few = agree(noise[:40] - noise[:40].mean(axis=0), np.zeros((40, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
+    assert few.verdict is Verdict.INCONCLUSIVE
+    assert few.layers
+    assert few.mean.n_needed is not None
+    # Equivalence needs t sd / sqrt(n) < margin: with sd 0.08 (largest of 31 layers 0.1) about 60 to 110.
+    assert 60 <= few.mean.n_needed <= 110
+    enough = agree(noise, np.zeros((400, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
+    assert (enough.verdict, enough.mean.n_needed) == (Verdict.EQUIVALENT, None)
+
+
+def test_on_the_margin_no_number_of_samples_decides() -> None:
+    difference = np.random.default_rng(1).standard_normal((64, 4)) * 0.05
+    difference += 0.02 - difference.mean(axis=0)
+    found = agree(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
+    assert (found.verdict, found.mean.n_needed) == (Verdict.INCONCLUSIVE, None)
+
+
+def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
+    few = BASELINE[:16]
+    found = agree(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
+    assert (found.verdict, found.mean.paired, found.level.verdict) == (Verdict.REPRODUCES, False, Verdict.INCONCLUSIVE)
+    assert agree(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
+
+
+def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mean_is_uncertain() -> None:
+    few = BASELINE[:16]
+    found = agree(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
+    assert (found.verdict, found.reproduced) == (Verdict.INCONCLUSIVE, False)
+    assert found.layers == tuple(range(20, POINTS))
+
+
+def test_samples_of_one_cluster_count_once() -> None:
+    doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(rerun(BASELINE, 9), 2, axis=0)
+    labels = [i // 2 for i in range(128)]
+    found = agree(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
+    assert found.level == judged(rerun(BASELINE, 9)).level
+    assert (found.mean.n, found.compared) == (64, 128)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_order_of_samples_does_not_matter(paired: bool) -> None:
+    now, order = rerun(BASELINE, 3, sd=0.05), np.random.default_rng(0).permutation(64)
+    assert judged(now[order], BASELINE[order], paired=paired).level == judged(now, paired=paired).level
+    if not paired:
+        assert judged(now, BASELINE[order], paired=False) == judged(now, paired=False)
+
+
+def test_recall_that_stays_or_is_lost() -> None:
+    baseline = recalls(128, seed=0)
+    same = agree_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
+    assert (same.verdict, same.shape) == (Verdict.REPRODUCES, None)
+    one = baseline.copy()
+    one[3, 30] = 0.0 if baseline[3, 30] else 1.0
+    assert agree_recall(one, baseline, paired=True, alpha_diff=ALPHA).verdict is Verdict.REPRODUCES
+    lost = np.clip(baseline - 0.125, 0.0, 1.0)
+    found = agree_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
+    assert (found.verdict, found.reproduced) == (Verdict.DIFFERS, False)
+    assert 30 in found.layers
+    assert found.mean.effect < -0.05
+
+
+def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None:
+    """Without variance the rule would be sure at any n; the added sample asks for more of them."""
+    two = np.zeros((128, POINTS))
+    two[:2, 20] = 0.125
+    for n, verdict in ((40, Verdict.INCONCLUSIVE), (128, Verdict.EQUIVALENT)):
+        found = agree_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
+        assert (found.verdict, found.reproduced) == (verdict, False)
+    undecided = agree_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
+    assert undecided.mean.n_needed is not None
+    # One sample of 0.5 among n has mean 0.5 / n and standard error 0.5 / n: 0.5 (1 + t) / n < 0.02.
+    assert undecided.mean.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
+
+
+def test_a_difference_that_one_sample_could_undo_is_undecided() -> None:
+    base = np.zeros((33, 4))
+    now = base.copy()
+    now[:, -1] = 0.021
+    assert agree_recall(now, base, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
+
+
+def test_combined_verdicts() -> None:
+    assert combined([Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE]) is Verdict.DIFFERS
+    assert combined([Verdict.EQUIVALENT, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert combined([Verdict.EQUIVALENT, Verdict.REPRODUCES]) is Verdict.EQUIVALENT
+
+
+@pytest.mark.parametrize(
+    ("now", "margin", "message"),
+    [
+        (BASELINE[:, :-1], MARGIN, "not the same model"),
+        (BASELINE[:-1], MARGIN, "same samples"),
+        (np.where(np.arange(POINTS) == 4, np.nan, BASELINE), MARGIN, "sample 0 at layer 4"),
+        (BASELINE, 0.0, "positive"),
+        (BASELINE[0], MARGIN, "samples x points"),
+    ],
+    ids=["points", "samples", "nan", "margin", "one curve"],
+)
+def test_what_cannot_be_compared_is_refused(now: FloatArray, margin: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        agree(now, BASELINE, margin, paired=True, alpha_diff=ALPHA)
+
+
+def test_a_verdict_is_quick_and_repeats() -> None:
+    now = rerun(BASELINE, 0)
+    judged(now)
+    begin = time.process_time()
+    found = judged(now)
+    assert time.process_time() - begin < 1.0
+    assert found == judged(now)
+
+
+@given(seed=st.integers(0, 10_000), add=st.floats(-1.0, 1.0), power=st.integers(-4, 4), paired=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int, paired: bool) -> None:
+    baseline, unit = samples(phases(), 40, seed), 2.0**power
+    now = rerun(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
+    one = agree(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
+    other = agree(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
+    assert (one.verdict, one.layers, one.mean.layer, one.mean.n_needed) == (
+        other.verdict,
+        other.layers,
+        other.mean.layer,
+        other.mean.n_needed,
+    )
+    assert other.mean.effect == pytest.approx(unit * one.mean.effect)
+    assert other.mean.interval == pytest.approx(
+        (unit * one.mean.interval[0], unit * one.mean.interval[1]), rel=0.02, abs=1e-9
+    )

@@ -1,0 +1,297 @@
+"""What held in each phase of the baseline and holds now: against the rule written out, and where nothing is judged."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.analysis.curves import FloatArray
+from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding, Question, agree_intervals
+from harness.analysis.mean_difference import Verdict
+from harness.analysis.monotone import Monotonicity, Presence
+from harness.analysis.simultaneous import simultaneous_bound
+from harness.analysis.turning_points import turning_points
+from harness.lab.simulation.synthetic import phases, rerun, samples, shifted
+
+ALPHA = 0.01 / 76
+#: an answer, empty where it is open, and the two layers that it rests on
+Answered = tuple[str, int, int]
+BASELINE = samples(phases(), 64, seed=100)
+
+
+def short(fall: float = 0.2) -> FloatArray:
+    """Four phases in 16 layers, the second a fall of so much: prominence 0.06, a reversal of 0.03 does not count."""
+    return phases((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
+
+
+def found_of(found: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
+    return next(one for one in found.findings if (one.phase, one.question) == (phase, question))
+
+
+def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
+    """The paired rule written out: every pair of layers by itself, each bound in the units of its own spread."""
+    n, points = y.shape
+    mean = y.mean(axis=0)
+    spread = float(np.ptp(mean))
+    edges = [0, *turning_points(mean, 4), points - 1]
+    pairs = [(s, t) for s in range(points) for t in range(s + 1, points)]
+
+    def bound(rows: FloatArray, alpha: float, inside: tuple[int, int] | None = None) -> float:
+        first, last = inside or (0, points - 1)
+        kept = np.array([(s - first, t - first) for s, t in pairs if first <= s and t <= last])
+        covariance = np.cov(rows[:, first : last + 1].T)
+        return simultaneous_bound(covariance, n - 1, alpha, pairs=(kept[:, 0], kept[:, 1]), two_sided=inside is None)
+
+    def reach(rows: FloatArray, s: int, t: int, critical: float) -> tuple[float, float]:
+        rise = rows[:, t] - rows[:, s]
+        return float(rise.mean()), critical * float(rise.std(ddof=1)) / np.sqrt(n)
+
+    def presence(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
+        rise, width = reach(rows, first, last, bound(rows, alpha[0]))
+        margin = max(0.01, 0.1 * spread)
+        certain = "present" if direction * rise - width > margin else ""
+        return "absent" if direction * rise + width < margin else certain, first, last
+
+    def monotone(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
+        drops = []
+        critical = bound(rows, alpha[0], (first, last))
+        for s, t in pairs:
+            if first <= s and t <= last:
+                rise, one = reach(rows, s, t, critical)
+                upper = reach(rows, s, t, float(stats.t.isf(alpha[1], n - 1)))[1]
+                drops.append((-direction * rise - one, -direction * rise + upper, s, t))
+        margin = max(0.01, 0.05 * spread)
+        lowest, highest = max(drops, key=lambda d: d[0]), max(drops, key=lambda d: d[1])
+        if lowest[0] > margin:
+            return "violated", lowest[2], lowest[3]
+        return "monotone" if highest[1] < margin else "", highest[2], highest[3]
+
+    change = bound(x - y, ALPHA) if np.ptp(x - y) else 0.0
+    small = float(stats.t.isf(0.025, n - 1))
+    verdicts: list[Verdict | None] = []
+    for phase in range(4):
+        first, last, direction = edges[phase], edges[phase + 1], (1, -1)[phase % 2]
+        for asked in (presence, monotone):
+            then, now, strictly = (
+                asked(rows, first, last, direction, alpha)
+                for rows, alpha in ((y, (0.01, 0.025)), (x, (0.01, 0.025)), (x, (ALPHA / 8, ALPHA / 8)))
+            )
+            looked = [(first, last)]
+            if asked is monotone:
+                looked = [(s, t) for s, t in pairs if first <= s and t <= last]
+            still = all(sum(np.abs(reach(x - y, s, t, small))) <= 2 * noise for s, t in looked)
+            s, t = then[1:] if then[0] == "violated" else strictly[1:]
+            moved, width = reach(x - y, s, t, change)
+            if not then[0]:
+                verdicts.append(None)
+            elif now[0] == then[0] or still:
+                verdicts.append(Verdict.EQUIVALENT)
+            elif strictly[0] and abs(moved) - width > 2 * noise:
+                verdicts.append(Verdict.DIFFERS)
+            else:
+                verdicts.append(Verdict.INCONCLUSIVE)
+    return verdicts
+
+
+def test_verdicts_are_those_of_the_literal_rule() -> None:
+    seen: set[Verdict | None] = set()
+    for seed, (dip, now_dip, fall, now_fall, sd) in enumerate(
+        [
+            (0.0, 0.0, 0.2, 0.2, 0.04),
+            (0.0, 0.06, 0.2, 0.02, 0.02),
+            (0.06, 0.0, 0.02, 0.2, 0.02),
+            (0.0, 0.04, 0.2, 0.08, 0.05),
+            (0.035, 0.05, 0.2, 0.055, 0.03),
+        ]
+    ):
+        then, now = (
+            np.interp(np.arange(17), (0, 2, 3, 5, 8, 12, 16), (0.1, 0.4, 0.4 - one, 0.6, 0.6 - other, 0.8, 0.3))
+            for one, other in ((dip, fall), (now_dip, now_fall))
+        )
+        y = samples(then, 48, seed, sd=sd)
+        x = rerun(y - then + now, seed + 50, sd=5e-3)
+        verdicts = [one.verdict for one in agree_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
+        assert verdicts == literal(x, y, 1e-3)
+        seen.update(verdicts)
+    assert seen == {None, Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_same_phases_stay(paired: bool) -> None:
+    now = rerun(BASELINE, 1) if paired else samples(phases(), 64, seed=101)
+    found = agree_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
+    assert (found.verdict, found.paired, found.n, found.n_baseline) == (Verdict.EQUIVALENT, paired, 64, 64)
+    assert [(one.phase, one.question) for one in found.findings] == [(p, q) for p in (1, 2, 3, 4) for q in Question]
+    assert {(one.then, one.now) for one in found.findings} == {
+        (Presence.PRESENT, Presence.PRESENT),
+        (Monotonicity.MONOTONE, Monotonicity.MONOTONE),
+    }
+    assert [(one.first, one.last, one.direction) for one in found.findings[::2]] == [
+        (0, 7, 1),
+        (7, 15, -1),
+        (15, 24, 1),
+        (24, 30, -1),
+    ]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) -> None:
+    whole, flat = phases(), phases(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
+    for then, now, answers in (
+        (whole, flat, (Presence.PRESENT, Presence.ABSENT)),
+        (flat, whole, (Presence.ABSENT, Presence.PRESENT)),
+    ):
+        y = samples(then, 64, seed=1, sd=0.03)
+        x = samples(now, 64, seed=1 if paired else 2, sd=0.03)
+        found = agree_intervals(x, y, paired=paired, alpha_diff=ALPHA)
+        second = found_of(found, 2, Question.PRESENCE)
+        assert (found.verdict, second.verdict, (second.then, second.now)) == (Verdict.DIFFERS, Verdict.DIFFERS, answers)
+        at = (second.first, second.last)
+        assert (second.layers, second.direction, second.margin) == (at, -1, pytest.approx(0.1 * np.ptp(y.mean(0))))
+        assert second.effect == pytest.approx(x.mean(0)[at[0]] - x.mean(0)[at[1]])
+        assert second.before == pytest.approx(y.mean(0)[at[0]] - y.mean(0)[at[1]])
+        assert second.change == pytest.approx(second.effect - second.before)
+        assert second.change_interval[0] <= second.change <= second.change_interval[1]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -> None:
+    smooth = phases()
+    dented = smooth - np.where((np.arange(31) >= 19) & (np.arange(31) <= 20), 0.16, 0.0)
+    for then, now, answers in (
+        (smooth, dented, (Monotonicity.MONOTONE, Monotonicity.VIOLATED)),
+        (dented, smooth, (Monotonicity.VIOLATED, Monotonicity.MONOTONE)),
+    ):
+        y = samples(then, 64, seed=3, sd=0.03)
+        x = samples(now, 64, seed=3 if paired else 4, sd=0.03)
+        third = found_of(
+            agree_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
+        )
+        assert (third.verdict, (third.then, third.now)) == (Verdict.DIFFERS, answers)
+        assert third.first <= third.layers[0] < third.layers[1] <= third.last
+        # The reversal from layer 18 to 19 is 0.05 of rise less 0.16.
+        assert third.change == pytest.approx(0.16 * (1 if now is dented else -1), abs=0.03)
+    assert abs(third.before) == pytest.approx(0.11, abs=0.03)
+
+
+def test_what_the_baseline_left_open_is_not_judged() -> None:
+    y = samples(short(0.06), 64, seed=5)
+    found = agree_intervals(samples(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
+    second = found_of(found, 2, Question.PRESENCE)
+    assert (second.then, second.now, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
+    assert found.verdict is Verdict.EQUIVALENT
+
+
+def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
+    y = samples(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
+    found = agree_intervals(y, y, paired=True, alpha_diff=ALPHA)
+    assert {one.verdict for one in found.findings} == {None}
+    assert (found.verdict, found.paired) == (Verdict.INCONCLUSIVE, False)
+
+
+def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_noise() -> None:
+    """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
+    y = samples(short(0.0608), 400, seed=6, sd=1e-3)
+    x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
+    second = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
+    assert second.verdict is Verdict.EQUIVALENT
+    strict = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
+    assert strict.verdict is Verdict.DIFFERS
+
+
+def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
+    """The truth lies just below the margin, the baseline by chance certainly above it, and this run knows better."""
+    y = samples(short(0.057), 32, seed=7, sd=0.05)
+    lucky = y - y.mean(axis=0) + short(0.076)
+    x = samples(short(0.057), 3000, seed=8, sd=0.05)
+    second = found_of(agree_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
+    assert second.verdict is Verdict.INCONCLUSIVE
+    assert second.n_needed is not None
+
+
+@pytest.mark.parametrize("off", [-0.004, 0.0, 0.004])
+@pytest.mark.parametrize("paired", [True, False])
+def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bool) -> None:
+    """A fall and a reversal that lie on their margins, or within their standard errors of them."""
+    edges = (0, 3, 4, 6, 9, 12, 15)
+    mean = phases(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
+    for seed in range(12):
+        y = samples(mean, (40, 80)[seed % 2], seed, sd=0.04)
+        x = rerun(y, seed + 100) if paired else samples(mean, (160, 40)[seed % 2], seed + 100, sd=0.04)
+        assert agree_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
+
+
+def test_undecided_says_how_many_samples_would_decide() -> None:
+    y = samples(short(), 64, seed=9, sd=0.03)
+    x = samples(short(0.07), 64, seed=10, sd=0.12)
+    found = agree_intervals(x, y, paired=False, alpha_diff=ALPHA)
+    second = found_of(found, 2, Question.PRESENCE)
+    assert (found.verdict, second.then, second.now) == (Verdict.INCONCLUSIVE, Presence.PRESENT, Presence.INCONCLUSIVE)
+    assert second.n_needed is None or second.n_needed > 64
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
+def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:
+    y = samples(short(), 40, seed % 97, sd=0.05)
+    x = rerun(samples(shifted(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
+    order = np.random.default_rng(seed).permutation(40)
+    found = agree_intervals(x, y, paired=True, alpha_diff=ALPHA)
+    assert agree_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
+    other = agree_intervals(x * unit, y * unit, paired=True, alpha_diff=ALPHA, noise=1e-3 * unit)
+    assert [one.verdict for one in other.findings] == [one.verdict for one in found.findings]
+    assert [one.effect for one in other.findings] == pytest.approx([unit * one.effect for one in found.findings])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
+    x = samples(shifted(phases(), 2.0), 64, seed=100)
+    up = agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
+    down = agree_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
+    for one, other in zip(up.findings, down.findings, strict=True):
+        said = (one.first, one.last, one.direction, one.verdict, one.then, one.now, one.layers)
+        assert said == (other.first, other.last, -other.direction, other.verdict, other.then, other.now, other.layers)
+        assert (one.effect, *one.interval, one.change, *one.change_interval) == pytest.approx(
+            (other.effect, *other.interval, other.change, *other.change_interval)
+        )
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_samples_of_one_picture_count_once(paired: bool) -> None:
+    x, labels = rerun(BASELINE, 0, sd=0.02), [i // 2 for i in range(128)]
+    twice = agree_intervals(
+        np.repeat(x, 2, axis=0),
+        np.repeat(BASELINE, 2, axis=0),
+        paired=paired,
+        alpha_diff=ALPHA,
+        clusters=labels,
+        baseline_clusters=labels,
+    )
+    assert twice == agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
+
+
+def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
+    """A run with few of the baseline's samples is judged on the phases of all."""
+    reference = 2.0 * shifted(phases(), 3.0)
+    found = agree_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
+    ends = (0, *turning_points(reference, 4), 30)
+    assert [(one.first, one.last) for one in found.findings[::2]] == list(pairwise(ends))
+    share = {Question.PRESENCE: 0.1, Question.MONOTONICITY: 0.05}
+    for one in found.findings:
+        assert one.margin == pytest.approx(share[one.question] * np.ptp(reference))
+
+
+def test_curves_of_other_models_and_impossible_noise_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        agree_intervals(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)
+    with pytest.raises(ValueError, match="reference has shape"):
+        agree_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, reference=np.zeros(5))
+    with pytest.raises(ValueError, match="not negative"):
+        agree_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, noise=-1.0)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.analysis.curves import BoolArray, FloatArray
+from harness.analysis.moves import certified_moves, declared_prominence, longest_chain, moves_at, persistence
+from harness.lab.simulation.synthetic import phases, plateaus, samples
+
+
+def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
+    """All alternating chains of non-overlapping moves, the empty one included."""
+    points, found = len(up), []
+
+    def extend(chain: list[tuple[int, int, int]], at: int, directions: tuple[int, ...]) -> None:
+        found.append(chain)
+        for s in range(at, points):
+            for t in range(s + 1, points):
+                for direction in directions:
+                    if (up if direction > 0 else down)[s, t]:
+                        extend([*chain, (s, t, direction)], t, (-direction,))
+
+    extend([], 0, (1, -1) if start == 0 else (start,))
+    return found
+
+
+@pytest.mark.parametrize("start", [1, -1, 0])
+def test_the_longest_chain_is_the_longest_of_all(start: int) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        points = int(rng.integers(2, 7))
+        up, down = rng.random((2, points, points)) < rng.uniform(0.1, 0.5)
+        gain = rng.random((points, points))
+        chain = list(longest_chain(up, down, gain, start))
+        # A pair that may rise and fall makes two chains of one worth: their worth is compared.
+        worth = {
+            tuple(moves): (len(moves), round(sum(gain[s, t] for s, t, _ in moves), 9))
+            for moves in every_chain(up, down, start)
+        }
+        assert worth[tuple(chain)] == max(worth.values())
+
+
+def longest_by_force(m: FloatArray, delta: float) -> int:
+    difference = m[None, :] - m[:, None]
+    return max(len(chain) for chain in every_chain(difference > delta, -difference > delta, 0))
+
+
+@given(values=st.lists(st.integers(-4, 4), min_size=1, max_size=7), delta=st.integers(0, 6))
+@settings(max_examples=150, deadline=None)
+def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: int) -> None:
+    m = np.array(values, dtype=np.float64)
+    found = persistence(m)
+    assert moves_at(m, delta) == found.moves_at(delta) == longest_by_force(m, delta)
+    left = found.extrema_at(delta)
+    assert len(left) == found.moves_at(delta) + 1
+    steps = np.diff(m[list(left)])
+    assert (np.abs(steps) > delta).all()
+    assert (steps[:-1] * steps[1:] < 0).all()
+    assert [step.delta for step in found.vanishing] == sorted(step.delta for step in found.vanishing)
+
+
+def test_persistence_of_a_known_curve() -> None:
+    found = persistence([0.0, 4.0, 3.0, 7.0, 2.0])
+    assert found.extrema == (0, 1, 2, 3, 4)
+    assert [(step.delta, step.layers, step.lost) for step in found.vanishing] == [
+        (1.0, (1, 2), 2),
+        (5.0, (3, 4), 1),
+        (7.0, (0, 3), 1),
+    ]
+    assert [found.moves_at(delta) for delta in (0.0, 1.0, 4.9, 5.0, 7.0)] == [4, 2, 2, 1, 0]
+    with pytest.raises(ValueError, match="finite"):
+        persistence([0.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("mean", "directions"),
+    [
+        (phases(), (1, -1, 1, -1)),
+        (plateaus(), (1, -1, 1, -1)),
+        (phases((0, 10, 20, 30), (0.1, 0.5, 0.2, 0.6)), (1, -1, 1)),
+        (phases((0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6)), (1, -1, 1, -1, 1)),
+        (phases((0, 12, 30), (0.6, 0.1, 0.5)), (-1, 1)),
+        (np.full(31, 0.3), ()),
+    ],
+    ids=["four", "plateaus", "three", "five", "down-up", "flat"],
+)
+def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: tuple[int, ...]) -> None:
+    x = samples(mean, 64, seed=11)
+    found = certified_moves(x, 0.08)
+    assert tuple(move.direction for move in found.chain) == directions
+    assert (found.count, found.start) == (len(directions), directions[0] if directions else 0)
+    assert found.at_most == len(directions)
+    for move in found.chain:
+        assert move.low <= move.rise <= move.high
+        assert min(abs(move.low), abs(move.high)) > 0.08
+        assert move.rise == pytest.approx(x.mean(axis=0)[move.last] - x.mean(axis=0)[move.first])
+
+
+def test_a_chain_may_have_to_begin_upwards() -> None:
+    x = samples(phases((0, 12, 30), (0.6, 0.1, 0.5)), 64, seed=0)
+    assert certified_moves(x, 0.05, start=1).count == 1
+    assert certified_moves(x, 0.05, start=-1).count == 2
+    with pytest.raises(ValueError, match="start"):
+        certified_moves(x, 0.05, start=3)
+
+
+def test_weak_data_certify_less_and_exclude_less() -> None:
+    strong, weak = (certified_moves(samples(phases(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6))
+    assert strong.count == strong.at_most == 4
+    assert weak.count < 4 <= weak.at_most
+
+
+def test_moves_are_not_over_claimed() -> None:
+    """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
+    mean = phases((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
+    for seed in range(40):
+        found = certified_moves(samples(mean, 24, seed, adjacent=0.9), 0.05)
+        assert found.count <= 1 <= found.at_most
+
+
+def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
+    assert declared_prominence([0.1, 0.6, 0.3]) == pytest.approx(0.05)
+    assert declared_prominence([0.1, 0.12]) == 0.01
+
+
+@given(seed=st.integers(0, 10_000), add=st.integers(-3, 3), power=st.integers(-4, 4))
+@settings(max_examples=15, deadline=None)
+def test_units_and_mirroring_leave_the_chain(seed: int, add: int, power: int) -> None:
+    x, unit = samples(phases(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
+    found = certified_moves(x, 0.05)
+    scaled = certified_moves(unit * x + add, 0.05 * unit)
+    mirrored = certified_moves(-x, 0.05)
+    assert [(m.first, m.last, m.direction) for m in scaled.chain] == [
+        (m.first, m.last, m.direction) for m in found.chain
+    ]
+    assert [(m.first, m.last, -m.direction) for m in mirrored.chain] == [
+        (m.first, m.last, m.direction) for m in found.chain
+    ]
+    assert found.at_most == scaled.at_most == mirrored.at_most

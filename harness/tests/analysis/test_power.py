@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis.power import LEAST_EQUIVALENT, LEAST_FOUND, Power, curve_power, power_refusal, recall_power
+from harness.analysis.power import _shift_by as shift_by
+from harness.lab.simulation.synthetic import phases, recalls, samples, shifted
+
+ALPHA = 0.01 / 76
+SHORT = phases((0, 3, 6, 9, 12), (0.1, 0.5, 0.2, 0.7, 0.3))
+MARGIN = 0.03
+
+
+def test_the_shift_is_that_of_the_synthetic_curves() -> None:
+    rows = samples(phases(), 5, seed=0)
+    for layers in (1.0, 2.0):
+        expected = np.stack([shifted(row, layers) for row in rows])
+        np.testing.assert_allclose(rows @ shift_by(31, layers), expected, atol=1e-12)
+
+
+def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
+    rng = np.random.default_rng(0)
+    curve = curve_power(
+        samples(SHORT, 96, seed=1),
+        2e-3 * rng.standard_normal((96, 13)),
+        margin=MARGIN,
+        alpha_diff=ALPHA,
+        draws=12,
+    )
+    assert (curve.equivalent, curve.found, curve.samples, curve.draws) == (1.0, 1.0, 96, 12)
+    recall = recall_power(np.round(8 * recalls(128, seed=2)), np.full(128, 8), alpha_diff=ALPHA, draws=12)
+    assert (recall.equivalent, recall.found) == (1.0, 1.0)
+    for power in (curve, recall):
+        assert power.enough
+        assert power_refusal(power, lambda size: pytest.fail("nothing to simulate")) is None
+
+
+def test_equivalence_under_noise_has_its_closed_form() -> None:
+    """Noise that moves whole curves: the mean's error is normal, and neither the shape nor a boundary moves."""
+    n, draws = 50, 150
+    deviation = MARGIN * np.sqrt(n) / (stats.t.isf(0.025, n - 1) + 0.6)
+    noise = deviation * np.random.default_rng(3).standard_normal((4000, 1)) * np.ones(13)
+    power = curve_power(
+        samples(SHORT, n, seed=4, sd=1e-3), noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, draws=draws
+    )
+    expected = 2.0 * stats.norm.cdf(0.6) - 1.0
+    assert power.equivalent == pytest.approx(expected, abs=3.5 * np.sqrt(expected * (1.0 - expected) / draws))
+    assert not power.enough
+
+
+def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
+    noise = 0.15 * np.random.default_rng(5).standard_normal((500, 1)) * np.ones(13)
+    curves = samples(SHORT, 40, seed=6)
+
+    def simulate(size: float = 1.0) -> Power:
+        return curve_power(curves, noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, size=size, draws=20)
+
+    power = simulate()
+    refusal = power_refusal(power, simulate)
+    assert refusal is not None
+    assert refusal.startswith(
+        "a baseline of inter-modal similarity with 40 samples decides too little: of 20 simulated"
+    )
+    assert f"nothing changed {power.equivalent:.0%} were equivalent (95% are asked)" in refusal
+    assert f"with a shift by 2 layers {power.found:.0%} were found (80% are asked)" in refusal
+    assert "3 times as many would not do: measure with less noise" in refusal
+
+
+def test_the_remedy_is_the_first_size_that_is_enough() -> None:
+    poor = Power("recall", "a loss", 1.0, 0.79, 64, 40)
+    tried: list[float] = []
+
+    def simulate(size: float) -> Power:
+        tried.append(size)
+        return replace(poor, found=0.3 * size, samples=round(64 * size))
+
+    refusal = power_refusal(poor, simulate)
+    assert refusal is not None
+    assert refusal.endswith("; record it with --phase-samples 192.")
+    assert tried == [1.5, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("equivalent", "found", "enough"),
+    [
+        (LEAST_EQUIVALENT, LEAST_FOUND, True),
+        (LEAST_EQUIVALENT - 0.01, 1.0, False),
+        (1.0, LEAST_FOUND - 0.01, False),
+        (1.0, None, True),
+    ],
+)
+def test_what_is_enough(equivalent: float, found: float | None, enough: bool) -> None:
+    assert Power("recall", "a loss", equivalent, found, 64, 40).enough is enough
+
+
+def test_noise_beyond_the_margin_is_never_equivalent_however_many_samples() -> None:
+    noise = np.where(np.arange(13) == 6, 2.0 * MARGIN, 0.0) * np.ones((40, 1))
+    curves = samples(SHORT, 40, seed=7, sd=0.01)
+    for size in (1.0, 4.0):
+        power = curve_power(curves, noise, margin=MARGIN, alpha_diff=ALPHA, size=size, draws=5)
+        assert power.equivalent == 0.0
+        assert power.samples == round(40 * size)
+
+
+def test_a_loss_is_found_where_samples_have_many_words_and_not_where_few_have_one() -> None:
+    rng = np.random.default_rng(8)
+    late = np.array([0.0, 0.0, 0.0, 0.05, 0.5])
+    for n, words, found in ((160, 40, 1.0), (32, 1, 0.0)):
+        power = recall_power(rng.binomial(words, late, (n, 5)), np.full(n, words), alpha_diff=ALPHA, draws=10)
+        assert (power.found, power.equivalent) == (found, 1.0)
+
+
+def test_recall_that_is_nowhere_has_nothing_to_lose() -> None:
+    hits = np.random.default_rng(9).binomial(10, 0.05, (64, 6))
+    power = recall_power(hits, np.full(64, 10), alpha_diff=ALPHA, draws=5)
+    assert (power.found, power.enough) == (None, True)
+
+
+def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:
+    """The guard adds one sample of half the words: (0.5 + 0.5 t) / n exceeds the last point's 0.02 up to n = 75."""
+    rng = np.random.default_rng(10)
+    noise = np.zeros((300, 5))
+    noise[:, 2] = 1e-3 * rng.standard_normal(300)
+    hits, words = rng.binomial(20, 0.5, (300, 5)), np.full(300, 20)
+    found = [
+        recall_power(hits, words, noise, alpha_diff=ALPHA, size=n / 300, draws=4).equivalent for n in (60, 70, 80, 100)
+    ]
+    assert found == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_samples_of_one_picture_are_drawn_together() -> None:
+    curves = samples(SHORT, 36, seed=11)
+    noise = 5e-3 * np.random.default_rng(12).standard_normal(curves.shape)
+    hits = np.random.default_rng(13).binomial(6, 0.4, (36, 13))
+    labels = [i // 2 for i in range(72)]
+    options = {"alpha_diff": ALPHA, "draws": 6}
+    one = curve_power(curves, noise, margin=MARGIN, **options)
+    two = curve_power(
+        np.repeat(curves, 2, axis=0), np.repeat(noise, 2, axis=0), margin=MARGIN, clusters=labels, **options
+    )
+    assert two == replace(one, samples=72)
+    recall = recall_power(np.repeat(hits, 2, axis=0), np.full(72, 6), clusters=labels, **options)
+    assert recall.samples == 72
+    assert recall == recall_power(np.repeat(hits, 2, axis=0), np.full(72, 6), clusters=labels, **options)
+
+
+def test_what_cannot_be_simulated_is_refused() -> None:
+    curves = samples(SHORT, 40, seed=0)
+    with pytest.raises(ValueError, match="at least 7 points"):
+        curve_power(curves[:, :6], margin=MARGIN, alpha_diff=ALPHA)
+    with pytest.raises(ValueError, match="is not that of curves with 13 points"):
+        curve_power(curves, np.zeros((4, 5)), margin=MARGIN, alpha_diff=ALPHA)
+    with pytest.raises(ValueError, match="3 cluster labels for 40 samples"):
+        curve_power(curves, margin=MARGIN, alpha_diff=ALPHA, boundaries=[1.0] * 7, clusters=[1, 2, 3])
+    with pytest.raises(ValueError, match="positive size"):
+        curve_power(curves, margin=MARGIN, alpha_diff=ALPHA, size=0.0)
+    with pytest.raises(ValueError, match="from none to all"):
+        recall_power(np.full((40, 5), 3), np.full(40, 2), alpha_diff=ALPHA)

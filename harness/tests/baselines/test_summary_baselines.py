@@ -1,0 +1,297 @@
+"""Baselines that hold no value of any sample: what they keep, and that their verdicts are those of the samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.analysis.agreement import Agreement, agree
+from harness.analysis.curves import CurveSummary, FloatArray, rows_of_summary, summarise
+from harness.analysis.turning_points import Boundaries, boundary_intervals, boundary_intervals_from_summary
+from harness.baselines.store import Baseline, BaselineError, is_summary_of, read_baseline, write_baseline
+from harness.baselines.stored_files import read_json, write_files
+from harness.checks import check_equivalent, check_reproduces
+from harness.judgement.phases import phases_of
+from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, samples
+from harness.profile.profile import CURVES, JUDGED, Profile
+from harness.tests.report.test_checks import L, N, on_one_line, synthetic_profile
+from harness.tests.support.case_runs import REGRESSION, Cases, Fault, arrays_of
+from harness.tests.support.faults import features
+
+SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
+
+
+def same_summary(found: CurveSummary, wanted: CurveSummary) -> None:
+    deviation = np.sqrt(np.diag(wanted.covariance))
+    assert found.n == wanted.n
+    assert np.abs(found.mean - wanted.mean).max() <= 1e-9 * np.abs(wanted.mean).max()
+    assert (np.abs(found.covariance - wanted.covariance) <= 1e-9 * np.outer(deviation, deviation)).all()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(3, 40),
+    points=st.integers(2, 45),
+    rank=st.integers(1, 45),
+    constant=st.booleans(),
+    scales=st.lists(st.sampled_from([1e-4, 1e-2, 1.0, 50.0]), min_size=45, max_size=45),
+    clusters=st.lists(st.integers(0, 25), min_size=40, max_size=40),
+)
+def test_the_rows_of_a_summary_have_that_summary(
+    seed: int, n: int, points: int, rank: int, constant: bool, scales: list[float], clusters: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(points) + rng.standard_normal((n, rank)) @ rng.standard_normal((rank, points)) * np.array(
+        scales[:points]
+    )
+    if constant:
+        x[:, points // 2] = 0.25
+    labels = [*clusters[: n - 1], 26]
+    wanted = summarise(x, labels)
+    rows = rows_of_summary(wanted)
+    assert rows.shape == (len(set(labels)), points)
+    same_summary(summarise(rows), wanted)
+    assert np.array_equal(rows, rows_of_summary(wanted))
+    if constant:
+        assert (rows[:, points // 2] == wanted.mean[points // 2]).all()
+
+
+def test_a_layer_that_nearly_follows_from_the_others_keeps_its_own_covariance() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50, 6))
+    x[:, 3] = x[:, 1] + x[:, 2] + 2e-6 * rng.standard_normal(50)
+    same_summary(summarise(rows_of_summary(summarise(x))), summarise(x))
+
+
+@pytest.mark.parametrize(
+    ("n", "message"), [(1, "a summary of 1 rows has no covariance"), (4, "more than rank 3 is not that of 4 rows")]
+)
+def test_a_summary_that_no_rows_have_is_refused(n: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rows_of_summary(CurveSummary(np.zeros(5), np.eye(5), n))
+
+
+def test_as_many_rows_as_the_rank_needs_are_enough() -> None:
+    same_summary(
+        summarise(rows_of_summary(CurveSummary(np.ones(5), np.eye(5), 6))), CurveSummary(np.ones(5), np.eye(5), 6)
+    )
+
+
+def same_agreement(found: Agreement, wanted: Agreement) -> None:
+    assert found.verdict is wanted.verdict
+    for one, other in ((found.level, wanted.level), (found.shape, wanted.shape)):
+        assert one is not None
+        assert other is not None
+        assert (one.verdict, one.layers, one.layer, one.n, one.n_baseline) == (
+            other.verdict,
+            other.layers,
+            other.layer,
+            other.n,
+            other.n_baseline,
+        )
+        assert one.interval == pytest.approx(other.interval, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.03, 0.2])
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> None:
+    then = samples(SHARP.curve(30), 128, seed=1, sd=0.02)
+    now = samples(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
+    labels = [row // size for row in range(128)]
+    rows = rows_of_summary(summarise(then, labels))
+
+    def verdict(baseline: FloatArray, clusters: list[int] | None) -> Agreement:
+        return agree(now, baseline, 0.03, paired=False, alpha_diff=1e-4, baseline_clusters=clusters)
+
+    same_agreement(verdict(rows, None), verdict(then, labels))
+
+
+@pytest.mark.parametrize("shape", [SHARP, PLATEAU, SHALLOW], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("n", [64, 128, 400])
+def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int) -> None:
+    def ends(found: Boundaries) -> FloatArray:
+        return np.array([[height.estimate, height.low, height.high] for height in found.half_heights])
+
+    summary = summarise(samples(shape.curve(30), n, seed=n))
+    rows, drawn = boundary_intervals(rows_of_summary(summary)), boundary_intervals_from_summary(summary)
+    assert np.abs(ends(rows) - ends(drawn)).max() < 0.1
+
+
+@pytest.fixture(scope="module")
+def made() -> Profile:
+    """A profile whose samples share pictures in pairs."""
+    plain = synthetic_profile()
+    hidden = tuple(f"hash-of-{row}" for row in range(N))
+    return dataclasses.replace(
+        plain,
+        clusters=tuple(f"picture-{row // 2}" for row in range(N)),
+        token_hashes=hidden,
+        pixel_hashes=hidden,
+        controls={"noise": dict.fromkeys(CURVES, plain["image"])},
+    )
+
+
+@pytest.fixture
+def summed(made: Profile, tmp_path: Path) -> Baseline:
+    return read_baseline(write_baseline(tmp_path, made, {}, phases_of(made), summary=True))
+
+
+def changed(profile: Profile, **arrays: Any) -> Profile:
+    return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with np.load(arrays_of(path), allow_pickle=False) as stored:
+        return {name: stored[name].shape for name in stored.files}
+
+
+def told(path: Path, names: Iterable[str]) -> list[str]:
+    """Which of the names stand in a baseline's JSON or, uncompressed, in its arrays."""
+    with zipfile.ZipFile(arrays_of(path)) as stored:
+        written = path.read_bytes() + b"".join(stored.read(member) for member in stored.namelist())
+    return [name for name in names if name.encode() in written or name.encode("utf-32-le") in written]
+
+
+def test_what_is_judged_is_what_the_families_name() -> None:
+    assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(JUDGED)
+
+
+def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, tmp_path: Path) -> None:
+    wanted: dict[str, tuple[int, ...]] = {"rows": ()}
+    for name in JUDGED:
+        points = made[name].shape[1]
+        wanted |= {f"{name}.mean": (points,), f"{name}.covariance": (points, points)}
+    assert stored_shapes(summed.path) == wanted
+    names = {*made.sample_ids, *made.clusters, *made.token_hashes}
+    assert not told(summed.path, names)
+    whole = write_baseline(tmp_path / "whole", made, {}, phases_of(made))
+    assert set(told(whole, names)) == names
+
+
+def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, summed: Baseline) -> None:
+    assert (summed.profile.n, summed.samples, summed.summary_of) == (N // 2, N, N)
+    assert (summed.profile.depth, summed.profile.environment) == (L, made.environment)
+    for name in JUDGED:
+        same_summary(summarise(summed.profile[name], summed.profile.clusters), summarise(made[name], made.clusters))
+    assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.said()
+
+
+def test_the_power_of_comparisons_in_pairs_is_not_told_of_a_summary(made: Profile, tmp_path: Path) -> None:
+    power = {"inter-modal similarity": {"equivalent with nothing changed": 1.0}}
+    for summary, told_of in ((False, power), (True, {})):
+        path = write_baseline(tmp_path, made, {}, phases_of(made), None, power, summary=summary)
+        assert json.loads(path.read_text())["power"] == told_of
+
+
+def test_a_run_is_compared_unpaired_and_not_asked_sample_by_sample(made: Profile, summed: Baseline) -> None:
+    for family in FAMILIES.values():
+        comparison = compare(made, summed, family)
+        assert not comparison.inputs.changed
+        assert not any(finding.agreement.mean.paired for finding in comparison.findings)
+        assert comparison.verdict != "differs", family.name
+        with pytest.raises(pytest.skip.Exception, match="the baseline is a summary of its samples"):
+            check_reproduces(made, summed, comparison)
+    assert compare(made, summed, FAMILIES["inter"]).verdict == "equivalent"
+    assert compare_boundaries(made, summed).verdict == "equivalent"
+    assert compare_intervals(made, summed).verdict == "equivalent"
+
+
+def test_a_large_change_differs_and_the_message_says_summary(made: Profile, summed: Baseline) -> None:
+    later = np.interp(np.arange(L + 1), [0, 4, 7, 11, 12], [0.1, 0.5, 0.2, 0.8, 0.3]).astype(np.float32)
+    now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
+    with pytest.raises(AssertionError) as caught:
+        check_equivalent(now, summed, compare(now, summed, FAMILIES["inter"]))
+    assert f"n = {N // 2} unpaired -> DIFFERS" in on_one_line(caught.value)
+    assert f"(summary of {N} samples, recorded with" in on_one_line(caught.value)
+    assert compare_boundaries(now, summed).verdict == "differs"
+    lost = made.arrays["hits"] // 2
+    assert compare(changed(made, hits=lost), summed, FAMILIES["lens"]).verdict == "differs"
+
+
+def test_a_summary_knows_what_it_is_of(made: Profile, summed: Baseline) -> None:
+    assert is_summary_of(summed, made)
+    assert not is_summary_of(summed, changed(made, exit_agreement=made["exit_agreement"] * 0))
+    assert not is_summary_of(summed, dataclasses.replace(made, weights="other"))
+    assert not is_summary_of(summed, made.select(made.sample_ids[2:]))
+    assert not is_summary_of(summed, dataclasses.replace(made, controls={}))
+
+
+def test_a_pair_stored_as_a_summary_stays_one(made: Profile, summed: Baseline) -> None:
+    root = summed.path.parents[1]
+    again = read_baseline(write_baseline(root, made, {}, phases_of(made)))
+    elsewhere = dataclasses.replace(made, environment=dataclasses.replace(made.environment, device="cuda"))
+    other = read_baseline(write_baseline(root, elsewhere, {}, phases_of(made)))
+    assert other.path != again.path
+    assert again.summary_of == other.summary_of == N
+    other_data = dataclasses.replace(made, dataset="open")
+    assert read_baseline(write_baseline(root, other_data, {}, phases_of(made))).summary_of is None
+
+
+def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> None:
+    path = write_baseline(tmp_path, made, {}, phases_of(made))
+    content = read_json(path)
+    assert content.pop("form") == "samples"
+    write_files(path, content)
+    assert read_baseline(path).profile.sample_ids == made.sample_ids
+    write_files(path, content | {"form": "verse"})
+    with pytest.raises(BaselineError, match=r"curves.json is damaged .*'verse'"):
+        read_baseline(path)
+
+
+def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
+    new = cases.run(*SUMMARY)
+    new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])
+    written = cases.files()
+    path = cases.baselines / "tiny-llava" / "tiny.json"
+    assert {len(shape) for shape in stored_shapes(path).values()} == {0, 1, 2}
+    assert not any(64 in shape for shape in stored_shapes(path).values())
+    assert not told(path, [f"tiny-{index}" for index in range(64)])
+    plain = cases.run(*REGRESSION, "-rsx", "--phase-json", "run.json")
+    outcomes = plain.parseoutcomes()
+    assert outcomes["skipped"] == 4
+    assert outcomes["passed"] + outcomes["xfailed"] == 6
+    plain.stdout.fnmatch_lines(
+        [
+            "SKIP*not asked sample by sample:",
+            "    the baseline is a summary of its samples: means are compared,*",
+        ]
+    )
+    verdicts = json.loads((cases.baselines.parent / "run.json").read_text())["verdicts"]
+    assert {line["verdict"] for line in verdicts} <= {"equivalent", "inconclusive"}
+    updated = cases.run(*REGRESSION, "--phase-update")
+    updated.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
+    assert cases.files() == written
+
+
+@pytest.mark.slow
+def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
+    path = recorded.baselines / "tiny-llava" / "tiny.json"
+    turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
+    turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
+    assert read_baseline(path).summary_of == 64
+    before, zeroed = recorded.files(), Fault(features(torch.zeros_like))
+    damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
+    assert damaged.ret == pytest.ExitCode.TESTS_FAILED
+    damaged.stdout.fnmatch_lines(
+        [
+            "E*n = 64 unpaired  -> DIFFERS",
+            "E*baseline *tiny.json",
+            "E*(summary of 64 samples, recorded with*",
+        ]
+    )
+    assert recorded.files() == before
+    accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(zeroed,))
+    accepted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
+    assert recorded.files() != before
+    assert read_baseline(path).summary_of == 64

@@ -1,0 +1,212 @@
+"""Entries of real lists that are wrong: one costs its own sample, and captions of two pictures are never mixed."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.data.sample import Sample, Source
+from harness.tests.data.test_winoground import example, write_list, write_parquet
+from harness.tests.support.photographs import encoded, needs_pyarrow, write_official, write_table
+
+ENCODINGS = {
+    "utf-8-sig": lambda text: codecs.BOM_UTF8 + text.encode(),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "crlf": lambda text: text.replace("\n", "\r\n").encode(),
+}
+
+
+def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
+
+
+def coco(directory: Path, change: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Sample], dict[str, str]]:
+    """The samples of three photographs with two captions each, after a change of the annotations."""
+    names = {k: f"{k}.jpg" for k in (1, 2, 3)}
+    write_official(directory, "val2017", names, [(k, f"a circle {j} of {k}") for k in names for j in "ab"])
+    path = directory / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    samples, left_out = draw("coco-captions", directory)
+    return {sample.id: sample for sample in samples}, left_out
+
+
+def caption(value: Any, *, every: bool = True) -> Callable[[dict[str, Any]], None]:
+    """A change that writes a value for both captions of the first photograph, or for one of them."""
+
+    def change(content: dict[str, Any]) -> None:
+        for note in content["annotations"][: 2 if every else 1]:
+            note["caption"] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(None, "no caption that is text"), (7, "no caption that is text"), ("", "no captions"), (" \n", "no captions")],
+)
+def test_a_photograph_without_a_caption_is_left_out(tmp_path: Path, value: Any, reason: str) -> None:
+    samples, left_out = coco(tmp_path / "every", caption(value))
+    assert (sorted(samples), left_out) == (["coco-2", "coco-3"], {"coco-1": reason})
+    samples, left_out = coco(tmp_path / "one", caption(value, every=False))
+    assert (samples["coco-1"].captions, left_out) == (("a circle b of 1",), {})
+
+
+def test_a_list_of_captions_is_read(tmp_path: Path) -> None:
+    samples, _ = coco(tmp_path, caption(["a dog", None, "a cat"], every=False))
+    assert samples["coco-1"].captions == ("a dog", "a cat", "a circle b of 1")
+
+
+def test_two_pictures_of_one_id_are_left_out_by_their_names(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][1]["id"] = 1
+        for note in content["annotations"][2:4]:
+            note["image_id"] = 1
+
+    samples, left_out = coco(tmp_path, change)
+    assert sorted(samples) == ["coco-3"]
+    assert left_out == {"coco-1": "several pictures have this id: 1.jpg and 2.jpg; give each picture an id of its own"}
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "val2017/1.jpg", "copy.jpg"])
+def test_one_picture_listed_twice_is_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "copy.jpg").write_bytes(encoded("1.jpg", "JPEG"))
+    samples, left_out = coco(tmp_path, lambda content: content["images"].append({"id": "1", "file_name": name}))
+    assert (len(samples), left_out) == (3, {})
+    assert samples["coco-1"].captions == ("a circle a of 1", "a circle b of 1")
+
+
+@pytest.mark.parametrize("as_other", [str, float])
+def test_an_id_is_the_same_as_text_and_as_number(tmp_path: Path, as_other: Callable[[int], Any]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for note in content["annotations"]:
+            note |= {"image_id": as_other(note["image_id"]), "id": 0}
+
+    samples, left_out = coco(tmp_path, change)
+    assert ({sample.id: len(sample.captions) for sample in samples.values()}, left_out) == (
+        {f"coco-{k}": 2 for k in (1, 2, 3)},
+        {},
+    )
+
+
+def test_a_file_name_that_is_none_costs_its_photograph(tmp_path: Path) -> None:
+    samples, left_out = coco(tmp_path, lambda content: content["images"][0].update(file_name=None))
+    assert (sorted(samples), left_out) == (["coco-2", "coco-3"], {"coco-1": "its file name is None"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (None, "TypeError: "),
+        ({"caption": "a dog"}, "KeyError: 'image_id'"),
+        ({"image_id": None, "caption": "a dog"}, "ValueError: an id is None"),
+        ({"image_id": float("nan"), "caption": "a dog"}, "ValueError: an id is nan"),
+        ({"image_id": 1}, "KeyError: 'caption'"),
+    ],
+    ids=["null", "no-id", "null-id", "nan-id", "no-caption"],
+)
+def test_an_entry_that_cannot_be_read_costs_itself(tmp_path: Path, entry: Any, reason: str) -> None:
+    samples, left_out = coco(tmp_path, lambda content: content["annotations"].insert(1, entry))
+    assert {sample.id: len(sample.captions) for sample in samples.values()} == {f"coco-{k}": 2 for k in (1, 2, 3)}
+    assert list(left_out) == ["coco-annotations[1]"]
+    assert left_out["coco-annotations[1]"].startswith(f"the entry cannot be read ({reason}")
+
+
+def test_an_image_without_id_costs_itself(tmp_path: Path) -> None:
+    samples, left_out = coco(tmp_path, lambda content: content["images"][0].update(id=None))
+    assert sorted(samples) == ["coco-2", "coco-3"]
+    assert left_out == {
+        "coco-1": "captions_val2017.json names no file for it",
+        "coco-images[0]": "the entry cannot be read (ValueError: an id is None, neither number nor text)",
+    }
+
+
+def test_entities_are_written_out(tmp_path: Path) -> None:
+    samples, _ = coco(tmp_path, caption("a man &amp; a dog&#39;s &quot;bone&quot;"))
+    assert samples["coco-1"].captions == ('a man & a dog\'s "bone"',)
+
+
+@needs_pyarrow
+def test_a_row_without_id_costs_itself_and_names_keep_their_letters(tmp_path: Path) -> None:
+    names = [None, "00a1b2.jpg", "0c2.jpg", "COCO_val2014_000000000042.jpg"]
+    columns: dict[str, list[Any]] = {
+        "file_name": names,
+        "image": [{"bytes": encoded(str(name)), "path": None} for name in names],
+        "answer": [["a dog"]] * 4,
+    }
+    write_table(tmp_path / "a.parquet", columns)
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert {sample.id for sample in samples} == {"coco-00a1b2", "coco-0c2", "coco-42"}
+    assert list(left_out) == ["coco-a.parquet row 0 of row group 0"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_coco_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
+    coco(tmp_path, lambda content: None)
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    path.write_bytes(ENCODINGS[encoding](json.dumps(json.loads(path.read_text()), indent=1)))
+    assert len(draw("coco-captions", tmp_path)[0]) == 3
+
+
+@needs_pyarrow
+def test_rows_of_one_id_are_one_picture_or_left_out(tmp_path: Path) -> None:
+    """Rows 1 and 1 hold the same picture, rows 2 and 2 two of them, and the captions of row 4 are none."""
+    names, pictures = ["1", "1", "2", "2", "3", "4"], ["1", "1", "2", "other", "3", "4"]
+    captions: list[Any] = [["a dog"], ["a cat"], ["a hat"], ["a bat"], [None, "a rat"], None]
+    columns = {
+        "file_name": [f"{name}.jpg" for name in names],
+        "image": [{"bytes": encoded(name), "path": None} for name in pictures],
+        "answer": captions,
+    }
+    write_table(tmp_path / "a.parquet", columns)
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert {sample.id: sample.captions for sample in samples} == {"coco-1": ("a dog", "a cat"), "coco-3": ("a rat",)}
+    assert left_out == {
+        "coco-2": "several pictures have this id: a.parquet row group 0 row 2 image and a.parquet row group 1 row 0 "
+        "image; give each picture an id of its own",
+        "coco-4": "no caption that is text",
+    }
+
+
+EXAMPLES = [example(0), example("1"), example(2, caption_1=None), example(3), example(0), example(3, caption_0="else")]
+LEFT_OUT = {
+    "winoground-2": "caption_1 is no text",
+    "winoground-3": "differ and have this id",
+}
+
+
+def check_items(directory: Path) -> None:
+    samples, left_out = draw("winoground", directory)
+    assert {sample.cluster for sample in samples} == {"winoground-0", "winoground-1"}
+    assert len(samples) == 4
+    assert set(left_out) == {f"{name}-{side}" for name in LEFT_OUT for side in (0, 1)}
+    assert all(LEFT_OUT[name[:-2]] in reason for name, reason in left_out.items())
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, "list", "indented"])
+def test_winoground_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
+    write_list(tmp_path, EXAMPLES)
+    path = tmp_path / "examples.jsonl"
+    if encoding in ENCODINGS:
+        path.write_bytes(ENCODINGS[encoding](path.read_text()))
+    else:
+        path.unlink()
+        (tmp_path / "examples.json").write_text(json.dumps(EXAMPLES, indent=1 if encoding == "indented" else None))
+    check_items(tmp_path)
+
+
+@needs_pyarrow
+def test_winoground_as_parquet_leaves_the_same_out(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [entry | {"id": str(entry["id"])} for entry in EXAMPLES])
+    check_items(tmp_path)
+    _, left_out = draw("winoground", tmp_path)
+    assert left_out["winoground-3-0"].startswith("a.parquet row 0 of row group 1 and a.parquet row 2 of row group 1")

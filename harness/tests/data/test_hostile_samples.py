@@ -1,0 +1,404 @@
+"""Hostile data sets: no name of theirs is a path, no picture of theirs fills the memory, and no id obeys a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.baselines.store import BaselineError, folder_of, read_baseline, write_baseline
+from harness.data.datasets import find_dataset
+from harness.data.photograph import MOST_BYTES, fault
+from harness.data.sample import DataError, Sample, Source
+from harness.data.selection import captions_fault, item_name, tidy_captions
+from harness.judgement.phases import phases_of
+from harness.tests.data.test_winoground import example, write_list
+from harness.tests.support.case_runs import arrays_of
+from harness.tests.support.photographs import encoded, needs_pyarrow, write_images, write_official, write_table
+from harness.tests.support.tiny import tiny_profile, tiny_vlm
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+
+
+def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
+
+
+def refused(dataset: str, directory: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        draw(dataset, directory)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+def coco(directory: Path, images: list[dict[str, Any]]) -> None:
+    """COCO's layout with one good image beside those that are given."""
+    folder = write_official(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
+    write_images(folder.parent, {"outside.jpg": encoded("outside", "JPEG")})
+    path = directory / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"] += images
+    content["annotations"] += [{"image_id": image["id"], "caption": "a blue square"} for image in images]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../../../etc/passwd",
+        "../outside.jpg",
+        "/etc/passwd",
+        "C:\\Windows\\win.ini",
+        "..\\outside.jpg",
+        "\\\\server\\share\\a.jpg",
+        "a/../../outside.jpg",
+        "7.jpg\0",
+        "7.jpg\0/../../outside.jpg",
+        "x" * 100_000,
+        "x/" * 10_000,
+        f"{ESCAPE}.jpg",
+        ".",
+        "",
+    ],
+)
+def test_a_file_name_is_no_way_out_of_the_images(tmp_path: Path, name: str) -> None:
+    coco(tmp_path, [{"id": 8, "file_name": name}])
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert [sample.id for sample in samples] == ["coco-7"]
+    assert list(left_out) == ["coco-8"]
+    assert left_out["coco-8"].isprintable()
+    assert len(left_out["coco-8"]) < 400
+
+
+def test_a_folder_of_images_may_be_a_link_and_so_may_a_file_in_it(tmp_path: Path) -> None:
+    """As in stores that keep contents apart; what they lead to is decoded as a photograph and nothing else."""
+    coco(tmp_path / "kept", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
+    (tmp_path / "kept" / "val2017" / "8.jpg").symlink_to(tmp_path / "kept" / "outside.jpg")
+    (tmp_path / "kept" / "val2017" / "9.jpg").symlink_to("/etc/passwd")
+    (tmp_path / "annotations").symlink_to(tmp_path / "kept" / "annotations")
+    (tmp_path / "val2017").symlink_to(tmp_path / "kept" / "val2017")
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert sorted(sample.id for sample in samples) == ["coco-7", "coco-8"]
+    assert list(left_out) == ["coco-9"]
+    assert left_out["coco-9"].startswith("9.jpg is not an image")
+
+
+def test_pipes_devices_and_what_is_too_large_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    assert fault(tmp_path / "pipe.jpg") == "pipe.jpg cannot be read (it is a pipe or a device)"
+    assert fault(tmp_path / "zero.jpg") == "zero.jpg cannot be read (it is a pipe or a device)"
+    assert "it is larger than 256,000,000 bytes" in (fault(tmp_path / "sparse.jpg") or "")
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture that is said to be this large and has one row of zeros."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_001, 20_000, 2**31 - 1])
+def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int) -> None:
+    coco(tmp_path, [{"id": 8, "file_name": "8.png"}])
+    (tmp_path / "val2017" / "8.png").write_bytes(png(side, side))
+    _, left_out = draw("coco-captions", tmp_path)
+    enormous = "8.png is said to have more than 100,000,000 pixels, so it is no photograph"
+    assert left_out == {"coco-8": enormous}
+
+
+def test_a_program_for_a_picture_is_none(tmp_path: Path) -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile\n%%EOF\n"
+    (tmp_path / "a.jpg").write_bytes(program)
+    assert (fault(tmp_path / "a.jpg") or "").startswith("a.jpg is not an image")
+
+
+NAMES = {
+    "../../up": "../../up",
+    "a/b": "a/b",
+    "line\nbreak": r"line\nbreak",
+    ESCAPE: r"\x1b]0;owned\x07\x1b[2J",
+    "\x9b2J": r"\x9b2J",
+    "right\u202eleft": r"right\u202eleft",
+    "half\ud800": r"half\ud800",
+    r"\x07": r"\x07",
+    "\x07\\": r"\x07\\",
+    "münchen": "münchen",
+    42: "42",
+}
+
+
+def test_ids_are_spelled_out_and_stay_different() -> None:
+    assert {name: item_name(name) for name in NAMES} == NAMES
+    spelled = [item_name(name) for name in ("\x07\\", "\x07\\\\", "\x07\\x07", "\x07\x07", "\x07n", "\x07\n")]
+    assert len(set(spelled)) == len(spelled)
+    for value in ("", "x" * 201, 10**300, None, 1.5, float("nan"), [1], {"a": 1}, b"x"):
+        with pytest.raises(ValueError, match="an id "):
+            item_name(value)
+
+
+def test_captions_hold_no_control_characters() -> None:
+    assert tidy_captions([f" a {ESCAPE}red\0circle\ud800 ", "a\u200bred caf\u00e9"]) == (
+        "a ]0;owned [2Jred circle",
+        "a\u200bred caf\u00e9",
+    )
+
+
+def test_ids_reach_profile_messages_and_baseline_spelled_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [name for name in NAMES if isinstance(name, str)]
+    examples = [example(0, id=name, caption_0="a red circle", caption_1="circle a red") for name in names]
+    write_list(tmp_path / "data", [*examples, example(1, id=f"{ESCAPE}-no-pictures")])
+    (tmp_path / "data" / "images" / "ex_1_img_0.png").unlink()
+    told: list[str] = []
+    source = Source(tmp_path / "data")
+    cache, root = tmp_path / "cache", tmp_path / "kept" / "baselines"
+    profile = tiny_profile(
+        tiny_vlm(), "winoground", samples=100, source=source, cache=cache, word_order=False, say=told.append
+    )
+    shown = {f"winoground-{name}" for name in NAMES.values() if name != "42"}
+    assert set(profile.clusters) == shown
+    assert told[0].startswith(
+        "winoground: left out 2 (image ex_1_img_0 is missing in images/): winoground-\\x1b]0;owned"
+    )
+    assert all(line.isprintable() for line in (*told, *profile.sample_ids, *profile.left_out))
+    assert {path.suffix for path in cache.rglob("*") if path.is_file()} <= {".npz", ".json"}
+    assert all(set(path.stem) <= set("0123456789abcdefky") for path in cache.rglob("*.*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.baselines.store.LEAST_SAMPLES", 2)
+        stored = read_baseline(write_baseline(root, profile, {}, phases_of(profile)))
+    assert stored.profile.sample_ids == profile.sample_ids
+    assert {path.relative_to(tmp_path / "kept").as_posix() for path in root.rglob("*.*")} == {
+        "baselines/tiny-llava/winoground.json",
+        f"baselines/tiny-llava/{arrays_of(stored.path).name}",
+    }
+
+
+@pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", ".", "", "a/b", "a\\b", "C:up"])
+def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BaselineError, match="call it by a name and not by a path"):
+        folder_of(tmp_path, name)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        DEEP,
+        '{"images": [{"id": NaN, "file_name": "7.jpg"}], "annotations": []}',
+        '{"images": [{"id": 1e999, "file_name": "7.jpg"}], "annotations": []}',
+        '{"images": [{"id": ' + "9" * 5000 + ', "file_name": "7.jpg"}], "annotations": []}',
+        '{"images": [{"id": ' + "9" * 4000 + ', "file_name": "7.jpg"}], "annotations": []}',
+        '{"images": [{"id": {"a": 1}, "file_name": "7.jpg"}], "annotations": []}',
+        '{"images": {"id": 7}, "annotations": 7}',
+        '{"images": 7}',
+    ],
+    ids=["deep", "nan", "infinite", "gigantic", "large", "object", "shape", "count"],
+)
+def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, content: str) -> None:
+    coco(tmp_path, [])
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
+    assert "captions_val2017.json is no file of COCO captions" in refused("coco-captions", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEEP,
+        "7",
+        json.dumps(example(0, id=None)),
+    ],
+    ids=["deep", "number", "no-id"],
+)
+def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> None:
+    write_list(tmp_path, [example(1)])
+    (tmp_path / "examples.jsonl").write_text(line)
+    assert "examples.jsonl line 1 is no example of Winoground" in refused("winoground", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[]", "none of its 0 items"),
+        (json.dumps(example(0, image_0={"path": "/etc/passwd"})), "image_0 is no name"),
+        (json.dumps(example(0, caption_0=[ESCAPE])), "caption_0 is no text"),
+    ],
+)
+def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reason: str) -> None:
+    write_list(tmp_path, [example(1)])
+    (tmp_path / "examples.jsonl").write_text(line)
+    assert reason in refused("winoground", tmp_path)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def enormous(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1_000_000_001)
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+NO_FILES = {
+    pipe: "it is a pipe or a device",
+    endless: "it is a pipe or a device",
+    enormous: "it is larger than 1,000,000,000 bytes",
+    directory: "it is a directory",
+}
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and devices with paths here")
+
+
+@needs_pipes
+@pytest.mark.parametrize("make", NO_FILES)
+def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    coco(tmp_path / "coco", [])
+    make(tmp_path / "coco" / "annotations" / "captions_val2017.json")
+    write_list(tmp_path / "winoground", [example(1)])
+    make(tmp_path / "winoground" / "examples.jsonl")
+    for name, file in (("coco-captions", "captions_val2017.json"), ("winoground", "examples.jsonl")):
+        message = refused(name, tmp_path / name.removesuffix("-captions"))
+        assert f"{file} cannot be read ({NO_FILES[make]}): " in message
+
+
+@needs_pipes
+def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
+    coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
+    os.mkfifo(tmp_path / "coco" / "val2017" / "8.jpg")
+    os.mkfifo(tmp_path / "coco" / "val2017" / "other.jpg")
+    (tmp_path / "coco" / "val2017" / "9.jpg").symlink_to("/dev/zero")
+    samples, left_out = draw("coco-captions", tmp_path / "coco")
+    assert [sample.id for sample in samples] == ["coco-7"]
+    assert left_out == {f"coco-{k}": f"{k}.jpg cannot be read (it is a pipe or a device)" for k in (8, 9)}
+
+
+def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coco(tmp_path / "coco", [])
+    (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text("[" + "[]," * 2000 + "[]]")
+    write_list(tmp_path / "winoground", [example(1)])
+    (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
+    monkeypatch.setattr("harness.data.json_file.MOST_VALUES", 1000)
+    assert "it has 4,002 values or lines, more than the 1,000 that are read" in refused(
+        "coco-captions", tmp_path / "coco"
+    )
+    assert "it has 5,000 values or lines, more than the 1,000" in refused("winoground", tmp_path / "winoground")
+
+
+LONG = "x" * 10_001
+
+
+@pytest.mark.parametrize(
+    ("captions", "reason"),
+    [
+        (["a dog", "dog " * 12_000_000], "a caption has more than 10,000 characters"),
+        (["a dog", LONG], "a caption has more than 10,000 characters"),
+        ([f"{k} " * 2000 for k in range(11, 40)], "its captions have more than 100,000 characters together"),
+        ([str(k) for k in range(1001)], "it has 1,001 captions, more than 1,000"),
+        ([[[[[[[[[["a dog"]]]]]]]]]], "no caption that is text"),
+        ([json.loads(DEEP[99_600:100_400])], "no caption that is text"),
+    ],
+    ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
+)
+def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: list[Any], reason: str) -> None:
+    coco(tmp_path, [])
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 8, "file_name": "7.jpg"})
+    content["annotations"] += [{"image_id": 8, "caption": caption} for caption in captions]
+    path.write_text(json.dumps(content))
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert ([sample.id for sample in samples], left_out) == (["coco-7"], {"coco-8": reason})
+
+
+def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
+    captions = [f"{k} {'dog ' * 2000}" for k in range(12)]
+    assert captions_fault([*captions, "x" * 3000]) == ""
+    assert captions_fault(["x" * 10_000]) == ""
+    assert captions_fault([str(k) for k in range(1000)]) == ""
+
+
+def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:
+    write_list(tmp_path, [example(1), example(2, caption_1="dog " * 12_000_000), example(3, tag="x" * 1_000_000)])
+    samples, left_out = draw("winoground", tmp_path)
+    assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-3"}
+    assert left_out["winoground-2-0"] == "caption_1: a caption has more than 10,000 characters"
+
+
+@pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])
+def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
+    write_list(tmp_path, [example(1)])
+    write_images(tmp_path, {"outside.png": encoded("outside")})
+    (tmp_path / "examples.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps(example(2, image_0=stem)))
+    samples, left_out = draw("winoground", tmp_path)
+    assert {sample.cluster for sample in samples} == {"winoground-1"}
+    assert set(left_out) == {"winoground-2-0", "winoground-2-1"}
+    assert all(reason.isprintable() and len(reason) < 400 for reason in left_out.values())
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda table: table | {"file_name": [None, None]},
+        lambda table: table | {"file_name": ["9" * 5000, "8" * 5000]},
+        lambda table: table | {"file_name": [{"a": 1}, {"a": 2}]},
+        lambda table: table | {"file_name": [1.5, 2.5]},
+    ],
+    ids=["missing", "long", "structure", "fraction"],
+)
+def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter: Callable[[Any], Any]) -> None:
+    picture = {"bytes": encoded("a"), "path": "../../outside.png"}
+    table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
+    write_table(tmp_path / "data" / "val.parquet", alter(table))
+    assert "row 0 of row group 0: the row has no file_name (" in refused("coco-captions", tmp_path)
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        ("image", ["../../etc/passwd", "/etc/passwd"], "holds no bytes"),
+        ("image", [7, 8], "holds no bytes"),
+        ("image", [{"bytes": None, "path": "/etc/passwd"}] * 2, "holds no bytes"),
+        ("answer", [7, 8], "no caption that is text"),
+        ("answer", [[[["a"]]], [[["a"]]]], ""),
+    ],
+)
+def test_a_table_of_other_types_costs_its_rows(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
+    picture = {"bytes": encoded("a"), "path": "a.png"}
+    table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
+    write_table(tmp_path / "data" / "val.parquet", table | {column: values})
+    if not reason:
+        assert len(draw("coco-captions", tmp_path)[0]) == 2
+        return
+    assert reason in refused("coco-captions", tmp_path)

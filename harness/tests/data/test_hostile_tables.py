@@ -1,0 +1,337 @@
+"""Hostile parquet files: values that Python cannot represent, and few bytes that unpack to gigabytes."""
+
+from __future__ import annotations
+
+import decimal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data import parquet as tables
+from harness.data.datasets import find_dataset
+from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.photographs import encoded, needs_pyarrow
+
+pytestmark = needs_pyarrow
+PICTURE = encoded("a")
+ROWS = 777
+HUGE = "x" * 1_000_000
+
+
+def draw(directory: Path, n: int = 100, dataset: str = "coco-captions") -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset(dataset).draw(n, 0, source)), source.left_out
+
+
+def refused(directory: Path, n: int = 100, dataset: str = "coco-captions") -> str:
+    with pytest.raises(DataError) as caught:
+        draw(directory, n, dataset)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+def write(directory: Path, rows: int = 2, columns: dict[str, Any] | None = None, **options: Any) -> None:
+    """A table of COCO captions with some columns exchanged. Types are not stored, so all is what the bytes are."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = {
+        "image": pyarrow.array([PICTURE] * rows),
+        "answer": pyarrow.array([["a dog"]] * rows),
+        "id": pyarrow.array([str(row) for row in range(rows)]),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(table | (columns or {})), directory / "a.parquet", **options)
+
+
+def no_text(count: int = 2) -> Any:
+    """Texts of which the first is no UTF-8."""
+    import pyarrow
+
+    content = pyarrow.array([b"\xff\xfe bad", *[b"2"] * (count - 1)])
+    return pyarrow.Array.from_buffers(pyarrow.string(), count, content.buffers())
+
+
+def same_text(count: int, text: str = HUGE) -> Any:
+    """The same text, stored once."""
+    import pyarrow
+
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(count, np.int32)), pyarrow.array([text]))
+
+
+def in_first_row(values: Any) -> Any:
+    """A list of all values in the first of two rows, and none in the second."""
+    import pyarrow
+
+    return pyarrow.ListArray.from_arrays(pyarrow.array([0, len(values), len(values)], pyarrow.int32()), values)
+
+
+def extreme(kind: str) -> Any:
+    """Two values, the first one beyond what Python can represent."""
+    import pyarrow
+
+    if kind == "decimal":
+        return pyarrow.array([decimal.Decimal(10) ** 70, decimal.Decimal(1)], pyarrow.decimal256(76, 0))
+    if kind == "date":
+        return pyarrow.array([2**31 - 1, 5], pyarrow.int32()).view(pyarrow.date32())
+    types = {
+        "timestamp": pyarrow.timestamp("us"),
+        "nanoseconds": pyarrow.timestamp("ns"),
+        "zone": pyarrow.timestamp("us", tz="Mars/Base"),
+        "duration": pyarrow.duration("s"),
+        "time": pyarrow.time64("us"),
+    }
+    return pyarrow.array([2**62 + 1, 5]).view(types[kind])
+
+
+KINDS = ["decimal", "date", "timestamp", "nanoseconds", "zone", "duration", "time"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_id_beyond_all_dates_is_one_sentence(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, columns={"id": extreme(kind)})
+    assert "a.parquet row 0 of row group 0: the row has no id (an id is " in refused(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_of_other_kinds_are_none(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, columns={"answer": extreme(kind)})
+    assert "no caption that is text" in refused(tmp_path)
+
+
+def test_a_text_that_is_no_utf8_costs_its_row(tmp_path: Path) -> None:
+    write(tmp_path, columns={"id": no_text()})
+    samples, left_out = draw(tmp_path)
+    assert [sample.id for sample in samples] == ["coco-2"]
+    assert list(left_out) == ["coco-a.parquet row 0 of row group 0"]
+    assert "the row has no id (an id is unreadable ('utf-8' codec can't decode" in next(iter(left_out.values()))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_caption_that_is_no_utf8_costs_its_row(tmp_path: Path, listed: bool) -> None:
+    import pyarrow
+
+    texts = no_text()
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), texts)
+    write(tmp_path, columns={"answer": lists if listed else texts})
+    samples, left_out = draw(tmp_path)
+    assert ([sample.id for sample in samples], left_out) == (["coco-1"], {"coco-0": "no caption that is text"})
+
+
+def test_winoground_leaves_the_same_out(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {f"image_{side}": [encoded(f"{row}{side}") for row in range(3)] for side in (0, 1)}
+    texts = {"caption_0": no_text(3), "caption_1": ["x", "y", "z" * 20_000], "id": [1, 2, 3]}
+    pyarrow.parquet.write_table(pyarrow.table(columns | texts), tmp_path / "a.parquet")
+    samples, left_out = draw(tmp_path, dataset="winoground")
+    assert [sample.cluster for sample in samples] == ["winoground-2"] * 2
+    assert left_out["winoground-1-0"] == "caption_0 is no text"
+    assert left_out["winoground-3-0"] == "caption_1: a caption has more than 10,000 characters"
+
+
+@pytest.mark.parametrize("column", ["answer", "id"])
+def test_a_text_stored_once_for_all_rows_is_counted_in_each(tmp_path: Path, column: str) -> None:
+    """200 kB that unpack to 10 GB."""
+    write(tmp_path, 10_000, {column: same_text(10_000)}, store_schema=False, compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    assert "bytes of captions and ids, more than the 1,000,000,000 that are read" in refused(tmp_path)
+
+
+def test_a_list_of_one_text_is_counted_with_all_its_entries(tmp_path: Path) -> None:
+    """511 bytes that unpack to 100 GB, in one row."""
+    write(tmp_path, columns={"answer": in_first_row(same_text(100_000))}, store_schema=False, compression="zstd")
+    assert "100,000,000,002 bytes of captions and ids" in refused(tmp_path)
+
+
+def test_millions_of_empty_captions_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_VALUES", 100_000)
+    write(tmp_path, columns={"answer": in_first_row(same_text(100_001, ""))}, store_schema=False)
+    assert "values in the columns of captions and ids, more than the 100,000 that are read" in refused(tmp_path)
+
+
+def test_a_table_of_thirty_million_rows_is_refused_at_once(tmp_path: Path) -> None:
+    """In 300 kB; it took minutes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([("image", pyarrow.binary()), ("answer", pyarrow.string()), ("id", pyarrow.string())])
+    part = 1_000_000
+    table = pyarrow.table([[b""] * part, ["a dog"] * part, ["7"] * part], schema=schema)
+    with pyarrow.parquet.ParquetWriter(tmp_path / "a.parquet", schema, compression="zstd") as writer:
+        for _ in range(30):
+            writer.write_table(table)
+    assert (tmp_path / "a.parquet").stat().st_size < 350_000
+    before = time.process_time()
+    message = "a.parquet: the tables have 30,000,000 rows, more than the 5,000,000 that are read; take some out"
+    assert message in refused(tmp_path)
+    assert time.process_time() - before < 5
+
+
+def test_the_rows_of_all_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, 3)
+    monkeypatch.setattr(tables, "MOST_ROWS", 6)
+    assert len(draw(tmp_path)[0]) == 3
+    monkeypatch.setattr(tables, "MOST_ROWS", 5)
+    assert "b/a.parquet: the tables have 6 rows" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason"), [("_MOST_GROUPS", "has 3 row groups"), ("_MOST_ROWS_IN_GROUP", "has a row group of 3 rows")]
+)
+def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str) -> None:
+    write(tmp_path, 3, row_group_size=1 if bound == "_MOST_GROUPS" else 3)
+    monkeypatch.setattr(tables, bound, 2)
+    assert f"{reason}: write it with 2 or fewer" in refused(tmp_path)
+
+
+def test_rows_that_are_claimed_and_not_there_are_one_sentence(tmp_path: Path) -> None:
+    """A footer that says 10^12 rows, in the file's count or in that of its row group."""
+    write(tmp_path, ROWS)
+    path = tmp_path / "a.parquet"
+    content = path.read_bytes()
+    count, many = varint(2 * (ROWS)), varint(2 * 10**12)
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -8]
+    assert footer.count(count) >= 2
+    for times in (1, footer.count(count)):
+        changed = footer.replace(count, many, times)
+        path.write_bytes(content[: -8 - size] + changed + len(changed).to_bytes(4, "little") + b"PAR1")
+        assert "1,000,000,000,000 rows, more than the 5,000,000" in refused(tmp_path)
+
+
+def varint(number: int) -> bytes:
+    """A number as a footer has it: seven bits in a byte, the lowest first."""
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def test_a_picture_larger_than_any_photograph_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_BYTES", 100_000)
+    import pyarrow
+
+    write(tmp_path, columns={"image": pyarrow.array([b"\0" * 100_001, PICTURE])}, compression="zstd")
+    samples, left_out = draw(tmp_path)
+    assert [sample.id for sample in samples] == ["coco-1"]
+    assert left_out == {"coco-0": "a.parquet row group 0 row 0 image is larger than 100,000 bytes"}
+
+
+def test_broken_pictures_are_not_tried_without_end(tmp_path: Path) -> None:
+    import pyarrow
+
+    write(tmp_path, 1000, {"image": pyarrow.array([b""] * 1000)})
+    message = refused(tmp_path, 10)
+    assert "none of the 200 that were tried of its 1000 images can be used, for example coco-" in message
+
+
+def test_pictures_of_one_id_are_not_compared_without_end(tmp_path: Path) -> None:
+    import pyarrow
+
+    write(tmp_path, 102, {"id": pyarrow.array(["7"] * 101 + ["8"]), "answer": pyarrow.array([["a dog"]] * 102)})
+    samples, left_out = draw(tmp_path)
+    assert [sample.id for sample in samples] == ["coco-8"]
+    assert left_out == {"coco-7": "101 pictures have this id; give each picture an id of its own"}
+
+
+@pytest.mark.parametrize("depth", [14, 30, 200])
+def test_lists_of_lists_without_end_are_one_sentence(tmp_path: Path, depth: int) -> None:
+    import pyarrow
+
+    kind = pyarrow.string()
+    for _ in range(depth):
+        kind = pyarrow.list_(kind)
+    write(tmp_path, columns={"answer": pyarrow.nulls(2, kind)})
+    # pyarrow itself has a bound, which its releases word in different ways.
+    assert ("nested too deep" if depth < 100 else "cannot be read as parquet (") in refused(tmp_path)
+
+
+@pytest.mark.parametrize("footer", [True, False], ids=["whole", "columns"])
+def test_an_encrypted_file_is_one_sentence(tmp_path: Path, footer: bool) -> None:
+    """Asked about an encrypted column, pyarrow ends the whole process."""
+    import pyarrow
+    import pyarrow.parquet
+
+    encryption = pytest.importorskip("pyarrow.parquet.encryption", reason="this pyarrow has no encryption")
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, _: Any) -> None:
+            encryption.KmsClient.__init__(self)
+
+        def wrap_key(self, key: bytes, _: str) -> bytes:
+            return key.hex().encode()
+
+    factory = encryption.CryptoFactory(Keys)
+    keys = {"k": ["image", "answer", "id"] if footer else ["id"]}
+    plan = encryption.EncryptionConfiguration(footer_key="k", column_keys=keys, plaintext_footer=not footer)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), plan)
+    table = pyarrow.table({"image": [PICTURE], "answer": ["a dog"], "id": ["1"]})
+    with pyarrow.parquet.ParquetWriter(
+        tmp_path / "a.parquet", table.schema, encryption_properties=properties
+    ) as writer:
+        writer.write_table(table)
+    message = refused(tmp_path)
+    assert "a.parquet cannot be read as parquet (" in message
+    assert message.endswith("write it without encryption")
+
+
+def test_names_of_columns_are_shortened(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"\x1b[2J" * 100_000: [1]}), tmp_path / "a.parquet")
+    assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path)
+    assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path, dataset="winoground")
+
+
+def captions_as(kind: str) -> Any:
+    import pyarrow
+
+    text = {"large": pyarrow.large_string(), "view": pyarrow.string_view()}.get(kind, pyarrow.string())
+    texts = pyarrow.array(["a dog", "a cat"], text)
+    if kind == "categories":
+        return texts.dictionary_encode()
+    if kind == "listed-categories":
+        return pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), texts.dictionary_encode())
+    if kind == "structures":
+        return pyarrow.array([[{"raw": text, "tokens": ["a"], "id": 7}] for text in ("a dog", "a cat")])
+    if kind == "large-lists":
+        return pyarrow.array([["a dog"], ["a cat"]], pyarrow.large_list(pyarrow.large_string()))
+    if kind == "pairs":
+        return pyarrow.array([["a dog"], ["a cat"]], pyarrow.list_(pyarrow.string(), 1))
+    return texts
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "large", "view", "categories", "listed-categories", "structures", "large-lists", "pairs"]
+)
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"store_schema": False}], ids=str)
+def test_honest_captions_are_read_in_every_kind(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    write(tmp_path, columns={"answer": captions_as(kind)}, **options)
+    samples, left_out = draw(tmp_path)
+    assert ({sample.id: sample.captions for sample in samples}, left_out) == (
+        {"coco-0": ("a dog",), "coco-1": ("a cat",)},
+        {},
+    )
+
+
+def test_a_row_group_with_more_texts_than_its_dictionary_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers begin with a dictionary and go on without; large parts are turned into objects row by row."""
+    import pyarrow
+
+    texts = [[f"caption {row} {side}" + "!" * 500 for side in (0, 1)] for row in range(3000)]
+    write(tmp_path, 3000, {"answer": pyarrow.array(texts)}, dictionary_pagesize_limit=10_000)
+    for at_once in (10**9, 1000):
+        monkeypatch.setattr(tables, "_TEXT_AT_ONCE", at_once)
+        samples, _ = draw(tmp_path, 50)
+        for sample in samples:
+            assert list(sample.captions) == texts[int(sample.id.removeprefix("coco-"))]

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+
+from harness.data.photograph import fault, photograph
+from harness.data.sample import DataError
+from harness.tests.support.photographs import encoded, needs_real_data, pixels, real
+
+
+def seen(path: Path) -> np.ndarray:
+    picture = photograph(path)
+    assert picture.mode == "RGB"
+    assert fault(path) is None
+    return np.asarray(picture).astype(int)
+
+
+def test_an_rgb_file_comes_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("a"))
+    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+
+
+def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
+    grey = pixels("a")[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert (seen(tmp_path / "a.png") == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    grey = pixels("a")[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
+    assert (seen(tmp_path / f"a.{suffix}") == grey[..., None]).all()
+
+
+GREY = pixels("a")[..., 0].astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (GREY / 255).astype(np.float32),
+        GREY.astype(np.float32),
+        (GREY * 257).astype(np.float32),
+        GREY.astype(np.int32),
+        (GREY * 257).astype(np.int32),
+    ],
+    ids=["shares", "levels", "sixteen", "integers", "sixteen-integers"],
+)
+def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.vstack([GREY[:-1] / 255, np.full_like(GREY[:1], np.nan)]), "values that are NaN or infinite"),
+        (GREY - 300, "values down to -"),
+        (GREY / 255 * 3.7, "values from "),
+        (np.exp(GREY / 40) / 5, "values from "),
+        (GREY * 1e6, "values from "),
+        (GREY * 16, "values from "),
+    ],
+    ids=["nan", "negative", "bright", "high-dynamic-range", "large", "twelve-bits"],
+)
+def test_values_of_no_known_range_have_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tif")
+    assert (fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str) -> None:
+    """Eight-bit levels are taken as such; ten to fourteen bits cannot be told from a dark photograph."""
+    levels = GREY.astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
+    assert (seen(tmp_path / f"a.{suffix}") == GREY[..., None]).all()
+    Image.fromarray(levels * 16).save(tmp_path / f"b.{suffix}")
+    assert (fault(tmp_path / f"b.{suffix}") or "").startswith(
+        f"b.{suffix} has values from 0 to 4080, which are neither"
+    )
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG with its checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
+def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None) -> None:
+    """Pillow keeps the upper eight bits of these, so others are black or nearly so."""
+    rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in pixels("a"))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
+    place = Held(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    if reason:
+        assert reason in (fault(place) or "")
+    else:
+        assert (np.asarray(photograph(place)) == pixels("a")).all()
+
+
+@pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
+def test_white_is_zero_is_no_negative(tmp_path: Path, values: np.ndarray) -> None:
+    kind = np.uint16 if values.max() > 1 else np.float32
+    Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
+
+
+def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
+    """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
+    whole = encoded("a", "PNG")
+    reason = fault(Held(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
+    assert reason.startswith("held is broken or truncated (broken PNG file")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_cannot_be_read_takes_nothing_from_the_picture(tmp_path: Path, kind: str) -> None:
+    more = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
+    assert (seen(tmp_path / "a") == pixels("a")).all()
+
+
+def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
+    """A processor that resizes the shorter side to 336 pixels would make 20 million columns of the longer one."""
+    Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
+    Image.new("RGB", (3, 600)).save(tmp_path / "b.png")
+    assert fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, a strip that is no photograph"
+    assert fault(tmp_path / "b.png") is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_another_library_sets_in_pillow_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    whole = encoded("a", kind)
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    assert (fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
+    assert fault(tmp_path / "whole.jpg") is None
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
+
+
+def test_cmyk_has_the_colours_of_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(seen(tmp_path / "a.jpg") - (200, 40, 90)).max() <= 6
+
+
+def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (12, 200, 77)).quantize(4).save(tmp_path / "a.png")
+    assert (seen(tmp_path / "a.png") == (12, 200, 77)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 8, 4))
+    image.convert(mode).save(tmp_path / "a.png")
+    picture = seen(tmp_path / "a.png")
+    assert (picture[:4] == 255).all()
+    assert (picture[4:] == 0).all()
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_noted_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = pixels("a")[:16]
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    upright = np.rot90(lying, turns)
+    assert seen(tmp_path / "a.png").shape == upright.shape
+    assert (seen(tmp_path / "a.png") == upright).all()
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250)))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert (seen(tmp_path / "a.gif") == (250, 0, 0)).all()
+
+
+def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 24 - 1)
+    (tmp_path / "a.png").write_bytes(encoded("a"))
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
+        pass
+    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    """Pictures are decoded in a thread beside a model whose warnings are counted."""
+    filters: list[str] = []
+
+    def warn(image: Image.Image, *, in_place: bool) -> None:
+        filters.append(warnings.filters[0][0])
+        warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", warn)
+    with warnings.catch_warnings(record=True, action=action) as caught:
+        assert fault(Held(encoded("a"))) is None
+    assert filters == (["error", "ignore"] if action == "error" else ["always"])
+    assert len(caught) == (action == "always")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "a.jpg is empty"),
+        (b"<html>404</html>", "a.jpg is not an image"),
+        (encoded("a", "JPEG")[:-300], "a.jpg is broken or truncated"),
+        (encoded("a", "PNG")[:-300], "a.jpg is broken or truncated"),
+        (encoded("a", "WEBP")[:-300], "a.jpg is broken or truncated"),
+    ],
+    ids=["empty", "text", "jpeg", "png", "webp"],
+)
+def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert (fault(path) or "").startswith(reason)
+    with pytest.raises(DataError, match=f"{path}: {reason}.*whole copy"):
+        photograph(path)
+
+
+def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    assert fault(tmp_path / "none.jpg") == "none.jpg is missing"
+    assert (fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
+    assert (fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
+
+
+class Held:
+    """Bytes that lie in memory."""
+
+    name = "held"
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+WHOLE = {kind: encoded("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
+def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE[kind])
+    for place, value in damage:
+        content[place % len(content)] = value
+    with warnings.catch_warnings(action="error"):
+        reason = fault(Held(bytes(content)))
+        if reason is None:
+            assert photograph(Held(bytes(content))).mode == "RGB"
+        else:
+            assert reason.startswith("held is ")
+
+
+@needs_real_data
+def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
+    path = min((real("coco") / "train2017").glob("*.jpg"))
+    plain = seen(path)
+    assert plain.std() > 20
+    for mode, bound in (("CMYK", 1), ("RGBA", 0), ("L", None)):
+        file = io.BytesIO()
+        photograph(path).convert(mode).save(file, "TIFF")
+        again = np.asarray(photograph(Held(file.getvalue()))).astype(int)
+        expected = plain if bound is not None else np.asarray(photograph(path).convert("L").convert("RGB")).astype(int)
+        assert np.abs(again - expected).max() <= (bound or 0)
+
+
+@needs_real_data
+def test_a_real_photograph_cut_short_anywhere_is_found_out() -> None:
+    content = min((real("coco") / "train2017").glob("*.jpg")).read_bytes()
+    for share in (0.01, 0.3, 0.7, 0.99):
+        assert fault(Held(content[: int(share * len(content))])) is not None

@@ -1,0 +1,128 @@
+"""File names whose folder, case or level is not that of the files: which file is meant, or where it lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.data.picture_folder import Absent, PictureFolder
+from harness.data.sample import DataError, Sample, Source
+from harness.tests.data.test_winoground import example, write_list
+from harness.tests.support.photographs import encoded, write_images, write_official
+
+
+def folder_with(tmp_path: Path, *names: str) -> PictureFolder:
+    root = tmp_path / "coco"
+    for name in names:
+        path = root / "train2017" / name
+        write_images(path.parent, {path.name: b"bytes"})
+    (root / "train2017").mkdir(parents=True, exist_ok=True)
+    return PictureFolder(root / "train2017", root)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("1.jpg", "1.jpg"),
+        ("1.jpg", "train2017/1.jpg"),
+        ("1.jpg", "coco/train2017/1.jpg"),
+        ("1.jpg", "Train2017\\1.jpg"),
+        ("1.jpg", "./1.jpg"),
+        ("1.jpg", "1.JPG"),
+        ("1.JPG", "train2017/1.jpg"),
+        ("train2017/1.jpg", "1.jpg"),
+        ("train2017/1.jpg", "train2017/1.jpg"),
+        ("a/b/1.jpg", "1.jpg"),
+        ("a/b/1.jpg", "B\\1.jpg"),
+        ("1.jpg", "images/train2017/1.jpg"),
+        ("1.jpg", "/data/other/train2017/1.jpg"),
+        ("1.jpg", "C:\\data\\train2017\\1.jpg"),
+        ("1.jpg", "http://images.example/train2017/1.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("a cat.jpg", "a%20cat.jpg"),
+        ("a%20cat.jpg", "a cat.jpg"),
+        ("1.bmp", "1"),
+    ],
+)
+def test_a_file_is_known_in_another_folder_or_case(tmp_path: Path, file: str, name: str) -> None:
+    folder = folder_with(tmp_path, file)
+    assert folder.find(name) == folder.folder / file
+
+
+def test_the_name_as_written_comes_first(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.jpg", "A.jpg", "b/a.jpg")
+    for name in ("a.jpg", "A.jpg", "b/a.jpg"):
+        assert folder.find(name) == folder.folder / name
+
+
+def reason(folder: PictureFolder, name: str) -> str:
+    place = folder.find(name)
+    assert isinstance(place, Absent)
+    with pytest.raises(DataError):
+        place.read_bytes()
+    return place.reason
+
+
+def test_a_name_of_several_files_is_none(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a/1.jpg", "b/1.jpg")
+    assert reason(folder, "1.jpg") == "1.jpg may be train2017/a/1.jpg or train2017/b/1.jpg: name one of them in full"
+    assert folder.find("b/1.jpg") == folder.folder / "b" / "1.jpg"
+
+
+def test_the_picture_of_another_folder_is_not_taken(tmp_path: Path) -> None:
+    """Numbers are given anew in every part, so a file of that name in another one is another picture."""
+    folder = folder_with(tmp_path, "2.jpg", "b/1.jpg")
+    write_images(folder.root / "val2017", {"3.jpg": b"", "1.jpg": b""})
+    assert reason(folder, "a/1.jpg").startswith("a/1.jpg is missing in train2017/")
+    assert reason(folder, "3.jpg") == "3.jpg is missing in train2017/, a file of that name lies in val2017/"
+    assert folder.find("val2017/1.jpg") == folder.root / "val2017" / "1.jpg"
+    assert reason(folder, "4.jpg") == "4.jpg is missing in train2017/"
+    assert reason(folder, "2.png") == "2.png is missing in train2017/, 2.jpg lies in train2017/"
+    assert reason(folder, "/etc/passwd") == "/etc/passwd is missing in train2017/"
+    assert reason(folder, "/x/train2017/../../2.jpg").endswith("is missing in train2017/")
+
+
+def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
+
+
+def test_coco_with_folders_in_its_file_names_and_one_level_more(tmp_path: Path) -> None:
+    names = {k: f"train2017/{k}.JPG" for k in range(3)}
+    write_official(tmp_path, "train2017", names, [(k, "a red circle") for k in names], folder=False)
+    write_images(tmp_path / "train2017" / "train2017", {f"{k}.jpg": encoded(str(k)) for k in names})
+    samples, left_out = draw("coco-captions", tmp_path)
+    assert (len(samples), left_out) == (3, {})
+
+
+def test_coco_with_its_images_in_a_folder_images(tmp_path: Path) -> None:
+    write_official(tmp_path, "train2017", {1: "1.jpg"}, [(1, "a red circle")], folder=False)
+    write_images(tmp_path / "images" / "train2017", {"1.jpg": encoded("1")})
+    assert [sample.id for sample in draw("coco-captions", tmp_path)[0]] == ["coco-1"]
+
+
+def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> None:
+    write_official(tmp_path / "data" / "coco", "train2017", {1: "1.jpg"}, [(1, "a red circle")])
+    for given in (tmp_path, tmp_path / "data", tmp_path / "data" / "coco" / "annotations"):
+        with pytest.raises(
+            DataError, match=f"the directory that holds annotations/: there is {tmp_path / 'data/coco'}"
+        ):
+            draw("coco-captions", given)
+    lying = tmp_path / "data" / "coco" / "a" / "b"
+    lying.mkdir(parents=True)
+    (tmp_path / "data" / "coco" / "train2017").rename(lying / "train2017")
+    with pytest.raises(DataError, match=f"unpack .* into .*: there is {lying / 'train2017'}"):
+        draw("coco-captions", tmp_path / "data" / "coco")
+
+
+def test_winoground_with_other_case_and_one_level_more(tmp_path: Path) -> None:
+    folder = write_list(tmp_path, [example(1)], images="images/images")
+    (folder / "ex_1_img_0.png").rename(folder / "EX_1_IMG_0.PNG")
+    examples = [example(1, image_1="images/ex_1_img_1.png")]
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
+    samples, left_out = draw("winoground", tmp_path)
+    assert (len(samples), left_out) == (2, {})

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.data.captions import caption_variants
+from harness.data.datasets import DATASETS, find_dataset
+from harness.data.sample import Source
+from harness.data.scenes import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, SIDE, Scene, Thing, scene, scenes
+from harness.tests.support.case_runs import ROOT
+
+indices = st.integers(min_value=0, max_value=10**6)
+seeds = st.integers(min_value=0, max_value=10**6)
+
+
+def digest(n: int, seed: int) -> str:
+    """What a draw holds, pictures, ids and captions."""
+    total = hashlib.sha256()
+    for sample in scenes(n, seed):
+        total.update(np.asarray(sample.picture()).tobytes())
+        total.update("\n".join((sample.id, *sample.captions)).encode())
+    return total.hexdigest()
+
+
+def test_pictures_are_the_same_in_every_process() -> None:
+    """Python's own hash differs between processes, so nothing may hang on it."""
+    code = "from harness.tests.data.test_scenes import digest; print(digest(12, 7))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest(12, 7)
+
+
+def test_ground_truth_stays_as_it_was_when_the_baselines_were_recorded() -> None:
+    """Constants on purpose: a change of the scenes makes every stored baseline and the trained eyes worthless."""
+    drawn = "\n".join(str(scene(index, 0, split)) for split in ("train", "test") for index in range(50))
+    found = hashlib.sha256(drawn.encode()).hexdigest()
+    assert found == "fe18694ed260957616046b999fe288733b385daa981984ed6086a51672d1912d"
+    assert scene(0, 0).captions()[0] == "A large orange ring left of a large yellow heart."
+
+
+@given(seeds, st.integers(0, 12), st.integers(0, 12))
+def test_a_longer_draw_extends_a_shorter_one(seed: int, n: int, more: int) -> None:
+    short, long = scenes(n, seed), scenes(n + more, seed)
+    assert [(s.id, s.captions, s.cluster) for s in short] == [(s.id, s.captions, s.cluster) for s in long[:n]]
+    assert all(np.array_equal(a.picture(), b.picture()) for a, b in list(zip(short, long, strict=False))[:2])
+
+
+@given(indices, seeds)
+def test_splits_share_no_combination_and_no_picture_seed(index: int, seed: int) -> None:
+    seen, unseen = scene(index, seed, "train"), scene(index, seed, "test")
+    assert not any(thing.held_out_on(seen.background) for thing in seen.things)
+    assert any(thing.held_out_on(unseen.background) for thing in unseen.things)
+    assert seen.seed != unseen.seed
+
+
+def test_a_tenth_of_the_combinations_is_held_out_of_every_colour_shape_and_background() -> None:
+    triples = [(c, s, b) for c in COLOURS for s in SHAPES for b in BACKGROUNDS]
+    held_out = [(c, s, b) for c, s, b in triples if Thing(c, s, "small").held_out_on(b)]
+    assert len(held_out) == 32
+    assert [set(values) for values in zip(*held_out, strict=True)] == [set(COLOURS), set(SHAPES), set(BACKGROUNDS)]
+
+
+def test_training_shows_every_pair_of_colour_and_shape() -> None:
+    """Only with a background is a combination held out: a pair never met in words would be a matter of language."""
+    shown = {(t.colour, t.shape) for k in range(1500) for t in scene(k, 0, "train").things}
+    assert shown == {(c, s) for c in COLOURS for s in SHAPES}
+
+
+@given(indices, seeds)
+def test_relations_are_true_of_the_placements_and_things_do_not_touch(index: int, seed: int) -> None:
+    truth = scene(index, seed)
+    places = truth.placements()
+    pairs = [(places[0], places[1], truth.relations[0])] if len(places) > 1 else []
+    pairs += [(places[2], places[1], truth.relations[1])] if len(places) > 2 else []
+    for a, b, relation in pairs:
+        right, down = a.x - b.x, a.y - b.y
+        along = {"above": -down, "below": down, "left": -right, "right": right}[relation]
+        across = right if relation in ("above", "below") else down
+        assert along > 2 * abs(across)
+    for k, a in enumerate(places):
+        assert a.radius * 0.8 < min(a.x, a.y, SIDE - a.x, SIDE - a.y)
+        for b in places[k + 1 :]:
+            assert max(abs(a.x - b.x), abs(a.y - b.y)) > 0.86 * (a.radius + b.radius)
+
+
+@given(indices, seeds)
+def test_things_stand_in_raster_order_and_differ(index: int, seed: int) -> None:
+    truth = scene(index, seed)
+    rows = [
+        (round(p.y / 20), p.x) if "above" in truth.relations or "below" in truth.relations else (0, p.x)
+        for p in truth.placements()
+    ]
+    for (row_a, x_a), (row_b, x_b) in pairwise(rows):
+        assert row_a < row_b or x_a < x_b
+    assert len({t.colour for t in truth.things}) == len({t.shape for t in truth.things}) == len(truth.things)
+    assert all(t.colour != truth.background for t in truth.things)
+
+
+@given(indices, seeds)
+@settings(max_examples=30)
+def test_every_thing_is_seen_where_it_was_placed(index: int, seed: int) -> None:
+    """Paint of the thing's own shade covers a good part of its disc, and hardly anything outside of all discs."""
+    truth = scene(index, seed)
+    pixels = np.asarray(truth.picture(), dtype=float)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
+    outside = np.ones((SIDE, SIDE), dtype=bool)
+    for place in truth.placements():
+        disc = np.hypot(x - place.x, y - place.y) <= place.radius * 1.35 + 1
+        painted = np.abs(pixels - place.rgb).max(axis=2) < 25
+        assert painted[disc].sum() > 0.3 * np.pi * place.radius**2
+        outside &= ~disc
+    ground = np.asarray(BACKGROUNDS[truth.background])
+    assert (np.abs(pixels - ground).max(axis=2) < 40)[outside].mean() > 0.999
+
+
+@given(indices, seeds)
+def test_captions_name_every_thing_and_the_canonical_one_comes_first(index: int, seed: int) -> None:
+    truth = scene(index, seed)
+    captions = truth.captions()
+    assert len(captions) == len(set(captions)) == 5
+    for caption in captions:
+        for thing in truth.things:
+            assert f"{thing.colour} {thing.shape}" in caption
+        assert caption[0].isupper()
+        assert caption.endswith(".")
+        assert " a orange" not in f" {caption.lower()}"
+    positions = [captions[0].index(f"{t.colour} {t.shape}") for t in truth.things]
+    assert positions == sorted(positions)
+
+
+def test_wording_of_the_three_kinds() -> None:
+    one, two, three = (Thing("orange", "ring", "large"), Thing("blue", "star", "small"), Thing("red", "cross", "small"))
+    assert Scene((one,), (), "gray", 0).captions()[0] == "A large orange ring on a gray background."
+    pair = Scene((one, two), ("left",), "gray", 0).captions()
+    assert pair[:2] == (
+        "A large orange ring left of a small blue star.",
+        "A small blue star right of a large orange ring.",
+    )
+    assert Scene((one, two, three), ("above", "right"), "gray", 0).captions()[0] == (
+        "An orange ring above a blue star, with a red cross right of it."
+    )
+    with pytest.raises(ValueError, match="not 4"):
+        caption_variants([("small", "red", "ring")] * 4, ["left"] * 3, ["right"] * 3, "gray")
+
+
+def test_opposites_are_their_own_inverse() -> None:
+    assert all(OPPOSITE[OPPOSITE[r]] == r for r in OPPOSITE)
+
+
+def test_a_quarter_or_more_of_the_scenes_has_three_things() -> None:
+    counts = np.bincount([len(scene(k, 0).things) for k in range(1000)], minlength=4)
+    assert 220 <= counts[3] <= 340
+    assert counts[0] == 0
+    assert counts[1] > 180
+
+
+def test_no_two_pictures_of_a_draw_are_alike() -> None:
+    assert len({sample.picture().tobytes() for sample in scenes(100, 3)}) == 100
+
+
+def test_an_unknown_dataset_is_refused_with_the_known_names() -> None:
+    assert find_dataset("scenes") is DATASETS["scenes"]
+    assert [s.id for s in find_dataset("scenes").draw(2, 5, Source())] == ["scenes-5-00000", "scenes-5-00001"]
+    with pytest.raises(LookupError, match=r"'coconuts'.*scenes, scenes-order"):
+        find_dataset("coconuts")
+
+
+def test_listing_the_datasets_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, harness.data.datasets; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -1,0 +1,98 @@
+"""The scenes of several sizes and instruction lengths: shapes, balance, and the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from harness.data.datasets import find_dataset
+from harness.data.sample import Source
+from harness.data.scenes import SIDE, scene
+from harness.data.varied import INSTRUCTIONS, SIZES, scenes_varied, varied_scene
+
+N = 64
+
+
+def test_the_dataset_is_as_it_was_when_the_baselines_were_recorded() -> None:
+    """Constants on purpose: a change of the pictures or prompts makes the stored baselines worthless."""
+    total = hashlib.sha256()
+    for index, sample in enumerate(scenes_varied(N, 0)):
+        total.update("\n".join((sample.id, sample.instruction, *sample.captions, str(varied_scene(index, 0)))).encode())
+    assert total.hexdigest() == "d69540450ca64b766dd1ff1c8ad53bfe0c2df23ec187bf24d2103b4a31bb3304"
+
+
+def test_no_picture_is_square_and_all_combinations_of_size_and_instruction_occur() -> None:
+    drawn = find_dataset("scenes-varied").draw(N, 0, Source())
+    assert [sample.picture().size for sample in drawn[: len(SIZES)]] == list(SIZES)
+    assert all(width != height for width, height in SIZES)
+    wide = [width > height for width, height in SIZES]
+    assert sum(wide) == len(SIZES) / 2
+    counts = Counter((sample.picture().size, sample.instruction) for sample in drawn)
+    assert len(counts) == len(SIZES) * len(INSTRUCTIONS)
+    assert set(counts.values()) <= {2, 3}
+
+
+def test_a_batch_of_eight_neighbours_has_all_three_lengths() -> None:
+    lengths = [len(text) for text in INSTRUCTIONS]
+    assert sorted(lengths) == lengths
+    assert all(longer >= 2 * shorter for shorter, longer in itertools.pairwise(lengths))
+    drawn = scenes_varied(N, 0)
+    assert all(len({s.instruction for s in drawn[start : start + 8]}) == 3 for start in range(0, N, 8))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_scene_has_two_things_and_belongs_to_the_test_split(index: int, seed: int) -> None:
+    truth = varied_scene(index, seed)
+    assert len(truth.things) == 2
+    assert truth.held_out
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_things_lie_inside_a_picture_of_every_size(size: tuple[int, int]) -> None:
+    width, height = size
+    for index in range(40):
+        truth = varied_scene(index, 0)
+        pixels = np.asarray(truth.picture(size), dtype=float)
+        assert pixels.shape == (height, width, 3)
+        for place in truth.placements(size):
+            assert 0.8 * place.radius < min(place.x, place.y, width - place.x, height - place.y)
+            y, x = np.mgrid[0:height, 0:width] + 0.5
+            disc = np.hypot(x - place.x, y - place.y) <= place.radius * 1.35 + 1
+            painted = np.abs(pixels - place.rgb).max(axis=2) < 25
+            assert painted[disc].sum() > 0.3 * np.pi * place.radius**2
+
+
+def test_the_square_size_gives_the_pictures_of_scenes() -> None:
+    truth = scene(3, 0)
+    assert truth.picture((SIDE, SIDE)).tobytes() == truth.picture().tobytes()
+    assert truth.placements((SIDE, SIDE)) == truth.placements()
+
+
+def test_resampling_and_a_change_of_height_and_width_change_the_resized_pictures() -> None:
+    """Both leave the square pictures of `scenes` as they are, so only this dataset shows them."""
+    square = scene(0, 0).picture()
+    assert square.resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes() == square.tobytes()
+    for sample in scenes_varied(len(SIZES), 0):
+        picture = sample.picture()
+        ways = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
+        one, other = (np.asarray(picture.resize((SIDE, SIDE), way), dtype=int) for way in ways)
+        assert np.abs(one - other).max() > 3
+
+
+def test_a_longer_draw_extends_a_shorter_one_and_ids_are_their_own_clusters() -> None:
+    short, long = scenes_varied(5, 3), scenes_varied(9, 3)
+    assert [(s.id, s.instruction, s.captions) for s in short] == [(s.id, s.instruction, s.captions) for s in long[:5]]
+    assert [s.picture().tobytes() for s in short] == [s.picture().tobytes() for s in long[:5]]
+    assert long[8].id == long[8].cluster == "scenes-varied-3-00008"
+
+
+def test_the_dataset_serves_regression_only() -> None:
+    assert find_dataset("scenes-varied").regression_only
+    assert not any(find_dataset(name).regression_only for name in ("scenes", "scenes-order", "coco-captions"))

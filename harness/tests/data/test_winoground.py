@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.photographs import (
+    encoded,
+    needs_pyarrow,
+    needs_real_data,
+    pixels,
+    real,
+    write_images,
+    write_table,
+)
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+
+
+def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset("winoground").draw(n, seed, source)), source.left_out
+
+
+def example(number: Any, **values: Any) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_0": f"ex_{number}_img_0",
+        "image_1": f"ex_{number}_img_1",
+        "caption_0": f" the dog {number} sees the  cat ",
+        "caption_1": f"the cat sees the dog {number}",
+        "tag": "Noun",
+        **values,
+    }
+
+
+def write_list(
+    directory: Path, examples: Sequence[dict[str, Any]], suffix: str = "png", images: str = "images"
+) -> Path:
+    """Writes the jsonl in a directory and its images into the folder beside; returns that folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)) + "\n\n")
+    names = [e[f"image_{side}"] for e in examples for side in (0, 1)]
+    write_images(directory / images, {f"{n}.{suffix}": encoded(n, FORMATS[suffix]) for n in names})
+    return directory / images
+
+
+def write_parquet(path: Path, examples: Sequence[dict[str, Any]]) -> None:
+    columns = {column: [e[column] for e in examples] for column in examples[0]}
+    for side in ("image_0", "image_1"):
+        columns[side] = [{"bytes": encoded(name), "path": f"{name}.png"} for name in columns[side]]
+    write_table(path, columns)
+
+
+def check_pairs(samples: Sequence[Sample]) -> None:
+    for k, sample in enumerate(samples):
+        number = sample.cluster.removeprefix("winoground-")
+        assert sample.cluster == samples[k - k % 2].cluster
+        assert sample.id == f"{sample.cluster}-{k % 2}"
+        assert sample.instruction == "Describe the image."
+        assert sample.captions == (
+            (f"the dog {number} sees the cat",) if k % 2 == 0 else (f"the cat sees the dog {number}",)
+        )
+        assert (np.asarray(sample.picture()) == pixels(f"ex_{number}_img_{k % 2}")).all()
+
+
+def test_the_registry_knows_the_pairs() -> None:
+    dataset = find_dataset("winoground")
+    assert (dataset.samples, dataset.paired, dataset.variable) == (400, True, "VLM_PHASE_WINOGROUND")
+
+
+@pytest.mark.parametrize(
+    ("folder", "images"), [("data", "images"), (".", "images"), ("data", "../images"), (".", "data/images")]
+)
+def test_the_list_and_its_images_are_found_at_the_root_and_in_data(tmp_path: Path, folder: str, images: str) -> None:
+    write_list(tmp_path / folder, [example(k) for k in range(5)], images=images)
+    samples, left_out = draw(tmp_path)
+    assert not left_out
+    assert len(samples) == 10
+    check_pairs(samples)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp", "JPG"])
+def test_images_are_found_by_stem_with_any_extension(tmp_path: Path, suffix: str) -> None:
+    folder = write_list(tmp_path, [example(3)], suffix.lower())
+    for path in list(folder.iterdir()):
+        path.rename(path.with_suffix(f".{suffix}"))
+    samples, left_out = draw(tmp_path)
+    assert not left_out
+    assert [s.picture().size for s in samples] == [(24, 24), (24, 24)]
+
+
+def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
+    folder = write_list(tmp_path, [example(3)])
+    (folder / "ex_3_img_0.jpg").write_bytes(b"a thumbnail of another program")
+    (tmp_path / "examples.jsonl").write_text(json.dumps(example(3, image_1="ex_3_img_1.png")))
+    samples, left_out = draw(tmp_path)
+    assert not left_out
+    check_pairs(samples)
+
+
+@needs_pyarrow
+def test_parquet_gives_the_same_samples_as_the_list(tmp_path: Path) -> None:
+    examples = [example(k) for k in range(8)]
+    write_list(tmp_path / "list" / "data", examples)
+    write_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet", examples[::-1])
+    listed, tabled = draw(tmp_path / "list")[0], draw(tmp_path / "hub")[0]
+    check_pairs(tabled)
+    assert [(s.id, s.captions) for s in tabled] == [(s.id, s.captions) for s in listed]
+
+
+def test_draws_extend_each_other_and_keep_the_pairs(tmp_path: Path) -> None:
+    write_list(tmp_path / "a", [example(k) for k in range(12)])
+    write_list(tmp_path / "b", [example(k) for k in reversed(range(12))])
+    ids = [s.id for s in draw(tmp_path / "a")[0]]
+    assert len(set(ids)) == 24
+    assert [s.id for s in draw(tmp_path / "b")[0]] == ids
+    assert [s.id for s in draw(tmp_path / "a", seed=1)[0]] != ids
+    for n in (0, 1, 7, 24):
+        samples, _ = draw(tmp_path / "a", n)
+        assert [s.id for s in samples] == ids[:n]
+        check_pairs(samples)
+
+
+def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    write_images(tmp_path, {"secret.png": encoded("secret")})
+    examples = [example(k) for k in range(6)] + [example(6, caption_1="  "), example(7, image_0="../secret")]
+    examples[7]["image_1"] = "ex_0_img_1"
+    folder = write_list(tmp_path, examples[:7])
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
+    (folder / "ex_1_img_0.png").unlink()
+    (folder / "ex_2_img_1.png").write_bytes((folder / "ex_2_img_1.png").read_bytes()[:-300])
+    (folder / "ex_3_img_0.png").write_bytes(b"")
+    (folder / "ex_3_img_1.png").write_bytes(b"no picture")
+    samples, left_out = draw(tmp_path)
+    check_pairs(samples)
+    assert {s.cluster for s in samples} == {f"winoground-{k}" for k in (0, 4, 5)}
+    assert set(left_out) == {f"winoground-{k}-{side}" for k in (1, 2, 3, 6, 7) for side in (0, 1)}
+    for side in (0, 1):
+        assert left_out[f"winoground-1-{side}"] == "image ex_1_img_0 is missing in images/"
+        assert left_out[f"winoground-2-{side}"].startswith("ex_2_img_1.png is broken or truncated")
+        assert left_out[f"winoground-3-{side}"].startswith("ex_3_img_0.png is empty; ex_3_img_1.png is not an image")
+        assert left_out[f"winoground-6-{side}"] == "caption_1 is empty"
+        assert left_out[f"winoground-7-{side}"] == "image ../secret is missing in images/"
+
+
+@needs_pyarrow
+def test_bad_pictures_in_parquet_leave_the_item_out(tmp_path: Path) -> None:
+    images = [encoded("a"), encoded("b")[:-300], None]
+    columns = {
+        "id": [0, 1, 2],
+        "image_0": [{"bytes": encoded("c")}] * 3,
+        "image_1": [{"bytes": content} for content in images],
+        "caption_0": ["one"] * 3,
+        "caption_1": ["two"] * 3,
+    }
+    write_table(tmp_path / "test.parquet", columns)
+    samples, left_out = draw(tmp_path)
+    assert [s.cluster for s in samples] == ["winoground-0"] * 2
+    assert (
+        left_out["winoground-2-0"]
+        == left_out["winoground-2-1"]
+        == "test.parquet row group 0 row 2 image_1 holds no bytes"
+    )
+    assert "row 1 image_1 is broken or truncated" in left_out["winoground-1-0"]
+
+
+def refused(directory: Path) -> str:
+    with pytest.raises(DataError) as error:
+        draw(directory)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_packed_images_are_to_be_unzipped(tmp_path: Path) -> None:
+    folder = write_list(tmp_path / "data", [example(0)])
+    with zipfile.ZipFile(tmp_path / "data" / "images.zip", "w") as packed:
+        for path in folder.iterdir():
+            packed.write(path, f"images/{path.name}")
+    shutil.rmtree(folder)
+    assert f"{tmp_path / 'data' / 'images.zip'} is still packed: unzip it" in refused(tmp_path)
+    with zipfile.ZipFile(tmp_path / "data" / "images.zip") as packed:
+        packed.extractall(tmp_path / "data")
+    check_pairs(draw(tmp_path)[0])
+
+
+def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
+    message = refused(tmp_path)
+    for word in (str(tmp_path), "examples.jsonl", "images/", "parquet", "give the directory"):
+        assert word in message
+    shutil.rmtree(write_list(tmp_path, [example(0)]))
+    assert "has no pictures: put the folder images/" in refused(tmp_path)
+    (tmp_path / "images").mkdir()
+    assert "none of its 1 items can be used, for example winoground-0: image ex_0_img_0 is missing" in refused(tmp_path)
+
+
+def test_a_line_that_is_cut_is_an_error_with_its_number(tmp_path: Path) -> None:
+    write_list(tmp_path, [example(0)])
+    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(example(0))}\n\n{{\n")
+    assert "examples.jsonl line 3 is no example of Winoground" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "null", '{"id": 1}', json.dumps(example([1])), json.dumps(example(None))])
+def test_a_line_of_another_kind_costs_its_item(tmp_path: Path, line: str) -> None:
+    write_list(tmp_path, [example(0)])
+    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(example(0))}\n\n{line}\n")
+    samples, left_out = draw(tmp_path)
+    check_pairs(samples)
+    assert (len(samples), list(left_out)) == (2, ["winoground-line 3-0", "winoground-line 3-1"])
+    assert left_out["winoground-line 3-0"].startswith("the entry cannot be read (")
+
+
+def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> None:
+    """A tie counts against the model, so such an item would lower its scores."""
+    twice = example(2, image_1="ex_2_img_0")
+    same = example(3, caption_0="a dog &amp; a cat", caption_1=" a dog & a  cat")
+    write_list(tmp_path, [example(1), twice, same, example(4, caption_0="A dog", caption_1="a dog")])
+    samples, left_out = draw(tmp_path)
+    assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-4"}
+    assert left_out["winoground-2-0"] == "image_0 and image_1 are the same picture"
+    assert left_out["winoground-3-1"] == "caption_0 and caption_1 are the same"
+
+
+def test_a_line_separator_within_a_caption_is_no_end_of_line(tmp_path: Path) -> None:
+    write_list(tmp_path, [example(0)])
+    text = json.dumps(example(0, caption_0="the dog\u2028barks"), ensure_ascii=False)
+    (tmp_path / "examples.jsonl").write_text(text, encoding="utf-8")
+    assert draw(tmp_path)[0][0].captions == ("the dog barks",)
+
+
+@needs_pyarrow
+def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", {"image": [b""], "answer": [["a cat"]]})
+    message = refused(tmp_path)
+    for word in ("a.parquet", "image, answer", "caption_0", "image_1"):
+        assert word in message
+
+
+@needs_pyarrow
+def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.hub.snapshots.not_cached", lambda *_, **__: "not cached")
+    dataset = find_dataset("winoground")
+    reason = dataset.unavailable(Source()) or ""
+    assert reason.startswith("no directory was given and facebook/winoground is not in the local cache")
+    for word in (
+        "--phase-data winoground=DIR",
+        "VLM_PHASE_WINOGROUND",
+        "gated",
+        "licence",
+        "token",
+        "--phase-download",
+    ):
+        assert word in reason
+    assert "holds no Winoground" in (dataset.unavailable(Source(tmp_path)) or "")
+    assert dataset.unavailable(Source(download=True)) is None
+
+
+@needs_pyarrow
+@needs_real_data
+def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").symlink_to(real("winoground") / "data" / "test-00000-of-00001.parquet")
+    listed, left_out = draw(real("winoground"), 400)
+    tabled, none = draw(tmp_path, 400)
+    assert not left_out
+    assert not none
+    assert len(listed) == 16
+    assert [(s.id, s.captions, s.cluster) for s in listed] == [(s.id, s.captions, s.cluster) for s in tabled]
+    for k, (file, cell) in enumerate(zip(listed, tabled, strict=True)):
+        assert file.id == f"{listed[k - k % 2].cluster}-{k % 2}"
+        assert (np.asarray(file.picture()) == np.asarray(cell.picture())).all()
+    assert len({s.picture().tobytes() for s in listed}) == 16
+
+
+@needs_real_data
+def test_real_images_still_packed_are_to_be_unzipped(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("examples.jsonl", "images.zip"):
+        (tmp_path / "data" / name).symlink_to(real("winoground") / "data" / name)
+    assert "unzip it there" in refused(tmp_path)
+    with zipfile.ZipFile(tmp_path / "data" / "images.zip") as packed:
+        packed.extractall(tmp_path / "data")
+    unpacked, listed = draw(tmp_path)[0], draw(real("winoground"))[0]
+    assert [s.picture().tobytes() for s in unpacked] == [s.picture().tobytes() for s in listed]

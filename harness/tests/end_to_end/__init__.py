@@ -1,0 +1,1 @@
+"""Whole runs: pytest inside pytest, commands in processes of their own."""

@@ -1,0 +1,187 @@
+"""`pytest cases/ --phase-against MODEL`: whole runs with tiny checkpoints, and what is refused before measuring."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.models.embedded.language import WeightsError
+from harness.models.vlm import Vlm
+from harness.tests.judgement.test_against import tuned
+from harness.tests.support.case_runs import REGRESSION, Cases
+from harness.tests.support.tiny import tiny_vlm
+
+QUICK = ("--phase-samples", "32", "--phase-controls", "none")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The directory of a tiny checkpoint: full, little and much (its last two layers changed), or deeper."""
+    made: dict[str, Callable[[], Vlm]] = {
+        "full": lambda: tiny_vlm(layers=6),
+        "little": lambda: tuned(0.003),
+        "much": lambda: tuned(2.0),
+        "deeper": lambda: tiny_vlm(layers=8),
+    }
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def place(name: str) -> str:
+        directory = root / name
+        if not directory.exists():
+            vlm = made[name]()
+            vlm.model.save_pretrained(directory)
+            vlm.processor.save_pretrained(directory)
+        return str(directory)
+
+    return place
+
+
+class Loads:
+    """A plugin that counts what is loaded, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
+        self.names.append(vlm.name)
+
+
+def test_a_fine_tune_of_the_last_layers_is_named(cases: Cases, saved: Callable[[str], str]) -> None:
+    loads = Loads()
+    models = ("--phase-model", saved("little"), "--phase-model", saved("much"), "--phase-against", saved("full"))
+    result = cases.run(
+        *QUICK, *REGRESSION, "--phase-json", "out.json", pair=(*models, "--phase-dataset", "tiny"), plugins=(loads,)
+    )
+    text = result.stdout.str()
+    assert loads.names == ["full", "little", "much"]
+    assert result.parseoutcomes().get("errors", 0) == 0, text
+    result.stdout.fnmatch_lines(
+        [
+            "phase: against full, measured in this run, *",
+            "E*similarity within the text tokens of much on tiny*",
+            "E*between the two models: weights: * -> *",
+            "E*held against full measured in this run (torch *",
+            "full-tiny: 32 samples, 6 layers",
+            "baselines: 0 matched, 0 changed, 0 new, 0 unused",
+            "little against full on tiny: 32 samples, compared in pairs",
+            "weights differ in layers 5-6; the same in layers 1-4,*",
+            "much against full on tiny: 32 samples, compared in pairs",
+            "phase I ends *layer *layer *",
+            "regression: *intra differs, *",
+            "weights differ in layers 5-6; the same in layers 1-4,*",
+            "similarity: the same, sample by sample, up to residual point 4, the input of",
+            "  layer 5",
+            "attention: the same, sample by sample, up to layer 4",
+            "beyond the margin: similarity within the text tokens at residual point*",
+            "SKIPPED*two models:",
+            "    much and full need not be the same, sample by sample*",
+        ]
+    )
+    assert "meant?" not in text
+    assert not any("little" in line for line in text.splitlines() if line.startswith("FAILED cases"))
+    assert not cases.baselines.exists()
+    record = json.loads((cases.baselines.parent / "out.json").read_text())
+    by_model = {compared["model"]: compared for compared in record["against"]}
+    assert by_model.keys() == {"little", "much"}
+    for compared in by_model.values():
+        assert (compared["against"], compared["weights"]["layers"]) == ("full", [5, 6])
+    assert set(by_model["little"]["verdicts"].values()) <= {"reproduces", "equivalent"}
+    judged = {line["question"]: line["verdict"] for line in record["verdicts"] if line["pair"] == "much-tiny"}
+    assert judged == by_model["much"]["verdicts"]
+
+
+def test_another_depth_is_skipped_with_the_reason(cases: Cases, saved: Callable[[str], str]) -> None:
+    pair = ("--phase-model", saved("deeper"), "--phase-against", saved("full"), "--phase-dataset", "tiny")
+    result = cases.run(*QUICK, *REGRESSION, "-rs", pair=pair)
+    result.assert_outcomes(skipped=10)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        [
+            "phase II ends *layer *layer *",
+            "four-phases *",
+            "regression: not judged, 8 and 6 layers compare by relative depth",
+            "SKIPPED*8 and 6 layers: compared by relative depth in the summary",
+        ]
+    )
+
+
+def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
+    recorded: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_deeper(cache: Path, dtype: torch.dtype) -> tuple[object, object]:
+        vlm = tiny_vlm(layers=8)
+        return vlm.model, vlm.processor
+
+    monkeypatch.setattr("harness.tests.support.case_runs.load_tiny", load_deeper)
+    result = recorded.run(*QUICK, "-k", "test_inter_similarity")
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["*is of a model of 6 layers, and this one has 8: *--phase-against*--phase-update*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--phase-against", "tiny-llava"), "*--phase-against: name the models that are held against it*"),
+        (
+            ("--phase-model", "tiny-llava", "--phase-against", "tiny-llava"),
+            "*--phase-against tiny-llava: this is the --phase-model itself*",
+        ),
+        *(
+            (("--phase-model", "scenes-llava", "--phase-against", "tiny-llava", *option), f"*{option[0]} is about*")
+            for option in (
+                ("--phase-update",),
+                ("--phase-update-new",),
+                ("--phase-calibrate",),
+                ("--phase-summary", "--phase-update"),
+            )
+        ),
+        (
+            ("--phase-model", "tiny-llava", "--phase-against", "no-one/nothing", "--phase-dataset", "tiny"),
+            "*nothing-tiny was asked for and cannot be measured here*--phase-download*",
+        ),
+        (("--phase-model", "tiny-llava", "--phase-against", "gpt-17"), "*unknown model 'gpt-17'*"),
+    ],
+)
+def test_what_cannot_go_together_is_a_usage_error(cases: Cases, arguments: tuple[str, ...], said: str) -> None:
+    result = cases.run(pair=arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
+    pytest.LineMatcher(lines).fnmatch_lines([said if "is about" not in said else "*is about stored baselines*"])
+
+
+def test_two_checkpoints_of_one_name_are_told_to_be_renamed(
+    cases: Cases, saved: Callable[[str], str], tmp_path: Path
+) -> None:
+    twin = tmp_path / "full"
+    twin.mkdir()
+    (twin / "config.json").write_text("{}")
+    result = cases.run(pair=("--phase-model", saved("full"), "--phase-against", str(twin)))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*two checkpoints are both called 'full'*rename one directory*"])
+
+
+class Broken:
+    """A plugin that finds out about a model only as it is loaded."""
+
+    def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
+        if vlm.name == "broken":
+            raise WeightsError("the checkpoint broken cannot be loaded: look at it")
+
+
+def test_a_model_that_cannot_be_measured_is_told_where_it_is_asked_for(
+    cases: Cases, saved: Callable[[str], str], tmp_path: Path
+) -> None:
+    shutil.copytree(saved("full"), tmp_path / "broken")
+    pair = ("--phase-model", saved("full"), "--phase-against", str(tmp_path / "broken"), "--phase-dataset", "tiny")
+    result = cases.run(*QUICK, "-k", "test_alignment or test_inter_similarity", pair=pair, plugins=(Broken(),))
+    outcomes = result.parseoutcomes()
+    # What the paper claims is judged all the same, and nothing is held against what is not there.
+    assert (outcomes["errors"], outcomes["skipped"]) == (1, 1)
+    assert sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed")) == 1
+    result.stdout.fnmatch_lines(["the checkpoint broken cannot be loaded: look at it"])
+    assert "side by side" not in result.stdout.str()

@@ -1,0 +1,121 @@
+"""`pytest cases/ --phase-calibrate` and the controls as a user meets them, on a tiny pair."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import harness.measurement.conditions
+from harness.data.datasets import DATASETS
+from harness.measurement.conditions import Run
+from harness.tests.support.case_runs import REGRESSION, Cases, arrays_of
+
+INTER = ("-k", "test_inter_similarity")
+
+
+@pytest.mark.slow
+def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:
+    before = recorded.files()
+    result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "phase: calibration of tiny-llava-tiny, bfloat16: inter moves by * in the mean, by * in one sample",
+            "phase: calibration of tiny-llava-tiny, eager: *",
+            "no baseline of tiny-llava-tiny was written: * with 64 samples decides too little: *simulated runs*",
+        ]
+    )
+    assert recorded.files() == before
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration without the run in bfloat16, in which a random model's words change too much."""
+    runs = (Run("eager", attention="eager"), Run("batch size 1", batch_size=1))
+    monkeypatch.setattr(harness.measurement.conditions, "runs_of", lambda profile, batch_size: runs)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
+    more = ("--phase-samples", "160")
+    first = cases.run(*REGRESSION, *INTER, *more, "--phase-update-new")
+    assert first.ret == pytest.ExitCode.OK, first.stdout.str()
+    path = cases.baselines / "tiny-llava" / "tiny.json"
+    plain = json.loads(path.read_text())
+    assert (plain["calibration"], plain["power"]) == ({}, {})
+    result = cases.run(*REGRESSION, *INTER, *more, "--phase-calibrate")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 0 new, 0 unused, 1 calibrated"])
+    stored = json.loads(path.read_text())
+    assert set(stored["calibration"]) == {"eager", "batch size 1"}
+    assert 0.0 < stored["calibration"]["eager"]["noise"]["inter"]["sample"] < 1e-4
+    assert stored["power"]["inter-modal similarity"]["equivalent with nothing changed"] >= 0.95
+    assert stored["means"] == plain["means"]
+    assert set(stored["margins"]["turning_point_1"]) == {"value", "reason"}
+    again = cases.run(*REGRESSION, *INTER, *more)
+    again.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_samples_that_do_not_decide_on_recall_suffice_for_regression_only(
+    recorded: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
+    refused.stdout.fnmatch_lines(
+        ["no baseline of tiny-llava-tiny was written: a baseline of LogitLens recall with 64*"]
+    )
+    monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
+    recorded.run(*REGRESSION, *INTER, "--phase-calibrate").assert_outcomes(passed=2)
+    stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
+    assert set(stored["power"]) == {"inter-modal similarity"}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None:
+    before = recorded.files()
+    result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate", "--phase-samples", "72")
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["*tiny.json is not what this run measures*together with --phase-calibrate*"])
+    assert recorded.files() == before
+
+
+def test_controls_are_stored_and_told(recorded: Cases) -> None:
+    path = recorded.baselines / "tiny-llava" / "tiny.json"
+    stored = json.loads(path.read_text())
+    assert set(stored["controls"]) == {"noise", "blank"}
+    assert len(stored["controls"]["noise"]["inter"]) == 7
+    assert set(stored["phases"]["controls"]["blank"]["moves_at"]) == set(stored["phases"]["moves_at"])
+    with np.load(arrays_of(path)) as arrays:
+        assert arrays["noise.inter"].shape == (64, 7)
+        np.testing.assert_allclose(arrays["noise.inter"].mean(0), stored["controls"]["noise"]["inter"], rtol=1e-5)
+    result = recorded.run("-m", "replication", "--phase-json", "record.json")
+    result.stdout.fnmatch_lines(
+        [
+            "tiny-llava-tiny, beyond its controls:",
+            "claim * beyond noise * beyond blank * beyond chance",
+            "four-phases *",
+            "output-preparation *inter IV *",
+        ]
+    )
+    content = json.loads((recorded.baselines.parent / "record.json").read_text())["pairs"]["tiny-llava-tiny"]
+    assert content["controls"] == stored["controls"]
+    part = content["phases"]["claims"]["inter-modal"]["parts"][0]
+    assert {beyond["control"] for beyond in part["beyond"]} == {"noise", "blank"}
+
+
+def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cases) -> None:
+    before = recorded.files()
+    result = recorded.run(*REGRESSION, *INTER, "--phase-controls", "none", "--phase-update")
+    result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])
+    assert recorded.files() == before
+    claims = recorded.run("-m", "replication", "--phase-controls", "none")
+    claims.stdout.no_fnmatch_line("*beyond noise*")
+
+
+def test_an_unknown_control_is_a_usage_error(cases: Cases) -> None:
+    result = cases.run("--phase-controls", "static")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'static' is no control; use noise, blank or none*"])

@@ -1,0 +1,54 @@
+"""`pytest cases/ --phase-model DIR`: checkpoints of both families on photographs, real ones where there are some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.tests.support.case_runs import Cases
+from harness.tests.support.photographs import REAL, write_official
+from harness.tests.support.topology import DEPTH, as_published, save_instructblip, save_llava
+
+pytestmark = pytest.mark.slow
+N = 6
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO in its official layout: the real photographs, or as many made ones."""
+    if REAL is not None:
+        return Path(REAL) / "coco"
+    made = tmp_path_factory.mktemp("coco")
+    captions = [(k, text) for k in range(1, 9) for text in (f"a dog on a red boat {k}", "two people and a blue kite")]
+    write_official(made, "val2017", {k: f"{k:012d}.jpg" for k in range(1, 9)}, captions)
+    return made
+
+
+def save_published(directory: Path) -> None:
+    save_instructblip(directory)
+    as_published(directory)
+
+
+@pytest.mark.parametrize("save", [save_llava, save_published])
+def test_a_saved_checkpoint_is_measured_on_photographs(
+    cases: Cases, coco: Path, tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    place = tmp_path / "my-checkpoint"
+    place.mkdir()
+    save(place)
+    pair = ("--phase-model", str(place), "--phase-dataset", "coco-captions", "--phase-data", f"coco-captions={coco}")
+    options = ("--phase-samples", str(N), "--phase-json", "out.json", "-m", "replication")
+    result = cases.run(*options, pair=pair)
+    outcomes = result.parseoutcomes()
+    # What random weights do is no claim of ours, but every claim is judged.
+    assert outcomes.get("errors", 0) == 0, result.stdout.str()
+    assert sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed")) == 5
+    record = json.loads((cases.baselines.parent / "out.json").read_text())["pairs"]["my-checkpoint-coco-captions"]
+    assert (record["n"], record["left_out"]) == (N, {})
+    assert all(name.startswith("coco-") for name in record["samples"])
+    assert len(record["means"]["inter"]) == DEPTH + 1
+    assert record["controls"].keys() == {"noise", "blank"}
+    result.stdout.fnmatch_lines(["my-checkpoint-coco-captions: *"])

@@ -1,0 +1,81 @@
+"""A run of the cases names the setting that changed, and --phase-update gives an old baseline its configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.baselines.stored_files import read_json, write_files
+from harness.tests.support import case_runs
+from harness.tests.support.case_runs import REGRESSION, Cases, arrays_of
+from harness.tests.support.changed_settings import BUILT, rebuilt
+from harness.tests.support.faults import swap_layers
+from harness.tests.support.tiny import tiny_vlm
+
+INTER = (*REGRESSION, "-k", "inter_similarity")
+MEAN = "processor.image_processor.image_mean: [0.481455, 0.457827, 0.408211] -> [0.5, 0.5, 0.5]"
+
+
+def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    """Lets the tiny pair's model be built of a changed configuration."""
+
+    def load(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        vlm = rebuilt(tiny_vlm(layers=6, dtype=dtype), BUILT[message])
+        return vlm.model, vlm.processor
+
+    monkeypatch.setattr(case_runs, "load_tiny", load)
+
+
+def without_configuration(cases: Cases) -> Path:
+    """Turns the baseline of the tiny pair into one of an earlier version."""
+    path = cases.baselines / "tiny-llava" / "tiny.json"
+    content = read_json(path)
+    assert content.pop("configuration")
+    write_files(path, content)
+    return path
+
+
+def unfolded(result: pytest.RunResult) -> str:
+    """The messages on one line each."""
+    return " ".join(line.removeprefix("E ").strip() for line in result.outlines)
+
+
+@pytest.mark.parametrize("message", ["vision_feature_layer: -1 -> -2", MEAN])
+def test_the_message_names_the_setting_that_changed_first(
+    recorded: Cases, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    built_otherwise(monkeypatch, message)
+    result = recorded.run(*INTER, "--phase-json", "out.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    record = json.loads((recorded.baselines.parent / "out.json").read_text())
+    baseline = record["pairs"]["tiny-llava-tiny"]["baseline"]
+    assert baseline["changes"] == [message]
+    assert baseline["main_changes"] == [message, "weights the same"]
+    assert f"since the baseline: {message}; weights the same baseline" in unfolded(result)
+
+
+def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(recorded: Cases) -> None:
+    without_configuration(recorded)
+    result = recorded.run(*INTER, plugins=(case_runs.Fault(swap_layers(3)),))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = unfolded(result)
+    assert "since the baseline: weights: " in text
+    assert "; the baseline stores no configuration to compare" in text
+
+
+def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cases) -> None:
+    path = without_configuration(recorded)
+    arrays, old = arrays_of(path).read_bytes(), read_json(path)
+    assert recorded.run(*INTER).ret == pytest.ExitCode.OK
+    assert read_json(path) == old
+    result = recorded.run(*INTER, "--phase-update")
+    result.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed*"])
+    new = read_json(path)
+    assert new.pop("configuration")["vision_feature_layer"] == -1
+    assert new == old
+    assert arrays_of(path).read_bytes() == arrays
+    recorded.run(*INTER, "--phase-update").stdout.fnmatch_lines(["baselines: 1 matched, 0 changed*"])

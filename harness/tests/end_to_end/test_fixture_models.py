@@ -1,0 +1,148 @@
+"""`--phase-model fixture:NAME`: a model in memory, for the delivered cases and in a project of the user's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, arrays_of
+
+QUICK = ("--phase-samples", "32", "--phase-controls", "none")
+PAIR = ("--phase-model", "fixture:my_vlm", "--phase-dataset", "tiny")
+PLUGIN = """
+import dataclasses
+import pytest
+from harness.tests.judgement.test_against import tuned
+from harness.tests.support.tiny import tiny_vlm
+
+built = []
+
+@pytest.fixture(scope="session")
+def my_vlm():
+    built.append("my_vlm")
+    return tiny_vlm(layers=6)
+
+@pytest.fixture(scope="session")
+def my_tuned():
+    built.append("my_tuned")
+    return tuned(2.0)
+
+@pytest.fixture
+def short_lived():
+    return tiny_vlm()
+
+@pytest.fixture(scope="session")
+def from_nowhere():
+    from transformers import AutoProcessor
+    return AutoProcessor.from_pretrained("/no/such/directory")
+
+@pytest.fixture(scope="session")
+def the_model_alone():
+    return tiny_vlm().model
+
+def pytest_phase_model_loaded(vlm):
+    built.append(f"loaded {vlm.name}")
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"built: {built}")
+"""
+
+
+@pytest.fixture
+def plugged(cases: Cases, pytester: pytest.Pytester) -> Cases:
+    """The delivered cases beside a plugin with fixtures."""
+    pytester.makepyfile(my_plugin=PLUGIN)
+    pytester.syspathinsert()
+    return cases
+
+
+def test_the_delivered_cases_take_a_model_from_a_plugin(plugged: Cases) -> None:
+    named = ("-p", "my_plugin", *REGRESSION, "-k", "test_inter_similarity", "--phase-controls", "none")
+    plugged.run(*named, "--phase-update-new", pair=PAIR).assert_outcomes(passed=2)
+    stored = plugged.baselines / "my_vlm" / "tiny.json"
+    assert set(plugged.files()) == {f"my_vlm/{path.name}" for path in (stored, arrays_of(stored))}
+    again = plugged.run(*named, pair=PAIR)
+    again.assert_outcomes(passed=2)
+    again.stdout.fnmatch_lines(["my_vlm-tiny: 64 samples, 6 layers", "  regression *reproduces: inter"])
+    again.stdout.fnmatch_lines(["built: ['my_vlm', 'loaded my_vlm']"])
+
+
+def test_the_markers_are_known_in_a_project_with_settings_of_its_own(cases: Cases) -> None:
+    """Warnings are errors here, and so is an unknown marker."""
+    result = cases.run("--co", "-q", "-o", "markers=", "--strict-markers", "-m", "regression or replication")
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+
+
+def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
+    pair = ("--phase-model", "fixture:my_tuned", "--phase-against", "fixture:my_vlm", "--phase-dataset", "tiny")
+    result = plugged.run("-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", *QUICK, pair=pair)
+    result.assert_outcomes(skipped=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "my_tuned against my_vlm on tiny: 32 samples, compared in pairs",
+            "weights differ in layers 5-6; the same in layers 1-4,*",
+            "SKIPPED*with --phase-against no stored ratio is read*",
+        ]
+    )
+    result.stdout.fnmatch_lines(["built: ['my_vlm', 'loaded my_vlm', 'my_tuned', 'loaded my_tuned']"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fixture:my_vml",), "*fixture:my_vml: *sees no fixture 'my_vml'; define it in a conftest.py*"),
+        (("fixture:short_lived",), "*fixture:short_lived: the fixture has scope 'function'*scope='session'*"),
+        (("fixture:",), "*'fixture:' names no fixture: give fixture:NAME, as in fixture:my_vlm"),
+        (("fixture:a-b",), "*'fixture:a-b' names no fixture*"),
+        (("fixture:my_vlm", "--phase-calibrate"), "*--phase-calibrate loads a model anew*pass its directory*"),
+        (("tiny-llava", "--phase-against", "fixture:my_vml"), "*sees no fixture 'my_vml'*"),
+    ],
+)
+def test_a_fixture_that_cannot_be_taken_is_a_usage_error(plugged: Cases, arguments: tuple[str, ...], said: str) -> None:
+    model, *others = arguments
+    result = plugged.run("-p", "my_plugin", *others, pair=("--phase-model", model, "--phase-dataset", "tiny"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
+    pytest.LineMatcher(lines).fnmatch_lines([said])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fixture:the_model_alone",), "*the fixture the_model_alone returns 'LlavaForConditionalGeneration'*Vlm*"),
+        (("fixture:from_nowhere",), "the fixture from_nowhere raised *Error: * (my_plugin.py, line *)"),
+        (
+            ("fixture:my_vlm", "--phase-dtype", "bf16"),
+            "*--phase-dtype bf16: the fixture my_vlm gives * in float32*",
+        ),
+        (
+            ("fixture:my_vlm", "--phase-device", "mps"),
+            "*--phase-device mps: the fixture my_vlm gives * on cpu*",
+        ),
+    ],
+)
+def test_a_fixture_that_gives_something_else_is_one_sentence(
+    plugged: Cases, arguments: tuple[str, ...], said: str
+) -> None:
+    model, *others = arguments
+    pair = ("--phase-model", model, "--phase-dataset", "tiny")
+    result = plugged.run("-p", "my_plugin", "-k", "test_alignment", *QUICK, *others, pair=pair)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([said])
+    assert "Traceback" not in result.stdout.str()
+    assert len(result.stdout.lines) < 40
+
+
+def test_collecting_for_a_fixture_imports_no_torch() -> None:
+    program = (
+        "import sys, pytest\n"
+        "code = pytest.main(['cases', '--co', '-q', '-p', 'no:cacheprovider', '--phase-model', 'fixture:my_vlm', "
+        "'--phase-against', 'fixture:other', '--phase-dataset', 'scenes'])\n"
+        "assert code == 0, code\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "test_four_phases[my_vlm-scenes]" in result.stdout

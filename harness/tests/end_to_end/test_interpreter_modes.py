@@ -1,0 +1,47 @@
+"""`pytest cases/` without assertions (python -O), and without the plugins that pytest loads by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.tests.support.case_runs import ROOT
+
+TINY = ("-p", "harness.tests.support.tiny_pairs", "--phase-model", "tiny-llava", "--phase-dataset", "tiny")
+
+
+def run(*arguments: str, optimised: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *([optimised] if optimised else []), "-m", "pytest", "cases/", "-p", "no:cacheprovider"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run([*command, *arguments], env=kept | environment, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("--disable-plugin-autoload",), ("-p", "pytest_benchmark.plugin", "--disable-plugin-autoload")]
+)
+def test_pytest_benchmark_is_loaded_where_pytest_loads_nothing(given: tuple[str, ...]) -> None:
+    switched_off = {} if given else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = run("--co", "-q", "-m", "timing and embedded", *given, **switched_off)
+    assert result.returncode == pytest.ExitCode.OK, result.stdout + result.stderr
+    assert "cases/test_timing.py::test_plain[scenes-llava-scenes]" in result.stdout
+
+
+def test_stripped_docstrings_are_refused_at_collection() -> None:
+    result = run("-k", "test_plain", "--phase-model", "scenes-llava", optimised="-OO")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: Python strips docstrings here (-OO or PYTHONOPTIMIZE=2)" in result.stderr
+
+
+# Python compiles its libraries once more for -O.
+@pytest.mark.slow
+def test_a_claim_that_fails_fails_without_assertions_too(tmp_path: Path) -> None:
+    places = ("--phase-baselines", str(tmp_path / "stored"), "--phase-cache", str(tmp_path / "kept"))
+    case = ("-k", "test_four_phases or test_plain", "--phase-samples", "32", "--phase-controls", "none")
+    result = run(*TINY, *case, *places, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
+    assert "four-phases of tiny-llava on tiny: FAILS" in result.stdout
+    assert "1 failed, 1 passed" in result.stdout

@@ -1,0 +1,147 @@
+"""`pytest cases/ --phase-report` as a user runs it, on a tiny pair: the folder, what changed in it, what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+# Imported here, because pytester's runs forget what they import first.
+from harness.report import write as report_folder
+from harness.report.record import record_schema
+from harness.tests.support.case_runs import PAIR, REGRESSION, Cases, Fault
+from harness.tests.support.faults import swap_layers
+
+QUICK = ("-m", "regression or replication", "--phase-controls", "none")
+
+
+@pytest.fixture
+def folder(recorded: Cases) -> Path:
+    return recorded.baselines.parent / "report"
+
+
+def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder: Path) -> None:
+    chosen = ("--phase-draw", "tiny-5", "--phase-draw", "tiny-0")
+    result = recorded.run(*QUICK, "--phase-report", "report", "--phase-json", "alone.json", *chosen)
+    result.stdout.fnmatch_lines(["record *alone.json", "report *index.html"])
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    content = json.loads((folder / "phase.json").read_text(encoding="utf-8"))
+    assert list(Draft202012Validator(record_schema()).iter_errors(content)) == []
+    assert list(content["pairs"]) == ["tiny-llava-tiny"]
+    assert "Nothing: inter-modal similarity" in page
+    # The first two are always drawn, each with the map over its picture and that of its tokens; another was asked for.
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert {f"tiny-llava-tiny-tiny-{row}-{kind}" for row in (0, 1, 5) for kind in ("picture", "tokens")} <= names
+    assert [drawn["sample_id"] for drawn in content["pairs"]["tiny-llava-tiny"]["drawn"]] == [
+        "tiny-0",
+        "tiny-1",
+        "tiny-5",
+    ]
+    for drawn in content["pairs"]["tiny-llava-tiny"]["drawn"]:
+        assert drawn["grid"] == [4, 4]
+        assert drawn["captions"][0] in page
+    alone = json.loads((folder.parent / "alone.json").read_text(encoding="utf-8"))
+    assert {name: value for name, value in content["pairs"]["tiny-llava-tiny"].items() if name != "drawn"} == alone[
+        "pairs"
+    ]["tiny-llava-tiny"]
+    assert str(folder.parent) not in page
+
+
+def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases, folder: Path) -> None:
+    written = ("--phase-report", "report", "--phase-markdown", "summary.md")
+    result = recorded.run(*REGRESSION, *written, plugins=(Fault(swap_layers(3)),))
+    result.stdout.fnmatch_lines(["  baseline *similarity: the same, sample by sample, up to residual point 2,*"])
+    summary = (folder.parent / "summary.md").read_text(encoding="utf-8")
+    assert "- `tiny-llava-tiny`, similarity: the same, sample by sample, up to residual point 2, the input" in summary
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    # Layers 3 and 4 of 6 are swapped, so the input of the first is the last that is the same.
+    assert "similarity: the same, sample by sample, up to residual point 2, the input of layer 3" in page
+    assert "Other than in the baseline: weights:" in page
+    assert 'class="verdict differs"' in page
+    assert "differs here" in page
+
+
+@pytest.mark.slow
+def test_two_models_are_shown_beside_each_other(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models.registry import MODELS, ModelEntry
+
+    entry = ModelEntry("other", "tiny", "harness.tests.report.test_record_schema:load_tuned", ("tiny",), embedded=True)
+    monkeypatch.setitem(MODELS, "other", entry)
+    recorded.run(*QUICK, "--phase-against", "other", "--phase-report", "report")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "tiny-llava against other on tiny" in page
+    assert "the same, sample by sample" in page
+    assert (folder / "figures" / "tiny-llava-tiny-against-other.svg").is_file()
+
+
+@pytest.mark.slow
+def test_a_pair_that_could_not_be_measured_is_named_with_the_reason(
+    recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.registry import MODELS, ModelEntry
+
+    entry = ModelEntry(
+        "broken", "tiny", "harness.tests.report.test_record_schema:load_broken", ("tiny",), embedded=True
+    )
+    monkeypatch.setitem(MODELS, "broken", entry)
+    result = recorded.run(*QUICK, "--phase-report", "report", pair=(*PAIR, "--phase-model", "broken"))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<h3>Not measured</h3>" in page
+    assert "<b>broken-tiny</b>: the checkpoint" in page
+    assert "tiny-llava-tiny" in page
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(recorded: Cases, folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    result = recorded.run(*QUICK, "--phase-report", "report")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--phase-report: *report is not writable*choose another with --phase-report*"])
+    assert folder.read_text() == "a file where the folder should be"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no paths here")
+def test_a_record_does_not_take_the_place_of_a_pipe(recorded: Cases, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = recorded.run(*QUICK, "--phase-json", str(tmp_path / "pipe"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--phase-json: *pipe is not writable (it is a pipe or a device); choose another*"])
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.slow
+def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, folder: Path) -> None:
+    alone = recorded.run(*REGRESSION, "--phase-draw", "tiny-1")
+    assert alone.ret == pytest.ExitCode.USAGE_ERROR
+    alone.stderr.fnmatch_lines(["*--phase-draw tiny-1 names a sample for the report: use it with --phase-report*"])
+    result = recorded.run(*REGRESSION, "--phase-draw", "somebody", "--phase-report", "report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--phase-draw somebody: no pair of this run has a sample of that id*"])
+    assert (folder / "index.html").is_file()
+
+
+def test_what_goes_wrong_while_writing_fails_the_run_and_loses_nothing_else(
+    recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_folder, "png_of", broken)
+    result = recorded.run(
+        *REGRESSION, "--phase-report", "report", "--phase-json", "out.json", "--phase-markdown", "out.md"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--phase-report *report could not be written: No space left on device*"])
+    result.stdout.fnmatch_lines(["record *out.json", "Markdown summary *out.md"])
+    assert not (folder / "index.html").exists()
+    assert json.loads((folder.parent / "out.json").read_text())["verdicts"]
+    assert (folder.parent / "out.md").read_text().startswith("## ")
+
+
+def test_without_the_option_nothing_is_drawn(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_folder, "write_report", lambda *_: pytest.fail("a report was made"))
+    recorded.run(*REGRESSION).assert_outcomes(passed=10)
+    assert not folder.exists()

@@ -1,0 +1,185 @@
+"""What the cache has is found without a network, what it lacks is fetched, and every stop is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from harness.hub.snapshots import HubError, find_snapshot, not_cached
+from harness.tests.support.fake_hub import FakeHub
+from harness.tests.support.hub_model import (
+    DATASET,
+    INDEX,
+    MODEL,
+    NAME,
+    PATTERNS,
+    SHARDS,
+    SIZE,
+    TABLES,
+    fetch,
+    folder,
+    nobody_listens,
+    refusal,
+)
+
+
+def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
+    expected = f"{NAME} is not in the local cache {hub_cache}: add --phase-download"
+    assert not_cached(NAME, "model", PATTERNS) == expected
+    assert (not_cached("a/b", "dataset", PATTERNS) or "").startswith("dataset a/b is not in the local cache")
+    assert f"{NAME} at revision v2 is not in" in (not_cached(NAME, "model", PATTERNS, revision="v2") or "")
+    with pytest.raises(HubError, match=r"not in the local cache .*: add --phase-download"):
+        find_snapshot(NAME, "model", PATTERNS)
+    assert hub.requests == []
+    assert not hub_cache.exists()
+
+
+def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(hub: FakeHub, hub_cache: Path) -> None:
+    said, before = [], []
+
+    def say(line: str) -> None:
+        said.append(line)
+        before.extend(hub.fetched())
+
+    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=say)
+    commit = hub.commit("model", NAME)
+    assert said == [f"fetching {NAME} at revision {commit[:7]}: 5 files, {SIZE / 1000:.1f} kB, into {hub_cache}"]
+    assert before == []
+    assert snapshot.revision == commit
+    assert {path.name: path.read_bytes() for path in snapshot.path.iterdir()} == {
+        name: content for name, content in MODEL.items() if not name.endswith(".bin")
+    }
+
+
+def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
+    path, commit = fetch(), hub.commit("model", NAME)
+    hub.requests.clear()
+    with nobody_listens(hub_cache):
+        for revision in (None, "main", commit):
+            assert not_cached(NAME, "model", PATTERNS, revision=revision) is None
+            for download in (False, True):
+                snapshot = find_snapshot(NAME, "model", PATTERNS, revision=revision, download=download)
+                assert (snapshot.path, snapshot.revision) == (path, commit)
+        assert "at revision 0000000 is not in" in (not_cached(NAME, "model", PATTERNS, revision=40 * "0") or "")
+    assert hub.requests == []
+
+
+def test_a_dataset_is_kept_apart_from_a_model_of_the_same_name(hub: FakeHub) -> None:
+    hub.repositories["model", DATASET[1]] = {"config.json": b"{}"}
+    snapshot = find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
+    assert snapshot.revision == hub.commit(*DATASET)
+    assert sorted(path.relative_to(snapshot.path).as_posix() for path in snapshot.path.rglob("*.*")) == TABLES
+    assert not_cached(DATASET[1], "dataset", ["*.parquet"]) is None
+    assert "is not in the local cache" in (not_cached(DATASET[1], "model", ["*.json"]) or "")
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
+def test_half_a_snapshot_does_not_count_and_the_missing_shard_is_named(
+    hub: FakeHub, unlist: Callable[[], Path], listed: bool
+) -> None:
+    path = fetch()
+    (path / SHARDS[1]).resolve().unlink()
+    if not listed:
+        unlist()
+    message = not_cached(NAME, "model", PATTERNS) or ""
+    assert f"{SHARDS[1]} is missing: add --phase-download" in message
+    assert message.endswith("(3.0 kB to come)") is listed
+    with pytest.raises(HubError, match=SHARDS[1]):
+        find_snapshot(NAME, "model", PATTERNS)
+    said: list[str] = []
+    find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append)
+    assert "1 of 5 files, 3.0 kB" in said[0]
+    assert not_cached(NAME, "model", PATTERNS) is None
+
+
+def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
+    hub: FakeHub, unlist: Callable[[], Path]
+) -> None:
+    commit = fetch().name
+    find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
+    moved = unlist()
+    model = folder(moved) / "snapshots" / commit
+    data = next(moved.glob("datasets--*/snapshots/*/data"))
+
+    assert not_cached(NAME, "model", PATTERNS) is None
+    assert find_snapshot(NAME, "model", PATTERNS).revision == commit
+    assert "merges.txt is missing" in (not_cached(NAME, "model", [*PATTERNS, "merges.txt"]) or "")
+    assert not_cached(DATASET[1], "dataset", ["*.parquet"]) is None
+    (data / "test-00000-of-00002.parquet").unlink()
+    assert "missing" in (not_cached(DATASET[1], "dataset", ["*.parquet"]) or "")
+
+    index = (model / "model.safetensors.index.json").resolve()
+    index.write_bytes(INDEX.replace(SHARDS[2].encode(), b"sight.safetensors"))
+    assert "sight.safetensors is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    index.unlink()
+    assert not_cached(NAME, "model", PATTERNS) is None
+    (model / SHARDS[2]).unlink()
+    assert f"{SHARDS[2]} is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    (model / "model.safetensors.index.json").write_text("{")
+    assert f"{SHARDS[2]} and 1 more file are missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    for shard in SHARDS[:2]:
+        (model / shard).unlink()
+    (model / "model.safetensors.index.json").unlink()
+    assert "*.safetensors is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+
+
+def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
+    hub: FakeHub, unlist: Callable[[], Path]
+) -> None:
+    commit = fetch().name
+    moved = unlist()
+    said: list[str] = []
+    with nobody_listens(moved):
+        assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
+    assert len(said) == 1
+    assert "cannot be fetched" in said[0]
+    assert said[0].endswith("going on with what the local cache has")
+    hub.requests.clear()
+    assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
+    assert hub.requests != []
+    assert hub.fetched() == []
+    assert len(said) == 1
+    # Now the list is known.
+    hub.requests.clear()
+    find_snapshot(NAME, "model", PATTERNS, download=True)
+    assert hub.requests == []
+
+
+def test_a_truncated_file_is_found_and_fetched_again(hub: FakeHub) -> None:
+    path = fetch()
+    (path / SHARDS[0]).resolve().write_bytes(b"short")
+    assert f"{SHARDS[0]} is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    hub.requests.clear()
+    assert fetch() == path
+    assert hub.fetched() == [(SHARDS[0], None)]
+    assert (path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]
+    assert not_cached(NAME, "model", PATTERNS) is None
+
+
+def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) -> None:
+    hub.failing[SHARDS[2]] = 500
+    message = refusal()
+    assert "500" in message
+    assert "whole files are kept" in message
+    assert "--phase-download" in (not_cached(NAME, "model", PATTERNS) or "")
+    kept = {name for name, _ in hub.fetched()} - {SHARDS[2]}
+    hub.failing.clear()
+    hub.requests.clear()
+    said: list[str] = []
+    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append)
+    asked = [name for name, _ in hub.fetched()]
+    assert SHARDS[2] in asked
+    assert not kept & set(asked)
+    assert f"{len(asked)} of 5 files" in said[0]
+    assert (snapshot.path / SHARDS[2]).read_bytes() == MODEL[SHARDS[2]]
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    hub.cut[SHARDS[0]] = 1200
+    path = fetch()
+    assert [span for name, span in hub.fetched() if name == SHARDS[0]] == [None, "bytes=1000-"]
+    assert (path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]

@@ -1,0 +1,129 @@
+"""Why something cannot be had from the hub: every stop is one sentence that names it and the way out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from harness.hub.snapshots import HubError, find_snapshot, not_cached
+from harness.tests.support.fake_hub import FakeHub
+from harness.tests.support.hub_model import (
+    DISK,
+    NAME,
+    PATTERNS,
+    SIZE,
+    fetch,
+    folder,
+    nobody_listens,
+    refusal,
+)
+
+
+def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.gated.add(NAME)
+    with pytest.raises(HubError, match="gated"):
+        find_snapshot(NAME, "model", PATTERNS, download=True, say=pytest.fail)
+    message = refusal()
+    assert "gated and no token is set" in message
+    assert "page in a browser while logged in" in message
+    assert "hf auth login" in message
+    assert "HF_TOKEN" in message
+    monkeypatch.setenv("HF_TOKEN", "stranger")
+    assert "gated and your token's account is not admitted" in refusal()
+    assert hub.fetched() == []
+    hub.admitted.add("stranger")
+    assert fetch().is_dir()
+
+
+def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cache: Path) -> None:
+    with pytest.raises(HubError, match=r"the hub shows no dataset no/body: check the spelling.*HF_TOKEN"):
+        find_snapshot("no/body", "dataset", PATTERNS, download=True)
+    assert f"model {NAME} has no revision v9: name a branch" in refusal(revision="v9")
+    for wrong in ("a/b/c", "../x/y"):
+        assert "write OWNER/NAME" in (not_cached(wrong, "model", PATTERNS) or "")
+        with pytest.raises(HubError, match="write OWNER/NAME"):
+            find_snapshot(wrong, "model", PATTERNS, download=True)
+    with pytest.raises(HubError, match=rf"{NAME} has no file that matches \*.gguf"):
+        find_snapshot(NAME, "model", ["*.gguf"], download=True)
+    assert not hub_cache.exists()
+    fetch()
+    assert "has no file that matches *.gguf" in (not_cached(NAME, "model", ["*.gguf"]) or "")
+
+
+def test_no_connection_is_said(hub_cache: Path) -> None:
+    with nobody_listens(hub_cache):
+        message = refusal()
+    assert "cannot be fetched (ConnectionRefusedError: " in message
+    assert "check network and proxy" in message
+
+
+def test_offline_variable_and_download_contradict_each_other(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it" in refusal()
+    assert hub.requests == []
+
+
+def test_too_little_room_is_refused_before_the_first_byte(
+    hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 1, SIZE - 1))
+    message = refusal()
+    assert (
+        f"{NAME} needs {SIZE / 1000:.1f} kB and the disk of {hub_cache} has {(SIZE - 1) / 1000:.1f} kB free: "
+        in message
+    )
+    assert "make room" in message
+    assert hub.fetched() == []
+    (folder(hub_cache) / "blobs").mkdir(parents=True)
+    (folder(hub_cache) / "blobs" / "0a.1b.incomplete").write_bytes(bytes(2000))
+    assert "stopped downloads left 2.0 kB" in refusal()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 0, SIZE))
+    fetch()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "there"),
+            r"cannot be written to there \(Permission denied\)",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), r"cannot be fetched \(PermissionError: "),
+        (RuntimeError("transfer\nbroke"), r"cannot be fetched \(RuntimeError: transfer\): check network"),
+    ],
+    ids=["full", "read-only", "forbidden connection", "other transport"],
+)
+def test_a_download_that_stops_in_the_middle_says_why(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", stop)
+    with pytest.raises(HubError, match=words):
+        fetch()
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, hub_cache: Path) -> None:
+    hub_cache.mkdir(parents=True)
+    hub_cache.chmod(0o500)
+    try:
+        if os.access(hub_cache, os.W_OK):
+            pytest.skip("this user may write anywhere")
+        assert f"cannot be written to {hub_cache}" in refusal()
+    finally:
+        hub_cache.chmod(0o700)
+
+
+def test_no_bar_and_no_word_where_there_is_no_terminal(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
+    fetch()
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,220 @@
+"""Two models side by side: what they share, where their weights and readings part, and what is said first."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import harness
+from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.baselines.reference import reference_of, stored_calibration
+from harness.baselines.store import write_baseline
+from harness.judgement.phases import phases_of
+from harness.models.vlm import Vlm
+from harness.profile.profile import JUDGED, Profile
+from harness.report.against import ModelComparison
+from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
+from harness.tests.support.tiny import tiny_profile, tiny_vlm
+
+N = 32
+
+
+def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
+    """The tiny model with another name and the weights of its last two layers moved by a share of themselves."""
+    vlm = tiny_vlm(layers=layers, width=width)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in vlm.anatomy.layers[-2:]:
+            for parameter in layer.parameters():
+                parameter.mul_(1.0 + amount * torch.randn(parameter.shape, generator=generator))
+    return dataclasses.replace(vlm, name="tuned")
+
+
+def held(now: Vlm, other: Vlm) -> ModelComparison:
+    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (now, other)]
+    return harness.compare_models(*profiles, weights=(harness.weight_parts(now), harness.weight_parts(other)))
+
+
+@pytest.mark.usefixtures("tiny_data")
+@pytest.mark.parametrize("amount", [0.003, 2.0])
+def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
+    found = held(tuned(amount), tiny_vlm(layers=6))
+    numbers = found.numbers
+    assert numbers.weights is not None
+    assert (numbers.weights.layers, numbers.weights.others) == ((5, 6), ())
+    assert numbers.weights.same_layers == (1, 2, 3, 4)
+    ends = {trace.name: trace.exact_until for trace in numbers.traces}
+    # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first that has another weight.
+    assert ends["similarity"] == 4
+    assert ends["attention"] == 4
+    assert all(place > 4 for beyond in numbers.beyond for place in beyond.places)
+    text = repr(found)
+    assert text.splitlines() == found.lines()
+    assert text.startswith("tuned against tiny-llava on tiny: 32 samples, compared in pairs\n")
+    assert "weights differ in layers 5-6; the same in layers 1-4, model.language_model.embed_tokens, " in text
+    if amount > 0.1:
+        assert numbers.verdicts["intra"] == "differs"
+        assert "similarity: the same, sample by sample, up to residual point 4, the input of layer 5\n" in text
+        assert "beyond the margin: similarity within the text tokens at residual point" in text
+    else:
+        assert set(numbers.verdicts.values()) <= {"reproduces", "equivalent"}
+        assert "beyond the margin: nothing" in text
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_the_same_model_twice_is_the_same_everywhere() -> None:
+    numbers = held(dataclasses.replace(tiny_vlm(layers=6), name="again"), tiny_vlm(layers=6)).numbers
+    assert set(numbers.verdicts.values()) == {"reproduces"}
+    assert [trace.exact_until for trace in numbers.traces] == [6, 6, 6]
+    assert numbers.weights is not None
+    assert numbers.weights.said() == "weights are the same"
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
+    found = held(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
+    numbers = found.numbers
+    assert (numbers.verdicts, numbers.traces, numbers.beyond) == ({}, (), ())
+    for side in (numbers.now, numbers.other):
+        for layer, share in zip(side.turning_points, side.relative(), strict=True):
+            assert share.estimate == layer.estimate / side.depth
+            assert (share.low, share.high) == (layer.low / side.depth, layer.high / side.depth)
+    text = repr(found)
+    assert "regression: not judged, 8 and 6 layers compare by relative depth" in text
+    assert "weights: 8 and 6 layers, so they are not compared part by part" in text
+    assert "beyond the margin" not in text
+    assert set(numbers.now.claims) == set(numbers.other.claims)
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
+    worded = dataclasses.replace(tiny_vlm(layers=6), name="worded")
+    worded.processor.chat_template = worded.processor.chat_template.replace("USER:", "Human:")
+    found = held(worded, tiny_vlm(layers=6))
+    lines = found.lines()
+    assert lines[0] == "worded against tiny-llava on tiny: 32 samples, compared in pairs"
+    assert lines[1] == (
+        "  the two models are not given the same: of 32 samples, 32 have other token ids and 0 other pixels (first: "
+        "tiny-0); they are still compared in pairs, by the same pictures and captions"
+    )
+    assert lines[2] == (
+        "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
+    )
+    assert (found.numbers.paired, found.numbers.traces) == (True, ())
+    assert "readings: not asked sample by sample, the two models are not given the same inputs" in lines
+    assert not {"reproduces"} & set(found.numbers.verdicts.values())
+
+
+def test_samples_that_are_too_few_are_not_said_to_be_in_pairs() -> None:
+    made = synthetic_profile()
+    tokens = tuple(f"other {name}" for name in made.token_hashes)
+    other = dataclasses.replace(made, model="other", token_hashes=tokens).select(made.sample_ids[10:])
+    title, line, *_ = harness.compare_models(made.select(made.sample_ids[:20]), other).lines()
+    assert title == "made against other on curves: 10 samples, too few to be compared in pairs"
+    assert line.endswith("10 have other token ids and 0 other pixels (first: sample-10)")
+
+
+def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> None:
+    made = synthetic_profile()
+    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    assert (
+        "readings: not asked sample by sample, bfloat16 against made's float32: no per-sample tolerance is calibrated "
+        "for these; record a baseline of made with --phase-update-new --phase-calibrate"
+    ) in harness.compare_models(narrow, made).lines()
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_a_bos_on_one_side_only_is_said_first() -> None:
+    bare = dataclasses.replace(tiny_vlm(layers=6), name="bare")
+    bare.processor.chat_template = bare.processor.chat_template.removeprefix("<s>")
+    profiles = [tiny_profile(vlm, samples=N, batch_size=8) for vlm in (bare, tiny_vlm(layers=6))]
+    assert [profile.declared["first_token"] for profile in profiles] == ["text", "BOS <s>, no text"]
+    line = (
+        "  the first token is text in bare, whose prompts have no BOS; in tiny-llava it is BOS <s>, no text: "
+        "similarities with the text include it in bare only"
+    )
+    found = harness.compare_models(*profiles)
+    assert line in found.lines()
+    assert line in harness.compare_models(*reversed(profiles)).lines()
+    assert {name: side["first_token"] for name, side in found.record()["models"].items()} == {
+        "bare": "text",
+        "tiny-llava": "BOS <s>, no text",
+    }
+    for profile in profiles:
+        again = harness.compare_models(profile, dataclasses.replace(profile, model="again"))
+        assert not any("first token" in told for told in again.lines())
+
+
+def apart(profile: Profile, first: int, amount: float) -> Profile:
+    """The profile under another name, with its inter-modal similarity moved from one residual point on."""
+    step = np.where(np.arange(L + 1) >= first, amount, 0.0).astype(np.float32)
+    return dataclasses.replace(changed(profile, inter=profile["inter"] + step), model="other")
+
+
+def test_within_the_tolerance_is_not_yet_apart_but_no_longer_bit_for_bit() -> None:
+    made = synthetic_profile()
+    found = harness.compare_models(apart(apart(made, 3, 4e-6), 9, 0.01), made)
+    similarity = next(trace for trace in found.numbers.traces if trace.name == "similarity")
+    assert (similarity.same_until, similarity.exact_until, similarity.last) == (8, 2, L)
+    assert (
+        "similarity: the same within 1e-05, sample by sample, up to residual point 8, the input of layer 9; "
+        "bit for bit up to residual point 2, the input of layer 3"
+    ) in found.lines()
+    assert found.numbers.weights is None
+    assert not any(line.startswith("weights") for line in found.lines())
+
+
+def test_apart_from_the_first_point_on_is_said_so() -> None:
+    made = synthetic_profile()
+    assert (
+        "similarity: not the same at any residual point from 0 on, sample by sample"
+        in harness.compare_models(apart(made, 0, 0.01), made).lines()
+    )
+
+
+def test_other_types_are_not_asked_sample_by_sample() -> None:
+    made = synthetic_profile()
+    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    found = harness.compare_models(narrow, made)
+    assert found.numbers.traces == ()
+    assert any(line.startswith("readings: not asked sample by sample, bfloat16 against") for line in found.lines())
+    assert "  dtype: float32 -> bfloat16" in found.lines()
+
+
+def test_other_settings_are_named_before_anything_is_compared() -> None:
+    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": index for index in range(8)}}
+    made = dataclasses.replace(synthetic_profile(), configuration=then)
+    now = {name: value + 1 for name, value in then.items()}
+    found = harness.compare_models(dataclasses.replace(made, model="other", configuration=now), made)
+    lines = found.lines()
+    assert lines[1] == "  vision_feature_layer: -2 -> -1"
+    assert lines[7] == "  3 more settings"
+    assert len(found.record()["configuration"]) == len(then)
+
+
+def test_profiles_of_two_datasets_are_refused() -> None:
+    made = synthetic_profile()
+    with pytest.raises(ValueError, match="made-other and made-curves are of different datasets"):
+        harness.compare_models(dataclasses.replace(made, dataset="other"), made)
+
+
+def test_margins_come_from_the_model_and_its_calibration() -> None:
+    made = synthetic_profile()
+    noise = {name: Noise(mean=0.02, sample=0.05, changed=1.0) for name in JUDGED}
+    calibrated = reference_of(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
+    assert reference_of(made).margins["inter"] == pytest.approx(0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4)
+    assert calibrated.margins["inter"] == pytest.approx(0.06)
+    assert calibrated.said() == f"made measured in this run ({HERE})"
+
+
+def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -> None:
+    made, root = synthetic_profile(), tmp_path
+    assert stored_calibration(root, made) == Calibration()
+    noise = {name: Noise(mean=1e-3, sample=2e-3, changed=1.0) for name in JUDGED}
+    write_baseline(root, made, {}, phases_of(made), Calibration({"bfloat16": Variant("bfloat16", noise)}))
+    assert stored_calibration(root, made).mean_noise("inter") == 1e-3
+    assert stored_calibration(root, dataclasses.replace(made, weights="fedcba9876543210")) == Calibration()

@@ -1,0 +1,112 @@
+"""The paper's claims as they are stored: complete, those that are judged, with the numbers that judge them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.analysis import claims as rules
+from harness.analysis import moves
+from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict
+from harness.analysis.phase_reading import PhaseReading, read_phases
+from harness.checks import check_claim
+from harness.data.datasets import DATASETS
+from harness.judgement.paper import FILE, PaperError, paper_claims
+from harness.lab.simulation.synthetic import phases, recalls, samples
+from harness.models.registry import MODELS
+from harness.profile.profile import Profile
+from harness.tests.report.test_checks import on_one_line, synthetic_profile
+from harness.tests.support.case_runs import ROOT
+
+PAPER = json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def reading(inter: Any) -> PhaseReading:
+    curves = [samples(inter, 64, seed, sd=0.05) for seed in range(3)]
+    return read_phases(*curves, recalls(64, 0))
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return synthetic_profile()
+
+
+@pytest.fixture(scope="module")
+def judged() -> dict[str, Claim]:
+    found = reading(phases())
+    return {name: judge(found) for name, judge in CLAIMS.items()}
+
+
+def test_the_claims_are_those_that_are_judged_and_those_that_have_a_case() -> None:
+    assert list(paper_claims()) == list(CLAIMS)
+    cases = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cases").glob("test_*.py"))
+    assert set(re.findall(r'replication\(claim="([\w-]+)"\)', cases)) == set(CLAIMS)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("verdict", [ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE])
+def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
+    name: str, verdict: ClaimVerdict, profile: Profile, judged: dict[str, Claim]
+) -> None:
+    expected = AssertionError if verdict is ClaimVerdict.FAILS else pytest.xfail.Exception
+    with pytest.raises(expected) as caught:
+        check_claim(profile, replace(judged[name], verdict=verdict))
+    first, stated, *_ = str(caught.value).splitlines()
+    assert first == f"{name} of {profile.model} on {profile.dataset}: {verdict.upper()}"
+    assert stated.startswith("  the paper (Wei, Shi and Inoue 2024, arXiv 2411.00646, figure")
+    message, claim = on_one_line(caught.value), PAPER["claims"][name]
+    assert f": {claim['statement']} tested as: {claim['tested_as']} " in message
+
+
+def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
+    numbers = {
+        "prominence_share": moves.PROMINENCE_SHARE,
+        "least_prominence": moves.LEAST_PROMINENCE,
+        "reversal_share": rules.REVERSAL_SHARE,
+        "least_reversal": rules.LEAST_REVERSAL,
+        "least_recall_gain": rules.LEAST_RECALL_GAIN,
+    }
+    found = reading(phases())
+    shares = {
+        "very_early": next(part.margin for part in rules.alignment(found).parts if "quarter" in part.name) / found.last,
+        "very_late": next(part.margin for part in rules.output_preparation(found).parts if "quarter" in part.name)
+        / found.last,
+    }
+    declared = {name: value for claim in paper_claims().values() for name, value in claim.readings.items()}
+    assert declared == numbers | shares
+    assert all(declared[name] == value for claim in paper_claims().values() for name, value in claim.readings.items())
+
+
+def test_the_papers_models_datasets_and_number_of_samples_are_registered() -> None:
+    setting = PAPER["setting"]
+    for name in setting["models"]:
+        assert any(model.startswith(name.lower()) and not entry.embedded for model, entry in MODELS.items()), name
+    for name in setting["datasets"]:
+        assert DATASETS[name.lower().replace(" ", "-")].samples == setting["samples"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        (json.dumps(PAPER | {"claims": {"alignment": {}}}), "'figures' is missing"),
+        (json.dumps(PAPER | {"claims": []}), "no attribute 'items'"),
+        (json.dumps(PAPER | {"paper": {**PAPER["paper"], "arxiv": 2411.00646}}), "is not a text"),
+        (json.dumps(PAPER | {"paper": {**PAPER["paper"], "authors": []}}), "not enough values"),
+    ],
+)
+def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "paper.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(PaperError, match=r"cannot be read from .*restore it from version control") as caught:
+        paper_claims(path)
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)

@@ -1,0 +1,158 @@
+"""Per-sample tolerances by environment and calibration, where a change is located, and what the message says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
+from harness.baselines.reference import reference_of
+from harness.baselines.store import Baseline
+from harness.judgement.regression import FAMILIES, compare
+from harness.judgement.side_by_side import traces_of
+from harness.judgement.tolerances import LEAST_NOISE, calibrated_tolerance, locating_tolerance, tolerance_of
+from harness.lab.simulation.populations import stored
+from harness.models.vlm import Vlm
+from harness.profile.profile import Profile
+from harness.report.changed_measure import changed_measure_lines
+from harness.tests.report.test_checks import HERE, L, changed, on_one_line, synthetic_profile
+from harness.tests.support.tiny import tiny_profile, tiny_vlm
+
+
+def variant(dtype: str, sample: float, device: str = "") -> Variant:
+    return Variant(dtype, {"inter": Noise(mean=sample / 2, sample=sample, changed=1.0)}, device)
+
+
+def baseline(*variants: Variant, **environment: str) -> Baseline:
+    profile = synthetic_profile(environment=dataclasses.replace(HERE, **environment))
+    runs = {f"{run.dtype} {run.device}": run for run in variants}
+    return dataclasses.replace(stored(profile), calibration=Calibration(runs))
+
+
+def measured(**environment: str) -> Profile:
+    return synthetic_profile(environment=dataclasses.replace(HERE, **environment))
+
+
+@pytest.mark.parametrize(
+    ("here", "then", "amount"),
+    [
+        ({}, {}, 5e-5),
+        ({"torch": "2.16.0", "attention": "eager"}, {}, 5e-5),
+        ({"dtype": "float64"}, {}, 5e-5),
+        ({"device": "cuda"}, {}, 1e-3),
+        ({"device": "cuda"}, {"device": "cuda"}, 1e-3),
+        ({"dtype": "bfloat16"}, {}, None),
+        ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}, None),
+    ],
+)
+def test_the_declared_tolerance_is_that_of_both_environments(
+    here: dict[str, str], then: dict[str, str], amount: float | None
+) -> None:
+    found = calibrated_tolerance(measured(**here), baseline(**then), "inter")
+    assert (None if found is None else found.amount) == amount
+
+
+def test_calibration_raises_the_tolerance_and_says_why() -> None:
+    quiet = baseline(variant("float32", 2.7e-6), variant("bfloat16", 8e-3))
+    assert tolerance_of(measured(), quiet, "inter").reason == CPU_TOLERANCE.reason
+    loud = tolerance_of(measured(), baseline(variant("float32", 3e-5)), "inter")
+    assert loud.amount == pytest.approx(9e-5)
+    assert loud.reason == "3 x the calibrated noise of a sample, 3e-05"
+    narrow = tolerance_of(measured(dtype="bfloat16"), quiet, "inter")
+    assert narrow.amount == pytest.approx(2.4e-2)
+    # A GPU's noise is no CPU's.
+    gpu = baseline(variant("float32", 2.7e-6), variant("float32", 5e-4, "cuda"))
+    assert tolerance_of(measured(), gpu, "inter").amount == CPU_TOLERANCE.amount
+    assert tolerance_of(measured(device="cuda"), gpu, "inter").amount == pytest.approx(1.5e-3)
+
+
+def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
+    def located(held: Baseline, **environment: str) -> float:
+        return float(np.max(locating_tolerance(measured(**environment), held, "inter").amount))
+
+    assert located(baseline()) == 1e-5
+    assert located(baseline(variant("float32", 1e-6))) == 1e-5
+    assert located(baseline(variant("float32", 1e-4))) == pytest.approx(4e-4)
+    assert located(baseline(), device="cuda") == CURVE_TOLERANCE.amount
+    assert located(baseline(variant("float32", 1e-6)), device="cuda") == CURVE_TOLERANCE.amount
+    assert located(baseline(variant("float32", 2e-5, "cuda")), device="cuda") == pytest.approx(8e-5)
+    assert located(baseline(variant("bfloat16", 8e-3)), dtype="bfloat16") == pytest.approx(2.4e-2)
+    assert locating_tolerance(measured(), baseline(), "recall_5").share == 0.99
+
+
+def test_another_model_of_this_run_is_held_to_the_same_tolerance() -> None:
+    made = measured()
+    assert tolerance_of(made, reference_of(made), "inter").amount == CPU_TOLERANCE.amount
+    assert locating_tolerance(made, reference_of(made), "inter").amount == 1e-5
+
+
+def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -> None:
+    held = baseline(variant("float32", 2.7e-6))
+    step = np.where(np.arange(L + 1) >= 9, 5.9e-4, 2e-5 * (np.arange(L + 1) >= 3)).astype(np.float32)
+    now = changed(held.profile, inter=held.profile["inter"] + step)
+    comparison = compare(now, held, FAMILIES["inter"])
+    finding = comparison.findings[0]
+    assert (comparison.verdict, finding.agreement.reproduced, finding.agreement.beyond) == ("equivalent", False, 64)
+    assert finding.agreement.noises == pytest.approx(5.9e-4 / 2.7e-6, rel=1e-3)
+    text = on_one_line(AssertionError("\n".join(changed_measure_lines(finding, now)).replace("\u00a0", " ")))
+    assert (
+        "64 of 64 samples are beyond the per-sample tolerance 5e-05 (declared for float32 on CPUs); largest change "
+        "0.00059, 219 x the noise; worst: sample-"
+    ) in text
+    trace = traces_of(now, held)[0]
+    assert (trace.same_until, trace.exact_until) == (2, 2)
+    assert trace.tolerance == pytest.approx(4 * 2.7e-6)
+
+
+def test_worst_samples_are_named_by_the_run_where_the_baseline_lacks_some() -> None:
+    now = measured()
+    held = stored(now.select(now.sample_ids[10:]))
+    moved = now["inter"].copy()
+    moved[20] += np.float32(0.01)
+    finding = compare(changed(now, inter=moved), held, FAMILIES["inter"]).findings[0]
+    assert [now.sample_ids[change.index] for change in finding.agreement.worst_samples] == ["sample-20"]
+
+
+def test_the_device_of_a_calibration_run_is_stored_and_read_from_older_files() -> None:
+    runs = {"eager": variant("float32", 1e-6), "cuda": variant("float32", 5e-4, "cuda")}
+    record = Calibration(runs).record()
+    assert "device" not in record["eager"]
+    assert Calibration.of_record(record).variants == runs
+    del record["cuda"]["device"]
+    assert Calibration.of_record(record).variants == runs
+
+
+def tanh(vlm: Vlm) -> None:
+    vlm.model.model.multi_modal_projector.act = nn.GELU(approximate="tanh")
+
+
+def theta(vlm: Vlm) -> None:
+    rotary = vlm.model.model.language_model.rotary_emb
+    steps = torch.arange(len(rotary.inv_freq)) / len(rotary.inv_freq)
+    rotary.inv_freq = (rotary.config.rope_parameters["rope_theta"] * 1.01) ** -steps
+
+
+def eps(vlm: Vlm) -> None:
+    for layer in vlm.anatomy.layers:
+        layer.input_layernorm.variance_epsilon *= 100.0
+
+
+@pytest.mark.usefixtures("tiny_data")
+@pytest.mark.parametrize(("fault", "last_same"), [(tanh, -1), (theta, 0), (eps, 0)])
+def test_a_changed_constant_does_not_reproduce_and_is_placed_where_it_acts(
+    fault: Callable[[Vlm], None], last_same: int
+) -> None:
+    held = stored(tiny_profile(tiny_vlm(layers=6), samples=32, batch_size=8))
+    vlm = tiny_vlm(layers=6)
+    fault(vlm)
+    now = tiny_profile(vlm, samples=32, batch_size=8)
+    assert compare(now, held, FAMILIES["inter"]).findings[0].agreement.reproduced is False
+    similarity = traces_of(now, held)[0]
+    assert similarity.same_until == last_same
+    assert similarity.tolerance == 4 * LEAST_NOISE

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.analysis.timing import median_of_few, timing_ratio
+from harness.lab.cost.__main__ import _command, main
+from harness.lab.cost.breakdown import breakdown, breakdown_lines
+from harness.lab.cost.cells import SMALL_KIND, Conditions, drawn_cells, measured
+from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, SIMILARITY
+from harness.lab.cost.cost_page import times_table
+from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
+from harness.lab.cost.growth import growth
+from harness.lab.cost.memory import peak_bytes
+from harness.lab.cost.naive import naive_reader, read_naively
+from harness.lab.cost.nnsight_states import nnsight_reader
+from harness.lab.cost.outside import outside_share
+from harness.lab.cost.race import race
+from harness.lab.cost.results import Cell, CellResult, Outside, ResultsError, Run, read_run, to_json
+from harness.lab.cost.subject import AbsentError, Subject
+from harness.lab.cost.targets import extra_memory, findings, ratio
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.lens_task import LensTask, References
+from harness.tests.support.tiny import tiny_inputs, tiny_samples, tiny_vlm
+
+TINY = Topology(32, 4, 64, 200, 16, 2, 32, 2)
+LAYERS, TOKENS = 3, 45
+CPU = torch.device("cpu")
+
+
+def drawn(batch: int = 2) -> Subject:
+    return drawn_subject(TINY, TOKENS, LAYERS, batch=batch, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return drawn()
+
+
+def padded() -> Subject:
+    """A left-padded batch of a model with biases and grouped KV heads.
+
+    In float32, because transformers' eager attention makes NaN of a masked row in float64, and of what attends to it.
+    """
+    vlm = tiny_vlm()
+    batch = encode(vlm.processor, tiny_samples(3), vlm.anatomy.image_positions)
+    assert not batch.groups.real.all()
+    words = tuple(((5 + row, 60), (11,), (7 * row + 3,)) for row in range(3))
+    task = LensTask(References(words, words[::-1]), tuple(range(30)))
+    return Subject(vlm.model, vlm.anatomy, tiny_inputs(vlm, batch), batch.groups, task)
+
+
+@pytest.mark.parametrize(("make", "tolerance"), [(drawn, 1e-6), (padded, 1e-5)])
+def test_the_naive_way_gives_what_the_probe_reads(make, tolerance: float) -> None:
+    subject = make()
+    readings, _ = CONTESTANTS[EVERYTHING].prepared(subject)()
+    naive = read_naively(subject)
+    # Eager attention takes its softmax in float32, whatever the model's type is.
+    np.testing.assert_allclose(readings.similarity[:, :-1], naive.similarity[:, :-1], rtol=0, atol=tolerance)
+    # transformers' last hidden state is already normed.
+    np.testing.assert_allclose(readings.post_norm, naive.similarity[:, -1], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(readings.norm_shares, naive.norm_shares, rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(readings.hits, naive.hits)
+    assert 0 < readings.hits.sum() < 2 * sum(map(len, subject.task.references.own)) * readings.hits.shape[1] * 2
+    assert subject.anatomy.text_config._attn_implementation == "sdpa"
+
+
+def test_matrices_that_the_memory_does_not_hold_are_not_begun(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.lab.cost.naive.physical_memory", lambda: 1_000_000)
+    assert callable(naive_reader(subject))
+    monkeypatch.setattr("harness.lab.cost.naive.physical_memory", lambda: 100_000)
+    with pytest.raises(AbsentError, match=r"needs more than 0\.4 MB for its attention"):
+        naive_reader(subject)
+
+
+def test_contestants_read_what_their_names_say(subject: Subject) -> None:
+    assert CONTESTANTS[PLAIN].prepared(subject)().logits.shape == (2, 1, TINY.vocabulary)
+    for name, contestant in CONTESTANTS.items():
+        if name not in (PLAIN, NAIVE, NNSIGHT):
+            readings, _ = contestant.prepared(subject)()
+            assert (readings.norm_shares is not None) == (name in (ATTENTION, EVERYTHING)), name
+            assert (readings.hits is not None) == (name not in (SIMILARITY, ATTENTION)), name
+
+
+def test_drawn_prompts_have_exactly_so_many_tokens(subject: Subject) -> None:
+    assert subject.inputs["input_ids"].shape == (2, TOKENS)
+    assert int(subject.groups.image[0].sum()) == image_side(TOKENS) ** 2 == 25
+    whole = subject.groups.image.int() + subject.groups.instruction.int() + subject.groups.other.int()
+    assert bool((whole == 1).all())
+    assert [image_side(tokens) ** 2 for tokens in (64, 300, 600, 1200, 2400)] == [36, 256, 576, 1156, 2304]
+    with pytest.raises(ValueError, match="23 tokens hold no picture"):
+        image_side(23)
+    assert [LLAVA_7B.tower_depth(layers) for layers in (1, 4, 32, 64)] == [2, 3, 24, 24]
+
+
+def test_without_nnsight_there_is_a_row_and_no_crash(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nnsight", None)
+    with pytest.raises(AbsentError, match="not installed"):
+        nnsight_reader(subject)
+    cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
+    found = measured(cell, subject, Conditions((PLAIN, EVERYTHING, NNSIGHT), 2, 1.0, "cpu", "auto", Path("unused")))
+    assert dict(found.absent) == {NNSIGHT: "not installed"}
+    assert {name: len(times) for name, times in found.times.items()} == {PLAIN: 2, EVERYTHING: 2}
+    assert found.left_open is not None
+    assert 0.0 <= found.left_open <= 1.0
+    assert found.peaks[EVERYTHING] > found.peaks[PLAIN] > 0
+    assert "not installed" in times_table([found])
+
+
+def test_an_nnsight_that_does_not_run_says_why(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def NNsight(model: object) -> None:  # noqa: N802
+            raise AttributeError("no such hook")
+
+    monkeypatch.setitem(sys.modules, "nnsight", Broken)
+    with pytest.raises(AbsentError, match="does not run here: AttributeError: no such hook"):
+        nnsight_reader(subject)
+
+
+def test_a_costly_contestant_is_not_run_again_where_once_takes_the_budget(subject: Subject) -> None:
+    cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
+    found = measured(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
+    assert len(found.times[PLAIN]) == 3
+    once, *others = found.times[NAIVE]
+    assert once is not None
+    assert others == [None, None]
+    assert found.peaks[NAIVE] > found.peaks[PLAIN]
+
+
+def test_every_contestant_runs_once_a_round_in_changing_order() -> None:
+    ran: list[str] = []
+    runs = {name: (lambda name=name: ran.append(name)) for name in "abc"}
+    times = race(runs, synchronise=lambda: None, rounds=4)
+    rounds = ["".join(ran[at : at + 3]) for at in range(0, 12, 3)]
+    assert rounds == ["abc", "acb", "cab", "cba"]
+    assert all(len(found) == 4 and None not in found for found in times.values())
+
+
+def test_the_costly_leave_the_race_and_the_others_run_three_rounds_at_least() -> None:
+    def slow() -> None:
+        import time
+
+        time.sleep(0.02)
+
+    times = race({"quick": lambda: None, "slow": slow}, synchronise=lambda: None, costly=["slow"], budget=0.01)
+    assert [len(found) for found in times.values()] == [3, 3]
+    assert times["slow"][1:] == [None, None]
+
+
+def test_the_peak_counts_what_is_held_at_a_time() -> None:
+    def run() -> str:
+        first = torch.zeros(1000, 250)
+        second = first * 2  # 2 MB at a time
+        del first, second
+        torch.zeros(1000, 300)
+        return "read"
+
+    peak, read = peak_bytes(run, CPU)
+    assert peak == pytest.approx(2e6, rel=1e-3)
+    assert read == "read"
+
+
+def result(tokens: int, layers: int, extra: np.ndarray, plain: float = 1.0, kind: str = SMALL_KIND) -> CellResult:
+    times = {PLAIN: [plain] * len(extra), ATTENTION: list(plain + extra), EVERYTHING: list(plain + 3 * extra)}
+    peaks = {PLAIN: 1000, ATTENTION: 1030, EVERYTHING: 1500}
+    return CellResult(Cell(kind, "drawn", tokens, 16, layers, 1), times, peaks, 9000, 0.01)
+
+
+def cells(a: float, b: float, spread: float = 0.02) -> list[CellResult]:
+    rng = np.random.default_rng(0)
+    return [
+        result(tokens, layers, 1e-6 * tokens**a * layers**b * np.exp(spread * rng.standard_normal(9)))
+        for tokens in (64, 300, 1200)
+        for layers in (14, 32)
+    ]
+
+
+def test_the_fit_recovers_known_exponents() -> None:
+    for a, b in ((1.0, 1.0), (2.0, 0.5)):
+        found = growth(cells(a, b), EVERYTHING)
+        assert found is not None
+        assert found.tokens is not None
+        assert found.layers is not None
+        assert found.tokens[0] == pytest.approx(a, abs=0.03)
+        assert found.layers[0] == pytest.approx(b, abs=0.05)
+        low, high = found.tokens[1]
+        assert low < found.tokens[0] < high < low + 0.1
+    one_depth = [one for one in cells(1.0, 1.0) if one.cell.layers == 14]
+    found = growth(one_depth, EVERYTHING)
+    assert found is not None
+    assert found.layers is None
+    assert growth(one_depth[:1], EVERYTHING) is None
+
+
+def test_a_cell_without_an_extra_is_left_out_and_counted() -> None:
+    found = growth([*cells(1.0, 1.0), result(600, 14, np.full(5, -0.1))], EVERYTHING)
+    assert found is not None
+    assert (found.cells, found.dropped) == (6, 1)
+
+
+def test_intervals_of_few_rounds_say_what_they_cover() -> None:
+    assert [median_of_few(range(n))[2] for n in (1, 2, 3, 5)] == [0.0, 0.5, 0.75, 0.9375]
+    assert median_of_few([3.0, 1.0, 2.0]) == (2.0, (1.0, 3.0), 0.75)
+    logs = np.random.default_rng(3).normal(0.1, 0.05, 25)
+    median, interval, covered = median_of_few(logs)
+    usual = timing_ratio(logs)
+    np.testing.assert_allclose(np.exp([median, *interval]), [usual.ratio, *usual.interval])
+    assert covered >= 0.95
+    with pytest.raises(ValueError, match="finite"):
+        median_of_few([])
+
+
+def a_run() -> Run:
+    pair = replace(result(50, 30, np.full(6, 0.6), kind="pair"), absent={NNSIGHT: "not installed"})
+    return Run(
+        date="2026-01-02",
+        command="python -m harness.lab.cost",
+        device="cpu",
+        device_name="a processor",
+        dtype="float32",
+        threads=2,
+        versions={"torch": "2.0"},
+        seconds=12.0,
+        cells=(*cells(1.0, 1.0), pair),
+        outside=(Outside("a-pair", 64, 10.0, 9.0),),
+    )
+
+
+def test_targets_say_met_and_missed_by_how_much() -> None:
+    found = {(one.asked.split(",")[0], one.where): one for one in findings(a_run())}
+    verdicts = {asked: one.verdict for (asked, _), one in found.items()}
+    assert verdicts["time of everything"] == "**missed by 1.300**"
+    assert verdicts["extra peak memory of similarity + attention"] == "**missed by 1.00%**"
+    assert verdicts["exponent of tokens"] == "met"
+    assert verdicts["time outside the model's forward passes"] == "met"
+    assert extra_memory(a_run().cells[0], ATTENTION, weights=True) == pytest.approx(0.003)
+    pair = ratio(a_run().cells[-1], EVERYTHING)
+    assert pair is not None
+    assert pair.median == pytest.approx(2.8)
+
+
+def test_the_page_is_made_of_the_kept_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "cost.json"
+    kept.write_text(to_json(a_run()))
+    assert to_json(read_run(kept)) == to_json(a_run())
+    assert main(["--read", str(kept), "--page", str(tmp_path / "cost.md")]) == 0
+    page = (tmp_path / "cost.md").read_text()
+    for expected in ("a processor", "2 threads", "2026-01-02", "(cost.png)", "missed by 1.300", "not installed"):
+        assert expected in page, expected
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    assert "not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"schema": 0}', '{"schema": 1, "cells": []}'])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    kept = tmp_path / "cost.json"
+    kept.write_text(content)
+    with pytest.raises(ResultsError, match=r"cost\.json"):
+        read_run(kept)
+
+
+def test_misuse_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tokens", "20", "--layers", "1"]) == 2
+    assert "20 tokens hold no picture" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--contestants", "nobody"])
+    assert "unknown 'nobody'" in capsys.readouterr().err
+    assert _command(["--json", "kept.json", "--tokens", "64"]) == _command(["--json=kept.json", "--tokens", "64"])
+    assert _command(["--tokens", "64", "--json", "kept.json"]) == "python -m harness.lab.cost --tokens 64"
+    assert [(cell.tokens, cell.layers) for cell in drawn_cells(SMALL_KIND, (64, 300), (2,))] == [(64, 2), (300, 2)]
+
+
+def test_the_breakdown_holds_the_probe_and_not_the_model(subject: Subject) -> None:
+    found = breakdown(subject, passes=1)
+    functions = {share.function.split(".")[0] for share in found.shares}
+    operations = {(share.function.split(".")[0], share.operation) for share in found.shares}
+    assert {"similarity", "attention", "last_token", "lens"} <= functions
+    assert ("linear_map", "linear") in operations
+    assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
+    assert "% plain" in breakdown_lines(found)[1]
+
+
+def test_the_time_outside_the_forward_passes_is_the_rest(tiny_data: None, vlm: Vlm) -> None:
+    found = outside_share(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
+    assert (found.label, found.samples) == ("tiny-llava-tiny", 4)
+    assert 0.0 < found.forward < found.wall
+    assert found.share == pytest.approx(1 - found.forward / found.wall)
+    assert not vlm.model._forward_hooks
+    assert not vlm.model._forward_pre_hooks

@@ -1,0 +1,104 @@
+"""The table of options is made of the options, stands in the README as it is made, and making it needs no torch."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.lab.docs.option_reference import BLOCK, main, option_record, option_table
+from harness.lab.docs.page_blocks import PageBlockError, block_of, markdown_table, with_block
+from harness.tests.support.case_runs import ROOT
+
+MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafter\n"
+
+
+def rows() -> dict[str, list[str]]:
+    """The cells of the table by the name of the option."""
+    split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in option_table().splitlines()[2:]]
+    return {re.match(r"`(--[\w-]+)", cells[0])[1]: cells for cells in split}  # type: ignore[index]
+
+
+def test_the_readme_has_the_table_that_the_options_make() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert block_of(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
+
+
+def test_the_record_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
+    config = pytester.parseconfig()
+    helped = pytester.runpytest_inprocess("--help").stdout.str()
+    named = set(re.findall(r"^  (--phase-[\w-]+)", helped, re.MULTILINE))
+    record = option_record()
+    assert named == set(record.options) == set(rows())
+    for ini in record.inis:
+        config.getini(ini)
+    assert {f"phase_{name}" for name in ("samples", "batch_size", "controls", "data", "trust_code")} <= set(record.inis)
+
+
+def test_a_row_says_metavar_ini_value_default_and_meaning() -> None:
+    found = rows()
+    assert found["--phase-batch-size"] == [
+        "`--phase-batch-size N`", "`phase_batch_size`", "`8`", "samples per forward pass",
+    ]  # fmt: skip
+    assert found["--phase-update"][:3] == ["`--phase-update`", "-", "off"]
+    assert found["--phase-controls"][2] == "all"
+    assert found["--phase-cache"][1:3] == ["`phase_cache`", "-"]
+    assert all(len(cells) == 4 and all(cells) and "Default" not in cells[3] for cells in found.values())
+
+
+def test_making_the_table_imports_no_torch() -> None:
+    program = (
+        "import sys\nfrom harness.lab.docs.option_reference import main\n"
+        "assert main([]) == 0\nassert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == option_table()
+
+
+def test_a_page_is_rewritten_between_its_markers_only(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(MARKED, encoding="utf-8")
+    for _ in range(2):
+        assert main([str(page)]) == 0
+        text = page.read_text(encoding="utf-8")
+        assert (text.startswith("before\n\n<!--"), text.endswith("-->\n\nafter\n")) == (True, True)
+        assert block_of(text, BLOCK) == option_table()
+    assert list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        MARKED.replace("begin", "began"),
+        MARKED.replace("end", "ent"),
+        MARKED + MARKED,
+        "\n".join(MARKED.split()[::-1]),
+    ],
+    ids=["empty", "no begin", "no end", "twice", "reversed"],
+)
+def test_a_page_without_its_place_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    assert main([str(page)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"python -m harness.lab.docs.option_reference: {page}: there is no block {BLOCK}: put <!-- ")
+    assert page.read_text(encoding="utf-8") == text
+    with pytest.raises(PageBlockError):
+        with_block(text, BLOCK, "new")
+
+
+def test_a_page_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere.md")]) == 2
+    assert "nowhere.md: " in capsys.readouterr().err
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    title, rule, *lines = markdown_table(["a", "b"], [["one|two\nthree", "4"], ["x" * 40, "-----"]]).splitlines()
+    assert (title, rule) == ("| a | b |", "|---|---|")
+    assert lines == [r"| one\|two three | 4 |", f"| {'x' * 40} | ----- |"]

@@ -1,0 +1,73 @@
+"""The schema of the record describes every field by the names of the code, and the page says what the schema says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from harness.analysis.claims import CLAIMS
+from harness.baselines.store import shown_measures
+from harness.judgement.regression import FAMILIES
+from harness.lab.docs.page_blocks import block_of
+from harness.lab.docs.record_page import BLOCK, field_tables, main
+from harness.profile.profile import JUDGED
+from harness.report.record import bands, record_schema
+from harness.tests.report.test_checks import synthetic_profile
+from harness.tests.support.case_runs import ROOT
+
+SCHEMA = record_schema()
+PAGE = ROOT / "docs" / "record.md"
+
+
+def objects(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every part of a schema that names properties, with where it is."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict) and "type" in schema:
+            yield path, schema
+        for name, part in schema.items():
+            yield from objects(part, f"{path}/{name}")
+    elif isinstance(schema, list):
+        for index, part in enumerate(schema):
+            yield from objects(part, f"{path}/{index}")
+
+
+def test_every_field_is_described_and_no_object_takes_others() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    found = dict(objects(SCHEMA))
+    assert len(found) > 20
+    for path, part in found.items():
+        assert "additionalProperties" in part, path
+        for name, field in part["properties"].items():
+            assert re.fullmatch(r"\S.*\.", field.get("description", "")), f"{path}/{name}"
+    for name, part in SCHEMA["$defs"].items():
+        if part.get("type") == "object" and "properties" in part:
+            assert {"title", "description"} <= part.keys(), name
+
+
+def test_the_names_in_the_schema_are_those_of_the_code() -> None:
+    defs = SCHEMA["$defs"]
+    made = synthetic_profile()
+    assert set(defs["means"]["properties"]) == set(shown_measures(made))
+    # Recall may be left out.
+    assert set(defs["means"]["required"]) == {name for name in JUDGED if not name.startswith("recall")}
+    assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(made))
+    assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
+    asked = defs["verdict"]["properties"]["question"]["enum"]
+    assert set(asked) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
+    measures = {measure.name for family in FAMILIES.values() for measure in family.measures}
+    assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs", "not_compared"} | measures
+
+
+def test_the_page_says_what_the_schema_says(tmp_path: Path) -> None:
+    assert block_of(PAGE.read_text(encoding="utf-8"), BLOCK) == field_tables(SCHEMA)
+    copied = tmp_path / "record.md"
+    copied.write_text(PAGE.read_text(encoding="utf-8").replace("| `seed` |", "| `sed` |"), encoding="utf-8")
+    assert main([str(copied)]) == 0
+    assert copied.read_bytes() == PAGE.read_bytes()
+    text = field_tables(SCHEMA)
+    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.+)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= titles

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.judgement.regression import DECLARED_ASSERTIONS
+from harness.lab.simulation.__main__ import main, report
+from harness.lab.simulation.rates import SCENARIOS, SIZES, share_interval
+from harness.lab.simulation.rates_page import error_rates_page
+from harness.lab.simulation.seeds import seed_of
+from harness.lab.simulation.simulation_run import Outcome, run_plan
+from harness.lab.simulation.suite_plan import BARRED, BARRED_N, Plan, full_plan, quick_plan
+from harness.tests.support.case_runs import ROOT
+
+COMMAND = "python -m harness.lab.simulation --quick"
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return run_plan(quick_plan(seed=0))
+
+
+def test_nothing_changed_raises_no_alarm(outcome: Outcome) -> None:
+    for alarms in (outcome.paired, outcome.unpaired):
+        assert (alarms.alarmed, alarms.lines) == (0, ())
+        assert alarms.assertions == alarms.suites * DECLARED_ASSERTIONS
+    nothing = [cell for cell in outcome.cells if cell.scenario.title == "nothing changed"]
+    assert [(cell.found, cell.repetitions) for cell in nothing] == [(0, 3), (0, 3)]
+
+
+@pytest.mark.parametrize("title", BARRED)
+def test_a_change_that_must_be_found_is_found_every_time(outcome: Outcome, title: str) -> None:
+    (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == BARRED_N]
+    assert cell.found == cell.repetitions == 21
+    assert cell.by_shape == {"sharp": (7, 7), "plateau": (7, 7), "shallow": (7, 7)}
+    assert outcome.missed == []
+
+
+def test_no_question_is_counted_twice(outcome: Outcome) -> None:
+    for cell in outcome.cells:
+        assert max(cell.by_question.values()) <= cell.found <= cell.repetitions - cell.undecided
+        assert set(cell.by_question) == set(cell.scenario.questions)
+        assert cell.found == sum(found for found, _ in cell.by_shape.values())
+
+
+def test_a_missed_bar_is_said_and_ends_with_1(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(outcome, None, COMMAND) == 0
+    assert "MISSED" not in capsys.readouterr().out
+    alarmed = replace(outcome, paired=replace(outcome.paired, alarmed=1, lines=("suite 2, sharp: image",)))
+    assert report(alarmed, None, COMMAND) == 1
+    said = capsys.readouterr().out
+    assert "MISSED: 1 of 3 paired suites raised a false alarm, none may." in said
+    assert "false alarm: suite 2, sharp: image" in said
+    cells = tuple(replace(cell, found=20) if cell.repetitions == 21 else cell for cell in outcome.cells)
+    assert len(replace(outcome, cells=cells).missed) == 2
+
+
+def test_the_page_says_how_it_was_made(outcome: Outcome, tmp_path: Path) -> None:
+    path = tmp_path / "docs" / "rates.md"
+    assert report(outcome, path, COMMAND) == 0
+    page = path.read_text(encoding="utf-8")
+    assert COMMAND in page
+    assert f"seed 0, numpy {np.__version__}" in page
+    for title in {scenario.title for scenario in SCENARIOS}:
+        assert page.count(f"| {title}") == 2
+    assert "The false alarms:" not in page
+    alarmed = replace(outcome, unpaired=replace(outcome.unpaired, alarmed=1, lines=("suite 0, shallow: text",)))
+    assert "The false alarms:\n\n- suite 0, shallow: text\n" in error_rates_page(alarmed, COMMAND)
+    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_no_number() -> None:
+    plan = Plan(seed=3, suites=0, repetitions=1, sizes=(32,))
+    one, two = run_plan(plan, jobs=1), run_plan(plan, jobs=2)
+    assert one.cells == two.cells
+    assert len(one.cells) == 2 * len(SCENARIOS)
+
+
+def test_the_published_plan_has_every_cell_and_enough_repetitions() -> None:
+    plan = full_plan(seed=0)
+    suites, trials = plan.all_suites(), plan.all_trials()
+    assert [suite.paired for suite in suites] == [True] * 1000 + [False] * 100
+    cells = {(trial.scenario, trial.paired, trial.n) for trial in trials}
+    assert len(cells) == len(SCENARIOS) * 2 * len(SIZES)
+    barred = [trial for trial in trials if SCENARIOS[trial.scenario].title in BARRED and trial.paired]
+    assert sum(trial.n == BARRED_N for trial in barred) == 2 * 420
+    assert len(set(trials)) == len(trials)
+
+
+def test_every_draw_has_a_seed_of_its_own() -> None:
+    places = [(0, "trial", s, paired, n) for s in range(4) for paired in (True, False) for n in (0, 1, 32)]
+    seeds = {seed_of(seed, *place) for seed in (0, 1) for place in places}
+    assert len(seeds) == 2 * len(places)
+    assert seed_of(5, "suite", True, 2) == seed_of(5, "suite", True, 2) != seed_of(5, "trial", True, 2)
+
+
+def test_a_share_never_seen_has_the_exact_upper_bound() -> None:
+    low, high = share_interval(0, 1000)
+    assert (low, high) == (0.0, pytest.approx(1.0 - 0.025 ** (1 / 1000)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suites", "0"], "'0' is no whole number from 1 on"),
+        (["--jobs", "two"], "'two' is no whole number from 1 on"),
+        (["--seed", "-1"], "'-1' is no whole number from 0 on"),
+        (["--repetitions", "1.5"], "'1.5' is no whole number from 1 on"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "page.md"):
+        assert main(["--write", str(place)]) == 2
+        assert f"{place} cannot be written; name a file" in capsys.readouterr().err
+
+
+def test_the_command_needs_no_torch() -> None:
+    code = "import sys, harness.lab.simulation.__main__; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

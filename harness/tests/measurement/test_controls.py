@@ -1,0 +1,128 @@
+"""Controls take the picture out and nothing else, and are measured on the same samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.controls import CONTROLS, blanked
+from harness.measurement.measure import MeasureError
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.noise import noise_for_features, noise_like, seed_of
+from harness.probe.observation import observing
+from harness.profile.profile import CURVES
+from harness.tests.support import literal
+from harness.tests.support.tiny import N, tiny_inputs, tiny_profile, tiny_samples
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+BOTH = tuple(CONTROLS)
+
+
+def test_noise_has_the_norm_of_every_feature_and_leaves_the_text_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn((3, 7, 16), generator=generator) * torch.arange(1, 8).view(1, 7, 1)
+    image = torch.zeros((3, 7), dtype=torch.bool)
+    image[0, 1:4] = image[1, 2:5] = image[2, :2] = True
+    noisy = noise_like(states, image, [1, 2, 1])
+    assert torch.equal(noisy[~image], states[~image])
+    torch.testing.assert_close(noisy.norm(dim=-1), states.norm(dim=-1))
+    assert float(torch.cosine_similarity(noisy[image], states[image], dim=-1).abs().max()) < 0.9
+    # The same seed draws the same directions, whatever stands beside it in the batch.
+    alone = noise_like(states[2:], image[2:], [1])
+    assert torch.equal(alone[0], noisy[2])
+
+
+def test_the_seed_of_a_sample_is_its_own() -> None:
+    seeds = {seed_of(f"tiny-{index}", seed) for index in range(50) for seed in (0, 1)}
+    assert len(seeds) == 100
+
+
+def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
+    samples = tiny_samples(2)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    inputs = tiny_inputs(vlm, batch)
+    with torch.inference_mode():
+        real = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
+        with (
+            noise_for_features(vlm.anatomy, batch.groups.image, [5, 6]),
+            observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=["a", "b"], attention=False) as seen,
+        ):
+            vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        readings = seen.readings()
+        again = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
+    assert torch.equal(real, again), "the noise outlived its block"
+    noisy = literal.float64(noise_like(real, batch.groups.image, [5, 6]))
+    for row in range(2):
+        image, text = (getattr(batch.groups, name)[row].numpy() for name in ("image", "text"))
+        expected = literal.across(noisy[row], image, text)
+        assert readings.similarity[row, 0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_controls_stand_beside_the_same_samples(vlm: Vlm) -> None:
+    plain, controlled = tiny_profile(vlm), tiny_profile(vlm, controls=BOTH)
+    assert set(controlled.controls) == {"noise", "blank"}
+    for name, array in plain.arrays.items():
+        assert np.array_equal(controlled.arrays[name], array), name
+    for curves in controlled.controls.values():
+        assert {name: array.shape for name, array in curves.items()} == dict.fromkeys(CURVES, (N, 5))
+        assert np.abs(curves["inter"] - controlled["inter"]).max() > 1e-3
+        # Text tokens of the first residual point are the prompt's embeddings: no picture reaches them.
+        np.testing.assert_allclose(curves["text"][:, 0], controlled["text"][:, 0], atol=1e-6)
+    assert set(controlled.declared["controls"]) == {"noise", "blank"}
+    assert plain.declared["controls"] == {}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_controls_do_not_depend_on_the_batch(vlm: Vlm, batch_size: int) -> None:
+    two, other = tiny_profile(vlm, controls=BOTH), tiny_profile(vlm, controls=BOTH, batch_size=batch_size)
+    for control, curves in two.controls.items():
+        for name, array in curves.items():
+            np.testing.assert_allclose(other.controls[control][name], array, atol=1e-5, err_msg=f"{control} {name}")
+
+
+def test_controls_do_not_depend_on_the_order_of_the_samples(vlm: Vlm) -> None:
+    forward = tiny_profile(vlm, controls=BOTH)
+    backward = tiny_profile(vlm, "tiny-reversed", controls=BOTH).select(forward.sample_ids)
+    for control, curves in forward.controls.items():
+        np.testing.assert_allclose(backward.controls[control]["inter"], curves["inter"], atol=1e-5, err_msg=control)
+
+
+def test_another_seed_of_the_noise_changes_the_noise_only(vlm: Vlm) -> None:
+    one, other = (tiny_profile(vlm, controls=BOTH, control_seed=seed) for seed in (0, 1))
+    assert np.array_equal(one["inter"], other["inter"])
+    assert np.array_equal(one.controls["blank"]["inter"], other.controls["blank"]["inter"])
+    assert not np.array_equal(one.controls["noise"]["inter"], other.controls["noise"]["inter"])
+
+
+def test_equal_prompts_of_the_blank_control_go_through_the_model_once(own_vlm: Vlm, tmp_path: Path) -> None:
+    passes: list[int] = []
+    plain = tiny_profile(own_vlm)
+    own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    tiny_profile(own_vlm)
+    without = len(passes)
+    passes.clear()
+    blank = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
+    # Three instructions in batches of two, like beside like: each batch holds one prompt twice.
+    assert len(passes) == without + 3
+    assert len(np.unique(blank.controls["blank"]["inter"], axis=0)) == 3
+    passes.clear()
+    kept = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
+    assert len(passes) < without
+    assert np.array_equal(kept.controls["blank"]["inter"], blank.controls["blank"]["inter"])
+    assert np.array_equal(plain["inter"], blank["inter"])
+
+
+def test_a_blank_picture_has_the_size_of_the_real_one() -> None:
+    sample = tiny_samples(1)[0]
+    grey = blanked(sample).picture()
+    assert grey.size == sample.picture().size
+    assert grey.getcolors() == [(grey.size[0] * grey.size[1], (128, 128, 128))]
+
+
+def test_an_unknown_control_is_refused(vlm: Vlm) -> None:
+    with pytest.raises(MeasureError, match="unknown control 'static'; known controls: noise, blank"):
+        tiny_profile(vlm, controls=("static",))

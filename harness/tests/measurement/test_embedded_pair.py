@@ -1,0 +1,152 @@
+"""The stored baseline of a real pair: the exact lens, the nearest baseline, and damaged runs of the whole suite.
+
+The tables of faults and harmless changes are in test_planted_faults.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.baselines.store import Baseline, find_baseline, read_baseline
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.data.scenes import scenes
+from harness.data.words import content_words
+from harness.judgement.regression import FAMILIES, compare, compare_boundaries
+from harness.measurement.measure import measure
+from harness.models.prompt import encode
+from harness.models.registry import find_model
+from harness.models.vlm import Vlm, load_vlm
+from harness.probe.lens_task import LensTask, References, learn_block
+from harness.probe.observation import observing
+from harness.probe.vocabulary import Vocabulary
+from harness.profile.profile import Profile
+from harness.storage.cache_directory import default_cache
+from harness.tests.support.case_runs import ROOT, Fault
+from harness.tests.support.faults import swap_layers
+
+BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
+FEW = 16
+CACHE = default_cache()  # found before pytester gives its runs another home, where all would be fetched again
+
+
+@pytest.fixture(scope="module")
+def llava() -> Vlm:
+    """The embedded model, loaded once; not to be modified."""
+    return load_vlm(find_model("scenes-llava"), cache=CACHE, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stored() -> Baseline:
+    return read_baseline(BASELINE)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_another_batch_size_on_one_thread_reproduces_the_baseline(
+    llava: Vlm, stored: Baseline, threads: Callable[[int], None]
+) -> None:
+    threads(1)
+    assert_reproduces(measure(llava, "scenes", controls=(), samples=FEW, batch_size=4), stored)
+
+
+def assert_reproduces(profile: Profile, stored: Baseline) -> None:
+    """Every verdict is `reproduces`; the adjusted curve of fewer samples is not compared."""
+    for family in FAMILIES.values():
+        for finding in compare(profile, stored, family).findings:
+            assert finding.agreement.verdict == "reproduces", (finding.measure.name, finding.agreement)
+    assert compare_boundaries(profile, stored).verdict == "reproduces"
+
+
+@pytest.mark.parametrize("n", [8, pytest.param(64, marks=pytest.mark.slow)])
+def test_pruned_hits_are_the_dense_ones_on_scenes(llava: Vlm, n: int) -> None:
+    samples = scenes(n, 1)
+    size = len(llava.anatomy.unembedding.weight)
+    vocabulary = Vocabulary(llava.processor.tokenizer, size)
+    block: tuple[int, ...] = ()
+    at_once = min(8, n // 2)
+    for start in range(0, n, at_once):
+        part = samples[start : start + at_once]
+        words = tuple(vocabulary.references(content_words(sample.captions)) for sample in part)
+        references = References(words, (*words[1:], words[0]))
+        dense = observe(llava, part, LensTask(references, (), dense=True))
+        if not block:
+            block = learn_block(torch.from_numpy(dense.decoded), size)
+        pruned = observe(llava, part, LensTask(references, block))
+        assert np.array_equal(pruned.hits, dense.hits)
+        assert np.array_equal(pruned.exit_agreement, dense.exit_agreement)
+        assert dense.hits[:, -1, 0, 1].sum() > 0
+
+
+def observe(vlm: Vlm, samples: Any, task: LensTask) -> Any:
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    ids = [sample.id for sample in samples]
+    with (
+        torch.inference_mode(),
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=task, attention=False) as seen,
+    ):
+        vlm.model(**batch.inputs, use_cache=False, logits_to_keep=1)
+        return seen.readings()
+
+
+def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
+    return pytester.runpytest_inprocess(
+        str(ROOT / "cases"),
+        *("-p", "no:cacheprovider", "-m", "regression", "--phase-no-cache", "--phase-samples", "32"),
+        *("--phase-controls", "none"),
+        *("--phase-model", "scenes-llava", "--phase-dataset", "scenes", "--phase-cache", str(CACHE)),
+        plugins=list(plugins),
+    )
+
+
+def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
+    result = run_cases(pytester, Fault(swap_layers(3)))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "E*inter-modal similarity of scenes-llava on scenes *",
+            "E         mean difference*",
+            "E*n = 32 paired*",
+            "E         since the baseline: *",
+            f"E         baseline {BASELINE}",
+            "E           (recorded with torch*",
+            "E*meant? pytest cases/ --phase-model scenes-llava --phase-dataset scenes --phase-update",
+        ]
+    )
+    result.stdout.re_match_lines_random([r"E .*weights: \w{16} -> \w{16}"])
+
+
+def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
+) -> None:
+    def exchanged(n: int, seed: int, *_: object) -> list[Sample]:
+        samples = scenes(n, seed)
+        return [
+            Sample(sample.id, samples[row - 1].picture, sample.instruction, sample.captions, sample.cluster)
+            for row, sample in enumerate(samples)
+        ]
+
+    monkeypatch.setitem(DATASETS, "scenes", Dataset("scenes", "exchanged", exchanged))
+    result = run_cases(pytester)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*", "E*32 other pixels*"])
+    profile = measure(llava, "scenes", controls=(), samples=32)
+    then = stored.profile.select(profile.sample_ids)
+    assert np.abs(profile["inter"].mean(0) - then["inter"].mean(0)).max() < 1e-5
+    assert np.abs(profile["inter"] - then["inter"]).max() > 1e-3
+
+
+def test_the_stored_baselines_are_the_nearest_for_this_pair(llava: Vlm, stored: Baseline) -> None:
+    profile = measure(llava, "scenes", controls=(), samples=2)
+    assert find_baseline(Path(ROOT / "baselines"), profile).path == stored.path

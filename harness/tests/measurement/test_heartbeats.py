@@ -1,0 +1,184 @@
+"""A process that waits names one whose work stands still, with its last sign; one that works is not named."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from torch.distributed import HashStore
+
+from harness.measurement.heartbeats import Heartbeats
+from harness.measurement.measure import heartbeats
+
+HOURS = timedelta(hours=6)
+LONGEST = 60.0
+
+
+class Lines(list[str]):
+    """Lines that were said, to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = threading.Condition()
+
+    def say(self, line: str) -> None:
+        with self._said:
+            self.append(line)
+            self._said.notify_all()
+
+    def wait_for(self, number: int) -> None:
+        with self._said:
+            assert self._said.wait_for(lambda: len(self) >= number, LONGEST), f"{len(self)} lines"
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[Heartbeats]:
+    """Three processes that share a store, with a second's silence."""
+    monkeypatch.setattr(heartbeats, "SILENCE", 1.0)
+    store, made = HashStore(), [Heartbeats(rank, 3) for rank in range(3)]
+    for process in made:
+        process.connect(store)
+        process.beat("the start", 0)
+    return made
+
+
+def test_one_that_stands_still_is_named_with_its_last_sign(processes: list[Heartbeats]) -> None:
+    first, second, third = processes
+    lines = Lines()
+    second.beat("tiny x scenes, batch 3 of 8")
+    third.beat("tiny x scenes", 0)
+    with first.waiting("tiny x scenes", HOURS, lines.say):
+        lines.wait_for(1)
+    (line,) = lines
+    assert re.fullmatch(
+        r"process 1 has not answered since \d\d:\d\d:\d\d \(at tiny x scenes, batch 3 of 8\): it hangs, or one batch "
+        r"takes that long; process 0 waits until 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \(--phase-process-timeout\)",
+        line,
+    )
+    assert first.silent().startswith("process 1 has not answered since ")
+    assert "process 2" not in first.silent()
+
+
+def test_it_is_said_again_at_growing_intervals(processes: list[Heartbeats]) -> None:
+    first, _, third = processes
+    times, lines = [time.monotonic()], Lines()
+    third.beat("it", 0)
+    processes[1].beat("it, batch 1 of 2")
+
+    def say(line: str) -> None:
+        times.append(time.monotonic())
+        lines.say(line)
+
+    with first.waiting("it", HOURS, say):
+        lines.wait_for(3)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len(set(lines)) == 1
+    assert gaps[0] >= 1.0
+    assert gaps[2] > 1.5 * gaps[1]
+
+
+def test_one_that_works_is_not_named(processes: list[Heartbeats], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "SILENCE", 2.0)
+    first, second, third = processes
+    lines = Lines()
+    third.beat("it", 0)
+    with first.waiting("it", HOURS, lines.say):
+        end, batch = time.monotonic() + 3.0, 0
+        while time.monotonic() < end:
+            batch += 1
+            second.beat(f"it, batch {batch}")
+            time.sleep(0.01)
+    assert lines == []
+
+
+def test_of_those_that_wait_the_lowest_says_it(processes: list[Heartbeats]) -> None:
+    first, second, third = processes
+    first.beat("loading")
+    lines, others = Lines(), Lines()
+    with second.waiting("it", HOURS, lines.say), third.waiting("it", HOURS, others.say):
+        lines.wait_for(2)
+    assert all(line.startswith("process 0 has not answered since ") for line in lines)
+    assert all("process 1 waits until" in line for line in lines)
+    assert others == []
+
+
+def test_one_that_left_an_earlier_meeting_is_not_there_yet(processes: list[Heartbeats]) -> None:
+    first, second, third = processes
+    lines = Lines()
+    for meeting in (0, 1):
+        for process in (second, third):
+            process.beat("it", meeting)
+        with first.waiting("it", HOURS, lines.say):
+            pass
+    third.beat("it", 2)
+    with first.waiting("it", HOURS, lines.say):
+        lines.wait_for(1)
+    assert lines[0].startswith("process 1 has not answered since ")
+
+
+def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "SILENCE", 0.2)
+    over = threading.Event()
+
+    class Hanging:
+        def set(self, *_: Any) -> None:
+            """Takes what it is given, as a socket does."""
+
+        def check(self, _: Any) -> bool:
+            return not over.wait(LONGEST)
+
+    process, lines = Heartbeats(1, 2), Lines()
+    process.connect(Hanging())
+    try:
+        with process.waiting("it", HOURS, lines.say):
+            lines.wait_for(1)
+    finally:
+        over.set()
+    assert lines[0].startswith("the process that keeps the common store, 0 or the launcher, is silent since ")
+
+
+def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "SILENCE", 0.2)
+
+    class Lost:
+        def set(self, *_: Any) -> None:
+            raise RuntimeError("connection reset")
+
+        check = set
+
+    process, lines = Heartbeats(0, 2), Lines()
+    process.connect(Lost())
+    process.beat("it")
+    with process.waiting("it", HOURS, lines.say):
+        lines.wait_for(1)
+
+
+def test_all_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats]) -> None:
+    processes[0].await_all(HOURS, lambda: None)
+    alone = Heartbeats(0, 2)
+    alone.connect(HashStore())
+    with pytest.raises(TimeoutError):
+        alone.await_all(timedelta(seconds=0.1), lambda: None)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        alone.await_all(HOURS, stop)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Asserts that what waits leaves no thread behind."""
+    before = threading.active_count()
+    yield
+    end = time.monotonic() + LONGEST
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() <= before

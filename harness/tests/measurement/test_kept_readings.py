@@ -1,0 +1,217 @@
+"""Readings that are kept save the forward passes; a changed model is never read from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.measurement.measure import reading_cache as reading_store
+from harness.measurement.reading_cache import StoreError
+from harness.models.vlm import Vlm
+from harness.storage import private_files
+from harness.tests.support.disks import full_disk, read_only
+from harness.tests.support.tiny import N, largest_difference, same, tiny_profile, try_separators
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+DRAWING_PASSES = 2
+
+
+@pytest.fixture
+def passes(own_vlm: Vlm) -> list[int]:
+    """How many samples went through the decoder in every forward pass of `own_vlm`."""
+    try_separators(own_vlm)
+    seen: list[int] = []
+    own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    return seen
+
+
+def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    plain = tiny_profile(own_vlm)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    passes.clear()
+    first = tiny_profile(own_vlm, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    passes.clear()
+    told: list[str] = []
+    kept = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    assert passes == [2] * DRAWING_PASSES
+    assert same(plain, first)
+    assert same(plain, kept)
+    assert told == []
+
+
+def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    """Whole windows of batches stay as they were; inside of one, a sample may find better company."""
+    tiny_profile(own_vlm, samples=16, cache=tmp_path)
+    passes.clear()
+    longer = tiny_profile(own_vlm, samples=18, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert same(longer, tiny_profile(own_vlm, samples=18))
+
+
+def change_parameter(vlm: Vlm) -> None:
+    with torch.no_grad():
+        vlm.anatomy.layers[3].mlp.down_proj.weight[0, 0] += 0.5
+
+
+def change_buffer(vlm: Vlm) -> None:
+    rotary = vlm.model.model.language_model.rotary_emb
+    assert "inv_freq" in rotary._non_persistent_buffers_set
+    rotary.inv_freq /= 1.02
+
+
+def patch_forward(vlm: Vlm) -> None:
+    """A change that no weight shows, as a new version of transformers may bring one."""
+    mlp = vlm.anatomy.layers[2].mlp
+    plain = mlp.forward
+    mlp.forward = lambda states: 1.05 * plain(states)
+
+
+def patch_last_norm(vlm: Vlm) -> None:
+    """Seen after the final norm only, at no residual point."""
+    norm = vlm.anatomy.final_norm
+    plain = norm.forward
+    scale = torch.linspace(0.5, 1.5, vlm.anatomy.width)
+    norm.forward = lambda states: scale * plain(states)
+
+
+@pytest.mark.parametrize("change", [change_parameter, change_buffer, patch_forward, patch_last_norm])
+def test_a_changed_model_is_noticed_although_readings_are_kept(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, change: Callable[[Vlm], None]
+) -> None:
+    before = tiny_profile(own_vlm, cache=tmp_path)
+    change(own_vlm)
+    passes.clear()
+    told: list[str] = []
+    changed = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    assert largest_difference(before, changed) > 1e-4
+    assert same(changed, tiny_profile(own_vlm))
+    patched = change in (patch_forward, patch_last_norm)
+    assert (
+        told
+        == ["tiny-llava on tiny: kept readings are not what the model gives now; they were measured anew"] * patched
+    )
+    assert (changed.weights == before.weights) == patched
+    # What was measured anew is kept in its turn.
+    passes.clear()
+    assert same(changed, tiny_profile(own_vlm, cache=tmp_path))
+    assert passes == [2] * DRAWING_PASSES
+
+
+def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp_path: Path) -> None:
+    """Readings of before and after the patch lie side by side; none of the old ones is believed."""
+    tiny_profile(own_vlm, cache=tmp_path)
+    patch_forward(own_vlm)
+    interrupt(own_vlm, DRAWING_PASSES + 1, cache=tmp_path)
+    assert same(tiny_profile(own_vlm, cache=tmp_path), tiny_profile(own_vlm))
+
+
+def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
+    """Interrupt a measurement after some forward passes."""
+    left = [after]
+
+    def crash(*_: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+
+    handle = vlm.anatomy.layers[1].register_forward_pre_hook(crash)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_profile(vlm, **options)
+    handle.remove()
+
+
+def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    interrupt(own_vlm, DRAWING_PASSES + 2, cache=tmp_path)
+    passes.clear()
+    resumed = tiny_profile(own_vlm, cache=tmp_path)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert same(resumed, tiny_profile(own_vlm))
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize(("which", "share"), [(0, 0.0), (0, 0.5), (-1, 0.01), (-1, 0.999)])
+def test_a_truncated_reading_is_measured_anew(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, which: int, share: float
+) -> None:
+    before = tiny_profile(own_vlm, cache=tmp_path)
+    files = sorted(tmp_path.rglob("*.npz"))
+    assert len(files) == N
+    content = files[which].read_bytes()
+    files[which].write_bytes(content[: int(share * len(content))])
+    passes.clear()
+    told: list[str] = []
+    assert same(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
+    assert passes == [2] * (DRAWING_PASSES + 1)
+    assert files[which].read_bytes() == content
+    assert told == [f"the kept reading {files[which]} is damaged (its checksum does not match): it is measured anew"]
+
+
+def test_planted_readings_change_no_result(
+    own_vlm: Vlm, passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings with right checksums and other numbers, in a cache that others can write."""
+    monkeypatch.setattr(private_files, "is_sheltered", lambda _: False)
+    cache = tmp_path / "cache"
+    before = tiny_profile(own_vlm, cache=cache)
+    for path in cache.rglob("*.npz"):
+        address = f"{path.parent.name}/{path.stem}"
+        row = reading_store._unpacked(path.read_bytes(), address)
+        row["similarity"] = row["similarity"] + 0.5
+        path.write_bytes(reading_store._packed(row, address))
+    assert largest_difference(tiny_profile(own_vlm, cache=cache), before) > 0.4
+    cache.chmod(0o777)
+    passes.clear()
+    told: list[str] = []
+    assert same(tiny_profile(own_vlm, cache=cache, say=told.append), before)
+    assert passes == [2] * (DRAWING_PASSES + 3)
+    (line,) = told
+    assert line.startswith(f"readings are neither used nor kept, because others can write to {cache} (chmod -R go-w ")
+
+
+def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    tiny_profile(own_vlm, cache=tmp_path)
+    for change in (lambda: None, lambda: own_vlm.model.set_attn_implementation("eager")):
+        change()
+        passes.clear()
+        tiny_profile(own_vlm, cache=tmp_path, batch_size=3)
+        assert sum(passes) == 2 * DRAWING_PASSES + N
+
+
+def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
+    told: list[str] = []
+    with full_disk(after=3):
+        first = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    assert same(first, tiny_profile(own_vlm))
+    assert [line.split(" (No space left on device)")[0] for line in told] == [
+        f"readings are no longer kept in {next(tmp_path.rglob('key.json')).parent}",
+        f"{N - 2} readings were measured and not kept in {next(tmp_path.rglob('key.json')).parent}",
+    ]
+    assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npz", ".npz"]
+    assert same(tiny_profile(own_vlm, cache=tmp_path), first)
+
+
+def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    tiny_profile(own_vlm, samples=16, cache=tmp_path)
+    passes.clear()
+    told: list[str] = []
+    with read_only():
+        tiny_profile(own_vlm, samples=16, cache=tmp_path, say=told.append)
+        assert (passes, told) == ([2] * DRAWING_PASSES, [])
+        longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=told.append)
+    assert passes == [2] * (2 * DRAWING_PASSES + 1)
+    assert [" (Read-only file system)" in line for line in told] == [True, True]
+    assert "new ones are not kept" in told[0]
+    assert same(longer, tiny_profile(own_vlm, samples=18))
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
+    (tmp_path / "readings").write_text("a file where a directory should be")
+    with pytest.raises(StoreError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
+        tiny_profile(own_vlm, cache=tmp_path)

@@ -1,0 +1,128 @@
+"""A sample that cannot be measured costs itself alone: it is left out by id and reason, the rest is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample, left_out_lines
+from harness.measurement.measure import MeasureError
+from harness.models.prompt import PromptError
+from harness.models.vlm import Vlm
+from harness.profile.profile import Profile
+from harness.tests.support.picky import REFUSAL, make_picky, narrow
+from harness.tests.support.tiny import tiny_profile, tiny_samples, tiny_vlm
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+N = 12
+REASON = f"LlavaProcessor refuses its picture of 1200 x 5 pixels ({REFUSAL})"
+NO_WORD = "its captions have no English content word"
+
+
+@pytest.fixture
+def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the dataset `tiny` of `tiny_samples`, some of them changed by their numbers."""
+
+    def change(rows: Sequence[int], by: Callable[[Sample], Sample], paired: bool = False) -> None:
+        samples = [by(sample) if row in rows else sample for row, sample in enumerate(tiny_samples(N))]
+        if paired:
+            samples = [replace(sample, cluster=f"item-{row // 2}") for row, sample in enumerate(samples)]
+        draw = Dataset("tiny", "tiny", lambda n, *_: samples[:n], paired=paired)
+        monkeypatch.setitem(DATASETS, "tiny", draw)
+
+    return change
+
+
+@pytest.fixture
+def picky() -> Vlm:
+    """A tiny model whose processor refuses narrow pictures."""
+    return make_picky(tiny_vlm())
+
+
+def captioned(*captions: str) -> Callable[[Sample], Sample]:
+    return lambda sample: replace(sample, captions=captions)
+
+
+def check_others(profile: Profile, whole: Profile) -> None:
+    """Every sample that was measured has the numbers that it has beside all others, where these take no part."""
+    rest = whole.select(profile.sample_ids)
+    for name in ("inter", "image", "text", "norm_image", "hits", "words", "exit_agreement"):
+        np.testing.assert_allclose(profile.arrays[name], rest.arrays[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("rows", [[7], [0], [1], [0, 1], [0, 2, 3, 11]], ids=str)
+def test_a_refused_picture_is_left_out_wherever_it_is(
+    picky: Vlm, changed: Callable[..., None], tmp_path: Path, rows: list[int]
+) -> None:
+    whole = tiny_profile(picky, samples=N, controls=("blank",))
+    changed(rows, narrow)
+    told: list[str] = []
+    for _ in ("measured", "kept"):
+        told.clear()
+        profile = tiny_profile(picky, samples=N, batch_size=4, controls=("blank",), cache=tmp_path, say=told.append)
+        assert profile.sample_ids == tuple(f"tiny-{row}" for row in range(N) if row not in rows)
+        assert profile.left_out == {f"tiny-{row}": REASON for row in rows}
+        assert f"tiny: left out {len(rows)} ({REASON}): {', '.join(f'tiny-{row}' for row in rows)}" in told
+        assert [drawing.sample_id for drawing in profile.drawings] == list(profile.sample_ids[:2])
+        assert len(profile.controls["blank"]["inter"]) == profile.n
+        check_others(profile, whole)
+
+
+def test_a_refused_picture_costs_both_sides_of_an_item(picky: Vlm, changed: Callable[..., None]) -> None:
+    changed([1, 6], narrow, paired=True)
+    profile = tiny_profile(picky, samples=N, batch_size=4)
+    assert set(profile.left_out) == {"tiny-0", "tiny-1", "tiny-6", "tiny-7"}
+    assert profile.left_out["tiny-7"] == f"its item's other side is left out: {REASON}"
+    assert profile.n == N - 4 == np.isfinite(profile["likelihood_own"]).sum()
+
+
+def test_no_picture_that_is_taken_is_one_sentence(picky: Vlm, changed: Callable[..., None]) -> None:
+    changed(range(1, N), narrow)
+    with pytest.raises(MeasureError) as raised:
+        tiny_profile(picky, samples=N)
+    said = str(raised.value)
+    assert said.startswith(f"1 samples of tiny; {N - 1} are left out, such as tiny-1 ({REASON}): the anisotropy")
+
+
+def test_a_processor_that_refuses_every_picture_has_a_prompt_to_mend(own_vlm: Vlm) -> None:
+    own_vlm.processor.chat_template = own_vlm.processor.chat_template.replace("<image>", "")
+    with pytest.raises(PromptError, match="its chat template must put"):
+        tiny_profile(own_vlm)
+
+
+def test_captions_without_a_word_are_left_out(vlm: Vlm, changed: Callable[..., None]) -> None:
+    whole = tiny_profile(vlm, samples=N)
+    changed([1, 4], captioned("\N{GRINNING FACE}", "123", "テーブルの上にピザがある LEGO"))
+    told: list[str] = []
+    profile = tiny_profile(vlm, samples=N, say=told.append)
+    assert profile.left_out == dict.fromkeys(("tiny-1", "tiny-4"), NO_WORD)
+    assert f"tiny: left out 2 ({NO_WORD}): tiny-1, tiny-4" in told
+    assert profile.n == N - 2
+    check_others(profile, whole)
+    # Of the captions, which alternate, the next that is left gives the words of chance.
+    assert profile["chance_words"].tolist() == [*profile["words"].tolist()[1:], profile["words"][0]]
+
+
+def test_a_word_that_no_entry_spells_is_another_reason(vlm: Vlm, changed: Callable[..., None]) -> None:
+    changed([3], captioned("xqz"))
+    profile = tiny_profile(vlm, samples=N)
+    assert profile.left_out == {"tiny-3": "no content word of its captions is in the model's vocabulary"}
+
+
+def test_one_caption_with_a_word_is_enough(vlm: Vlm, changed: Callable[..., None]) -> None:
+    changed([3], captioned("\N{GRINNING FACE}", "a red circle"))
+    profile = tiny_profile(vlm, samples=N)
+    assert (profile.n, profile.left_out) == (N, {})
+
+
+def test_many_reasons_are_counted() -> None:
+    lines = left_out_lines("coco-captions", {f"coco-{k}": f"{k}.jpg is missing" for k in range(100)})
+    assert lines[0] == "coco-captions: left out 1 (0.jpg is missing): coco-0"
+    assert lines[-1].startswith("coco-captions: left out 92 more for 92 other reasons: ")
+    assert len(lines) == 9

@@ -1,0 +1,231 @@
+"""Samples go through the model together, and what is wrong with one costs no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.utils import PaddingStrategy
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import DataError, Dataset, Sample
+from harness.measurement.batch_size import MemoryShortageError
+from harness.measurement.batches import SampleError
+from harness.models.vlm import Vlm
+from harness.tests.support.tiny import SIDE, largest_difference, same, tiny_profile, tiny_samples, try_separators
+
+N, BATCH, DRAWING_PASSES = 400, 8, 2
+WRONG = "tiny-217"
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Sample], Sample]], None]:
+    """Makes the dataset `tiny` of `tiny_samples`, some of them changed."""
+
+    def change(changed: Callable[[Sample], Sample]) -> None:
+        drawn = [changed(sample) for sample in tiny_samples(N)]
+        monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: drawn[:n]))
+
+    change(lambda sample: sample)
+    return change
+
+
+def measured(vlm: Vlm, **options: Any) -> Any:
+    return tiny_profile(vlm, **({"samples": N, "batch_size": BATCH} | options))
+
+
+def counted(vlm: Vlm) -> list[int]:
+    """How many samples went through the model in each forward pass from now on."""
+    try_separators(vlm)
+    passes: list[int] = []
+    vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    return passes
+
+
+def white(sample: Sample) -> Sample:
+    """The wrong sample with a picture that a hook can tell from all others."""
+    return replace(sample, picture=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
+
+
+def nan_where_white(vlm: Vlm) -> list[Any]:
+    """Hooks that make the states of a white picture's row NaN in front of the third layer."""
+    rows: list[torch.Tensor] = []
+
+    def see(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        rows[:] = [kwargs["pixel_values"].flatten(1).amin(1) > 1.0]
+
+    def spoil(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0].masked_fill(rows[0].view(-1, 1, 1), torch.nan), *args[1:])
+
+    return [
+        vlm.model.register_forward_pre_hook(see, with_kwargs=True),
+        vlm.anatomy.layers[2].register_forward_pre_hook(spoil),
+    ]
+
+
+def test_a_nan_is_named_and_the_other_samples_are_kept(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
+) -> None:
+    many(white)
+    whole = measured(own_vlm)
+    hooks = nan_where_white(own_vlm)
+    with pytest.raises(SampleError) as raised:
+        measured(own_vlm, cache=tmp_path)
+    said = str(raised.value)
+    assert said.startswith(f"tiny-llava-tiny: 1 of {N} samples cannot be measured: sample {WRONG}: ")
+    assert f"of sample {WRONG} is nan at residual point 2; " in said
+    assert said.endswith(
+        f"the readings of {N - 1} others are kept: mend it, or take it out of the dataset, and run again"
+    )
+    assert len(list(tmp_path.rglob("*.npz"))) == N - 1
+    for hook in hooks:
+        hook.remove()
+    passes = counted(own_vlm)
+    assert same(measured(own_vlm, cache=tmp_path), whole)
+    assert passes == [2] * DRAWING_PASSES + [BATCH]
+
+
+def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
+) -> None:
+    whole = measured(own_vlm, samples=224)
+
+    def torn() -> Image.Image:
+        raise DataError("photo.jpg is broken or truncated")
+
+    many(lambda sample: replace(sample, picture=torn) if sample.id == WRONG else sample)
+    with pytest.raises(
+        SampleError,
+        match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
+        "223 others are kept",
+    ):
+        measured(own_vlm, samples=224, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.npz"))) == 223
+    many(lambda sample: sample)
+    passes = counted(own_vlm)
+    assert same(measured(own_vlm, samples=224, cache=tmp_path), whole)
+    assert passes == [2] * DRAWING_PASSES + [BATCH]
+
+
+@pytest.mark.parametrize("wrong", ["tiny-0", "tiny-1"])
+def test_a_broken_picture_among_those_that_are_drawn_is_named_at_once(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], wrong: str
+) -> None:
+    def gone() -> Image.Image:
+        raise OSError("the disk is gone")
+
+    many(lambda sample: replace(sample, picture=gone) if sample.id == wrong else sample)
+    passes = counted(own_vlm)
+    with pytest.raises(SampleError, match=f"tiny-llava-tiny: sample {wrong} cannot be measured: the disk is gone; it"):
+        measured(own_vlm, samples=4)
+    assert passes == []
+
+
+def test_without_a_cache_a_fault_says_that_nothing_is_kept(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None]
+) -> None:
+    def gone() -> Image.Image:
+        raise OSError("the disk is gone")
+
+    wrong = {f"tiny-{index}" for index in range(10, 15)}
+    many(lambda sample: replace(sample, picture=gone) if sample.id in wrong else sample)
+    with pytest.raises(SampleError) as raised:
+        measured(own_vlm, samples=40)
+    said = str(raised.value)
+    assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in said
+    assert said.endswith("and 2 more; nothing is kept: mend them, or take them out of the dataset, and run again")
+
+
+@pytest.mark.usefixtures("many")
+def test_a_model_that_only_gives_nan_is_not_tried_on_every_sample(own_vlm: Vlm) -> None:
+    """The first two samples are drawn in full; a fault that begins behind them is the model's soon enough."""
+    passes = counted(own_vlm)
+
+    def spoil(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0] * torch.nan if len(passes) > DRAWING_PASSES else args[0], *args[1:])
+
+    own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
+    with pytest.raises(SampleError, match=r"16 of 400 samples cannot be measured \(the rest were not tried\): sample "):
+        measured(own_vlm)
+    assert passes == [2] * DRAWING_PASSES + [BATCH] * 2
+
+
+def short_of_memory(vlm: Vlm, most: int, shortage: Callable[[], Any]) -> None:
+    """Memory runs out in every pass of more than `most` samples."""
+
+    def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > most:
+            shortage()
+
+    vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
+
+
+def on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def on_the_cpu() -> None:
+    """The real thing: more than any machine has."""
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def in_onednn() -> None:
+    raise RuntimeError("could not create a primitive")
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("shortage", [on_a_gpu, on_the_cpu, in_onednn])
+def test_out_of_memory_halves_the_batch_and_says_so_once(
+    own_vlm: Vlm, tmp_path: Path, shortage: Callable[[], Any]
+) -> None:
+    whole = measured(own_vlm, samples=24, controls=("noise",))
+    told: list[str] = []
+    short_of_memory(own_vlm, 3, shortage)
+    passes = counted(own_vlm)
+    small = measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path, say=told.append)
+    assert told == [
+        "tiny-llava: out of memory with 8 samples at a time, going on with 4",
+        "tiny-llava: out of memory with 4 samples at a time, going on with 2",
+    ]
+    assert passes == [2] * DRAWING_PASSES + [8, 4] + [2] * 24
+    assert largest_difference(small, whole) < 1e-5
+    assert np.array_equal(small["hits"], whole["hits"])
+    passes.clear()
+    assert same(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
+    assert passes == [2] * DRAWING_PASSES
+
+
+def test_halves_are_encoded_beside_the_batches_made_ahead(
+    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One prompt needs no padding, several do; the tokenizer is told before each call, here well before."""
+    many(lambda sample: replace(sample, instruction="describe the image" + " please" * int(sample.id[5:])))
+    kind = type(own_vlm.processor.tokenizer)
+    tell = kind.set_truncation_and_padding
+
+    def tell_early(tokenizer: Any, padding_strategy: Any, *args: Any, **kwargs: Any) -> None:
+        tell(tokenizer, padding_strategy, *args, **kwargs)
+        if padding_strategy is PaddingStrategy.LONGEST:
+            time.sleep(0.05)
+
+    whole = measured(own_vlm, samples=48)
+    short_of_memory(own_vlm, 1, on_the_cpu)
+    monkeypatch.setattr(kind, "set_truncation_and_padding", tell_early)
+    assert largest_difference(measured(own_vlm, samples=48), whole) < 1e-5
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize(("shortage", "words"), [(on_the_cpu, "memory"), (in_onednn, "could not create a primitive")])
+def test_one_sample_that_does_not_fit_is_one_sentence(own_vlm: Vlm, shortage: Callable[[], Any], words: str) -> None:
+    told: list[str] = []
+    short_of_memory(own_vlm, 0, shortage)
+    with pytest.raises(MemoryShortageError, match=rf"tiny-llava: not even one sample .* \(.*{words}"):
+        measured(own_vlm, samples=4, say=told.append)
+    assert told == ["tiny-llava: out of memory with 2 samples at a time, going on with 1"]

@@ -1,0 +1,274 @@
+"""Several processes measure as one: the same numbers, one voice, and one error for all."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.measurement.ranks import ProcessError, Processes, processes
+from harness.tests.support.case_runs import ROOT
+
+ALONE = Processes()
+ONE = (sys.executable,)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+
+
+def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
+    program = """if True:
+        import sys
+        from harness.measurement.ranks import processes
+        one = processes()
+        assert (one.first, one.several, list(one.share(3)), one.device("auto")) == (True, False, [0, 1, 2], "auto")
+        assert one.gathered("all", lambda: ["a", "b"]) == ["a", "b"]
+        assert one.agreed("all", lambda: 7) == one.of_first("all", lambda: 7) == 7
+        one.wait("nobody")
+        one.part()
+        assert not {"torch", "accelerate"} & set(sys.modules), "a heavy import"
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "PYTEST_XDIST_WORKER")}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=ROOT)
+
+
+@pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "4"}])
+def test_without_a_launcher_there_is_one_process(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    processes.cache_clear()
+    assert processes() == ALONE
+    processes.cache_clear()
+
+
+@pytest.mark.parametrize(("n", "count"), [(0, 2), (1, 3), (7, 2), (8, 4)])
+def test_every_batch_is_somebodys(n: int, count: int) -> None:
+    shares = [list(Processes(rank, count).share(n)) for rank in range(count)]
+    assert sorted(batch for share in shares for batch in share) == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    second, third = Processes(1, 3, 1), Processes(2, 3, 2)
+    assert [second.device(name) for name in ("auto", "cuda", "cpu", "cuda:0")] == ["cuda:1", "cuda:1", "cpu", "cuda:0"]
+    assert ALONE.device("auto") == "auto"
+    with pytest.raises(ProcessError, match="process 3 on this machine has no GPU of its own, there are 2"):
+        third.device("auto")
+    worker = Processes(local_rank=5, beside=True)
+    assert (worker.device("auto"), worker.several) == ("cuda:1", False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert third.device("auto") == "auto"
+
+
+def test_two_processes_meet_and_part() -> None:
+    """Shares come back in order, an error is the same in both and they stay in step; one that is gone is missed."""
+    first, second = (process.communicate(timeout=100)[0].splitlines() for process in started())
+    unforeseen = "process 1 failed with ZeroDivisionError: nobody thought of it (meeting.py:"
+    assert first[:6] == [
+        "5 batches: ['b0', 'b1', 'b2', 'b3', 'b4']",
+        "1 batches: ['b0']",
+        "0 batches: []",
+        "agreed: 0",
+        "of the first: [0]",
+        "broken: ReadingError: sample tiny-3 is NaN",
+    ]
+    assert first[6].startswith(f"unforeseen: ProcessError: {unforeseen}")
+    assert first[7].startswith("not to be sent: ProcessError: process 0 failed with AttributeError: ")
+    assert first[8:11] == [
+        "the same: None",
+        "others: ProcessError: process 1 started with size 4, process 0 with 8: start all processes with the same",
+        "in step: ['b0', 'b1', 'b2']",
+    ]
+    assert second[:6] + second[7:] == first[:6] + first[7:11]
+    assert second[6] == "unforeseen: ZeroDivisionError: nobody thought of it"
+    gone = "ProcessError: process 0 of 2 lost the others at batches: one of them ended; look at what it printed"
+    assert [line.split(": ", 1)[1].split(", and")[0] for line in first[11:]] == [gone, gone]
+
+
+def started() -> list[subprocess.Popen[str]]:
+    launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "harness.tests.support.meeting"],
+            env=os.environ | launched | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def run_cases(
+    home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The cases on two tiny models, run to their end, with baselines and cache of their own."""
+    command = [
+        *launcher,
+        *(
+            "-m",
+            "pytest",
+            "cases/",
+            "-p",
+            "harness.tests.support.tiny_pairs",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "regression",
+        ),
+        *("--phase-model", "tiny-llava", "--phase-model", "tiny-other", "--phase-dataset", "tiny"),
+        *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu"),
+        *("--phase-baselines", str(home / name), "--phase-cache", str(home / f"{name}-cache")),
+        *("--phase-json", str(home / f"{name}.json"), *arguments),
+    ]
+    environment = {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
+    assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
+    launchers = {"torchrun": TORCHRUN, "accelerate": (*ACCELERATE, "--main_process_port", free_port())}
+    for name, launcher in launchers.items():
+        done = run_cases(tmp_path, name, launcher, "--phase-update-new")
+        output = done.stdout
+        assert done.returncode == 0, output + done.stderr
+        assert (tmp_path / f"{name}.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+        assert files(tmp_path / name) == files(tmp_path / "one")
+        assert output.count("phase: 2 processes share the samples of each pair") == 1
+        assert output.count("baselines: 0 matched, 0 changed, 2 new, 0 unused") == 1
+        assert len(re.findall(r"\b20 passed\b", output)) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
+    for name, launcher in {"one": ONE, "two": TORCHRUN}.items():
+        chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
+        done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
+        assert done.returncode != 0, "62 samples are too few for a baseline"
+        assert done.stdout.count("refuses its picture of 1200 x 5 pixels") == 1
+        assert done.stdout.count("needs at least 64 samples, not 62") > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("sample", "1 of 64 samples cannot be measured: sample tiny-63: the picture is torn"),
+        ("own", "process 1 failed with ValueError: the second process has a fault of its own (tiny_pairs.py:"),
+        ("dead", "process 0 of 2 lost the others at "),
+        ("ended", "ended by its launcher (SIGTERM), as when another process fails"),
+    ],
+)
+def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: Path, fault: str, sentence: str) -> None:
+    done = run_cases(tmp_path, "faulty", TORCHRUN, "-k", "inter_similarity and llava", TINY_FAULT=fault)
+    assert done.returncode != 0
+    assert sentence in done.stdout
+    assert "Traceback" not in done.stdout
+    # Where a process has died, its launcher may end the other before that has told of its tests.
+    ended = fault == "dead" and "ended by its launcher (SIGTERM)" in done.stdout
+    skipped = "" if fault == "ended" else "1 skipped.* "
+    assert re.search(rf"{skipped}1 error\b", done.stdout) or ended
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_all(tmp_path: Path) -> None:
+    done = run_cases(tmp_path, "signalled", TORCHRUN, "-k", "inter_similarity", TINY_FAULT="ended")
+    assert "! Interrupted: ended by its launcher (SIGTERM), as when another process fails" in done.stdout
+    assert "tiny-other" not in done.stdout
+    assert "not at the same work" not in done.stdout
+
+
+def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
+    class Keeper:
+        def set(self, *_: object) -> None:
+            raise AssertionError("a store whose keeper hangs blocks")
+
+    alone = Processes(1, 2, _lost="process 0 is silent", _met=True)
+    alone._heartbeats.connect(Keeper())
+    with pytest.raises(ProcessError, match="process 0 is silent"):
+        alone.gathered("batches", lambda: [alone.go_on("batch 1")])
+
+
+def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:
+    """A process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
+    port, launched = free_port(), []
+    for rank, own in enumerate(arguments):
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "cases/",
+                "-p",
+                "harness.tests.support.tiny_pairs",
+                "-p",
+                "no:cacheprovider",
+            ),
+            *("-k", "inter_similarity", "--phase-model", "tiny-llava", "--phase-dataset", "tiny"),
+            *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu", "--phase-no-cache"),
+            *("--phase-baselines", str(home / "baselines"), "--phase-update-new", *own),
+        ]
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(arguments)), "OMP_NUM_THREADS": "1"}
+        with (home / f"{rank}.txt").open("w") as output:
+            launched.append(
+                subprocess.Popen(
+                    command,
+                    env=os.environ | ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | environment,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    return launched
+
+
+@pytest.mark.slow
+def test_processes_with_other_options_say_which_before_a_model_is_loaded(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    both = run_ranks(tmp_path, (), ("--phase-batch-size", "4"), TINY_LOADS=str(loads))
+    assert [process.wait(200) for process in both] == [pytest.ExitCode.USAGE_ERROR] * 2
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    sentence = "ERROR: process 1 started with --phase-batch-size 4, process 0 with 8: start all processes with the same"
+    assert sentence in first.splitlines()
+    assert second == ""
+    assert not loads.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_process_that_hangs_is_named_and_the_wait_is_bounded(tmp_path: Path) -> None:
+    bounded = ("--phase-process-timeout", "9")
+    first, second = run_ranks(tmp_path, bounded, bounded, TINY_FAULT="stopped", TINY_SILENCE="1")
+    try:
+        assert first.wait(200) == pytest.ExitCode.TESTS_FAILED
+    finally:
+        second.kill()
+        second.wait()
+    output = (tmp_path / "0.txt").read_text()
+    named = r"process 1 has not answered since \d\d:\d\d:\d\d \(at tiny-llava-tiny\)"
+    assert re.search(
+        rf"^phase: {named}: it hangs, or one batch takes that long; process 0 waits until 20", output, re.M
+    )
+    assert re.search(rf"lost the others at tiny-llava-tiny: {named} and did not come within 9 seconds", output)
+    assert "Traceback" not in output

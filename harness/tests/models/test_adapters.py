@@ -1,0 +1,128 @@
+"""A model with an unmerged adapter gives the readings of the model into which the adapter is merged."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.judgement.weights import weight_change, weight_parts
+from harness.models.anatomy import find_anatomy
+from harness.models.linear import is_plain
+from harness.models.vlm import Vlm
+from harness.probe.self_checks import SelfCheckError
+from harness.profile.environment import weights_hash
+from harness.profile.profile import Profile
+from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+
+peft = pytest.importorskip("peft", reason="adapters need peft: pip install peft")
+
+pytestmark = [
+    pytest.mark.usefixtures("tiny_data"),
+    # The adapter's library speaks to releases of transformers of its own choice.
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft"),
+]
+DECODER = r".*language_model\.layers.*\.(q|k|v|o|up|down|gate)_proj"
+CONFIGS: dict[str, dict[str, Any]] = {
+    "head": {"target_modules": ["lm_head"]},
+    "o_proj": {"target_modules": ["o_proj"]},
+    "all linear": {"target_modules": "all-linear"},
+    "bias": {"target_modules": rf"{DECODER}|lm_head", "bias": "all"},
+    "DoRA": {"target_modules": ["o_proj", "lm_head"], "use_dora": True},
+    "saved modules": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm", "o_proj"]},
+    "trained tokens": {"target_modules": ["q_proj"], "trainable_token_indices": list(range(5, 60))},
+}
+
+
+def anew(vlm: Vlm, model: Any) -> Vlm:
+    return Vlm(vlm.name, model, vlm.processor, find_anatomy(model))
+
+
+def draw(model: Any, seed: int = 1) -> Any:
+    """Changes whatever of the adapter is trained; fresh ones change nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(noise * (0.3 if "lora_" in name else 0.1))
+    return model.eval().requires_grad_(False)
+
+
+def adapted(vlm: Vlm, **config: Any) -> Vlm:
+    return anew(vlm, draw(peft.get_peft_model(vlm.model, peft.LoraConfig(r=4, **config))))
+
+
+def merged(vlm: Vlm) -> Vlm:
+    return anew(vlm, copy.deepcopy(vlm.model).merge_and_unload())
+
+
+def assert_close(one: Profile, other: Profile, tolerance: float = 1e-4) -> None:
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, values in one.arrays.items():
+        np.testing.assert_allclose(values, other.arrays[name], rtol=tolerance, atol=0.1 * tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_adapter_is_measured_as_if_merged(kind: str) -> None:
+    vlm = adapted(tiny_vlm(), **CONFIGS[kind])
+    profile = tiny_profile(vlm)
+    assert profile["exit_agreement"][:, -1].all()
+    assert_close(profile, tiny_profile(merged(vlm)))
+    plain = tiny_profile(tiny_vlm())
+    assert any((profile[name] != plain[name]).any() for name in ("recall_5", "norm_image"))
+
+
+def test_an_adapter_on_a_tied_head_is_measured_as_if_merged() -> None:
+    vlm = tiny_vlm()
+    vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
+    vlm.model.config.tie_word_embeddings = vlm.model.config.text_config.tie_word_embeddings = True
+    vlm = adapted(vlm, **CONFIGS["trained tokens"])
+    assert not is_plain(vlm.anatomy.unembedding)
+    assert_close(tiny_profile(vlm), tiny_profile(merged(vlm)))
+
+
+def test_the_active_adapter_is_measured_and_none_where_it_is_switched_off() -> None:
+    vlm = adapted(tiny_vlm(), **CONFIGS["head"])
+    vlm.model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["lm_head", "o_proj"]))
+    draw(vlm.model.requires_grad_(True), 2).set_adapter("second")
+    second = copy.deepcopy(vlm.model).merge_and_unload(adapter_names=["second"])
+    assert_close(tiny_profile(vlm), tiny_profile(anew(vlm, second)))
+    with vlm.model.disable_adapter():
+        off = tiny_profile(vlm)
+    base = copy.deepcopy(vlm.model).unload()
+    assert_close(off, tiny_profile(anew(vlm, base)))
+
+
+def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -> None:
+    vlm = adapted(tiny_vlm(), **CONFIGS["head"], lora_alpha=64)
+    with_it = tiny_profile(vlm, cache=tmp_path)
+    with vlm.model.disable_adapter():
+        without = tiny_profile(vlm, cache=tmp_path)
+        assert same(without, tiny_profile(vlm))
+    assert any((with_it[name] != without[name]).any() for name in ("recall_5", "exit_agreement"))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (peft.PromptTuningConfig, "a forward pass over .* tokens was seen where the prompts are"),
+        (peft.PrefixTuningConfig, "layer 1: attention sees .* tokens where the prompts have"),
+    ],
+)
+def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, said: str) -> None:
+    model = peft.get_peft_model(tiny_vlm().model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+    with pytest.raises(SelfCheckError, match=rf"{said} .*; the model adds tokens of its own, as prompt tuning"):
+        tiny_profile(anew(tiny_vlm(), model))
+
+
+def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:
+    vlm = adapted(tiny_vlm(), target_modules=r".*layers\.[23].*(q|o)_proj")
+    origin = tiny_vlm()
+    found = weight_change(weight_parts(vlm), weight_parts(origin))
+    assert (found.layers, found.same_layers, found.unshared) == ((3, 4), (1, 2), ())
+    assert found.restructured == ("layer 3", "layer 4")
+    assert weights_hash(vlm.model) != weights_hash(origin.model)

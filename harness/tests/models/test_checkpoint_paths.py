@@ -1,0 +1,136 @@
+"""Paths that lead to no checkpoint: one sentence that says what is there, and what to give."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.models.checkpoint_paths import no_directory
+from harness.models.embedded.language import WeightsError
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+from harness.tests.support.saved_checkpoints import saved_once, sharded, whole
+
+__all__ = ["saved_once", "sharded", "whole"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a checkpoint out/checkpoint in it."""
+    (tmp_path / "out" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["out/checkpoint", "out/checkpoint/", "./out/checkpoint", "~/out/checkpoint"])
+def test_a_directory_is_given_in_any_way(here: Path, text: str) -> None:
+    assert find_model(text).source == str(here / "out" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("./out/chekpoint", "there is no directory './out/chekpoint' (there is 'out/checkpoint'): check the path"),
+        ("~/out/chekpoint", "there is no directory '~/out/chekpoint' (there is "),
+        ("out/chekpoint/", "there is no directory 'out/chekpoint/' (there is 'out/checkpoint')"),
+        ("../elsewhere/x/y", "there is no directory '../elsewhere/x/y' ('../elsewhere' is not there): check the path"),
+        ("/no-such-root/x", "there is no directory '/no-such-root/x' ('/no-such-root' is not there)"),
+        ("out/checkpoint/config.json", "is a file: give the directory that holds it, 'out/checkpoint'"),
+        ("https://huggingface.co/some/model", "is an address: give a directory, or the repository as ORG/NAME"),
+        ("out", "holds no config.json, but a directory in it does: give 'out/checkpoint'"),
+    ],
+)
+def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, said: str) -> None:
+    with pytest.raises(LookupError) as caught:
+        find_model(text)
+    assert said in str(caught.value)
+
+
+def test_of_several_the_newest_directory_is_named(here: Path) -> None:
+    shutil.copytree("out/checkpoint", "out/later")
+    os.utime("out/checkpoint/config.json", (1, 1))
+    with pytest.raises(LookupError, match=r"give 'out/later' \(the newest of 2\)"):
+        find_model("out")
+
+
+def test_a_mistyped_path_that_looks_like_a_repository_is_said_to_be_taken_for_one(here: Path) -> None:
+    said = "there is no directory 'out/chekpoint' here (there is 'out/checkpoint'), so it is taken as a repository of "
+    entry = find_model("out/chekpoint")
+    assert no_directory("out/chekpoint").startswith(said)
+    assert str(entry.unavailable(download=False)).startswith(f"{said}the hub: out/chekpoint is not in the local cache")
+    with pytest.raises(WeightsError, match="so it is taken as a repository of the hub: out/chekpoint is not in"):
+        load_vlm(entry, cache=here, device="cpu")
+
+
+def test_an_adapter_is_told_with_the_commands_that_merge_it(tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": "some/base", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(LookupError) as caught:
+        find_model(str(tmp_path))
+    assert "is a PEFT adapter (adapter_config.json) of 'some/base' and no model of its own: merge" in str(caught.value)
+    assert "M.from_pretrained('some/base')" in str(caught.value)
+    assert f"{str(tmp_path)!r}).merge_and_unload()" in str(caught.value)
+
+
+def test_an_adapter_of_a_model_in_memory_names_none(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": None}))
+    with pytest.raises(LookupError, match=r"that it does not name \(BASE below\) .*from_pretrained\('BASE'\)"):
+        find_model(str(tmp_path))
+
+
+def test_an_adapter_beside_a_model_is_refused(whole: Path) -> None:
+    (whole / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert "move adapter_* out of the directory to measure the model alone" in str(
+        find_model(str(whole)).unavailable(download=False)
+    )
+
+
+def test_the_format_of_llavas_own_code_is_named(whole: Path) -> None:
+    settings = {"model_type": "llava", "mm_vision_tower": "openai/clip", "hidden_size": 64}
+    (whole / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=r"in the format of LLaVA's own code \(config.json has mm_vision_tower"):
+        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+
+
+def test_settings_that_are_no_json_are_named_with_their_file(whole: Path) -> None:
+    path = whole / "config.json"
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    with pytest.raises(WeightsError, match=r"config\.json starts with a byte order mark, which transformers does not"):
+        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+    path.write_bytes(content[:-20])
+    with pytest.raises(WeightsError, match=r"config\.json is no readable JSON \(.*line \d+.*\): mend it or copy it"):
+        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+
+
+def empty_checkpoint(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        ("my own llava", "my-own-llava"),
+        ("llava=2+lora", "llava-2-lora"),
+        ("\u6a21\u578b-\u7532", "\u6a21\u578b-\u7532"),
+        ("Qwen2.5-VL", "Qwen2.5-VL"),
+    ],
+)
+def test_a_checkpoint_is_called_by_its_directory(tmp_path: Path, directory: str, name: str) -> None:
+    assert find_model(str(empty_checkpoint(tmp_path / directory))).name == name
+
+
+def test_checkpoints_that_differ_in_signs_outside_ascii_have_names_of_their_own(tmp_path: Path) -> None:
+    directories = ("\u0939\u093f", "\u0939\u0941", "\u0939-", "v\U0001f600", "v\U0001f389", "v-", "v")
+    names = [find_model(str(empty_checkpoint(tmp_path / directory))).name for directory in directories]
+    assert len(set(names)) == len(directories)
+    assert all(re.fullmatch(r"[\w.-]+(~[0-9a-f]{12})?", name) for name in names)

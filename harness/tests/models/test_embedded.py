@@ -1,0 +1,246 @@
+"""The embedded models through their public loaders. The first run on a machine fetches the language model (93 MB)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig
+
+from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
+from harness.lab.training.captioning import prompt_ids
+from harness.lab.training.evaluate import Tally, judge, write_captions
+from harness.lab.training.eyes import EYES, Eyes
+from harness.models.embedded.checkpoint import BUNDLED_SHA256, PAD_TOKEN_ID, flat_name, read_trained
+from harness.models.embedded.language import WeightsError, file_sha256, language_config, language_directory
+from harness.models.embedded.scenes_llava import (
+    IMAGE_TOKEN_ID,
+    IMAGE_TOKENS,
+    TRAINED,
+    load,
+    model_config,
+    untrained_eyes,
+)
+from harness.models.registry import MODELS
+from harness.storage.cache_directory import default_cache
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, LlavaForConditionalGeneration, LlavaProcessor
+
+    Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module", params=EYES)
+def eyes(request: pytest.FixtureRequest) -> Eyes:
+    """The trained part of each embedded model in turn."""
+    return EYES[request.param]
+
+
+@pytest.fixture(scope="module")
+def either(eyes: Eyes) -> tuple[Any, Any]:
+    """Each embedded model and its processor."""
+    return eyes.load(default_cache())
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load(default_cache())
+
+
+def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[str]) -> BatchFeature:
+    """A batch as a user would make it: chat template, pictures, padding."""
+    texts = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}],
+            add_generation_prompt=True,
+        )
+        for instruction in instructions
+    ]
+    return processor(images=[s.picture() for s in scenes], text=texts, padding=True, return_tensors="pt")
+
+
+def test_the_model_is_ready_to_be_measured(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    model, _ = either
+    assert eyes.name in MODELS
+    assert MODELS[eyes.name].loader == f"{eyes.load.__module__}:load"
+    assert not any(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for name in ("text_config", "vision_config"):
+        assert getattr(model.config, name)._attn_implementation == "sdpa"
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert tensor.device.type == "cpu", name
+        assert bool(torch.isfinite(tensor).all()), name
+
+
+def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
+    """Built without initialisation, a buffer that no state holds would be left as garbage."""
+    model, _ = loaded
+    expected = 100_000.0 ** (-torch.arange(0, 64, 2) / 64)
+    torch.testing.assert_close(model.model.language_model.rotary_emb.inv_freq, expected)
+    positions = next(buffer for name, buffer in model.named_buffers() if name.endswith("embeddings.position_ids"))
+    assert positions.flatten().tolist() == list(range(IMAGE_TOKENS + 1))
+
+
+def test_two_loads_give_identical_tensors(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    again, _ = eyes.load(default_cache())
+    first = {**dict(either[0].named_parameters()), **dict(either[0].named_buffers())}
+    second = {**dict(again.named_parameters()), **dict(again.named_buffers())}
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_prompt_is_the_declared_one(loaded: Loaded) -> None:
+    _, processor = loaded
+    ids = encoded(processor, [scene(0, 0)], [INSTRUCTION])["input_ids"][0].tolist()
+    assert ids.count(IMAGE_TOKEN_ID) == IMAGE_TOKENS
+    start = ids.index(IMAGE_TOKEN_ID)
+    assert ids[start : start + IMAGE_TOKENS] == [IMAGE_TOKEN_ID] * IMAGE_TOKENS
+    text = processor.tokenizer.decode([*ids[:start], *ids[start + IMAGE_TOKENS :]])
+    assert text == f"<|im_start|>user\n\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
+    before, after = prompt_ids(processor, IMAGE_TOKENS)
+    assert [*before.tolist(), *[IMAGE_TOKEN_ID] * IMAGE_TOKENS, *after.tolist()] == ids
+
+
+def test_no_text_is_tokenized_to_the_image_token_or_the_padding(loaded: Loaded) -> None:
+    _, processor = loaded
+    texts = [*(c for s in scenes(50, 0) for c in s.captions), INSTRUCTION, "empty_output endoftext <image> <pad>"]
+    used = {i for text in texts for i in processor.tokenizer(text).input_ids}
+    assert not used & {IMAGE_TOKEN_ID, PAD_TOKEN_ID}
+
+
+def test_pictures_reach_the_tower_as_in_training(loaded: Loaded) -> None:
+    _, processor = loaded
+    picture = scene(0, 0).picture()
+    pixels = encoded(processor, [scene(0, 0)], [INSTRUCTION])["pixel_values"]
+    expected = torch.tensor(list(picture.tobytes())).reshape(1, 96, 96, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_the_features_stand_at_the_image_positions(loaded: Loaded) -> None:
+    """The embedding of the image token itself never reaches the decoder."""
+    model, processor = loaded
+    batch = encoded(processor, [scene(1, 0)], [INSTRUCTION])
+    seen: list[torch.Tensor] = []
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    try:
+        model(**batch, use_cache=False)
+    finally:
+        hook.remove()
+    at = batch["input_ids"][0] == IMAGE_TOKEN_ID
+    features = model.get_image_features(pixel_values=batch["pixel_values"]).pooler_output[0]
+    assert features.shape == (IMAGE_TOKENS, 576)
+    torch.testing.assert_close(seen[0][0, at], features)
+    torch.testing.assert_close(seen[0][0, ~at], model.get_input_embeddings()(batch["input_ids"])[0, ~at])
+
+
+@torch.inference_mode()
+def test_left_padding_changes_nothing(loaded: Loaded) -> None:
+    model, processor = loaded
+    pictures = [scene(k, 0) for k in range(3)]
+    instructions = [INSTRUCTION, "Say in a few words what you see in this picture, please.", "Describe."]
+    together = encoded(processor, pictures, instructions)
+    assert together["attention_mask"][0, 0] == 0
+    assert together["input_ids"][0, 0] == PAD_TOKEN_ID
+    logits = model(**together, use_cache=False, logits_to_keep=1).logits
+    for k, (picture, instruction) in enumerate(zip(pictures, instructions, strict=True)):
+        alone = model(**encoded(processor, [picture], [instruction]), use_cache=False, logits_to_keep=1).logits
+        torch.testing.assert_close(logits[k], alone[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def told(either: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
+    """Held-out scenes and the captions that the model writes for them."""
+    truths = [scene(index, 12345) for index in range(16)]
+    return truths, write_captions(*either, truths)
+
+
+def test_the_captions_name_what_is_in_held_out_scenes(told: tuple[list[Scene], list[str]]) -> None:
+    tally = Tally()
+    for truth, caption in zip(*told, strict=True):
+        judge(truth, caption, tally)
+    for what in ("colour", "shape", "relation"):
+        assert tally.share(f"{what}/all") >= 0.85, (what, tally)
+
+
+def test_the_captions_fit_no_other_scene(told: tuple[list[Scene], list[str]]) -> None:
+    truths, captions = told
+    tally = Tally()
+    for truth, caption in zip(truths[1:] + truths[:1], captions, strict=True):
+        judge(truth, caption, tally)
+    assert tally.share("colour/all") < 0.4
+    assert tally.share("shape/all") < 0.4
+
+
+def test_the_committed_part_is_small_and_is_exactly_the_eyes(eyes: Eyes, either: tuple[Any, Any]) -> None:
+    tensors = load_file(eyes.trained)
+    assert eyes.trained.stat().st_size <= 10_000_000
+    assert set(tensors) == {flat_name(name) for name in either[0].state_dict() if name.startswith(eyes.parts)}
+    assert {t.dtype for t in tensors.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("name", EYES)
+def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
+    trained = EYES[name].trained
+    card = trained.with_name("CARD.md").read_text(encoding="utf-8")
+    record = json.loads(trained.with_name("training.json").read_text(encoding="utf-8"))
+    assert file_sha256(trained) in card
+    assert BUNDLED_SHA256[trained] == file_sha256(trained)
+    shares = record["held_out"]["shares"]
+    assert record["held_out"]["samples"] >= 500
+    assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation word")) >= 0.95
+    assert ("missed for relation" in card) == (shares["relation/all"] < 0.95)
+    for what in ("colour", "shape", "relation", "relation word", "exact"):
+        assert f"| {what} | {shares[f'{what}/all']:.3f} |" in card
+    losses = [row["caption"] for row in record["curve"] if row["stage"] == 1]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone() -> None:
+    config = model_config()
+    state = torch.random.get_rng_state()
+    one, same, other = (untrained_eyes(config, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    name = "model.multi_modal_projector.linear_1.weight"
+    assert not torch.equal(one[name], other[name])
+    model, _ = load(default_cache(), torch.bfloat16, trained=None, seed=1)
+    assert torch.equal(model.state_dict()[name], other[name].to(torch.bfloat16))
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "trained.safetensors").write_bytes(TRAINED.read_bytes()[:1000])
+    for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
+        with pytest.raises(WeightsError, match=r"cannot be read .*harness\.models\.embedded\.train"):
+            read_trained(path)
+
+
+def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trained.safetensors"
+    content = bytearray(TRAINED.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    # Results of a training of one's own are not compared.
+    assert read_trained(path).keys() == read_trained(TRAINED).keys()
+    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[TRAINED])
+    with pytest.raises(WeightsError, match=r"instead of 4ad40a3c.* install the package again"):
+        read_trained(path)
+
+
+def test_the_configuration_is_the_one_that_the_language_model_comes_with() -> None:
+    written = LlamaConfig.from_pretrained(language_directory(default_cache())).to_dict()
+    known = language_config().to_dict()
+    assert {name for name in known.keys() | written if known.get(name) != written.get(name)} <= {
+        "_model_name_or_path",
+        "_name_or_path",
+        "transformers_version",
+    }

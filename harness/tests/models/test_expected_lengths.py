@@ -1,0 +1,56 @@
+"""Lengths of prompts as they are expected from the sizes of their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from harness.data.sample import DataError
+from harness.models.lengths import expected_lengths
+from harness.models.vlm import Vlm
+from harness.tests.support.tiny import SIDE, tiny_samples
+
+
+class SizedProcessor:
+    """Makes an image token of every hundred pixels, and says so where it is asked in advance."""
+
+    def __init__(self, tokenizer: Any, *, says: bool) -> None:
+        self.tokenizer, self._says = tokenizer, says
+
+    def _get_num_multimodal_tokens(self, image_sizes: Sequence[Sequence[int]]) -> dict[str, list[int]]:
+        if not self._says:
+            raise NotImplementedError
+        return {"num_image_tokens": [height * width // 100 for height, width in image_sizes]}
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_larger_pictures_are_expected_to_give_longer_prompts(vlm: Vlm, says: bool) -> None:
+    sizes = [(100, 300), (100, 100), (200, 200)]
+    samples = [
+        replace(sample, picture=lambda size=size: Image.new("RGB", size), instruction="what is in the picture?")
+        for sample, size in zip(tiny_samples(3), sizes, strict=True)
+    ]
+    lengths = expected_lengths(SizedProcessor(vlm.processor.tokenizer, says=says), samples)
+    assert [length - min(lengths) for length in lengths] == ([200, 0, 300] if says else [0, 0, 0])
+
+
+def test_a_picture_that_cannot_be_had_is_expected_to_be_like_others(vlm: Vlm) -> None:
+    def torn() -> Image.Image:
+        raise DataError("photo.jpg is broken or truncated")
+
+    samples = [replace(sample, instruction="what is in the picture?") for sample in tiny_samples(3)]
+    samples[1] = replace(samples[1], picture=torn)
+    first, broken, last = expected_lengths(SizedProcessor(vlm.processor.tokenizer, says=True), samples)
+    assert first == last == broken - 448 * 448 // 100 + SIDE * SIDE // 100
+
+
+def test_a_processor_of_one_resolution_needs_no_picture_to_be_asked(vlm: Vlm) -> None:
+    def unwanted() -> Image.Image:
+        raise AssertionError("decoded for nothing")
+
+    samples = [replace(sample, picture=unwanted) for sample in tiny_samples(3)]
+    assert len(set(expected_lengths(vlm.processor, samples))) == 3

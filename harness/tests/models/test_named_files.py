@@ -1,0 +1,203 @@
+"""Settings that lead to files elsewhere, to pickles or to another model: refused by name before anything is opened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.models.checkpoint_directory import directory_problem
+from harness.models.named_files import is_plain
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+from harness.tests.models.test_trust import Code, ran
+from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
+
+__all__ = ["saved_once", "sharded", "whole"]
+
+
+def problem(folder: Path) -> str:
+    """The reason why a directory is refused, without a weight being read; empty if it is not."""
+    return directory_problem(folder, str(folder), unused=False) or ""
+
+
+def name_weights(folder: Path, name: Any) -> None:
+    change_settings(folder / "config.json", lambda config: config.update(transformers_weights=name))
+
+
+def index_in(folder: Path, shard: str) -> None:
+    """An index one folder down, which config.json names, over a shard by any path; the weights lie beside the model."""
+    weights = folder / "model.safetensors"
+    (folder / "sub").mkdir()
+    names = dict.fromkeys(load_file(weights), shard)
+    (folder / "sub" / "a.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    weights.rename(folder.parent / "x.safetensors")
+    name_weights(folder, "sub/a.safetensors.index.json")
+
+
+def an_index_that_leads_up(folder: Path) -> None:
+    index_in(folder, "../x.safetensors")
+
+
+def an_index_of_an_absolute_path(folder: Path) -> None:
+    index_in(folder, str(folder.parent / "x.safetensors"))
+
+
+def an_index_of_pickles(folder: Path) -> None:
+    index_in(folder, "pytorch_model.bin")
+    torch.save({"weight": Code(folder)}, folder / "pytorch_model.bin")
+
+
+def a_pickled_adapter(folder: Path) -> None:
+    torch.save({"weight": Code(folder)}, folder / "adapter_model.bin")
+    name_weights(folder, "adapter_model.bin")
+
+
+def a_folder(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    shutil.copy(folder / "model.safetensors", folder / "sub")
+    name_weights(folder, "sub/model.safetensors")
+
+
+def a_way_there_and_back(folder: Path) -> None:
+    name_weights(folder, "../mine/model.safetensors")
+
+
+def a_number(folder: Path) -> None:
+    name_weights(folder, 7)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        an_index_that_leads_up,
+        an_index_of_an_absolute_path,
+        an_index_of_pickles,
+        a_pickled_adapter,
+        a_folder,
+        a_way_there_and_back,
+        a_number,
+    ],
+)
+def test_weights_are_named_by_a_plain_name_of_safetensors_or_not_at_all(
+    whole: Path, hostile: Callable[[Path], None]
+) -> None:
+    hostile(whole)
+    assert problem(whole).startswith(f"the checkpoint {whole} has transformers_weights ")
+    assert problem(whole).endswith("in its own directory are read; take transformers_weights out of that file")
+    with pytest.raises(Exception, match="has transformers_weights"):
+        load_vlm(find_model(str(whole)), cache=whole.parent, device="cpu")
+    assert not ran(whole)
+
+
+@pytest.mark.parametrize("name", ["own.safetensors", "own.safetensors.index.json"])
+def test_named_weights_that_are_not_there_are_missing(whole: Path, name: str) -> None:
+    name_weights(whole, name)
+    assert f"lacks 1 of the 1 weight files that its index or config.json names, first '{name}'" in problem(whole)
+
+
+def test_an_index_of_another_name_is_read(sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").rename(sharded / "own.safetensors.index.json")
+    name_weights(sharded, "own.safetensors.index.json")
+    assert problem(sharded) == ""
+    assert load_vlm(find_model(str(sharded)), cache=sharded.parent, device="cpu").anatomy.depth == 4
+
+
+@pytest.mark.parametrize(
+    "shard", ["../x.safetensors", "sub/x.safetensors", "/x.safetensors", "C:x.safetensors", "x.bin"]
+)
+def test_any_index_has_plain_names_of_safetensors(whole: Path, shard: str) -> None:
+    (whole / "another.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard}}))
+    assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(whole)
+
+
+def test_an_index_has_no_more_files_than_a_checkpoint(whole: Path) -> None:
+    names = {f"weight.{i}": f"{i}.safetensors" for i in range(20_000)}
+    (whole / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert "has an index model.safetensors.index.json of 20,000 files, and more than 10,000 are not read" in problem(
+        whole
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [
+        ("config.json", {"attribute_map": {"transformers_weights": "other"}, "other": "adapter_model.bin"}),
+        ("config.json", {"configuration_files": ["config.5.0.0.json"]}),
+        ("config.json", {"vision_config": {"model_args": {"checkpoint_path": "adapter_model.bin"}}}),
+        ("config.json", {"vision_config": {"backbone": "some/backbone"}}),
+        ("config.json", {"vision_config": {"use_pretrained_backbone": True}}),
+        ("config.json", {"vision_config": {"architecture": "local-dir:/elsewhere"}}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["../tokenizer.5.0.0.json"]}),
+        ("tokenizer_config.json", {"vocab_file": __file__}),
+        ("tokenizer_config.json", {"vocab": __file__}),
+        ("tokenizer_config.json", {"gguf_file": "/elsewhere/model.gguf"}),
+        ("tokenizer_config.json", {"sp_model_kwargs": {"model_file": "/elsewhere/spm.model"}}),
+        ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "../elsewhere"}}),
+        ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "some/codec"}),
+        ("processor_config.json", {"image_processor": {"class_info_file": "classes.json", "repo_path": ".."}}),
+        ("video_preprocessor_config.json", {"font": "../font.ttf", "draw_on_frames": True}),
+        ("qformer_tokenizer/tokenizer_config.json", {"merges_file": __file__}),
+        ("special_tokens_map.json", {"vocab_file": __file__}),
+    ],
+)
+def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setting: dict[str, Any]) -> None:
+    (whole / file).parent.mkdir(exist_ok=True)
+    if not (whole / file).exists():
+        (whole / file).write_text("{}")
+    change_settings(whole / file, lambda content: content.update(setting))
+    said = problem(whole)
+    assert f"in {Path(file).name}, and " in said
+    assert "only the safetensors and settings in its own directory are read; take " in said
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [
+        ("config.json", {"_name_or_path": "/home/me/models/base", "transformers_weights": None}),
+        ("config.json", {"text_config": {"_name_or_path": __file__}}),
+        ("tokenizer_config.json", {"special_tokens_map_file": __file__, "name_or_path": __file__}),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_file": "/home/somebody/of-another-machine", "vocab_file": None},
+        ),
+        ("tokenizer_config.json", {"sp_model_kwargs": {}, "fast_tokenizer_files": ["tokenizer.json"]}),
+        ("video_preprocessor_config.json", {"font": "Roboto-Regular.ttf"}),
+        (
+            "training_config.json",
+            {"backbone": "openai/clip-vit-large-patch14", "vocab_file": __file__, "transformers_weights": "../base"},
+        ),
+    ],
+)
+def test_settings_of_the_field_are_read(whole: Path, file: str, setting: dict[str, Any]) -> None:
+    def alter(content: dict[str, Any]) -> None:
+        for key, value in setting.items():
+            content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
+
+    if not (whole / file).exists():
+        (whole / file).write_text("{}")
+    change_settings(whole / file, alter)
+    assert problem(whole) == ""
+
+
+def test_shards_of_a_distributed_training_take_no_precedence(whole: Path) -> None:
+    shutil.copy(whole / "model.safetensors", whole / "shard-00000-model-00001-of-00001.safetensors")
+    assert "holds shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "a/b", "a\\b", "../a", "/a", "C:a", "C:/a", "a/", "a\0b", 7, None, ["a"]]
+)
+def test_a_plain_name_has_no_directory(name: Any) -> None:
+    assert not is_plain(name)
+
+
+@pytest.mark.parametrize("name", ["a", "model.safetensors", "a b.json", "...", "é"])
+def test_plain_names(name: str) -> None:
+    assert is_plain(name)

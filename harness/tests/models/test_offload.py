@@ -1,0 +1,265 @@
+"""A model whose weights accelerate keeps in the CPU's memory or on disk is measured as one that lies in memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload
+from safetensors.torch import load_file, save_file
+
+import harness.models.placement
+import harness.models.pretrained
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset
+from harness.judgement.weights import weight_parts
+from harness.models.embedded.language import WeightsError
+from harness.models.offloaded import OffloadError, brought_in
+from harness.models.placement import keep_with, placement
+from harness.models.registry import LoadRequest, find_model
+from harness.models.vlm import Vlm, load_vlm
+from harness.models.weight_files import refuse_weight_files
+from harness.profile.environment import weights_hash
+from harness.profile.profile import Profile
+from harness.tests.support.case_runs import ROOT
+from harness.tests.support.dead import dead_tag
+from harness.tests.support.tiny import same, tiny_profile, tiny_samples, tiny_vlm
+
+CPU = torch.device("cpu")
+CONTROLS = ("noise", "blank")
+
+
+def to_cpu(model: Any, _: Path) -> None:
+    cpu_offload(model, execution_device=CPU)
+
+
+def to_disk(model: Any, folder: Path) -> None:
+    disk_offload(model, str(folder), execution_device=CPU)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(n)))
+
+
+@pytest.fixture(scope="module")
+def in_memory() -> Callable[[], Profile]:
+    kept: list[Profile] = []
+
+    def measured() -> Profile:
+        if not kept:
+            kept.append(tiny_profile(tiny_vlm(), controls=CONTROLS))
+        return kept[0]
+
+    return measured
+
+
+def assert_same(one: Profile, other: Profile) -> None:
+    """Bit for bit: weights, curves, attention, lens, controls, and what was drawn in full."""
+    assert one.weights == other.weights
+    assert same(one, other)
+    for control, curves in one.controls.items():
+        for name, curve in curves.items():
+            np.testing.assert_array_equal(other.controls[control][name], curve)
+    for drawn, again in zip(one.drawings, other.drawings, strict=True):
+        np.testing.assert_array_equal(again.norm_rows, drawn.norm_rows)
+        assert (again.image_tokens, again.last_token) == (drawn.image_tokens, drawn.last_token)
+
+
+def nothing_stays(vlm: Vlm) -> bool:
+    return all(parameter.is_meta for parameter in vlm.model.parameters())
+
+
+@pytest.mark.parametrize("offload", [to_cpu, to_disk])
+def test_an_offloaded_model_gives_the_profile_of_one_in_memory(
+    offload: Callable[[Any, Path], None], tmp_path: Path, in_memory: Callable[[], Profile]
+) -> None:
+    vlm = tiny_vlm()
+    offload(vlm.model, tmp_path)
+    assert nothing_stays(vlm)
+    assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
+    assert nothing_stays(vlm)
+
+
+def test_weights_are_there_inside_the_block_only() -> None:
+    head = tiny_vlm().model.lm_head
+    before = head.weight.clone()
+    cpu_offload(head, execution_device=CPU)
+    with brought_in(head), brought_in(head):
+        assert torch.equal(head.weight, before)
+    assert head.weight.is_meta
+    with pytest.raises(ZeroDivisionError), brought_in(head):
+        raise ZeroDivisionError
+    assert head.weight.is_meta
+
+
+def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
+    vlm = tiny_vlm()
+    vlm.model.lm_head.to("meta")
+    with pytest.raises(OffloadError, match=r"Linear are on the meta device and accelerate has no copy .*device_map"):
+        tiny_profile(vlm)
+
+
+def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def let_go(process: int) -> bool:
+        """Whether the folder is there after a model of this process has gone in another one."""
+        model = torch.nn.Identity()
+        keep_with(model, {"offload_folder": str(tmp_path / "weights")})
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        with monkeypatch.context() as context:
+            context.setattr(os, "getpid", lambda: process)
+            del model
+            gc.collect()
+        return (tmp_path / "weights").exists()
+
+    assert let_go(os.getpid() + 1)
+    assert not let_go(os.getpid())
+
+
+def test_offloaded_weights_whose_file_is_gone_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    vlm = tiny_vlm()
+    to_disk(vlm.model, tmp_path / "weights")
+    shutil.rmtree(tmp_path / "weights")
+    with pytest.raises(OffloadError, match=r"weights of Linear cannot be read .*No such file.*keep the offload folder"):
+        tiny_profile(vlm)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    vlm = tiny_vlm()
+    vlm.model.save_pretrained(tmp_path / "mine")
+    vlm.processor.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> Vlm:
+    """The checkpoint on a machine whose memory has room for this share of it."""
+    room = int(share * (checkpoint / "model.safetensors").stat().st_size)
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: room)
+    return load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
+
+
+@pytest.mark.parametrize(("share", "away"), [(1.1, False), (0.9, True), (0.0, True)])
+def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, in_memory: Callable[[], Profile], share: float, away: bool
+) -> None:
+    vlm = loaded(checkpoint, monkeypatch, share)
+    assert any(parameter.is_meta for parameter in vlm.model.parameters()) == away
+    assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
+    assert weight_parts(vlm) == weight_parts(tiny_vlm())
+    assert vlm.device == CPU
+    # What was put on disk for the model goes with it.
+    del vlm
+    gc.collect()
+    assert not list((checkpoint.parent / "offload").glob("*"))
+
+
+def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    del tensors[next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)]
+    save_file(tensors, path, metadata={"format": "pt"})
+    monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
+    with pytest.raises(WeightsError, match="lacks weights"):
+        loaded(checkpoint, monkeypatch, 0.0)
+    assert (checkpoint.parent / "offload").is_dir()
+    assert not list((checkpoint.parent / "offload").glob("*"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harness.models import placement
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+placement._free_memory = lambda: 0
+vlm = load_vlm(find_model(sys.argv[1]), cache=Path(sys.argv[2]), device="cpu")
+assert any(parameter.is_meta for parameter in vlm.model.parameters())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_put_on_disk_goes_with_the_next_load(checkpoint: Path) -> None:
+    cache = checkpoint.parent / "cache"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(checkpoint), str(cache)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert len(list((cache / "offload").iterdir())) == 1
+    # Any load sweeps, also of a model that fits into memory.
+    load_vlm(find_model(str(checkpoint)), cache=cache, device="cpu")
+    assert list((cache / "offload").iterdir()) == []
+
+
+def test_an_offload_directory_of_a_living_process_stays(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    before = list((checkpoint.parent / "offload").iterdir())
+    dead = checkpoint.parent / "offload" / f".{dead_tag()}.0.phase-part"
+    dead.mkdir()
+    again = loaded(checkpoint, monkeypatch, 1.1)
+    assert list((checkpoint.parent / "offload").iterdir()) == before
+    assert len(before) == 1
+    assert weights_hash(vlm.model) == weights_hash(again.model)
+
+
+def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = loaded(checkpoint, monkeypatch, 0.0)
+    before, parts = weights_hash(vlm.model), weight_parts(vlm)
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)
+    tensors[name][0, 0] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    again = loaded(checkpoint, monkeypatch, 0.0)
+    assert weights_hash(again.model) not in (before, "")
+    changed = weight_parts(again)
+    assert [one == other for one, other in zip(parts.layers, changed.layers, strict=True)] == [True, True, False, True]
+    assert parts.others == changed.others
+
+
+def test_tied_weights_count_once_wherever_they_lie(tmp_path: Path) -> None:
+    def tied() -> Any:
+        model = tiny_vlm().model
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+        model.tie_weights()
+        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+        assert model.lm_head.weight is model.get_input_embeddings().weight
+        return model
+
+    in_memory = weights_hash(tied())
+    for offload in (to_cpu, to_disk):
+        model = tied()
+        offload(model, tmp_path)
+        assert weights_hash(model) == in_memory
+
+
+GIGA = 2**30
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "expected"),
+    [
+        ("cuda", [GIGA, GIGA], {"": torch.device("cuda")}),
+        ("cuda", [1000, 2000], {0: 850, 1: 1700, "cpu": 7 * GIGA}),
+        ("cuda:1", [GIGA, 2000], {1: 1700, "cpu": 7 * GIGA}),
+        ("mps", [], None),
+    ],
+)
+def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, device: str, free: list[int], expected: Any
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
+    monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
+    headers = refuse_weight_files(checkpoint, "mine")
+    with placement(headers, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
+        assert placed.get("max_memory", placed.get("device_map")) == expected
+        assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")

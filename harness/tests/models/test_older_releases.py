@@ -1,0 +1,45 @@
+"""What older releases of transformers do in another way, played on the release that is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import LlavaProcessor
+
+from harness.models.embedded.checkpoint import flat_name, pillow_processor
+from harness.models.prompt import encode
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
+
+
+class OlderProcessor(LlavaProcessor):
+    """Before 5.10 what is said to all parts reached none of those that have arguments of their own."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        assert "text_kwargs" in named
+        named.pop("return_tensors", None)
+        return super().__call__(*given, **named)
+
+
+def test_tensors_are_asked_of_each_part_of_a_processor() -> None:
+    vlm = tiny_vlm()
+    plain = encode(vlm.processor, tiny_samples(), vlm.anatomy.image_positions)
+    vlm.processor.__class__ = OlderProcessor
+    older = encode(vlm.processor, tiny_samples(), vlm.anatomy.image_positions)
+    assert older.hashes == plain.hashes
+    assert all(torch.equal(older.inputs[name], plain.inputs[name]) for name in plain.inputs)
+
+
+def test_the_image_processor_without_a_name_of_its_own_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    older, pillow = type("Older", (), {}), type("Pillow", (), {})
+    monkeypatch.setattr(transformers, "SomeImageProcessor", older, raising=False)
+    assert pillow_processor("SomeImageProcessor") is older
+    monkeypatch.setattr(transformers, "SomeImageProcessorPil", pillow, raising=False)
+    assert pillow_processor("SomeImageProcessor") is pillow
+
+
+def test_the_level_above_clips_tower_is_no_part_of_a_name() -> None:
+    assert flat_name("model.vision_tower.vision_model.encoder.weight") == "model.vision_tower.encoder.weight"
+    assert flat_name("vision_model.encoder.weight") == "vision_model.encoder.weight"

@@ -1,0 +1,99 @@
+"""The picture that is drawn is what the vision tower saw, and a map lies on it only where image tokens have places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.data.sample import Sample
+from harness.models.patches import LONGEST_SIDE, SeenPicture, seen_picture
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.tests.support.tiny import PATCH, SIDE, tiny_samples, tiny_vlm
+from harness.tests.support.topology import instructblip, llava, photographs
+
+
+def seen(vlm: Vlm, samples: list[Sample], row: int) -> SeenPicture:
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    tokens = int(batch.groups.image[row].sum())
+    return seen_picture(vlm, batch.inputs, row, len(samples), samples[row].picture, tokens)
+
+
+def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> None:
+    samples = tiny_samples(3)
+    for row, sample in enumerate(samples):
+        found = seen(vlm, samples, row)
+        assert np.abs(found.pixels.astype(int) - np.asarray(sample.picture()).astype(int)).max() <= 1
+        assert found.grid == (SIDE // PATCH, SIDE // PATCH)
+
+
+def test_a_token_of_the_grid_lies_where_its_patch_is(vlm: Vlm) -> None:
+    # What changes in one patch alone reaches the patch embedding of one token alone, and the grid says which.
+    tower = vlm.model.model.vision_tower
+    embedding = next(module for name, module in tower.named_modules() if name.endswith("patch_embedding"))
+    pixels = torch.zeros(1, 3, SIDE, SIDE)
+    rows, columns = seen(vlm, tiny_samples(1), 0).grid or (0, 0)
+    for row in range(rows):
+        for column in range(columns):
+            changed = pixels.clone()
+            changed[:, :, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 1.0
+            moved = (embedding(changed) - embedding(pixels)).abs().amax((0, 1)).flatten().nonzero().flatten().tolist()
+            assert moved == [row * columns + column]
+
+
+def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
+    vlm, samples = llava(), photographs(2)
+    found = seen(vlm, samples, 0)
+    assert found.grid == (24, 24)
+    assert found.pixels.shape == (336, 336, 3)
+    # A lying picture is cut at its sides: the middle is what is shown.
+    whole = np.asarray(samples[0].picture().resize((448, 336), Image.Resampling.BICUBIC))[:, 56:392]
+    assert np.abs(found.pixels.astype(int) - whole.astype(int)).mean() < 2.0
+
+
+def test_queries_have_no_place_in_the_picture() -> None:
+    found = seen(instructblip(), photographs(2), 1)
+    assert found.grid is None
+    assert "learnt queries" in found.why
+    assert found.pixels.shape == (224, 224, 3)
+
+
+def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
+    # As Qwen's processors give them: 8 x 12 patches of two pictures in one tensor, squares of four merged to one token.
+    picture = Image.new("RGB", (600, 400), "navy")
+    inputs = {"pixel_values": torch.zeros(192, 1176), "image_grid_thw": torch.tensor([[1, 8, 12], [1, 12, 8]])}
+    lying, standing = (seen_picture(vlm, inputs, row, 2, lambda: picture, 24) for row in range(2))
+    assert (lying.grid, standing.grid) == ((4, 6), (6, 4))
+    assert max(lying.pixels.shape) == LONGEST_SIDE
+    assert seen_picture(vlm, inputs, 0, 2, lambda: picture, 23).grid is None
+
+
+def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
+    picture = Image.new("L", (300, 100), 128)
+    found = seen_picture(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
+    assert found.grid is None
+    assert "several tiles" in found.why
+    assert found.pixels.shape == (100, 300, 3)
+    assert (found.pixels == 128).all()
+
+
+@pytest.mark.parametrize("patch_size", [None, 0, (8, 4), "8", 7, [8, 8]])
+def test_a_configuration_that_says_something_else_is_no_error(vlm: Vlm, patch_size: Any) -> None:
+    own = tiny_vlm()
+    config = own.model.config.vision_config
+    object.__setattr__(config, "patch_size", patch_size)
+    found = seen(own, tiny_samples(2), 0)
+    assert found.grid == ((4, 4) if patch_size == [8, 8] else None)
+    assert found.why or found.grid
+
+
+def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> None:
+    samples = tiny_samples(1)
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    # 4 x 4 patches: pooled by two 2 x 2 tokens, by four one; five tokens are no grid of them.
+    for tokens, grid in ((16, (4, 4)), (4, (2, 2)), (1, (1, 1)), (5, None), (8, None), (0, None)):
+        assert seen_picture(vlm, batch.inputs, 0, 1, samples[0].picture, tokens).grid == grid

@@ -1,0 +1,191 @@
+"""Models from a directory or the hub: the right classes, the declared prompt, and one sentence where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import InstructBlipConfig, T5Config
+
+from harness.models.anatomy import AnatomyError
+from harness.models.embedded.language import WeightsError
+from harness.models.prompt import encode, prompt_text
+from harness.models.registry import MODELS, find_model
+from harness.models.vlm import Vlm, load_vlm
+from harness.tests.support.fake_hub import reached, serving
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
+from harness.tests.support.topology import as_published, save_instructblip
+
+
+def save_tiny(directory: Path) -> None:
+    vlm = tiny_vlm()
+    vlm.model.save_pretrained(directory)
+    vlm.processor.save_pretrained(directory)
+
+
+def load(source: str, cache: Path, **options: bool) -> Vlm:
+    return load_vlm(find_model(source), cache=cache, device="cpu", **options)
+
+
+@torch.inference_mode()
+def test_a_directory_gives_what_was_saved_in_it(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
+    assert (loaded.name, loaded.revision) == ("mine", "")
+    assert not any(p.requires_grad or p.dtype != torch.float32 for p in loaded.model.parameters())
+    batch = encode(loaded.processor, tiny_samples(2), loaded.anatomy.image_positions)
+    assert batch.hashes == encode(before.processor, tiny_samples(2), before.anatomy.image_positions).hashes
+    torch.testing.assert_close(loaded.model(**batch.inputs).logits, before.model(**batch.inputs).logits)
+
+
+def test_an_instructblip_as_published_gets_its_processor_and_a_bare_prompt(tmp_path: Path) -> None:
+    save_instructblip(tmp_path)
+    as_published(tmp_path)
+    vlm = load(str(tmp_path), tmp_path)
+    assert type(vlm.processor).__name__ == "InstructBlipProcessor"
+    assert prompt_text(vlm.processor, "Describe the image.") == "Describe the image."
+
+
+def test_the_papers_models_declare_their_prompts() -> None:
+    processor = tiny_vlm().processor
+    processor.chat_template = MODELS["llava-1.5-7b"].chat_template
+    assert prompt_text(processor, "What is it?") == "USER: <image>\nWhat is it? ASSISTANT:"
+    processor.chat_template = MODELS["instructblip-vicuna-7b"].chat_template
+    assert prompt_text(processor, "What is it?") == "What is it?"
+
+
+def test_instructblip_with_t5_is_refused_before_its_weights_are_looked_for(tmp_path: Path) -> None:
+    InstructBlipConfig(text_config=T5Config()).save_pretrained(tmp_path / "flan")
+    with pytest.raises(AnatomyError, match=r"flan is an encoder-decoder: .* Use a decoder-only model"):
+        load(str(tmp_path / "flan"), tmp_path)
+
+
+def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    path = tmp_path / "mine" / "tokenizer_config.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pad_token"})
+    )
+    loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
+    one, other = (encode(vlm.processor, tiny_samples(2), vlm.anatomy.image_positions) for vlm in (loaded, before))
+    assert bool((~one.groups.real).any())
+    assert one.hashes == other.hashes
+    assert set(one.inputs["input_ids"][~one.groups.real].tolist()) == {loaded.processor.tokenizer.eos_token_id}
+
+
+def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    no_weights(tmp_path / "mine")
+    path = tmp_path / "mine" / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["image_processor_type"] = "Lfm2VlImageProcessor"
+    path.write_text(json.dumps(config))
+    if find_spec("torchvision"):
+        pytest.skip("torchvision is installed, so nothing is missing")
+    with pytest.raises(
+        WeightsError, match=r"needs a package that is not installed: .*torchvision.*pip install torchvision"
+    ):
+        load(str(tmp_path / "mine"), tmp_path)
+
+
+def no_weights(place: Path) -> None:
+    (place / "model.safetensors").unlink()
+
+
+def no_tokenizer(place: Path) -> None:
+    (place / "tokenizer.json").unlink()
+
+
+def half_a_tokenizer(place: Path) -> None:
+    path = place / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def truncated(place: Path) -> None:
+    path = place / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def only_pickles(place: Path) -> None:
+    (place / "model.safetensors").rename(place / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
+        (
+            no_tokenizer,
+            r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files of the model that it was",
+        ),
+        (half_a_tokenizer, r"tokenizer\.json is no readable JSON \(.*\): mend it or copy it again"),
+        (truncated, r"mine.model\.safetensors is damaged or cut off \(5000 bytes, .*copy or fetch it again"),
+        (
+            only_pickles,
+            r"has no model\.safetensors but pickles, .*\(pytorch_model\.bin\): if you trust them, save them",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
+    place = tmp_path / "mine"
+    save_tiny(place)
+    damage(place)
+    with pytest.raises(WeightsError, match=said) as error:
+        load(str(place), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        ("llama", "Unrecognized configuration class .*: it is no vision-language model of transformers"),
+        ("llava_of_tomorrow", "does not recognize this architecture.*: install a newer transformers"),
+        (None, "Should have a `model_type` key .*: copy config.json of the model that it was trained from"),
+    ],
+)
+def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model_type: str | None, said: str) -> None:
+    place = tmp_path / "mine"
+    save_tiny(place)
+    settings = json.loads((place / "config.json").read_text())
+    settings = settings["text_config"] if model_type == "llama" else settings
+    kept = {key: value for key, value in settings.items() if key != "model_type"}
+    (place / "config.json").write_text(json.dumps(kept | ({"model_type": model_type} if model_type else {})))
+    with pytest.raises(WeightsError, match=said):
+        load(str(place), tmp_path)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "mine")
+    path = tmp_path / "mine" / "model.safetensors"
+    weights = load_file(path)
+    (name,) = (name for name in weights if name.endswith("layers.1.self_attn.o_proj.weight"))
+    save_file({key: value for key, value in weights.items() if key != name}, path, {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"mine lacks weights of its model \(.*layers\.1.*, 1 in all\)"):
+        load(str(tmp_path / "mine"), tmp_path)
+
+
+def test_a_model_is_fetched_from_the_hub_once_and_its_revision_recorded(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "made")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    shutil.rmtree(tmp_path / "made")
+    told: list[str] = []
+    with serving({("model", "somebody/tiny-vlm"): files}) as hub, reached(hub.url, tmp_path / "hub"):
+        entry = find_model("somebody/tiny-vlm")
+        assert "somebody/tiny-vlm is not in the local cache" in str(entry.unavailable(download=False))
+        with pytest.raises(WeightsError, match=r"somebody/tiny-vlm is not in the local cache .*--phase-download"):
+            load_vlm(entry, cache=tmp_path, device="cpu")
+        first = load_vlm(entry, cache=tmp_path, device="cpu", download=True, say=told.append)
+        asked = len(hub.requests)
+        again = load_vlm(entry, cache=tmp_path, device="cpu")
+        assert len(hub.requests) == asked
+        assert first.revision == again.revision == hub.commit("model", "somebody/tiny-vlm")
+    assert first.name == "tiny-vlm"
+    # The configuration alone comes first: what cannot be measured is refused before anything large is fetched.
+    assert [line.split(":")[0] for line in told] == [f"fetching somebody/tiny-vlm at revision {first.revision[:7]}"] * 2
+    assert entry.unavailable(download=True) is None

@@ -1,0 +1,287 @@
+"""Hostile checkpoints: nothing of theirs is run, nothing outside of them is read; each is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from harness.errors import PhaseError, shown
+from harness.lab.training.train import read_checkpoint
+from harness.models import template_process
+from harness.models.chat import refuse_endless_template
+from harness.models.embedded.language import WeightsError
+from harness.models.prompt import prompt_text
+from harness.models.registry import MODELS, WEIGHT_FILES, find_model
+from harness.models.vlm import Vlm, load_vlm
+from harness.tests.support.tiny import tiny_vlm
+
+MARKER = "it-ran"
+
+
+class Code:
+    """What runs where it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return exec, (written_by(self.place),)
+
+
+def written_by(place: Path) -> str:
+    """A program that leaves a mark above the checkpoint's directory."""
+    return f"from pathlib import Path\nPath({str(place.parent / MARKER)!r}).touch()\n"
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint, not to be changed."""
+    place = tmp_path_factory.mktemp("saved") / "tiny"
+    vlm = tiny_vlm()
+    vlm.model.save_pretrained(place)
+    vlm.processor.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def place(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it to make hostile; everything of it that could be run leaves a mark."""
+    shutil.copytree(saved, tmp_path / "mine")
+    (tmp_path / "mine" / "own.py").write_text(written_by(tmp_path / "mine") + "class Own: pass\n")
+    return tmp_path / "mine"
+
+
+def load(place: Path) -> Vlm:
+    return load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
+
+
+def ran(place: Path) -> bool:
+    return (place.parent / MARKER).exists()
+
+
+def refusal(place: Path) -> str:
+    with pytest.raises(PhaseError) as caught:
+        load(place)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert str(place) in message
+    assert len(message) < 800
+    assert not ran(place)
+    return message
+
+
+def change(path: Path, alter: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    alter(content)
+    path.write_text(json.dumps(content))
+
+
+def index(place: Path, shard: str) -> None:
+    with safe_open(place / "model.safetensors", "pt") as weights:
+        names = list(weights.keys())
+    (place / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, shard)})
+    )
+
+
+def only_a_pickle(place: Path) -> None:
+    (place / "model.safetensors").unlink()
+    torch.save({"weight": Code(place)}, place / "pytorch_model.bin")
+
+
+def an_index_of_pickles(place: Path) -> None:
+    only_a_pickle(place)
+    (place / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "pytorch_model.bin"}}))
+
+
+def shards_outside(place: Path) -> None:
+    index(place, "../outside.safetensors")
+    (place / "model.safetensors").rename(place.parent / "outside.safetensors")
+
+
+def shards_at_an_absolute_path(place: Path) -> None:
+    index(place, str(place.parent / "outside.safetensors"))
+    (place / "model.safetensors").rename(place.parent / "outside.safetensors")
+
+
+def shards_that_are_pickles(place: Path) -> None:
+    index(place, "pytorch_model.bin")
+    only_a_pickle(place)
+
+
+def an_adapter(place: Path) -> None:
+    (place / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../elsewhere"}))
+
+
+def a_kernel_of_the_hub(place: Path) -> None:
+    change(place / "config.json", lambda c: c["text_config"].update(_attn_implementation="someone/kernel"))
+
+
+def kernels_by_part(place: Path) -> None:
+    change(place / "config.json", lambda c: c.update(attn_implementation={"text_config": "someone/kernel@main:own"}))
+
+
+def code_of_another_repository(place: Path) -> None:
+    change(
+        place / "config.json",
+        lambda c: c.update(model_type="own", auto_map={"AutoConfig": "someone/else--own.Own"}),
+    )
+
+
+def a_tokenizer_that_is_a_pickle(place: Path) -> None:
+    (place / "tokenizer.json").write_bytes(pickle.dumps(Code(place)))
+
+
+def a_dotted_image_processor(place: Path) -> None:
+    change(place / "processor_config.json", lambda c: c["image_processor"].update(image_processor_type="own.Own"))
+
+
+def a_configuration_of_lists(place: Path) -> None:
+    (place / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+
+
+def a_configuration_that_is_no_object(place: Path) -> None:
+    (place / "config.json").write_text("[]")
+
+
+def an_enormous_vocabulary(place: Path) -> None:
+    change(place / "config.json", lambda c: c["text_config"].update(vocab_size=10**30))
+
+
+def a_type_that_a_terminal_obeys(place: Path) -> None:
+    change(place / "config.json", lambda c: c.update(model_type="\x1b[2J\x1b]0;owned\x07\nphase: all is well"))
+
+
+REFUSED: dict[Callable[[Path], None], str] = {
+    only_a_pickle: "pickles, which can run code and are never opened (pytorch_model.bin)",
+    an_index_of_pickles: "pickles, which can run code and are never opened (pytorch_model.bin)",
+    shards_outside: "takes weights from '../outside.safetensors': only safetensors in its own directory",
+    shards_at_an_absolute_path: "only safetensors in its own directory",
+    shards_that_are_pickles: "takes weights from 'pytorch_model.bin': only safetensors in its own directory",
+    an_adapter: "a PEFT adapter (adapter_config.json) beside the weights of a model",
+    a_kernel_of_the_hub: "'someone/kernel', code from another repository: take _attn_implementation out",
+    kernels_by_part: "code from another repository: take attn_implementation out",
+    code_of_another_repository: "'someone/else--own.Own', code from another repository: it is never fetched",
+    a_tokenizer_that_is_a_pickle: "UnicodeDecodeError",
+    a_dotted_image_processor: "Unrecognized image processor",
+    a_configuration_of_lists: "RecursionError",
+    a_configuration_that_is_no_object: "config.json holds no settings",
+    an_enormous_vocabulary: "in config.json, and no model has more than 67,108,864",
+    a_type_that_a_terminal_obeys: "cannot be loaded",
+}
+
+
+@pytest.mark.parametrize("hostile", REFUSED, ids=lambda hostile: hostile.__name__)
+def test_a_hostile_checkpoint_is_refused_and_nothing_of_it_ran(place: Path, hostile: Callable[[Path], None]) -> None:
+    hostile(place)
+    assert REFUSED[hostile] in refusal(place)
+
+
+def names_its_own_code(place: Path) -> None:
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        change(place / name, lambda c: c.update(auto_map={"AutoConfig": "own.Own", "AutoProcessor": "own.Own"}))
+
+
+def generates_by_its_own_code(place: Path) -> None:
+    (place / "custom_generate").mkdir()
+    (place / "custom_generate" / "generate.py").write_text(written_by(place))
+    (place / "generation_config.json").write_text(json.dumps({"custom_generate": "../own", "max_length": 10}))
+
+
+def has_pickles_beside(place: Path) -> None:
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
+        torch.save(Code(place), place / name)
+
+
+@pytest.mark.parametrize("hostile", [names_its_own_code, generates_by_its_own_code, has_pickles_beside])
+def test_what_a_checkpoint_can_do_without_is_left_alone(place: Path, hostile: Callable[[Path], None]) -> None:
+    hostile(place)
+    assert prompt_text(load(place).processor, "What is it?") == prompt_text(tiny_vlm().processor, "What is it?")
+    assert not ran(place)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ cycler.__init__.__globals__.os.system('touch MARK') }}", "is unsafe"),
+        ("{% for i in range(10 ** 8) %}<image>{% endfor %}", "Range too big"),
+        ("{% for x in %}", "refuses a message of one image and one text"),
+    ],
+)
+def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, template: str, said: str) -> None:
+    (place / "chat_template.jinja").write_text(template.replace("MARK", str(place.parent / MARKER)) + "<image>")
+    with pytest.raises(PhaseError) as caught:
+        prompt_text(load(place).processor, "What is it?")
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert not ran(place)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 4000000000 }}",
+        "{% for i in range(99999) %}{{ 'many words and more' }}{% endfor %}",
+        "{% if strftime_now('%Y') != '%Y' %}{{ 'a' * 4000000000 }}{% endif %}",
+    ],
+    ids=["loops", "memory", "words", "knows the day"],
+)
+def test_a_template_without_end_is_stopped(place: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_process, "SECONDS", 1)
+    (place / "chat_template.jinja").write_text(template + "<image>")
+    assert "does not come to an end within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(place)
+
+
+def test_the_papers_own_templates_come_to_an_end() -> None:
+    for name in ("llava-1.5-7b", "instructblip-vicuna-7b"):
+        processor = tiny_vlm().processor
+        processor.chat_template = MODELS[name].chat_template
+        refuse_endless_template(processor, name)
+
+
+def test_a_training_checkpoint_that_would_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "checkpoint.pt"
+    path.parent.mkdir()
+    torch.save({"stage": 1, "head": Code(path.parent)}, path)
+    for content in (path.read_bytes(), b"", b"no archive", None):
+        path.write_bytes(content) if content is not None else path.unlink()
+        with pytest.raises(WeightsError, match=r"checkpoint\.pt cannot be read .*without --resume") as caught:
+            read_checkpoint(path)
+        assert str(caught.value).isprintable()
+    assert not ran(path.parent)
+
+
+def test_no_pickle_and_no_code_is_fetched() -> None:
+    fetched = [pattern.rsplit(".")[-1] for pattern in WEIGHT_FILES]
+    assert not {"py", "bin", "pt", "pth", "ckpt", "pkl", "h5", "msgpack", "so"} & set(fetched)
+    assert all(entry.files == WEIGHT_FILES for entry in MODELS.values())
+
+
+@pytest.mark.parametrize("name", ["..", ".", "x/..", "x/.", "../..", "../../x", "../x", ".x/y", "/"])
+def test_no_model_is_called_after_a_directory_above(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for directory in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        (directory / "config.json").write_text("{}")
+    try:
+        called = find_model(name).name
+    except LookupError:
+        return
+    assert called.strip(".")
+    assert Path(called).name == called
+
+
+def test_messages_show_what_a_terminal_would_obey() -> None:
+    assert str(PhaseError("id \x1b[31mred\x07\n\u202e\ud800")) == r"id \x1b[31mred\x07\n\u202e\ud800"
+    assert shown("a plain sentence") == "a plain sentence"
+    assert shown("an id of many letters", 5) == "an id..."

@@ -1,0 +1,174 @@
+"""A checkpoint that brings its own code: refused, and measured where the user says by name that the code is trusted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from harness.models.embedded.language import WeightsError
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+from harness.run.options import read_options
+from harness.tests.run.test_options import project
+from harness.tests.support.case_runs import Cases
+from harness.tests.support.fake_hub import reached, serving
+from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+
+__all__ = ["project"]
+
+OWN = """
+from pathlib import Path
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+Path(MARKER).touch()
+
+
+class OwnConfig(LlavaConfig):
+    model_type = "own_vlm"
+
+
+class OwnVlm(LlavaForConditionalGeneration):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where transformers copies code to before it runs it, for these tests alone."""
+    place = tmp_path_factory.mktemp("modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(place))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A tiny LLaVA whose type only its own code knows."""
+    place = tmp_path / "own"
+    vlm = tiny_vlm(layers=6)
+    vlm.model.save_pretrained(place)
+    vlm.processor.save_pretrained(place)
+    # Under the names of today: those of older LLaVAs, which save_pretrained writes, are known of that type alone.
+    save_file(vlm.model.state_dict(), place / "model.safetensors", {"format": "pt"})
+    (place / "own.py").write_text(OWN.replace("MARKER", repr(str(tmp_path / "it-ran"))))
+    config = json.loads((place / "config.json").read_text())
+    config |= {"model_type": "own_vlm", "architectures": ["OwnVlm"]}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnVlm"}
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def ran(place: Path) -> bool:
+    return (place.parent / "it-ran").exists()
+
+
+def test_without_the_option_the_code_is_not_run_and_the_option_is_named(place: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
+    said = f"the checkpoint {place} needs code of its own (own.py), which is not run: read it, and if you trust it add "
+    assert str(caught.value) == f"{said}--phase-trust-code {place}"
+    assert not ran(place)
+
+
+def test_nobody_is_asked_on_the_terminal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(WeightsError, match="needs code of its own"):
+        load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
+    assert not ran(place)
+
+
+def test_a_trusted_checkpoint_gives_what_its_weights_give(place: Path, tiny_data: None) -> None:
+    told: list[str] = []
+    entry = replace(find_model(str(place)), trusted=True)
+    vlm = load_vlm(entry, cache=place.parent, device="cpu", say=told.append)
+    assert ran(place)
+    assert type(vlm.model).__name__ == "OwnVlm"
+    assert told == [f"RUNNING CODE of the checkpoint {place}, as --phase-trust-code says: own.py"]
+    assert same(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
+
+
+def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(place: Path, cases: Cases) -> None:
+    pair = ("--phase-model", str(place), "--phase-dataset", "tiny")
+    chosen = ("-k", "test_four_phases", "--phase-samples", "8", "--phase-controls", "none", "--phase-no-cache")
+    (hostile := cases.baselines / "\x1b]0;owned\x07").mkdir(parents=True)
+    (hostile / "scenes.json").touch()
+    measured = cases.run(*chosen, "--phase-trust-code", str(place), pair=pair)
+    assert "errors" not in measured.parseoutcomes(), measured.stdout.str()
+    measured.stdout.fnmatch_lines([f"phase: RUNNING CODE of the checkpoint {place}, as *", "own-tiny: 8 samples, *"])
+    header = measured.stdout.lines[: measured.stdout.lines.index("")]
+    assert f"phase: RUNNING CODE of the checkpoint {place} (--phase-trust-code)" in " ".join(" ".join(header).split())
+    assert r"\x1b]0;owned\x07" in measured.stdout.str()
+    assert "\x1b" not in measured.stdout.str()
+    assert ran(place)
+
+
+def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: Path) -> None:
+    (other := project.mkdir("other")).joinpath("config.json").write_text("{}")
+    named = ("--phase-model", str(place), "--phase-against", str(other))
+    for trusted in (place, other):
+        options = read_options(project.parseconfig(*named, "--phase-trust-code", str(trusted)))
+        assert [entry.trusted for entry in options.named()] == [trusted == place, trusted == other]
+        assert options.trusted() == [str(trusted)]
+        assert options.model(trusted.name).trusted
+    assert read_options(project.parseconfig(*named)).trusted() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--phase-trust-code", "someone/their-vlm"), "someone/their-vlm: this run names no such model"),
+        (
+            ("--phase-model", "someone/their-vlm", "--phase-trust-code", "someone/another"),
+            "someone/another: this run names no such model",
+        ),
+        (
+            ("--phase-model", "scenes-llava", "--phase-trust-code", "scenes-llava"),
+            "not loaded from a checkpoint of yours",
+        ),
+        (
+            ("--phase-model", "fixture:mine", "--phase-trust-code", "fixture:mine"),
+            "not loaded from a checkpoint of yours",
+        ),
+        (("--phase-trust-code", "nothing"), "unknown model 'nothing'"),
+    ],
+)
+def test_trust_in_what_is_not_measured_is_refused(project: pytest.Pytester, given: tuple[str, ...], said: str) -> None:
+    with pytest.raises(pytest.UsageError, match=said):
+        read_options(project.parseconfig(*given))
+
+
+def test_an_ini_file_may_trust_models_of_other_runs(project: pytest.Pytester) -> None:
+    (project.mkdir("kept") / "config.json").write_text("{}")
+    project.makeini("[pytest]\nphase_trust_code = someone/their-vlm kept\n")
+    assert read_options(project.parseconfig()).trusted() == []
+    options = read_options(project.parseconfig("--phase-model", "someone/their-vlm", "--phase-model", "someone/new"))
+    assert options.trusted() == ["someone/their-vlm"]
+    kept = str(project.path / "kept")
+    assert read_options(project.parseconfig("--phase-model", kept)).trusted() == [kept]
+    project.makeini("[pytest]\nphase_trust_code = nothing\n")
+    with pytest.raises(pytest.UsageError, match="phase_trust_code in the ini file: unknown model 'nothing'"):
+        read_options(project.parseconfig())
+
+
+def test_code_comes_from_the_hub_only_where_it_is_trusted(place: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in place.iterdir()} | {"pytorch_model.bin": b"pickle"}
+    shutil.rmtree(place)
+    name = "somebody/own"
+    with serving({("model", name): files}) as hub, reached(hub.url, tmp_path / "hub"):
+        entry = find_model(name)
+        options = {"cache": tmp_path, "device": "cpu", "download": True, "say": lambda _: None}
+        with pytest.raises(WeightsError, match=r"\(no file of it is here\).*--phase-trust-code somebody/own"):
+            load_vlm(entry, **options)
+        assert not {"own.py", "pytorch_model.bin"} & {file for file, _ in hub.fetched()}
+        vlm = load_vlm(replace(entry, trusted=True), **options)
+        assert {"own.py"} == {file for file, _ in hub.fetched() if file.endswith((".py", ".bin"))}
+        assert (vlm.name, vlm.revision) == ("own", hub.commit("model", name))

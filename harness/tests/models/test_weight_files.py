@@ -1,0 +1,189 @@
+"""The weight files of a checkpoint directory: one whole set, or one sentence before a weight is read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.models.embedded.language import WeightsError
+from harness.models.registry import find_model
+from harness.models.vlm import load_vlm
+from harness.models.weight_files import refuse_weight_files, weight_files
+from harness.tests.support.case_runs import Cases
+from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
+
+__all__ = ["saved_once", "sharded", "whole"]
+
+
+def refusal(folder: Path) -> str:
+    """The sentence that a directory is refused with, the same at collection and at loading."""
+    entry = find_model(str(folder))
+    with pytest.raises(WeightsError) as caught:
+        load_vlm(entry, cache=folder.parent, device="cpu")
+    assert str(caught.value) == entry.unavailable(download=False)
+    return str(caught.value)
+
+
+def test_whole_sets_pass_and_their_headers_are_known(whole: Path, sharded: Path) -> None:
+    assert [path.name for path in weight_files(whole)] == ["model.safetensors"]
+    assert len(weight_files(sharded)) > 2
+    one, several = (refuse_weight_files(folder, "mine") for folder in (whole, sharded))
+    assert {name: tensor.shape for name, tensor in one.items()} == {
+        name: tensor.shape for name, tensor in several.items()
+    }
+    stored = sum(tensor.size() for tensor in one.values())
+    assert stored == sum(tensor.nbytes for tensor in load_file(whole / "model.safetensors").values())
+    assert sum(tensor.size(2) for tensor in one.values()) == stored / 2
+    assert find_model(str(whole)).unavailable(download=False) is None
+
+
+def test_a_file_that_the_configuration_names_is_the_one_that_is_read(whole: Path) -> None:
+    (whole / "model.safetensors").rename(whole / "own.safetensors")
+    change_settings(whole / "config.json", lambda c: c.update(transformers_weights="own.safetensors"))
+    assert [path.name for path in weight_files(whole)] == ["own.safetensors"]
+
+
+def a_shard_less(folder: Path) -> None:
+    sorted(folder.glob("model-*"))[1].unlink()
+
+
+def only_the_index(folder: Path) -> None:
+    for path in folder.glob("model-*"):
+        path.unlink()
+
+
+def no_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").unlink()
+
+
+def an_older_shard(folder: Path) -> None:
+    shutil.copy(sorted(folder.glob("model-*"))[0], folder / "model-00001-of-00099.safetensors")
+
+
+def a_publishers_own_file(folder: Path) -> None:
+    shutil.copy(sorted(folder.glob("model-*"))[0], folder / "consolidated.safetensors")
+
+
+def no_word_of_a_shard(folder: Path) -> None:
+    def alter(index: dict[str, Any]) -> None:
+        weights = index["weight_map"]
+        index["weight_map"] = {name: file for name, file in weights.items() if not file.startswith("model-00002")}
+
+    change_settings(folder / "model.safetensors.index.json", alter)
+
+
+def a_pointer(folder: Path) -> None:
+    sorted(folder.glob("model-*"))[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def links_to_nowhere(folder: Path) -> None:
+    for path in (folder / "model.safetensors.index.json", *folder.glob("model-*")):
+        path.unlink()
+        path.symlink_to(f"../../blobs/{path.name}")
+
+
+def a_reserved_end(folder: Path) -> None:
+    path = sorted(folder.glob("model-*"))[1]
+    whole_file = path.read_bytes()
+    header = 8 + int.from_bytes(whole_file[:8], "little")
+    path.write_bytes(whole_file[: header + 16].ljust(len(whole_file), b"\0"))
+
+
+def a_weight_twice(folder: Path) -> None:
+    first, second = sorted(folder.glob("model-*"))[:2]
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(second) | {name: tensor}, second, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (a_shard_less, "weight files that its index or config.json names, first 'model-00002-of-"),
+        (only_the_index, "weight files that its index or config.json names, first 'model-00001-of-"),
+        (no_index, "has no model.safetensors but shards without their index (model-00001-of-"),
+        (an_older_shard, "more and leaves model-00001-of-00099.safetensors; move the set that is not meant out"),
+        (a_publishers_own_file, "more and leaves consolidated.safetensors; move the set that is not meant out"),
+        (no_word_of_a_shard, "has an index that names no weight of model-00002-of-"),
+        (a_pointer, "holds 1 pointers of git-lfs in the place of files, first 'model-00002-of-"),
+        (links_to_nowhere, "has no model.safetensors but links to files that are not there (first model-00001-of-"),
+        (a_reserved_end, ".weight), as a copy that was cut short leaves them where the file's whole size was reserved"),
+        (a_weight_twice, "its index mixes two sets of weights; save the model anew into an empty directory"),
+    ],
+)
+def test_shards_that_are_no_whole_set_are_refused(sharded: Path, damage: Callable[[Path], None], said: str) -> None:
+    damage(sharded)
+    assert said in refusal(sharded)
+
+
+def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(whole: Path, sharded: Path) -> None:
+    shutil.copy(whole / "model.safetensors", sharded / "model.safetensors")
+    assert "transformers reads model.safetensors and leaves model-00001-of-" in refusal(sharded)
+    assert refusal(sharded).endswith(f"or add --phase-allow-unused-weights {sharded}")
+    entry, lines = replace(find_model(str(sharded)), unused_weights=True), list[str]()
+    assert entry.unavailable(download=False) is None
+    assert load_vlm(entry, cache=sharded.parent, device="cpu", say=lines.append).anatomy.depth == 4
+    assert [line.split(" are ")[0] for line in lines] == [f"UNUSED WEIGHTS of the checkpoint {sharded}"]
+
+
+def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, whole: Path) -> None:
+    change_settings(whole / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
+    pair = ("--phase-model", str(whole), "--phase-dataset", "tiny")
+    for problem in ("has weights that its model has no use for", "has no weights, neither"):
+        result = cases.run(pair=pair)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*was asked for and cannot be measured here: *mine {problem} *"])
+        assert result.stderr.str().count(problem) == 1
+        (whole / "model.safetensors").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 8)])
+def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path, shape: tuple[int, ...]) -> None:
+    def alter(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if "language_model" in name and "proj" in name] + [max(weights)]:
+            weights[name] = torch.zeros(shape)
+
+    change_weights(whole, alter)
+    said = refusal(whole)
+    assert "has weights without any number (language_model.model.layers.0.mlp.down_proj.weight, " in said
+    assert "zero_to_fp32.py" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "global_step100/mp_rank_00_model_states.pt",
+            "a DeepSpeed checkpoint (global_step100): run its zero_to_fp32.py",
+        ),
+        ("pytorch_model_fsdp_0/.metadata", "shards of FSDP (pytorch_model_fsdp_0): merge them with `accelerate merge-"),
+        ("iter_0001000/mp_rank_00/model.pt", "a Megatron checkpoint (iter_0001000): convert it"),
+        ("consolidated.00.pth", "weights in their publisher's own format (consolidated.00.pth): take the version for"),
+        ("llava.Q4_K_M.gguf", "GGUF (llava.Q4_K_M.gguf): give the checkpoint of transformers from which it was made"),
+        (
+            "pytorch_model.bin",
+            "pickles, which can run code and are never opened (pytorch_model.bin): if you trust them",
+        ),
+        ("model.safetensors.incomplete", "an unfinished download (model.safetensors.incomplete): finish it"),
+        (
+            "weights.safetensors",
+            "safetensors under another name (weights.safetensors): call one file model.safetensors",
+        ),
+    ],
+)
+def test_weights_in_another_form_are_called_by_its_name(whole: Path, tmp_path: Path, name: str, said: str) -> None:
+    (whole / "model.safetensors").unlink()
+    path = whole / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert f"mine has no model.safetensors but {said}" in refusal(whole)
+    (whole / "config.json").unlink()
+    with pytest.raises(LookupError) as caught:
+        find_model(str(whole))
+    assert f"holds no config.json but {said}" in str(caught.value)

@@ -1,0 +1,218 @@
+"""Weights that do not fit their model: named with their likely cause before they are loaded, or allowed by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import harness.models.pretrained
+from harness.models.embedded.language import WeightsError
+from harness.models.registry import find_model
+from harness.models.vlm import Vlm, load_vlm
+from harness.models.weight_fit import refuse_misfit
+from harness.run.options import read_options
+from harness.tests.run.test_options import project
+from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
+from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+
+__all__ = ["project", "saved_once", "sharded", "whole"]
+
+Weights = dict[str, torch.Tensor]
+
+
+def load(folder: Path, *, unused: bool = False, lines: list[str] | None = None) -> Vlm:
+    entry = replace(find_model(str(folder)), unused_weights=unused)
+    return load_vlm(entry, cache=folder.parent, device="cpu", say=([] if lines is None else lines).append)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+def layers(part: str, count: int) -> Callable[[dict[str, Any]], object]:
+    return lambda config: config[part].update(num_hidden_layers=count)
+
+
+def lora(weights: Weights) -> None:
+    for name in [name for name in weights if "language_model" in name and name.endswith("q_proj.weight")]:
+        rows, columns = weights[name].shape
+        weights[name.replace(".weight", ".lora_A.default.weight")] = torch.ones(2, columns)
+        weights[name.replace(".weight", ".lora_B.default.weight")] = torch.ones(rows, 2)
+
+
+def base_layers(weights: Weights) -> None:
+    lora(weights)
+    for name in [name for name in weights if "language_model" in name and name.endswith("q_proj.weight")]:
+        weights[name.replace(".weight", ".base_layer.weight")] = weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "said"),
+    [
+        ("text_config", 3, r"no use for \(model\.language_model\.layers\.3\..*, \d+ in all\): config\.json gives "
+         r"model\.language_model\.layers 3 layers and the weights have 4: write 4 there"),
+        ("text_config", 6, r"lacks weights .*: config\.json gives model\.language_model\.layers 6 layers and the "
+         r"weights have 4: write 4 there"),
+        ("vision_config", 1, r"config\.json gives model\.vision_tower\.\S+ 1 layers and the weights have 2"),
+    ],
+)  # fmt: skip
+def test_layers_that_config_and_weights_count_differently(whole: Path, part: str, count: int, said: str) -> None:
+    change_settings(whole / "config.json", layers(part, count))
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+
+
+def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> None:
+    configured = [f"part_{chr(97 + index)}.layers.1.weight" for index in range(20)]
+    stored = [name.replace(".1.", ".0.") for name in configured]
+    info = {"unexpected_keys": (), "missing_keys": configured, "mismatched_keys": ()}
+    entry = replace(find_model("llava-1.5-7b"), source="mine")
+    with pytest.raises(WeightsError, match=r"config\.json gives part_a\.layers 2 layers and the weights have 1"):
+        refuse_misfit(info, [*configured, *stored], entry)
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (lora, r"no use for \(.*lora_A.*, 8 in all\): they are those of a PEFT model that was not merged"),
+        (base_layers, r"lacks weights of its model \(.*q_proj\.weight, 4 in all\).* not merged: call merge_and_unload"),
+        (lambda w: w.update({"extra.weight": torch.ones(2)}), r"\(extra\.weight, 1 in all\): check that config\.json"),
+        (
+            lambda w: w.update({"lm_head.weight": torch.ones(7, 32)}),
+            r"another shape .*\(7, 32\) in the file and \(\d+, ",
+        ),
+    ],
+)
+def test_weights_that_belong_to_another_model(whole: Path, alter: Callable[[Weights], object], said: str) -> None:
+    def replace_head(weights: Weights) -> None:
+        alter(weights)
+        if any("lm_head" in name and len(tensor) == 7 for name, tensor in weights.items()):
+            weights.pop("language_model.lm_head.weight", None)
+
+    change_weights(whole, replace_head)
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+
+
+def codes(weights: Weights) -> None:
+    name = next(name for name in weights if name.endswith("q_proj.weight") and "language_model" in name)
+    weights[name] = (weights[name] * 100).to(torch.int8)
+
+
+def compiled(weights: Weights) -> None:
+    for name in list(weights):
+        weights[f"_orig_mod.{name}"] = weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config that says"),
+        (compiled, "their names begin with '_orig_mod.', as a wrapper of the model leaves them: take that off"),
+        (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
+    ],
+)
+def test_each_cause_has_its_own_remedy(whole: Path, alter: Callable[[Weights], object], said: str) -> None:
+    change_weights(whole, alter)
+    with pytest.raises(WeightsError, match=said):
+        load(whole)
+
+
+def test_weights_are_refused_before_they_are_loaded(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loading(*_: object) -> Any:
+        raise AssertionError("the weights are loaded")
+
+    change_settings(whole / "config.json", layers("text_config", 3))
+    monkeypatch.setattr(harness.models.pretrained, "placement", loading)
+    assert "has no use for" in refusal(whole)
+
+
+def test_what_is_loaded_is_checked_where_a_trial_is_not_possible(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_settings(whole / "config.json", layers("text_config", 3))
+    monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
+    assert "the weights have 4" in refusal(whole)
+
+
+def test_a_user_may_allow_left_over_weights(whole: Path) -> None:
+    lines: list[str] = []
+    change_settings(whole / "config.json", layers("text_config", 3))
+    assert refusal(whole).endswith(f"to measure without them add --phase-allow-unused-weights {whole}")
+    assert load(whole, unused=True, lines=lines).anatomy.depth == 3
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"UNUSED WEIGHTS of the checkpoint {whole} are left out, as --phase-allow-unused-weights"
+    )
+    change_settings(whole / "config.json", layers("text_config", 5))
+    with pytest.raises(WeightsError, match="lacks weights"):
+        load(whole, unused=True)
+
+
+def test_a_weight_under_an_old_and_a_new_name_is_refused(whole: Path) -> None:
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    change_weights(whole, lambda w: w.update({f"model.{name.replace('.model', '')}": torch.zeros_like(w[name])}))
+    assert "has two weights for one of its model (language_model.model.layers.0" in refusal(whole)
+    assert load(whole, unused=True).anatomy.depth == 4
+
+
+def test_copies_that_older_releases_saved_are_harmless(whole: Path, tiny_data: None) -> None:
+    def alter(weights: Weights) -> None:
+        weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+        weights["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(17)
+
+    change_weights(whole, alter)
+    assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+
+
+def test_a_head_that_is_tied_by_name_only_is_refused(whole: Path) -> None:
+    change_settings(whole / "config.json", lambda config: config.update(tie_word_embeddings=True))
+    assert "its head and its embeddings are one weight (tie_word_embeddings), and its weights hold two" in refusal(
+        whole
+    )
+    load(whole, unused=True)
+    name = next(name for name in load_file(whole / "model.safetensors") if "embed_tokens" in name)
+    change_weights(whole, lambda weights: weights.update({"lm_head.weight": weights[name].clone()}))
+    change_weights(whole, lambda weights: weights.pop("language_model.lm_head.weight", None))
+    model = load(whole).model
+    assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def test_a_quantised_configuration_over_plain_weights_is_refused(whole: Path) -> None:
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    change_settings(whole / "config.json", lambda config: config.update(quantization_config=quantised))
+    assert "take quantization_config out of config.json" in refusal(whole)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_directory_is_loaded_as_it_was_saved(whole: Path, tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    model = AutoModelForImageTextToText.from_pretrained(whole, dtype=torch.float32, quantization_config=settings)
+    model.save_pretrained(tmp_path / "quantised")
+    tiny_vlm().processor.save_pretrained(tmp_path / "quantised")
+    vlm = load(tmp_path / "quantised")
+    assert type(vlm.anatomy.layers[0].self_attn.q_proj).__module__.startswith("bitsandbytes")
+    stored = dict(model.named_parameters())
+    assert all(torch.equal(weight, stored[name]) for name, weight in vlm.model.named_parameters())
+
+
+def test_an_option_allows_it_for_one_checkpoint(project: pytest.Pytester) -> None:
+    named = ("--phase-model", "someone/mine", "--phase-model", "someone/other")
+    options = read_options(project.parseconfig(*named, "--phase-allow-unused-weights", "someone/mine"))
+    assert [entry.unused_weights for entry in options.models] == [True, False]
+    assert [entry.trusted for entry in options.models] == [False, False]
+    project.makeini("[pytest]\nphase_allow_unused_weights = someone/other\n")
+    assert [entry.unused_weights for entry in read_options(project.parseconfig(*named)).models] == [False, True]
+    with pytest.raises(pytest.UsageError, match="--phase-allow-unused-weights someone/third: this run names no such"):
+        read_options(project.parseconfig(*named, "--phase-allow-unused-weights", "someone/third"))

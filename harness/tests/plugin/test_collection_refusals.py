@@ -1,0 +1,140 @@
+"""What is known before anything is measured: one usage error, exit code 4, and no test is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.models.checkpoint_directory import directory_problem
+from harness.tests.end_to_end.test_missing_pairs import empty_hub
+from harness.tests.support.case_runs import PAIR, Cases
+from harness.tests.support.photographs import needs_pyarrow, write_official, write_table
+from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
+
+__all__ = ["empty_hub", "saved_once", "sharded", "whole"]
+
+TINY = PAIR[:2]
+
+
+def refused(cases: Cases, *pair: str) -> str:
+    """The one sentence of a run that is refused at collection."""
+    result = cases.run(pair=pair)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
+    assert result.parseoutcomes().keys() <= {"deselected"}
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    lines = [line for line in result.stderr.lines if line.startswith("ERROR: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def directory(tmp_path: Path, kind: str) -> Path:
+    """A directory that cannot be COCO Captions."""
+    place = tmp_path / "coco"
+    if kind == "no images":
+        (place / "annotations").mkdir(parents=True)
+        (place / "annotations" / "captions_val2017.json").write_text(json.dumps({"images": [], "annotations": []}))
+    elif kind == "other columns":
+        place.mkdir()
+        write_table(place / "a.parquet", {"question": ["a"]}, 1)
+    elif kind == "empty":
+        place.mkdir()
+    elif kind in ("no files", "cut"):
+        folder = write_official(place, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
+        if kind == "no files":
+            (folder / "1.jpg").rename(folder / "2.jpg")
+        else:
+            (place / "annotations" / "captions_val2017.json").write_text('{"images": [')
+    return place
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("not there", "coco is no directory: coco-captions is looked for there; give the official layout with "),
+        ("empty", "coco holds no COCO Captions: looked for annotations/captions_PART.json"),
+        ("no images", "coco has captions but no images: unpack the images of that part into "),
+        (
+            "no files",
+            "coco: none of its 1 images can be used, for example coco-1: 1.jpg is missing in val2017/; check ",
+        ),
+        ("cut", "captions_val2017.json is no file of COCO captions (JSONDecodeError: "),
+        pytest.param("other columns", "a.parquet has the columns question; COCO captions ", marks=needs_pyarrow),
+    ],
+)
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_a_directory_without_the_data_is_refused(
+    cases: Cases, empty_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str, way: str
+) -> None:
+    place = directory(tmp_path, kind)
+    given = ("--phase-data", f"coco-captions={place}")
+    if way == "variable":
+        monkeypatch.setenv("VLM_PHASE_COCO", str(place))
+        given = ()
+    sentence = refused(cases, *TINY, "--phase-dataset", "coco-captions", *given)
+    assert "coco-captions was asked for and cannot be measured here: " in sentence
+    assert said in sentence
+
+
+def test_it_is_refused_where_only_the_data_were_named(cases: Cases, empty_hub: None, tmp_path: Path) -> None:
+    """No weights of the pairs are here, which alone would be a reason to skip."""
+    place = tmp_path / "nowhere"
+    for name in ("coco-captions", "winoground"):
+        assert f"{place} is no directory" in refused(cases, "--phase-data", f"{name}={place}")
+
+
+def test_data_of_another_dataset_are_not_looked_at(cases: Cases, tmp_path: Path) -> None:
+    result = cases.run("-k", "test_four_phases", "--phase-data", f"winoground={tmp_path / 'nowhere'}")
+    assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert "nowhere" not in result.stderr.str()
+
+
+def test_a_checkpoint_without_processor_is_refused(cases: Cases, whole: Path) -> None:
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (whole / name).unlink(missing_ok=True)
+    sentence = refused(cases, "--phase-model", str(whole), "--phase-dataset", "scenes")
+    assert re.search(r"has no image processor .*copy the processor's files", sentence)
+
+
+def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
+    problem = directory_problem(tmp_path, "mine", unused=False)
+    assert problem is not None
+    assert problem.startswith("the checkpoint mine is of the type mllama, which cannot be measured: image features ")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "udop", "is_encoder_decoder": True},
+        {"model_type": "instructblip", "use_decoder_only_language_model": False},
+    ],
+)
+def test_an_encoder_decoder_is_refused_for_that_and_not_for_missing_files(tmp_path: Path, settings: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    problem = directory_problem(tmp_path, "mine", unused=False)
+    assert problem is not None
+    assert problem.startswith("the checkpoint mine is an encoder-decoder: image and instruction tokens do not share ")
+
+
+def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, whole: Path) -> None:
+    change_settings(whole / "processor_config.json", lambda content: content.update({"patch_size": [], "x": 1}))
+    (whole / "tokenizer.json").write_text("{}")
+    sentence = refused(cases, "--phase-model", str(whole), "--phase-dataset", "scenes")
+    assert f"the checkpoint {whole} cannot be loaded (" in sentence
+
+
+@pytest.mark.parametrize("model", ["measured", "against"])
+def test_a_library_that_is_missing_is_refused(
+    cases: Cases, whole: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise ImportError("TheProcessor requires the Torchvision library but it was not found. Install it.")
+
+    monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", lacking)
+    named = ("--phase-model", str(whole)) if model == "measured" else (*TINY, "--phase-against", str(whole))
+    sentence = refused(cases, *named, "--phase-dataset", "scenes")
+    assert sentence.startswith(f"ERROR: {whole.name} was asked for and cannot be measured here: the checkpoint ")
+    assert sentence.endswith("; run `pip install torchvision` and try again")

@@ -1,0 +1,96 @@
+"""What each case judged stands in the JUnit XML, with its numbers, and no warning comes of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from harness.analysis.timing import TimingRatio
+from harness.judgement.evidence import Evidence, timing_evidence
+from harness.plugin.junit import properties
+from harness.run.options import Pair
+from harness.run.session import VerdictLine
+from harness.tests.support.case_runs import Cases, Fault
+from harness.tests.support.faults import swap_layers
+
+ANSWERED = {"phase_pair", "phase_question", "phase_verdict"}
+NUMBERS = {"phase_measure", "phase_effect", "phase_interval", "phase_margin", "phase_n"}
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The properties of the suite, and those of each test case by its class and name."""
+    suite = ElementTree.parse(path).getroot().find("testsuite")  # noqa: S314
+    assert suite is not None
+
+    def told(element: ElementTree.Element) -> dict[str, str]:
+        return {one.attrib["name"]: one.attrib["value"] for one in element.findall("properties/property")}
+
+    cases = {f"{case.attrib['classname']}.{case.attrib['name']}": told(case) for case in suite.findall("testcase")}
+    return told(suite), cases
+
+
+def test_every_case_tells_what_it_judged(recorded: Cases) -> None:
+    place = recorded.baselines.parent / "out.xml"
+    options = ("-m", "regression or replication", "--phase-controls", "none", "--junit-xml", str(place))
+    result = recorded.run(*options, plugins=(Fault(swap_layers(3)),))
+    assert "warnings" not in result.parseoutcomes()
+    suite, cases = read(place)
+    assert set(suite) == {"phase_harness", "phase_environment", "phase_seed"}
+    assert suite["phase_environment"].startswith("torch ")
+    assert len(cases) == 15
+    for name, told in cases.items():
+        assert set(told) >= ANSWERED, name
+        assert told["phase_pair"] == "tiny-llava-tiny"
+        assert set(told) >= NUMBERS - {"phase_interval"}, name
+        assert np.isfinite([float(told[key]) for key in ("phase_margin", "phase_n")]).all()
+    inter = next(told for name, told in cases.items() if "test_inter_similarity.test_equivalent" in name)
+    assert (inter["phase_question"], inter["phase_verdict"]) == ("inter", "differs")
+    assert inter["phase_layers"].startswith("residual point")
+    low, high = map(float, inter["phase_interval"].split(" to "))
+    assert low < float(inter["phase_effect"]) < high
+    assert float(inter["phase_margin"]) < min(abs(low), abs(high))
+    questions = {told["phase_question"] for told in cases.values()}
+    assert questions >= {"inter", "intra", "attention", "lens", "boundaries", "intervals", "four-phases", "inter-modal"}
+
+
+@pytest.mark.slow
+def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(
+        """
+        def test_one(phase):
+            from harness.run.options import Pair
+            from harness.run.session import VerdictLine
+            phase.record(VerdictLine(Pair("a", "b"), "regression", "inter", "reproduces", {}))
+        """
+    )
+    result = pytester.runpytest_subprocess("-n", "1", "-p", "harness.plugin.hooks", "--junit-xml", "out.xml")
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str() + result.stderr.str()
+    _, cases = read(pytester.path / "out.xml")
+    (told,) = cases.values()
+    assert told == {"phase_pair": "a-b", "phase_question": "inter", "phase_verdict": "reproduces"}
+
+
+def test_what_is_not_known_is_left_out_and_an_answer_is_told_once() -> None:
+    part = Evidence("half-height 1", "", "inconclusive", math.nan, (math.nan, math.nan), 1.0, 64)
+    line = VerdictLine(Pair("a", "b"), "regression", "boundaries", "inconclusive", {}, (part,))
+    assert properties([line, line]) == [
+        ("phase_pair", "a-b"),
+        ("phase_question", "boundaries"),
+        ("phase_verdict", "inconclusive"),
+        ("phase_measure", "half-height 1"),
+        ("phase_margin", 1.0),
+        ("phase_n", 64),
+    ]
+    assert properties([]) == []
+
+
+def test_a_ratio_has_numbers_and_no_verdict_of_its_own() -> None:
+    evidence = timing_evidence(TimingRatio(1.5, (1.4, 1.6), 0.99, 31))
+    told = dict(properties([VerdictLine(Pair("a", "b"), "timing", "hooked/plain", "", {}, evidence)]))
+    assert (told["phase_effect"], told["phase_interval"], told["phase_n"]) == (1.5, "1.4 to 1.6", 31)
+    assert not {"phase_verdict", "phase_margin"} & set(told)

@@ -1,0 +1,173 @@
+"""The end of a run at the width of its terminal: nothing is wider, everything is said, and how much -q leaves of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import harness
+from harness.plugin.terminal import ending_lines
+from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, table_lines, terminal_width
+from harness.report.outcomes import outcomes_of
+from harness.report.summary import summary_lines
+from harness.run.options import Pair, read_options
+from harness.run.session import PhaseSession, VerdictLine
+from harness.tests.report.test_checks import synthetic_profile
+from harness.tests.run.test_options import project
+from harness.tests.support.case_runs import Cases, Fault
+from harness.tests.support.faults import swap_layers
+
+__all__ = ["project"]
+
+LONG = "a-quite-long-name-of-a-model"
+WIDTHS = (60, 80, 100, 250)
+CLAIMED = {"four-phases": "fails", "alignment": "fails", "inter-modal": "holds", "intra-modal": "inconclusive"}
+JUDGED = {"inter": "reproduces", "intra": "equivalent", "attention": "differs", "boundaries": "inconclusive"}
+
+
+@pytest.fixture
+def session(project: pytest.Pytester) -> PhaseSession:
+    """A run with one pair of a long name, a verdict of every kind, and a claim that is known to fail."""
+    stored = project.mkdir("stored")
+    (stored / "known_differences.toml").write_text(f'[{LONG}-curves]\nalignment = "it does not"\n')
+    found = PhaseSession(read_options(project.parseconfig("--phase-baselines", str(stored))), say=print)
+    pair = Pair(LONG, "curves")
+    found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=LONG)
+    for kind, verdicts in (("replication", CLAIMED), ("regression", JUDGED)):
+        for question, verdict in verdicts.items():
+            found.record(VerdictLine(pair, kind, question, verdict, {}, changed=question in ("intra", "attention")))
+    found.ratios[pair] = (1.5, 1.4, 1.6)
+    return found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_line_is_wider_than_the_terminal(session: PhaseSession, width: int) -> None:
+    lines = summary_lines(session, width)
+    assert max(len(line.text) for line in lines) <= width
+    told = " ".join(" ".join(line.text for line in lines).split())
+    assert f"{LONG}-curves" in told
+    assert "baselines: 0 matched, 0 changed, 0 new, 0 unused" in told
+    if width < 200:
+        for said in (
+            "holds: inter-modal",
+            "fails as known: alignment",
+            "fails: four-phases",
+            "inconclusive: intra-modal",
+            "reproduces: inter",
+            "equivalent, not the same: intra",
+            "differs: attention",
+            "inconclusive: boundaries",
+            "64 samples, 12 layers",
+            "I 0-2, II 2-5, III 5-10, IV 10-12",
+            "hooked/plain 1.50 times the plain time (1.40 to 1.60)",
+        ):
+            assert said in told
+    else:
+        assert "4- I- II? III+" in told
+        assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in told
+
+
+def test_a_colour_only_repeats_what_the_words_say(session: PhaseSession) -> None:
+    coloured = {line.text.strip(): line.colour for line in summary_lines(session, 80) if line.colour}
+    assert coloured == {
+        "claims        holds: inter-modal": "green",
+        "inconclusive: intra-modal": "yellow",
+        "fails: four-phases": "red",
+        "regression    reproduces: inter": "green",
+        "inconclusive: boundaries": "yellow",
+        "equivalent, not the same: intra": "red",
+        "differs: attention": "red",
+    }
+    row = next(line for line in summary_lines(session, 250) if line.text.startswith(LONG))
+    assert row.colour == "red"
+
+
+def test_what_is_not_as_expected_is_told_apart(session: PhaseSession) -> None:
+    (outcome,) = outcomes_of(session)
+    assert [line.question for line in outcome.unexpected()] == ["four-phases", "intra", "attention"]
+    assert [line.question for line in outcome.undecided()] == ["intra-modal", "boundaries"]
+
+
+def test_two_models_side_by_side_fit_the_terminal() -> None:
+    made = synthetic_profile()
+    found = harness.compare_models(dataclasses.replace(made, model=LONG), made)
+    for width in (60, 80):
+        assert max(map(len, found.lines(width))) <= width
+        assert " ".join(" ".join(found.lines(width)).split()).count("beyond the margin: nothing") == 1
+    assert "\n".join(found.lines()) == repr(found)
+
+
+def test_folding_breaks_between_words_and_obeys_nothing() -> None:
+    assert folded("  one two three four", 12) == ["  one two", "    three", "    four"]
+    assert folded("one " + kept("two three") + " four", 10, taken=6) == ["one", "  two three", "  four"]
+    path = "/a/path/that/is-long/and has blanks"
+    assert folded(f"  wrote {kept(path)} here", 20) == ["  wrote", f"    {path}", "    here"]
+    assert folded("a\x1b[31m b\n", 80) == [r"a\x1b[31m b\n"]
+    assert folded("", 80) == [""]
+
+
+def test_a_table_gives_way_where_it_is_widest() -> None:
+    rows = [["name", "one two three four five six seven"], ["other", "x"]]
+    assert table_lines(["a", "b"], rows, 24) == [
+        "a      b",
+        "-----  -------------",
+        "name   one two three",
+        "       four five six",
+        "       seven",
+        "other  x",
+    ]
+    assert max(map(len, table_lines(["a", "b"], rows))) == 40
+    # Names are not broken, however narrow it is.
+    assert "longer-than-all-this" in table_lines(["a", "b"], [["longer-than-all-this", "x y"]], 10)[2]
+    assert table_lines(["a", "b"], [], 10)[0].split() == ["a", "b"]
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "bb bb", "ccc " * 9, ""]), min_size=3, max_size=3), max_size=4))
+def test_a_table_of_short_words_always_fits(rows: list[list[str]]) -> None:
+    assert max(map(len, table_lines(["one", "two", "three"], rows, 30))) <= 30
+
+
+def test_a_long_reason_stands_below_what_pytest_writes_before_it() -> None:
+    assert reason_text("known:", "so it is") == "known: so it is"
+    head, *lines = reason_text("known:", "word " * 40).splitlines()
+    assert head == "known:"
+    assert all(line.startswith("    word") and len(line) <= MESSAGE_WIDTH for line in lines)
+
+
+def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, width in (("120", 120), ("20", 60)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert terminal_width() == width
+
+
+def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Cases) -> None:
+    case = ("-m", "regression", "-k", "inter_similarity", "--phase-controls", "none", "--phase-json", "out.json")
+    damaged = recorded.run(*case, plugins=(Fault(swap_layers(3)),))
+    assert damaged.ret == pytest.ExitCode.TESTS_FAILED
+    damaged.stdout.fnmatch_lines(["phase: harness *", "*= phase diagram =*", "*differs: inter", "intervals: 99 %*"])
+    damaged.stdout.fnmatch_lines(["record *out.json"])
+    # Sources are pytest's, commands and paths are there to be copied.
+    told = [line for line in damaged.stdout.lines if line.startswith(("E  ", "phase", "  "))]
+    wide = [line for line in told if len(line) > 80 and not re.search(r'"""|def |meant\?|/\S{40}|check_', line)]
+    assert wide == []
+    brief = recorded.run(*case, "-q")
+    brief.stdout.fnmatch_lines(
+        ["*= phase diagram =*", "*reproduces: inter", "baselines: 1 matched, *", "record *out.json"]
+    )
+    assert "intervals: 99 %" not in brief.stdout.str()
+    least = recorded.run(*case, "-qq", "--phase-update", plugins=(Fault(swap_layers(3)),))
+    least.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json"])
+    assert "phase diagram" not in least.stdout.str()
+    assert "baselines:" not in least.stdout.str()
+
+
+def test_a_suite_that_says_too_little_says_so_at_any_level(session: PhaseSession) -> None:
+    session.verdicts[:] = [line for line in session.verdicts if line.verdict == "inconclusive"]
+    lines = ending_lines([], session.muteness(), 60)
+    assert [line.colour for line in lines] == ["red"] * len(lines)
+    assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
+    assert max(len(line.text) for line in lines) <= 60

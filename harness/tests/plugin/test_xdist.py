@@ -1,0 +1,67 @@
+"""pytest-xdist loads each model in one worker, and the run ends as one without workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.run.options import Pair
+from harness.tests.measurement.test_processes import ONE, files, run_cases
+
+PAIRS = (
+    Pair("tiny", "scenes"),
+    Pair("tiny", "scenes-order"),
+    Pair("tiny-scenes", "scenes"),
+    Pair("m.7b", "coco"),
+    Pair("\u6a21", "coco"),
+)
+
+
+@pytest.mark.parametrize(
+    ("test", "model"),
+    [
+        ("test_a.py::test_x[tiny-scenes]", "tiny"),
+        ("test_a.py::test_x[tiny-scenes-order]", "tiny"),
+        ("test_a.py::test_x[tiny-scenes-scenes]", "tiny-scenes"),
+        ("test_a.py::test_x[4-tiny-scenes-bf16]", "tiny"),
+        ("test_a.py::TestIt::test_x[m.7b-coco-[odd]]", "m.7b"),
+        ("test_a.py::test_x[4-\\u6a21-coco]", "\u6a21"),
+        ("test_a.py::test_x[mm7b-coco]", ""),
+        ("test_a.py::test_x[atiny-scenes]", ""),
+        ("test_a.py::test_tiny-scenes", ""),
+    ],
+)
+def test_a_case_belongs_to_the_model_of_its_pair(test: str, model: str) -> None:
+    scheduling = pytest.importorskip("harness.plugin.xdist_groups")
+    assert scheduling.model_of(test, PAIRS) == model
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    workers = ("-n", "2", "--dist", "loadfile", "-m", "regression or timing")
+    assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
+    loads = tmp_path / "loads"
+    done = run_cases(tmp_path, "two", ONE, "--phase-update-new", *workers, TINY_LOADS=str(loads))
+    output = done.stdout
+    assert done.returncode == 0, output
+    assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert output.count("phase: harness") == output.count("= phase diagram =") == 1
+    assert "baselines: 0 matched, 0 changed, 2 new, 0 unused" in output
+    assert "timed without other workers only: run it again with -m timing -n 0" in output
+    assert sorted(loads.read_text().split()) == ["tiny-llava", "tiny-other"]
+
+
+@pytest.mark.slow
+def test_a_mute_suite_fails_and_misuse_is_said_with_workers_too(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    run_cases(tmp_path, "mute", ONE, "--phase-update-new")
+    few = ("--phase-dtype", "bf16", "--phase-samples", "8")
+    mute = run_cases(tmp_path, "mute", ONE, *few, "-n", "2", "-k", "inter")
+    told = " ".join(mute.stdout.split())
+    assert (mute.returncode, told.count("the suite says too little")) == (pytest.ExitCode.TESTS_FAILED, 1)
+    misused = run_cases(tmp_path, "mute", ONE, "--phase-model", "llava-1.5-7b", "-n", "2")
+    assert misused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "llava-1.5-7b-tiny was asked for and cannot be measured here" in misused.stderr

@@ -1,0 +1,239 @@
+"""One observed pass: true to transformers' own hidden states, without a trace in the model, whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.data.sample import Sample
+from harness.models.prompt import Batch, encode
+from harness.models.vlm import Vlm
+from harness.probe.lens_task import LensTask, References
+from harness.probe.observation import Observation, Readings, observing
+from harness.probe.self_checks import SelfCheckError
+from harness.tests.support import literal
+from harness.tests.support.tiny import drawing_task, observe, tiny_inputs, tiny_vlm
+
+
+def encoded(vlm: Vlm, samples: list[Sample]) -> tuple[Batch, list[str]]:
+    return encode(vlm.processor, samples, vlm.anatomy.image_positions), [sample.id for sample in samples]
+
+
+def fingerprint(model: Any) -> dict[str, Any]:
+    """What a context could leave behind: hooks and training flag of every module, attention of every configuration."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+    modules = {
+        name: (module.training, *(tuple(getattr(module, kind)) for kind in kinds), tuple(sorted(vars(module))))
+        for name, module in model.named_modules()
+    }
+    configs = {
+        name: module.config._attn_implementation
+        for name, module in model.named_modules()
+        if hasattr(module, "config") and hasattr(module.config, "_attn_implementation")
+    }
+    for key in model.config.sub_configs:
+        configs[f"config {key}"] = getattr(model.config, key)._attn_implementation
+    return {"modules": modules, "configs": configs}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_residual_points_are_the_hidden_states_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, samples: list[Sample], attention: str
+) -> None:
+    """All but the last entry, which transformers gives after the final norm: our post-norm point."""
+    vlm = tiny_vlm(attention=attention)
+    batch, ids = encoded(vlm, samples)
+    points: list[torch.Tensor] = []
+    normed: list[torch.Tensor] = []
+
+    def also(kept: list[torch.Tensor], method: Callable[..., None]) -> Callable[..., None]:
+        def keep(self: Observation, states: torch.Tensor) -> None:
+            kept.append(states.clone())
+            method(self, states)
+
+        return keep
+
+    monkeypatch.setattr(Observation, "residual_point", also(points, Observation.residual_point))
+    monkeypatch.setattr(Observation, "after_final_norm", also(normed, Observation.after_final_norm))
+    readings = observe(vlm, samples)
+    with torch.inference_mode():
+        hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+    assert ids == [sample.id for sample in samples]
+    assert len(points) == len(hidden) == vlm.anatomy.depth + 1
+    for ours, theirs in zip(points[:-1], hidden[:-1], strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(normed) == 1
+    assert torch.equal(normed[0], hidden[-1])
+    assert not torch.allclose(points[-1], hidden[-1], rtol=0.1)
+    for point, states in enumerate(hidden[:-1]):
+        expected = literal.similarities(states, batch.groups)
+        np.testing.assert_allclose(readings.similarity[:, point], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(readings.post_norm, literal.similarities(hidden[-1], batch.groups), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_watching_does_not_change_the_logits(samples: list[Sample], attention: str, dtype: torch.dtype) -> None:
+    vlm = tiny_vlm(attention=attention, dtype=dtype)
+    batch, ids = encoded(vlm, samples)
+    inputs = tiny_inputs(vlm, batch)
+    with torch.inference_mode():
+        plain = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+        with observing(
+            vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=drawing_task(len(ids)), checking=True
+        ) as seen:
+            watched = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+        seen.readings()
+        after = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+    assert torch.equal(plain, watched)
+    assert torch.equal(plain, after)
+
+
+@pytest.mark.parametrize("where", ["clean", "in the block", "in a layer", "in the readings"])
+def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where: str) -> None:
+    model, layers = own_vlm.model, own_vlm.anatomy.layers
+    model.train()
+    layers[1].eval()
+    own_vlm.anatomy.final_norm.eval()
+    layers[0].register_forward_hook(lambda *_: None)
+    batch, ids = encoded(own_vlm, samples)
+    warm_up(own_vlm, batch)
+    before = fingerprint(model)
+    crash = layers[2].register_forward_pre_hook(_crash) if where == "in a layer" else None
+    try:
+        with (
+            torch.inference_mode(),
+            observing(
+                model, own_vlm.anatomy, batch.groups, sample_ids=ids, lens=drawing_task(len(ids)), checking=True
+            ) as seen,
+        ):
+            assert not any(module.training for module in model.modules())
+            assert fingerprint(model) != before
+            if where == "in the block":
+                raise ZeroDivisionError
+            if where != "in the readings":
+                model(**batch.inputs, use_cache=False, logits_to_keep=1)
+            seen.readings()
+    except (ZeroDivisionError, SelfCheckError):
+        assert where != "clean"
+    else:
+        assert where == "clean"
+    if crash is not None:
+        crash.remove()
+    assert fingerprint(model) == before
+
+
+def warm_up(vlm: Vlm, batch: Batch) -> None:
+    """The first forward pass of a transformers model leaves a flag of its own in the vision tower."""
+    with torch.inference_mode():
+        vlm.model(**batch.inputs, use_cache=False)
+
+
+def _crash(*_: Any) -> None:
+    raise ZeroDivisionError
+
+
+def test_implementations_that_differ_between_tower_and_decoder_come_back(own_vlm: Vlm, samples: list[Sample]) -> None:
+    own_vlm.model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+    warm_up(own_vlm, encoded(own_vlm, samples)[0])
+    before = fingerprint(own_vlm.model)
+    observe(own_vlm, samples)
+    assert fingerprint(own_vlm.model) == before
+    assert own_vlm.attention == "eager"
+    assert own_vlm.model.config.vision_config._attn_implementation == "sdpa"
+
+
+def words_task(samples: list[Sample], *, dense: bool) -> LensTask:
+    """Other words for every sample, some of them without entries."""
+    own = tuple((*((40 * row + 5 * word, 300 - word) for word in range(6)), ()) for row in range(len(samples)))
+    return LensTask(References(own, own[1:] + own[:1]), tuple(range(20)), dense=dense)
+
+
+def row_of(task: LensTask, row: int) -> LensTask:
+    own, chance = task.references.own[row : row + 1], task.references.chance[row : row + 1]
+    return LensTask(References(own, chance), task.block, dense=task.dense)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["pruned", "dense"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_padded_batch_gives_what_its_samples_give_alone(samples: list[Sample], attention: str, dense: bool) -> None:
+    vlm = tiny_vlm(attention=attention)
+    batch, _ = encoded(vlm, samples)
+    assert len({int(length) for length in batch.groups.real.sum(1)}) > 1
+    task = words_task(samples, dense=dense)
+    together = observe(vlm, samples, task)
+    assert together.hits is not None
+    assert together.hits.sum() > 0
+    for row, sample in enumerate(samples):
+        alone = observe(vlm, [sample], row_of(task, row))
+        for field in fields(Readings):
+            ours, single = getattr(together, field.name), getattr(alone, field.name)
+            if ours is None:
+                assert single is None
+                assert not dense
+                continue
+            ours = ours[row : row + 1]
+            if field.name == "norm_rows":
+                assert ours[..., ~batch.groups.real[row].numpy()].max(initial=0.0) == 0.0
+                ours = ours[..., batch.groups.real[row].numpy()]
+            np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-6, err_msg=field.name)
+
+
+def test_measures_that_were_not_asked_for_are_none(vlm: Vlm, samples: list[Sample]) -> None:
+    batch, ids = encoded(vlm, samples)
+    with (
+        torch.inference_mode(),
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, attention=False) as seen,
+    ):
+        vlm.model(**batch.inputs, use_cache=False)
+    readings = seen.readings()
+    asked = {field.name for field in fields(Readings) if getattr(readings, field.name) is not None}
+    assert asked == {"similarity", "post_norm", "means"}
+    full = observe(vlm, samples)
+    np.testing.assert_array_equal(readings.similarity, full.similarity)
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_other_than_one_pass_is_refused(vlm: Vlm, samples: list[Sample], passes: int) -> None:
+    batch, ids = encoded(vlm, samples)
+    points = passes * (vlm.anatomy.depth + 1)
+    with (
+        torch.inference_mode(),
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids) as seen,
+    ):
+        for _ in range(passes):
+            vlm.model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    with pytest.raises(SelfCheckError, match=f"{points} residual points were seen, expected 5; .*exactly one forward"):
+        seen.readings()
+
+
+def test_generation_inside_the_block_is_refused_and_outside_is_unaffected(vlm: Vlm, samples: list[Sample]) -> None:
+    batch, ids = encoded(vlm, samples)
+
+    def generate() -> torch.Tensor:
+        with torch.inference_mode():
+            return vlm.model.generate(**batch.inputs, max_new_tokens=4, do_sample=False, pad_token_id=0)  # type: ignore[no-any-return]
+
+    before = generate()
+    assert before.shape[1] > batch.groups.real.shape[1]
+    with (
+        pytest.raises(SelfCheckError, match=r"4 x 1 tokens was seen where the prompts are 4 x .* no generate"),
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids),
+    ):
+        generate()
+    observe(vlm, samples)
+    assert torch.equal(generate(), before)
+
+
+def test_hooks_of_others_stay_and_still_fire(own_vlm: Vlm, samples: list[Sample]) -> None:
+    calls: list[nn.Module] = []
+    handle = own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda module, _: calls.append(module))
+    observe(own_vlm, samples)
+    assert len(calls) == 1
+    assert handle.id in own_vlm.anatomy.layers[0]._forward_pre_hooks

@@ -1,0 +1,217 @@
+"""Every self-check fires on the fault it is there for, says where, and is silent otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import harness.probe.attention
+import harness.probe.last_token
+from harness.data.sample import Sample
+from harness.models.anatomy import Anatomy
+from harness.models.prompt import encode
+from harness.models.vlm import Vlm
+from harness.probe.attention import AttentionError, LastRow, last_row
+from harness.probe.lens_task import LensTask
+from harness.probe.linear_map import LinearMap
+from harness.probe.self_checks import (
+    SelfCheckError,
+    check_image_positions,
+    check_last_state,
+    check_layers_read,
+    check_same_hits,
+    hearing_placeholders,
+    not_finite,
+    relative_difference,
+)
+from harness.tests.support.tiny import drawing_task, observe, tiny_vlm
+
+NAME = "LlavaForConditionalGeneration"
+NUMBER = r"-?\d+(\.\d+)?(e[+-]\d+)?"
+
+
+def with_parts(vlm: Vlm, **parts: Any) -> Vlm:
+    return dataclasses.replace(vlm, anatomy=dataclasses.replace(vlm.anatomy, **parts))
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
+@pytest.mark.parametrize(
+    ("attention", "dtype"),
+    [("sdpa", torch.float32), ("eager", torch.float32), ("sdpa", torch.float64), ("sdpa", torch.bfloat16)],
+)
+def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torch.dtype, bias: bool) -> None:
+    vlm = tiny_vlm(attention=attention, dtype=dtype, bias=bias)
+    readings = observe(vlm, samples, drawing_task(len(samples)))
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    check_image_positions(vlm.model, vlm.name, batch.groups.image, vlm.given(batch.inputs))
+    assert readings.hits is not None
+    check_same_hits(vlm.name, readings.hits, readings.hits.copy(), [sample.id for sample in samples])
+
+
+def test_a_norm_of_another_place_is_found(vlm: Vlm, samples: list[Sample]) -> None:
+    """The last layer's own norm is called as often as the final one, so the residual points are as many as expected."""
+    wrong = with_parts(vlm, final_norm=vlm.anatomy.layers[-1].post_attention_layernorm)
+    with pytest.raises(SelfCheckError, match=rf"{NAME}: .*top logit {NUMBER} where the model's own is {NUMBER} \(rel"):
+        observe(wrong, samples)
+
+
+@pytest.mark.parametrize("part", ["final_norm", "unembedding"])
+def test_a_part_that_the_model_does_not_use_is_found(vlm: Vlm, samples: list[Sample], part: str) -> None:
+    copies = {"final_norm": nn.RMSNorm(vlm.anatomy.width), "unembedding": nn.Linear(vlm.anatomy.width, 400)}
+    points = {"final_norm": vlm.anatomy.depth, "unembedding": vlm.anatomy.depth + 1}
+    spoken = part.replace("_", " ")
+    with pytest.raises(SelfCheckError, match=f"{NAME}: {points[part]} residual .* expected 5; its {spoken} was not"):
+        observe(with_parts(vlm, **{part: copies[part]}), samples)
+
+
+def test_a_head_of_another_place_is_found(vlm: Vlm, samples: list[Sample]) -> None:
+    wrong = with_parts(vlm, unembedding=vlm.anatomy.layers[-1].mlp.gate_proj)
+    with pytest.raises(SelfCheckError, match=f"{NAME}: .*top logit {NUMBER} where the model's own is {NUMBER}"):
+        observe(wrong, samples)
+
+
+def test_a_norm_whose_weight_is_dropped_for_the_lens_is_found(own_vlm: Vlm) -> None:
+    """The check asks the anatomy's own norm again, after the pass."""
+    anatomy: Anatomy = own_vlm.anatomy
+    state = torch.randn(2, 1, anatomy.width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        own = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
+        check_last_state(anatomy, own, own)
+        anatomy.final_norm.weight.fill_(1.0)
+        logits = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
+        with pytest.raises(SelfCheckError, match="the final norm or the unembedding is not the one the model uses"):
+            check_last_state(anatomy, logits, own)
+
+
+def test_a_swapped_residual_stream_is_found(vlm: Vlm, samples: list[Sample]) -> None:
+    """A layer list with one layer twice and another left out has the right length."""
+    layers = list(vlm.anatomy.layers)
+    layers[2] = layers[1]
+    with pytest.raises(SelfCheckError, match=NAME):
+        observe(with_parts(vlm, layers=tuple(layers)), samples)
+
+
+def test_another_output_projection_is_found(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
+    other = vlm.anatomy.layers[0].self_attn.o_proj
+    monkeypatch.setattr(harness.probe.attention, "output_projection", lambda _: other)
+    expected = rf"{NAME}: attention was read in layers \[1\], but not in \[2, 3, 4\]"
+    with pytest.raises(SelfCheckError, match=expected):
+        observe(vlm, samples)
+
+
+@pytest.mark.parametrize("fault", ["no mask", "no scaling", "head order"])
+def test_wrong_attention_parts_are_found(
+    monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample], fault: str
+) -> None:
+    def wrong(query: Any, key: Any, value: Any, mask: Any, scaling: Any, softcap: Any = None, *_: Any) -> LastRow:
+        if fault == "no mask":
+            return last_row(query, key, value, None, scaling, softcap)
+        if fault == "no scaling":
+            return last_row(query, key, value, mask, 1.0, softcap)
+        return last_row(query, key.flip(1), value.flip(1), mask, scaling, softcap)
+
+    monkeypatch.setattr(harness.probe.attention, "last_row", wrong)
+    with pytest.raises(SelfCheckError, match=f"{NAME}, layer 1: the attention parts"):
+        observe(vlm, samples)
+
+
+def test_a_dropped_bias_is_found(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
+    monkeypatch.setattr(harness.probe.last_token, "linear_map", lambda module, _: LinearMap(module.weight, None))
+    with pytest.raises(SelfCheckError, match=f"{NAME}, layer 1: the attention parts"):
+        observe(vlm, samples)
+
+
+def test_a_layer_whose_attention_goes_past_the_interface_is_found(own_vlm: Vlm, samples: list[Sample]) -> None:
+    """Its configuration is not the one that is exchanged, so its attention is never read."""
+    attention = own_vlm.anatomy.layers[2].self_attn
+    attention.config = type(attention.config)(**attention.config.to_dict())
+    attention.config._attn_implementation = "sdpa"
+    with pytest.raises(SelfCheckError, match=rf"{NAME}: attention was read in layers \[1, 2, 4\], but not in \[3\]"):
+        observe(own_vlm, samples)
+
+
+def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
+    spoiled = batch.groups.image.clone()
+    spoiled[0, int(spoiled[0].int().argmax())] = False
+    inputs = own_vlm.given(batch.inputs)
+    with pytest.raises(SelfCheckError, match=f"{NAME}: .* hold 63 image positions, but the model makes 64 image feat"):
+        check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, inputs)
+
+
+def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
+    inputs = own_vlm.given(batch.inputs)
+    with hearing_placeholders(own_vlm.model) as masks:
+        own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    assert len(masks) == 1
+    check_image_positions(own_vlm.model, NAME, batch.groups.image, inputs, masks)
+    moved = batch.groups.image.roll(1, dims=1)
+    with pytest.raises(SelfCheckError, match=r"at 64 positions, .* hold 64 image positions, and they are not the same"):
+        check_image_positions(own_vlm.model, NAME, moved, inputs, masks)
+
+
+@pytest.mark.parametrize("lens", [None, "pruned", "dense"])
+def test_a_nan_names_its_sample_and_residual_point(own_vlm: Vlm, samples: list[Sample], lens: str | None) -> None:
+    def spoil(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        states = args[0].clone()
+        states[2, -1, 0] = torch.nan
+        return (states, *args[1:])
+
+    # Before the observation's own hook, so that what it reads is what the layer gets.
+    own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
+    task = None if lens is None else drawing_task(len(samples))
+    if lens == "pruned":
+        task = LensTask(task.references, ()) if task else None
+    expected = f"{NAME}: similarity of sample tiny-2 is nan at residual point 1; .*another dtype"
+    with pytest.raises(SelfCheckError, match=expected):
+        observe(own_vlm, samples, task)
+
+
+def test_logits_that_are_not_finite_are_named(own_vlm: Vlm, samples: list[Sample]) -> None:
+    with torch.no_grad():
+        own_vlm.anatomy.unembedding.weight[7, 0] = torch.inf
+    with pytest.raises(SelfCheckError, match=f"{NAME}: logits of sample tiny-0 is -?(inf|nan)"):
+        observe(own_vlm, samples, drawing_task(len(samples)))
+
+
+def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_points_from_zero() -> None:
+    values = np.zeros((2, 3, 4))
+    values[1, 2, 0] = np.inf
+    (fault,) = not_finite("m", {"norm_shares": values}, "ab").items()
+    assert fault[0] == 1
+    assert fault[1].startswith("m: norm_shares of sample b is inf at layer 3; the hidden states overflow or hold NaN")
+    assert (
+        "means of sample b is inf at residual point 2;"
+        in not_finite("m", {"hits": np.zeros(2), "means": values}, "ab")[1]
+    )
+    both = not_finite("m", {"post_norm": np.full((2, 5), np.nan)}, "ab")
+    assert list(both) == [0, 1]
+    assert both[0].startswith("m: post_norm of sample a is nan; ")
+    assert not_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab") == {}
+
+
+def test_hits_that_differ_name_sample_and_point() -> None:
+    dense = np.zeros((2, 3, 2, 2), dtype=np.int64)
+    pruned = dense.copy()
+    pruned[1, 2, 0, 1] = 4
+    with pytest.raises(
+        SelfCheckError, match=r"m: at residual point 2 of sample b the dense lens finds 0 words and .* 4"
+    ):
+        check_same_hits("m", dense, pruned, "ab")
+
+
+def test_attention_that_is_nowhere_read_is_refused(vlm: Vlm) -> None:
+    with pytest.raises(AttentionError, match=f"{NAME} computes its attention in code of its own"):
+        check_layers_read(vlm.anatomy, [])
+
+
+def test_relative_difference_is_over_the_largest_value() -> None:
+    assert relative_difference(torch.tensor([1.0, 8.0]), torch.tensor([2.0, -10.0])) == pytest.approx(1.8)
+    assert relative_difference(torch.zeros(2), torch.zeros(2)) == 0.0

@@ -1,0 +1,150 @@
+"""Learned vectors between image features, such as the ends of rows: they count as neither image nor text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+from harness.baselines.store import MUST_MATCH
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.models.anatomy import find_anatomy
+from harness.models.prompt import Batch, encode
+from harness.models.vlm import Vlm
+from harness.probe.separators import SEPARATOR_POLICY, find_separators, without_separators
+from harness.releases.sweep.tiny_model import draw_weights
+from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.tiny import tiny_profile, tiny_samples
+
+SIDE, PATCH = 56, 14
+
+
+@pytest.fixture
+def tiled() -> Vlm:
+    """A tiny LLaVA-NeXT, which puts a learned vector behind each row of features."""
+    processor = processor_of(FAMILIES["llava_next"])
+    processor.num_additional_image_tokens = 1
+    pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
+    processor.image_processor.image_grid_pinpoints = pinpoints
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=SIDE,
+            patch_size=PATCH,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(processor.tokenizer),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        ),
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-1,
+    )
+    model = LlavaNextForConditionalGeneration(config)
+    draw_weights(model)
+    model.requires_grad_(False).eval()
+    return Vlm("tiny-tiled", model, processor, find_anatomy(model))
+
+
+def pictures(n: int, *_: object) -> list[Sample]:
+    """Samples with wide and high pictures of noise, and one of a single colour."""
+    sizes = [(2 * SIDE, SIDE), (SIDE, 2 * SIDE), (60, 57)]
+
+    def picture(index: int) -> Any:
+        width, height = sizes[index % 3]
+        pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(index))
+        return lambda: Image.fromarray(pixels.to(torch.uint8).numpy())
+
+    samples = [
+        Sample(sample.id, picture(index), sample.instruction, sample.captions, sample.cluster)
+        for index, sample in enumerate(tiny_samples(n))
+    ]
+    plain = samples[-1]
+    samples[-1] = Sample(
+        plain.id, lambda: Image.new("RGB", (SIDE, SIDE), "white"), plain.instruction, plain.captions, plain.cluster
+    )
+    return samples
+
+
+def newlines(vlm: Vlm, batch: Batch) -> torch.Tensor:
+    """The positions of the model's newline vector in residual point 0."""
+    seen: list[torch.Tensor] = []
+    handle = vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.inference_mode():
+        vlm.model(**vlm.given(batch.inputs))
+    handle.remove()
+    return (seen[0] == vlm.model.model.image_newline).all(-1)
+
+
+def test_the_ends_of_rows_are_neither_image_nor_text(tiled: Vlm) -> None:
+    for sample in pictures(4):
+        whole = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
+        batch = without_separators(tiled, whole)
+        ends = newlines(tiled, whole)
+        assert int(ends.sum()) > 1
+        assert torch.equal(batch.groups.image, whole.groups.image & ~ends)
+        assert torch.equal(batch.groups.other, whole.groups.other | ends)
+        assert not (batch.groups.text & ends).any()
+        assert torch.equal(batch.groups.text, whole.groups.text)
+
+
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_a_tile_of_a_colour_that_is_a_whole_number_holds_image_features(tiled: Vlm, colour: str) -> None:
+    tiled.processor.image_processor.image_mean = tiled.processor.image_processor.image_std = [0.5] * 3
+    sample = pictures(2)[0]
+    picture = sample.picture()
+    picture.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
+    whole = encode(tiled.processor, [replace(sample, picture=lambda: picture)], tiled.anatomy.image_positions)
+    batch = without_separators(tiled, whole)
+    assert torch.equal(batch.groups.image, whole.groups.image & ~newlines(tiled, whole))
+
+
+def test_a_profile_of_such_a_model_declares_it(tiled: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", pictures))
+    profile = tiny_profile(tiled, controls=("noise", "blank"), cache=tmp_path)
+    assert profile.declared["image_tokens"] == SEPARATOR_POLICY
+    assert "image_tokens" in MUST_MATCH
+    for drawing, sample in zip(profile.drawings, pictures(6), strict=False):
+        whole = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
+        features = int(whole.groups.image.sum()) - int(newlines(tiled, whole).sum())
+        assert len(drawing.image_tokens[0]) == int(drawing.groups["image"].sum()) == features
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_a_model_without_them_is_asked_once_and_declares_nothing(own_vlm: Vlm) -> None:
+    lost: list[bool] = []
+
+    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        lost.append(bool((args[0] if args else kwargs["pixel_values"]).isnan().any()))
+
+    own_vlm.model.model.vision_tower.register_forward_pre_hook(look, with_kwargs=True)
+    profile = tiny_profile(own_vlm, samples=6, batch_size=2)
+    assert "image_tokens" not in profile.declared
+    # A real pass comes first: a user's own hooks see the picture before the one trial without it.
+    assert lost == [False, True, False, *[False] * 3]
+
+
+def test_nothing_is_concluded_where_the_model_refuses_such_pixels(vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
+    inputs = {**vlm.given(batch.inputs), "unknown": torch.ones(1)}
+    assert not find_separators(vlm.model, vlm.anatomy, inputs, batch.groups.image).any()
+
+
+def test_the_model_is_left_as_it_was(tiled: Vlm) -> None:
+    batch = encode(tiled.processor, pictures(2), tiled.anatomy.image_positions)
+    without_separators(tiled, batch)
+    assert not any(module._forward_pre_hooks for module in tiled.model.modules())

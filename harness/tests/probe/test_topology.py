@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, InstructBlipProcessor, LlavaProcessor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset
+from harness.measurement.measure import measure
+from harness.models.anatomy import find_anatomy
+from harness.models.formats import BARE, LLAVA
+from harness.models.prompt import Batch, encode, prompt_text
+from harness.models.vlm import Vlm
+from harness.probe.forward import observe
+from harness.probe.observation import Readings
+from harness.probe.similarity import CURVES
+from harness.profile.profile import SHARE_GROUPS, Profile
+from harness.tests.support import topology
+from harness.tests.support.topology import DEPTH, INSTRUCTION, REDUCED, VOCABULARY, photographs
+
+N = 4
+
+
+@pytest.fixture(scope="module")
+def llava() -> Vlm:
+    return topology.llava()
+
+
+@pytest.fixture(scope="module")
+def instructblip() -> Vlm:
+    return topology.instructblip()
+
+
+@pytest.fixture(scope="module", params=["llava", "instructblip"])
+def vlm(request: pytest.FixtureRequest) -> Vlm:
+    drawn: Vlm = request.getfixturevalue(request.param)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def profile(vlm: Vlm) -> Iterator[Profile]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: photographs(n)))
+        yield measure(vlm, "photographs", samples=N, batch_size=2, progress=False)
+
+
+def encoded(vlm: Vlm, n: int = 2) -> Batch:
+    return encode(vlm.processor, photographs(n), vlm.anatomy.image_positions)
+
+
+def pieces(vlm: Vlm, batch: Batch, mask: torch.Tensor) -> list[str]:
+    """The pieces of the first prompt under a mask."""
+    return list(vlm.processor.tokenizer.convert_ids_to_tokens(batch.inputs["input_ids"][0][mask[0]]))
+
+
+@pytest.mark.parametrize(
+    ("config", "bytes_each", "published"),
+    # The sizes of the safetensors in the two repositories: float16 and float32.
+    [(topology.llava_config, 2, 4.99 + 4.96 + 4.18), (topology.instructblip_config, 4, 9.9 + 9.96 + 9.92 + 1.88)],
+)
+def test_at_full_width_the_weights_weigh_what_the_published_ones_do(
+    config: Any, bytes_each: int, published: float
+) -> None:
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config())
+    size = bytes_each * sum(parameter.numel() for parameter in model.parameters()) / 1e9
+    assert size == pytest.approx(published, abs=0.02)
+    assert find_anatomy(model).width == 4096
+
+
+def test_the_image_tokens_of_llava_stand_where_the_original_has_them(llava: Vlm) -> None:
+    batch = encoded(llava)
+    groups = batch.groups
+    for row in range(2):
+        assert groups.image[row].nonzero().flatten().tolist() == list(range(5, 581))
+    written = pieces(llava, batch, ~groups.image)
+    assert written[:6] == ["<s>", "▁US", "ER", ":", "▁", "<0x0A>"]
+    assert written[-5:] == ["▁A", "SS", "IST", "ANT", ":"]
+    assert pieces(llava, batch, groups.instruction) == ["Des", "cribe", "▁the", "▁image", "."]
+    assert not groups.text[:, 0].any()
+    assert groups.other[:, 0].all()
+
+
+def test_the_queries_of_instructblip_stand_before_bos(instructblip: Vlm) -> None:
+    batch = encoded(instructblip)
+    groups = batch.groups
+    for row in range(2):
+        assert groups.image[row].nonzero().flatten().tolist() == list(range(32))
+    assert pieces(instructblip, batch, groups.other) == ["</s>"]
+    assert groups.other[:, 32].all()
+    assert torch.equal(groups.instruction, groups.text)
+    assert pieces(instructblip, batch, groups.text) == ["▁Des", "cribe", "▁the", "▁image", "."]
+
+
+def test_the_groups_partition_the_prompt(vlm: Vlm) -> None:
+    batch = encoded(vlm)
+    groups = batch.groups
+    members = groups.image.int() + groups.instruction.int() + groups.other.int()
+    assert torch.equal(members, groups.real.int())
+    decoded = vlm.processor.tokenizer.decode(batch.inputs["input_ids"][0][groups.instruction[0]])
+    assert decoded.strip() == INSTRUCTION
+
+
+def test_the_declared_prompt_of_llava_is_the_one_its_template_gives(llava: Vlm) -> None:
+    processor = topology.llava_processor()
+    processor.chat_template = LLAVA
+    asked = prompt_text(llava.processor, INSTRUCTION)
+    assert asked == f"USER: <image>\n{INSTRUCTION} ASSISTANT:"
+    assert prompt_text(processor, INSTRUCTION) == asked
+
+
+def test_the_layers_are_those_of_the_language_model(vlm: Vlm) -> None:
+    anatomy = vlm.anatomy
+    assert anatomy.depth == DEPTH
+    assert all(isinstance(layer, LlamaDecoderLayer) for layer in anatomy.layers)
+    assert tuple(anatomy.unembedding.weight.shape) == (VOCABULARY, REDUCED.hidden)
+    assert len(vlm.processor.tokenizer) <= VOCABULARY
+    assert anatomy.image_token_id == vlm.processor.tokenizer.convert_tokens_to_ids("<image>")
+
+
+def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -> None:
+    tower = llava.model.model.vision_tower
+    assert len(getattr(tower, "vision_model", tower).encoder.layers) == 24
+    assert len(instructblip.model.vision_model.encoder.layers) == 39
+    layers = instructblip.model.qformer.encoder.layer
+    assert [hasattr(layer, "crossattention") for layer in layers] == [True, False] * 6
+    assert instructblip.model.qformer.embeddings.word_embeddings.num_embeddings == 30_523
+
+
+def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
+    batch = encoded(vlm)
+    readings = observe(vlm, batch, photographs(2))
+    assert readings.similarity[:, :, CURVES.index("image")].max() < 0.95
+    inter = readings.similarity[:, :, 0]
+    assert -0.2 < inter.min() < inter.max() < 0.9
+    assert readings.weight_shares is not None
+    assert np.ptp(readings.weight_shares[:, :, 0], axis=1).min() > 0.1
+
+
+def test_a_measurement_passes_all_its_checks(vlm: Vlm, profile: Profile) -> None:
+    for name in (*CURVES, "inter_adjusted"):
+        assert profile[name].shape == (N, DEPTH + 1)
+    for kind in ("norm", "weight"):
+        shares = np.stack([profile[f"{kind}_{group}"] for group in SHARE_GROUPS])
+        assert shares.shape == (4, N, DEPTH)
+        assert shares.sum(0) == pytest.approx(1.0, abs=1e-5)
+    assert profile["hits"].shape == (N, DEPTH + 1, 2)
+    assert profile["exit_agreement"][:, -1].all()
+    assert len(profile.drawings[0].image_tokens[0]) == int(encoded(vlm).groups.image[0].sum())
+    assert len({*profile.pixel_hashes}) == N
+    assert len({*profile.token_hashes}) == 1
+
+
+def test_both_controls_take_the_picture_out(profile: Profile) -> None:
+    noise, blank = profile.controls["noise"], profile.controls["blank"]
+    assert noise["inter"].shape == blank["inter"].shape == (N, DEPTH + 1)
+    # Noise has no direction in common, and a grey picture is the same for all samples.
+    assert np.abs(noise["image"][:, 0]).max() < 0.05 < profile["image"][:, 0].min()
+    assert np.ptp(blank["inter"], axis=0).max() < 1e-6 < np.ptp(profile["inter"], axis=0).max()
+
+
+def test_a_batch_gives_what_its_samples_give_one_by_one(vlm: Vlm) -> None:
+    samples = photographs(2)
+    together = observe(vlm, encoded(vlm), samples)
+    for row, sample in enumerate(samples):
+        alone = observe(vlm, encode(vlm.processor, [sample], vlm.anatomy.image_positions), [sample])
+        for name in ("similarity", "post_norm", "norm_shares", "weight_shares"):
+            assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[row], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llava", "instructblip"])
+def test_a_saved_checkpoint_gives_the_same_readings(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    vlm: Vlm = request.getfixturevalue(family)
+    getattr(topology, f"save_{family}")(tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert type(processor) is type(vlm.processor)
+    if family == "instructblip":
+        assert processor.chat_template is None
+        processor.chat_template = BARE
+    same_readings(vlm, Vlm(family, model, processor, find_anatomy(model)))
+
+
+def test_the_published_processor_of_instructblip_is_read_by_its_own_class(instructblip: Vlm, tmp_path: Path) -> None:
+    topology.instructblip_processor().save_pretrained(tmp_path)
+    topology.as_published(tmp_path)
+    processor = InstructBlipProcessor.from_pretrained(tmp_path)
+    processor.chat_template = BARE
+    assert processor.num_query_tokens == 32
+    same_readings(instructblip, Vlm("published", instructblip.model, processor, instructblip.anatomy))
+
+
+def test_llava_keeps_how_many_tokens_a_picture_makes(tmp_path: Path) -> None:
+    topology.llava_processor().save_pretrained(tmp_path)
+    processor = LlavaProcessor.from_pretrained(tmp_path)
+    assert (processor.patch_size, processor.num_additional_image_tokens) == (14, 1)
+    assert processor.vision_feature_select_strategy == "default"
+
+
+def same_readings(one: Vlm, other: Vlm) -> None:
+    """Asserts that two models read the same prompts and the same numbers in them."""
+    first, second = encoded(one), encoded(other)
+    assert first.hashes == second.hashes
+    for field in ("image", "text", "instruction", "other", "real"):
+        assert torch.equal(getattr(first.groups, field), getattr(second.groups, field))
+    readings: list[Readings] = [
+        observe(vlm, batch, photographs(2), checking=True) for vlm, batch in ((one, first), (other, second))
+    ]
+    for name in ("similarity", "norm_shares"):
+        assert getattr(readings[0], name) == pytest.approx(getattr(readings[1], name), abs=1e-6)

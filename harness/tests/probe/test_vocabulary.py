@@ -1,0 +1,116 @@
+"""Which entries spell a word in tokenizers of every kind: bytes, marked spaces, and marked continuations."""
+
+from __future__ import annotations
+
+import gc
+import string
+import weakref
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from harness.data.words import content_words, stem
+from harness.probe import vocabulary
+from harness.probe.vocabulary import Vocabulary
+from harness.tests.support.local_tokenizers import llama_tokenizer, qformer_tokenizer
+
+TEXTS = [
+    "a red circle above two blue circles on the table",
+    "people standing beside a standing dog, and one dog stands",
+    "Dogs ride red buses; the bus is standing",
+]
+WORDS = content_words(TEXTS)
+
+
+def bytes_tokenizer() -> Any:
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=alphabet, special_tokens=["</s>"], show_progress=False
+    )
+    inner.train_from_iterator([" " + text for text in TEXTS] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+
+
+def unigram_tokenizer() -> Any:
+    words = [
+        "▁red",
+        "red",
+        "▁dog",
+        "▁Dog",
+        "▁dogs",
+        "▁circle",
+        "▁blue",
+        "▁table",
+        "▁stand",
+        "ing",
+        "▁peo",
+        "ple",
+        "▁bes",
+    ]
+    pieces = ["<unk>", "</s>", *words, "▁", *string.ascii_letters, *string.punctuation]
+    inner = Tokenizer(models.Unigram([(piece, -float(20 - 3 * len(piece))) for piece in pieces], unk_id=0))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
+
+
+TOKENIZERS = {
+    "byte-level BPE": bytes_tokenizer,
+    "unigram with metaspace": unigram_tokenizer,
+    "BPE with metaspace": lambda: llama_tokenizer(["<pad>"], "<pad>"),
+    "WordPiece": qformer_tokenizer,
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_an_entry_of_a_word_has_its_stem_or_begins_it(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    vocabulary = Vocabulary(tokenizer, len(tokenizer))
+    special = set(tokenizer.all_special_ids)
+    texts_of = tokenizer.batch_decode([[entry] for entry in range(len(tokenizer))])
+    stems = {
+        entry: stem(text.strip().lower())
+        for entry, text in enumerate(texts_of)
+        if entry not in special and text.strip().isalpha()
+    }
+    whole = begun = 0
+    for word in WORDS:
+        spelled = {entry for entry, found in stems.items() if found == stem(word)}
+        found = set(vocabulary.entries(word))
+        if spelled:
+            whole += 1
+            assert found == spelled
+        else:
+            texts = {tokenizer.decode([entry]).strip().lower() for entry in found}
+            assert texts <= {word[:length] for length in range(3, len(word))}
+            assert len(texts) <= 1
+            begun += len(texts)
+    assert whole
+    assert whole + begun >= len(WORDS) // 2
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_capitals_and_endings_do_not_matter_and_continuations_do_not_count(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    vocabulary = Vocabulary(tokenizer, len(tokenizer))
+    assert vocabulary.entries("dogs") == vocabulary.entries("dog") == vocabulary.entries("Dog") != ()
+    texts = tokenizer.batch_decode([[entry] for entry in vocabulary.entries("red")])
+    assert {text.strip().lower() for text in texts} == {"red"}
+
+
+def test_an_index_is_made_once_and_goes_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(vocabulary, "_texts", lambda tokenizer, size: made.append(size) or [" dog"] * size)
+    tokenizer = bytes_tokenizer()
+    for size in (300, 300, 299):
+        assert len(Vocabulary(tokenizer, size).entries("dogs")) >= size - 5
+    tokenizer.add_tokens(["gleam"])
+    Vocabulary(tokenizer, 300)
+    assert made == [300, 299, 300]
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None

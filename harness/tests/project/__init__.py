@@ -1,0 +1,1 @@
+"""Tests of the project itself: its rooms, its documents, its workflows."""

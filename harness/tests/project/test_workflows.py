@@ -1,0 +1,208 @@
+"""The workflows and the documented commands: they parse, and every option, name and module in them exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # what fetches from the hub brings it, and transformers needs that
+
+from harness.data.datasets import DATASETS
+from harness.models.registry import MODELS, PAPER_DATASETS
+from harness.run.options import read_options
+from harness.tests.support.case_runs import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+GPU = ROOT / ".github" / "workflows" / "gpu.yml"
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAPER_PAIRS = {(name, data) for name, entry in MODELS.items() if not entry.embedded for data in PAPER_DATASETS}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def workflow(path: Path) -> dict[str, Any]:
+    content: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {"on" if key is True else key: value for key, value in content.items()}  # YAML 1.1 takes "on" for true
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in workflow(path)["jobs"].values() for step in job["steps"]]
+
+
+def shell(path: Path) -> str:
+    """The shell text of a workflow, a script or a page's shell blocks, continued lines joined."""
+    if path.suffix == ".yml":
+        text = "\n".join(step.get("run", "") for step in steps(path))
+    else:
+        text = path.read_text(encoding="utf-8")
+        text = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)) if path.suffix == ".md" else text
+    return text.replace("\\\n", " ")
+
+
+def pytest_calls(path: Path) -> Iterator[list[str]]:
+    """The arguments of every call of pytest."""
+    for line in shell(path).splitlines():
+        code = re.sub(r"(^|\s)#\s.*|2>&1", "", line)
+        if not re.search(r"\bpytest\b", code):
+            continue
+        lexer = shlex.shlex(code, posix=True, punctuation_chars=True)
+        lexer.commenters, lexer.whitespace_split = "", True
+        tokens = list(lexer)
+        at = next((i for i, token in enumerate(tokens) if Path(token).name == "pytest"), None)
+        if at is None:
+            continue
+        end = next((i for i in range(at, len(tokens)) if set(tokens[i]) <= set("|&;<>()")), len(tokens))
+        yield tokens[at + 1 : end]
+
+
+def filled(arguments: list[str], values: dict[str, str]) -> list[str]:
+    """Arguments with the shell's variables filled in; an empty one that is not quoted vanishes."""
+    texts = [re.sub(r"\$(\w+)", lambda name: values[name[1]], text) for text in arguments]
+    return [text for text in texts if text]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """The project's own settings, with nothing to collect."""
+    pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
+    pytester.mkdir("phase-results")
+    return pytester
+
+
+def pairs_of(project: pytest.Pytester, arguments: list[str]) -> set[tuple[str, str]]:
+    """The pairs that a call measures, every option having been parsed and found to be allowed."""
+    options = read_options(project.parseconfig(*arguments))
+    return {(pair.model, pair.dataset) for pair in options.pairs()}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_whole(path: Path) -> None:
+    found = workflow(path)
+    assert {"name", "on", "permissions", "concurrency", "jobs"} <= found.keys()
+    for job in found["jobs"].values():
+        assert job["timeout-minutes"] <= 360
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+            # An input inside a script would be run by the shell.
+            assert "${{" not in step.get("run", "")
+
+
+def test_the_cpu_workflow_runs_the_script() -> None:
+    path = ROOT / ".github" / "workflows" / "ci.yml"
+    assert [step["run"] for step in steps(path) if "run" in step] == ["bash .ci/run"]
+
+
+# Stands for every program that the script starts: notes its environment's directory, its name and its arguments.
+STAND_IN = """#!/usr/bin/env bash
+name=$(basename "$0")
+if [ "$name" = python3 ]; then
+    mkdir -p "$3/bin"
+    for tool in pip pytest ruff mypy; do cp "$0" "$3/bin/$tool"; done
+elif [ "$name" = pytest ]; then
+    cached=$(ls "$VLM_PHASE_CACHE" 2>/dev/null | xargs)
+    mkdir -p "$VLM_PHASE_CACHE/weights" "$VLM_PHASE_CACHE/readings"
+fi
+echo "$(basename "$(dirname "$(dirname "$0")")") $name $* ${cached:+with $cached}" >> "$NOTES"
+"""
+
+
+def test_the_script_runs_the_readmes_commands_each_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Two commands\n")[1]
+    lines = section.split("```")[1].strip().splitlines()
+    asked = [shlex.split(part) for line in lines for part in line.partition("#")[0].split("&&")]
+    assert [words[:2] for words in asked] == [["pip", "install"], ["pytest", "cases/"], ["pip", "install"], ["pytest"]]
+    (tmp_path / "bin").mkdir()
+    for name in ("python3", "chromium", "chromedriver"):
+        (tmp_path / "bin" / name).write_text(STAND_IN, encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    notes = tmp_path / "notes"
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "NOTES": str(notes)}
+    subprocess.run(["bash", str(ROOT / ".ci" / "run")], env=environment, check=True, cwd=tmp_path)
+    started = [line.split() for line in notes.read_text(encoding="utf-8").splitlines()]
+    in_venvs = [words for words in started if words[1] != "python3"]
+    # The cache is empty at first; the language model alone is handed on, so that no reading is.
+    assert in_venvs[:2] == [["cases", *words] for words in asked[:2]]
+    assert in_venvs[2:4] == [["tests", *asked[2]], ["tests", *asked[3], "with", "weights"]]
+    assert [words[1] for words in in_venvs[4:]] == ["ruff", "ruff", "mypy", "pytest"]
+    assert [words[2:4] for words in started if words[1] == "python3"] == [["-m", "venv"]] * 2
+
+
+def test_the_gpu_workflow_measures_the_papers_pairs_weekly_and_uploads_what_it_wrote(
+    project: pytest.Pytester,
+) -> None:
+    found = workflow(GPU)
+    (job,) = found["jobs"].values()
+    assert job["runs-on"] == ["self-hosted", "linux", "gpu"]
+    assert found["on"].keys() == {"schedule", "workflow_dispatch"}
+    assert [len(entry["cron"].split()) for entry in found["on"]["schedule"]] == [5]
+    matrix = {name: re.findall(r"'\[(\"[^']+)\]'", text) for name, text in job["strategy"]["matrix"].items()}
+    models, datasets = (re.findall(r'"([^"]+)"', matrix[name][0]) for name in ("model", "dataset"))
+    (arguments,) = pytest_calls(GPU)
+    measured: set[tuple[str, str]] = set()
+    for model, dataset, record in product(models, datasets, ("", "--phase-update-new")):
+        values = {"MODEL": model, "DATASET": dataset, "SAMPLES": "auto", "RECORD": record, "RESULTS": "phase-results"}
+        assert values.keys() <= job["env"].keys()
+        pairs = pairs_of(project, filled(arguments, values | {"GITHUB_STEP_SUMMARY": "summary.md"}))
+        assert pairs == {(model, dataset)}
+        measured |= pairs
+    assert measured == PAPER_PAIRS
+    # What a reader opens first goes with the rest, and what a step shows beside the run is where it is shown.
+    written = {name: arguments[arguments.index(f"--phase-{name}") + 1] for name in ("report", "json", "markdown")}
+    assert written.pop("markdown") == "$GITHUB_STEP_SUMMARY"
+    assert all(place.startswith("$RESULTS/") for place in written.values())
+    (upload,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
+    assert upload["if"] == "always()"
+    assert f"{job['env']['RESULTS']}/" in upload["with"]["path"].split()
+    variables = {name for name in job["env"] if name.startswith("VLM_PHASE_")}
+    assert variables == {dataset.variable for dataset in DATASETS.values() if dataset.variable}
+
+
+def test_the_documented_commands_parse_and_record_every_pair_of_the_paper(project: pytest.Pytester) -> None:
+    page = ROOT / "docs" / "ci.md"
+    recorded: set[tuple[str, str]] = set()
+    calls = list(pytest_calls(page))
+    for arguments in calls:
+        for model, dataset in PAPER_PAIRS:
+            values = {"model": model, "dataset": dataset, "results": "phase-results/one"}
+            pairs = pairs_of(project, filled(arguments, values))
+            assert len(pairs) == 1
+            assert pairs <= PAPER_PAIRS
+            recorded |= pairs if "--phase-update-new" in arguments else set()
+    assert recorded == PAPER_PAIRS
+    loops = dict(re.findall(r"for (\w+) in ([^;]+);", shell(page)))
+    assert set(product(loops["model"].split(), loops["dataset"].split())) == PAPER_PAIRS
+    names = {"VLM_PHASE_KEPT", "HF_TOKEN", *(d.variable for d in DATASETS.values() if d.variable)}
+    text = page.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in names)
+
+
+def test_the_script_runs_markers_that_exist(project: pytest.Pytester) -> None:
+    known = {line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["markers"]}
+    calls = list(pytest_calls(ROOT / ".ci" / "run"))
+    assert len(calls) == 1
+    for arguments in calls:
+        read_options(project.parseconfig(*arguments))
+        asked = [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-m"]
+        assert {word for text in asked for word in text.split()} - {"and", "or", "not"} <= known
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *DOCS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_every_option_extra_and_module_that_is_named_exists(path: Path, project: pytest.Pytester) -> None:
+    text = path.read_text(encoding="utf-8")
+    config = project.parseconfig()
+    for option in set(re.findall(r"--phase-[a-z]+(?:-[a-z]+)*", text)):
+        config.getoption(option)  # raises for one that nobody added
+    extras = {name.strip() for found in re.findall(r"\.\[([\w,]+)\]", text) for name in found.split(",")}
+    assert extras <= PROJECT["project"]["optional-dependencies"].keys()
+    for module in set(re.findall(r"python3? -m (harness[\w.]*)", text)):
+        assert importlib.util.find_spec(module), module

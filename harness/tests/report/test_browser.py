@@ -1,0 +1,161 @@
+"""The page in a browser: nothing wrong on the console, no scrolling sideways, figures there, keys and print enough."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.report.write import write_report
+from harness.tests.report.test_checks import L, synthetic_profile
+from harness.tests.report.test_page import HOSTILE
+from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.judged import differing, judged_session
+
+pytestmark = pytest.mark.slow
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_LONG = "a-model-whose-name-is-as-long-as-names-of-checkpoints-are-nowadays-v2.5-instruct"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page on three pairs: one the same, one different, one with a long name and hostile texts."""
+    folder = tmp_path_factory.mktemp("browser")
+    same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(),))
+    other = dataclasses.replace(differing(), dataset="others")
+    hostile = synthetic_drawing("c", text=HOSTILE, captions=(HOSTILE, "word " * 90, "w" * 300))
+    long = dataclasses.replace(synthetic_profile(), model=_LONG, drawings=(hostile,))
+    session = judged_session(folder / "kept", same, other, long)
+    return write_report(session, (), folder / "report").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the browser is driven by selenium (extra dev)")
+    driver = shutil.which("chromedriver")
+    binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if driver is None or binary is None:
+        pytest.skip("no browser here: install chromium and chromium-driver (Debian), or Chrome with its chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+def shown(browser: Any, page: str, width: int, **media: str) -> None:
+    """Opens the page on a screen of that width."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_no_console_message_no_sideways_scroll_and_all_figures(browser: Any, page: str, width: int, theme: str) -> None:
+    shown(browser, page, width, prefers_color_scheme=theme)
+    assert browser.get_log("browser") == []
+    # What is folded up is unfolded, so that its width counts.
+    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert browser.execute_script("let all = document.documentElement; return all.scrollWidth - all.clientWidth") == 0
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('main *:not(svg *)')].filter("
+        "one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 120))"
+    )
+    assert wide == []
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('svg.figure')].map(one => {let box = one.getBoundingClientRect();"
+        "return [one.closest('figure').id, box.width, box.height]})"
+    )
+    assert len(boxes) == 2 + 3 * 5 + 2 * 2
+    for name, across, down in boxes:
+        assert across > 300, name
+        assert down > 50, name
+
+
+def test_a_hostile_caption_runs_nothing(browser: Any, page: str) -> None:
+    shown(browser, page, 1400)
+    # Without an alert there is none to be dismissed, and the page has none of its elements.
+    assert browser.execute_script("return document.querySelectorAll('script, img, iframe').length") == 0
+    assert "alert(1)" in browser.find_element("tag name", "body").text
+
+
+def test_lines_and_letters_stand_out_in_the_dark(browser: Any, page: str) -> None:
+    script = (
+        "let [one, other] = [document.body, document.querySelector('svg.figure text')];"
+        "return [getComputedStyle(one).backgroundColor, getComputedStyle(other).fill]"
+    )
+    colours = []
+    for theme in ("light", "dark"):
+        shown(browser, page, 1400, prefers_color_scheme=theme)
+        ground, letters = (sum(map(int, re.findall(r"\d+", found)[:3])) for found in browser.execute_script(script))
+        colours.append((ground, letters))
+    (light, ink), (dark, chalk) = colours
+    assert light > 700 > 300 > ink
+    assert dark < 100 < 450 < chalk
+
+
+def test_keys_reach_the_colours_the_contents_and_what_is_folded(browser: Any, page: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    shown(browser, page, 1400, prefers_color_scheme="light")
+    reached = []
+    for _ in range(12):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.append(
+            browser.execute_script("let one = document.activeElement; return one.id || one.hash || one.tagName")
+        )
+    assert reached[0] == "#main"
+    assert reached[1].startswith("theme-")
+    assert {"#overview", "#pair-made-curves", "#reading"} <= set(reached)
+    outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    # Dark by the keyboard alone: the arrow keys go through the three colours.
+    browser.find_element("id", "theme-auto").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert browser.execute_script("return getComputedStyle(document.documentElement).colorScheme") == "dark"
+    folded = browser.find_element("css selector", "article details:not([open]) summary")
+    folded.send_keys(Keys.ENTER)
+    assert browser.execute_script("return arguments[0].parentElement.open", folded)
+
+
+def test_print_has_what_is_folded_and_is_light(browser: Any, page: str) -> None:
+    shown(browser, page, 1400, prefers_color_scheme="dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    # Chromium shows what is folded a frame after the medium has changed.
+    unfolded = (
+        "return [...document.querySelectorAll('article details:not([open]) table')].every("
+        "one => one.checkVisibility({contentVisibilityAuto: true}))"
+    )
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 20)
+    assert wait.until(lambda driver: driver.execute_script(unfolded), "tables that are folded are not printed")
+    assert browser.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    assert printed.startswith(b"%PDF")
+    streams = re.findall(rb"stream\r?\n(.*?)endstream", printed, re.DOTALL)
+    assert sum(len(zlib.decompressobj().decompress(one)) for one in streams if one[:1] == b"x") > 10_000
+
+
+def test_the_page_stands_alone(browser: Any, page: str, tmp_path: Path) -> None:
+    # Sent without its folder it is the same.
+    alone = tmp_path / "sent.html"
+    shutil.copy(Path(page.removeprefix("file://")), alone)
+    shown(browser, alone.as_uri(), 1400)
+    assert browser.get_log("browser") == []
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert f"of {L} layers" in browser.find_element("tag name", "main").text

@@ -1,0 +1,251 @@
+"""Each check passes where it should, and where it fails its message says what, where, how far and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.analysis.timing import timing_ratio
+from harness.baselines.store import Baseline, read_baseline, write_baseline
+from harness.baselines.stored_arrays import packed
+from harness.baselines.stored_files import BaselineError, read_json, write_files
+from harness.checks import (
+    check_boundaries,
+    check_claim,
+    check_equivalent,
+    check_intervals,
+    check_ratio,
+    check_reproduces,
+)
+from harness.judgement.phases import claims_of, phase_reading, phases_of
+from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.profile.environment import Environment
+from harness.profile.layers import layer_ranges
+from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
+
+N, L = 64, 12
+HERE = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")
+
+
+def synthetic_profile(seed: int = 0, environment: Environment = HERE) -> Profile:
+    rng = np.random.default_rng(seed)
+    wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, 0.2, 0.8, 0.3])
+    level = 0.02 * rng.standard_normal((N, 1))
+
+    def curve(shift: float) -> Any:
+        return (wave + shift + level + 0.004 * rng.standard_normal((N, L + 1))).astype(np.float32)
+
+    arrays: dict[str, Any] = {name: curve(0.01 * index) for index, name in enumerate(CURVES)}
+    arrays |= {f"post_norm_{name}": arrays[name][:, -1] for name in CURVES if name != "inter_adjusted"}
+    for kind in ("norm", "weight"):
+        shares = rng.dirichlet([40.0, 20.0, 30.0, 10.0], size=(N, L))
+        arrays |= {
+            f"{kind}_{group}": shares[:, :, index].astype(np.float32) for index, group in enumerate(SHARE_GROUPS)
+        }
+    words = np.full(N, 6, dtype=np.int32)
+    found = np.minimum.accumulate(rng.integers(0, 6, (N, L + 1, 2))[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
+    arrays |= {"hits": found, "chance_hits": np.zeros_like(found), "words": words, "chance_words": words}
+    arrays["exit_agreement"] = (np.arange(L + 1) > 9).astype(np.int32) * np.ones((N, 1), dtype=np.int32)
+    ids = tuple(f"sample-{row}" for row in range(N))
+    return Profile("made", "curves", ids, ids, ids, ids, arrays, {"prompt": "p"}, environment, "0123456789abcdef")
+
+
+@pytest.fixture(scope="module")
+def made() -> Profile:
+    return synthetic_profile()
+
+
+@pytest.fixture
+def stored(made: Profile, tmp_path: Path) -> Baseline:
+    return read_baseline(write_baseline(tmp_path, made, {}, phases_of(made)))
+
+
+@pytest.mark.parametrize("missing", ["inter_instruction", "norm_self", "hits", "words"])
+def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path: Path, missing: str) -> None:
+    path = write_baseline(tmp_path, made, {}, phases_of(made))
+    fewer = {name: array for name, array in made.arrays.items() if name != missing}
+    write_files(path, read_json(path), packed(dataclasses.replace(made, arrays=fewer)))
+    with pytest.raises(BaselineError, match=f"is damaged .*'{missing}'.*record it anew with --phase-update-new"):
+        read_baseline(path)
+
+
+def changed(profile: Profile, **arrays: Any) -> Profile:
+    return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
+
+
+def on_one_line(error: BaseException) -> str:
+    """A message without its line breaks, wherever it is folded."""
+    return " ".join(str(error).split())
+
+
+def test_a_stored_profile_is_read_back_as_it_was(made: Profile, stored: Baseline) -> None:
+    assert stored.profile.sample_ids == made.sample_ids
+    assert stored.profile.environment == made.environment
+    for name, array in made.arrays.items():
+        assert np.array_equal(stored.profile.arrays[name], array), name
+    assert stored.margins["inter"] == pytest.approx(0.05 * np.ptp(made["inter"].mean(0)), rel=1e-5)
+    assert set(stored.margins) == set(stored.reasons)
+
+
+def test_the_same_profile_passes_every_check(made: Profile, stored: Baseline) -> None:
+    for family in FAMILIES.values():
+        comparison = compare(made, stored, family)
+        assert comparison.verdict == "reproduces"
+        check_reproduces(made, stored, comparison)
+        check_equivalent(made, stored, comparison)
+    check_boundaries(made, stored, compare_boundaries(made, stored))
+    intervals = compare_intervals(made, stored)
+    assert intervals.verdict == "reproduces"
+    check_intervals(made, stored, intervals)
+
+
+def test_a_small_change_is_equivalent_and_does_not_reproduce(made: Profile, stored: Baseline) -> None:
+    now = changed(made, inter=made["inter"] + np.where(np.arange(L + 1) == 7, 0.005, 0.0).astype(np.float32))
+    comparison = compare(now, stored, FAMILIES["inter"])
+    assert comparison.verdict == "equivalent"
+    check_equivalent(now, stored, comparison)
+    with pytest.raises(
+        AssertionError, match=r"(?s) is\s+no\s+longer\s+the\s+same\s+at residual point 7:\n.*EQUIVALENT\n  64 of 64"
+    ):
+        check_reproduces(now, stored, comparison)
+
+
+def test_a_large_change_names_layers_difference_interval_margin_file_and_command(
+    made: Profile, stored: Baseline
+) -> None:
+    moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
+    now = dataclasses.replace(changed(made, inter=made["inter"] + moved), weights="fedcba9876543210")
+    comparison = compare(now, stored, FAMILIES["inter"])
+    with pytest.raises(AssertionError) as caught:
+        check_equivalent(now, stored, comparison)
+    message = on_one_line(caught.value)
+    assert message.startswith(
+        "inter-modal similarity of made on curves differs at residual points 6-8: mean difference"
+    )
+    assert "+0.09" in message
+    assert "interval" in message
+    assert "margin 0.03" in message
+    assert "n = 64 paired -> DIFFERS" in message
+    assert "weights: 0123456789abcdef -> fedcba9876543210" in message
+    assert f"baseline {stored.path} (recorded with torch 2.15.0, transformers 5.23.0, cpu" in message
+    assert message.endswith("meant? the same command with --phase-update")
+
+
+def test_layers_of_attention_are_counted_from_one(made: Profile, stored: Baseline) -> None:
+    share = made["norm_image"] + np.where(np.arange(L) == 4, 0.2, 0.0).astype(np.float32)
+    now = changed(made, norm_image=share)
+    with pytest.raises(AssertionError, match=r"(?s)norm-based attention of the last token on image .* at layer 5"):
+        check_equivalent(now, stored, compare(now, stored, FAMILIES["attention"]))
+
+
+def test_other_inputs_fail_reproduction_by_that_alone(made: Profile, stored: Baseline) -> None:
+    pixels = ("other", *made.pixel_hashes[1:])
+    now = dataclasses.replace(made, pixel_hashes=pixels)
+    comparison = compare(now, stored, FAMILIES["intra"])
+    with pytest.raises(
+        AssertionError, match=rf"(?s)^the inputs changed: of {made.n} samples .*0\s+have other token ids and 1 other"
+    ):
+        check_reproduces(now, stored, comparison)
+
+
+def test_another_dtype_is_not_asked_sample_by_sample(made: Profile, stored: Baseline) -> None:
+    now = dataclasses.replace(made, environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    comparison = compare(now, stored, FAMILIES["inter"])
+    with pytest.raises(pytest.skip.Exception, match=r"bfloat16 against\s+the baseline's float32"):
+        check_reproduces(now, stored, comparison)
+    check_equivalent(now, stored, comparison)
+
+
+def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> None:
+    later = np.interp(np.arange(L + 1), [0, 4, 7, 11, 12], [0.1, 0.5, 0.2, 0.8, 0.3]).astype(np.float32)
+    now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
+    with pytest.raises(
+        AssertionError, match=r"(?s)turning point 1 moved from layer 2 to 4: \+2\n.*margin 1, n = 64 paired"
+    ):
+        check_boundaries(now, stored, compare_boundaries(now, stored))
+
+
+def flattened(made: Profile, bottom: float) -> Profile:
+    """The same with phase II, from 0.5 at point 2 down to 0.2 at point 5, ending at `bottom`."""
+    wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, bottom, 0.8, 0.3]).astype(np.float32)
+    return changed(made, inter=made["inter"] - made["inter"].mean(0) + wave)
+
+
+def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None:
+    now = flattened(made, 0.49)
+    with pytest.raises(AssertionError) as caught:
+        check_intervals(now, stored, compare_intervals(now, stored))
+    message = on_one_line(caught.value)
+    assert message.startswith("phases of made on curves: DIFFERS phase II")
+    assert "phase II, a fall of inter-modal similarity over residual points 2-5 of the baseline, was present" in message
+    assert "and is absent: fall 0.01 from point 2 to 5 (interval " in message
+    assert "in the baseline 0.3, prominence 0.07" in message
+    assert "change -0.29 (99.987% interval " in message
+    assert "n = 64 paired" in message
+    assert f"baseline {stored.path} (recorded with" in message
+    assert message.endswith("meant? the same command with --phase-update")
+    assert "phase III" not in message
+
+
+def test_a_phase_that_is_no_longer_certain_is_an_expected_failure(made: Profile, stored: Baseline) -> None:
+    now = flattened(made, 0.43)
+    found = compare_intervals(now, stored)
+    with pytest.raises(
+        pytest.xfail.Exception, match=r"(?s)inconclusive.*phase II, .* no\s+longer certain\s+to\s+be present"
+    ):
+        check_intervals(now, stored, found)
+    with pytest.raises(AssertionError, match="INCONCLUSIVE"):
+        check_intervals(now, stored, found, strict=True)
+
+
+def test_a_reversal_that_appeared_is_named(made: Profile, stored: Baseline) -> None:
+    now = changed(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
+    with pytest.raises(
+        AssertionError, match=r"(?s)points 5-10\s.* was\s+monotone and is not monotone:\n    largest reversal 0"
+    ):
+        check_intervals(now, stored, compare_intervals(now, stored))
+
+
+def test_inconclusive_is_an_expected_failure_or_with_strict_evidence_a_failure(made: Profile, stored: Baseline) -> None:
+    rng = np.random.default_rng(5)
+    noise = (0.12 * rng.standard_normal((N, 1)) * np.ones(L + 1)).astype(np.float32)
+    now = changed(made, inter=made["inter"] + noise)
+    comparison = compare(now, stored, FAMILIES["inter"])
+    assert comparison.verdict == "inconclusive"
+    with pytest.raises(pytest.xfail.Exception, match="inconclusive, needs n of about"):
+        check_equivalent(now, stored, comparison)
+    with pytest.raises(AssertionError, match="INCONCLUSIVE"):
+        check_equivalent(now, stored, comparison, strict=True)
+
+
+def test_a_claim_that_fails_names_its_parts(made: Profile) -> None:
+    claims = claims_of(phase_reading(made))
+    check_claim(made, claims["four-phases"])
+    check_claim(made, claims["inter-modal"])
+    flat = changed(made, text=np.flip(made["text"], axis=1).copy())
+    with pytest.raises(AssertionError, match=r"intra-modal of made on curves: FAILS\n"):
+        check_claim(flat, claims_of(phase_reading(flat))["intra-modal"])
+
+
+def test_a_slower_probe_is_noticed_and_a_noisy_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    timing = timing_ratio(np.log(1.5) + 0.02 * rng.standard_normal(31))
+    check_ratio("made-curves", timing, 1.4, "baseline b")
+    with pytest.raises(AssertionError, match=r"(?s)made-curves became slower:\n  1\.\d+ x plain .*baseline\s+1\.200 x"):
+        check_ratio("made-curves", timing, 1.2, "baseline b")
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_layer_ranges_name_every_layer_once(layers: set[int]) -> None:
+    text = layer_ranges(layers)
+    named: list[int] = []
+    for run in filter(None, text.split(", ")):
+        first, _, last = run.partition("-")
+        named += range(int(first), int(last or first) + 1)
+    assert named == sorted(layers)

@@ -1,0 +1,237 @@
+"""The figures draw what the profile holds, and what it is held against."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import harness
+from harness.analysis.turning_points import turning_points
+from harness.judgement.phases import phase_reading
+from harness.profile.profile import Profile
+from harness.report.figures import PANELS, main, panel_figure, phase_figure
+from harness.report.held import Held, Mark, marks_of
+from harness.report.palette import STYLES
+from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
+from harness.report.svg import drawn_alike, inline, png_of, svg_of
+from harness.tests.models.test_pretrained import save_tiny
+from harness.tests.report.test_checks import L, changed, synthetic_profile
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return synthetic_profile()
+
+
+def curves(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """x and y of every labelled line."""
+    return {str(line.get_label()): (line.get_xdata(), line.get_ydata()) for line in axes.get_lines()}
+
+
+def test_four_panels_show_the_mean_curves(profile: Profile) -> None:
+    figure = phase_figure(profile)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title.split()[0] for title in titles] == ["Inter-modal", "Intra-modal", "Norm-based", "LogitLens"]
+    found = curves(figure.axes[0])
+    np.testing.assert_allclose(found["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
+    assert list(found["after the final norm"][0]) == [L]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("panel", "names", "first"),
+    [
+        ("inter", ("inter", "inter_instruction", "inter_adjusted"), 0),
+        ("intra", ("image", "text", "instruction"), 0),
+        ("attention", ("norm_image", "norm_instruction", "norm_other", "norm_self"), 1),
+        ("recall", ("recall_5", "recall_1", "recall_chance_5"), 0),
+    ],
+)
+def test_each_panel_draws_its_measures_over_their_own_layers(
+    profile: Profile, panel: str, names: tuple[str, ...], first: int
+) -> None:
+    (axes,) = panel_figure(profile, panel, phase_reading(profile)).axes
+    found = curves(axes)
+    for name in names:
+        x, y = found[STYLES[name].label]
+        np.testing.assert_array_equal(x, np.arange(first, L + 1))
+        np.testing.assert_allclose(y, profile[name].mean(0), rtol=1e-6, atol=1e-12)
+    assert [text.get_text() for text in axes.texts] == ["I", "II", "III", "IV"]
+
+
+def test_the_band_of_figure_1_is_the_middle_of_the_samples(profile: Profile) -> None:
+    (axes,) = panel_figure(profile, "inter", phase_reading(profile)).axes
+    band = axes.collections[0].get_paths()[0].vertices
+    for layer in (0, 5, L):
+        low, high = np.quantile(profile["inter"][:, layer], [0.1, 0.9])
+        at = band[band[:, 0] == layer][:, 1]
+        assert (at.min(), at.max()) == pytest.approx((low, high))
+
+
+def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Profile) -> None:
+    moved = changed(profile, inter=profile["inter"] + np.float32(0.05))
+    marks = {
+        "inter": Mark("differs", (3, 4)),
+        "inter_adjusted": Mark("equivalent", (7,)),
+        "image": Mark("differs", (9,)),
+    }
+    (axes,) = panel_figure(moved, "inter", phase_reading(moved), Held(profile, "baseline", marks)).axes
+    found = curves(axes)
+    np.testing.assert_allclose(found["baseline"][1], profile["inter"].mean(0), rtol=1e-6)
+    assert list(found["differs here"][0]) == [3, 4]
+    assert list(found["no longer the same here"][0]) == [7]
+
+
+def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -> None:
+    held = Held(profile, "baseline", {"norm_image": Mark("differs", (0, 11))})
+    (axes,) = panel_figure(profile, "attention", phase_reading(profile), held).axes
+    assert list(curves(axes)["differs here"][0]) == [1, 12]
+    assert list(curves(axes)["baseline"][0]) == list(range(1, L + 1))
+
+
+def test_marks_are_what_the_verdicts_name() -> None:
+    def measure(verdict: str, *layers: int) -> dict[str, object]:
+        return {"verdict": verdict, "layers": list(layers)}
+
+    numbers = {
+        "inter": measure("differs", 2, 3),
+        "image": measure("reproduces"),
+        "text": measure("equivalent", 5),
+        "n": 64,
+    }
+    verdicts = [
+        {"kind": "regression", "numbers": numbers},
+        {"kind": "replication", "numbers": {"recall_5": measure("differs", 1)}},
+    ]
+    assert marks_of(verdicts) == {"inter": Mark("differs", (2, 3)), "text": Mark("equivalent", (5,))}
+
+
+def test_moves_fall_with_the_prominence_that_is_asked_for(profile: Profile) -> None:
+    (axes,) = panel_figure(profile, "moves", phase_reading(profile)).axes
+    share, moves = curves(axes)["inter-modal similarity"]
+    assert (np.diff(moves) <= 0).all()
+    assert moves[np.searchsorted(share, 0.1)] == 4
+
+
+def test_the_phase_diagram_has_a_band_for_each_pair_over_one_depth(profile: Profile) -> None:
+    points = phase_reading(profile).boundaries.turning_points
+    bands = [Band("first", L, points, (3.0, 6.0, 10.0), L), Band("second", 2 * L, points)]
+    (axes,) = phase_diagram(bands).axes
+    widths = [patch.get_width() for patch in axes.patches]
+    edges = [0.0, *(point.estimate for point in points)]
+    np.testing.assert_allclose(widths[:4], np.diff([*edges, L]) / L)
+    np.testing.assert_allclose(widths[4:], np.diff([*edges, 2 * L]) / (2 * L))
+    assert len({patch.get_hatch() for patch in axes.patches}) == 4
+    said = [text.get_text() for text in axes.texts]
+    assert f"first, {L} layers" in said
+    assert f"second, {2 * L} layers" in said
+    marks = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "v"]
+    np.testing.assert_allclose(marks, [[3 / L, 6 / L, 10 / L]])
+
+
+def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> None:
+    none = changed(profile, hits=np.zeros_like(profile["hits"]))
+    other = dataclasses.replace(none, dataset="others")
+    alone = dataclasses.replace(none, model="alone")
+    (axes,) = recall_by_model([profile, other, alone]).axes
+    found = curves(axes)
+    np.testing.assert_allclose(found["made"][1], profile["recall_5"].mean(0) / 2)
+    assert (found["alone"][1] == 0.0).all()
+    np.testing.assert_allclose(found["made"][0], np.linspace(0.0, 1.0, L + 1))
+
+
+def test_plot_gives_axes_and_draws_on_given_ones(profile: Profile) -> None:
+    mine = Figure().subplots()
+    assert profile.plot("recall", mine) is mine
+    assert mine.get_title(loc="left") == "LogitLens recall at the image tokens, made-curves"
+    own = profile.plot()
+    assert isinstance(own, Axes)
+    np.testing.assert_allclose(curves(own)["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
+    with pytest.raises(LookupError, match=f"no figure 'phases'; the figures of a profile are {', '.join(PANELS)}"):
+        profile.plot("phases")
+
+
+def test_two_models_of_any_depth_lie_over_one_relative_depth(profile: Profile) -> None:
+    every_other = {
+        name: array[:, ::2] for name, array in profile.arrays.items() if array.ndim > 1 and array.shape[1] == L + 1
+    }
+    half = dataclasses.replace(changed(profile, **every_other), model="half")
+    figure = harness.phase_figure(profile, against=half)
+    (axes,) = figure.axes
+    found = {line.get_label(): line for line in axes.get_lines()}
+    for one, label in ((profile, f"made, {L} layers"), (half, f"half, {L // 2} layers")):
+        np.testing.assert_allclose(found[label].get_xdata(), np.linspace(0.0, 1.0, one.depth + 1))
+        np.testing.assert_allclose(found[label].get_ydata(), one["inter"].mean(0), rtol=1e-6)
+    # The middle 80 % of the samples of each, and a mark at every turn.
+    assert len(axes.collections) == 2
+    marks = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "o"]
+    turns = [np.array(turning_points(one["inter"].mean(0), 4)) / one.depth for one in (profile, half)]
+    for marked, expected in zip(marks, turns, strict=True):
+        np.testing.assert_allclose(marked, expected)
+    assert len({line.get_color() for line in found.values()}) >= 2
+    assert figure.get_suptitle() == "made against half on curves: 64 samples"
+
+
+def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: Profile) -> None:
+    import matplotlib as mpl
+
+    def drawn() -> tuple[str, bytes]:
+        with drawn_alike():
+            figure = panel_figure(profile, "inter", phase_reading(profile))
+        return svg_of(figure), png_of(figure)
+
+    first = drawn()
+    with mpl.rc_context({"lines.linewidth": 9.0, "font.size": 30.0, "axes.facecolor": "black", "text.usetex": False}):
+        assert drawn() == first
+    assert "image and text tokens" in first[0]
+
+
+def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Profile) -> None:
+    with drawn_alike():
+        svg = svg_of(panel_figure(profile, "inter", phase_reading(profile)))
+    part = str(inline(svg, "one-figure", 'rises <to> "0.5" & falls'))
+    assert part.startswith("<svg ")
+    assert "<?xml" not in part
+    assert "<style" not in part
+    assert 'role="img"' in part
+    assert 'aria-label="rises &lt;to&gt; &#34;0.5&#34; &amp; falls"' in part
+    assert "var(--blue,#0072b2)" in part
+    ids = [piece.split('"')[0] for piece in part.split('id="')[1:]]
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("one-figure:") for name in ids)
+    for piece in part.split('href="#')[1:] + part.split("url(#")[1:]:
+        assert piece.replace(")", '"').split('"')[0] in ids
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "<b>&", "名前", "a\x07b", "_hidden"])
+def test_names_are_no_formulas_and_no_markup(profile: Profile, name: str) -> None:
+    points = phase_reading(profile).boundaries.turning_points
+    with drawn_alike():
+        svg = svg_of(phase_diagram([Band(name, L, points)]))
+        recall = svg_of(recall_by_model([dataclasses.replace(profile, model=name)]))
+    for document in (svg, recall):
+        assert "<b>" not in document
+        assert "\x07" not in document
+        assert "others" in recall
+    assert {"$x^2$": "$x^2$, 12", "<b>&": "&lt;b&gt;&amp;, 12"}.get(name, "12 layers") in svg
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_the_command_draws_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        save_tiny(tmp_path / name)
+    monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path / "cache"))
+    picture = tmp_path / "both.png"
+    arguments = [str(tmp_path / "one"), "tiny", str(picture), "--samples", "4", "--against", str(tmp_path / "two")]
+    monkeypatch.setattr(sys, "argv", ["figures", *arguments])
+    main()
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,78 @@
+"""Maps of the last token's attention: what each patch and token has, counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.judgement.phases import phase_reading
+from harness.report.descriptions import described_picture, described_tokens
+from harness.report.heat_maps import phase_layers, phase_maps, picture_figure, token_figure, token_shares
+from harness.tests.report.test_checks import L, synthetic_profile
+from harness.tests.support.drawings import COLUMNS, ROWS, synthetic_drawing
+
+READING = phase_reading(synthetic_profile())
+
+
+def test_every_layer_is_in_one_phase() -> None:
+    layers = [layer for phase in phase_layers(READING) for layer in phase]
+    assert layers == list(range(L))
+    turns = [int(point.estimate) for point in READING.boundaries.turning_points]
+    assert [phase.stop for phase in phase_layers(READING)] == [*turns, L]
+
+
+def test_shares_of_a_layer_sum_to_one_and_a_layer_without_attention_has_none() -> None:
+    drawing = synthetic_drawing()
+    np.testing.assert_allclose(token_shares(drawing).sum(1), 1.0)
+    drawing.norm_rows[3] = 0.0
+    assert (token_shares(drawing)[3] == 0.0).all()
+
+
+def test_the_map_of_a_phase_is_the_mean_share_of_each_patch_over_its_layers() -> None:
+    drawing = synthetic_drawing()
+    for found, layers in zip(phase_maps(drawing, READING), phase_layers(READING), strict=True):
+        assert found.shape == (ROWS, COLUMNS)
+        for row in range(ROWS):
+            for column in range(COLUMNS):
+                token = 1 + row * COLUMNS + column
+                shares = [
+                    float(drawing.norm_rows[layer, token]) / float(drawing.norm_rows[layer].sum(dtype=np.float64))
+                    for layer in layers
+                ]
+                assert found[row, column] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_without_a_grid_there_is_no_map_over_the_picture() -> None:
+    with pytest.raises(ValueError, match="the image tokens of sample-0 lie in no grid"):
+        picture_figure(synthetic_drawing(grid=False), READING)
+
+
+def test_the_picture_lies_beside_four_maps_of_one_scale() -> None:
+    drawing = synthetic_drawing()
+    figure = picture_figure(drawing, READING)
+    over = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    assert len(over) == 4
+    for image, expected in zip(over, phase_maps(drawing, READING), strict=True):
+        np.testing.assert_allclose(image.get_array(), expected)
+        assert list(image.get_extent()) == [-0.5, 29.5, 19.5, -0.5]
+    assert len({image.get_clim() for image in over}) == 1
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), drawing.picture)
+
+
+def test_tokens_over_layers_show_every_share_and_every_group() -> None:
+    drawing = synthetic_drawing()
+    figure = token_figure(drawing, READING)
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(10.0**drawn, np.maximum(token_shares(drawing), 1e-4))
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["0.01%", "0.1%", "1%", "10%", "100%"]
+    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    assert labels == {"image tokens", "instruction tokens", "other tokens"}
+
+
+def test_words_say_where_the_map_is_highest() -> None:
+    drawing = synthetic_drawing()
+    drawing.norm_rows[:, 5] += 100.0
+    said = described_picture(drawing, READING)
+    # Token 5 is the fifth of the grid: the second row, its second column.
+    assert said.count("most in row 2, column 2 of 2 by 3 patches") == 4
+    assert "Phase IV: image " in described_tokens(drawing, READING)

@@ -1,0 +1,189 @@
+"""Names of models and samples, and texts, as nobody would choose them: the report keeps them apart and stays small."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.baselines.store import BaselineError, find_baseline, folder_of, write_baseline
+from harness.judgement.phases import phases_of
+from harness.profile.profile import Profile
+from harness.report.figures import PANELS
+from harness.report.markdown import markdown_summary
+from harness.report.page import PAGE_IDS
+from harness.report.summary import summary_lines
+from harness.report.write import write_report
+from harness.run.options import Pair
+from harness.run.session import PhaseSession
+from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
+from harness.tests.report.test_checks import synthetic_profile
+from harness.tests.support.case_runs import REGRESSION, Cases
+from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.judged import judged_session
+from harness.tests.support.tiny import tiny_vlm
+
+KINDS = ("svg", "png")
+
+
+def named(model: str, *samples: str) -> Profile:
+    drawings = tuple(map(synthetic_drawing, samples))
+    return dataclasses.replace(synthetic_profile(), model=model, drawings=drawings)
+
+
+def report_of(tmp_path: Path, *profiles: Profile) -> tuple[str, list[str]]:
+    """The page of judged profiles, and the names of its figures' files."""
+    page = write_report(judged_session(tmp_path / "kept", *profiles), (), tmp_path / "report")
+    return page.read_text(encoding="utf-8"), [path.name for path in (page.parent / "figures").iterdir()]
+
+
+def refuse_confusion(text: str) -> None:
+    """Every id is there once, and every link leads to one."""
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    links = re.findall(r'href="#([^"]*)"', text) + re.findall(r"url\(#([^)]*)\)", text)
+    assert set(links) <= set(ids)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        ("\u6a21\u578b-\u7532", "\u6a21\u578b-\u4e59"),
+        ("LLaVA", "llava"),
+        ("m.1", "m-1"),
+        ("a\u202eb", "a-b"),
+        ("x" * 299 + "y", "x" * 299 + "z"),
+    ],
+    ids=ascii,
+)
+def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]) -> None:
+    text, files = report_of(tmp_path, *(named(model, "one") for model in models))
+    refuse_confusion(text)
+    # Two of all pairs; of each pair its panels, and the picture and the tokens of its sample.
+    assert len(files) == len(KINDS) * (2 + 2 * (len(PANELS) + 2))
+    assert len({name.casefold() for name in files}) == len(files)
+    drawings = {(tmp_path / "report" / "figures" / name).read_bytes() for name in files if "-inter" in name}
+    assert len(drawings) == len(KINDS)
+    anchors = re.findall(r'<th scope="row"><a href="#([^"]*)">', text)
+    headings = re.findall(r'<article aria-labelledby="([^"]*)">\n<h2 id="([^"]*)">', text)
+    assert headings == [(anchor, anchor) for anchor in anchors]
+    assert len(set(anchors)) == 2
+
+
+@pytest.mark.parametrize("model", ["NUL", "aux.7b", "x" * 300, "\u7532" * 250])
+def test_a_name_that_no_file_can_have_costs_neither_report_nor_baseline(tmp_path: Path, model: str) -> None:
+    profile = named(model, "s" * 5_000)
+    text, files = report_of(tmp_path, profile)
+    refuse_confusion(text)
+    assert all(len(name) <= LONGEST_NAME and name.isascii() for name in files)
+    assert len(files) == len(KINDS) * (2 + len(PANELS) + 2)
+    stored = find_baseline(tmp_path / "kept", profile)
+    assert stored.profile.model == model
+    assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
+
+
+def test_samples_with_names_alike_have_figures_of_their_own(tmp_path: Path) -> None:
+    samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
+    text, files = report_of(tmp_path, named("m", *samples))
+    refuse_confusion(text)
+    assert len({name.casefold() for name in files}) == len(KINDS) * (2 + len(PANELS) + 2 * len(samples))
+
+
+def test_names_that_are_valid_keep_their_figures_and_baselines(tmp_path: Path) -> None:
+    text, files = report_of(tmp_path, named("llava-1.5-7b", "coco-42"))
+    assert "llava-1.5-7b-curves-inter.svg" in files
+    assert "llava-1.5-7b-curves-coco-42-picture.png" in files
+    assert '<h2 id="pair-llava-1.5-7b-curves">' in text
+    assert folder_of(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
+
+
+def test_no_figure_takes_an_id_of_the_page() -> None:
+    template = Path(write_report.__code__.co_filename).with_name("page.html.jinja").read_text(encoding="utf-8")
+    assert set(re.findall(r'\bid="([a-z-]+)"', template)) == set(PAGE_IDS)
+
+
+def test_a_baseline_in_a_shared_directory_is_of_one_model_only(tmp_path: Path) -> None:
+    """As on a file system that ignores case, which a link stands for here."""
+    mine, other = named("LLaVA"), named("llava")
+    path = write_baseline(tmp_path, mine, {}, phases_of(mine))
+    (tmp_path / "llava").symlink_to(tmp_path / "LLaVA")
+    before = path.read_bytes()
+    with pytest.raises(BaselineError, match=r"is of the model LLaVA, not of llava: rename the checkpoint's directory"):
+        find_baseline(tmp_path, other)
+    with pytest.raises(BaselineError, match="is of the model LLaVA, not of llava"):
+        write_baseline(tmp_path, other, {}, phases_of(other))
+    assert path.read_bytes() == before
+    assert find_baseline(tmp_path, mine).profile.model == "LLaVA"
+
+
+def test_a_long_name_is_cut_where_it_is_shown_and_whole_in_the_record(tmp_path: Path) -> None:
+    model = "x" * 300
+    session = judged_session(tmp_path / "kept", named(model, "s" * 5_000))
+    page = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
+    lines = [line.text for width in (80, 300) for line in summary_lines(session, width)]
+    # Paths stand as they are, so that they can be copied.
+    stored = folder_of(Path(), model).name
+    seen = [re.sub("<[^>]*>", "", page), *re.findall('aria-label="[^"]*"', page), markdown_summary(session), *lines]
+    for text in seen:
+        assert max(map(len, re.findall("x+|s+", text.replace(stored, ""))), default=0) <= LONGEST_SHOWN
+    record = json.loads((tmp_path / "report" / "phase.json").read_text(encoding="utf-8"))
+    assert list(record["pairs"]) == [f"{model}-curves"]
+    assert record["pairs"][f"{model}-curves"]["drawn"][0]["sample_id"] == "s" * 5_000
+
+
+HUGE = "x" * 48_000_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "drawn"),
+    [
+        ({}, {"captions": (HUGE,)}),
+        ({}, {"captions": ("a word",) * 500_000}),
+        ({}, {"instruction": HUGE}),
+        ({}, {"tokens": (HUGE[:1_000_000],) * 12}),
+        ({}, {"image_tokens": ((HUGE[:1_000_000],) * 6,) * 13, "last_token": ((HUGE[:1_000_000],) * 5,) * 13}),
+        ({"declared": {"prompt": HUGE}}, {}),
+        ({"left_out": {f"coco-{number}": f"{number} is broken" for number in range(20_000)}}, {}),
+        ({"configuration": {f"setting_{number}": number for number in range(20_000)}}, {}),
+    ],
+    ids=["caption", "captions", "instruction", "prompt", "tokens", "declared", "reasons", "settings"],
+)
+def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, Any], drawn: dict[str, Any]) -> None:
+    made = synthetic_profile()
+    drawing = dataclasses.replace(synthetic_drawing(), **drawn)
+    profile = dataclasses.replace(made, drawings=(drawing,), **fields)
+    session: PhaseSession = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
+    session.profiles[Pair(made.model, made.dataset)] = profile
+    page = write_report(session, (), tmp_path / "report")
+    assert page.stat().st_size < 700_000
+    assert len(markdown_summary(session)) < 100_000
+    if drawn:
+        assert (page.parent / "phase.json").stat().st_size < 1_000_000
+
+
+@pytest.mark.slow
+def test_checkpoints_with_names_alike_are_measured_compared_and_recorded_apart(cases: Cases, tmp_path: Path) -> None:
+    """A whole run: names that differ outside ASCII only, and one that no table has room for."""
+    models = [tmp_path / name for name in ("\u6a21\U0001f600", "\u6a21\U0001f389", "LLaVA", "llava", "x" * 250)]
+    for seed, directory in enumerate(models):
+        vlm = tiny_vlm(layers=4, seed=seed)
+        vlm.model.save_pretrained(directory)
+        vlm.processor.save_pretrained(directory)
+    pair = (*(part for model in models for part in ("--phase-model", str(model))), "--phase-dataset", "tiny")
+    options = ("--phase-controls", "none", "--phase-report", "out", "--phase-json", "out.json", "--junitxml", "out.xml")
+    first = cases.run("--phase-update-new", "--phase-samples", "64", *REGRESSION, *options, pair=pair)
+    assert "new" in first.stdout.str()
+    refuse_confusion(Path("out/index.html").read_text(encoding="utf-8"))
+    files = [path.name.casefold() for path in Path("out/figures").iterdir()]
+    assert len(set(files)) == len(KINDS) * (2 + len(models) * (len(PANELS) + 4))
+    assert len({path.parent.name for path in cases.baselines.glob("*/tiny.json")}) == len(models)
+    again = cases.run("--phase-samples", "64", *REGRESSION, *options, pair=pair)
+    assert f"baselines: {len(models)} matched, 0 changed, 0 new, 0 unused" in again.stdout.str()
+    record = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert len(record["pairs"]) == len(models)
+    assert {line["verdict"] for line in record["verdicts"]} == {"reproduces"}

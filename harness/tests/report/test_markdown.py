@@ -1,0 +1,101 @@
+"""The Markdown summary: what it says, and that names and texts of others stay text."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.baselines.store import read_baseline, write_baseline
+from harness.judgement.phases import phases_of
+from harness.report.markdown import code, markdown_summary, prose
+from harness.run.judge import Judge
+from harness.run.options import Pair, read_options
+from harness.run.session import PhaseSession, VerdictLine
+from harness.tests.report.test_checks import changed, synthetic_profile
+from harness.tests.run.test_options import project
+from harness.tests.support.case_runs import REGRESSION, Cases
+
+__all__ = ["project"]
+
+HOSTILE = "a|b`c<script>&lt;*x*\n## owned\x1b[31m"
+
+
+def session_of(project: pytest.Pytester, stored: Path) -> PhaseSession:
+    return PhaseSession(read_options(project.parseconfig("--phase-baselines", str(stored))), say=print)
+
+
+def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None:
+    made, stored = synthetic_profile(), project.mkdir("stored")
+    baseline = read_baseline(write_baseline(stored, made, {}, phases_of(made)))
+    (stored / "known_differences.toml").write_text('[made-curves]\noutput-preparation = "so *it* is"\n')
+    session = session_of(project, stored)
+    now, pair = changed(made, inter=made["inter"] + 0.09), Pair("made", "curves")
+    session.profiles[pair] = now
+    judge = Judge(session, pair)
+    judge.regression(now, baseline, "inter")
+    judge.regression(now, baseline, "intra")
+    session.record(VerdictLine(pair, "replication", "output-preparation", "fails", {}))
+    text = markdown_summary(session, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
+    lines = text.splitlines()
+    assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts not as expected"
+    row = next(line for line in lines if line.startswith("| `made-curves` | 64 |"))
+    assert "I 0-2<br>II 2-5<br>III 5-10<br>IV 10-12" in row
+    assert "**fails as known**: output-preparation" in row
+    assert "**reproduces**: intra<br>**differs**: inter" in row
+    differing = lines[lines.index("### What is not as expected") + 4 :]
+    cells = [cell.strip() for cell in differing[0].strip("|").split("|")]
+    assert cells[:4] == ["`made-curves`", "inter", "differs", "inter-modal similarity"]
+    assert cells[4] == "residual points 0-12"
+    assert cells[5] == "+0.09"
+    assert cells[7:] == ["0.035", "64"]
+    assert r"- `made-curves`, output-preparation: so \*it\* is" in lines
+    assert "other against made on curves: 64 samples, compared in pairs" in lines
+    assert "Baselines: 0 matched" in lines
+    assert lines[-1].startswith("vlm-phase-harness ")
+    assert "torch 2.15.0, transformers 5.23.0, cpu (a processor), float32, sdpa" in lines[-1]
+
+
+def test_names_and_texts_of_others_stay_text(project: pytest.Pytester) -> None:
+    session = session_of(project, project.mkdir("stored"))
+    pair = Pair(HOSTILE, "curves")
+    session.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
+    session.record(VerdictLine(pair, "regression", "inter", "reproduces", {}))
+    compared = harness.compare_models(session.profiles[pair], synthetic_profile())
+    text = markdown_summary(session, [compared])
+    table, _, rest = text.partition("### Side by side")
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert not any(line.startswith("## owned") for line in text.splitlines())
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {8}
+    assert {row.count("`") for row in rows} == {0, 2}
+    assert rest.count("<pre>") == rest.count("</pre>") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "as_code", "as_prose"),
+    [
+        ("plain-name", "`plain-name`", "plain-name"),
+        ("a|b", r"`a\x7cb`", "a&#124;b"),
+        ("`x`", r"`\x60x\x60`", r"\`x\`"),
+        ("<b>&", r"`\x3cb\x3e\x26`", "&lt;b&gt;&amp;"),
+        ("a\nb", r"`a\nb`", r"a\\nb"),
+        ("*_[x]#", "`*_[x]#`", r"\*\_\[x\]\#"),
+    ],
+)
+def test_markup_is_spelled_out(text: str, as_code: str, as_prose: str) -> None:
+    assert (code(text), prose(text)) == (as_code, as_prose)
+
+
+def test_a_run_appends_its_summary(recorded: Cases) -> None:
+    place = recorded.baselines.parent / "step.md"
+    place.write_text("before\n")
+    result = recorded.run(*REGRESSION, "-k", "inter_similarity", "--phase-markdown", "step.md")
+    result.assert_outcomes(passed=2)
+    text = place.read_text()
+    assert text.startswith("before\n## Phases of vision-language models: all 1 verdicts as expected\n")
+    assert "| `tiny-llava-tiny` | 64 |" in text
+    assert "Baselines: 1 matched" in text

@@ -1,0 +1,290 @@
+"""The page needs no other file, escapes what others wrote, and says to a reader what the JSON beside it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.analysis.claims import CLAIMS
+from harness.report.figures import PANELS
+from harness.report.write import write_report
+from harness.storage.files import write_atomically
+from harness.tests.report.test_checks import L, synthetic_profile
+from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.judged import differing, judged_session
+
+HOSTILE = "</td></svg></style><script>alert(1)</script><img src=x onerror=alert(2)> \"'&amp; \u202e{{ 7 * 7 }}"
+_VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Page(HTMLParser):
+    """What is in a page: its elements with their attributes and texts, in order, and whether they are well nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[tuple[tuple[str, ...], str]] = []
+        self.crossed: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open[-1] != tag:
+            self.crossed.append(tag)
+        else:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((tuple(self.open), data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def of_class(self, text: str, name: str) -> list[str]:
+        """The texts of the elements `<dd class=name>`."""
+        return [html.unescape(found) for found in re.findall(rf'<dd class="{name}">(.*?)</dd>', text)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two pairs: one that reproduces its baseline, one that differs; of each a sample is drawn."""
+    same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(), synthetic_drawing("b", grid=False)))
+    other = dataclasses.replace(differing(), dataset="others", drawings=(synthetic_drawing("c"),))
+    folder = tmp_path_factory.mktemp("page")
+    write_report(judged_session(folder / "kept", same, other), (), folder / "report")
+    return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def text(place: Path) -> str:
+    """The page."""
+    return (place / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def record(place: Path) -> dict[str, Any]:
+    """The JSON beside it."""
+    content: dict[str, Any] = json.loads((place / "phase.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_page_is_well_formed_and_needs_no_other_file(text: str, place: Path) -> None:
+    page = Page(text)
+    assert (page.crossed, page.open) == ([], [])
+    assert "script" not in {tag for tag, _ in page.elements}
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+                assert value is not None
+                assert value.startswith(("#", "data:")), (tag, value)
+                assert not value.startswith("#") or value[1:] in ids
+    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+    # Names of XML and nothing that is fetched.
+    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert str(place.parent) not in text
+
+
+def test_every_figure_is_there_described_and_beside_the_page_as_svg_and_png(text: str, place: Path) -> None:
+    page = Page(text)
+    expected = {"phase-diagram", "recall-by-model"}
+    expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in PANELS}
+    expected |= {f"made-curves-sample-0-{kind}" for kind in ("picture", "tokens")}
+    expected |= {"made-curves-b-tokens", "made-others-c-picture", "made-others-c-tokens"}
+    assert {figure["id"] for figure in page.all("figure")} == expected
+    drawn = [svg for svg in page.all("svg") if svg.get("class") == "figure"]
+    assert len(drawn) == len(expected)
+    for svg in drawn:
+        assert svg["role"] == "img"
+        assert len(svg["aria-label"] or "") > 40
+    assert len({svg["aria-label"] for svg in drawn}) == len(drawn)
+    files = {path.name for path in (place / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png")}
+    for path in (place / "figures").glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own file
+
+
+def test_headings_go_down_by_one_and_tables_name_their_columns(text: str) -> None:
+    page = Page(text)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_the_three_answers_are_what_the_json_says(text: str, record: dict[str, Any]) -> None:
+    page = Page(text)
+    bounds = page.of_class(text, "bounds")
+    assert len(bounds) == len(record["pairs"]) == 2
+    for said, told in zip(bounds, record["pairs"].values(), strict=True):
+        # Which layers bound the phases.
+        layers = [int(found) for found in re.findall(r"ends at layer (\d+)", said)]
+        assert layers == [point[0] for point in told["phases"]["turning_points"]]
+        assert f"of {told['depth']} layers" in said
+    sure = page.of_class(text, "certainty")
+    for told in record["pairs"].values():
+        # How sure that is.
+        assert any(f"{told['phases']['level']:.0%} intervals, from {told['n']} samples" in line for line in sure)
+        assert any(
+            line.startswith(f"{told['phases']['certified_moves']} alternating moves are certain") for line in sure
+        )
+    for claim in CLAIMS:
+        verdicts = {line["verdict"] for line in record["verdicts"] if line["question"] == claim}
+        assert any(
+            claim in part for line in sure for part in line.split(";") for verdict in verdicts if verdict in part
+        )
+
+
+def test_what_changed_is_told_with_layers_and_numbers(text: str, record: dict[str, Any]) -> None:
+    page = Page(text)
+    changes = page.of_class(text, "changes")
+    assert changes[0].startswith("Nothing: inter-modal similarity, intra-modal similarity, attention of the last token")
+    told = changes[1:]
+    assert told[0] == (
+        "Other than in the baseline: weights: 0123456789abcdef -> fedcba9876543210; torch: 2.15.0 -> 2.16.0; "
+        "attention: sdpa -> eager."
+    )
+    assert told[1] == "similarity: the same, sample by sample, up to residual point 5, the input of layer 6"
+    numbers = next(
+        line["numbers"]["inter"]
+        for line in record["verdicts"]
+        if (line["pair"], line["question"]) == ("made-others", "inter")
+    )
+    assert numbers["verdict"] == "differs"
+    (line,) = (line for line in told if line.startswith("Inter-modal similarity: differs."))
+    low, high = numbers["interval"]
+    assert (
+        f"{numbers['effect']:+.3g} ({low:+.3g} to {high:+.3g}), margin {numbers['margin']:.3g}, n = 64 paired" in line
+    )
+    assert numbers["layers"] == [6, 7, 8]
+    assert "at residual points 6-8" in line
+    assert told[-1].startswith("The same as in the baseline, sample by sample: intra-modal similarity, attention of")
+
+
+def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, record: dict[str, Any]) -> None:
+    for line in record["verdicts"]:
+        section = text.split(f'<h2 id="pair-{line["pair"]}"')[1].split("<article")[0]
+        if line["kind"] == "replication":
+            for part in line["numbers"]["parts"]:
+                row = re.search(rf"<tr>\n<td>{re.escape(html.escape(part['name']))}</td>.*?</tr>", section, re.DOTALL)
+                assert row is not None, part["name"]
+                assert f'data-label="effect">{part["effect"]:+.3g}<' in row[0]
+                assert f'data-label="margin">{part["margin"]:.3g}<' in row[0]
+                assert f'data-label="n">{part["n"]}<' in row[0]
+                assert part["verdict"] in row[0]
+        elif line["question"] == "boundaries":
+            for shift in line["numbers"].values():
+                low, high = shift["interval"]
+                assert f"{low:+.3g} to {high:+.3g}" in section
+                assert f'data-label="n">{shift["n"]} paired<' in section
+        elif line["question"] in ("inter", "intra", "attention", "lens"):
+            found = [name for name, numbers in line["numbers"].items() if isinstance(numbers, dict)]
+            assert section.count('data-label="margin"') >= len(found)
+            for name in found:
+                low, high = line["numbers"][name]["interval"]
+                assert f"{low:+.3g} to {high:+.3g}" in section
+    assert "took 1.50 times the plain one" in text
+
+
+def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
+    session = judged_session(tmp_path / "kept", synthetic_profile())
+    session.verdicts = [line for line in session.verdicts if line.kind == "replication"]
+    session.ratios.clear()
+    text = write_report(session, (), tmp_path / "report").read_text()
+    assert "No baseline was compared in this run." in text
+    assert "not compared" in text
+    assert "<h3>Regression" not in text
+    assert "<h3>Timing" not in text
+    assert "Open dots" not in text
+
+
+def test_the_first_changed_settings_stand_in_the_answer_and_all_in_the_provenance(tmp_path: Path) -> None:
+    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
+    now = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
+    moved = dataclasses.replace(differing(), configuration=now)
+    text = write_report(judged_session(tmp_path, moved, configuration=then), (), tmp_path / "report").read_text("utf-8")
+    page = Page(text)
+    assert "<script" not in text.lower()
+    answer = page.of_class(text, "changes")[0]
+    assert answer.startswith("Other than in the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
+    assert "; 3 more settings; weights: 0123456789abcdef -> fedcba9876543210; torch: " in answer
+    assert "text_config.field_7: " not in answer
+    assert len([found for _, found in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", found)]) == 8
+
+
+def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
+    drawing = synthetic_drawing(HOSTILE, text=HOSTILE, captions=(HOSTILE, "a word"))
+    profile = dataclasses.replace(
+        synthetic_profile(),
+        drawings=(drawing,),
+        declared={"prompt": HOSTILE, "instruction": HOSTILE},
+        revision=HOSTILE,
+        left_out={HOSTILE: HOSTILE},
+        environment=dataclasses.replace(synthetic_profile().environment, device_name=HOSTILE),
+    )
+    session = judged_session(tmp_path / "kept", synthetic_profile())
+    (pair,) = session.profiles
+    session.profiles[pair] = profile
+    text = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
+    page = Page(text)
+    assert (page.crossed, page.open) == ([], [])
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img", "iframe", "object"})
+    assert "<script" not in text.lower()
+    # A template of somebody else is not filled in either.
+    assert text.count("{{ 7 * 7 }}") > 2 * (L + 1)
+    assert "\u202e" not in text
+    told = [found for _, found in page.texts if "alert(1)" in found]
+    assert len(told) > 2 * (L + 1)
+    for path in (tmp_path / "report" / "figures").iterdir():
+        assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png)", path.name)
+
+
+def test_a_page_is_not_larger_than_it_has_to_be(text: str) -> None:
+    # Two pairs with three samples; four real pairs with eight are to stay below 5 MB.
+    assert len(text.encode()) < 1_500_000
+
+
+def test_a_folder_that_fills_up_leaves_the_page_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = judged_session(tmp_path / "kept", synthetic_profile())
+    (tmp_path / "report").mkdir()
+    index = tmp_path / "report" / "index.html"
+    index.write_text("before")
+
+    def full(path: Path, content: bytes, *, durable: bool = True) -> None:
+        if path.suffix == ".png":
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content, durable=durable)
+
+    monkeypatch.setattr("harness.report.write.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(session, (), tmp_path / "report")
+    assert index.read_text() == "before"
+    assert json.loads((tmp_path / "report" / "phase.json").read_text())["pairs"]

@@ -1,0 +1,258 @@
+"""The record keeps to its schema, and the schema lets nothing else pass."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from harness.baselines.store import read_baseline, shown_measures, write_baseline
+from harness.errors import PhaseError
+from harness.judgement.phases import phases_of
+from harness.models.registry import MODELS, ModelEntry
+from harness.plugin.fixtures import SESSION
+from harness.profile.profile import JUDGED
+from harness.report.drawn_record import report_record
+from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
+from harness.run.options import Pair
+from harness.run.session import PhaseSession
+from harness.storage.json_text import dump
+from harness.tests.judgement.test_against import tuned
+from harness.tests.report.test_checks import synthetic_profile
+from harness.tests.support.case_runs import PAIR, REGRESSION, ROOT, Cases
+from harness.tests.support.judged import differing, judged_session, session_of
+
+SCHEMA = record_schema()
+VALIDATOR = Draft202012Validator(SCHEMA)
+PAGE = ROOT / "docs" / "record.md"
+QUICK = ("--phase-samples", "16", "--phase-controls", "none")
+
+
+def faults(content: Any) -> list[str]:
+    return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(content)]
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> PhaseSession:
+    """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
+    return judged_session(tmp_path / "kept", differing())
+
+
+@pytest.fixture
+def record(judged: PhaseSession) -> dict[str, Any]:
+    """The report's record of that session, as a file would be read."""
+    content: dict[str, Any] = json.loads(dump(report_record(judged)))
+    return content
+
+
+class Reported:
+    """A plugin that keeps the report's record of a run."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, Any] = {}
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.content = json.loads(dump(report_record(session.config.stash[SESSION])))
+
+
+def load_tuned(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tuned(2.0)
+    return vlm.model, vlm.processor
+
+
+def load_broken(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    raise PhaseError("the checkpoint /somebody/keeps/it/here cannot be loaded; look at /somebody/keeps/it/config.json")
+
+
+@pytest.fixture
+def more_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model `tuned` beside the tiny one, and `broken`, which cannot be loaded."""
+    for name in ("tuned", "broken"):
+        entry = ModelEntry(name, "tiny", f"{__name__}:load_{name}", ("tiny",), embedded=True)
+        monkeypatch.setitem(MODELS, name, entry)
+
+
+@pytest.mark.usefixtures("more_models")
+def test_a_run_writes_what_the_schema_says_and_the_report_adds_to_it(
+    recorded: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = Reported()
+    pair = (*PAIR, "--phase-model", "broken")
+    recorded.run("-m", "not timing", "--phase-json", "out.json", pair=pair, plugins=(reported,))
+    text = (recorded.baselines.parent / "out.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert faults(content) == []
+    assert faults(reported.content) == []
+    assert str(recorded.baselines.parent) not in text
+    assert content["not_measured"] == {"broken-tiny": "the checkpoint here cannot be loaded; look at config.json"}
+    told = content["pairs"]["tiny-llava-tiny"]
+    assert told["baseline"]["file"] == "tiny-llava/tiny.json"
+    assert told["baseline"]["changes"] == []
+    assert told["baseline"]["means"] == told["means"]
+    assert told["baseline"]["turning_points"] == [point[0] for point in told["phases"]["turning_points"]]
+    assert {line["kind"] for line in content["verdicts"]} == {"replication", "regression"}
+    whole = reported.content["pairs"]["tiny-llava-tiny"]
+    assert told == {name: value for name, value in whole.items() if name != "drawn"}
+    for drawn in whole["drawn"]:
+        tokens = len(drawn["tokens"])
+        assert {len(row) for row in (*drawn["norm_rows"], *drawn["groups"].values())} == {tokens}
+        assert (len(drawn["norm_rows"]), len(drawn["image_tokens"])) == (told["depth"], told["depth"] + 1)
+        assert {len(row) for row in drawn["image_tokens"]} == {sum(drawn["groups"]["image"])}
+        assert drawn["picture"].startswith("iVBOR")
+    (tmp_path / "phase.json").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    mpl.use("Agg")
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, str(PAGE), "exec"), {})  # noqa: S102 - it is our own page
+    assert (tmp_path / "inter.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("more_models")
+@pytest.mark.slow
+def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -> None:
+    pair = ("--phase-model", "tuned", "--phase-against", "tiny-llava", "--phase-dataset", "tiny")
+    cases.run(*QUICK, *REGRESSION, "--phase-json", "out.json", pair=pair)
+    content = json.loads((cases.baselines.parent / "out.json").read_text(encoding="utf-8"))
+    assert faults(content) == []
+    baseline = content["pairs"]["tuned-tiny"]["baseline"]
+    assert (baseline["model"], baseline["n"], "file" in baseline) == ("tiny-llava", 16, False)
+    assert baseline["changes"][0].startswith("weights: ")
+    assert baseline["means"] == content["pairs"]["tiny-llava-tiny"]["means"]
+    assert content["pairs"]["tiny-llava-tiny"]["baseline"] is None
+    assert content["against"][0]["beyond_margin"]
+
+
+@pytest.mark.usefixtures("cases", "more_models")
+def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Path) -> None:
+    worker, controller = (session_of(tmp_path, datasets=("tiny",)) for _ in range(2))
+    broken = Pair("broken", "tiny")
+    with pytest.raises(PhaseError):
+        worker.profile(broken)
+    worker.collected = (broken, Pair("tiny-llava", "tiny"))
+    assert worker.not_measured()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
+    controller.add(pickle.loads(pickle.dumps(worker.findings())))  # noqa: S301 - it was made the line before
+    assert controller.not_measured() == {broken: worker.not_measured()[broken]}
+
+
+def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None:
+    assert faults(record) == []
+    pair = record["pairs"]["made-curves"]
+    baseline = pair["baseline"]
+    assert baseline["changes"] == [
+        "weights: 0123456789abcdef -> fedcba9876543210",
+        "torch: 2.15.0 -> 2.16.0",
+        "attention: sdpa -> eager",
+    ]
+    moved = np.subtract(pair["means"]["inter"], baseline["means"]["inter"])
+    assert np.flatnonzero(np.abs(moved) > 0.01).tolist() == [6, 7, 8]
+    assert {line["question"]: line["verdict"] for line in record["verdicts"]}["inter"] == "differs"
+    assert 1.4 < record["timing"]["made-curves"]["low"] < 1.5 < record["timing"]["made-curves"]["high"] < 1.6
+    for name, curve in pair["means"].items():
+        if not name.startswith("post_norm"):
+            places = {len(curve), len(pair["bands"][name]["low"]), len(pair["bands"][name]["high"])}
+            assert places == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
+
+
+def test_times_and_samples_are_no_part_of_the_plain_record(judged: PhaseSession) -> None:
+    content = json.loads(dump(record_of(judged)))
+    assert faults(content) == []
+    assert "timing" not in content
+    assert "drawn" not in content["pairs"]["made-curves"]
+
+
+def test_a_summary_as_baseline_tells_what_it_holds(tmp_path: Path) -> None:
+    made = synthetic_profile()
+    stored = read_baseline(write_baseline(tmp_path, made, {}, phases_of(made), summary=True))
+    told = json.loads(dump(pair_record(made, stored)))
+    pair = Draft202012Validator({"$ref": "#/$defs/pair", "$defs": SCHEMA["$defs"]})
+    assert [error.message for error in pair.iter_errors(told)] == []
+    assert (told["baseline"]["n"], set(told["baseline"]["means"])) == (made.n, set(JUDGED))
+    np.testing.assert_allclose(told["baseline"]["means"]["inter"], told["means"]["inter"], rtol=1e-5)
+
+
+def test_eight_samples_in_ten_are_within_a_band() -> None:
+    made = synthetic_profile()
+    found = bands(made)
+    assert found.keys() == {name for name in shown_measures(made) if made[name].ndim == 2}
+    for name in ("inter", "text", "norm_other"):
+        low, high = np.array(found[name]["low"]), np.array(found[name]["high"])
+        within = ((made[name] >= low) & (made[name] <= high)).mean(0)
+        assert (np.abs(within - 0.8) < 0.04).all(), (name, within)
+
+
+Break = Callable[[dict[str, Any]], object]
+
+
+def pair_of(record: dict[str, Any]) -> dict[str, Any]:
+    pair: dict[str, Any] = record["pairs"]["made-curves"]
+    return pair
+
+
+def line_of(record: dict[str, Any], question: str) -> dict[str, Any]:
+    return next(line for line in record["verdicts"] if line["question"] == question)
+
+
+BREAKS: dict[str, Break] = {
+    "another schema": lambda record: record.update(schema=1),
+    "no pairs": lambda record: record.pop("pairs"),
+    "a wall time": lambda record: record.update(seconds=12.5),
+    "a time of something else": lambda record: record["timing"]["made-curves"].update(seconds=1.0),
+    "no bands": lambda record: pair_of(record).pop("bands"),
+    "half a band": lambda record: pair_of(record)["bands"]["inter"].pop("high"),
+    "a band of no measure": lambda record: pair_of(record)["bands"].update(depth=pair_of(record)["bands"]["inter"]),
+    "an unknown measure": lambda record: pair_of(record)["means"].update(interr=[0.1]),
+    "a missing measure": lambda record: pair_of(record)["means"].pop("inter"),
+    "a curve of text": lambda record: pair_of(record)["means"].update(inter=["0.1"]),
+    "no number": lambda record: pair_of(record)["means"]["inter"].append(None),
+    "two boundaries": lambda record: pair_of(record)["phases"]["turning_points"].pop(),
+    "a claim too few": lambda record: pair_of(record)["phases"]["claims"].pop("alignment"),
+    "a share of nothing": lambda record: pair_of(record)["phases"]["moves_at"].update(most=3),
+    "an unknown verdict": lambda record: line_of(record, "inter").update(verdict="moved"),
+    "a claim that differs": lambda record: line_of(record, "alignment").update(verdict="differs"),
+    "a family that holds": lambda record: line_of(record, "inter").update(verdict="holds"),
+    "numbers of another question": lambda record: line_of(record, "inter").update(
+        numbers=line_of(record, "alignment")["numbers"]
+    ),
+    "an unknown boundary": lambda record: line_of(record, "boundaries")["numbers"].update(
+        {"turning point 4": line_of(record, "boundaries")["numbers"]["turning point 1"]}
+    ),
+    "a baseline from nowhere": lambda record: pair_of(record)["baseline"].pop("file"),
+    "a baseline and a model": lambda record: pair_of(record)["baseline"].update(model="other"),
+    "a place on a machine": lambda record: pair_of(record)["baseline"].update(file="/somewhere/made/curves.json"),
+    "no reason": lambda record: record["not_measured"].update({"made-other": None}),
+    "half a drawn sample": lambda record: pair_of(record)["drawn"].append({"sample_id": "one"}),
+}
+
+
+def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
+    passed = []
+    for name, damage in BREAKS.items():
+        broken = copy.deepcopy(record)
+        damage(broken)
+        if not faults(broken):
+            passed.append(name)
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("the checkpoint /a/b/broken cannot be loaded", "the checkpoint broken cannot be loaded"),
+        ("'/a/b/c.json': no such file; look at (/d/e)", "'c.json': no such file; look at (e)"),
+        (r"C:\data\coco\one.jpg is torn", "one.jpg is torn"),
+        ("add --phase-data coco-captions=DIR and/or see https://example.org/a/b", None),
+        ("model.vision_tower, 1/2 of ../shared/data, ORG/NAME", None),
+    ],
+)
+def test_directories_of_this_machine_are_left_out(said: str, kept: str | None) -> None:
+    assert without_directories(said) == (said if kept is None else kept)

@@ -1,0 +1,102 @@
+"""The readers of a verdict are told what differs before what is undecided, and what was tolerated."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.analysis.agreement import agree_recall
+from harness.judgement.side_by_side import Trace
+from harness.plugin.terminal import ending_lines
+from harness.profile.profile import Profile
+from harness.report.against import trace_line
+from harness.report.answers import what_changed
+from harness.report.markdown import markdown_summary
+from harness.report.record import record_of
+from harness.report.summary import summary_lines
+from harness.report.write import write_report
+from harness.run.session import PhaseSession
+from harness.tests.report.test_checks import changed, synthetic_profile
+from harness.tests.support.judged import differing, judged_session
+
+NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory: pytest.TempPathFactory) -> PhaseSession:
+    """A session in which one pair differs and more than a quarter of the verdicts is undecided."""
+    session = judged_session(tmp_path_factory.mktemp("mute"), differing())
+    session.verdicts[:] = [
+        dataclasses.replace(line, verdict="inconclusive") if line.kind == "replication" else line
+        for line in session.verdicts
+    ]
+    return session
+
+
+def test_what_differs_stands_before_what_is_undecided(mute: PhaseSession, tmp_path: Path) -> None:
+    problem = mute.problem()
+    assert problem.startswith("made-curves: inter differs")
+    assert problem.endswith(f". Besides, {mute.muteness()}")
+    assert "inconclusive, more than a quarter: the suite says too little" in problem
+    ending = " ".join(line.text.strip() for line in ending_lines([], problem, 80))
+    assert ending.startswith("FAILED: made-curves: inter differs")
+    assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(mute)
+    page = write_report(mute, (), tmp_path / "report").read_text(encoding="utf-8")
+    assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
+
+
+def test_a_suite_that_only_says_too_little_says_only_that(mute: PhaseSession) -> None:
+    quiet = dataclasses.replace(mute)
+    quiet.verdicts = [line for line in mute.verdicts if not line.changed]
+    assert quiet.problem() == quiet.muteness() != ""
+    enough = dataclasses.replace(mute)
+    enough.verdicts = [line for line in mute.verdicts if line.kind == "regression"]
+    assert (enough.problem(), enough.muteness()) == ("", "")
+
+
+def one_hit_more(profile: Profile) -> Profile:
+    """The profile with one word more in one sample at one point."""
+    hits = profile.arrays["hits"].copy()
+    hits[7, 5, 1] += 1
+    return changed(profile, hits=hits)
+
+
+def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) -> None:
+    session = judged_session(tmp_path, one_hit_more(synthetic_profile()))
+    lens = next(line for line in session.verdicts if line.question == "lens")
+    # 1 of 64 is more than one in a hundred.
+    assert lens.changed
+    numbers = {**lens.numbers["recall_5"], "verdict": "reproduces", "reproduced": True}
+    tolerated = dataclasses.replace(
+        lens, verdict="reproduces", changed=False, numbers={**lens.numbers, "recall_5": numbers}
+    )
+    session.verdicts[session.verdicts.index(lens)] = tolerated
+    for width in (80, 400):
+        text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
+        assert NOTE in text
+    assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
+    record = record_of(session)
+    assert f"{NOTE}." in what_changed(record["pairs"]["made-curves"], record["verdicts"])
+
+
+def test_one_of_128_samples_may_have_another_recall() -> None:
+    then = np.zeros((128, 5))
+    now = then.copy()
+    now[9, 3] = 0.2
+    found = agree_recall(now, then, paired=True, alpha_diff=1e-4)
+    assert (found.verdict, found.beyond, found.compared, found.largest) == ("reproduces", 1, 128, 0.2)
+
+
+def test_a_trace_of_recall_says_that_some_samples_may_have_changed() -> None:
+    assert trace_line(Trace("LogitLens recall", 30, 26, 30, 1e-9)) == (
+        "LogitLens recall: the same in at least 99 % of the samples, at every residual point; bit for bit up to "
+        "residual point 26, the input of layer 27"
+    )
+
+
+def test_recall_of_which_nothing_changed_has_no_note(tmp_path: Path) -> None:
+    session = judged_session(tmp_path, synthetic_profile())
+    assert "samples changed" not in markdown_summary(session)

@@ -1,0 +1,130 @@
+"""A model that is let go is gone before the next one is loaded, whatever went wrong with it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import PhaseError
+from harness.measurement.measure import measure as measurement
+from harness.models import vlm as vlm_module
+from harness.models.registry import MODELS, ModelEntry
+from harness.models.vlm import Vlm
+from harness.plugin.fixtures import SESSION
+from harness.run.options import Pair, read_options
+from harness.run.session import PhaseSession
+from harness.tests.support.tiny import tiny_vlm
+
+CONFTEST = 'pytest_plugins = ["harness.plugin.hooks"]'
+NAMES = ("one", "other")
+
+
+def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tiny_vlm(dtype=dtype)
+    return vlm.model, vlm.processor
+
+
+@pytest.fixture
+def two_models(tiny_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        entry = ModelEntry(name, "tiny", f"{__name__}:load_tiny", ("tiny",), embedded=True)
+        monkeypatch.setitem(MODELS, name, entry)
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, two_models: None) -> Iterator[PhaseSession]:
+    """A session with two models on tiny samples."""
+    pytester.makeconftest(CONFTEST)
+    asked = ("--phase-samples", "2", "--phase-controls", "none", "--phase-no-cache")
+    session = PhaseSession(read_options(pytester.parseconfig(*asked)), say=lambda _: None)
+    yield session
+    session.release()
+
+
+def test_the_model_before_is_gone_when_the_next_is_loaded(session: PhaseSession) -> None:
+    session.profile(Pair("one", "tiny"))
+    gone = weakref.ref(session.vlm("one").model)
+    there: list[bool] = []
+    session.loaded.on_load = lambda _: there.append(gone() is not None)
+    last = weakref.ref(session.vlm("other").model)
+    assert there == [False]
+    session.release()
+    assert last() is None
+
+
+def refused(vlm: Vlm, *_: Any, **__: Any) -> None:
+    weights = vlm.model.state_dict()
+    raise PhaseError(f"a model of {len(weights)} tensors cannot be measured")
+
+
+def broken(vlm: Vlm, *_: Any, **__: Any) -> None:
+    weights = vlm.model.state_dict()
+    raise ZeroDivisionError(f"a fault of ours, with {len(weights)} tensors")
+
+
+@pytest.mark.parametrize("fails", [refused, broken])
+def test_a_measurement_that_failed_does_not_hold_its_model(
+    session: PhaseSession, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., None]
+) -> None:
+    """The session keeps why, to say it in every case of the pair, and not the frames in which it came about."""
+    monkeypatch.setattr(measurement, "measure", fails)
+    for _ in range(2):
+        with pytest.raises((PhaseError, ZeroDivisionError), match="tensors"):
+            session.profile(Pair("one", "tiny"))
+    gone = weakref.ref(session.vlm("one").model)
+    session.release()
+    assert gone() is None
+
+
+def test_a_model_that_is_refused_is_not_held(session: PhaseSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+
+    def refuses(model: Any) -> None:
+        loaded.append(weakref.ref(model))
+        raise PhaseError("the model has no part of the kind that a measurement needs")
+
+    monkeypatch.setattr(vlm_module, "find_anatomy", refuses)
+    for _ in range(2):
+        with pytest.raises(PhaseError, match="no part of the kind"):
+            session.vlm("one")
+    session.release()
+    assert [gone() for gone in loaded] == [None]
+
+
+class Watching:
+    """A plugin that notes at each load which of the models before are still there.
+
+    pytester would keep every call of a hook with its arguments, so pytest runs without it and no hook is used.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: list[weakref.ref[Any]] = []
+        self.there: list[bool] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.stash[SESSION].loaded.on_load = self.note
+
+    def note(self, vlm: Vlm) -> None:
+        self.there += [gone() is not None for gone in self.loaded]
+        self.loaded.append(weakref.ref(vlm.model))
+
+
+def test_a_test_that_failed_does_not_hold_its_model(
+    two_models: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python and pytest keep the last traceback to look at, and the test's arguments with it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_holding.py").write_text("def test_holding(vlm, pair):\n    assert vlm is None\n")
+    watching = Watching()
+    models = [part for name in NAMES for part in ("--phase-model", name)]
+    plainly = ["-c", os.devnull, "--assert=plain", "--import-mode=importlib", "-p", "no:cacheprovider", "--capture=no"]
+    pytest.main([*models, *plainly, "-p", "harness.plugin.hooks", "test_holding.py"], plugins=[watching])
+    assert "2 failed" in capsys.readouterr().out
+    assert watching.there == [False]

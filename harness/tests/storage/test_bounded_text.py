@@ -1,0 +1,34 @@
+"""Texts of others are shown in bounded length."""
+
+from __future__ import annotations
+
+from harness.errors import LONGEST_TEXT, MOST_TEXTS, PhaseError, bounded, bounded_texts
+
+
+def test_of_a_long_text_the_middle_is_left_out() -> None:
+    assert bounded("a" * LONGEST_TEXT) == "a" * LONGEST_TEXT
+    ten = "abcdefghij"
+    assert bounded(ten * 20, 90) == f"{ten * 3}... (160 characters left out) ...{ten}"
+    assert bounded("a" * 48_000_000).startswith("a" * 1_463 + "... (47,998,050 characters left out) ...")
+
+
+def test_a_text_that_is_bounded_twice_keeps_the_number_left_out() -> None:
+    """Captions are bounded for the record and again for the page."""
+    once = bounded("a" * 3_000)
+    assert len(once) <= LONGEST_TEXT
+    assert "(1,050 characters left out)" in once
+    assert bounded(once) == once
+
+
+def test_of_many_texts_the_first_are_shown_with_the_number_of_the_others() -> None:
+    assert bounded_texts(["a", "b" * 70], 54) == ["a", "bbb... (66 characters left out) ...b"]
+    many = bounded_texts(["a"] * 500_000)
+    assert len(many) == MOST_TEXTS + 1
+    assert many[-1] == "... (499,900 more left out)"
+
+
+def test_an_error_keeps_its_beginning_and_its_remedy() -> None:
+    message = str(PhaseError(f"the sample {'x' * 1_000_000}\x1b is broken; remove it"))
+    assert message.startswith("the sample xxx")
+    assert message.endswith("\\x1b is broken; remove it")
+    assert len(message) <= LONGEST_TEXT + 3

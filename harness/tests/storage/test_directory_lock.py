@@ -1,0 +1,145 @@
+"""One process at a time holds the lock of a directory, for a bounded wait, and nothing is left of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import filelock
+import pytest
+
+from harness.storage import directory_lock
+from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
+from harness.tests.support.case_runs import ROOT
+from harness.tests.support.disks import read_only
+
+HOLD = (
+    "import sys; from pathlib import Path; from harness.storage.directory_lock import locked\n"
+    "with locked(Path(sys.argv[1])): print('held', flush=True); input()"
+)
+
+
+def holder(directory: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock of a directory until it gets a line."""
+    command = [sys.executable, "-c", HOLD, str(directory)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_nothing_is_left_of_a_lock_and_it_can_be_held_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path / "deep") as held:
+            assert held
+            assert [path.name for path in (tmp_path / "deep").iterdir()] == [LOCK_FILE]
+        assert list((tmp_path / "deep").iterdir()) == []
+    with pytest.raises(ValueError, match="in the middle"), locked(tmp_path):
+        raise ValueError("in the middle")
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_who_waits_too_long_hears_which_process_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_lock, "_PATIENCE", 0.1)
+    process = holder(tmp_path)
+    with (
+        pytest.raises(LockedError, match=rf"is being changed by process {process.pid} on .*, which has not released"),
+        locked(tmp_path),
+    ):
+        pass
+    assert (tmp_path / LOCK_FILE).exists()
+    process.communicate("\n", timeout=300)
+    with locked(tmp_path) as held:
+        assert held
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_the_lock_of_a_killed_process_is_free_and_its_file_goes(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    process.kill()
+    process.communicate(timeout=300)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+    with locked(tmp_path) as held:
+        assert held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_planted_lock_file_says_is_short_and_printable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_lock, "_PATIENCE", 0.1)
+    process = holder(tmp_path)
+    for planted in (b"\x1b]0;owned\x07" + b"x" * 10_000, b"\xff\xfe", b""):
+        (tmp_path / LOCK_FILE).write_bytes(planted)
+        with pytest.raises(LockedError, match="is being changed by") as caught, locked(tmp_path):
+            pass
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300 + 2 * len(str(tmp_path))
+    process.communicate("\n", timeout=300)
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def hold(number: int) -> None:
+        for _ in range(5):
+            with locked(tmp_path):
+                held.append(number)
+                assert held[-1] == number
+                held.append(number)
+
+    threads = [Thread(target=hold, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held[::2] == held[1::2]
+    assert len(held) == 40
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_gone_on_with(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="locks are of another kind here")
+
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with locked(tmp_path) as held:
+        assert not held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+    with read_only(), pytest.raises(OSError, match=re.escape(os.strerror(errno.EROFS))), locked(tmp_path / "new"):
+        pass
+    (tmp_path / LOCK_FILE).mkdir()
+    with pytest.raises(OSError, match="directory"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed here")
+@pytest.mark.skipif(filelock.__version__.startswith("3."), reason="this filelock empties the file that it locks")
+def test_a_planted_link_leads_no_lock_to_another_file(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / LOCK_FILE).symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
+        pass
+    (tmp_path / LOCK_FILE).unlink()
+    (tmp_path / LOCK_FILE).hardlink_to(victim)
+    with locked(tmp_path) as held:
+        assert held
+        # In the place of the lock while it is held.
+        (tmp_path / LOCK_FILE).unlink()
+        (tmp_path / LOCK_FILE).symlink_to(victim)
+        directory_lock._say_holder(tmp_path / LOCK_FILE)
+    assert victim.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["victim"]

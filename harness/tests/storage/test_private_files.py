@@ -1,0 +1,289 @@
+"""Kept readings are believed only where nobody but the user can have written them."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset
+from harness.measurement.measure import reading_cache as reading_store
+from harness.storage import private_files
+from harness.storage.private_files import exposure, is_sheltered, make_private
+from harness.tests.support.case_runs import PAIR, REGRESSION, Cases
+from harness.tests.support.one_reading import ROW, opened, same_row
+from harness.tests.support.tiny import tiny_samples
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
+
+STRANGER = 4711
+ANEW = "they are measured anew; choose another --phase-cache to keep them"
+
+
+def _not_entered(directory: Path) -> bool:
+    return directory.exists() and directory.stat().st_mode & 0o011 == 0
+
+
+@pytest.fixture
+def unsheltered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others can enter the directories of pytest, and the user's group has further members."""
+    monkeypatch.setattr(private_files, "_group_of_one", lambda: -1)
+    for module in (private_files, reading_store):
+        monkeypatch.setattr(module, "is_sheltered", _not_entered)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, unsheltered: None) -> Path:
+    """The only reading of a cache in a directory that others can enter."""
+    opened(tmp_path / "cache").write(["one"], [ROW])
+    (path,) = tmp_path.rglob("one.npz")
+    return path
+
+
+@pytest.fixture
+def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a file or directory, itself and not where it leads, another user's."""
+    # A new file may get the number of an old one, but not its time.
+    given: set[tuple[int, int, int]] = set()
+    fstat, stat, lstat = os.fstat, Path.stat, Path.lstat
+
+    def owned(status: os.stat_result) -> os.stat_result:
+        if (status.st_dev, status.st_ino, status.st_mtime_ns) not in given:
+            return status
+        return os.stat_result([*status[:4], STRANGER, *status[5:]])
+
+    # Only root can give files away.
+    monkeypatch.setattr(os, "fstat", lambda handle: owned(fstat(handle)))
+    monkeypatch.setattr(Path, "stat", lambda path, **options: owned(stat(path, **options)))
+    monkeypatch.setattr(Path, "lstat", lambda path: owned(lstat(path)))
+
+    def give(path: Path) -> None:
+        status = lstat(path)
+        given.add((status.st_dev, status.st_ino, status.st_mtime_ns))
+
+    return give
+
+
+def cache_of(path: Path) -> Path:
+    return path.parents[2]
+
+
+def not_believed(kept: Path) -> str:
+    """The one line that is said where a reading is not believed; nothing is written there."""
+    before = {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")}
+    told: list[str] = []
+    store = opened(cache_of(kept), told)
+    assert store.read(["one"]) is None
+    store.write(["one", "two"], [ROW, ROW])
+    assert store.read(["one"]) is None
+    assert not store.keeps
+    store.close()
+    assert {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")} == before
+    (line,) = told
+    return line
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_readings_in_a_directory_that_others_can_write_are_ignored(kept: Path, depth: int, mode: int) -> None:
+    directory = kept.parents[depth]
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+    directory.chmod(mode)
+    command = f"chmod -R go-w {cache_of(kept)}"
+    assert not_believed(kept) == (
+        f"readings are neither used nor kept, because others can write to {directory} ({command} forbids it): {ANEW}"
+    )
+    # The remedy helps, and what was the user's own is used again.
+    subprocess.run(shlex.split(command), check=True)
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_readings_in_a_directory_of_another_user_are_ignored(
+    kept: Path, give_away: Callable[[Path], None], depth: int
+) -> None:
+    give_away(kept.parents[depth])
+    assert not_believed(kept) == (
+        f"readings are neither used nor kept, because {kept.parents[depth]} belongs to another user (id {STRANGER}): "
+        f"{ANEW}"
+    )
+
+
+def test_a_directory_that_root_made_for_itself_is_said_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image of a container whose cache root has filled; root itself enters everything."""
+    closed = kept.parents[1]
+    monkeypatch.setattr(private_files.os, "access", lambda path, _: path != closed)
+    assert not_believed(kept) == f"readings are neither used nor kept, because {closed} cannot be entered: {ANEW}"
+
+
+def plant_owner(path: Path, give_away: Callable[[Path], None]) -> str:
+    give_away(path)
+    return f"it belongs to another user, id {STRANGER}"
+
+
+def plant_writable(path: Path, _: object) -> str:
+    path.parent.chmod(0o755)
+    path.chmod(0o664)
+    return "others can write it"
+
+
+def plant_link(path: Path, _: object) -> str:
+    shutil.move(path, path.parents[3] / "elsewhere.npz")
+    path.symlink_to(path.parents[3] / "elsewhere.npz")
+    return "it is a symbolic link"
+
+
+def plant_pipe(path: Path, _: object) -> str:
+    path.unlink()
+    os.mkfifo(path)
+    return "it is no regular file"
+
+
+def plant_giant(path: Path, _: object) -> str:
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    return "it is larger than 268,435,456 bytes"
+
+
+@pytest.mark.parametrize("plant", [plant_owner, plant_writable, plant_link, plant_pipe, plant_giant])
+def test_a_planted_reading_is_named_and_measured_anew(
+    kept: Path, give_away: Callable[[Path], None], plant: Callable[[Path, object], str]
+) -> None:
+    content = kept.read_bytes()
+    reason = plant(kept, give_away)
+    told: list[str] = []
+    store = opened(cache_of(kept), told)
+    assert store.read(["one"]) is None
+    assert told == [f"the kept reading {kept} is not used ({reason}): it is measured anew"]
+    store.write(["one"], [ROW])
+    assert kept.is_file()
+    assert not kept.is_symlink()
+    assert kept.read_bytes() == content
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+
+
+def test_a_link_of_another_user_is_not_followed(kept: Path, give_away: Callable[[Path], None]) -> None:
+    shutil.move(kept.parent, cache_of(kept).with_name("moved"))
+    kept.parent.symlink_to(cache_of(kept).with_name("moved"))
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+    give_away(kept.parent)
+    assert f"{kept.parent} belongs to another user" in not_believed(kept)
+
+
+def test_of_a_link_the_directory_behind_it_is_judged(kept: Path) -> None:
+    behind = cache_of(kept).with_name("moved")
+    shutil.move(kept.parent, behind)
+    kept.parent.symlink_to(behind)
+    behind.chmod(0o777)
+    assert f"others can write to {kept.parent}" in not_believed(kept)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_readings_of_any_umask_are_used(tmp_path: Path, unsheltered: None, umask: int) -> None:
+    tmp_path.chmod(0o777)
+    told: list[str] = []
+    before = os.umask(umask)
+    try:
+        opened(tmp_path / "cache", told).write(["one"], [ROW])
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.rglob("one.npz")
+    # As a umask of 002 leaves it.
+    path.chmod(0o664)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert cache_of(path).stat().st_mode & 0o022 == 0
+    assert same_row(opened(cache_of(path), told).read_one("one"))
+    assert told == []
+
+
+def test_what_root_owns_and_sticky_directories_are_private(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
+) -> None:
+    cache_of(kept).chmod(0o1777)
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+    # As if the one user were root and this one another.
+    mine = os.geteuid()
+    monkeypatch.setattr(private_files, "_owners", lambda: frozenset((STRANGER, mine)))
+    give_away(kept)
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+
+
+def test_a_directory_that_nobody_else_can_enter_shelters_all_in_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    inner = home / "cache" / "readings"
+    inner.mkdir(parents=True)
+    for path in (inner, inner.parent, home, tmp_path):
+        path.chmod(0o777)
+    assert not is_sheltered(inner) or is_sheltered(tmp_path)
+    home.chmod(0o700)
+    assert is_sheltered(inner)
+    assert exposure([home / "cache", inner]) == ""
+
+
+def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_files, "is_sheltered", lambda _: False)
+    tmp_path.chmod(0o775)
+    group = tmp_path.stat().st_gid
+    user = SimpleNamespace(pw_uid=1000, pw_name="ann", pw_gid=group)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
+
+    def problem(name: str, *members: str) -> str:
+        monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_gid=group, gr_name=name, gr_mem=members))
+        private_files._group_of_one.cache_clear()
+        return exposure([tmp_path])
+
+    try:
+        assert problem("ann") == problem("ann", "ann") == ""
+        command = f"chmod -R go-w {tmp_path}"
+        shared = f"others can write to {tmp_path} ({command} forbids it)"
+        assert problem("ann", "bob") == problem("staff") == shared
+        user.pw_uid = 0
+        assert problem("ann") == shared
+        user.pw_uid = 1000
+        monkeypatch.setattr(os, "listxattr", lambda _: ["system.posix_acl_access"], raising=False)
+        assert problem("ann") == shared
+        monkeypatch.setattr(os, "listxattr", lambda _: [], raising=False)
+        tmp_path.chmod(0o777)
+        assert problem("ann") == shared
+    finally:
+        private_files._group_of_one.cache_clear()
+
+
+def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "geteuid")
+    kept.parent.chmod(0o777)
+    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert exposure([cache_of(kept), kept.parent]) == ""
+
+
+def test_directories_are_made_for_the_user_alone(tmp_path: Path) -> None:
+    made = make_private(tmp_path / "a" / "cache", "b", "c")
+    assert made == tmp_path / "a" / "cache" / "b" / "c"
+    assert [path.stat().st_mode & 0o777 for path in (made, made.parent, made.parent.parent)] == [0o700, 0o700, 0o755]
+    # One that exists keeps its permissions.
+    made.chmod(0o750)
+    make_private(tmp_path / "a" / "cache", "b", "c")
+    assert made.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_run_says_once_that_others_can_write_to_the_cache(
+    cases: Cases, unsheltered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "again", Dataset("again", "again", lambda n, *_: tiny_samples(n)))
+    cases.cache.mkdir()
+    cases.cache.chmod(0o777)
+    pairs = (*PAIR, "--phase-dataset", "again")
+    out = cases.run("--phase-update-new", *REGRESSION, "-k", "test_reproduces", pair=pairs).stdout.str()
+    assert out.count("readings are neither used nor kept, because others can write to") == 1
+    assert "baselines: 0 matched, 0 changed, 2 new" in out
+    assert list(cases.cache.rglob("*.npz")) == []

@@ -1,0 +1,67 @@
+"""Files that are no files: pipes, sockets, devices, what a kernel makes up, and what is larger than its kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.storage.regular_file import read_regular, require_regular
+from harness.tests.support.no_files import a_pipe, a_socket, an_endless_device
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1001)
+
+
+PIPE = "it is a pipe or a device"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices have no paths here")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (a_pipe, PIPE),
+        (a_socket, PIPE),
+        (an_endless_device, PIPE),
+        (lambda path: path.symlink_to("/dev/null"), PIPE),
+        (lambda path: path.symlink_to("/proc/self/status"), PIPE),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to(path.parent / "nothing"), "No such file or directory"),
+        (Path.mkdir, "it is a directory"),
+        (sparse, "it is larger than 1,000 bytes"),
+    ],
+    ids=["pipe", "socket", "zero", "null", "made-up", "loop", "nowhere", "directory", "large"],
+)
+def test_no_file_has_a_reason(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    path = tmp_path / "a"
+    if not Path("/proc/self/status").exists() and reason == PIPE and make not in (a_pipe, a_socket):
+        pytest.skip("no /proc and no /dev as Linux has them")
+    make(path)
+    for read in (require_regular, read_regular):
+        with pytest.raises(OSError, match=reason) as caught:
+            read(path, 1000)
+        assert caught.value.strerror == reason
+
+
+def test_a_file_is_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "empty").touch()
+    assert read_regular(tmp_path / "b", 7) == b"content"
+    assert require_regular(tmp_path / "b", 7) == 7
+    assert read_regular(tmp_path / "empty", 7) == b""
+
+
+def test_a_name_of_no_file_system_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="embedded null"):
+        require_regular(tmp_path / "a\0", 1)
+
+
+def test_what_is_appended_meanwhile_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"content and more")
+    monkeypatch.setattr("harness.storage.regular_file.require_regular", lambda path, most_bytes: 7)
+    assert read_regular(tmp_path / "a", 7) == b"content"

@@ -1,0 +1,101 @@
+"""The project's cases run on a tiny pair, whole or damaged; the fixtures `cases` and `recorded` come from here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.baselines.stored_files import arrays_path, read_json
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset
+from harness.models.registry import MODELS, ModelEntry
+from harness.models.vlm import Vlm
+from harness.tests.support.faults import Change
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
+
+ROOT = Path(__file__).parents[3]
+PAIR = ("--phase-model", "tiny-llava", "--phase-dataset", "tiny")
+REGRESSION = ("-m", "regression")
+
+
+def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tiny_vlm(layers=6, dtype=dtype)
+    return vlm.model, vlm.processor
+
+
+def arrays_of(path: Path) -> Path:
+    """The arrays that a baseline's JSON names."""
+    return arrays_path(path, read_json(path))
+
+
+class Fault:
+    """A plugin that damages the loaded model, and takes back what it patched when the run is over."""
+
+    def __init__(self, damage: Change) -> None:
+        self._damage, self._patch = damage, pytest.MonkeyPatch()
+
+    def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
+        with torch.no_grad():
+            self._damage(vlm, self._patch)
+
+    def pytest_unconfigure(self) -> None:
+        self._patch.undo()
+
+
+class Cases:
+    """Runs the project's cases on the tiny pair, with baselines and cache of its own."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        self.baselines, self.cache = pytester.path / "stored", pytester.path / "kept"
+
+    def run(self, *arguments: str, pair: tuple[str, ...] = PAIR, plugins: tuple[Any, ...] = ()) -> pytest.RunResult:
+        return self._pytester.runpytest_inprocess(
+            str(ROOT / "cases"),
+            "-p",
+            "no:cacheprovider",
+            # The order of the cases is part of what is told.
+            "-p",
+            "no:randomly",
+            "-W",
+            "error",
+            "--phase-baselines",
+            str(self.baselines),
+            "--phase-cache",
+            str(self.cache),
+            "--phase-samples",
+            "64",
+            *pair,
+            *arguments,
+            plugins=list(plugins),
+        )
+
+    def files(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.baselines)): path.read_bytes() for path in self.baselines.rglob("*.*")}
+
+
+@pytest.fixture
+def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
+    entry = ModelEntry("tiny-llava", "tiny", "harness.tests.support.case_runs:load_tiny", ("tiny",), embedded=True)
+    monkeypatch.setitem(MODELS, "tiny-llava", entry)
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(n)))
+    return Cases(pytester)
+
+
+@pytest.fixture
+def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    """The cases with a baseline of the tiny pair and its readings, recorded once and copied."""
+    first = tmp_path_factory.getbasetemp() / "recorded-once"
+    if not first.exists():
+        result = cases.run("--phase-update-new", *REGRESSION)
+        assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+        shutil.copytree(cases.baselines, first / "stored")
+        shutil.copytree(cases.cache, first / "kept")
+    else:
+        shutil.copytree(first / "stored", cases.baselines)
+        shutil.copytree(first / "kept", cases.cache)
+    return cases

@@ -1,0 +1,39 @@
+"""A drawn sample made up for the tests of figures and page; its texts may be anybody's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.profile.profile import Drawing
+from harness.tests.report.test_checks import L
+
+ROWS, COLUMNS = 2, 3
+TEXT = 5
+
+
+def synthetic_drawing(
+    sample_id: str = "sample-0", *, text: str = "word", captions: tuple[str, ...] = ("a word",), grid: bool = True
+) -> Drawing:
+    """A sample of one BOS, a grid of image tokens and some text, with random norms; every decoded token is `text`."""
+    rng = np.random.default_rng(len(sample_id))
+    image = ROWS * COLUMNS
+    tokens = 1 + image + TEXT
+    place = np.arange(tokens)
+    groups = {
+        "image": (place >= 1) & (place <= image),
+        "instruction": (place > image + 1) & (place <= image + 3),
+    }
+    groups["other"] = ~(groups["image"] | groups["instruction"])
+    return Drawing(
+        sample_id=sample_id,
+        instruction=f"describe {text}",
+        captions=captions,
+        norm_rows=rng.gamma(2.0, 1.0, (L, tokens)).astype(np.float32),
+        groups=groups,
+        image_tokens=tuple(tuple([text] * (image - 1) + ["other"]) for _ in range(L + 1)),
+        last_token=((text, "a", "b", "c", "d"),) * (L + 1),
+        tokens=("<s>", *[""] * image, *[text] * TEXT),
+        picture=rng.integers(0, 256, (20, 30, 3), dtype=np.uint8),
+        grid=(ROWS, COLUMNS) if grid else None,
+        no_grid="" if grid else "its image tokens are learnt queries",
+    )

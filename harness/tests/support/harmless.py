@@ -1,0 +1,78 @@
+"""Changes that a regression suite has to let pass: what each does, as a function, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.models.prompt import Batch, TokenGroups
+from harness.models.vlm import Vlm
+from harness.tests.support.faults import Change, encoding, redrawn
+
+EXTRA_PADDING = 5
+
+
+def nothing(_: Vlm, __: pytest.MonkeyPatch) -> None:
+    """Leaves all as it is."""
+
+
+def eager(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Exchanges the implementation of attention."""
+    vlm.model.set_attn_implementation({vlm.anatomy.attention_key: "eager"})
+
+
+def threads(number: int) -> Change:
+    """Computes with this many threads; whoever asks for it sets the old number again."""
+
+    def change(_: Vlm, __: pytest.MonkeyPatch) -> None:
+        torch.set_num_threads(number)
+
+    return change
+
+
+def shuffle(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+    """Draws the same samples in another order."""
+    redrawn(patch, lambda samples: [samples[row] for row in np.random.default_rng(0).permutation(len(samples))])
+
+
+def pad_left(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+    """Puts columns of padding before every batch."""
+
+    def padded(processor: Any, batch: Batch) -> Batch:
+        fill = {"input_ids": processor.tokenizer.pad_token_id, "attention_mask": 0}
+        inputs = {
+            name: nn.functional.pad(tensor, (EXTRA_PADDING, 0), value=fill[name]) if name in fill else tensor
+            for name, tensor in batch.inputs.items()
+        }
+        masks = (getattr(batch.groups, group.name) for group in fields(TokenGroups))
+        groups = TokenGroups(*(nn.functional.pad(mask, (EXTRA_PADDING, 0), value=False) for mask in masks))
+        return replace(batch, inputs=inputs, groups=groups)
+
+    encoding(patch, padded)
+
+
+@dataclass(frozen=True, slots=True)
+class Harmless:
+    """A change that every number survives. `options` are those of `measure` that belong to it."""
+
+    change: Change = nothing
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+HARMLESS: Mapping[str, Harmless] = {
+    "batch size 1": Harmless(options={"batch_size": 1}),
+    "batch size 4": Harmless(options={"batch_size": 4}),
+    "batch size 16": Harmless(options={"batch_size": 16}),
+    "left padding": Harmless(pad_left),
+    "eager attention": Harmless(eager),
+    "1 thread": Harmless(threads(1)),
+    "2 threads": Harmless(threads(2)),
+    # As many as the baseline has: only then is the adjusted curve, which relates samples, made of the same ones.
+    "samples in another order": Harmless(shuffle, {"samples": None}),
+}

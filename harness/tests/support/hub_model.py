@@ -1,0 +1,84 @@
+"""A model and a dataset on a hub of this machine; the fixtures `hub`, `hub_cache` and `unlist` come from here."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from harness.hub.snapshots import HubError, find_snapshot
+from harness.tests.support.fake_hub import FakeHub, reached, serving
+
+NAME = "somebody/looks-7b"
+PATTERNS = ["*.safetensors", "*.json"]
+SHARDS = [f"model-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
+INDEX = b'{"weight_map": {"a": "%s", "b": "%s", "c": "%s"}}' % tuple(shard.encode() for shard in SHARDS)
+MODEL = {
+    "config.json": b"{}",
+    "model.safetensors.index.json": INDEX,
+    "pytorch_model-00001-of-00001.bin": b"pickle",
+    **{shard: bytes([i]) * 3000 for i, shard in enumerate(SHARDS)},
+}
+SIZE = 9000 + len(INDEX) + 2
+TABLES = [f"data/test-{i:05}-of-00002.parquet" for i in (0, 1)]
+DATASET = ("dataset", "somebody/pairs")
+DISK = namedtuple("DISK", "total used free")
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "hub"
+
+
+@pytest.fixture
+def hub(hub_cache: Path) -> Iterator[FakeHub]:
+    repositories = {("model", NAME): dict(MODEL), DATASET: dict.fromkeys([*TABLES, "README.md"], b"table")}
+    with serving(repositories) as fake, reached(fake.url, hub_cache):
+        yield fake
+
+
+@contextlib.contextmanager
+def nobody_listens(hub_cache: Path) -> Iterator[None]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with reached(url, hub_cache):
+            yield
+
+
+def fetch(**options: object) -> Path:
+    return find_snapshot(NAME, "model", PATTERNS, download=True, say=lambda _: None, **options).path  # type: ignore[arg-type]
+
+
+def refusal(**options: object) -> str:
+    with pytest.raises(HubError) as caught:
+        fetch(**options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert NAME in message
+    return message
+
+
+def folder(hub_cache: Path) -> Path:
+    return hub_cache / f"models--{NAME.replace('/', '--')}"
+
+
+@pytest.fixture
+def unlist(hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Makes the cache as where it was filled by a program that keeps no list of the hub's files."""
+
+    def forget() -> Path:
+        # The client remembers lists by their path.
+        moved = hub_cache.rename(hub_cache.with_name("other"))
+        for trees in moved.glob("*/trees"):
+            shutil.rmtree(trees)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(moved))
+        return moved
+
+    return forget

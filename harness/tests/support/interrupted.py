@@ -1,0 +1,109 @@
+"""Kills a measurement with SIGKILL at every point where a reading is kept: python -m harness.tests.support.interrupted DIR.
+
+A process of its own, that forks before it has ever computed: a child that was killed half-way through a file is as
+dead as one that was killed by a machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.measurement.measure import measure
+from harness.measurement.reading_cache import ReadingStore
+from harness.report.record import pair_record
+from harness.storage.files import write_atomically
+from harness.storage.json_text import dump
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
+
+SAMPLES = 6
+
+
+def items(n: int, *_: object) -> list[Sample]:
+    """Samples of one instruction, every two the sides of an item, so that every kind of reading is kept."""
+    return [
+        Sample(s.id, s.picture, "describe the image please", s.captions, f"item {k // 2}")
+        for k, s in enumerate(tiny_samples(n))
+    ]
+
+
+def started(work: Callable[[], None]) -> int:
+    """The process id of a child that does the work."""
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """The exit status of a child, waited for; negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def measured(cache: Path, json: Path, written: Path) -> None:
+    """Measures the pair, writes its record and how many readings were kept anew, batch by batch."""
+    sizes: list[int] = []
+    keep = ReadingStore.write
+
+    def counting(store: ReadingStore, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        sizes.append(len(names))
+        keep(store, names, rows)
+
+    torch.set_num_threads(1)
+    with mock.patch.object(ReadingStore, "write", counting):
+        profile = measure(tiny_vlm(), "items", samples=SAMPLES, batch_size=2, cache=cache, progress=False)
+    write_atomically(json, dump(pair_record(profile)))
+    written.write_text(" ".join(map(str, sizes)))
+
+
+def batches(written: Path) -> list[int]:
+    """The sizes of the batches that a measurement kept anew."""
+    return [int(size) for size in written.read_text().split()]
+
+
+def killed(cache: Path, at: int) -> None:
+    """Measures the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
+    real, written = os.fdopen, [-1]
+
+    def dying(handle: int, mode: str) -> object:
+        # The first file says whose the readings are.
+        written[0] += 1
+        if written[0] == at:
+            os.write(handle, b"PK half of a reading")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(handle, mode)
+
+    with mock.patch("harness.storage.files.os.fdopen", dying):
+        measured(cache, cache / "unseen.json", cache / "unseen")
+
+
+def main(home: Path) -> None:
+    """Prints a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
+    DATASETS["items"] = Dataset("items", "items", items, paired=True)
+    assert ended(started(lambda: measured(home / "whole", home / "whole.json", home / "written"))) == 0
+    whole, sizes = (home / "whole.json").read_bytes(), batches(home / "written")
+    kept = sum(1 for _ in (home / "whole").rglob("*.npz"))
+    assert kept == sum(sizes)
+    for at in range(1, kept + 1):
+        cache = home / f"killed-{at}"
+        assert ended(started(lambda cache=cache, at=at: killed(cache, at))) == -signal.SIGKILL  # type: ignore[misc]
+        again = started(lambda cache=cache: measured(cache, home / "again.json", home / "written"))  # type: ignore[misc]
+        assert ended(again) == 0
+        same = (home / "again.json").read_bytes() == whole
+        finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < at)
+        print(at, kept, "same" if same else "other", sum(batches(home / "written")), kept - finished)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

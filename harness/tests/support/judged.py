@@ -1,0 +1,68 @@
+"""A session in which a synthetic profile was judged, as a run of the cases leaves it, without any model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.claims import CLAIMS
+from harness.analysis.timing import timing_ratio
+from harness.baselines.store import find_baseline, write_baseline
+from harness.judgement.phases import phases_of
+from harness.judgement.regression import FAMILIES
+from harness.profile.profile import Profile
+from harness.run.judge import Judge
+from harness.run.options import Options, Pair
+from harness.run.session import PhaseSession
+from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
+
+
+def session_of(baselines: Path, **given: Any) -> PhaseSession:
+    """A session with every option at its default but the directory of the baselines, and what is given."""
+    options = Options(
+        models=(), against=None, datasets=(), data={}, download=False, samples=None, seed=0, device="auto",
+        dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False, update_new=False,
+        summary=False, calibrate=False, strict_evidence=False, cache=baselines, process_timeout=9, no_cache=True,
+        draw=(), json=None, markdown=None, report=None,
+    )  # fmt: skip
+    return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
+
+
+def differing() -> Profile:
+    """The synthetic profile with other weights, in another environment, and with one measure beyond its margin."""
+    made = synthetic_profile()
+    moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
+    environment = dataclasses.replace(HERE, torch="2.16.0", attention="eager")
+    now = changed(made, inter=made["inter"] + moved)
+    return dataclasses.replace(now, weights="fedcba9876543210", environment=environment)
+
+
+def judge_all(session: PhaseSession, profile: Profile) -> None:
+    """Judges a profile as the cases do, against the session's baselines."""
+    pair = Pair(profile.model, profile.dataset)
+    session.profiles[pair] = profile
+    judge, baseline = Judge(session, pair), find_baseline(session.options.baselines, profile)
+    for name in CLAIMS:
+        judge.claim(profile, name)
+    for family in FAMILIES:
+        judge.regression(profile, baseline, family)
+    judge.boundaries(profile, baseline)
+    judge.intervals(profile, baseline)
+    judge.timing(timing_ratio(np.log(1.5) + 0.02 * np.random.default_rng(0).standard_normal(31)))
+
+
+def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> PhaseSession:
+    """A session in which profiles were held against baselines of the synthetic one, and were timed.
+
+    `stored` are fields of the profiles that the baselines hold.
+    """
+    for profile in profiles:
+        then = dataclasses.replace(synthetic_profile(), model=profile.model, dataset=profile.dataset, **stored)
+        write_baseline(baselines, then, {}, phases_of(then))
+    session = session_of(baselines)
+    for profile in profiles:
+        judge_all(session, profile)
+    return session

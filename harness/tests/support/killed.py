@@ -1,0 +1,116 @@
+"""Kills a measurement with SIGKILL at random moments and resumes it: python -m harness.tests.support.killed DIR ROUNDS SEED.
+
+As `harness.tests.support.interrupted` a process of its own, that forks before it has ever computed. Files are written slowly,
+so that many of the moments fall into one; the clock chooses, not the code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import IO, Any, Self
+from unittest import mock
+
+import numpy as np
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset
+from harness.tests.support.interrupted import ended, items, measured, started
+
+PAUSE = 0.001
+PARTS = 8
+
+
+class Slowly:
+    """A file that takes what is written to it in parts, with a pause after each."""
+
+    def __init__(self, handle: int, mode: str) -> None:
+        self._file: IO[Any] = os.fdopen(handle, mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def write(self, content: bytes) -> None:
+        step = len(content) // PARTS + 1
+        for start in range(0, len(content), step):
+            self._file.write(content[start : start + step])
+            self._file.flush()
+            time.sleep(PAUSE)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+def slowly_measured(cache: Path, json: Path) -> None:
+    with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=Slowly)):
+        measured(cache, json, json.with_suffix(".written"))
+
+
+def start(cache: Path, json: Path) -> int:
+    return started(lambda: slowly_measured(cache, json))
+
+
+def duration(cache: Path, json: Path) -> float:
+    before = time.perf_counter()
+    assert ended(start(cache, json)) == 0
+    return time.perf_counter() - before
+
+
+def stage(place: Path) -> str:
+    """How far a killed run came: readings kept, files half written, and whether its record is there."""
+    kept = sum(1 for _ in place.rglob("*.npz"))
+    parts = sum(1 for _ in place.rglob(".*.phase-part"))
+    return f"{kept} {parts} {int((place / 'first.json').exists())}"
+
+
+def main(home: Path, rounds: int, seed: int) -> None:
+    """Prints the number of readings, then a line per round.
+
+    Of a round: `killed` or `together`, the moment as a share of the whole duration, then as `stage` says, and whether
+    the record of the resumed run is that of one which nobody disturbed. In a round together two runs work on one cache
+    at once; the first is killed, the second is not.
+    """
+    DATASETS["items"] = Dataset("items", "items", items, paired=True)
+    whole = home / "whole" / "run.json"
+    whole.parent.mkdir()
+    took = median([duration(home / f"whole-{run}", whole) for run in range(3)])
+    print(sum(1 for _ in (home / "whole-0").rglob("*.npz")), flush=True)
+    moments = np.random.default_rng(seed)
+    for number in range(rounds):
+        together = number % 5 == 4
+        # Spread over the whole duration, each anywhere in its part of it.
+        share = (number + moments.random()) / rounds
+        place = home / f"round-{number}"
+        place.mkdir()
+        cache, json = place / "cache", place / "first.json"
+        first = start(cache, json)
+        second = start(cache, place / "second.json") if together else None
+        time.sleep(share * took)
+        os.kill(first, signal.SIGKILL)
+        assert ended(first) in (0, -signal.SIGKILL)
+        found = stage(place)
+        records = [json]
+        if second is not None:
+            assert ended(second) == 0
+            records.append(place / "second.json")
+        if json.exists():
+            assert json.read_bytes() == whole.read_bytes()
+            json.unlink()
+        assert ended(start(cache, json)) == 0
+        same = all(record.read_bytes() == whole.read_bytes() for record in records)
+        print("together" if together else "killed", f"{share:.3f}", found, "same" if same else "other", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,60 @@
+"""What two processes do when they meet, each answer printed as a line: python -m harness.tests.support.meeting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from harness.errors import PhaseError
+from harness.measurement.rank_settings import Setting
+from harness.measurement.ranks import processes
+
+
+class ReadingError(PhaseError):
+    """An error that takes more than its sentence."""
+
+    def __init__(self, sample: str, problem: str) -> None:
+        super().__init__(f"sample {sample} is {problem}")
+
+
+def main() -> None:
+    together = processes()
+    second = together.rank == 1
+
+    def tell(name: str, work: Callable[[], object]) -> None:
+        try:
+            print(f"{name}: {work()}", flush=True)
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+
+    def broken() -> list[int]:
+        if second:
+            raise ReadingError("tiny-3", "NaN")
+        return [1]
+
+    def unforeseen() -> list[int]:
+        if second:
+            raise ZeroDivisionError("nobody thought of it")
+        return together.gathered("inside", lambda: [1])
+
+    def batches(n: int) -> list[str]:
+        return together.gathered("batches", lambda: [f"b{batch}" for batch in together.share(n)])
+
+    for n in (5, 1, 0):
+        tell(f"{n} batches", lambda n=n: batches(n))  # type: ignore[misc]
+    tell("agreed", lambda: together.agreed("rank", lambda: together.rank))
+    tell("of the first", lambda: together.of_first("rank", lambda: [together.rank]))
+    tell("broken", lambda: together.agreed("outside", lambda: together.gathered("inside", broken)))
+    tell("unforeseen", lambda: together.agreed("outside", unforeseen))
+    tell("not to be sent", lambda: together.of_first("function", lambda: lambda: 1))
+    tell("the same", lambda: together.require_same("start", "started", lambda: {"size": Setting("8")}))
+    tell("others", lambda: together.require_same("start", "started", lambda: {"size": Setting("48"[together.first])}))
+    tell("in step", lambda: batches(3))
+    if second:
+        os._exit(0)
+    tell("alone", lambda: batches(2))
+    tell("still alone", lambda: together.wait("anything"))
+
+
+if __name__ == "__main__":
+    main()

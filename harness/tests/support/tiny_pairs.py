@@ -1,0 +1,97 @@
+"""A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
+
+The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `refused`, the processor refuses
+two; `dead`, the second process ends in the middle of its share; `ended`, it gets TINY_SIGNAL there (SIGTERM), as a
+single process does; `stopped`, it stands still there, where TINY_SILENCE is the time until that is said; `own`, it
+raises what the other does not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.data.datasets import DATASETS
+from harness.data.sample import Dataset, Sample
+from harness.measurement.measure import heartbeats
+from harness.models.registry import MODELS, ModelEntry
+from harness.models.vlm import Vlm
+from harness.tests.support.picky import make_picky, narrow
+from harness.tests.support.tiny import tiny_samples, tiny_vlm
+
+torch.set_num_threads(1)
+heartbeats.SILENCE = float(os.environ.get("TINY_SILENCE", heartbeats.SILENCE))
+
+
+def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = make_picky(tiny_vlm(layers=6, dtype=dtype))
+    return vlm.model, vlm.processor
+
+
+def load_other(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    vlm = tiny_vlm(1, layers=6, dtype=dtype)
+    return vlm.model, vlm.processor
+
+
+def torn() -> Any:
+    raise OSError("the picture is torn")
+
+
+_PICTURES = count()
+
+
+def stopped() -> Any:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return tiny_samples(1)[0].picture()
+
+
+def terminated() -> Any:
+    os.kill(os.getpid(), signal.Signals[os.environ.get("TINY_SIGNAL", "SIGTERM")])
+    return tiny_samples(1)[0].picture()
+
+
+def terminated_late(picture: Callable[[], Any]) -> Any:
+    """The picture; with the 40th a signal. Batches of 8 are made at most three ahead, so some are kept by then."""
+    return terminated() if next(_PICTURES) == 40 else picture()
+
+
+def draw(n: int, *_: object) -> Sequence[Sample]:
+    samples = tiny_samples(n)
+    fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
+    if fault == "sample":
+        samples[-1] = replace(samples[-1], picture=torn)
+    if fault == "refused":
+        samples = [narrow(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
+    if fault == "dead" and rank == "1":
+        # Behind those that every process draws in full.
+        samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
+    if fault == "ended" and rank == "1":
+        # Each sends one, and the first of them is in the middle of the share.
+        samples[32:] = [replace(sample, picture=terminated) for sample in samples[32:]]
+    if fault == "ended" and rank is None:
+        samples = [replace(sample, picture=partial(terminated_late, sample.picture)) for sample in samples]
+    if fault == "stopped" and rank == "1":
+        samples[2:] = [replace(sample, picture=stopped) for sample in samples[2:]]
+    if fault == "own" and rank == "1":
+        raise ValueError("the second process has a fault of its own")
+    return samples
+
+
+def pytest_phase_model_loaded(vlm: Vlm) -> None:
+    """Notes in the file TINY_LOADS which model was loaded."""
+    if "TINY_LOADS" in os.environ:
+        with Path(os.environ["TINY_LOADS"]).open("a", encoding="utf-8") as notes:
+            notes.write(f"{vlm.name}\n")
+
+
+for name, loader in (("tiny-llava", "load_tiny"), ("tiny-other", "load_other")):
+    MODELS[name] = ModelEntry(name, "tiny", f"{__name__}:{loader}", ("tiny",), embedded=True)
+DATASETS["tiny"] = Dataset("tiny", "tiny", draw)

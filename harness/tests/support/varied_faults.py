@@ -1,0 +1,135 @@
+"""Faults of padding, resizing and configuration, each with the point and the name that a report must give for it.
+
+As those of `faults`, each damages the model it is given in place, or patches the data or the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from transformers.activations import ACT2FN, GELUActivation
+from transformers.configuration_utils import PreTrainedConfig
+
+from harness.data.sample import Sample
+from harness.models.vlm import Vlm
+from harness.tests.support.faults import Change, redrawn
+
+LLAVA, INSTRUCTBLIP = "scenes-llava", "scenes-instructblip"
+TANH = "gelu_pytorch_tanh"
+
+
+def ignore_padding(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Lets real tokens attend to the padding before them."""
+
+    def unmask(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, kwargs | {"attention_mask": torch.ones_like(kwargs["attention_mask"])}
+
+    vlm.model.register_forward_pre_hook(unmask, with_kwargs=True)
+
+
+def resample_bilinear(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
+    """Resizes pictures by another filter than the bicubic one."""
+    patch.setattr(vlm.processor.image_processor, "resample", Image.Resampling.BILINEAR)
+
+
+def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+    """Takes the rows of pixels for as long as the columns are; a square picture stays as it is."""
+
+    def swapped(sample: Sample) -> Sample:
+        picture = sample.picture
+
+        def reshaped() -> Image.Image:
+            whole = picture()
+            return Image.frombytes(whole.mode, whole.size[::-1], whole.tobytes())
+
+        return replace(sample, picture=reshaped)
+
+    redrawn(patch, lambda samples: [swapped(sample) for sample in samples])
+
+
+def approximate_gelu(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Computes GELU by its approximation with tanh, as configurations with the other name have it."""
+    for module in list(vlm.model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, GELUActivation):
+                setattr(module, name, ACT2FN[TANH])
+    for config in configurations(vlm.model.config):
+        for name, value in list(vars(config).items()):
+            if value == "gelu":
+                setattr(config, name, TANH)
+
+
+def configurations(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """Yield a configuration and those inside it."""
+    yield config
+    for value in list(vars(config).values()):
+        if isinstance(value, PreTrainedConfig):
+            yield from configurations(value)
+
+
+def raise_theta(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Makes the base of RoPE's frequencies 1 % larger."""
+    config = vlm.anatomy.text_config
+    config.rope_parameters = {**config.rope_parameters, "rope_theta": 1.01 * config.rope_parameters["rope_theta"]}
+    for module in vlm.model.modules():
+        if hasattr(module, "inv_freq"):
+            module.inv_freq = type(module)(config).inv_freq
+
+
+def lower_eps(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Makes the number that RMS norms add to the variance ten times smaller."""
+    config = vlm.anatomy.text_config
+    config.rms_norm_eps /= 10
+    for module in vlm.model.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = config.rms_norm_eps
+
+
+def take_the_layer_before(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Takes the image features from the tower's last layer but one."""
+    vlm.model.config.vision_feature_layer -= 1
+
+
+def reverse_key_value_heads(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+    """Serves the groups of query heads by the key-value heads in reverse order."""
+
+    def reverse(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
+        heads = vlm.anatomy.text_config.num_key_value_heads
+        return output.unflatten(-1, (heads, -1)).flip(-2).flatten(-2)
+
+    for layer in vlm.anatomy.layers:
+        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+            projection.register_forward_hook(reverse)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A fault and what a report must say of it.
+
+    `point` is the first residual point that changes, None where the inputs do. `named` are settings of the
+    configuration that a message names. `models` are the embedded models that show it.
+    """
+
+    change: Change
+    point: int | None
+    named: tuple[str, ...] = ()
+    models: tuple[str, ...] = (LLAVA, INSTRUCTBLIP)
+
+
+LOCATED: Mapping[str, Located] = {
+    # Prompts of the InstructBLIP are never padded: its Q-Former would read the padding.
+    "padding mask ignored": Located(ignore_padding, 1, models=(LLAVA,)),
+    "bilinear for bicubic": Located(resample_bilinear, None, ("image_processor.resample",)),
+    "height and width swapped": Located(swap_height_and_width, None),
+    "tanh GELU": Located(approximate_gelu, 0, ("hidden_act",)),
+    "RoPE theta +1 %": Located(raise_theta, 1, ("rope_theta",)),
+    "norm eps": Located(lower_eps, 1, ("rms_norm_eps",)),
+    "feature layer": Located(take_the_layer_before, 0, ("vision_feature_layer",), models=(LLAVA,)),
+    "KV head order": Located(reverse_key_value_heads, 1),
+}
