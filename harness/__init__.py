@@ -7,6 +7,7 @@ when they are first used, so that collecting tests needs no torch.
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from harness.models.vlm import Vlm
     from harness.profile.profile import Profile
     from harness.report.against import compare_models
-    from harness.report.figures import phase_figure
+    from harness.report.figures import phase_figure, plot
 
 __all__ = [
     "Profile",
@@ -29,6 +30,7 @@ __all__ = [
     "measure",
     "phase_figure",
     "phases_of",
+    "plot",
     "weight_parts",
 ]
 
@@ -41,11 +43,18 @@ _HOMES = {
     "measure": "harness.measurement.measure",
     "phase_figure": "harness.report.figures",
     "phases_of": "harness.judgement.phases",
+    "plot": "harness.report.figures",
     "weight_parts": "harness.judgement.weights",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("vlm-phase-harness")
     if name not in _HOMES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

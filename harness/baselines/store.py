@@ -20,7 +20,7 @@ from harness.baselines.stored_files import BaselineError as BaselineError
 from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.profile.environment import Environment
-from harness.profile.profile import CURVES, SHARE_GROUPS, Array, Profile
+from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import rounded
 
@@ -277,8 +277,3 @@ def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
             f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "
             "choose another --phase-baselines, or remove the file"
         )
-
-
-def as_floats(array: Array) -> Array:
-    """The array in float64, as the analysis takes it."""
-    return array.astype(np.float64)

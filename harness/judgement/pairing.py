@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis.margins import Pairing, pair_samples
-from harness.baselines.store import as_floats
-from harness.profile.profile import Array, Profile
+from harness.profile.profile import Array, Profile, as_floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import PhaseError
 
 #: The claims are the project's, not a run's: other baselines (`--phase-baselines`) are held against the same paper.
-FILE = Path(__file__).parents[1] / "baselines" / "paper.json"
+FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
 
 
 class PaperError(PhaseError):

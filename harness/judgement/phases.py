@@ -20,8 +20,7 @@ from harness.analysis.moves import (
 )
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.turning_points import BoundaryInterval, turning_points
-from harness.baselines.store import as_floats
-from harness.profile.profile import Profile
+from harness.profile.profile import Profile, as_floats
 from harness.storage.json_text import rounded
 
 # The recall that the claims are judged on.

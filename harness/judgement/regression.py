@@ -13,10 +13,10 @@ from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreemen
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.margin_table import boundary_values
 from harness.baselines.reference import Reference
-from harness.baselines.store import Baseline, as_floats
+from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
-from harness.profile.profile import SHARE_GROUPS, Array, Profile
+from harness.profile.profile import SHARE_GROUPS, Array, Profile, as_floats
 
 #: Values of this run and of the baseline, (samples, places), and the clusters of both.
 Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]

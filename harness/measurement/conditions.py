@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from harness.analysis.calibration import Calibration, Variant, noise_between
-from harness.baselines.store import as_floats
 from harness.data.sample import Source
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
-from harness.profile.profile import JUDGED, Array, Profile
+from harness.profile.profile import JUDGED, Array, Profile, as_floats
 
 _FULL, _NARROW = "float32", "bfloat16"
 _BATCHES = (1, 16)

@@ -63,9 +63,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Adds the hook by which a conftest may change a loaded model."""
-    from harness.plugin import hookspec as pytest_hooks
+    from harness.plugin import hookspec
 
-    pluginmanager.add_hookspecs(pytest_hooks)
+    pluginmanager.add_hookspecs(hookspec)
 
 
 def pytest_configure(config: pytest.Config) -> None:

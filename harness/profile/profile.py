@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.profile.environment import Environment
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Array = NDArray[Any]
 
@@ -181,22 +178,6 @@ class Profile:
             return ["weights: the same but for computed buffers"]
         return [f"weights: {then.weights} -> {self.weights}"]
 
-    def plot(self, figure: str = "inter", axes: Axes | None = None) -> Axes:
-        """The matplotlib axes on which one of the paper's figures is drawn for this profile.
-
-        Args:
-            figure: a name of `report.figures.PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4,
-                shares), `recall` (figure 5) or `moves` (how many there are at each prominence).
-            axes: where to draw; None makes axes of their own, which a notebook shows.
-
-        Raises:
-            LookupError: there is no figure of that name.
-        """
-        # The drawing stands above this room; who calls for it here is somebody with a profile in hand.
-        from harness.report.figures import plotted
-
-        return plotted(self, figure, axes)
-
     def select(self, ids: Sequence[str]) -> Profile:
         """The same profile with the samples of `ids` only, in that order.
 
@@ -233,3 +214,8 @@ class Profile:
             else self.between_samples[np.ix_(range(self.depth + 1), rows, rows)],
             configuration=self.configuration,
         )
+
+
+def as_floats(array: Array) -> Array:
+    """The array in float64, as the analysis takes it."""
+    return array.astype(np.float64)

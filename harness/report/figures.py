@@ -109,19 +109,25 @@ def fit_height(figure: Figure) -> None:
     axes.set_position((0.12, below / height, 0.855, _PANEL / height))
 
 
-def plotted(profile: Profile, name: str, axes: Axes | None = None) -> Axes:
-    """The axes on which one panel of a profile is drawn; without axes given pyplot makes some, which notebooks show.
+def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> Axes:
+    """Draw one of the paper's figures for a profile, and return its axes.
+
+    Args:
+        profile: measured, or stored as a baseline.
+        figure: a name of `PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4, shares), `recall`
+            (figure 5) or `moves` (how many there are at each prominence).
+        axes: where to draw; None makes axes of their own, which a notebook shows.
 
     Raises:
-        LookupError: there is no panel of that name.
+        LookupError: there is no figure of that name.
     """
-    if name not in PANELS:
-        raise LookupError(f"there is no figure {name!r}; the figures of a profile are {', '.join(PANELS)}")
+    if figure not in PANELS:
+        raise LookupError(f"there is no figure {figure!r}; the figures of a profile are {', '.join(PANELS)}")
     if axes is None:
         from matplotlib import pyplot
 
         axes = pyplot.subplots(figsize=(WIDTH * 1.2, HEIGHT * 1.2), layout="constrained")[1]
-    title, draw = PANELS[name]
+    title, draw = PANELS[figure]
     draw(axes, profile, phase_reading(profile), None)
     axes.set_title(
         f"{title}, {shown(short_name(profile.pair))}",

@@ -9,8 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.moves import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
-from harness.baselines.store import as_floats
-from harness.profile.profile import Array, Profile
+from harness.profile.profile import Array, Profile, as_floats
 from harness.report.held import Held
 from harness.report.palette import CONTROL_LINES, FAINT, GREY, STYLES, Style
 from harness.report.panels import dress, legend_below

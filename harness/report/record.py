@@ -17,11 +17,11 @@ from harness.analysis.curves import summarise
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.reference import Reference
-from harness.baselines.store import Baseline, as_floats, mean_curves, shown_measures
+from harness.baselines.store import Baseline, mean_curves, shown_measures
 from harness.judgement.phases import phases_of
 from harness.judgement.side_by_side import traces_of
 from harness.measurement.word_order import Score, scores_of
-from harness.profile.profile import Profile
+from harness.profile.profile import Profile, as_floats
 from harness.report.against import ModelComparison
 from harness.run.session import PhaseSession
 from harness.storage.json_text import rounded

@@ -8,12 +8,11 @@ from typing import Any
 
 from harness.analysis.power import Power, curve_power, power_refusal, recall_power
 from harness.baselines.margin_table import boundary_values, margin_table
-from harness.baselines.store import as_floats
 from harness.data.datasets import find_dataset
 from harness.judgement.phases import CLAIM_RECALL
 from harness.judgement.regression import ALPHA_DIFF
 from harness.measurement.conditions import Calibrated
-from harness.profile.profile import KS, Profile
+from harness.profile.profile import KS, Profile, as_floats
 
 #: What the rule finds against a baseline with so many times the samples.
 Simulation = Callable[[float], Power]

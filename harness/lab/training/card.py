@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES
-from harness.lab.training.evaluate import BAR, BARRED, Measured, Tally
+from harness.lab.training.tally import BAR, BARRED, Measured, Tally
 from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained
 from harness.models.embedded.language import REQUIREMENT, file_sha256
 from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID
@@ -59,7 +59,7 @@ every test scene holds at least one of them. Every pair of colour and shape occu
 
 Greedy captions of {samples} scenes of the test split (seed {seed}), float32, torch {torch}, transformers
 {transformers}; made by `python -m harness.lab.training.evaluate --model {model} --samples {samples} --write-card`.
-The rule of judgement is the docstring of `harness/lab/training/evaluate.py`. The bar is {bar:.0%} for colour, shape
+The rule of judgement is the docstring of `harness/lab/training/tally.py`. The bar is {bar:.0%} for colour, shape
 and relation: **{verdict}**.
 
 {table}

@@ -1,22 +1,15 @@
 """Judge the captions of an embedded model: python -m harness.lab.training.evaluate [--model NAME] [--write-card].
 
-Captions are generated greedily through the public loader and the real processor, on scenes of the test split. Rule of
-judgement: a caption is read word by word; every shape word ends an object, whose colour and size are the last such
-words since the object before. The k-th object of the caption is compared with the k-th of the scene in raster order; a
-missing object is wrong in everything. The first relation word between objects 1 and 2 is the first relation, the first
-one after object 3 is the second; a relation counts as right only where the word is right **and** both objects it joins
-are right in colour and shape (the word alone is counted beside it). An exact caption equals the canonical one letter by
-letter.
+Captions are generated greedily through the public loader and the real processor, on scenes of the test split. The rule
+of judgement stands in `tally.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,97 +18,17 @@ import torch
 from tqdm import tqdm
 
 from harness.data.order import scenes_order
-from harness.data.scenes import COLOURS, OPPOSITE, RADII, SHAPES, Scene, scene
+from harness.data.scenes import Scene, scene
 from harness.lab.training.captioning import chat_prompt
+from harness.lab.training.card import write_card
 from harness.lab.training.eyes import EYES
+from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
 from harness.models.anatomy import find_anatomy
 from harness.models.likelihood import caption_likelihoods, winoground_scores
 from harness.models.vlm import Vlm
 from harness.storage.cache_directory import default_cache
 
-BAR = 0.95
-BARRED = ("colour", "shape", "relation")
 _NEW_TOKENS = 24
-_WORD = re.compile(r"[a-z]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a caption says: objects as (size, colour, shape), None where unsaid, and its relation words."""
-
-    objects: tuple[tuple[str | None, str | None, str], ...]
-    relations: tuple[str | None, ...]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Right answers out of all, by what was asked."""
-
-    right: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-
-    def add(self, key: str, correct: bool) -> None:
-        """Count one answer."""
-        self.right[key] = self.right.get(key, 0) + correct
-        self.asked[key] = self.asked.get(key, 0) + 1
-
-    def share(self, key: str) -> float:
-        """The share of right answers; NaN where nothing was asked."""
-        return self.right.get(key, 0) / self.asked[key] if self.asked.get(key) else float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What an evaluation found of a model: the tally over `samples` scenes, Winoground's scores over `items` pairs."""
-
-    model: str
-    tally: Tally
-    order: dict[str, float]
-    samples: int
-    items: int
-    seed: int
-
-
-def read_caption(caption: str) -> Reading:
-    """The objects and relations that a caption names; see the rule of judgement above."""
-    objects: list[tuple[str | None, str | None, str]] = []
-    found: dict[int, str] = {}
-    size = colour = None
-    for word in _WORD.findall(caption.lower()):
-        if word in RADII:
-            size = word
-        elif word in COLOURS:
-            colour = word
-        elif word in OPPOSITE:
-            found.setdefault(len(objects), word)
-        elif word in SHAPES:
-            objects.append((size, colour, word))
-            size = colour = None
-    return Reading(tuple(objects), (found.get(1), found.get(3)))
-
-
-def judge(truth: Scene, caption: str, tally: Tally) -> None:
-    """Compare one caption with the scene it was written for and count."""
-    said = read_caption(caption)
-    group = f"{len(truth.things)} objects" if len(truth.things) > 1 else "1 object"
-    both_right = []
-    for k, thing in enumerate(truth.things):
-        size, colour, shape = said.objects[k] if k < len(said.objects) else (None, None, None)
-        news = "held-out combination" if thing.held_out_on(truth.background) else "combination seen in training"
-        for where in ("all", group, news):
-            tally.add(f"colour/{where}", colour == thing.colour)
-            tally.add(f"shape/{where}", shape == thing.shape)
-        if len(truth.things) < 3:
-            tally.add("size/all", size == thing.size)
-        both_right.append((colour, shape) == (thing.colour, thing.shape))
-    for k, relation in enumerate(truth.relations):
-        correct = said.relations[k] == relation and both_right[k] and both_right[k + 1]
-        for where in ("all", group):
-            tally.add(f"relation/{where}", correct)
-            tally.add(f"relation word/{where}", said.relations[k] == relation)
-    for where in ("all", group):
-        tally.add(f"number/{where}", len(said.objects) == len(truth.things))
-        tally.add(f"exact/{where}", caption.strip() == truth.captions()[0])
 
 
 @torch.inference_mode()
@@ -178,8 +91,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     print(f"measured in {time.time() - begun:.0f} s")
     if given.write_card:
-        from harness.lab.training.card import write_card
-
         measured = Measured(given.model, tally, order, given.samples, given.items, given.seed)
         print(f"wrote {write_card(measured, trained)}")
     return 0 if all(tally.share(f"{what}/all") >= BAR for what in BARRED) else 1

@@ -18,7 +18,7 @@ from harness.releases.versions.fresh_environment import InstallError, Runner, en
 from harness.releases.versions.outcome import Outcome, load_outcome, read_pairs, save_outcome
 from harness.releases.versions.release_cells import Cell
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 _FINISHED = (0, 1)  # 1: something failed, and the file says what
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.baselines import stored_files
 from harness.baselines.store import read_baseline, write_baseline
-from harness.baselines.store import stored_files as baseline_files
 from harness.baselines.stored_files import (
     BaselineError,
     BaselineExistsError,
@@ -132,8 +132,8 @@ def test_a_reader_that_is_overtaken_reads_both_files_again(
             written(tmp_path, profiles.pop())
         return read_arrays(path, content)
 
-    read_arrays = baseline_files._read_arrays
-    monkeypatch.setattr(baseline_files, "_read_arrays", overtaken)
+    read_arrays = stored_files._read_arrays
+    monkeypatch.setattr(stored_files, "_read_arrays", overtaken)
     content, _ = read_files(path)
     assert content == read_json(path)
     assert not profiles
@@ -238,7 +238,7 @@ def test_who_cannot_write_says_so_and_changes_nothing(
         raise LockedError("held")
 
     with monkeypatch.context() as patch:
-        patch.setattr(baseline_files, "locked", busy)
+        patch.setattr(stored_files, "locked", busy)
         remove_leftovers(path)
         with pytest.raises(LockedError, match="held"):
             written(tmp_path, other)

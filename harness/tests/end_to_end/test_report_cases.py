@@ -83,9 +83,8 @@ def test_a_pair_that_could_not_be_measured_is_named_with_the_reason(
 ) -> None:
     from harness.models.registry import MODELS, ModelEntry
 
-    entry = ModelEntry(
-        "broken", "tiny", "harness.tests.report.test_record_schema:load_broken", ("tiny",), embedded=True
-    )
+    loader = "harness.tests.report.test_record_schema:load_broken"
+    entry = ModelEntry("broken", "tiny", loader, ("tiny",), embedded=True)
     monkeypatch.setitem(MODELS, "broken", entry)
     result = recorded.run(*QUICK, "--phase-report", "report", pair=(*PAIR, "--phase-model", "broken"))
     assert result.ret == pytest.ExitCode.TESTS_FAILED

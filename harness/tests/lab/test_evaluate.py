@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.data.scenes import Scene, Thing
-from harness.lab.training.evaluate import Tally, judge, read_caption
+from harness.lab.training.tally import Tally, judge, read_caption
 from harness.models.likelihood import winoground_scores
 
 RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
+from harness.measurement import heartbeats
 from harness.measurement.heartbeats import Heartbeats
-from harness.measurement.measure import heartbeats
 
 HOURS = timedelta(hours=6)
 LONGEST = 60.0

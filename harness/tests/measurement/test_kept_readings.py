@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.measurement.measure import reading_cache as reading_store
+from harness.measurement import reading_cache
 from harness.measurement.reading_cache import StoreError
 from harness.models.vlm import Vlm
 from harness.storage import private_files
@@ -162,9 +162,9 @@ def test_planted_readings_change_no_result(
     before = tiny_profile(own_vlm, cache=cache)
     for path in cache.rglob("*.npz"):
         address = f"{path.parent.name}/{path.stem}"
-        row = reading_store._unpacked(path.read_bytes(), address)
+        row = reading_cache._unpacked(path.read_bytes(), address)
         row["similarity"] = row["similarity"] + 0.5
-        path.write_bytes(reading_store._packed(row, address))
+        path.write_bytes(reading_cache._packed(row, address))
     assert largest_difference(tiny_profile(own_vlm, cache=cache), before) > 0.4
     cache.chmod(0o777)
     passes.clear()

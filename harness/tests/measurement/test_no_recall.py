@@ -24,6 +24,7 @@ from harness.profile.profile import Profile
 
 # Imported here, because pytester's runs forget what they import first.
 from harness.report import write as report_folder
+from harness.report.figures import plot
 from harness.report.record import record_schema
 from harness.tests.support.case_runs import Cases
 from harness.tests.support.tiny import same, tiny_profile, tiny_samples
@@ -149,5 +150,5 @@ def test_every_view_says_that_recall_is_left_out(cases: Cases, foreign: Callable
 def test_a_profile_is_drawn_without_recall(vlm: Vlm, foreign: Callable[[str], None]) -> None:
     foreign("German")
     profile: Profile = tiny_profile(vlm, samples=24)
-    texts = [text.get_text().replace("\n", " ") for text in profile.plot("recall").texts]
+    texts = [text.get_text().replace("\n", " ") for text in plot(profile, "recall").texts]
     assert f"left out: {NOT_ENGLISH}" in texts

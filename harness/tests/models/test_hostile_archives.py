@@ -14,7 +14,7 @@ import pytest
 
 from harness.baselines.store import BaselineError, read_baseline
 from harness.baselines.stored_files import read_json, write_files
-from harness.measurement.measure import reading_cache as reading_store
+from harness.measurement import reading_cache
 from harness.models.embedded import language
 from harness.models.embedded.language import WeightsError, language_directory
 from harness.tests.support.case_runs import ROOT
@@ -141,7 +141,7 @@ def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch:
     (path,) = tmp_path.rglob("one.npz")
     # With a checksum that is right: whoever can write the cache can make it so.
     right = b"0" * 64
-    monkeypatch.setattr(reading_store, "_checksum", lambda *_: right)
+    monkeypatch.setattr(reading_cache, "_checksum", lambda *_: right)
     path.write_bytes(objects(tmp_path / "it-ran"))
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = right

@@ -55,9 +55,9 @@ def test_a_signal_interrupts_once(ending: Ending, session: Any, number: signal.S
 def test_a_second_signal_a_second_later_ends_the_process() -> None:
     program = """if True:
         import signal, time, types
-        from harness.plugin import signals as pytest_signals
-        pytest_signals._TWICE = 0.0
-        ending = pytest_signals.Ending(types.SimpleNamespace(shouldstop=False))
+        from harness.plugin import signals
+        signals._TWICE = 0.0
+        ending = signals.Ending(types.SimpleNamespace(shouldstop=False))
         ending.install()
         try:
             signal.raise_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ import harness
 from harness.analysis.turning_points import turning_points
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
-from harness.report.figures import PANELS, main, panel_figure, phase_figure
+from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
 from harness.report.held import Held, Mark, marks_of
 from harness.report.palette import STYLES
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
@@ -151,13 +151,13 @@ def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> No
 
 def test_plot_gives_axes_and_draws_on_given_ones(profile: Profile) -> None:
     mine = Figure().subplots()
-    assert profile.plot("recall", mine) is mine
+    assert plot(profile, "recall", mine) is mine
     assert mine.get_title(loc="left") == "LogitLens recall at the image tokens, made-curves"
-    own = profile.plot()
+    own = plot(profile)
     assert isinstance(own, Axes)
     np.testing.assert_allclose(curves(own)["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
     with pytest.raises(LookupError, match=f"no figure 'phases'; the figures of a profile are {', '.join(PANELS)}"):
-        profile.plot("phases")
+        plot(profile, "phases")
 
 
 def test_two_models_of_any_depth_lie_over_one_relative_depth(profile: Profile) -> None:

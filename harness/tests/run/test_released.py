@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.errors import PhaseError
-from harness.measurement.measure import measure as measurement
+from harness.measurement import measure as measurement
 from harness.models import vlm as vlm_module
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm

@@ -16,7 +16,7 @@ import pytest
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
-from harness.measurement.measure import reading_cache as reading_store
+from harness.measurement import reading_cache
 from harness.storage import private_files
 from harness.storage.private_files import exposure, is_sheltered, make_private
 from harness.tests.support.case_runs import PAIR, REGRESSION, Cases
@@ -37,7 +37,7 @@ def _not_entered(directory: Path) -> bool:
 def unsheltered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others can enter the directories of pytest, and the user's group has further members."""
     monkeypatch.setattr(private_files, "_group_of_one", lambda: -1)
-    for module in (private_files, reading_store):
+    for module in (private_files, reading_cache):
         monkeypatch.setattr(module, "is_sheltered", _not_entered)
 
 

@@ -1,4 +1,4 @@
-"""Kills a measurement with SIGKILL at every point where a reading is kept: python -m harness.tests.support.interrupted DIR.
+"""Kills a measurement with SIGKILL wherever a reading is kept: python -m harness.tests.support.interrupted DIR.
 
 A process of its own, that forks before it has ever computed: a child that was killed half-way through a file is as
 dead as one that was killed by a machine.

@@ -1,6 +1,6 @@
-"""Kills a measurement with SIGKILL at random moments and resumes it: python -m harness.tests.support.killed DIR ROUNDS SEED.
+"""Kills a measurement at random moments and resumes it: python -m harness.tests.support.killed DIR ROUNDS SEED.
 
-As `harness.tests.support.interrupted` a process of its own, that forks before it has ever computed. Files are written slowly,
+As `interrupted.py` a process of its own, that forks before it has ever computed. Files are written slowly,
 so that many of the moments fall into one; the clock chooses, not the code.
 """
 

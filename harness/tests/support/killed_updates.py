@@ -1,4 +1,4 @@
-"""Updates of a baseline that are killed or run at once: python -m harness.tests.support.killed_updates WAY DIR [ROUNDS SEED].
+"""Updates of a baseline, killed or at once: python -m harness.tests.support.killed_updates WAY DIR [ROUNDS SEED].
 
 WAY is `few-steps` or `steps` (killed before each step of the write in turn), `refused` (the system refuses each step in
 turn), `moments` (killed when the clock says),

@@ -1,4 +1,4 @@
-"""One reading of every kind of array, kept and read in a process of its own: python -m harness.tests.support.one_reading.
+"""One reading of every kind of array, kept and read in its own process: python -m harness.tests.support.one_reading.
 
 Imports no torch, so that several such processes start at once in a second.
 """

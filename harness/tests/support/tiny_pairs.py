@@ -21,7 +21,7 @@ import torch
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
-from harness.measurement.measure import heartbeats
+from harness.measurement import heartbeats
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm
 from harness.tests.support.picky import make_picky, narrow

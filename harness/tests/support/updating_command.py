@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from harness.baselines.store import store as baselines
+from harness.baselines import store
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.forked_steps import at_each_step, ended, forked, pausing
 from harness.tests.support.killed_updates import killed_at_moments, stored, tidy, whole
@@ -37,7 +37,7 @@ def run(home: Path, samples: str, root: Path, before: Callable[[], object], afte
         after()
         return path
 
-    write, calls = baselines.write_baseline, [before]
+    write, calls = store.write_baseline, [before]
     options = {"baselines": root, "cache": home / "cache", "samples": samples, "controls": "none"}
     arguments = [f"--phase-{name}={value}" for name, value in options.items()]
     pair = ["--phase-model", "tiny-llava", "--phase-dataset", "tiny"]
