@@ -11,7 +11,7 @@ import torch
 
 from harness.data.sample import Sample
 from harness.models.patches import seen_picture
-from harness.models.prompt import Batch
+from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.last_token import SHARES
 from harness.probe.observation import Readings

@@ -16,10 +16,9 @@ from harness.measurement.prefetch import ahead
 from harness.measurement.ranks import processes
 from harness.measurement.reading_cache import ReadingStore
 from harness.models.forward_errors import ForwardError
-from harness.models.hashes import InputHashes
-from harness.models.lengths import expected_lengths
-from harness.models.prompt import Batch, PromptError, UnevenPromptsError, encode
-from harness.models.refusals import picture_refusal
+from harness.models.prompts.hashes import InputHashes
+from harness.models.prompts.lengths import expected_lengths
+from harness.models.prompts.prompt import Batch, PromptError, UnevenPromptsError, encode, picture_refusal
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
 from harness.probe.self_checks import NotFiniteError

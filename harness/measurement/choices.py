@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.models.chat import template_date
+from harness.models.prompts.chat import template_date
 from harness.models.vlm import Vlm
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 

@@ -13,8 +13,8 @@ from harness.data.controls import blanked
 from harness.data.sample import Sample
 from harness.measurement.arrays import curve_arrays, stacked_rows
 from harness.measurement.batches import Passes, SampleError
-from harness.models.hashes import InputHashes
-from harness.models.prompt import Batch
+from harness.models.prompts.hashes import InputHashes
+from harness.models.prompts.prompt import Batch
 from harness.probe.forward import observe
 from harness.probe.noise import noise_for_features, seed_of
 from harness.probe.observation import Readings

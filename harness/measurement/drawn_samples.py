@@ -10,8 +10,8 @@ from harness.measurement.arrays import drawing
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import witness_tolerance
 from harness.models.forward_errors import ForwardError
-from harness.models.hashes import negated_pictures
-from harness.models.prompt import Batch, encode
+from harness.models.prompts.hashes import negated_pictures
+from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import LensTask

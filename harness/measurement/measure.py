@@ -31,10 +31,10 @@ from harness.measurement.reading_keys import (
     witness_tolerance,
 )
 from harness.measurement.word_order import likelihood_arrays
-from harness.models.hashes import InputHashes
 from harness.models.library_messages import plain_messages
 from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompt import Batch, PromptError, UnevenPromptsError, prompt_text
+from harness.models.prompts.hashes import InputHashes
+from harness.models.prompts.prompt import Batch, PromptError, UnevenPromptsError, prompt_text
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.forward import observe

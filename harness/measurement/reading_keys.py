@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from harness.data.sample import Sample
-from harness.models.hashes import InputHashes
 from harness.models.likelihood import LIKELIHOOD_POLICY
+from harness.models.prompts.hashes import InputHashes
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import KS, Words
 from harness.probe.observation import Readings

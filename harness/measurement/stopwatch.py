@@ -13,7 +13,7 @@ from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios,
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.models.forward_pass import prompt_options
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing

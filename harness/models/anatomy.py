@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,13 @@ from torch import nn
 from harness.errors import PhaseError
 from harness.models.kinds import ENCODER_DECODER, Kind, kind_of
 from harness.models.linear import is_linear, output_width, takes_width
+from harness.models.prompts.prompt import ImagePositions
 
 _NOT_A_DECODER = ("vision", "visual", "audio", "expert", "projector", "resampler", "qformer", "encoder")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense")
 _LAYER_TYPES = ("layer_types", "layers_block_type")
 _NO_SOFTMAX = re.compile("linear|conv|mamba|moe|mlp|recurrent")
 _IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
-
-
-ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 class AnatomyError(PhaseError):

@@ -14,8 +14,7 @@ import torch
 import transformers
 
 from harness.errors import PhaseError
-from harness.models.image_features import count_image_features
-from harness.models.vlm import Vlm
+from harness.models.vlm import Vlm, count_image_features
 
 _HARNESS = Path(__file__).parents[1]
 _HELPERS = {Path(torch.__file__).parent, Path(transformers.__file__).parent / "utils"}

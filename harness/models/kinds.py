@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from harness.models.formats import BARE, IMAGE_FIRST, IMAGE_LAST, LLAVA
+from harness.models.prompts.templates import BARE, IMAGE_FIRST, IMAGE_LAST, LLAVA
 
 
 @dataclass(frozen=True, slots=True)

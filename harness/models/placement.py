@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.registry import LoadRequest
-from harness.models.weight_files import StoredTensor
 from harness.storage.files import part_in, sweep
 from harness.storage.private_files import make_private
 

@@ -10,21 +10,19 @@ from typing import Any
 
 from harness.errors import PhaseError, shown
 from harness.hub.snapshots import HubError, find_snapshot
-from harness.models import template_process
 from harness.models.anatomy import refuse_unmeasurable
-from harness.models.attention_choice import choose_readable_attention
-from harness.models.chat import refuse_endless_template
-from harness.models.checkpoint_files import code_files, read_settings, refuse_foreign
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.checkpoint_directory import code_files, refuse_foreign
+from harness.models.checkpoints.processor_parts import refuse_incomplete_processor, refuse_without_processor
+from harness.models.checkpoints.readable_files import read_settings, readable_files
+from harness.models.checkpoints.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
+from harness.models.checkpoints.weight_fit import refuse_misfit, refuse_untied, try_weights
 from harness.models.kinds import kind_of
-from harness.models.library_messages import plain_cause, plain_messages
-from harness.models.missing_packages import missing_package
+from harness.models.library_messages import missing_package, plain_cause, plain_messages
 from harness.models.placement import keep_with, placement
-from harness.models.processor_parts import refuse_incomplete_processor, refuse_without_processor
-from harness.models.readable_files import readable_files
+from harness.models.prompts import template_process
+from harness.models.prompts.chat import refuse_endless_template
 from harness.models.registry import LoadRequest, ModelEntry
-from harness.models.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
-from harness.models.weight_fit import refuse_misfit, refuse_untied, try_weights
+from harness.models.weights_error import WeightsError
 
 # What transformers' refusals of a checkpoint's own code have in common.
 _CODE = "trust_remote_code"
@@ -230,3 +228,34 @@ def _give_padding(processor: Any) -> None:
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+#: What the probe can read; None lets transformers choose between the two.
+READABLE = (None, "sdpa", "eager")
+
+
+def choose_readable_attention(config: Any) -> list[str]:
+    """Let transformers choose between sdpa and eager in every part of a configuration that asks for another attention.
+
+    Args:
+        config: the model's configuration; changed in place.
+
+    Returns:
+        The implementations that were replaced, each once.
+    """
+    replaced: dict[str, None] = {}
+    for part in _parts(config):
+        wanted = getattr(part, "_attn_implementation", None)
+        if wanted not in READABLE:
+            replaced[str(wanted)] = None
+            # A plain value would be handed on to the parts inside.
+            part._attn_implementation = {"": None}
+    return list(replaced)
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    """Iterate over a configuration and those inside of it."""
+    yield config
+    for key in getattr(config, "sub_configs", {}):
+        if (inner := getattr(config, key, None)) is not None:
+            yield from _parts(inner)

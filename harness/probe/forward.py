@@ -8,7 +8,7 @@ import torch
 
 from harness.data.sample import Sample
 from harness.models.forward_pass import forward_pass
-from harness.models.prompt import Batch
+from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings, observing

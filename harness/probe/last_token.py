@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow
 from harness.probe.linear_map import linear_map
 

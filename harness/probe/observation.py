@@ -15,7 +15,7 @@ from torch import nn
 from harness.models.anatomy import Anatomy, AnatomyError
 from harness.models.forward_errors import ForwardError, refuse_autocast
 from harness.models.linear import observer
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
 from harness.probe.attention_check import AttentionCheck
 from harness.probe.dense_lens import DenseLens

@@ -12,7 +12,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
-from harness.models.image_features import count_image_features
+from harness.models.vlm import count_image_features
 from harness.probe.attention import AttentionError
 from harness.probe.similarity import upcast
 

@@ -14,7 +14,7 @@ from torch import nn
 from harness.errors import is_shortage
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
-from harness.models.prompt import Batch, TokenGroups
+from harness.models.prompts.prompt import Batch, TokenGroups
 from harness.models.vlm import Vlm
 
 #: Declared with the measurements of models that have separators.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 
 CURVES = ("inter", "inter_instruction", "image", "text", "instruction")
 

@@ -11,7 +11,7 @@ import torch
 
 from harness.lab.cost.subject import Subject, learnt_block
 from harness.models.anatomy import find_anatomy
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.lens_task import LensTask, References
 
 PATCH = 14

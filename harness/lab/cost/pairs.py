@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.data.datasets import find_dataset
 from harness.lab.cost.subject import Subject, learnt_block
 from harness.measurement.stopwatch import references_of
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 

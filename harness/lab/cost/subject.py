@@ -10,7 +10,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import observing
 

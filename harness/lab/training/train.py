@@ -33,7 +33,7 @@ from harness.lab.training.captioning import IGNORED, caption_targets, prompt_ids
 from harness.lab.training.dense import DenseHead, dense_loss, patch_labels
 from harness.lab.training.eyes import EYES, Eyes
 from harness.lab.training.training_attention import CAUSAL, FULL, register_training_attention
-from harness.models.embedded.language import WeightsError
+from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from harness.models.embedded.language import WeightsError, language_state, language_tokenizer
+from harness.models.embedded.language import language_state, language_tokenizer
+from harness.models.weights_error import WeightsError
 
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
 IMAGE_SIDE, PATCH = 96, 16

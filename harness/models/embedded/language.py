@@ -21,8 +21,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.errors import PhaseError
 from harness.models.library_messages import quiet_transformers
+from harness.models.weights_error import WeightsError
 from harness.storage.files import part_in, prepare_directory, sweep
 from harness.storage.private_files import make_private
 
@@ -52,10 +52,6 @@ def _to_stderr(line: str) -> None:
 
 
 _say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=_to_stderr)
-
-
-class WeightsError(PhaseError):
-    """The weights of an embedded model cannot be had; the message says what, where and what to do."""
 
 
 @contextmanager

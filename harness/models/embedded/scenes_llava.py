@@ -22,8 +22,9 @@ from harness.models.embedded.checkpoint import (
     pillow_processor,
     read_trained,
 )
-from harness.models.embedded.language import WeightsError, language_config
-from harness.models.formats import SCENES_LLAVA
+from harness.models.embedded.language import language_config
+from harness.models.prompts.templates import SCENES_LLAVA
+from harness.models.weights_error import WeightsError
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor

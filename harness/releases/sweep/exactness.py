@@ -14,7 +14,7 @@ from torch import nn
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
 from harness.probe.lens_task import KS, LensTask, References
 from harness.probe.observation import Readings, observing

@@ -12,8 +12,8 @@ import torch
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
-from harness.models.image_features import count_image_features
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
+from harness.models.vlm import count_image_features
 from harness.probe.self_checks import hearing_placeholders
 from harness.probe.separators import find_separators, regrouped
 from harness.releases.sweep.pictures import forms, optics_of

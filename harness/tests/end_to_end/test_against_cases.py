@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.models.embedded.language import WeightsError
 from harness.models.vlm import Vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.judgement.test_against import tuned
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.tiny import tiny_vlm

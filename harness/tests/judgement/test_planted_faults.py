@@ -26,7 +26,7 @@ from harness.data.sample import Source
 from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.self_checks import SelfCheckError

@@ -24,7 +24,7 @@ from harness.lab.cost.race import race
 from harness.lab.cost.results import Cell, CellResult, Outside, ResultsError, Run, read_run, to_json
 from harness.lab.cost.subject import AbsentError, Subject
 from harness.lab.cost.targets import extra_memory, findings, ratio
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.tests.support.tiny import tiny_inputs, tiny_samples, tiny_vlm

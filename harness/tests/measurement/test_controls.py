@@ -10,7 +10,7 @@ import torch
 
 from harness.data.controls import CONTROLS, blanked
 from harness.measurement.measure import MeasureError
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.noise import noise_for_features, noise_like, seed_of
 from harness.probe.observation import observing

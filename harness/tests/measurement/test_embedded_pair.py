@@ -20,7 +20,7 @@ from harness.data.scenes import scenes
 from harness.data.words import content_words
 from harness.judgement.regression import FAMILIES, compare, compare_boundaries
 from harness.measurement.measure import measure
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.lens_task import LensTask, References, learn_block

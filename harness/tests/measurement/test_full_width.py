@@ -12,7 +12,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.measurement.measure import measure
 from harness.measurement.stopwatch import WARM_UPS, Contestants
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.tests.support import topology

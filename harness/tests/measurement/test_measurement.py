@@ -13,7 +13,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words
 from harness.measurement.measure import MeasureError
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import KS
 from harness.probe.vocabulary import Vocabulary

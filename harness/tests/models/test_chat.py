@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from harness.data.sample import Sample
-from harness.models.chat import Prompt, PromptError, prompt_text, write_prompt
-from harness.models.prompt import encode
+from harness.models.prompts.chat import Prompt, PromptError, prompt_text, write_prompt
+from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.tests.support.processors import FAMILIES, processor_of

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.checkpoint_paths import no_directory
-from harness.models.embedded.language import WeightsError
-from harness.models.registry import find_model
+from harness.models.registry import find_model, no_directory
 from harness.models.vlm import load_vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.support.saved_checkpoints import saved_once, sharded, whole
 
 __all__ = ["saved_once", "sharded", "whole"]

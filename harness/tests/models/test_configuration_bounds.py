@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.models.checkpoint_directory import directory_problem
-from harness.models.configuration_bounds import refuse_more_than_stored, refuse_numbers
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.checkpoint_directory import directory_problem
+from harness.models.checkpoints.configuration_bounds import refuse_more_than_stored, refuse_numbers
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
 
 __all__ = ["saved_once", "sharded", "whole"]

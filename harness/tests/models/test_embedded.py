@@ -17,7 +17,7 @@ from harness.lab.training.evaluate import write_captions
 from harness.lab.training.eyes import EYES, Eyes
 from harness.lab.training.tally import Tally, judge
 from harness.models.embedded.checkpoint import BUNDLED_SHA256, PAD_TOKEN_ID, flat_name, read_trained
-from harness.models.embedded.language import WeightsError, file_sha256, language_config, language_directory
+from harness.models.embedded.language import file_sha256, language_config, language_directory
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
@@ -27,6 +27,7 @@ from harness.models.embedded.scenes_llava import (
     untrained_eyes,
 )
 from harness.models.registry import MODELS
+from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.measurement.batches import SampleError
 from harness.models.forward_errors import ForwardError
-from harness.models.forward_pass import prompt_options
-from harness.models.prompt import encode
-from harness.models.token_ids import TokenIdError
+from harness.models.forward_pass import TokenIdError, prompt_options
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.tests.support.tiny import SIDE, largest_difference, tiny_profile, tiny_samples

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from harness.models.embedded import checked_files, language
 from harness.models.embedded.checked_files import content_sha256
-from harness.models.embedded.language import WeightsError, language_directory, language_state, notices
+from harness.models.embedded.language import language_directory, language_state, notices
+from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.dead import dead_tag
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from harness.judgement.weights import weight_change, weight_parts
 from harness.models.anatomy import AnatomyError, find_anatomy, output_projection
 from harness.models.linear import is_plain, output_width
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.linear_map import linear_map, split_product
 from harness.probe.self_checks import SelfCheckError

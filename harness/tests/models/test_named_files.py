@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.models.checkpoint_directory import directory_problem
-from harness.models.named_files import is_plain
+from harness.models.checkpoints.checkpoint_directory import directory_problem
+from harness.models.checkpoints.named_files import is_plain
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.tests.models.test_trust import Code, ran

@@ -22,12 +22,12 @@ import harness.models.pretrained
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.judgement.weights import weight_parts
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.weight_files import refuse_weight_files
 from harness.models.offloaded import OffloadError, brought_in
 from harness.models.placement import keep_with, placement
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.models.weight_files import refuse_weight_files
+from harness.models.weights_error import WeightsError
 from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT

@@ -10,7 +10,7 @@ import transformers
 from transformers import LlavaProcessor
 
 from harness.models.embedded.checkpoint import flat_name, pillow_processor
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.data.sample import Sample
 from harness.models.patches import LONGEST_SIDE, SeenPicture, seen_picture
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import PATCH, SIDE, tiny_samples, tiny_vlm
 from harness.tests.support.topology import instructblip, llava, photographs

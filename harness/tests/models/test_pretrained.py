@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import InstructBlipConfig, T5Config
 
 from harness.models.anatomy import AnatomyError
-from harness.models.embedded.language import WeightsError
-from harness.models.prompt import encode, prompt_text
+from harness.models.prompts.prompt import encode, prompt_text
 from harness.models.registry import MODELS, find_model
 from harness.models.vlm import Vlm, load_vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.support.fake_hub import reached, serving
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 from harness.tests.support.topology import as_published, save_instructblip

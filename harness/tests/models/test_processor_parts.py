@@ -9,11 +9,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from harness.models.embedded.language import WeightsError
-from harness.models.missing_packages import missing_package
-from harness.models.processor_parts import refuse_incomplete_processor
+from harness.models.checkpoints.processor_parts import refuse_incomplete_processor
+from harness.models.library_messages import missing_package
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
@@ -96,7 +96,7 @@ def test_an_empty_processor_is_none(whole: Path, part: Any) -> None:
 def test_a_tokenizer_of_sentencepiece_names_its_package(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (whole / "tokenizer.json").unlink()
     (whole / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
-    monkeypatch.setattr("harness.models.processor_parts.find_spec", lambda _: None)
+    monkeypatch.setattr("harness.models.checkpoints.processor_parts.find_spec", lambda _: None)
     with pytest.raises(
         WeightsError, match=r"\(tokenizer.model\) is read by sentencepiece; run `pip install sentencepie"
     ):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from harness.data.sample import Sample
-from harness.models.prompt import UnevenPromptsError, encode
+from harness.models.prompts.prompt import UnevenPromptsError, encode
 from harness.tests.support.processors import FAMILIES, processor_of
 
 # The second is of the templates' own words, and of another length than the first.

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from transformers.models.auto import tokenization_auto
 
-from harness.models.checkpoint_directory import directory_problem
-from harness.models.checkpoint_files import refuse_foreign
-from harness.models.embedded.language import WeightsError
-from harness.models.readable_files import readable_files
+from harness.models.checkpoints.checkpoint_directory import directory_problem, refuse_foreign
+from harness.models.checkpoints.readable_files import readable_files
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
+from harness.models.weights_error import WeightsError
 from harness.tests.support.no_files import a_pipe, a_socket, an_endless_device
 from harness.tests.support.saved_checkpoints import saved_once, sharded, whole
 
@@ -85,7 +84,7 @@ def test_settings_of_millions_of_parts_are_refused(whole: Path) -> None:
 
 
 def test_weights_that_claim_a_terabyte_of_nothing_end_soon(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.models.weight_files._MOST_ZEROS", 1 << 24)
+    monkeypatch.setattr("harness.models.checkpoints.weight_files._MOST_ZEROS", 1 << 24)
     header = json.dumps(
         {"weight": {"dtype": "F32", "shape": [1 << 20, 1 << 18], "data_offsets": [0, 1 << 40]}}
     ).encode()

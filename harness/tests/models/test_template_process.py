@@ -17,10 +17,10 @@ import pytest
 from transformers import processing_utils
 from transformers.utils import chat_template_utils
 
-from harness.models import chat, template_process
-from harness.models.chat import PromptError, prompt_text, refuse_endless_template
-from harness.models.formats import OWN
-from harness.models.template_process import EndlessTemplateError, RenderingError, TemplateProcessError, render
+from harness.models.prompts import chat, template_process
+from harness.models.prompts.chat import PromptError, prompt_text, refuse_endless_template
+from harness.models.prompts.template_process import EndlessTemplateError, RenderingError, TemplateProcessError, render
+from harness.models.prompts.templates import OWN
 from harness.models.vlm import Vlm
 
 REST = "<image>{{ messages[0]['content'][1]['text'] }}"
@@ -197,7 +197,7 @@ def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.M
 def test_a_fork_has_a_process_of_its_own() -> None:
     program = """
         import os, warnings
-        from harness.models.template_process import render
+        from harness.models.prompts.template_process import render
         warnings.simplefilter("ignore")
         form = "{{ messages[0].content }}"
         assert render(form, {}, "first") == "first"
@@ -216,7 +216,7 @@ def test_the_process_takes_no_module_of_the_current_directory(tmp_path: Path) ->
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current directory')")
     root = Path(__file__).parents[3]
     program = f"import sys; sys.path.insert(0, {str(root)!r}); sys.path.remove('')\n"
-    program += "from harness.models.template_process import render\nprint(render('{{ 1 + 1 }}', {}, ''))"
+    program += "from harness.models.prompts.template_process import render\nprint(render('{{ 1 + 1 }}', {}, ''))"
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=240, capture_output=True, text=True
     )
@@ -234,7 +234,8 @@ def test_the_process_passes_over_what_is_no_text_in_the_module_path(monkeypatch:
 def test_the_process_ends_with_its_parent() -> None:
     program = """
         import os
-        from harness.models import chat, template_process
+        from harness.models.prompts import chat
+        from harness.models.prompts import template_process
         template_process.render("{{ 1 }}", {}, "")
         print(template_process._PROCESS.open().pid, flush=True)
         os.kill(os.getpid(), 9)

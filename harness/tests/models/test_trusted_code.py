@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from harness.models.embedded.language import WeightsError
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
+from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
 from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import Cases

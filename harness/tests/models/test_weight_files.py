@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.weight_files import refuse_weight_files, weight_files
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
-from harness.models.weight_files import refuse_weight_files, weight_files
+from harness.models.weights_error import WeightsError
 from harness.tests.support.case_runs import Cases
 from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import harness.models.pretrained
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.weight_fit import refuse_misfit
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.models.weight_fit import refuse_misfit
+from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
 from harness.tests.run.test_options import project
 from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.checkpoint_directory import directory_problem
+from harness.models.checkpoints.checkpoint_directory import directory_problem
 from harness.tests.end_to_end.test_missing_pairs import empty_hub
 from harness.tests.support.case_runs import PAIR, Cases
 from harness.tests.support.photographs import needs_pyarrow, write_official, write_table

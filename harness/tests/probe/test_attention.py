@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.data.sample import Sample
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention
 from harness.probe.last_token import ShareReader

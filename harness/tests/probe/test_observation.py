@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.data.sample import Sample
-from harness.models.prompt import Batch, encode
+from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Observation, Readings, observing

@@ -14,7 +14,7 @@ import harness.probe.attention
 import harness.probe.last_token
 from harness.data.sample import Sample
 from harness.models.anatomy import Anatomy
-from harness.models.prompt import encode
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, last_row
 from harness.probe.lens_task import LensTask

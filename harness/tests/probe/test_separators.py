@@ -15,7 +15,7 @@ from harness.baselines.store import MUST_MATCH
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.anatomy import find_anatomy
-from harness.models.prompt import Batch, encode
+from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.separators import SEPARATOR_POLICY, find_separators, without_separators
 from harness.releases.sweep.tiny_model import draw_weights

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.probe.similarity import GroupSums, adjusted, upcast
 from harness.tests.support import literal
 from harness.tests.support.tiny import random_groups

@@ -20,7 +20,7 @@ import harness.probe.observation
 from harness.data.datasets import DATASETS
 from harness.data.sample import Sample, Source
 from harness.models.anatomy import find_anatomy
-from harness.models.prompt import Batch, ImagePositions, TokenGroups, encode
+from harness.models.prompts.prompt import Batch, ImagePositions, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens import open_lens
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models.prompt import Batch, TokenGroups
+from harness.models.prompts.prompt import Batch, TokenGroups
 from harness.models.vlm import Vlm
 from harness.tests.support.faults import Change, encoding, redrawn
 

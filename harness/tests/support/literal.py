@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.models.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import Vlm
 
 

@@ -22,7 +22,7 @@ from harness.data.sample import Sample
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.embedded.checkpoint import pillow_processor
-from harness.models.prompt import Batch, TokenGroups, encode
+from harness.models.prompts.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-from harness.models.embedded.language import WeightsError
+from harness.models.weights_error import WeightsError
 
 # Keys of counts: layers, and what else a model has one after the other; those of heads in each layer are no counts.
 _LAYERS = re.compile(r"(?!\w*per_)((num|n)_\w*(layers?|blocks?|stages?)|\w*layers|depths?|\w*blocks)")

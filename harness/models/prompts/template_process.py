@@ -19,7 +19,7 @@ from threading import Lock, Timer
 from typing import Any
 
 from harness.errors import PhaseError
-from harness.models.template_program import LIMITED
+from harness.models.prompts.template_program import LIMITED
 
 #: Seconds of computing of one rendering; waiting for a busy machine does not count, up to `_PATIENCE`.
 SECONDS = 10

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from PIL import Image
 
 from harness.data.sample import Sample
-from harness.models.anatomy import ImagePositions
-from harness.models.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
-from harness.models.hashes import InputHashes, hash_rows
-from harness.models.processor_call import call_processor
+from harness.models.prompts.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
+from harness.models.prompts.hashes import InputHashes, hash_rows
+from harness.models.prompts.processor_call import call_processor
 
 __all__ = [
     "Batch",
@@ -25,6 +25,10 @@ __all__ = [
     "encode",
     "prompt_text",
 ]
+
+
+#: Of model inputs: the positions of the image features, bool (batch, tokens).
+ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 class UnevenPromptsError(PromptError):
@@ -216,3 +220,34 @@ def _letters(text: str) -> str:
     """A text without white space, capitals and accents, which some tokenizers do not keep."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()
+
+
+# Of a size and shape that any processor of photographs takes.
+_PLAIN, _GREY = (336, 336), (128, 128, 128)
+
+
+def picture_refusal(processor: Any, sample: Sample, image_positions: ImagePositions) -> str:
+    """Return why a processor refuses a sample's picture; empty where it takes it.
+
+    Also empty where it refuses a plain grey picture in its place: then the prompt is at fault, and no picture.
+    """
+    try:
+        encode(processor, [sample], image_positions)
+    except PromptError as error:
+        plain = replace(sample, picture=lambda: Image.new("RGB", _PLAIN, _GREY))
+        try:
+            encode(processor, [plain], image_positions)
+        except PromptError:
+            return ""
+        width, height = sample.picture().size
+        return f"{type(processor).__name__} refuses its picture of {width} x {height} pixels ({_problem(error)})"
+    return ""
+
+
+def _problem(error: PromptError) -> str:
+    """The processor's own error, or the sentence about what it gave."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from harness.data.sample import Sample
-from harness.models.chat import Prompt, PromptError
 from harness.models.library_messages import plain_cause
+from harness.models.prompts.chat import Prompt, PromptError
 
 # What a processor gives for training; a model that gets it computes a loss.
 _NOT_GIVEN = ("labels", "offset_mapping")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from harness.models.embedded.language import WeightsError
-from harness.storage.regular_file import require_regular
+from harness.models.weights_error import WeightsError
+from harness.storage.regular_file import read_regular, require_regular
 
 _MB = 1 << 20
 #: Bytes of the largest settings, an index of weights; that of 10^12 parameters has 20 MB.
@@ -39,6 +42,8 @@ _BOUNDS = (
 )
 # Folders that transformers looks into: further tokenizers of a processor, and chat templates by name.
 _FOLDERS = ("*tokenizer*", "additional_chat_templates")
+# Brackets in a file of settings; a tokenizer of 30,000 added tokens has as many, and each takes 20 us several times.
+_MOST_BRACKETS = 1 << 18
 # The name of a blob in the hub's cache.
 _HASH = re.compile("[0-9a-f]{40,}")
 
@@ -86,6 +91,27 @@ def refuse_unreadable(folder: Path, source: str) -> None:
                 f"the checkpoint {source} has {name!r}, a link out of the directory (to {str(target)!r}), and only "
                 "files inside are read: give a copy of it without links (cp -rL), or the directory that holds the files"
             )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the contents of a JSON file of settings.
+
+    Raises:
+        WeightsError: the file is no JSON object as transformers reads it, or has more parts than any settings.
+        OSError, RecursionError: it cannot be read, or is no regular file of bounded size.
+    """
+    raw = read_regular(path, SETTINGS_BYTES)
+    if raw.startswith(codecs.BOM_UTF8):
+        raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
+    if raw.count(b"[") + raw.count(b"{") > _MOST_BRACKETS:
+        raise WeightsError(f"{path} has more than {_MOST_BRACKETS:,} lists and groups: copy it again, or save it anew")
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise WeightsError(f"{path} is no readable JSON ({error}): mend it or copy it again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds no settings: copy it again, or save the model anew")
+    return content
 
 
 def _bound(name: str) -> int | None:

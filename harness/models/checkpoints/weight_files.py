@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shown
-from harness.models.checkpoint_files import read_settings
-from harness.models.configuration_bounds import refuse_more_than_stored
-from harness.models.embedded.language import WeightsError
-from harness.models.foreign_formats import no_safetensors
+from harness.models.checkpoints.configuration_bounds import refuse_more_than_stored
+from harness.models.checkpoints.foreign_formats import no_safetensors
+from harness.models.checkpoints.named_files import NAMED_WEIGHTS, is_weights
+from harness.models.checkpoints.readable_files import read_settings
 from harness.models.library_messages import plain_cause
-from harness.models.named_files import NAMED_WEIGHTS, is_weights
+from harness.models.weights_error import WeightsError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # The number of a shard, which is all that differs within a set.

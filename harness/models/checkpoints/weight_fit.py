@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from harness.errors import shown
-from harness.models.embedded.language import WeightsError
+from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.library_messages import quiet_transformers
 from harness.models.registry import ModelEntry
-from harness.models.weight_files import StoredTensor
+from harness.models.weights_error import WeightsError
 
 _DTYPES = {
     "F64": torch.float64,

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.models.checkpoint_files import read_settings
-from harness.models.embedded.language import WeightsError
-from harness.models.weight_files import StoredTensor
+from harness.models.checkpoints.readable_files import read_settings
+from harness.models.checkpoints.weight_files import StoredTensor
+from harness.models.weights_error import WeightsError
 
 _PATCH, _STRATEGY, _ADDITIONAL = "patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"
 # The strategy that leaves the first of the vision tower's tokens out.

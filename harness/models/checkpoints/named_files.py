@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from harness.models.embedded.language import WeightsError
+from harness.models.weights_error import WeightsError
 
 #: The key of config.json that names the weights in place of transformers' own choice.
 NAMED_WEIGHTS = "transformers_weights"

@@ -1,27 +1,26 @@
-"""What the files of a checkpoint point at: nothing outside of its directory, and no code unless it is trusted."""
+"""The check of a checkpoint directory by its files alone: all that is loaded lies in it, and can be measured."""
 
 from __future__ import annotations
 
-import codecs
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.models.configuration_bounds import refuse_numbers
-from harness.models.embedded.language import WeightsError
-from harness.models.foreign_formats import ADAPTER, adapter_without_model, original_format
-from harness.models.named_files import is_plain, names_files, refuse_named_files
-from harness.models.readable_files import SETTINGS_BYTES, readable_files, refuse_unreadable
-from harness.storage.regular_file import read_regular
+from harness.errors import PhaseError
+from harness.models.checkpoints.configuration_bounds import refuse_numbers
+from harness.models.checkpoints.foreign_formats import ADAPTER, adapter_without_model, original_format
+from harness.models.checkpoints.named_files import is_plain, names_files, refuse_named_files
+from harness.models.checkpoints.processor_parts import refuse_without_processor
+from harness.models.checkpoints.readable_files import read_settings, readable_files, refuse_unreadable
+from harness.models.checkpoints.weight_files import refuse_weight_files
+from harness.models.kinds import ENCODER_DECODER, kind_of
+from harness.models.weights_error import WeightsError
 
 _INDEX = ".safetensors.index.json"
 # Where the name of a repository on the hub would have its native code fetched and run.
 _KERNELS = ("attn_implementation", "experts_implementation")
 _FIRST = 5
 _MOST_SHARDS = 10_000
-# Brackets in a file of settings; a tokenizer of 30,000 added tokens has as many, and each takes 20 us several times.
-_MOST_BRACKETS = 1 << 18
 # A file of git-lfs begins with this as long as its contents were not fetched.
 _POINTER = b"version https://git-lfs"
 
@@ -92,27 +91,6 @@ def code_files(folder: Path) -> str:
     return ", ".join(names[:_FIRST]) + more or "no file of it is here"
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the contents of a JSON file of settings.
-
-    Raises:
-        WeightsError: the file is no JSON object as transformers reads it, or has more parts than any settings.
-        OSError, RecursionError: it cannot be read, or is no regular file of bounded size.
-    """
-    raw = read_regular(path, SETTINGS_BYTES)
-    if raw.startswith(codecs.BOM_UTF8):
-        raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
-    if raw.count(b"[") + raw.count(b"{") > _MOST_BRACKETS:
-        raise WeightsError(f"{path} has more than {_MOST_BRACKETS:,} lists and groups: copy it again, or save it anew")
-    try:
-        content = json.loads(raw)
-    except ValueError as error:
-        raise WeightsError(f"{path} is no readable JSON ({error}): mend it or copy it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no settings: copy it again, or save the model anew")
-    return content
-
-
 def _is_pointer(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER
@@ -129,3 +107,37 @@ def _settings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _settings(value, key)
     elif isinstance(content, str):
         yield key, content
+
+
+def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
+    """Return why the files of a checkpoint directory cannot be loaded, with the remedy; None if nothing is known.
+
+    Args:
+        folder: the directory.
+        source: what the checkpoint is called in the message.
+        unused: True if the user allows weights that are not used.
+    """
+    try:
+        refuse_foreign(folder, source)
+        # In front of what can be mended: no remedy helps a type that cannot be measured.
+        if problem := _type_problem(folder, source):
+            return problem
+        refuse_without_processor(folder, source)
+        refuse_weight_files(folder, source, unused=unused)
+    except PhaseError as error:
+        return str(error)
+    except (OSError, RecursionError):  # Loading says it with the name of the file.
+        return None
+    return None
+
+
+def _type_problem(folder: Path, source: str) -> str:
+    """Return why no model of the type in config.json can be measured; empty if it can be, or none is named."""
+    path = folder / "config.json"
+    settings = read_settings(path) if path.is_file() else {}
+    model_type = str(settings.get("model_type", ""))
+    kind = kind_of(model_type)
+    if kind.refused:
+        return f"the checkpoint {source} is of the type {model_type}, which cannot be measured: {kind.reason}"
+    encoder = settings.get("is_encoder_decoder") is True or settings.get("use_decoder_only_language_model") is False
+    return f"the checkpoint {source} {ENCODER_DECODER}" if encoder else ""

@@ -1,0 +1,1 @@
+"""Checks of a checkpoint directory before anything of it is loaded."""

@@ -1,0 +1,1 @@
+"""Prompts of one image and one instruction: their words, tokens, lengths and hashes."""
