@@ -222,7 +222,7 @@ def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone()
 def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "trained.safetensors").write_bytes(TRAINED.read_bytes()[:1000])
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
-        with pytest.raises(WeightsError, match=r"cannot be read .*harness\.models\.embedded\.train"):
+        with pytest.raises(WeightsError, match=r"cannot be read .*harness\.lab\.training\.train"):
             read_trained(path)
 
 
