@@ -38,8 +38,7 @@ def test_verdict_code_is_numpy_and_scipy_only(path: Path) -> None:
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_no_room_above_it(room: str) -> None:
-    shared = {"dead_processes", "errors", "file_names", "files", "hub", "library_messages", "private_files"}
-    shared |= {"regular_file"}
+    shared = {"errors", "hub", "storage"}
     for path in (HARNESS / room).rglob("*.py"):
         ours = {name.split(".")[1] for name in imported(path) if name.startswith("harness.")}
         assert ours <= MAY_IMPORT[room] | shared, path
