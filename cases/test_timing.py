@@ -9,8 +9,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.baselines.store import Baseline
 from harness.checks import check_ratio
+from harness.profile.pair import Pair
 from harness.run.judge import Judge
-from harness.run.options import Pair
 from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.measurement.reading_cache import unusable
+from harness.profile.pair import Pair
 from harness.run.option_values import in_memory
-from harness.run.options import Pair
 from harness.run.session import PhaseSession
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from harness.errors import PhaseError, shown
-from harness.run.options import Pair
+from harness.profile.pair import Pair
 from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:

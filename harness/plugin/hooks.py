@@ -25,9 +25,10 @@ from harness.plugin.fixtures import (
     vlm,
     write_line,
 )
+from harness.profile.pair import Pair
 from harness.report.layout import reason_text
 from harness.run.option_values import FIXTURE
-from harness.run.options import Pair, add_options, read_options
+from harness.run.options import add_options, read_options
 from harness.run.session import PhaseSession
 
 # A plugin's fixtures are those of its namespace.

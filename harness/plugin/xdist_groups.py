@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from harness.run.options import Pair
+from harness.profile.pair import Pair
 
 
 class LoadModelScheduling(LoadScopeScheduling):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.profile.environment import Environment
+from harness.profile.pair import Pair
 
 Array = NDArray[Any]
 
@@ -103,7 +104,7 @@ class Profile:
     @property
     def pair(self) -> str:
         """The id of the pair, `model-dataset`."""
-        return f"{self.model}-{self.dataset}"
+        return str(Pair(self.model, self.dataset))
 
     @property
     def n(self) -> int:

@@ -15,10 +15,10 @@ from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
 from harness.judgement.regression import FAMILIES
 from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
+from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.meanings import note_lines
-from harness.run.options import Pair
 from harness.run.session import PhaseSession, VerdictLine
 from harness.storage.file_names import short_name
 

@@ -16,6 +16,7 @@ from harness.baselines.reference import Reference
 from harness.errors import bounded_texts
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import phase_reading
+from harness.profile.pair import Pair
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
 from harness.report.decoded import decoded_layers
@@ -35,7 +36,6 @@ from harness.report.held import Held, marks_of
 from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
-from harness.run.options import Pair
 from harness.run.session import PhaseSession
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically

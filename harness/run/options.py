@@ -14,22 +14,12 @@ from harness.data.controls import CONTROLS
 from harness.data.datasets import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.registry import MODELS, ModelEntry, find_model
+from harness.profile.pair import Pair
 from harness.run import option_values
 from harness.run.option_refusals import refuse_contradictions, refuse_models
 from harness.run.option_rows import FLAGS, OF_CHECKPOINTS, VALUES, WRITTEN
 from harness.run.option_values import NO_CONTROL, in_memory
 from harness.run.repeated_options import chosen_controls, data_places, named_checkpoints
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One model on one dataset, by their names."""
-
-    model: str
-    dataset: str
-
-    def __str__(self) -> str:
-        return f"{self.model}-{self.dataset}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.measurement.ranks import Processes, processes
 
 if TYPE_CHECKING:
-    from harness.run.options import Pair
+    from harness.profile.pair import Pair
 
 # The consequence of each failed fixture, and the fixtures of the tests that it concerns.
 _CONSEQUENCES = {

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError, bounded, shown, without_frames
 from harness.measurement.ranks import Processes, processes
+from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
-from harness.run.options import Options, Pair
+from harness.run.options import Options
 from harness.run.pair_errors import PairErrors
 from harness.run.stored_baselines import StoredBaselines
 from harness.run.verdict_line import VerdictLine as VerdictLine

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from harness.data.datasets import DATASETS
 from harness.measurement.ranks import Processes
 from harness.models.registry import MODELS
+from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
-from harness.run.options import Options, Pair
+from harness.run.options import Options
 from harness.storage.file_names import file_name
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
     from harness.judgement.evidence import Evidence
-    from harness.run.options import Pair
+    from harness.profile.pair import Pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from harness.lab.cost.results import Cell, CellResult
 from harness.lab.cost.subject import AbsentError, Subject
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
+from harness.profile.pair import Pair
 
 TOKENS, LAYERS = (64, 300, 600, 1200, 2400), (14, 32)
 PAIRS = ("scenes-llava", "scenes-instructblip")
@@ -72,7 +73,7 @@ def subjects(
             subject = pair_subject(vlm, DATASET, batch)
             tokens = subject.groups.real.shape[1]
             image = int(subject.groups.image[0].sum())
-            yield Cell(PAIR, f"{model}-{DATASET}", tokens, image, subject.anatomy.depth, batch), subject
+            yield Cell(PAIR, str(Pair(model, DATASET)), tokens, image, subject.anatomy.depth, batch), subject
 
 
 def load(model: str, conditions: Conditions) -> Vlm:

@@ -38,4 +38,4 @@ def outside_share(vlm: Vlm, dataset: str, **options: Any) -> Outside:
     finally:
         for handle in handles:
             handle.remove()
-    return Outside(f"{vlm.name}-{dataset}", profile.n, wall, spent)
+    return Outside(profile.pair, profile.n, wall, spent)

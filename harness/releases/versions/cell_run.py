@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import PhaseError
 from harness.models.registry import MODELS
+from harness.profile.pair import Pair
 from harness.releases.versions.fresh_environment import InstallError, Runner, environment, last_words, run_command
 from harness.releases.versions.outcome import Outcome, load_outcome, read_pairs, save_outcome
 from harness.releases.versions.release_cells import Cell
@@ -24,7 +25,7 @@ _FINISHED = (0, 1)  # 1: something failed, and the file says what
 
 def embedded_pairs() -> list[str]:
     """The pairs that need nothing but what the project brings."""
-    return [f"{entry.name}-{dataset}" for entry in MODELS.values() if entry.embedded for dataset in entry.datasets]
+    return [str(Pair(entry.name, dataset)) for entry in MODELS.values() if entry.embedded for dataset in entry.datasets]
 
 
 @dataclass(frozen=True, slots=True)

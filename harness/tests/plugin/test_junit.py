@@ -12,7 +12,7 @@ import pytest
 from harness.analysis.timing import TimingRatio
 from harness.judgement.evidence import Evidence, timing_evidence
 from harness.plugin.junit import properties
-from harness.run.options import Pair
+from harness.profile.pair import Pair
 from harness.run.session import VerdictLine
 from harness.tests.support.case_runs import Cases, Fault
 from harness.tests.support.faults import swap_layers
@@ -63,7 +63,7 @@ def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester)
     pytester.makepyfile(
         """
         def test_one(phase):
-            from harness.run.options import Pair
+            from harness.profile.pair import Pair
             from harness.run.session import VerdictLine
             phase.record(VerdictLine(Pair("a", "b"), "regression", "inter", "reproduces", {}))
         """

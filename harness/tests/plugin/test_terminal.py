@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import harness
 from harness.plugin.terminal import ending_lines
+from harness.profile.pair import Pair
 from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, table_lines, terminal_width
 from harness.report.outcomes import outcomes_of
 from harness.report.summary import summary_lines
-from harness.run.options import Pair, read_options
+from harness.run.options import read_options
 from harness.run.session import PhaseSession, VerdictLine
 from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.run.test_options import project

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.options import Pair
+from harness.profile.pair import Pair
 from harness.tests.measurement.test_processes import ONE, files, run_cases
 
 PAIRS = (

@@ -13,13 +13,13 @@ import pytest
 
 from harness.baselines.store import BaselineError, find_baseline, folder_of, write_baseline
 from harness.judgement.phases import phases_of
+from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS
 from harness.report.markdown import markdown_summary
 from harness.report.page import PAGE_IDS
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
-from harness.run.options import Pair
 from harness.run.session import PhaseSession
 from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
 from harness.tests.report.test_checks import synthetic_profile

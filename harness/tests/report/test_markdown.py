@@ -10,9 +10,10 @@ import pytest
 import harness
 from harness.baselines.store import read_baseline, write_baseline
 from harness.judgement.phases import phases_of
+from harness.profile.pair import Pair
 from harness.report.markdown import code, markdown_summary, prose
 from harness.run.judge import Judge
-from harness.run.options import Pair, read_options
+from harness.run.options import read_options
 from harness.run.session import PhaseSession, VerdictLine
 from harness.tests.report.test_checks import changed, synthetic_profile
 from harness.tests.run.test_options import project

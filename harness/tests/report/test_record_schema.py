@@ -21,10 +21,10 @@ from harness.errors import PhaseError
 from harness.judgement.phases import phases_of
 from harness.models.registry import MODELS, ModelEntry
 from harness.plugin.fixtures import SESSION
+from harness.profile.pair import Pair
 from harness.profile.profile import JUDGED
 from harness.report.drawn_record import report_record
 from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
-from harness.run.options import Pair
 from harness.run.session import PhaseSession
 from harness.storage.json_text import dump
 from harness.tests.judgement.test_against import tuned

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from harness.models.vlm import choose_dtype
-from harness.run.options import Pair, read_options
+from harness.profile.pair import Pair
+from harness.run.options import read_options
 
 CONFTEST = 'pytest_plugins = ["harness.plugin.hooks"]'
 

@@ -11,7 +11,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import DataError, Dataset, Sample
 from harness.measurement.ranks import Processes
 from harness.models.vlm import Vlm
-from harness.run.options import Pair
+from harness.profile.pair import Pair
 from harness.run.pair_errors import PairErrors
 from harness.tests.support.case_runs import Cases
 from harness.tests.support.tiny import tiny_samples

@@ -17,7 +17,8 @@ from harness.models import vlm as vlm_module
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm
 from harness.plugin.fixtures import SESSION
-from harness.run.options import Pair, read_options
+from harness.profile.pair import Pair
+from harness.run.options import read_options
 from harness.run.session import PhaseSession
 from harness.tests.support.tiny import tiny_vlm
 

@@ -13,9 +13,10 @@ from harness.analysis.timing import timing_ratio
 from harness.baselines.store import find_baseline, write_baseline
 from harness.judgement.phases import phases_of
 from harness.judgement.regression import FAMILIES
+from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.run.judge import Judge
-from harness.run.options import Options, Pair
+from harness.run.options import Options
 from harness.run.session import PhaseSession
 from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
 
