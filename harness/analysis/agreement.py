@@ -53,12 +53,6 @@ class Agreement:
     reason: str
     tolerance: Tolerance
 
-    @property
-    def noises(self) -> float | None:
-        """The largest change as a multiple of the noise of a sample; None if either is unknown."""
-        noise = self.tolerance.noise
-        return self.largest / noise if self.largest is not None and noise else None
-
 
 def agree(
     now: npt.ArrayLike,

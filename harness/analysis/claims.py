@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.analysis.beyond import Beyond, CurveBeyond, curve_beyond, rise_beyond
 from harness.analysis.curves import FloatArray
-from harness.analysis.monotone import Monotonicity, Presence, monotone_of_summary, phase_rise
+from harness.analysis.monotone import Monotonicity, Presence, monotone, phase_rise
 from harness.analysis.moves import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
 
@@ -84,7 +84,7 @@ def four_phases(reading: PhaseReading) -> Claim:
     reversals = []
     for phase, name in enumerate(PHASES):
         first, last = reading.edges(phase)
-        found = monotone_of_summary(reading.summary, first, last, _direction(phase), margin)
+        found = monotone(reading.summary, first, last, _direction(phase), margin)
         verdict = {Monotonicity.MONOTONE: ClaimVerdict.HOLDS, Monotonicity.VIOLATED: ClaimVerdict.FAILS}
         s, t = found.layers
         reversals.append(

@@ -14,7 +14,7 @@ from harness.analysis.claims import LEAST_REVERSAL, REVERSAL_SHARE
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, as_curves, summarise
 from harness.analysis.margins import LEAST_PAIRS
 from harness.analysis.mean_difference import MeanDifference, Verdict, View
-from harness.analysis.monotone import ALPHA_PRESENT, Monotonicity, Presence, monotone_of_summary
+from harness.analysis.monotone import ALPHA_PRESENT, Monotonicity, Presence, monotone
 from harness.analysis.moves import BoundedRises, Rises, bounded_rises, declared_prominence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_start, turning_points
@@ -248,9 +248,9 @@ def _monotone(
     place: _Place, this: CurveSummary, that: CurveSummary, change: _Change, margin: float, strict: float
 ) -> IntervalFinding:
     ends = (place.first, place.last, place.direction, margin)
-    then, now = monotone_of_summary(that, *ends), monotone_of_summary(this, *ends)
+    then, now = monotone(that, *ends), monotone(this, *ends)
     if now.verdict is not then.verdict:
-        now = monotone_of_summary(this, *ends, alpha_violated=strict, alpha_monotone=strict)
+        now = monotone(this, *ends, alpha_violated=strict, alpha_monotone=strict)
     # A reversal is followed where it was found: in the baseline, else now.
     followed = then.layers if then.verdict is Monotonicity.VIOLATED else now.layers
     moved, span = change.between(followed, -place.direction)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
+from harness.analysis.curves import Clusters, CurveSummary, as_curves, summarise
 from harness.analysis.moves import Rises
 from harness.analysis.simultaneous import simultaneous_bound
 
@@ -37,13 +37,10 @@ class MonotoneFinding:
     """The reversal that decided: between the two `layers`, of mean size `effect`, positive against `direction`.
 
     `interval` runs from the lower bound that holds for all pairs of layers at once to this pair's one-sided upper
-    bound. `first` and `last` are the ends of the interval of layers, `n` counts independent rows.
+    bound. `n` counts independent rows.
     """
 
     verdict: Monotonicity
-    first: int
-    last: int
-    direction: int
     layers: tuple[int, int]
     effect: float
     interval: tuple[float, float]
@@ -52,48 +49,6 @@ class MonotoneFinding:
 
 
 def monotone(
-    x: npt.ArrayLike,
-    first: int,
-    last: int,
-    direction: int,
-    margin: float,
-    clusters: Clusters | None = None,
-    alpha_violated: float = ALPHA_VIOLATED,
-    alpha_monotone: float = ALPHA_MONOTONE,
-) -> MonotoneFinding:
-    """Returns whether the mean of curves (samples, points) is monotone from layer `first` to layer `last`.
-
-    The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. Monotone up to `margin` where
-    the one-sided upper bound of every drop lies below it (all must, so no correction is due); violated where the
-    simultaneous lower bound of some drop exceeds it; else inconclusive. Tests of trend cannot say this: on a curve
-    with a clear dip they confirm the rise.
-
-    Args:
-        x: (samples, points).
-        first: layer where the interval begins.
-        last: layer where it ends, both included.
-        direction: +1 rising, -1 falling.
-        margin: largest reversal that does not count, in units of the curve.
-        clusters: one label per sample.
-        alpha_violated: family-wise error of "violated".
-        alpha_monotone: error of "monotone".
-
-    Raises:
-        ValueError: as `summarise`, layers that are no interval of the curve, a direction other than +1 and -1, or a
-            margin that is not positive.
-    """
-    return monotone_of_summary(
-        summarise(x, clusters),
-        first,
-        last,
-        direction,
-        margin,
-        alpha_violated=alpha_violated,
-        alpha_monotone=alpha_monotone,
-    )
-
-
-def monotone_of_summary(
     summary: CurveSummary,
     first: int,
     last: int,
@@ -103,7 +58,26 @@ def monotone_of_summary(
     alpha_violated: float = ALPHA_VIOLATED,
     alpha_monotone: float = ALPHA_MONOTONE,
 ) -> MonotoneFinding:
-    """Returns what `monotone` does from mean, covariance and n."""
+    """Returns whether the mean of a summary is monotone from layer `first` to layer `last`.
+
+    The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. Monotone up to `margin` where
+    the one-sided upper bound of every drop lies below it (all must, so no correction is due); violated where the
+    simultaneous lower bound of some drop exceeds it; else inconclusive. Tests of trend cannot say this: on a curve
+    with a clear dip they confirm the rise.
+
+    Args:
+        summary: of the curves.
+        first: layer where the interval begins.
+        last: layer where it ends, both included.
+        direction: +1 rising, -1 falling.
+        margin: largest reversal that does not count, in units of the curve.
+        alpha_violated: family-wise error of "violated".
+        alpha_monotone: error of "monotone".
+
+    Raises:
+        ValueError: layers that are no interval of the curve, a direction other than +1 and -1, or a margin that is not
+            positive.
+    """
     _check_interval(first, last, direction, summary.points)
     if not margin > 0.0:
         raise ValueError(f"the margin of a reversal must be positive, this one is {margin}.")
@@ -126,9 +100,6 @@ def monotone_of_summary(
     at = int(np.argmax(lower if violated else upper))
     return MonotoneFinding(
         verdict=verdict,
-        first=first,
-        last=last,
-        direction=direction,
         layers=(first + int(rises.first[at]), first + int(rises.last[at])),
         effect=float(drop[at]),
         interval=(float(lower[at]), float(upper[at])),
@@ -139,26 +110,13 @@ def monotone_of_summary(
 
 @dataclass(frozen=True, slots=True)
 class PhaseFinding:
-    """The rise of a phase in its `direction`: `effect` with `interval`, judged against `margin`, from `n` rows.
-
-    Reported beside, never asserted: `dz`, the rise in standard deviations of a row's rise (infinite where all rows
-    agree); `drawdown`, the largest reversal of the mean; `share_rising`, the share of rows whose Kendall tau with depth
-    is positive; Page's L and its standard normal score. The last three take layers for independent, which they are not.
-    """
+    """The rise of a phase in its direction: `effect` with `interval`, judged against `margin`, from `n` rows."""
 
     verdict: Presence
-    first: int
-    last: int
-    direction: int
     effect: float
     interval: tuple[float, float]
     margin: float
     n: int
-    dz: float
-    drawdown: float
-    share_rising: float
-    page_l: float
-    page_z: float
 
 
 def phase_rise(
@@ -189,10 +147,9 @@ def phase_rise(
     Raises:
         ValueError: as `summarise`, layers that are no interval of the curve, or a direction other than +1 and -1.
     """
-    rows = cluster_means(x, clusters)
-    _check_interval(first, last, direction, rows.shape[1])
-    summary = summarise(rows[:, [first, last]])
-    inside = direction * rows[:, first : last + 1]
+    curves = as_curves(x)
+    _check_interval(first, last, direction, curves.shape[1])
+    summary = summarise(curves[:, [first, last]], clusters)
     rise = direction * float(summary.mean[1] - summary.mean[0])
     error = float(Rises.of(summary).standard_error[0])
     width = error * (float(stats.t.isf(alpha / 2, summary.df)) if critical is None else critical)
@@ -201,40 +158,13 @@ def phase_rise(
         verdict = Presence.PRESENT
     elif rise + width < prominence:
         verdict = Presence.ABSENT
-    mean = inside.mean(axis=0)
-    deviation = error * np.sqrt(summary.n)
-    page_l, page_z = page_trend(inside)
     return PhaseFinding(
         verdict=verdict,
-        first=first,
-        last=last,
-        direction=direction,
         effect=rise,
         interval=(rise - width, rise + width),
         margin=prominence,
         n=summary.n,
-        dz=rise / deviation if deviation > 0.0 else float(np.copysign(np.inf, rise)) if rise else 0.0,
-        drawdown=float((np.maximum.accumulate(mean) - mean).max()),
-        share_rising=float(np.mean(kendall_score(inside) > 0.0)),
-        page_l=page_l,
-        page_z=page_z,
     )
-
-
-def kendall_score(rows: FloatArray) -> FloatArray:
-    """Returns, per row, the number of pairs of points in rising less that in falling order: Kendall's S, (rows,)."""
-    first, last = np.triu_indices(rows.shape[1], 1)
-    return np.asarray(np.sign(rows[:, last] - rows[:, first]).sum(axis=1), dtype=np.float64)
-
-
-def page_trend(rows: FloatArray) -> tuple[float, float]:
-    """Returns Page's L of rows (n, points) for a rise, and its standard normal score without correction for ties."""
-    n, points = rows.shape
-    ranks = np.asarray(stats.rankdata(rows, axis=1), dtype=np.float64)
-    statistic = float(ranks.sum(axis=0) @ np.arange(1, points + 1))
-    expected = n * points * (points + 1) ** 2 / 4.0
-    variance = n * points**2 * (points + 1) ** 2 * (points - 1) / 144.0
-    return statistic, (statistic - expected) / float(np.sqrt(variance))
 
 
 def _check_interval(first: int, last: int, direction: int, points: int) -> None:

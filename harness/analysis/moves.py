@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArray, IntArray, summarise
+from harness.analysis.curves import BoolArray, CurveSummary, FloatArray, IntArray
 from harness.analysis.simultaneous import simultaneous_bound
 
 LEAST_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
@@ -108,35 +108,22 @@ class Moves:
     n: int
 
 
-def certified_moves(
-    x: npt.ArrayLike,
-    prominence: float,
-    start: int = 0,
-    alpha: float = 0.01,
-    clusters: Clusters | None = None,
-) -> Moves:
+def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> Moves:
     """Returns the longest alternating chain of rises and falls that certainly exceed `prominence`.
 
     A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
     not overlap. Of the longest chains the one with the largest total rise and fall is returned. `at_most` is the
     longest chain of moves whose simultaneous upper bound exceeds it: the true curve has no more with the same
-    confidence. Both are over-stated with probability at most `alpha` together.
+    confidence. Both are over-stated with probability at most `bounded.alpha` together.
 
     Args:
-        x: (samples, points).
+        bounded: rises of the mean curve.
         prominence: in units of the curve; `declared_prominence` for a verdict.
         start: +1 or -1 asks for chains whose first move has that direction, 0 for any.
-        alpha: family-wise error.
-        clusters: one label per sample.
 
     Raises:
-        ValueError: as `summarise`, a negative prominence, or a start that is none of these.
+        ValueError: a negative prominence, or a start that is none of these.
     """
-    return moves_of_rises(bounded_rises(summarise(x, clusters), alpha), prominence, start)
-
-
-def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> Moves:
-    """Returns what `certified_moves` does from rises that are known already."""
     if prominence < 0.0:
         raise ValueError(f"a prominence is not negative, this one is {prominence}.")
     rises = bounded.rises
@@ -221,18 +208,10 @@ class Persistence:
 
     extrema: tuple[int, ...]
     vanishing: tuple[Vanishing, ...]
-    removed: tuple[tuple[int, ...], ...]
 
     def moves_at(self, delta: float) -> int:
         """Returns k(delta): how many alternating moves of the curve are each larger than `delta`."""
         return len(self.extrema) - 1 - sum(step.lost for step in self.vanishing if step.delta <= delta)
-
-    def extrema_at(self, delta: float) -> tuple[int, ...]:
-        """Returns the layers of the extrema left at `delta`, the outer two included: one more than `moves_at`."""
-        gone = {
-            i for step, taken in zip(self.vanishing, self.removed, strict=True) if step.delta <= delta for i in taken
-        }
-        return tuple(layer for layer in self.extrema if layer not in gone)
 
 
 def persistence(m: npt.ArrayLike) -> Persistence:
@@ -253,18 +232,11 @@ def persistence(m: npt.ArrayLike) -> Persistence:
     turns = [int(moving[i]) for i in range(1, len(moving)) if steps[moving[i]] != steps[moving[i - 1]]]
     layers = [int(moving[0]), *turns, int(moving[-1]) + 1] if len(moving) else [0]
     vanishing: list[Vanishing] = []
-    removed: list[tuple[int, ...]] = []
     left = list(layers)
     while len(left) > 1:
         sizes = np.abs(np.diff(curve[left]))
         i = int(np.argmin(sizes))
         outer = [left[0]] if i == 0 else [left[-1]] if i == len(left) - 2 else [left[i], left[i + 1]]
         vanishing.append(Vanishing(delta=float(sizes[i]), layers=(left[i], left[i + 1]), lost=len(outer)))
-        removed.append(tuple(outer))
         left = [layer for layer in left if layer not in outer]
-    return Persistence(extrema=tuple(layers), vanishing=tuple(vanishing), removed=tuple(removed))
-
-
-def moves_at(m: npt.ArrayLike, delta: float) -> int:
-    """Returns how many alternating moves of the curve (points,) are each larger than `delta`."""
-    return persistence(m).moves_at(delta)
+    return Persistence(extrema=tuple(layers), vanishing=tuple(vanishing))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import Clusters, CurveSummary, FloatArray, IntArray, as_curves, cluster_means, product
-from harness.analysis.simultaneous import covariance_root
+from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, cluster_means, product
 
 #: A layer in which the curve turns in fewer of the draws than this is no part of a plateau.
 _SELDOM = 0.002
@@ -169,24 +168,20 @@ def boundary_intervals(
         ValueError: as `cluster_means` and `turning_points`.
     """
     rows = cluster_means(x, clusters)
-    return _boundaries(rows.mean(axis=0), resampled_means(rows, draws, seed), moves, start, level, len(rows))
-
-
-def boundary_intervals_from_summary(
-    summary: CurveSummary, moves: int = 4, start: int = 1, level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Boundaries:
-    """Returns what `boundary_intervals` does where only mean, covariance and n are left: from multivariate-t draws.
-
-    Raises:
-        ValueError: fewer than two rows, or as `turning_points`.
-    """
-    if summary.n < 2:
-        raise ValueError("intervals from a summary need the covariance of at least two independent rows.")
-    rng = np.random.default_rng(seed)
-    normal = rng.standard_normal((draws, summary.points))
-    normal = product(normal, covariance_root(summary.covariance / summary.n).T)
-    scale = np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)
-    return _boundaries(summary.mean, summary.mean + normal / scale[:, None], moves, start, level, summary.n)
+    mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
+    direction = best_start(mean, moves, start)
+    estimate = turning_points_rows(mean[None], moves, direction)
+    drawn = turning_points_rows(means, moves, direction)
+    at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
+    on_plateaus = _intervals(*_plateau_heights(mean, means, estimate, drawn), level)
+    return Boundaries(
+        moves=moves,
+        start=direction,
+        turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
+        half_heights=tuple(map(_spanning, at_turns, on_plateaus)),
+        level=level,
+        n=len(rows),
+    )
 
 
 def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
@@ -203,22 +198,6 @@ def best_start(m: FloatArray, moves: int, start: int) -> int:
     row = m[None]
     rise = [float(signed_rise(row, turning_points_rows(row, moves, s), s)[0]) for s in (1, -1)]
     return 1 if rise[0] >= rise[1] else -1
-
-
-def _boundaries(mean: FloatArray, draws: FloatArray, moves: int, start: int, level: float, n: int) -> Boundaries:
-    direction = best_start(mean, moves, start)
-    estimate = turning_points_rows(mean[None], moves, direction)
-    drawn = turning_points_rows(draws, moves, direction)
-    at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(draws, drawn), level)
-    on_plateaus = _intervals(*_plateau_heights(mean, draws, estimate, drawn), level)
-    return Boundaries(
-        moves=moves,
-        start=direction,
-        turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
-        half_heights=tuple(map(_spanning, at_turns, on_plateaus)),
-        level=level,
-        n=n,
-    )
 
 
 def _plateau_heights(

@@ -19,7 +19,7 @@ def order_item(index: int, seed: int) -> tuple[Scene, Scene]:
     """The two scenes of an item: the second has the first one's objects, or their colours, exchanged.
 
     Both sides belong to the test split (each holds a held-out combination of colour and shape). The kind of exchange
-    is drawn per item; `swap_kind` tells which it was.
+    is drawn per item.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes-order/{seed}/{index}")))
     swap: Swap = "objects" if rng.random() < 0.5 else "colours"
@@ -28,11 +28,6 @@ def order_item(index: int, seed: int) -> tuple[Scene, Scene]:
         other = scene.reordered(_exchanged(scene.things, swap))
         if scene.held_out and other.held_out:
             return scene, other
-
-
-def swap_kind(item: tuple[Scene, Scene]) -> Swap:
-    """Which words change places between the two captions of an item: whole "objects" or "colours"."""
-    return "objects" if item[0].things == item[1].things[::-1] else "colours"
 
 
 def scenes_order(n: int, seed: int) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Synthetic curves over depth with known truth, so that the statistics are tested without any model."""
+"""Synthetic curves over depth with known truth: shapes, noise, and changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 from harness.analysis.curves import FloatArray
 from harness.analysis.power import shift_origin
 
-POINTS = 31
 EDGES = (0, 7, 15, 24, 30)
 HEIGHTS = (0.10, 0.45, 0.20, 0.65, 0.40)
 
@@ -39,32 +38,12 @@ PLATEAU = Shape("plateau", (0, 5, 9, 13, 17, 22, 26, 30), (0.1, 0.45, 0.45, 0.2,
 SHALLOW = Shape("shallow", EDGES, (0.10, 0.24, 0.14, 0.32, 0.20))
 
 
-def phases(edges: tuple[int, ...] = EDGES, heights: tuple[float, ...] = HEIGHTS) -> FloatArray:
-    """Returns a curve (edges[-1] + 1,) of straight moves between the heights at the edges."""
-    return np.interp(np.arange(edges[-1] + 1), edges, heights)
-
-
-def plateaus() -> FloatArray:
-    """Returns the four phases with flat tops and bottoms."""
-    return PLATEAU.curve(POINTS - 1)
-
-
 def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float = 0.97) -> FloatArray:
     """Returns noise (n, points) of unit variance whose correlation between adjacent layers is `adjacent`."""
     noise = rng.standard_normal((n, points))
     for layer in range(1, points):
         noise[:, layer] = adjacent * noise[:, layer - 1] + np.sqrt(1.0 - adjacent**2) * noise[:, layer]
     return noise
-
-
-def samples(mean: FloatArray, n: int, seed: int, sd: float = 0.08, adjacent: float = 0.97) -> FloatArray:
-    """Returns curves (n, points) around `mean`, with a spread `sd` that is correlated from layer to layer."""
-    return mean + sd * layered_noise(np.random.default_rng(seed), n, len(mean), adjacent)
-
-
-def rerun(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
-    """Returns the same samples measured again in a coarser data type: independent noise of size `sd`."""
-    return x + sd * np.random.default_rng(seed).standard_normal(x.shape)
 
 
 def shifted(m: FloatArray, layers: float) -> FloatArray:
@@ -83,9 +62,3 @@ def stretched(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
     centre = x.mean(axis=1, keepdims=True)
     longer: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)
     return longer
-
-
-def recalls(n: int, seed: int, words: int = 8) -> FloatArray:
-    """Returns LogitLens recall (n, POINTS): zero up to layer 22, rising to 0.7, in steps of one word."""
-    chance = np.interp(np.arange(POINTS), (0, 22, 30), (0.0, 0.0, 0.7))
-    return np.random.default_rng(seed).binomial(words, chance, size=(n, POINTS)) / words

@@ -15,7 +15,8 @@ from harness.analysis.margins import (
     declared_margins,
 )
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.lab.simulation.synthetic import POINTS, phases, recalls, rerun, samples, shifted
+from harness.lab.simulation.synthetic import shifted
+from harness.tests.support.synthetic_curves import POINTS, phases, recalls, rerun, samples
 
 ALPHA = 0.01 / 160
 MARGIN = declared_margins(phases()).curve

@@ -11,8 +11,8 @@ from scipy import stats
 from harness.analysis.beyond import LEAST_BEYOND, curve_beyond, differences, rise_beyond
 from harness.analysis.claims import CHANCE, CLAIMS, ClaimVerdict
 from harness.analysis.phase_reading import PhaseReading, read_phases
-from harness.lab.simulation.synthetic import POINTS, phases, recalls, samples
 from harness.report.controls_compared import beyond_cells, beyond_lines, beyond_table
+from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
 
 N = 48
 

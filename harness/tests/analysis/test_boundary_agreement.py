@@ -7,7 +7,8 @@ from harness.analysis.agreement import Verdict
 from harness.analysis.boundary_agreement import BoundaryKind, agree_boundaries
 from harness.analysis.curves import FloatArray
 from harness.analysis.turning_points import half_heights, turning_points
-from harness.lab.simulation.synthetic import EDGES, phases, plateaus, rerun, samples, shifted
+from harness.lab.simulation.synthetic import EDGES, shifted
+from harness.tests.support.synthetic_curves import phases, plateaus, rerun, samples
 
 ALPHA = 0.01 / 160
 BASELINE = samples(phases(), 64, seed=100)

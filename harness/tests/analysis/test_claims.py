@@ -6,7 +6,7 @@ import pytest
 from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict, alignment, four_phases, intra_modal, output_preparation
 from harness.analysis.curves import FloatArray
 from harness.analysis.phase_reading import PhaseReading, read_phases
-from harness.lab.simulation.synthetic import POINTS, phases, recalls, samples
+from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
 
 INTER = phases()
 INTRA = phases((0, 7, 15, 24, 30), (0.20, 0.30, 0.55, 0.60, 0.25))

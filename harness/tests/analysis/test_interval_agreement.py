@@ -16,7 +16,8 @@ from harness.analysis.mean_difference import Verdict
 from harness.analysis.monotone import Monotonicity, Presence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import turning_points
-from harness.lab.simulation.synthetic import phases, rerun, samples, shifted
+from harness.lab.simulation.synthetic import shifted
+from harness.tests.support.synthetic_curves import phases, rerun, samples
 
 ALPHA = 0.01 / 76
 #: an answer, empty where it is open, and the two layers that it rests on

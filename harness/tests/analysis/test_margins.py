@@ -12,7 +12,7 @@ from harness.analysis.margins import (
     pair_samples,
     recall_margins,
 )
-from harness.lab.simulation.synthetic import phases
+from harness.tests.support.synthetic_curves import phases
 
 
 def test_declared_margins_and_their_reasons() -> None:

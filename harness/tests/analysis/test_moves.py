@@ -5,9 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.curves import BoolArray, FloatArray
-from harness.analysis.moves import certified_moves, declared_prominence, longest_chain, moves_at, persistence
-from harness.lab.simulation.synthetic import phases, plateaus, samples
+from harness.analysis.curves import BoolArray, FloatArray, summarise
+from harness.analysis.moves import (
+    Moves,
+    bounded_rises,
+    declared_prominence,
+    longest_chain,
+    moves_of_rises,
+    persistence,
+)
+from harness.tests.support.synthetic_curves import phases, plateaus, samples
+
+
+def certified_moves(x: FloatArray, prominence: float, start: int = 0) -> Moves:
+    return moves_of_rises(bounded_rises(summarise(x)), prominence, start)
 
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
@@ -52,12 +63,7 @@ def longest_by_force(m: FloatArray, delta: float) -> int:
 def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: int) -> None:
     m = np.array(values, dtype=np.float64)
     found = persistence(m)
-    assert moves_at(m, delta) == found.moves_at(delta) == longest_by_force(m, delta)
-    left = found.extrema_at(delta)
-    assert len(left) == found.moves_at(delta) + 1
-    steps = np.diff(m[list(left)])
-    assert (np.abs(steps) > delta).all()
-    assert (steps[:-1] * steps[1:] < 0).all()
+    assert found.moves_at(delta) == longest_by_force(m, delta)
     assert [step.delta for step in found.vanishing] == sorted(step.delta for step in found.vanishing)
 
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from harness.analysis.power import LEAST_EQUIVALENT, LEAST_FOUND, Power, curve_power, power_refusal, recall_power
 from harness.analysis.power import _shift_by as shift_by
-from harness.lab.simulation.synthetic import phases, recalls, samples, shifted
+from harness.lab.simulation.synthetic import shifted
+from harness.tests.support.synthetic_curves import phases, recalls, samples
 
 ALPHA = 0.01 / 76
 SHORT = phases((0, 3, 6, 9, 12), (0.1, 0.5, 0.2, 0.7, 0.3))

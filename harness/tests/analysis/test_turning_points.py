@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.curves import FloatArray, cluster_means, summarise
+from harness.analysis.curves import FloatArray, cluster_means
 from harness.analysis.turning_points import (
     boundary_intervals,
-    boundary_intervals_from_summary,
     half_heights,
     resampled_means,
     signed_rise,
     turning_points,
     turning_points_rows,
 )
-from harness.lab.simulation.synthetic import EDGES, PLATEAU, Shape, phases, plateaus, samples
+from harness.lab.simulation.synthetic import EDGES, PLATEAU, Shape
+from harness.tests.support.synthetic_curves import phases, plateaus, samples
 
 LONG_PLATEAU = Shape("long", (0, 3, 13, 16, 20, 23, 27, 30), (0.1, 0.45, 0.45, 0.2, 0.2, 0.65, 0.65, 0.4))
 INTEGER_CURVES = st.lists(st.integers(-9, 9), min_size=6, max_size=10)
@@ -126,16 +126,6 @@ def test_intervals_cover_the_truth() -> None:
             assert b.low <= b.high
     assert np.mean(hits) >= 0.9
     assert np.min(np.mean(hits, axis=0)) >= 0.8
-
-
-def test_summary_draws_agree_with_the_bootstrap() -> None:
-    x = samples(plateaus(), 64, seed=3, adjacent=0.9)
-    resampled, drawn = boundary_intervals(x), boundary_intervals_from_summary(summarise(x))
-    assert resampled.n == drawn.n == 64
-    for one, other in zip(resampled.half_heights, drawn.half_heights, strict=True):
-        assert one.estimate == pytest.approx(other.estimate)
-        assert one.low == pytest.approx(other.low, abs=0.1)
-        assert one.high == pytest.approx(other.high, abs=0.1)
 
 
 def test_intervals_do_not_depend_on_the_order_of_samples() -> None:

@@ -15,19 +15,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis import turning_points
 from harness.analysis.agreement import Agreement, agree
 from harness.analysis.curves import CurveSummary, FloatArray, rows_of_summary, summarise
-from harness.analysis.turning_points import Boundaries, boundary_intervals, boundary_intervals_from_summary
+from harness.analysis.simultaneous import covariance_root
+from harness.analysis.turning_points import Boundaries, boundary_intervals
 from harness.baselines.store import Baseline, BaselineError, is_summary_of, read_baseline, write_baseline
 from harness.baselines.stored_files import read_json, write_files
 from harness.checks import check_equivalent, check_reproduces
 from harness.judgement.phases import phases_of
 from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
-from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, samples
+from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape
 from harness.profile.profile import CURVES, JUDGED, Profile
 from harness.tests.report.test_checks import L, N, on_one_line, synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, Cases, Fault, arrays_of
 from harness.tests.support.faults import features
+from harness.tests.support.synthetic_curves import samples
 
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 
@@ -119,12 +122,20 @@ def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> 
 
 @pytest.mark.parametrize("shape", [SHARP, PLATEAU, SHALLOW], ids=lambda shape: shape.name)
 @pytest.mark.parametrize("n", [64, 128, 400])
-def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int) -> None:
+def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_the_summary(rows: FloatArray, draws: int, seed: int) -> FloatArray:
+        """Draws of the mean from the multivariate t distribution instead of resamples."""
+        normal = covariance_root(summary.covariance / summary.n) @ rng.standard_normal((summary.points, draws))
+        return summary.mean + (normal / np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)).T
+
     def ends(found: Boundaries) -> FloatArray:
         return np.array([[height.estimate, height.low, height.high] for height in found.half_heights])
 
     summary = summarise(samples(shape.curve(30), n, seed=n))
-    rows, drawn = boundary_intervals(rows_of_summary(summary)), boundary_intervals_from_summary(summary)
+    rng = np.random.default_rng(0)
+    rows = boundary_intervals(rows_of_summary(summary))
+    monkeypatch.setattr(turning_points, "resampled_means", of_the_summary)
+    drawn = boundary_intervals(rows_of_summary(summary))
     assert np.abs(ends(rows) - ends(drawn)).max() < 0.1
 
 

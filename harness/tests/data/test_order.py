@@ -8,11 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data.datasets import find_dataset
-from harness.data.order import order_item, scenes_order, swap_kind
+from harness.data.order import Swap, order_item, scenes_order
 from harness.data.sample import Source
+from harness.data.scenes import Scene
 
 indices = st.integers(0, 10**6)
 seeds = st.integers(0, 10**6)
+
+
+def swap_kind(item: tuple[Scene, Scene]) -> Swap:
+    return "objects" if item[0].things == item[1].things[::-1] else "colours"
 
 
 @given(indices, seeds)
