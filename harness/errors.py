@@ -49,6 +49,12 @@ def shown(text: str, longest: int | None = None) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+def first_line(error: object, otherwise: str | None = None) -> str:
+    """Return the first line of an error's message; without a message `otherwise`, or the error's repr."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error) if otherwise is None else otherwise
+
+
 def without_frames(error: Exception) -> Exception:
     """A copy of an error to be raised again later.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from harness.errors import PhaseError, is_shortage
+from harness.errors import PhaseError, first_line, is_shortage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class Portions:
             except Exception as error:
                 if not is_shortage(error):
                     raise
-                problem = (str(error).strip().splitlines() or [repr(error)])[0]
+                problem = first_line(error)
             # Outside of the handler, where the error's traceback no longer holds the pass that failed.
             self._halve(tried, problem)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from harness.data.sample import Sample
-from harness.errors import PhaseError
+from harness.errors import PhaseError, first_line
 from harness.measurement.arrays import reading_rows
 from harness.measurement.batch_size import Portions
 from harness.measurement.prefetch import ahead
@@ -295,5 +295,5 @@ def picture_fault(sample: Sample) -> str:
     except MemoryError:
         raise
     except Exception as error:  # A dataset's own code raises what it likes.
-        return (str(error).strip().splitlines() or [repr(error)])[0]
+        return first_line(error)
     return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from harness.probe.forward import observe
 from harness.probe.noise import noise_for_features, seed_of
 from harness.probe.observation import Readings
 from harness.profile.profile import Array
+from harness.storage.file_names import text_digest
 
 
 def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, seed: int) -> dict[str, Array]:
@@ -37,7 +37,8 @@ def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, s
     shown = samples if noisy else [blanked(sample) for sample in samples]
 
     def name(place: int, hashes: InputHashes) -> str:
-        return _name(control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels)
+        parts = control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels
+        return text_digest(json.dumps(parts), 32)
 
     def read(batch: Batch, places: Sequence[int]) -> Readings:
         part = [shown[place] for place in places]
@@ -53,7 +54,3 @@ def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, s
         place, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, {control}: sample {shown[place].id}: {reason}; measure without this control")
     return curve_arrays(stacked_rows(results.rows))
-
-
-def _name(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

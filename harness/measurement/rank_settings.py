@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from harness.storage.file_names import text_digest
 
 if TYPE_CHECKING:
     import pytest
@@ -141,8 +142,7 @@ def _processes(ranks: Sequence[int]) -> str:
 
 
 def _digest(sample: Sample) -> str:
-    text = repr((sample.id, sample.instruction, sample.captions, sample.cluster))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text_digest(repr((sample.id, sample.instruction, sample.captions, sample.cluster)), 8)
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import PhaseError
+from harness.storage.file_names import text_digest
 from harness.storage.files import sweep, unwritable, write_atomically
 from harness.storage.json_text import dump
 from harness.storage.private_files import exposure, is_sheltered, make_private, read_private
@@ -74,7 +75,7 @@ class ReadingStore:
         """
         self._key = dump({"format": FORMAT, **key})
         self._cache = cache
-        self._address = hashlib.sha256(self._key).hexdigest()[:32]
+        self._address = text_digest(self._key.decode(), 32)
         self._folder = None if cache is None else cache / _READINGS / self._address
         self._witness, self._tolerance, self._say = witness, tolerance, say
         self._damaged: set[Path] = set()

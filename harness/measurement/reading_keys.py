@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from harness.probe.lens_task import KS, Words
 from harness.probe.observation import Readings
 from harness.probe.vocabulary import LENS_POLICY
 from harness.profile.environment import environment
+from harness.storage.file_names import text_digest
 from harness.storage.json_text import checksum
 
 # Raised by one whenever a stored reading would no longer be what this code measures.
@@ -42,8 +42,7 @@ def witness_row(first: Readings) -> Any:
 
 def reading_name(sample: Sample, hashes: InputHashes, own: Words, chance: Words) -> str:
     """Under which name the readings of a sample are kept: all that they depend on beside the store's key."""
-    content = json.dumps([sample.id, hashes.tokens, hashes.pixels, own, chance])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return text_digest(json.dumps([sample.id, hashes.tokens, hashes.pixels, own, chance]), 32)
 
 
 def witness_tolerance(dtype: torch.dtype) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from harness.measurement.batches import Passes
 from harness.measurement.ranks import processes
 from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
 from harness.profile.profile import Array, Profile
+from harness.storage.file_names import text_digest
 
 CONFIDENCE = 0.99
 # Rows of an item: each of its two captions with each of its two pictures.
@@ -119,4 +119,4 @@ def _sides(samples: Sequence[Sample]) -> list[list[int]]:
 
 def _name(sides: Sequence[tuple[str, str]]) -> str:
     """What the likelihoods of an item depend on beside the model: inputs and caption of both sides."""
-    return hashlib.sha256(json.dumps(["likelihood", list(sides)]).encode()).hexdigest()[:32]
+    return text_digest(json.dumps(["likelihood", list(sides)]), 32)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, first_line
 from harness.models.vlm import Vlm, count_image_features
 
 _HARNESS = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def explained(
     more = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
     event = (
         f"the model's forward pass of sample {', '.join(sample_ids[:_NAMED])}{more} raised {type(error).__name__}: "
-        f"{_first_line(error)} ({_place(vlm.model, error)})"
+        f"{first_line(error).rstrip('.')} ({_place(vlm.model, error)})"
     )
     # Pictures of another form have sizes that say nothing.
     counts = "" if words == _OTHER_FORM else _picture_size(failure) or _image_tokens(failure)
@@ -231,10 +231,6 @@ def _disagreement(vlm: Vlm) -> str:
 def _by_words(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     return next((advice for words, advice in _BY_WORDS if re.search(words, text, re.IGNORECASE)), "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
 
 
 def _place(model: Any, error: Exception) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, first_line, shown
 from harness.hub.snapshots import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.checkpoints.checkpoint_directory import code_files, refuse_foreign
@@ -177,7 +177,7 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # What the files lead the libraries to cannot be foreseen.
         cause = plain_cause(error)
-        said = (str(error).strip().splitlines() or [repr(error)])[0]
+        said = first_line(error)
         if _CODE in str(error):
             raise WeightsError(
                 f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "

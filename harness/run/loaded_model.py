@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import PhaseError, without_frames
+from harness.errors import PhaseError, first_line, without_frames
 from harness.measurement.ranks import Processes, processes
 from harness.run.option_values import in_memory
 from harness.run.options import Options
@@ -132,9 +132,8 @@ class LoadedModel:
             except PhaseError:
                 raise
             except Exception as error:  # A user's own code; the frames of libraries behind it fill many screens.
-                line = (str(error).strip().splitlines() or [repr(error)])[0]
                 raise FixtureError(
-                    f"the fixture {name} raised {type(error).__name__}: {line} ({_own_line(error)})"
+                    f"the fixture {name} raised {type(error).__name__}: {first_line(error)} ({_own_line(error)})"
                 ) from error
             if not isinstance(given, Vlm):
                 raise FixtureError(

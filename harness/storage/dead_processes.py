@@ -7,13 +7,14 @@ No clock is read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+
+from harness.storage.file_names import text_digest
 
 _TAG = re.compile(r"([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})", re.ASCII)
 _UNKNOWN = "0" * 8
@@ -57,7 +58,7 @@ def _host() -> str:
         machine = Path("/etc/machine-id").read_text()
     with suppress(OSError, NotImplementedError):
         table = str(Path("/proc/self/ns/pid").readlink())
-    return _short(f"{platform.node()}/{machine}/{table}")
+    return text_digest(f"{platform.node()}/{machine}/{table}", 8)
 
 
 def _exists(pid: int) -> bool:
@@ -81,7 +82,7 @@ def _state_and_start(pid: int) -> tuple[str, str]:
         import psutil
 
         with suppress(psutil.Error):
-            return "", _short(repr(psutil.Process(pid).create_time()))
+            return "", text_digest(repr(psutil.Process(pid).create_time()), 8)
         return "", _UNKNOWN
     with suppress(OSError, IndexError):
         # Elsewhere the files are of another table of processes than the ids.
@@ -89,9 +90,5 @@ def _state_and_start(pid: int) -> tuple[str, str]:
             # Ticks since the boot, which no change of the clock moves. The name before them may hold any character.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-            return fields[0].decode(), _short(f"{boot!r}/{int(fields[19])}")
+            return fields[0].decode(), text_digest(f"{boot!r}/{int(fields[19])}", 8)
     return "", _UNKNOWN
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

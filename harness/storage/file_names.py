@@ -41,7 +41,13 @@ def file_name(text: str, *, ending: int = 0, ascii_only: bool = False) -> str:
 
 def short_name(text: str) -> str:
     """Return a name as headings, tables and legends show it: a long one is cut and ends with `...~` and its hash."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - _DIGITS - 4]}...{_MARK}{_digits(text)}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - _DIGITS - 4]}...{_MARK}{text_digest(text)}"
+
+
+def text_digest(text: str, digits: int = _DIGITS) -> str:
+    """Return the first hexadecimal digits of a text's SHA-256."""
+    # Half of a surrogate pair has no UTF-8, and file names may hold one.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:digits]
 
 
 def folded_name(name: str) -> str:
@@ -76,9 +82,4 @@ def _altered(clean: str, room: int, text: str) -> str:
     clean = clean.encode()[: room - _DIGITS - len(_MARK) - 1].decode(errors="ignore")
     if not clean or _DEVICE.match(clean):
         clean = f"_{clean}"
-    return f"{clean}{_MARK}{_digits(text)}"
-
-
-def _digits(text: str) -> str:
-    # Half of a surrogate pair has no UTF-8, and file names may hold one.
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{clean}{_MARK}{text_digest(text)}"

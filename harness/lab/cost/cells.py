@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from harness.errors import first_line
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
 from harness.lab.cost.drawn import LLAVA_7B, SMALL, drawn_subject, image_side
 from harness.lab.cost.memory import peak_bytes
@@ -103,7 +104,7 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
             del read
         except (AbsentError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
-            absent[name] = str(error).splitlines()[0]
+            absent[name] = first_line(error)
             continue
         if CONTESTANTS[name].costly and conditions.rounds is None and seconds > COSTLY_SHARE * conditions.budget:
             timed[name] = seconds

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness.errors import first_line
 from harness.lab.cost.subject import AbsentError, Subject
 from harness.probe.similarity import GroupSums
 
@@ -61,8 +62,7 @@ def _saying_why() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise AbsentError(f"does not run here: {type(error).__name__}: {reason}") from error
+        raise AbsentError(f"does not run here: {type(error).__name__}: {first_line(error, '')}") from error
 
 
 def _at(root: Any, path: str) -> Any:

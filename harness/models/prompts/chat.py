@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, first_line
 from harness.models.prompts.template_process import EndlessTemplateError, TemplateProcessError, render
 from harness.models.prompts.templates import DATE, OWN, asks_for_date, chosen_template, with_fixed_date
 
@@ -146,7 +146,7 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
     except (EndlessTemplateError, TemplateProcessError):
         raise
     except Exception as error:
-        said = (str(problem or error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(problem or error, type(error).__name__)
         raise PromptError(
             f"the chat template of {type(processor).__name__} refuses a message of one image and one text ({said}); "
             "put one that takes it into chat_template.jinja beside the checkpoint's config.json"

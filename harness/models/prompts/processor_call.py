@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.data.sample import Sample
+from harness.errors import first_line
 from harness.models.library_messages import plain_cause
 from harness.models.prompts.chat import Prompt, PromptError
 
@@ -86,10 +87,9 @@ def call_processor(
     else:
         if isinstance(problem, PromptError):
             raise problem
-        said = (str(problem).strip().splitlines() or [repr(problem)])[0]
         raise PromptError(
-            f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: {said}); "
-            f"{_remedy(problem)}"
+            f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: "
+            f"{first_line(problem)}); {_remedy(problem)}"
         ) from (problem and plain_cause(problem))
     return inputs, listening.tokenizer.heard
 

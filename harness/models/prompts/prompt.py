@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from harness.data.sample import Sample
+from harness.errors import first_line
 from harness.models.prompts.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
 from harness.models.prompts.hashes import InputHashes, hash_rows
 from harness.models.prompts.processor_call import call_processor
@@ -249,5 +250,4 @@ def _problem(error: PromptError) -> str:
     cause = error.__cause__
     if cause is None:
         return str(error)
-    lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
+    return ": ".join(filter(None, (type(cause).__name__, first_line(cause, ""))))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, first_line
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
 from harness.models.prompts.prompt import TokenGroups
@@ -57,7 +57,7 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
             prompt = _prompt(model, anatomy, arguments, pictures, features)
             run_prompt(model, prompt.inputs)
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
-            said.append(f"{shapes}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}")
+            said.append(f"{shapes}: {type(error).__name__}: {first_line(error, '')[:160]}")
             continue
         separators = find_separators(model, anatomy, prompt.inputs, prompt.groups.image)
         return TinyPrompt(prompt.inputs, regrouped(prompt.groups, separators), separators)
