@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.calibration import Calibration
-from harness.analysis.margins import (
-    ATTENTION_MARGIN_SHARE,
-    CURVE_MARGIN_SHARE,
-    boundary_margins,
-    declared_margins,
-    recall_margins,
-)
-from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
+from harness.analysis.margins import boundary_margins, declared_margins, recall_margins
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Profile
 from harness.storage.json_text import rounded
 
 
@@ -36,10 +31,11 @@ def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[s
     `half_height_1` to `_4` one each, in layers; `recall` and `recall_last` hold for recall and exit agreement.
     """
     stored: dict[str, dict[str, Any]] = {}
-    shares = {f"{kind}_{group}": ATTENTION_MARGIN_SHARE for kind in ("norm", "weight") for group in SHARE_GROUPS}
-    for name, share in (dict.fromkeys(CURVES, CURVE_MARGIN_SHARE) | shares).items():
-        margins = declared_margins(profile[name].mean(0, dtype=np.float64), calibration.mean_noise(name), share)
-        stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
+    for name, measure in MEASURES.items():
+        share = measure.kind.margin
+        if share is not None:
+            margins = declared_margins(profile[name].mean(0, dtype=np.float64), calibration.mean_noise(name), share)
+            stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
     for margin in boundary_margins(profile["inter"], profile.clusters):
         stored[margin.name] = {"value": rounded(margin.value), "reason": margin.reason}
     recall = recall_margins(profile.depth + 1)

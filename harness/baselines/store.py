@@ -20,7 +20,8 @@ from harness.baselines.stored_files import BaselineError as BaselineError
 from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.profile.environment import Environment
-from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
+from harness.profile.measures import MEASURES, RECALL, chance_of
+from harness.profile.profile import Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import rounded
 
@@ -215,11 +216,10 @@ def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
 
 
 def shown_measures(profile: Profile) -> tuple[str, ...]:
-    """The measures that a reader sees as curves, in order."""
-    shares = [f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS]
-    post = [f"post_norm_{name}" for name in CURVES if f"post_norm_{name}" in profile.arrays]
-    recall = ["recall_1", "recall_5", "recall_chance_1", "recall_chance_5"]
-    return profile.measured((*CURVES, *post, *shares, *recall, "exit_agreement"))
+    """The measures, and what is shown beside them: similarities after the final norm, and recall by chance."""
+    post = (name for name in profile.arrays if name.startswith("post_norm_"))
+    chance = (chance_of(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
+    return profile.measured((*MEASURES, *post, *chance))
 
 
 def mean_curves(profile: Profile) -> dict[str, Any]:

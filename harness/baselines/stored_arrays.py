@@ -11,7 +11,8 @@ import numpy as np
 
 from harness.analysis.curves import CurveSummary, rows_of_summary, summarise
 from harness.profile.environment import Environment
-from harness.profile.profile import JUDGED, Array, Profile
+from harness.profile.measures import MEASURES, RECALL, Measure
+from harness.profile.profile import Array, Profile
 
 
 class Form(StrEnum):
@@ -41,7 +42,7 @@ def packed_summary(profile: Profile) -> bytes:
         ValueError: all samples are of one cluster.
     """
     arrays: dict[str, Array] = {}
-    for name in profile.measured(JUDGED):
+    for name in profile.measured(MEASURES):
         summary = summarise(profile[name], profile.clusters, name)
         arrays |= {f"{name}.mean": summary.mean, f"{name}.covariance": summary.covariance, "rows": np.array(summary.n)}
     return _npz(arrays)
@@ -66,15 +67,16 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
         fields = (ids, ids, ("",) * n, ("",) * n)
         held = {
             name: rows_of_summary(CurveSummary(held[f"{name}.mean"], held[f"{name}.covariance"], n))
-            for name in JUDGED
-            if f"{name}.mean" in held or not _may_lack(name, content)
+            for name, measure in MEASURES.items()
+            if f"{name}.mean" in held or not _may_lack(measure, content)
         }
     else:
         ids, clusters, tokens, pixels = (tuple(str(item) for item in held.pop(name)) for name in _NAMES)
         fields = (ids, clusters, tokens, pixels)
-        missing = [name for name in _JUDGED_ARRAYS if name not in held and not _may_lack(name, content)]
-        if missing:
-            raise KeyError(missing[0])
+        for measure in MEASURES.values():
+            for name in measure.arrays:
+                if name not in held and not _may_lack(measure, content):
+                    raise KeyError(name)
         for name in [name for name in held if _HELD in name]:
             control, curve = name.split(_HELD)
             controls.setdefault(control, {})[curve] = held.pop(name)
@@ -93,9 +95,9 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
     )
 
 
-def _may_lack(name: str, content: Mapping[str, Any]) -> bool:
-    """True if a measure, or an array that it is made of, is recall and was left out."""
-    return name.startswith(("recall_", *_COUNTS)) and "recall_left_out" in content["declared"]
+def _may_lack(measure: Measure, content: Mapping[str, Any]) -> bool:
+    """True if a measure is recall and was left out."""
+    return measure.kind is RECALL and "recall_left_out" in content["declared"]
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
@@ -110,9 +112,6 @@ def form_of(content: Mapping[str, Any]) -> Form:
 # What stands between a control's name and that of its curve, in the names of the arrays.
 _HELD = "."
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
-# Recall is stored as counts.
-_COUNTS = ("hits", "words", "chance_hits", "chance_words")
-_JUDGED_ARRAYS = (*(name for name in JUDGED if not name.startswith("recall_")), *_COUNTS)
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

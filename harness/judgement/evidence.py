@@ -11,7 +11,6 @@ from harness.analysis.claims import PHASES, Claim
 from harness.analysis.interval_agreement import IntervalAgreement
 from harness.analysis.timing import TimingRatio
 from harness.judgement.regression import Comparison, Finding
-from harness.profile.layers import layer_ranges
 
 # From the worst on; what comes first among equals is farthest beyond its margin.
 WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
@@ -48,15 +47,6 @@ def claim_evidence(claim: Claim) -> tuple[Evidence, ...]:
 def family_evidence(comparison: Comparison) -> tuple[Evidence, ...]:
     """The measures of a family, the worst first."""
     return _worst_first(_measure(finding) for finding in comparison.findings)
-
-
-def places(finding: Finding) -> tuple[str, int]:
-    """Where a measure differs, or may: 'residual points 6-8', and the one place with the largest excess."""
-    agreement, axis = finding.agreement, finding.measure.axis
-    offset = 0 if axis == "residual point" else 1
-    layers = agreement.layers or (agreement.mean.layer,)
-    words = f"{axis}{'s' if len(layers) > 1 else ''} {layer_ranges(layer + offset for layer in layers)}"
-    return words, agreement.mean.layer + offset
 
 
 def largest_change(largest: float, noise: float | None) -> str:
@@ -108,7 +98,7 @@ def _measure(finding: Finding) -> Evidence:
     agreement, mean = finding.agreement, finding.agreement.mean
     return Evidence(
         finding.measure.title,
-        places(finding)[0],
+        finding.measure.axis.words(finding.indices),
         str(agreement.verdict),
         mean.effect,
         mean.interval,

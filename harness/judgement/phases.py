@@ -20,6 +20,7 @@ from harness.analysis.moves import (
 )
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.turning_points import BoundaryInterval, turning_points
+from harness.profile.measures import chance_of
 from harness.profile.profile import Profile, as_floats
 from harness.storage.json_text import rounded
 
@@ -42,7 +43,7 @@ def phase_reading(profile: Profile) -> PhaseReading:
         None if profile.no_recall else as_floats(profile[CLAIM_RECALL]),
         clusters=profile.clusters,
         controls=profile.controls,
-        recall_chance=None if profile.no_recall else profile[CLAIM_RECALL.replace("recall", "recall_chance")],
+        recall_chance=None if profile.no_recall else profile[chance_of(CLAIM_RECALL)],
         no_recall=profile.no_recall,
     )
 

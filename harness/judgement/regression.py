@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,8 @@ from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
-from harness.profile.profile import SHARE_GROUPS, Array, Profile, as_floats
+from harness.profile.measures import MEASURES, Family, Measure
+from harness.profile.profile import Array, Profile, as_floats
 
 #: Values of this run and of the baseline, (samples, places), and the clusters of both.
 Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
@@ -25,65 +26,10 @@ ALPHA_RUN = 0.01
 DECLARED_PAIRS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One measured array and what to call it. `axis` says what its points are: residual points, or layers."""
-
-    name: str
-    title: str
-    axis: str = "residual point"
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Measures that one case judges together."""
-
-    name: str
-    title: str
-    measures: tuple[Measure, ...]
-
-
-FAMILIES: Mapping[str, Family] = {
-    family.name: family
-    for family in (
-        Family(
-            "inter",
-            "inter-modal similarity",
-            (
-                Measure("inter", "inter-modal similarity"),
-                Measure("inter_instruction", "inter-modal similarity with the instruction's tokens"),
-                Measure("inter_adjusted", "anisotropy-adjusted inter-modal similarity"),
-            ),
-        ),
-        Family(
-            "intra",
-            "intra-modal similarity",
-            tuple(Measure(name, f"similarity within the {name} tokens") for name in ("image", "text", "instruction")),
-        ),
-        Family(
-            "attention",
-            "attention of the last token",
-            tuple(
-                Measure(f"{kind}_{group}", f"{words} of the last token on {group}", "layer")
-                for kind, words in (("norm", "norm-based attention"), ("weight", "attention weight"))
-                for group in SHARE_GROUPS
-            ),
-        ),
-        Family(
-            "lens",
-            "LogitLens",
-            (
-                Measure("recall_1", "LogitLens recall (top 1)"),
-                Measure("recall_5", "LogitLens recall (top 5)"),
-                Measure("exit_agreement", "exit agreement of the last token"),
-            ),
-        ),
-    )
-}
 # Beside the measures: the boundaries of the phases, and what holds within each phase.
 PHASE_ASSERTIONS = 2
 # A later release may judge more measures; the number is declared, so that a verdict is no function of the filter.
-DECLARED_ASSERTIONS = DECLARED_PAIRS * (sum(len(family.measures) for family in FAMILIES.values()) + PHASE_ASSERTIONS)
+DECLARED_ASSERTIONS = DECLARED_PAIRS * (len(MEASURES) + PHASE_ASSERTIONS)
 ALPHA_DIFF = ALPHA_RUN / DECLARED_ASSERTIONS
 
 
@@ -93,6 +39,16 @@ class Finding:
 
     measure: Measure
     agreement: Agreement
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Where the curve differs, or may differ."""
+        return self.agreement.layers or (self.agreement.mean.layer,)
+
+    @property
+    def worst_place(self) -> int:
+        """The place with the largest excess, as readers count it."""
+        return self.agreement.mean.layer + self.measure.axis.first
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +95,16 @@ def other_type(now: Profile, baseline: Profile) -> str:
     return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
 
 
-def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
+def compare(now: Profile, baseline: Baseline, family: Family, only: Container[str] | None = None) -> Comparison:
     """The verdicts on the measures of a family, by the one decision rule.
 
     Samples with the baseline's ids and inputs are compared in pairs; where too few are, means are.
+
+    Args:
+        now: what was measured.
+        baseline: what it is held against.
+        family: of the measures.
+        only: the names of those to judge; None judges all of them.
 
     Raises:
         ValueError: the profile and the baseline are not of the same depth.
@@ -153,7 +115,7 @@ def compare(now: Profile, baseline: Baseline, family: Family) -> Comparison:
     findings: list[Finding] = []
     not_compared = _without_recall(family, now, then)
     for measure in family.measures:
-        if measure.name in not_compared:
+        if measure.name in not_compared or (only is not None and measure.name not in only):
             continue
         rows = _rows(now, then, measure.name, inputs)
         if rows is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values
 from harness.judgement.phases import claims_of, number, phase_reading, relative_depth
 from harness.judgement.regression import (
-    FAMILIES,
     Comparison,
     Finding,
     compare,
@@ -28,15 +27,10 @@ from harness.judgement.regression import (
 from harness.judgement.tolerances import locating_tolerance
 from harness.judgement.weights import WeightChange, WeightParts, weight_change
 from harness.profile.configuration_changes import ConfigurationChanges
-from harness.profile.profile import KS, SHARE_GROUPS, Profile
+from harness.profile.measures import FAMILIES, KINDS, MEASURES, Axis, MeasureKind
+from harness.profile.profile import Profile
 
-#: What is read off the layers before a point, or in a layer, and nothing later: exit agreement asks for the last one.
-TRACES: Mapping[str, tuple[str, ...]] = {
-    "similarity": ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction"),
-    "LogitLens recall": tuple(f"recall_{k}" for k in KS),
-    "attention": tuple(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS),
-}
-_PER_LAYER = "attention"
+_TRACED = {kind.title: kind for kind in KINDS if kind.traced}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +70,9 @@ class Trace:
     tolerance: float
 
     @property
-    def place(self) -> str:
+    def axis(self) -> Axis:
         """What the places are."""
-        return "layer" if self.name == _PER_LAYER else "residual point"
+        return _TRACED[self.name].axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +217,19 @@ def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
         return ()
     return tuple(
-        _trace(profile, baseline, name, inputs)
-        for name, measures in TRACES.items()
-        if profile.measured(measures) and baseline.profile.measured(measures)
+        _trace(profile, baseline, kind, measures, inputs)
+        for kind in _TRACED.values()
+        if (measures := [name for name, measure in MEASURES.items() if measure.kind is kind])
+        and profile.measured(measures)
+        and baseline.profile.measured(measures)
     )
 
 
-def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> Trace:
+def _trace(profile: Profile, reference: Baseline, kind: MeasureKind, measures: Iterable[str], inputs: Inputs) -> Trace:
     """Up to where the readings of one kind are the same, over all of its measures."""
-    first = 1 if name == _PER_LAYER else 0
+    first = kind.axis.first
     same, exact, amount = [], [], 0.0
-    for measure in TRACES[name]:
+    for measure in measures:
         values = common_values(profile, reference.profile, measure, inputs.pairing)
         if values is None:
             continue
@@ -243,7 +239,7 @@ def _trace(profile: Profile, reference: Baseline, name: str, inputs: Inputs) -> 
         exact.append(first + _length(change, Tolerance(0.0, 1.0)) - 1)
         amount = max(amount, float(np.max(tolerance.amount)))
         last = first + change.shape[1] - 1
-    return Trace(name, min(same), min(exact), last, amount)
+    return Trace(kind.title, min(same), min(exact), last, amount)
 
 
 def _length(change: Any, tolerance: Tolerance) -> int:
@@ -263,6 +259,5 @@ def _beyond(families: Sequence[Comparison]) -> tuple[Beyond, ...]:
 
 def _beyond_margin(family: str, finding: Finding) -> Beyond:
     mean, axis = finding.agreement.mean, finding.measure.axis
-    offset = 0 if axis == "residual point" else 1
-    places = tuple(layer + offset for layer in finding.agreement.layers or (mean.layer,))
-    return Beyond(family, finding.measure.title, axis, places, mean.effect, mean.layer + offset, mean.margin)
+    places = axis.places(finding.indices)
+    return Beyond(family, finding.measure.title, axis.name, places, mean.effect, finding.worst_place, mean.margin)

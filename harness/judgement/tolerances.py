@@ -8,6 +8,7 @@ from harness.analysis.calibration import FULL
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
 from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
+from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
 
 #: A change counts as located where a sample moved by more than so many times the noise.
@@ -25,7 +26,7 @@ def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tole
     Args:
         now: what was measured.
         baseline: what it is held against.
-        measure: a name of `profile.JUDGED`.
+        measure: a name of `measures.MEASURES`.
 
     Returns:
         None if one side is in 16 bits and no calibration tells how far these move a sample.
@@ -55,7 +56,7 @@ def locating_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolera
     the first layers long before it grows beyond that. Where the noise is not known, and in 16 bits, it is that of the
     verdict.
     """
-    if measure.startswith("recall"):
+    if MEASURES[measure].kind.margin is None:
         return HIT_TOLERANCE
     tolerance = tolerance_of(now, baseline, measure)
     if tolerance.noise is None or _narrow(now, baseline):

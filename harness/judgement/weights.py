@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import layer_ranges
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,9 +13,9 @@ from harness.data.sample import Sample
 from harness.models.patches import seen_picture
 from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
-from harness.probe.last_token import SHARES
 from harness.probe.observation import Readings
-from harness.probe.similarity import CURVES, adjusted, between_samples
+from harness.probe.similarity import adjusted, between_samples
+from harness.profile.measures import MEASURES, RECALL, SIMILARITY, Measure
 from harness.profile.profile import Array, Drawing
 
 
@@ -30,11 +30,11 @@ def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Ar
 
 
 def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
-    """The similarity curves of `profile.CURVES`, float32 (n, P), of stacked readings."""
+    """The similarity curves of `measures.CURVES`, float32 (n, P), of stacked readings."""
     means = torch.from_numpy(stacked["means"])
-    curves: dict[str, Any] = {name: stacked["similarity"][:, :, index] for index, name in enumerate(CURVES)}
-    curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
-    return {name: array.astype(np.float32) for name, array in curves.items()}
+    curves = {name: _values(measure, stacked) for name, measure in MEASURES.items() if measure.reading == "similarity"}
+    curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
+    return curves
 
 
 def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
@@ -50,17 +50,27 @@ def measured_arrays(
 
     Without `recall` none of hits and words: there was nothing to look for.
     """
-    arrays: dict[str, Any] = {f"post_norm_{name}": stacked["post_norm"][:, index] for index, name in enumerate(CURVES)}
-    for kind in ("norm", "weight"):
-        arrays |= {f"{kind}_{group}": stacked[f"{kind}_shares"][:, :, index] for index, group in enumerate(SHARES)}
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays, counts = curve_arrays(stacked), dict[str, Array]()
     if recall:
-        arrays["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
-        arrays["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
-        arrays["words"] = np.array(words, dtype=np.int32)
-        arrays["chance_words"] = np.array(chance_words, dtype=np.int32)
-    arrays["exit_agreement"] = stacked["exit_agreement"].astype(np.int32)
-    return curve_arrays(stacked) | arrays
+        counts["hits"] = stacked["hits"][:, :, 0].astype(np.int32)
+        counts["chance_hits"] = stacked["hits"][:, :, 1].astype(np.int32)
+        counts["words"] = np.array(words, dtype=np.int32)
+        counts["chance_words"] = np.array(chance_words, dtype=np.int32)
+    for name, measure in MEASURES.items():
+        if measure.reading == "similarity":
+            arrays[f"post_norm_{name}"] = stacked["post_norm"][:, measure.column].astype(np.float32)
+        elif measure.kind is RECALL:
+            arrays |= counts
+        elif measure.kind is not SIMILARITY:
+            arrays[name] = _values(measure, stacked)
+    return arrays
+
+
+def _values(measure: Measure, stacked: Mapping[str, Array]) -> Array:
+    """The values of a measure (n, places), float32; int32 of numbers of words and tokens."""
+    reading = stacked[measure.reading]
+    values = reading if measure.column is None else reading[:, :, measure.column]
+    return values.astype(np.int32 if measure.kind.margin is None else np.float32)
 
 
 def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:

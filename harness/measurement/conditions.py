@@ -14,7 +14,8 @@ from harness.analysis.calibration import Calibration, Variant, noise_between
 from harness.data.sample import Source
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
-from harness.profile.profile import JUDGED, Array, Profile, as_floats
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Array, Profile, as_floats
 
 _FULL, _NARROW = "float32", "bfloat16"
 _BATCHES = (1, 16)
@@ -116,7 +117,7 @@ def calibrate(
         again = again.select(profile.sample_ids)
         noise = {}
         changes[run.name] = {}
-        for name in profile.measured(JUDGED):
+        for name in profile.measured(MEASURES):
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
         variants[run.name] = Variant(again.environment.dtype, noise, run.device or "")

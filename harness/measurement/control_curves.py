@@ -22,7 +22,7 @@ from harness.storage.file_names import text_digest
 
 
 def control_curves(passes: Passes, samples: Sequence[Sample], control: str, *, seed: int) -> dict[str, Array]:
-    """The curves of `profile.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
+    """The curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
 
     Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
     the model once.

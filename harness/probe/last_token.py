@@ -9,8 +9,6 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow
 from harness.probe.linear_map import linear_map
 
-SHARES = ("image", "instruction", "other", "self")
-
 
 class ShareReader:
     """Shares of the last token's attention per token group: image, instruction, other and itself; they sum to 1."""
@@ -22,7 +20,7 @@ class ShareReader:
         self._masks = torch.stack(masks, dim=1)
 
     def __call__(self, amounts: torch.Tensor) -> torch.Tensor:
-        """Shares per group, (batch, rows, 4) in the order of `SHARES`, of non-negative amounts (batch, rows, keys).
+        """Shares per group, (batch, rows, 4) in this order, of non-negative amounts (batch, rows, keys).
 
         Rows of zeros, as of layers that have none, keep shares of zero, which no shares are that sum to 1.
         """

@@ -48,10 +48,10 @@ _STALE = "call harness.find_anatomy(model) after the last change to the parts of
 class Readings:
     """What one forward pass gave, a row per sample; P = L + 1 residual points.
 
-    similarity: (batch, P, 5), in the order of `similarity.CURVES`. post_norm: (batch, 5), after the final norm. means:
+    similarity: (batch, P, 5), columns of `GroupSums.similarities`. post_norm: (batch, 5), after the final norm. means:
     mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
-    last token's attention, (batch, L, 4), in the order of `last_token.SHARES`; zeros in layers without softmax
-    attention, and without a value transform that norms could be taken of. hits: words found by the lens, int
+    last token's attention, (batch, L, 4), columns of `ShareReader`; zeros in layers without softmax attention, and
+    without a value transform that norms could be taken of. hits: words found by the lens, int
     (batch, P, 2, 2): own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not
     asked for are None; the last three are there only when drawing: norm_rows (batch, L, tokens), decoded entries at the
     image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).

@@ -9,8 +9,6 @@ import torch
 
 from harness.models.prompts.prompt import TokenGroups
 
-CURVES = ("inter", "inter_instruction", "image", "text", "instruction")
-
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in float32, or as it is where it is float64: every reduction is made in this precision."""
@@ -80,8 +78,8 @@ class GroupSums:
             sums: what `__call__` returned, or several of these stacked.
 
         Returns:
-            (batch, 5), (points, batch, 5) where they are stacked, in the order of `CURVES`: image-text and
-            image-instruction over all pairs; image, text and instruction over ordered pairs of different tokens,
+            (batch, 5), (points, batch, 5) where they are stacked, the columns being image-text and image-instruction
+            over all pairs, then image, text and instruction over ordered pairs of different tokens,
             (|sum|^2 - units) / (n (n - 1)): a state's product with itself is no pair, 1 where it has a direction.
         """
         vectors = sums.vectors

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.profile.configuration import CHECKPOINT, MODULES
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import layer_ranges
 
 #: The number of changed settings that a message names.
 NAMED_AT_MOST = 6

@@ -12,22 +12,13 @@ from numpy.typing import NDArray
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import ConfigurationChanges, configuration_changes
 from harness.profile.environment import Environment
+from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
 
 Array = NDArray[Any]
 
-CURVES = ("inter", "inter_instruction", "inter_adjusted", "image", "text", "instruction")
-SHARE_GROUPS = ("image", "instruction", "other", "self")
-KS = (1, 5)
 #: `declared["first_token"]` of prompts that begin without a BOS.
 AS_TEXT = "text"
-# What a regression judges point by point.
-JUDGED = (
-    *CURVES,
-    *(f"{kind}_{group}" for kind in ("norm", "weight") for group in SHARE_GROUPS),
-    *(f"recall_{k}" for k in KS),
-    "exit_agreement",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +51,13 @@ class Profile:
     """All that was measured of a pair, one row per sample.
 
     `arrays` holds, with n samples, P = L + 1 residual points and L layers:
-    the similarity curves of `CURVES`, float32 (n, P), cosines; `post_norm_<curve>` (n,) after the final norm;
-    `norm_<group>` and `weight_<group>` for `SHARE_GROUPS`, shares of the last token's attention (n, L), all 0 in layers
-    that have none;
+    the similarity curves of `measures.CURVES`, float32 (n, P), cosines; `post_norm_<curve>` (n,) after the final norm;
+    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`, shares of the last token's attention (n, L), all 0
+    in layers that have none;
     `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
     and `chance_words` (n,), none of the four where recall was left out; `exit_agreement`, 0 or 1, (n, P).
 
-    `controls` holds, for every control that was measured, the similarity curves of `CURVES` on the same samples.
+    `controls` holds, for every control that was measured, the similarity curves on the same samples.
 
     Of items of two pictures and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,), the
     log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
@@ -129,10 +120,10 @@ class Profile:
     def __getitem__(self, name: str) -> Array:
         """The array `name`; where there is none `recall_1`, `_5`, `recall_chance_1` or `_5` (n, P) made of counts."""
         if name.startswith("recall_") and name not in self.arrays:
-            chance = name.startswith("recall_chance_")
-            hits, words = ("chance_hits", "chance_words") if chance else ("hits", "words")
-            k = KS.index(int(name.rsplit("_", 1)[1]))
-            return np.asarray(self.arrays[hits][:, :, k] / self.arrays[words][:, None], dtype=np.float64)
+            recall = name.replace("chance_", "")
+            chance = "" if name == recall else "chance_"
+            hits, words = self.arrays[f"{chance}hits"], self.arrays[f"{chance}words"]
+            return np.asarray(hits[:, :, MEASURES[recall].column] / words[:, None], dtype=np.float64)
         return self.arrays[name]
 
     def adjusted_over(self, rows: Sequence[int]) -> Array | None:

@@ -11,7 +11,7 @@ from harness.baselines.reference import reference_of
 from harness.errors import LONGEST_TOKEN, bounded
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.judgement.weights import WeightParts
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import layer_ranges
 from harness.profile.profile import AS_TEXT, Profile
 from harness.report.layout import folded, table_lines
 from harness.run.session import PhaseSession
@@ -155,15 +155,15 @@ def _where_lines(numbers: SideBySide) -> list[str]:
 
 def trace_line(trace: Trace) -> str:
     """Up to where readings are the same: within the tolerance, and bit for bit where that ends earlier."""
-    first = 0 if trace.place == "residual point" else 1
+    place, first = trace.axis.name, trace.axis.first
 
     def until(end: int) -> str:
         if end == trace.last:
-            return f"at every {trace.place}"
-        return f"up to {trace.place} {end}" + (f", the input of layer {end + 1}" if first == 0 else "")
+            return f"at every {place}"
+        return f"up to {place} {end}" + (f", the input of layer {end + 1}" if first == 0 else "")
 
     if trace.same_until < first:
-        return f"{trace.name}: not the same at any {trace.place} from {first} on, sample by sample"
+        return f"{trace.name}: not the same at any {place} from {first} on, sample by sample"
     if trace.exact_until == trace.same_until:
         return f"{trace.name}: the same, sample by sample, {until(trace.same_until)}"
     # Counts of words have no tolerance of their own: enough samples have the same.

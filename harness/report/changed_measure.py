@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.analysis.agreement import Agreement
 from harness.analysis.mean_difference import Verdict, View
-from harness.judgement.evidence import largest_change, places
+from harness.judgement.evidence import largest_change
 from harness.judgement.regression import Finding
 from harness.profile.profile import Profile
 from harness.report.layout import kept, together
@@ -20,14 +20,14 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
         profile: the run in which the measure was measured.
     """
     agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
-    where, worst_place = places(finding)
+    where, worst_place = axis.words(finding.indices), finding.worst_place
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"
     low, high = mean.interval
     view = "" if mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
     numbers = together(
-        f"{mean.effect:+.3g} at {axis} {worst_place}",
+        f"{mean.effect:+.3g} at {axis.name} {worst_place}",
         f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}),",
         f"margin {mean.margin:.3g},",
         f"n = {mean.n} {'paired' if mean.paired else 'unpaired'}  -> {agreement.verdict.upper()}",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from harness.analysis.beyond import Beyond, CurveBeyond
 from harness.analysis.claims import CHANCE, Claim
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import layer_ranges
 from harness.report.layout import folded, kept, table_lines
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from harness.judgement.evidence import largest_change
 from harness.judgement.paper import paper_claims
-from harness.judgement.regression import FAMILIES, Measure
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import FAMILIES, MEASURES, Measure, layer_ranges
 
 #: What each word means, whatever it is said of.
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -30,9 +29,6 @@ QUESTIONS: Mapping[str, str] = MappingProxyType(
     {name: family.title for name, family in FAMILIES.items()}
     | {"boundaries": "layers that separate the phases", "intervals": "what holds within each phase"}
 )
-_MEASURES: Mapping[str, Measure] = {
-    measure.name: measure for family in FAMILIES.values() for measure in family.measures
-}
 _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
 
 
@@ -135,18 +131,16 @@ def _regression(line: Mapping[str, Any], title: str) -> Answer:
 
 def _measures(numbers: Mapping[str, Any]) -> Iterator[Row]:
     for name, found in numbers.items():
-        if name in _MEASURES and isinstance(found, Mapping):
-            measure = _MEASURES[name]
+        if name in MEASURES and isinstance(found, Mapping):
+            measure = MEASURES[name]
             sentence, excess = _measure_sentence(measure, found), _excess(found["effect"], found["margin"])
             yield Row(measure.title, found["verdict"], *_numbers(found), _n(found), sentence, excess=excess)
     for name, reason in numbers.get("not_compared", {}).items():
-        yield Row(_MEASURES[name].title, "not asked", "", "", "", "", f"{reason[:1].upper()}{reason[1:]}.")
+        yield Row(MEASURES[name].title, "not asked", "", "", "", "", f"{reason[:1].upper()}{reason[1:]}.")
 
 
 def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
-    first = 0 if measure.axis == "residual point" else 1
-    places = [layer + first for layer in found["layers"] or (found["layer"],)]
-    where = f"{measure.axis}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
+    where = measure.axis.words(found["layers"] or (found["layer"],))
     view = ", in shape" if found["view"] == "shape" else ""
     largest = found["largest"]
     moved = "The samples are not the baseline's, so means are compared."
@@ -162,7 +156,7 @@ def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
-            at = found["layer"] + first
+            at = found["layer"] + measure.axis.first
             return f"The mean certainly moved{view} by more than the margin at {where}; most at {at}. {moved}"
         case _:
             return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
@@ -182,11 +176,11 @@ def note_lines(numbers: Mapping[str, Any]) -> list[str]:
     """
     tolerated = [
         f"{measure.title}: {_tolerated(found)}"
-        for name, measure in _MEASURES.items()
+        for name, measure in MEASURES.items()
         if isinstance(found := numbers.get(name), Mapping) and found["verdict"] == "reproduces" and found["beyond"]
     ]
     reasons: Mapping[str, str] = numbers.get("not_compared", {})
-    return tolerated + [f"{_MEASURES[name].title}: not compared, {reason}" for name, reason in reasons.items()]
+    return tolerated + [f"{MEASURES[name].title}: not compared, {reason}" for name, reason in reasons.items()]
 
 
 def _tolerated(found: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from harness.analysis.turning_points import BoundaryInterval
 from harness.data.sample import left_out_lines
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
-from harness.judgement.regression import FAMILIES
 from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
+from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line

@@ -7,9 +7,9 @@ are told apart by readers with any colour vision; nothing is said by colour alon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+
+from harness.profile.measures import MEASURES
 
 #: A line style as matplotlib takes it: a name, or an offset with lengths on and off.
 LineStyle = str | tuple[float, tuple[float, ...]]
@@ -70,24 +70,20 @@ COLOURS: tuple[Colour, ...] = (
     *(INK, FAINT, GRID, PAPER, SHADE, BLUE, GREEN, ORANGE, RED, PURPLE, GREY),
     *(phase.tint for phase in PHASES),
 )
-STYLES: Mapping[str, Style] = MappingProxyType(
-    {
-        "inter": Style(BLUE, "-", "image and text tokens"),
-        "inter_instruction": Style(ORANGE, "--", "image and instruction tokens"),
-        "inter_adjusted": Style(RED, "-.", "anisotropy-adjusted"),
-        "image": Style(GREEN, "-", "within the image tokens"),
-        "text": Style(PURPLE, "--", "within the text tokens"),
-        "instruction": Style(ORANGE, "-.", "within the instruction tokens"),
-        "norm_image": Style(GREEN, "-", "image"),
-        "norm_instruction": Style(ORANGE, "--", "instruction"),
-        "norm_other": Style(PURPLE, "-.", "other text"),
-        "norm_self": Style(RED, ":", "the last token itself"),
-        "recall_5": Style(BLUE, "-", "top 5"),
-        "recall_1": Style(ORANGE, "--", "top 1"),
-        "recall_chance_5": Style(GREY, ":", "another sample's words, top 5"),
-    }
-)
 #: Styles of controls, in the order in which they were measured.
 CONTROL_LINES: tuple[LineStyle, ...] = ((0, (5, 2)), (0, (1, 1.5)))
 #: One style a model, where several lie in one figure.
 SERIES = (Style(BLUE, "-", ""), Style(RED, "--", ""), Style(GREEN, "-.", ""), Style(PURPLE, ":", ""))
+
+
+_BY_NAME = {colour.name: colour for colour in COLOURS}
+_CHANCE = Style(GREY, ":", "another sample's words, top 5")
+
+
+def style_of(curve: str) -> Style:
+    """The style of a measure that figures show, or of recall by chance."""
+    if curve == "recall_chance_5":
+        return _CHANCE
+    line = MEASURES[curve].line
+    assert line is not None
+    return Style(_BY_NAME[line.colour], line.style, line.label)

@@ -11,6 +11,7 @@ import numpy as np
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
+from harness.profile.measures import FAMILIES, MEASURES
 from harness.profile.profile import Array, Profile
 from harness.report.held import Held
 from harness.report.palette import (
@@ -23,8 +24,8 @@ from harness.report.palette import (
     PHASES,
     RED,
     SHADE,
-    STYLES,
     Style,
+    style_of,
 )
 from harness.storage.file_names import short_name
 
@@ -44,27 +45,27 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held 
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
-    names = ("inter", "inter_instruction", "inter_adjusted")
+    names = FAMILIES["inter"].drawn
     for name in names:
-        _curve(axes, np.arange(profile.depth + 1), profile[name], STYLES[name], band=name == "inter")
+        _curve(axes, np.arange(profile.depth + 1), profile[name], style_of(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
         style = Style(GREY, line, f"control: {control}")
         _curve(axes, np.arange(profile.depth + 1), curves["inter"], style, band=False)
     after = float(profile["post_norm_inter"].mean())
     axes.plot(
-        [profile.depth], [after], "D", mfc=PAPER.light, mec=STYLES["inter"].colour.light, ms=5, clip_on=False,
+        [profile.depth], [after], "D", mfc=PAPER.light, mec=style_of("inter").colour.light, ms=5, clip_on=False,
         label="after the final norm", zorder=4,
     )  # fmt: skip
-    _compare(axes, names, held, 0)
+    _compare(axes, names, held)
     _finish(axes, reading, "mean cosine")
 
 
 def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
     """Draws figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
-    names = ("image", "text", "instruction")
+    names = FAMILIES["intra"].drawn
     for name in names:
-        _curve(axes, np.arange(profile.depth + 1), profile[name], STYLES[name])
-    _compare(axes, names, held, 0)
+        _curve(axes, np.arange(profile.depth + 1), profile[name], style_of(name))
+    _compare(axes, names, held)
     _finish(axes, reading, "mean cosine")
 
 
@@ -72,10 +73,10 @@ def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: H
     """Draws figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
     # Layers without softmax attention have no shares: the curves go on at the next that has.
     read = np.flatnonzero(profile["norm_self"].any(axis=0))
-    names = ("norm_image", "norm_instruction", "norm_other", "norm_self")
+    names = FAMILIES["attention"].drawn
     for name in names:
-        _curve(axes, read + 1, profile[name][:, read], STYLES[name])
-    _compare(axes, names, held, 1, read)
+        _curve(axes, read + 1, profile[name][:, read], style_of(name))
+    _compare(axes, names, held, read)
     axes.set_ylim(bottom=0.0)
     _finish(axes, reading, "share of the norms")
 
@@ -83,15 +84,17 @@ def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: H
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
     """Draws figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
     points = np.arange(profile.depth + 1)
-    for name in profile.measured(("recall_5", "recall_1", "recall_chance_5")):
-        _curve(axes, points, profile[name], STYLES[name], band=False)
+    # The curves that find the most words come first.
+    names = FAMILIES["lens"].drawn[::-1]
+    for name in profile.measured((*names, "recall_chance_5")):
+        _curve(axes, points, profile[name], style_of(name), band=False)
     if profile.no_recall:
         note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE))
         axes.text(
             0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK.light,
             parse_math=False,
         )  # fmt: skip
-    _compare(axes, () if held is None else held.profile.measured(("recall_5", "recall_1")), held, 0)
+    _compare(axes, () if held is None else held.profile.measured(names), held)
     axes.set_ylim(bottom=0.0)
     _finish(axes, reading, "share of words")
 
@@ -169,19 +172,17 @@ def _curve(axes: Axes, x: Array, rows: Array, style: Style, *, band: bool = True
     axes.plot(x, rows.mean(0), ls=style.line, color=style.colour.light, lw=1.7, label=style.label)
 
 
-def _compare(
-    axes: Axes, names: tuple[str, ...], held: Held | None, first: int, where: Any = slice(None)
-) -> None:  # fmt: skip
+def _compare(axes: Axes, names: tuple[str, ...], held: Held | None, where: Any = slice(None)) -> None:
     """The baseline's curves as open dots that a curve which reproduces runs through, and marks where one does not."""
-    if held is None:
+    if held is None or not names:
         return
+    first = MEASURES[names[0]].axis.first
     label: str | None = legible(held.name)
     for name in names:
         mean = held.mean(name)
         places = (np.arange(len(mean)) + first)[where]
-        axes.plot(
-            places, mean[where], "o", mfc="none", mec=STYLES[name].colour.light, mew=0.8, ms=3.2, zorder=3, label=label
-        )
+        colour = style_of(name).colour.light
+        axes.plot(places, mean[where], "o", mfc="none", mec=colour, mew=0.8, ms=3.2, zorder=3, label=label)
         label = None
     marked = {name: mark for name, mark in held.marks.items() if name in names}
     for verdict, sign, what in (

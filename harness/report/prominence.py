@@ -11,7 +11,7 @@ from harness.analysis.moves import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
 from harness.profile.profile import Array, Profile, as_floats
 from harness.report.held import Held
-from harness.report.palette import CONTROL_LINES, FAINT, GREY, STYLES, Style
+from harness.report.palette import CONTROL_LINES, FAINT, GREY, Style, style_of
 from harness.report.panels import dress, legend_below
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: 
 
     Each curve's prominence is a share of its own range. A baseline has no part in it.
     """
-    inter = STYLES["inter"]
+    inter = style_of("inter")
     _steps(axes, reading.summary.mean, Style(inter.colour, inter.line, "inter-modal similarity"))
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
         _steps(axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control}"))

@@ -12,7 +12,7 @@ from harness.baselines.store import LEAST_SAMPLES
 from harness.judgement.phases import SHARES, phase_reading, relative_depth
 from harness.measurement.word_order import CONFIDENCE, scores_of
 from harness.models.likelihood import CHANCE
-from harness.profile.layers import layer_ranges
+from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
 from harness.report.blocks import block_lines
 from harness.report.controls_compared import beyond_table

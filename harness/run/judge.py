@@ -23,7 +23,8 @@ from harness.judgement.evidence import (
     timing_evidence,
 )
 from harness.judgement.phases import claim_record, claims_of, number, phase_reading
-from harness.judgement.regression import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
+from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.run.session import PhaseSession, VerdictLine

@@ -12,7 +12,8 @@ from harness.data.datasets import find_dataset
 from harness.judgement.phases import CLAIM_RECALL
 from harness.judgement.regression import ALPHA_DIFF
 from harness.measurement.conditions import Calibrated
-from harness.profile.profile import KS, Profile, as_floats
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Profile, as_floats
 
 #: What the rule finds against a baseline with so many times the samples.
 Simulation = Callable[[float], Power]
@@ -64,6 +65,6 @@ def _curve_power(profile: Profile, size: float, **options: Any) -> Power:
 
 
 def _recall_power(profile: Profile, size: float, **options: Any) -> Power:
-    hits = profile.arrays["hits"][:, :, KS.index(int(CLAIM_RECALL.rsplit("_", 1)[1]))]
+    hits = profile.arrays["hits"][:, :, MEASURES[CLAIM_RECALL].column]
     words = profile.arrays["words"]
     return recall_power(hits, words, alpha_diff=ALPHA_DIFF, clusters=profile.clusters, size=size, **options)

@@ -25,7 +25,7 @@ class NaiveReadings:
     """What the naive way gives, a row per sample; P = L + 1 hidden states as transformers returns them.
 
     The last of them is already normed, unlike residual point L. similarity: (batch, P, 5), in the order of
-    `similarity.CURVES`. norm_shares: (batch, L, 4), in the order of `last_token.SHARES`. hits: int (batch, P, 2, 2).
+    `GroupSums.similarities`. norm_shares: (batch, L, 4), in the order of `ShareReader`. hits: int (batch, P, 2, 2).
     """
 
     similarity: torch.Tensor

@@ -14,7 +14,8 @@ from harness.baselines.margin_table import margin_table
 from harness.baselines.store import Baseline
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, layered_noise, shifted_rows, stretched
 from harness.profile.environment import Environment
-from harness.profile.profile import CURVES, KS, SHARE_GROUPS, Array, Profile
+from harness.profile.measures import CURVES, SHARE_GROUPS
+from harness.profile.profile import Array, Profile
 
 #: Spread of a cosine between samples, and of the logarithm of an attention share.
 SPREAD, SHARE_SPREAD = 0.08, 0.15
@@ -144,7 +145,7 @@ class Population:
                 for k in (0.6, 1.0)
                 for chance in np.interp(np.arange(points), (0, 0.7 * points, points - 1), (0.0, 0.0, k * last))
             ]
-            hits = np.array(found, dtype=np.int32).reshape(len(KS), points, self.n)
+            hits = np.array(found, dtype=np.int32).reshape(2, points, self.n)
             arrays[f"{prefix}hits"] = hits.transpose(2, 1, 0)
             arrays[f"{prefix}words"] = count.astype(np.int32)
         agreeing = np.interp(np.arange(points), (0, 0.7 * points, points - 1), (0.0, 0.0, 1.0))

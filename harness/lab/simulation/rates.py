@@ -9,17 +9,15 @@ from scipy import stats
 
 from harness.analysis.agreement import combined
 from harness.analysis.mean_difference import Verdict
-from harness.judgement.regression import FAMILIES, Family, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.lab.simulation.populations import Change, Population, measured_again, stored
 from harness.lab.simulation.seeds import seed_of
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP
+from harness.profile.measures import FAMILIES
 
 SIZES = (32, 64, 128, 400)
 #: Repetitions go round these.
 POPULATIONS = (Population(SHARP, 30, 0), Population(PLATEAU, 32, 0), Population(SHALLOW, 40, 0))
-
-_CURVE = Family("curve", "inter-modal similarity", FAMILIES["inter"].measures[:1])
-_RECALL = Family("recall", "LogitLens recall", tuple(m for m in FAMILIES["lens"].measures if "recall" in m.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +86,10 @@ def simulate_trial(trial: Trial) -> dict[str, Verdict]:
     else:
         now = population.draw(seed_of(*here, "new"), scenario.change)
     asked = {
-        "curve": lambda: compare(now, baseline, _CURVE).verdict,
+        "curve": lambda: compare(now, baseline, FAMILIES["inter"], only=("inter",)).verdict,
         "boundaries": lambda: compare_boundaries(now, baseline).verdict,
         "intervals": lambda: compare_intervals(now, baseline).verdict,
-        "recall": lambda: compare(now, baseline, _RECALL).verdict,
+        "recall": lambda: compare(now, baseline, FAMILIES["lens"], only=("recall_1", "recall_5")).verdict,
     }
     return {question: asked[question]() for question in scenario.questions}
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.lab.simulation.populations import PAIRS, measured_again, stored
 from harness.lab.simulation.seeds import seed_of
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 
 

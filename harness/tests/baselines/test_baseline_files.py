@@ -26,7 +26,8 @@ from harness.baselines.stored_files import (
 )
 from harness.baselines.updates import write_configuration, write_timing
 from harness.judgement.phases import phases_of
-from harness.profile.profile import JUDGED, Profile
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Profile
 from harness.storage.directory_lock import LockedError
 from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, arrays_of
@@ -193,7 +194,7 @@ def test_each_pair_has_its_own_arrays(tmp_path: Path, made: Profile, other: Prof
 
 
 def noisy() -> Calibration:
-    return Calibration({"bfloat16": Variant("bfloat16", dict.fromkeys(JUDGED, Noise(1e-3, 2e-3, 1.0)))})
+    return Calibration({"bfloat16": Variant("bfloat16", dict.fromkeys(MEASURES, Noise(1e-3, 2e-3, 1.0)))})
 
 
 def test_an_update_keeps_what_another_run_has_added_since_it_read_the_baseline(

@@ -24,9 +24,10 @@ from harness.baselines.store import Baseline, BaselineError, is_summary_of, read
 from harness.baselines.stored_files import read_json, write_files
 from harness.checks import check_equivalent, check_reproduces
 from harness.judgement.phases import phases_of
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape
-from harness.profile.profile import CURVES, JUDGED, Profile
+from harness.profile.measures import CURVES, FAMILIES, MEASURES
+from harness.profile.profile import Profile
 from harness.tests.report.test_checks import L, N, on_one_line, synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, Cases, Fault, arrays_of
 from harness.tests.support.faults import features
@@ -175,12 +176,12 @@ def told(path: Path, names: Iterable[str]) -> list[str]:
 
 
 def test_what_is_judged_is_what_the_families_name() -> None:
-    assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(JUDGED)
+    assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(MEASURES)
 
 
 def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, tmp_path: Path) -> None:
     wanted: dict[str, tuple[int, ...]] = {"rows": ()}
-    for name in JUDGED:
+    for name in MEASURES:
         points = made[name].shape[1]
         wanted |= {f"{name}.mean": (points,), f"{name}.covariance": (points, points)}
     assert stored_shapes(summed.path) == wanted
@@ -193,7 +194,7 @@ def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, 
 def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, summed: Baseline) -> None:
     assert (summed.profile.n, summed.samples, summed.summary_of) == (N // 2, N, N)
     assert (summed.profile.depth, summed.profile.environment) == (L, made.environment)
-    for name in JUDGED:
+    for name in MEASURES:
         same_summary(summarise(summed.profile[name], summed.profile.clusters), summarise(made[name], made.clusters))
     assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.said()
 

@@ -10,10 +10,11 @@ import pytest
 
 from harness.baselines.reference import reference_of
 from harness.baselines.store import Baseline
-from harness.judgement.regression import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.judgement.side_by_side import traces_of
 from harness.lab.simulation.populations import stored
-from harness.profile.profile import CURVES, Profile
+from harness.profile.measures import CURVES, FAMILIES
+from harness.profile.profile import Profile
 from harness.report.meanings import note_lines, regression_answers
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 

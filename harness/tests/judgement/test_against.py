@@ -15,7 +15,8 @@ from harness.baselines.reference import reference_of, stored_calibration
 from harness.baselines.store import write_baseline
 from harness.judgement.phases import phases_of
 from harness.models.vlm import Vlm
-from harness.profile.profile import JUDGED, Profile
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Profile
 from harness.report.against import ModelComparison
 from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
@@ -204,7 +205,7 @@ def test_profiles_of_two_datasets_are_refused() -> None:
 
 def test_margins_come_from_the_model_and_its_calibration() -> None:
     made = synthetic_profile()
-    noise = {name: Noise(mean=0.02, sample=0.05, changed=1.0) for name in JUDGED}
+    noise = {name: Noise(mean=0.02, sample=0.05, changed=1.0) for name in MEASURES}
     calibrated = reference_of(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
     assert reference_of(made).margins["inter"] == pytest.approx(0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4)
     assert calibrated.margins["inter"] == pytest.approx(0.06)
@@ -214,7 +215,7 @@ def test_margins_come_from_the_model_and_its_calibration() -> None:
 def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -> None:
     made, root = synthetic_profile(), tmp_path
     assert stored_calibration(root, made) == Calibration()
-    noise = {name: Noise(mean=1e-3, sample=2e-3, changed=1.0) for name in JUDGED}
+    noise = {name: Noise(mean=1e-3, sample=2e-3, changed=1.0) for name in MEASURES}
     write_baseline(root, made, {}, phases_of(made), Calibration({"bfloat16": Variant("bfloat16", noise)}))
     assert stored_calibration(root, made).mean_noise("inter") == 1e-3
     assert stored_calibration(root, dataclasses.replace(made, weights="fedcba9876543210")) == Calibration()

@@ -23,13 +23,14 @@ from harness.baselines.store import Baseline, read_baseline
 from harness.checks import check_boundaries, check_equivalent, check_intervals, check_reproduces
 from harness.data.datasets import find_dataset
 from harness.data.sample import Source
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.self_checks import SelfCheckError
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
 from harness.tests.report.test_checks import on_one_line

@@ -12,9 +12,10 @@ from harness.analysis.claims import ClaimVerdict
 from harness.analysis.interval_agreement import Question
 from harness.baselines.store import Baseline
 from harness.judgement.phases import claims_of, phase_reading
-from harness.judgement.regression import FAMILIES, Comparison, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.lab.simulation.populations import UNCHANGED, Change, Population, measured_again, stored
 from harness.lab.simulation.synthetic import EDGES, SHARP, Shape
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 
 DEPTH, N = 30, 128

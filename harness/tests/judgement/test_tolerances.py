@@ -14,11 +14,12 @@ from harness.analysis.calibration import Calibration, Noise, Variant
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
 from harness.baselines.reference import reference_of
 from harness.baselines.store import Baseline
-from harness.judgement.regression import FAMILIES, compare
+from harness.judgement.regression import compare
 from harness.judgement.side_by_side import traces_of
 from harness.judgement.tolerances import LEAST_NOISE, calibrated_tolerance, locating_tolerance, tolerance_of
 from harness.lab.simulation.populations import stored
 from harness.models.vlm import Vlm
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.report.changed_measure import changed_measure_lines
 from harness.tests.report.test_checks import HERE, L, changed, on_one_line, synthetic_profile

@@ -10,7 +10,7 @@ from harness.baselines.store import read_baseline
 from harness.judgement.pairing import match_inputs
 from harness.lab.simulation.populations import PAIRS, Change, Population, measured_again
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, shifted, shifted_rows, stretched
-from harness.profile.profile import CURVES, SHARE_GROUPS
+from harness.profile.measures import CURVES, SHARE_GROUPS
 
 MANY = Population(SHARP, 30, 4000)
 REAL = Path(__file__).parents[3] / "baselines" / "scenes-llava" / "scenes.json"

@@ -11,10 +11,9 @@ from jsonschema import Draft202012Validator
 
 from harness.analysis.claims import CLAIMS
 from harness.baselines.store import shown_measures
-from harness.judgement.regression import FAMILIES
 from harness.lab.docs.page_blocks import block_of
 from harness.lab.docs.record_page import BLOCK, field_tables, main
-from harness.profile.profile import JUDGED
+from harness.profile.measures import FAMILIES, MEASURES
 from harness.report.record import bands, record_schema
 from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import ROOT
@@ -53,7 +52,7 @@ def test_the_names_in_the_schema_are_those_of_the_code() -> None:
     made = synthetic_profile()
     assert set(defs["means"]["properties"]) == set(shown_measures(made))
     # Recall may be left out.
-    assert set(defs["means"]["required"]) == {name for name in JUDGED if not name.startswith("recall")}
+    assert set(defs["means"]["required"]) == {name for name in MEASURES if not name.startswith("recall")}
     assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(made))
     assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
     asked = defs["verdict"]["properties"]["question"]["enum"]

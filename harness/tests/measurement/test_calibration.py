@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from harness.analysis.calibration import Calibration, Noise, Variant, noise_between
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
 from harness.baselines.margin_table import boundary_values, margin_table
-from harness.judgement.regression import FAMILIES
 from harness.measurement.conditions import calibrate, runs_of
 from harness.models.vlm import Vlm
+from harness.profile.measures import FAMILIES
 from harness.tests.support.tiny import N, tiny_profile, tiny_vlm
 
 MEASURES = {measure.name for family in FAMILIES.values() for measure in family.measures}

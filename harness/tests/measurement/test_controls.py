@@ -14,7 +14,7 @@ from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.noise import noise_for_features, noise_like, seed_of
 from harness.probe.observation import observing
-from harness.profile.profile import CURVES
+from harness.profile.measures import CURVES
 from harness.tests.support import literal
 from harness.tests.support.tiny import N, tiny_inputs, tiny_profile, tiny_samples
 

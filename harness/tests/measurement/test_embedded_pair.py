@@ -18,7 +18,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.scenes import scenes
 from harness.data.words import content_words
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries
+from harness.judgement.regression import compare, compare_boundaries
 from harness.measurement.measure import measure
 from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
@@ -26,6 +26,7 @@ from harness.models.vlm import Vlm, load_vlm
 from harness.probe.lens_task import LensTask, References, learn_block
 from harness.probe.observation import observing
 from harness.probe.vocabulary import Vocabulary
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.case_runs import ROOT, Fault

@@ -17,7 +17,7 @@ from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import KS
 from harness.probe.vocabulary import Vocabulary
-from harness.profile.profile import CURVES, SHARE_GROUPS
+from harness.profile.measures import CURVES, SHARE_GROUPS
 from harness.tests.support import literal
 from harness.tests.support.tiny import N, largest_difference, same, tiny_profile, tiny_samples
 

@@ -17,9 +17,10 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words, seem_english
 from harness.judgement.phases import claims_of, phase_reading, phases_of
-from harness.judgement.regression import FAMILIES, compare
+from harness.judgement.regression import compare
 from harness.measurement.plan import NO_WORD, NOT_ENGLISH
 from harness.models.vlm import Vlm
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 
 # Imported here, because pytester's runs forget what they import first.

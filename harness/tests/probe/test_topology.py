@@ -19,8 +19,8 @@ from harness.models.prompts.templates import BARE, LLAVA
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.observation import Readings
-from harness.probe.similarity import CURVES
-from harness.profile.profile import SHARE_GROUPS, Profile
+from harness.profile.measures import CURVES, MEASURES, SHARE_GROUPS
+from harness.profile.profile import Profile
 from harness.tests.support import topology
 from harness.tests.support.topology import DEPTH, INSTRUCTION, REDUCED, VOCABULARY, photographs
 
@@ -136,7 +136,7 @@ def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -
 def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
     batch = encoded(vlm)
     readings = observe(vlm, batch, photographs(2))
-    assert readings.similarity[:, :, CURVES.index("image")].max() < 0.95
+    assert readings.similarity[:, :, MEASURES["image"].column].max() < 0.95
     inter = readings.similarity[:, :, 0]
     assert -0.2 < inter.min() < inter.max() < 0.9
     assert readings.weight_shares is not None
@@ -144,7 +144,7 @@ def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None
 
 
 def test_a_measurement_passes_all_its_checks(vlm: Vlm, profile: Profile) -> None:
-    for name in (*CURVES, "inter_adjusted"):
+    for name in CURVES:
         assert profile[name].shape == (N, DEPTH + 1)
     for kind in ("norm", "weight"):
         shares = np.stack([profile[f"{kind}_{group}"] for group in SHARE_GROUPS])

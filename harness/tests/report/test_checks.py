@@ -24,10 +24,10 @@ from harness.checks import (
     check_reproduces,
 )
 from harness.judgement.phases import claims_of, phase_reading, phases_of
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.profile.environment import Environment
-from harness.profile.layers import layer_ranges
-from harness.profile.profile import CURVES, SHARE_GROUPS, Profile
+from harness.profile.measures import CURVES, FAMILIES, SHARE_GROUPS, layer_ranges
+from harness.profile.profile import Profile
 
 N, L = 64, 12
 HERE = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")

@@ -18,7 +18,7 @@ from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
 from harness.report.held import Held, Mark, marks_of
-from harness.report.palette import STYLES
+from harness.report.palette import style_of
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
 from harness.tests.models.test_pretrained import save_tiny
@@ -62,7 +62,7 @@ def test_each_panel_draws_its_measures_over_their_own_layers(
     (axes,) = panel_figure(profile, panel, phase_reading(profile)).axes
     found = curves(axes)
     for name in names:
-        x, y = found[STYLES[name].label]
+        x, y = found[style_of(name).label]
         np.testing.assert_array_equal(x, np.arange(first, L + 1))
         np.testing.assert_allclose(y, profile[name].mean(0), rtol=1e-6, atol=1e-12)
     assert [text.get_text() for text in axes.texts] == ["I", "II", "III", "IV"]

@@ -21,8 +21,8 @@ from harness.errors import PhaseError
 from harness.judgement.phases import phases_of
 from harness.models.registry import MODELS, ModelEntry
 from harness.plugin.fixtures import SESSION
+from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
-from harness.profile.profile import JUDGED
 from harness.report.drawn_record import report_record
 from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
 from harness.run.session import PhaseSession
@@ -176,7 +176,7 @@ def test_a_summary_as_baseline_tells_what_it_holds(tmp_path: Path) -> None:
     told = json.loads(dump(pair_record(made, stored)))
     pair = Draft202012Validator({"$ref": "#/$defs/pair", "$defs": SCHEMA["$defs"]})
     assert [error.message for error in pair.iter_errors(told)] == []
-    assert (told["baseline"]["n"], set(told["baseline"]["means"])) == (made.n, set(JUDGED))
+    assert (told["baseline"]["n"], set(told["baseline"]["means"])) == (made.n, set(MEASURES))
     np.testing.assert_allclose(told["baseline"]["means"]["inter"], told["means"]["inter"], rtol=1e-5)
 
 

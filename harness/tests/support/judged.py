@@ -12,7 +12,7 @@ from harness.analysis.claims import CLAIMS
 from harness.analysis.timing import timing_ratio
 from harness.baselines.store import find_baseline, write_baseline
 from harness.judgement.phases import phases_of
-from harness.judgement.regression import FAMILIES
+from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.run.judge import Judge

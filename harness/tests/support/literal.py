@@ -38,7 +38,7 @@ def within(states: Any, members: Any) -> float:
 
 
 def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
-    """The five curves of `similarity.CURVES`, (batch, 5)."""
+    """The five curves of `GroupSums.similarities`, (batch, 5)."""
     wide = float64(states)
     image, text, instruction = (getattr(groups, name).numpy() for name in ("image", "text", "instruction"))
     return np.array(

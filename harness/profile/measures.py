@@ -1,0 +1,190 @@
+"""The table of measures: one row for every curve that is stored, judged point by point, and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.analysis.margins import ATTENTION_MARGIN_SHARE, CURVE_MARGIN_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The places that a measure has values at; readers count them from `first`."""
+
+    name: str
+    first: int
+
+    def places(self, indices: Iterable[int]) -> tuple[int, ...]:
+        """The places of indices into a curve, as readers count them."""
+        return tuple(index + self.first for index in indices)
+
+    def words(self, indices: Iterable[int]) -> str:
+        """The places of indices into a curve: 'residual points 3, 6-8'."""
+        places = self.places(indices)
+        return f"{self.name}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
+
+
+POINTS, LAYERS = Axis("residual point", 0), Axis("layer", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureKind:
+    """The properties that measures of one kind share.
+
+    `margin` is the share of its range that a mean curve may move by. It is None for numbers of words and tokens, which
+    have the declared margins of recall. `counts` names the arrays of a profile that such measures are made of; the
+    others are arrays of their own name. Two models are compared up to where measures are the same if these are
+    `traced`: read off the layers up to a place, and nothing later.
+    """
+
+    title: str
+    axis: Axis
+    margin: float | None
+    traced: bool = True
+    counts: tuple[str, ...] = ()
+
+
+SIMILARITY = MeasureKind("similarity", POINTS, CURVE_MARGIN_SHARE)
+RECALL = MeasureKind("LogitLens recall", POINTS, None, counts=("hits", "words", "chance_hits", "chance_words"))
+ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
+# The model's answer, which every point is compared with, is an output of the last layer.
+EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
+KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT)
+
+
+class CurveStyle(NamedTuple):
+    """A curve in figures: a colour of `report.palette` by name, matplotlib's line style, and the legend."""
+
+    colour: str
+    style: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measured curve of every sample.
+
+    `family` names the measures that one case judges together. `reading` and `column` say where `probe.Readings` has
+    the values: an array (samples, places), or with a column (samples, places, columns); `reading` is empty for what is
+    made of all samples at once. A measure without a `line` is in no figure.
+    """
+
+    name: str
+    title: str
+    family: str
+    kind: MeasureKind
+    reading: str
+    column: int | None = None
+    line: CurveStyle | None = None
+
+    @property
+    def axis(self) -> Axis:
+        """The places of its values."""
+        return self.kind.axis
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays of a profile that hold it."""
+        return self.kind.counts or (self.name,)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Measures that one case judges together."""
+
+    name: str
+    title: str
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Its rows of the table, in order."""
+        return tuple(measure for measure in MEASURES.values() if measure.family == self.name)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The names of those that figures show."""
+        return tuple(measure.name for measure in self.measures if measure.line is not None)
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("inter", "inter-modal similarity"),
+        Family("intra", "intra-modal similarity"),
+        Family("attention", "attention of the last token"),
+        Family("lens", "LogitLens"),
+    )
+}
+#: Groups of tokens that the last token's attention is shared out to, in the order of the columns.
+SHARE_GROUPS = ("image", "instruction", "other", "self")
+_SHARE_LINES = (
+    CurveStyle("green", "-", "image"),
+    CurveStyle("orange", "--", "instruction"),
+    CurveStyle("purple", "-.", "other text"),
+    CurveStyle("red", ":", "the last token itself"),
+)
+_ROWS = (
+    Measure(
+        "inter", "inter-modal similarity",
+        "inter", SIMILARITY, "similarity", 0, CurveStyle("blue", "-", "image and text tokens"),
+    ),
+    Measure(
+        "inter_instruction", "inter-modal similarity with the instruction's tokens",
+        "inter", SIMILARITY, "similarity", 1, CurveStyle("orange", "--", "image and instruction tokens"),
+    ),
+    Measure(
+        "inter_adjusted", "anisotropy-adjusted inter-modal similarity",
+        "inter", SIMILARITY, "", None, CurveStyle("red", "-.", "anisotropy-adjusted"),
+    ),
+    Measure(
+        "image", "similarity within the image tokens",
+        "intra", SIMILARITY, "similarity", 2, CurveStyle("green", "-", "within the image tokens"),
+    ),
+    Measure(
+        "text", "similarity within the text tokens",
+        "intra", SIMILARITY, "similarity", 3, CurveStyle("purple", "--", "within the text tokens"),
+    ),
+    Measure(
+        "instruction", "similarity within the instruction tokens",
+        "intra", SIMILARITY, "similarity", 4, CurveStyle("orange", "-.", "within the instruction tokens"),
+    ),
+    *(
+        Measure(
+            f"norm_{group}", f"norm-based attention of the last token on {group}",
+            "attention", ATTENTION, "norm_shares", column, _SHARE_LINES[column],
+        )
+        for column, group in enumerate(SHARE_GROUPS)
+    ),
+    *(
+        Measure(
+            f"weight_{group}", f"attention weight of the last token on {group}",
+            "attention", ATTENTION, "weight_shares", column,
+        )
+        for column, group in enumerate(SHARE_GROUPS)
+    ),
+    Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),
+    Measure("recall_5", "LogitLens recall (top 5)", "lens", RECALL, "hits", 1, CurveStyle("blue", "-", "top 5")),
+    Measure("exit_agreement", "exit agreement of the last token", "lens", EXIT, "exit_agreement"),
+)  # fmt: skip
+#: Every measure by name, in the order in which they are judged.
+MEASURES = {measure.name: measure for measure in _ROWS}
+#: The similarity curves, which controls have too.
+CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
+
+
+def chance_of(recall: str) -> str:
+    """The name of a measure of recall, of another sample's words: `recall_chance_5` of `recall_5`."""
+    return recall.replace("recall_", "recall_chance_")
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Layers as a reader writes them: '3, 17-19'."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
