@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.lab.docs.page_blocks import markdown_table, rewrite_block
+from harness.lab.docs.pages import compact_table, rewrite_block
 from harness.run.options import add_options
+from harness.storage.templates import render
 
 if TYPE_CHECKING:
     import pytest
@@ -65,7 +66,7 @@ def option_table() -> str:
                 _sentence(text),
             ]
         )
-    return markdown_table(["option", "ini value", "default", "meaning"], rows)
+    return render("harness.lab.docs", "options.md.jinja", {"rows": rows, "table": compact_table}).strip()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.lab.docs.page_blocks import markdown_table, rewrite_block
+from harness.lab.docs.pages import compact_table, rewrite_block
 from harness.report.record import record_schema
+from harness.storage.templates import render
 
 BLOCK = "fields"
 _PROGRAM = "python -m harness.lab.docs.record_page"
@@ -23,8 +24,9 @@ def field_tables(schema: Mapping[str, Any]) -> str:
     Args:
         schema: as `record.record_schema` gives it.
     """
-    titled = [schema, *(one for one in schema["$defs"].values() if "title" in one)]
-    return "\n\n".join(_section(one, schema) for one in titled)
+    titled = [schema, *(section for section in schema["$defs"].values() if "title" in section)]
+    sections = [{**section, "rows": _rows(section, schema)} for section in titled]
+    return render("harness.lab.docs", "fields.md.jinja", {"sections": sections, "table": compact_table}).strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,16 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return rewrite_block(_PROGRAM, BLOCK, field_tables(record_schema()), arguments)
 
 
-def _section(of: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    needed = of.get("required", ())
+def _rows(section: Mapping[str, Any], schema: Mapping[str, Any]) -> list[list[str]]:
+    """Return name, type and meaning of each field of an object."""
+    needed = section.get("required", ())
     rows = [
         [f"`{name}`" + ("" if name in needed else " (optional)"), _type(field, schema), field["description"]]
-        for name, field in of.get("properties", {}).items()
+        for name, field in section.get("properties", {}).items()
     ]
-    others = of.get("additionalProperties")
+    others = section.get("additionalProperties")
     if others:
         rows.append(["any other name", _type(others, schema), others["description"]])
-    return f"### {of['title']}\n\n{of['description']}\n\n{markdown_table(['field', 'type', 'meaning'], rows)}"
+    return rows
 
 
 def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from harness.errors import PhaseError
 from harness.lab.simulation.rates_page import bar_lines, detection_table, error_rates_page, false_alarm_table
-from harness.lab.simulation.simulation_run import Outcome, run_plan
-from harness.lab.simulation.suite_plan import full_plan, quick_plan
+from harness.lab.simulation.simulation_run import SimulationOutcome, full_plan, quick_plan, run_plan
 from harness.storage.files import write_atomically
 
 _PROGRAM = "python -m harness.lab.simulation"
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def report(outcome: Outcome, page: Path | None, command: str) -> int:
+def report(outcome: SimulationOutcome, page: Path | None, command: str) -> int:
     """Returns the exit code; prints the tables and what came of the bars, and writes the page where one is named.
 
     Raises:

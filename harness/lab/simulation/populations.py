@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,17 @@ class Change:
 
 
 UNCHANGED = Change()
+
+
+def seed_of(seed: int, *draw: str | int) -> int:
+    """Return the seed of one draw, whatever the order of the draws and the number of processes.
+
+    Args:
+        seed: of the run.
+        draw: words and numbers that identify the draw.
+    """
+    key = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in draw]
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True, slots=True)

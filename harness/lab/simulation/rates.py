@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from scipy import stats
 
 from harness.analysis.agreement import combined
 from harness.analysis.mean_difference import Verdict
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
-from harness.lab.simulation.populations import Change, Population, measured_again, stored
-from harness.lab.simulation.seeds import seed_of
+from harness.lab.simulation.populations import Change, Population, measured_again, seed_of, stored
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP
 from harness.profile.measures import FAMILIES
 
@@ -46,10 +47,15 @@ class Trial:
     """One comparison to simulate: a scenario by its place in `SCENARIOS`, with n samples now and in the baseline."""
 
     seed: int
-    scenario: int
+    place: int
     paired: bool
     n: int
     repetition: int
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario at that place."""
+        return SCENARIOS[self.place]
 
     @property
     def population(self) -> Population:
@@ -58,7 +64,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class DetectionRate:
     """The outcomes of one scenario at one n: of `repetitions`, how many were found, by which question, or undecided.
 
     `found` counts repetitions in which some question's verdict is DIFFERS, `undecided` those in which none is and
@@ -76,46 +82,51 @@ class Cell:
 
 
 def simulate_trial(trial: Trial) -> dict[str, Verdict]:
-    """Returns the verdict on every question of the trial's scenario."""
-    scenario, population = SCENARIOS[trial.scenario], trial.population
-    here = (trial.seed, "trial", trial.scenario, trial.paired, trial.n, trial.repetition)
-    first = seed_of(*here, "baseline")
+    """Return the verdict on every question of the trial's scenario."""
+    scenario, population = trial.scenario, trial.population
+    draw = (trial.seed, "trial", trial.place, trial.paired, trial.n, trial.repetition)
+    first = seed_of(*draw, "baseline")
     baseline = stored(population.draw(first))
     if trial.paired:
-        now = measured_again(population.draw(first, scenario.change), seed_of(*here, "again"))
+        changed = measured_again(population.draw(first, scenario.change), seed_of(*draw, "again"))
     else:
-        now = population.draw(seed_of(*here, "new"), scenario.change)
-    asked = {
-        "curve": lambda: compare(now, baseline, FAMILIES["inter"], only=("inter",)).verdict,
-        "boundaries": lambda: compare_boundaries(now, baseline).verdict,
-        "intervals": lambda: compare_intervals(now, baseline).verdict,
-        "recall": lambda: compare(now, baseline, FAMILIES["lens"], only=("recall_1", "recall_5")).verdict,
+        changed = population.draw(seed_of(*draw, "new"), scenario.change)
+    verdict_on = {
+        "curve": lambda: compare(changed, baseline, FAMILIES["inter"], only=("inter",)).verdict,
+        "boundaries": lambda: compare_boundaries(changed, baseline).verdict,
+        "intervals": lambda: compare_intervals(changed, baseline).verdict,
+        "recall": lambda: compare(changed, baseline, FAMILIES["lens"], only=("recall_1", "recall_5")).verdict,
     }
-    return {question: asked[question]() for question in scenario.questions}
+    return {question: verdict_on[question]() for question in scenario.questions}
 
 
-def tallied(trials: Iterable[Trial], verdicts: Iterable[dict[str, Verdict]]) -> list[Cell]:
-    """Returns the cells that the trials fill, in the order of the trials."""
-    cells: dict[tuple[int, bool, int], Cell] = {}
-    for trial, said in zip(trials, verdicts, strict=True):
-        scenario = SCENARIOS[trial.scenario]
-        key = (trial.scenario, trial.paired, trial.n)
-        cell = cells.get(key) or Cell(scenario, trial.paired, trial.n, 0, 0, 0, dict.fromkeys(said, 0), {})
-        verdict, shape = combined(list(said.values())), trial.population.shape.name
-        is_found = verdict is Verdict.DIFFERS
-        before = cell.by_shape.get(shape, (0, 0))
-        cells[key] = replace(
-            cell,
-            repetitions=cell.repetitions + 1,
-            found=cell.found + is_found,
-            undecided=cell.undecided + (verdict is Verdict.INCONCLUSIVE),
-            by_question={name: cell.by_question[name] + (said[name] is Verdict.DIFFERS) for name in said},
-            by_shape=cell.by_shape | {shape: (before[0] + is_found, before[1] + 1)},
-        )
-    return list(cells.values())
+def tallied(trials: Iterable[Trial], verdicts: Iterable[dict[str, Verdict]]) -> list[DetectionRate]:
+    """Return the cells that the trials fill, in the order of the trials."""
+    cells: dict[tuple[int, bool, int], list[tuple[Trial, dict[str, Verdict]]]] = {}
+    for trial, by_question in zip(trials, verdicts, strict=True):
+        cells.setdefault((trial.place, trial.paired, trial.n), []).append((trial, by_question))
+    return [_detection_rate(*zip(*cell, strict=True)) for cell in cells.values()]
 
 
 def share_interval(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Returns the two-sided Clopper-Pearson interval of a share seen `count` times in `of`."""
+    """Return the two-sided Clopper-Pearson interval of a share seen `count` times in `of`."""
     interval = stats.binomtest(count, of).proportion_ci(level, "exact")
     return float(interval.low), float(interval.high)
+
+
+def _detection_rate(trials: Sequence[Trial], verdicts: Sequence[dict[str, Verdict]]) -> DetectionRate:
+    """Return the rate of the trials of one cell."""
+    overall = [combined(list(by_question.values())) for by_question in verdicts]
+    found = [verdict is Verdict.DIFFERS for verdict in overall]
+    shapes = [trial.population.shape.name for trial in trials]
+    found_shapes = Counter(compress(shapes, found))
+    return DetectionRate(
+        trials[0].scenario,
+        trials[0].paired,
+        trials[0].n,
+        repetitions=len(overall),
+        found=sum(found),
+        undecided=overall.count(Verdict.INCONCLUSIVE),
+        by_question={name: sum(row[name] is Verdict.DIFFERS for row in verdicts) for name in verdicts[0]},
+        by_shape={shape: (found_shapes[shape], count) for shape, count in Counter(shapes).items()},
+    )

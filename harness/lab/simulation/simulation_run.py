@@ -1,4 +1,4 @@
-"""Running a plan on several processes, with a progress bar, to the same outcome on any number of them."""
+"""A run of the simulation on several processes: the plan of its draws, and their outcome, the same on any number."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from harness.lab.simulation.rates import Cell, simulate_trial, tallied
-from harness.lab.simulation.suite_plan import BARRED_SHARE, Plan, has_bar
-from harness.lab.simulation.suites import Alarms, gathered, simulate_suite
+from harness.lab.simulation.rates import SCENARIOS, SIZES, DetectionRate, Trial, simulate_trial, tallied
+from harness.lab.simulation.suites import Alarms, Suite, gathered, simulate_suite
 
+#: Changes that must be found at this n, measured in pairs, and in what share of the repetitions.
+BARRED, BARRED_N, BARRED_SHARE = ("shift by 2 layers", "phase II flattened"), 64, 0.99
+_BARRED_TIMES = 7
 #: Tasks handed to a process at once.
 _CHUNK = 4
 
@@ -25,16 +27,48 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a plan: the alarms of the `paired` and `unpaired` suites, and the cells of the detection table.
+class SimulationPlan:
+    """Paired `suites`, a tenth as many unpaired ones, and `repetitions` of each scenario at each of the `sizes`.
+
+    The cells that have a bar are repeated seven times as often.
+    """
+
+    seed: int
+    suites: int
+    repetitions: int
+    sizes: tuple[int, ...] = SIZES
+
+    def all_suites(self) -> list[Suite]:
+        """Return the suites to simulate, the paired ones first."""
+        counts = {True: self.suites, False: -(-self.suites // 10)}
+        return [Suite(self.seed, paired, i) for paired, count in counts.items() for i in range(count)]
+
+    def all_trials(self) -> list[Trial]:
+        """Return the trials to simulate, cell by cell."""
+        firsts = (
+            Trial(self.seed, scenario, paired, n, 0)
+            for paired in (True, False)
+            for scenario in range(len(SCENARIOS))
+            for n in self.sizes
+        )
+        return [
+            Trial(first.seed, first.place, first.paired, first.n, repetition)
+            for first in firsts
+            for repetition in range(self.repetitions * (_BARRED_TIMES if has_bar(first) else 1))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOutcome:
+    """The results of a plan: the alarms of the `paired` and `unpaired` suites, and the cells of the detection table.
 
     `seconds` is how long it took and `cpu_seconds` the time of all processors together.
     """
 
-    plan: Plan
+    plan: SimulationPlan
     paired: Alarms
     unpaired: Alarms
-    cells: tuple[Cell, ...]
+    cells: tuple[DetectionRate, ...]
     jobs: int
     seconds: float
     cpu_seconds: float
@@ -46,19 +80,35 @@ class Outcome:
         return ([f"{alarmed} of {suites} paired suites raised a false alarm, none may."] if alarmed else []) + [
             f"{cell.scenario.title} at n = {cell.n}, paired, was found in {cell.found} of {cell.repetitions} "
             f"repetitions, {BARRED_SHARE:.0%} are asked for."
-            for cell in self.cells
-            if has_bar(cell.scenario.title, cell.n, paired=cell.paired) and cell.found < BARRED_SHARE * cell.repetitions
+            for cell in filter(has_bar, self.cells)
+            if cell.found < BARRED_SHARE * cell.repetitions
         ]
 
 
-def run_plan(plan: Plan, jobs: int = 1) -> Outcome:
-    """Returns the outcome of a plan on `jobs` processes; but for its duration it does not depend on their number."""
+def has_bar(cell: Trial | DetectionRate) -> bool:
+    """Return True if this change must be found at this n."""
+    return cell.paired and cell.n == BARRED_N and cell.scenario.title in BARRED
+
+
+def full_plan(seed: int) -> SimulationPlan:
+    """Return the plan whose tables are published: below 20 minutes on two cores."""
+    return SimulationPlan(seed, suites=1000, repetitions=60)
+
+
+def quick_plan(seed: int) -> SimulationPlan:
+    """Return a plan of about 20 seconds on one core, for the tests."""
+    return SimulationPlan(seed, suites=3, repetitions=3, sizes=(64,))
+
+
+def run_plan(plan: SimulationPlan, jobs: int = 1) -> SimulationOutcome:
+    """Return the outcome of a plan on `jobs` processes; but for its duration it does not depend on their number."""
     begin = time.monotonic()
     trials = plan.all_trials()
-    with _processes(jobs) as pool:
-        suites, suite_seconds = _all_of(pool, simulate_suite, plan.all_suites(), "suites")
-        verdicts, trial_seconds = _all_of(pool, simulate_trial, trials, "comparisons with a known change")
-    return Outcome(
+    spawning = multiprocessing.get_context("spawn")
+    with nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=spawning) as pool:
+        suites, suite_seconds = _run_all(pool, simulate_suite, plan.all_suites(), "suites")
+        verdicts, trial_seconds = _run_all(pool, simulate_trial, trials, "comparisons with a known change")
+    return SimulationOutcome(
         plan=plan,
         paired=gathered(suites[: plan.suites], paired=True),
         unpaired=gathered(suites[plan.suites :], paired=False),
@@ -69,18 +119,14 @@ def run_plan(plan: Plan, jobs: int = 1) -> Outcome:
     )
 
 
-def _processes(jobs: int) -> ProcessPoolExecutor | nullcontext[None]:
-    return nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _all_of(
-    pool: Executor | None, simulate: Callable[[Task], Result], tasks: Sequence[Task], what: str
+def _run_all(
+    pool: Executor | None, simulate: Callable[[Task], Result], tasks: Sequence[Task], title: str
 ) -> tuple[list[Result], float]:
-    """The results in the order of the tasks, and the processors' seconds."""
+    """Return the results in the order of the tasks, and the processors' seconds."""
     timed = partial(_timed, simulate)
     results = map(timed, tasks) if pool is None else pool.map(timed, tasks, chunksize=_CHUNK)
     try:
-        done = list(tqdm(results, desc=what, total=len(tasks), disable=None))
+        done = list(tqdm(results, desc=title, total=len(tasks), disable=None))
     except BaseException:
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
-from harness.lab.simulation.populations import PAIRS, measured_again, stored
-from harness.lab.simulation.seeds import seed_of
+from harness.lab.simulation.populations import PAIRS, measured_again, seed_of, stored
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
+
+#: The alarms of a suite, a line each, and how many assertions ended in each verdict.
+SuiteResult = tuple[list[str], Counter[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,8 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteResult:
-    """What a suite said: its `alarms`, one line each, and how many assertions ended in each verdict."""
-
-    alarms: tuple[str, ...]
-    verdicts: Counter[Verdict]
-
-
-@dataclass(frozen=True, slots=True)
 class Alarms:
-    """The false alarms of many suites: in how many suites there was one, and each of them in words."""
+    """The false alarms of many suites: the number of suites with an alarm, and each alarm in words."""
 
     paired: bool
     suites: int
@@ -48,39 +42,40 @@ class Alarms:
         return self.verdicts.total()
 
 
-def assertions(now: Profile, baseline: Baseline) -> dict[str, Verdict]:
-    """Returns the verdict of every regression assertion on one pair, by the name of its measure or question."""
-    found = {
+def assertions(measured: Profile, baseline: Baseline) -> dict[str, Verdict]:
+    """Return the verdict of every regression assertion on one pair, by the name of its measure or question."""
+    verdicts = {
         finding.measure.name: finding.agreement.verdict
         for family in FAMILIES.values()
-        for finding in compare(now, baseline, family).findings
+        for finding in compare(measured, baseline, family).findings
     }
-    found["boundaries"] = compare_boundaries(now, baseline).verdict
-    found["intervals"] = compare_intervals(now, baseline).verdict
-    return found
+    verdicts["boundaries"] = compare_boundaries(measured, baseline).verdict
+    verdicts["intervals"] = compare_intervals(measured, baseline).verdict
+    return verdicts
 
 
 def simulate_suite(suite: Suite) -> SuiteResult:
-    """Returns what all assertions on the four pairs say where nothing changed."""
+    """Return the alarms and verdicts of all assertions on the four pairs, where nothing changed."""
     alarms, verdicts = [], Counter[Verdict]()
-    for place, population in enumerate(PAIRS):
-        here = (suite.seed, "suite", suite.paired, suite.index, place)
-        then = population.draw(seed_of(*here, "baseline"))
-        now = measured_again(then, seed_of(*here, "again")) if suite.paired else population.draw(seed_of(*here, "new"))
-        for name, verdict in assertions(now, stored(then)).items():
+    for index, population in enumerate(PAIRS):
+        draw = (suite.seed, "suite", suite.paired, suite.index, index)
+        first = population.draw(seed_of(*draw, "baseline"))
+        again = (
+            measured_again(first, seed_of(*draw, "again")) if suite.paired else population.draw(seed_of(*draw, "new"))
+        )
+        for name, verdict in assertions(again, stored(first)).items():
             verdicts[verdict] += 1
             if verdict is Verdict.DIFFERS:
                 alarms.append(f"suite {suite.index}, {population.name}: {name}")
-    return SuiteResult(tuple(alarms), verdicts)
+    return alarms, verdicts
 
 
-def gathered(results: Iterable[SuiteResult], *, paired: bool) -> Alarms:
-    """Returns the false alarms of all suites together."""
-    every = list(results)
+def gathered(results: Sequence[SuiteResult], *, paired: bool) -> Alarms:
+    """Return the false alarms of all suites together."""
     return Alarms(
         paired=paired,
-        suites=len(every),
-        alarmed=sum(bool(result.alarms) for result in every),
-        lines=tuple(line for result in every for line in result.alarms),
-        verdicts=sum((result.verdicts for result in every), Counter[Verdict]()),
+        suites=len(results),
+        alarmed=sum(bool(alarms) for alarms, _ in results),
+        lines=tuple(line for alarms, _ in results for line in alarms),
+        verdicts=sum((verdicts for _, verdicts in results), Counter[Verdict]()),
     )

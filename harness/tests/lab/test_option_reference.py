@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.lab.docs.option_reference import BLOCK, main, option_record, option_table
-from harness.lab.docs.page_blocks import PageBlockError, block_of, markdown_table, with_block
+from harness.lab.docs.pages import PageBlockError, block_of, compact_table, with_block
 from harness.tests.support.case_runs import ROOT
 
 MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafter\n"
@@ -99,6 +99,6 @@ def test_a_page_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_cell_cannot_break_its_table() -> None:
-    title, rule, *lines = markdown_table(["a", "b"], [["one|two\nthree", "4"], ["x" * 40, "-----"]]).splitlines()
+    title, rule, *lines = compact_table([["one|two\nthree", "4"], ["x" * 40, "-----"]], ["a", "b"]).splitlines()
     assert (title, rule) == ("| a | b |", "|---|---|")
     assert lines == [r"| one\|two three | 4 |", f"| {'x' * 40} | ----- |"]

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from harness.analysis.claims import CLAIMS
 from harness.baselines.store import shown_measures
-from harness.lab.docs.page_blocks import block_of
+from harness.lab.docs.pages import block_of
 from harness.lab.docs.record_page import BLOCK, field_tables, main
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.report.record import bands, record_schema

@@ -10,22 +10,29 @@ import pytest
 
 from harness.judgement.regression import DECLARED_ASSERTIONS
 from harness.lab.simulation.__main__ import main, report
+from harness.lab.simulation.populations import seed_of
 from harness.lab.simulation.rates import SCENARIOS, SIZES, share_interval
 from harness.lab.simulation.rates_page import error_rates_page
-from harness.lab.simulation.seeds import seed_of
-from harness.lab.simulation.simulation_run import Outcome, run_plan
-from harness.lab.simulation.suite_plan import BARRED, BARRED_N, Plan, full_plan, quick_plan
+from harness.lab.simulation.simulation_run import (
+    BARRED,
+    BARRED_N,
+    SimulationOutcome,
+    SimulationPlan,
+    full_plan,
+    quick_plan,
+    run_plan,
+)
 from harness.tests.support.case_runs import ROOT
 
 COMMAND = "python -m harness.lab.simulation --quick"
 
 
 @pytest.fixture(scope="module")
-def outcome() -> Outcome:
+def outcome() -> SimulationOutcome:
     return run_plan(quick_plan(seed=0))
 
 
-def test_nothing_changed_raises_no_alarm(outcome: Outcome) -> None:
+def test_nothing_changed_raises_no_alarm(outcome: SimulationOutcome) -> None:
     for alarms in (outcome.paired, outcome.unpaired):
         assert (alarms.alarmed, alarms.lines) == (0, ())
         assert alarms.assertions == alarms.suites * DECLARED_ASSERTIONS
@@ -34,21 +41,21 @@ def test_nothing_changed_raises_no_alarm(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("title", BARRED)
-def test_a_change_that_must_be_found_is_found_every_time(outcome: Outcome, title: str) -> None:
+def test_a_change_that_must_be_found_is_found_every_time(outcome: SimulationOutcome, title: str) -> None:
     (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == BARRED_N]
     assert cell.found == cell.repetitions == 21
     assert cell.by_shape == {"sharp": (7, 7), "plateau": (7, 7), "shallow": (7, 7)}
     assert outcome.missed == []
 
 
-def test_no_question_is_counted_twice(outcome: Outcome) -> None:
+def test_no_question_is_counted_twice(outcome: SimulationOutcome) -> None:
     for cell in outcome.cells:
         assert max(cell.by_question.values()) <= cell.found <= cell.repetitions - cell.undecided
         assert set(cell.by_question) == set(cell.scenario.questions)
         assert cell.found == sum(found for found, _ in cell.by_shape.values())
 
 
-def test_a_missed_bar_is_said_and_ends_with_1(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missed_bar_is_said_and_ends_with_1(outcome: SimulationOutcome, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(outcome, None, COMMAND) == 0
     assert "MISSED" not in capsys.readouterr().out
     alarmed = replace(outcome, paired=replace(outcome.paired, alarmed=1, lines=("suite 2, sharp: image",)))
@@ -60,7 +67,7 @@ def test_a_missed_bar_is_said_and_ends_with_1(outcome: Outcome, capsys: pytest.C
     assert len(replace(outcome, cells=cells).missed) == 2
 
 
-def test_the_page_says_how_it_was_made(outcome: Outcome, tmp_path: Path) -> None:
+def test_the_page_says_how_it_was_made(outcome: SimulationOutcome, tmp_path: Path) -> None:
     path = tmp_path / "docs" / "rates.md"
     assert report(outcome, path, COMMAND) == 0
     page = path.read_text(encoding="utf-8")
@@ -76,7 +83,7 @@ def test_the_page_says_how_it_was_made(outcome: Outcome, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_number_of_processes_changes_no_number() -> None:
-    plan = Plan(seed=3, suites=0, repetitions=1, sizes=(32,))
+    plan = SimulationPlan(seed=3, suites=0, repetitions=1, sizes=(32,))
     one, two = run_plan(plan, jobs=1), run_plan(plan, jobs=2)
     assert one.cells == two.cells
     assert len(one.cells) == 2 * len(SCENARIOS)
@@ -88,7 +95,7 @@ def test_the_published_plan_has_every_cell_and_enough_repetitions() -> None:
     assert [suite.paired for suite in suites] == [True] * 1000 + [False] * 100
     cells = {(trial.scenario, trial.paired, trial.n) for trial in trials}
     assert len(cells) == len(SCENARIOS) * 2 * len(SIZES)
-    barred = [trial for trial in trials if SCENARIOS[trial.scenario].title in BARRED and trial.paired]
+    barred = [trial for trial in trials if trial.scenario.title in BARRED and trial.paired]
     assert sum(trial.n == BARRED_N for trial in barred) == 2 * 420
     assert len(set(trials)) == len(trials)
 
