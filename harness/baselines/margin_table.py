@@ -24,6 +24,11 @@ def boundary_values(margins: Mapping[str, float]) -> list[float]:
     ]
 
 
+def margin_values(table: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The sizes of the margins of a `margin_table`, by name."""
+    return {name: float(margin["value"]) for name, margin in table.items()}
+
+
 def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[str, Any]]:
     """The margins of a profile that becomes a baseline: per name its `value` and its `reason`.
 

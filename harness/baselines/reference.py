@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.analysis.calibration import Calibration
-from harness.baselines.margin_table import margin_table
+from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.store import Baseline, BaselineError, find_baseline
 from harness.profile.profile import Profile
 
@@ -19,8 +20,28 @@ class Reference(Baseline):
     need not be the same, sample by sample.
     """
 
+    by_id: ClassVar[bool] = True
+    asks_reproduction: ClassVar[bool] = False
+    same_run: ClassVar[bool] = True
+
     def __repr__(self) -> str:
         return f"<Reference {self.profile.pair}>"
+
+    @property
+    def label(self) -> str:
+        """The model."""
+        return self.profile.model
+
+    @property
+    def source(self) -> dict[str, str]:
+        """The model, for records."""
+        return {"model": self.profile.model}
+
+    @property
+    def uncalibrated(self) -> tuple[str, str]:
+        """Whose calibration is missing where one is, and what to do about that."""
+        model = self.profile.model
+        return f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
 
     def said(self) -> str:
         """The model, and that it was measured in this run, for messages."""
@@ -30,15 +51,8 @@ class Reference(Baseline):
 def reference_of(profile: Profile, calibration: Calibration | None = None) -> Reference:
     """The profile as what another model is held against, with margins of its own."""
     calibration = calibration or Calibration()
-    margins = margin_table(profile, calibration)
-    return Reference(
-        path=Path(),
-        profile=profile,
-        margins={name: float(margin["value"]) for name, margin in margins.items()},
-        reasons={name: str(margin["reason"]) for name, margin in margins.items()},
-        timing={},
-        calibration=calibration,
-    )
+    margins = margin_values(margin_table(profile, calibration))
+    return Reference(path=Path(), profile=profile, margins=margins, timing={}, calibration=calibration)
 
 
 def stored_calibration(root: Path, profile: Profile) -> Calibration:

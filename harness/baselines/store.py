@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from tokenize import TokenError
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
-from harness.baselines.margin_table import margin_table
+from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.stored_arrays import Form, form_of, packed, packed_summary, unpacked
 from harness.baselines.stored_files import SCHEMA, changing, read_files, read_json, remove_unnamed, restore, write_files
 from harness.baselines.stored_files import BaselineError as BaselineError
@@ -43,16 +43,22 @@ MUST_MATCH = (
 class Baseline:
     """A stored profile with the margins that a later one is judged by.
 
-    `margins` holds one equivalence margin per measure, `reasons` why each has its size; `calibration` what the samples
-    do where nothing but the environment changes, empty where that was not measured. `timing` holds the ratio of
-    hooked to plain inference per device, dtype and attention. `summary_of` is the number of samples of which only a
-    summary is stored, None where each of them is; the profile then has rows of that summary and no sample's.
+    `margins` holds one equivalence margin per measure; `calibration` what the samples do where nothing but the
+    environment changes, empty where that was not measured. `timing` holds the ratio of hooked to plain inference per
+    device, dtype and attention. `summary_of` is the number of samples of which only a summary is stored, None where
+    each of them is; the profile then has rows of that summary and no sample's.
+
+    Samples belong together by id and inputs, or `by_id` alone. A profile that `asks_reproduction` has to be met sample
+    by sample. One of the `same_run` has no noise of another environment.
     """
+
+    by_id: ClassVar[bool] = False
+    asks_reproduction: ClassVar[bool] = True
+    same_run: ClassVar[bool] = False
 
     path: Path
     profile: Profile
     margins: Mapping[str, float]
-    reasons: Mapping[str, str]
     timing: Mapping[str, float]
     calibration: Calibration = field(default_factory=Calibration)
     summary_of: int | None = None
@@ -64,6 +70,21 @@ class Baseline:
     def samples(self) -> int:
         """The number of samples that were measured."""
         return self.profile.n if self.summary_of is None else self.summary_of
+
+    @property
+    def label(self) -> str:
+        """Its name in legends."""
+        return "baseline"
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Where it comes from, for records: below the baselines' directory a file has its model's name and its own."""
+        return {"file": "/".join(self.path.parts[-2:])}
+
+    @property
+    def uncalibrated(self) -> tuple[str, str]:
+        """Whose calibration is missing where one is, and what to do about that."""
+        return "the baseline's", "record one with --phase-calibrate"
 
     def said(self) -> str:
         """The file and what it was recorded with, for messages."""
@@ -118,12 +139,10 @@ def read_baseline(path: Path) -> Baseline:
     """
     content, arrays = read_files(path)
     try:
-        margins = content["margins"]
         return Baseline(
             path=path,
             profile=unpacked(content, arrays),
-            margins={name: float(margin["value"]) for name, margin in margins.items()},
-            reasons={name: str(margin["reason"]) for name, margin in margins.items()},
+            margins=margin_values(content["margins"]),
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
             calibration=Calibration.of_record(content.get("calibration", {})),
             summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,

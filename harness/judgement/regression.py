@@ -12,7 +12,6 @@ from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.margin_table import boundary_values
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
@@ -75,15 +74,12 @@ def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
     if baseline.summary_of is not None:
         return "the baseline is a summary of its samples: means are compared, unpaired"
-    types = (now.environment.dtype, baseline.profile.environment.dtype)
-    if isinstance(baseline, Reference) and inputs.changed:
+    if baseline.by_id and inputs.changed:
         return "the two models are not given the same inputs"
     if calibrated_tolerance(now, baseline, "inter") is None:
-        whose, remedy = "the baseline's", "record one with --phase-calibrate"
-        if isinstance(baseline, Reference):
-            model = baseline.profile.model
-            whose, remedy = f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
-        return f"{types[0]} against {whose} {types[1]}: no per-sample tolerance is calibrated for these; {remedy}"
+        whose, remedy = baseline.uncalibrated
+        types = f"{now.environment.dtype} against {whose} {baseline.profile.environment.dtype}"
+        return f"{types}: no per-sample tolerance is calibrated for these; {remedy}"
     if not len(inputs.pairing.now):
         return "no sample is the baseline's; draw the same ones with the baseline's seed"
     return ""
@@ -190,7 +186,7 @@ def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
 
 def matched(now: Profile, baseline: Baseline) -> Inputs:
     """How the samples of a profile and of what it is held against belong together."""
-    return match_inputs(now, baseline.profile, by_id=isinstance(baseline, Reference))
+    return match_inputs(now, baseline.profile, by_id=baseline.by_id)
 
 
 def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, rows: Rows, reason: str) -> Agreement:

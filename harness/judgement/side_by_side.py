@@ -11,7 +11,6 @@ import numpy as np
 from harness.analysis.margins import Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values
 from harness.judgement.phases import claims_of, number, phase_reading, relative_depth
@@ -119,7 +118,7 @@ class SideBySide:
 
 
 def side_by_side(
-    profile: Profile, reference: Reference, weights: tuple[WeightParts, WeightParts] | None = None
+    profile: Profile, reference: Baseline, weights: tuple[WeightParts, WeightParts] | None = None
 ) -> SideBySide:
     """The numbers of a comparison of two models, layer by layer where they are of one depth.
 

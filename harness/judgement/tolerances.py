@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from harness.analysis.calibration import FULL
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
@@ -33,7 +32,7 @@ def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tole
     """
     here, then = now.environment, baseline.profile.environment
     declared = CPU_TOLERANCE if _exact(now, baseline) else CURVE_TOLERANCE
-    if isinstance(baseline, Reference) and here == then:
+    if baseline.same_run and here == then:
         # Both sides were measured in one run here, so there is no noise of another environment to allow for.
         tolerance: Tolerance | None = declared
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
@@ -17,7 +16,7 @@ def held_lines(profile: Profile, baseline: Baseline) -> list[str]:
     changes = "; ".join(map(_kept_change, profile.main_changes(then))) or same
     if profile.configuration and not compared:
         changes += "; the baseline stores no configuration to compare"
-    if isinstance(baseline, Reference):
+    if baseline.by_id:
         return [f"  between the two models: {changes}", f"  held against {baseline.said()}"]
     command = "the same command with --phase-update"
     if profile.model in MODELS:

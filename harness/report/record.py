@@ -16,7 +16,6 @@ import numpy as np
 from harness.analysis.curves import summarise
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline, mean_curves, shown_measures
 from harness.judgement.phases import phases_of
 from harness.judgement.side_by_side import traces_of
@@ -100,14 +99,12 @@ def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
 def baseline_record(profile: Profile, held: Baseline) -> dict[str, Any]:
     """What a pair was held against: where it comes from, how its provenance differs, and its mean curves."""
     then = held.profile
-    # Below the baselines' directory a file is named by its model and its own name.
-    source = {"model": then.model} if isinstance(held, Reference) else {"file": "/".join(held.path.parts[-2:])}
     means = {}
     for name in shown_measures(then):
         # A summary holds what is judged, and nothing besides.
         with suppress(KeyError):
             means[name] = rounded(then[name].mean(0))
-    return source | {
+    return held.source | {
         "n": held.samples,
         "depth": then.depth,
         "environment": asdict(then.environment),

@@ -12,7 +12,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.baselines.reference import Reference
 from harness.errors import bounded_texts
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import phase_reading
@@ -92,8 +91,7 @@ def _held(session: PhaseSession, pair: Pair, record: Mapping[str, Any]) -> Held 
     baseline = session.held_against(pair)
     if baseline is None:
         return None
-    name = baseline.profile.model if isinstance(baseline, Reference) else "baseline"
-    return Held(baseline.profile, name, marks_of(_verdicts(record, pair)))
+    return Held(baseline.profile, baseline.label, marks_of(_verdicts(record, pair)))
 
 
 def _verdicts(record: Mapping[str, Any], pair: Pair) -> list[Mapping[str, Any]]:

@@ -12,7 +12,6 @@ from harness.analysis.claims import Claim
 from harness.analysis.interval_agreement import IntervalAgreement
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio
-from harness.baselines.reference import Reference
 from harness.baselines.store import Baseline
 from harness.judgement.evidence import (
     Evidence,
@@ -132,7 +131,7 @@ class Judge:
 
 def _reproduced(baseline: Baseline, comparison: Comparison) -> bool:
     """Whether a family is the baseline's sample by sample, or need not be."""
-    if isinstance(baseline, Reference):
+    if not baseline.asks_reproduction:
         return True
     if comparison.inputs.changed:
         return False

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from harness.analysis.power import Power, curve_power, power_refusal, recall_power
-from harness.baselines.margin_table import boundary_values, margin_table
+from harness.baselines.margin_table import boundary_values, margin_table, margin_values
 from harness.data.datasets import find_dataset
 from harness.judgement.phases import CLAIM_RECALL
 from harness.judgement.regression import ALPHA_DIFF
@@ -24,7 +24,7 @@ def simulations(profile: Profile, calibrated: Calibrated) -> tuple[Simulation, .
 
     A dataset for regression only is asked no claim, so its samples need not be enough to decide on recall.
     """
-    margins = {name: margin["value"] for name, margin in margin_table(profile, calibrated.calibration).items()}
+    margins = margin_values(margin_table(profile, calibrated.calibration))
     curve = partial(
         _curve_power,
         profile,

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis.calibration import Calibration
 from harness.analysis.curves import FloatArray
-from harness.baselines.margin_table import margin_table
+from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.store import Baseline
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, layered_noise, shifted_rows, stretched
 from harness.profile.environment import Environment
@@ -195,12 +195,11 @@ def measured_again(profile: Profile, seed: int) -> Profile:
 
 def stored(profile: Profile) -> Baseline:
     """Returns the profile as a baseline, with the margins that a real one of these numbers would have."""
-    margins = margin_table(profile, Calibration())
+    margins = margin_values(margin_table(profile, Calibration()))
     return Baseline(
         path=Path(f"{profile.pair}.json"),
         profile=profile,
-        margins={name: float(margin["value"]) for name, margin in margins.items()},
-        reasons={name: str(margin["reason"]) for name, margin in margins.items()},
+        margins=margins,
         timing={},
     )
 
