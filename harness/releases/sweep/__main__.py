@@ -12,8 +12,7 @@ import transformers
 from tqdm import tqdm
 
 from harness.releases.sweep.shrink import DEPTH
-from harness.releases.sweep.sweep_page import page, record
-from harness.releases.sweep.type_verdicts import Outcome, verdict_on, vision_language_types
+from harness.releases.sweep.type_verdicts import TypeOutcome, page, record, verdict_on, vision_language_types
 from harness.storage.files import write_atomically
 
 
@@ -30,19 +29,19 @@ def main(arguments: list[str] | None = None) -> int:
     if options.types and options.write:
         parser.error("--write is for the page of all types: name none")
     transformers.logging.set_verbosity_error()
-    found = []
+    verdicts = []
     for model_type in tqdm(options.types or list(known), desc="types", disable=not sys.stderr.isatty()):
         verdict = verdict_on(model_type, known[model_type])
-        found.append(verdict)
+        verdicts.append(verdict)
         tqdm.write(f"{verdict.outcome:9}{model_type:24}{verdict.seconds:6.1f} s  {verdict.remark}")
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if options.json:
-        write_atomically(options.json, (json.dumps(record(found, versions), indent=1) + "\n").encode())
+        write_atomically(options.json, (json.dumps(record(verdicts, versions), indent=1) + "\n").encode())
     if options.write:
-        write_atomically(options.write, page(found, versions, name=str(options.write), depth=DEPTH).encode())
-    counts = {outcome: sum(verdict.outcome is outcome for verdict in found) for outcome in Outcome}
+        write_atomically(options.write, page(verdicts, versions, name=str(options.write), depth=DEPTH).encode())
+    counts = {outcome: sum(verdict.outcome is outcome for verdict in verdicts) for outcome in TypeOutcome}
     print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
-    return 1 if counts[Outcome.FAILED] else 0
+    return 1 if counts[TypeOutcome.FAILED] else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What is asked of a tiny model: that everything measured of it is what the model itself computes."""
+"""Exactness of a tiny model: everything measured of it equals what the model itself computes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import nn
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
-from harness.models.prompts.prompt import TokenGroups
 from harness.probe.last_token import ShareReader
 from harness.probe.lens_task import KS, LensTask, References
 from harness.probe.observation import Readings, observing
@@ -30,93 +29,192 @@ class ExactnessError(PhaseError):
     """A measurement is not what the model computes; the message says which, where and by how much."""
 
 
-@dataclass
-class Reference:
-    """What the model itself says of one forward pass with eager attention.
-
-    states: inputs of the decoder layers and of the final norm, (batch, tokens, d) each. weights: attention of the last
-    query by layer, (batch, heads, keys). hidden: its own `hidden_states`.
-    """
-
-    states: list[torch.Tensor] = field(default_factory=list)
-    weights: dict[int, torch.Tensor] = field(default_factory=dict)
-    hidden: tuple[torch.Tensor, ...] = ()
-
-
 def examine(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> list[str]:
-    """Remarks on a tiny model of which everything measured was exact.
+    """Return remarks on a tiny model of which everything measured was exact.
 
     Raises:
         PhaseError: a part is missing, or a number is not the model's own.
     """
-    remarks: list[str] = []
-    before = _condition(model, anatomy)
-    with hearing_placeholders(model) as masks:
-        readings = _observed(model, anatomy, prompt)
-    check_image_positions(model, anatomy.name, prompt.groups.image | prompt.separators, prompt.inputs, masks)
-    if bool(prompt.separators.any()):
-        remarks.append(
-            f"{int(prompt.separators.sum())} of {int((prompt.groups.image | prompt.separators).sum())} image positions "
-            "hold learned vectors, which count as neither image nor text"
+    examination = _Examination(model, anatomy, prompt)
+    readings = examination.observed()
+    states, weights, hidden = examination.eager()
+    examination.compare_states(readings, states, hidden)
+    examination.compare_attention(readings, weights)
+    examination.compare_logits(states[-1])
+    examination.change_pictures()
+    return examination.remarks
+
+
+@dataclass
+class _Examination:
+    model: Any
+    anatomy: Anatomy
+    prompt: TinyPrompt
+    remarks: list[str] = field(default_factory=list)
+
+    def require(self, exact: bool, message: str) -> None:
+        if not exact:
+            raise ExactnessError(f"{self.anatomy.name}{message}")
+
+    def remark(self, noticed: bool, message: str) -> None:
+        if noticed:
+            self.remarks.append(message)
+
+    def observed(self) -> Readings:
+        """Measure the prompt; the model's own placeholders are heard and its state is compared afterwards."""
+        groups, separators = self.prompt.groups, self.prompt.separators
+        rows, placed = groups.real.shape[0], groups.image | separators
+        words = (((11, 12), (13,)),) * rows
+        task = LensTask(References(own=words, chance=words), tuple(range(64)), dense=True)
+        ids = tuple(f"row {row}" for row in range(rows))
+        before = self._condition()
+        with (
+            hearing_placeholders(self.model) as masks,
+            torch.inference_mode(),
+            observing(self.model, self.anatomy, groups, sample_ids=ids, lens=task, checking=True) as seen,
+        ):
+            self.model(**self.prompt.inputs, **prompt_options(self.model))
+        readings = seen.readings()
+        check_image_positions(self.model, self.anatomy.name, placed, self.prompt.inputs, masks)
+        self.remark(
+            bool(separators.any()),
+            f"{int(separators.sum())} of {int(placed.sum())} image positions hold learned vectors, which count as "
+            "neither image nor text",
         )
-    if _condition(model, anatomy) != before:
-        raise ExactnessError(f"{anatomy.name}: hooks, attention or training flags were not put back")
-    reference = _reference(model, anatomy, prompt)
-    _same_states(anatomy, prompt, readings, reference, remarks)
-    _same_attention(anatomy, prompt.groups, readings, reference, remarks)
-    _same_logits(model, anatomy, prompt, reference, remarks)
-    _reacting(model, anatomy, prompt, remarks)
-    return remarks
+        self.require(self._condition() == before, ": hooks, attention or training flags were not put back")
+        return readings
 
+    def _condition(self) -> tuple[Any, ...]:
+        modules = list(self.model.modules())
+        hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
+        own = sum(len(vars(module)) for module in modules)
+        return hooks, own, [module.training for module in modules], self.anatomy.text_config._attn_implementation
 
-def _observed(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Readings:
-    words = (((11, 12), (13,)),) * prompt.groups.real.shape[0]
-    task = LensTask(References(own=words, chance=words), tuple(range(64)), dense=True)
-    ids = tuple(f"row {row}" for row in range(prompt.groups.real.shape[0]))
-    with (
-        torch.inference_mode(),
-        observing(model, anatomy, prompt.groups, sample_ids=ids, lens=task, checking=True) as seen,
-    ):
-        model(**prompt.inputs, **prompt_options(model))
-    return seen.readings()
+    def eager(self) -> tuple[list[torch.Tensor], dict[int, torch.Tensor], tuple[torch.Tensor, ...]]:
+        """Return what the model computes in one pass with eager attention.
 
+        The inputs of the decoder layers and of the final norm, (batch, tokens, d) each; the attention of the last
+        query by layer, (batch, heads, keys); its own `hidden_states`.
+        """
+        weights: dict[int, torch.Tensor] = {}
+        layer_of, key = self.anatomy.layer_of_attention(), self.anatomy.attention_key
 
-def _condition(model: Any, anatomy: Anatomy) -> tuple[Any, ...]:
-    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-    flags = tuple(module.training for module in model.modules())
-    own = sum(len(vars(module)) for module in model.modules())
-    return hooks, flags, own, anatomy.text_config._attn_implementation
+        def keep(module: nn.Module, _: Any, output: Any) -> None:
+            for part in output if isinstance(output, tuple) else ():
+                if isinstance(part, torch.Tensor) and part.ndim == 4 and part.shape[-2] == part.shape[-1]:
+                    weights[layer_of[id(module)]] = part[:, :, -1]
 
+        with contextlib.ExitStack() as stack:
+            states = stack.enter_context(_following(self.anatomy))
+            for module in (module for layer in self.anatomy.layers for module in layer.modules()):
+                stack.callback(module.register_forward_hook(keep).remove)
+            before = self.anatomy.text_config._attn_implementation
+            stack.callback(self.model.set_attn_implementation, {key: before})
+            self.model.set_attn_implementation({key: "eager"})
+            output = run_prompt(self.model, self.prompt.inputs, output_hidden_states=True)
+        inner = getattr(output, "language_model_outputs", None) or output
+        return states, weights, tuple(getattr(inner, "hidden_states", None) or ())
 
-@contextlib.contextmanager
-def _eager(model: Any, anatomy: Anatomy) -> Iterator[None]:
-    before = anatomy.text_config._attn_implementation
-    model.set_attn_implementation({anatomy.attention_key: "eager"})
-    try:
-        yield
-    finally:
-        model.set_attn_implementation({anatomy.attention_key: before})
+    def compare_states(self, readings: Readings, states: list[torch.Tensor], hidden: tuple[torch.Tensor, ...]) -> None:
+        sums, placed = GroupSums(self.prompt.groups), self.prompt.groups.image | self.prompt.separators
+        points = self.anatomy.depth + 1
+        self.require(len(states) == points, f": {len(states)} residual points were seen, expected {points}")
+        for point, state in enumerate(states):
+            apart = _apart(readings.similarity[:, point], sums.similarities(sums(state)))
+            message = f": similarity at residual point {point} is off by {apart:.2g} from eager attention's"
+            self.require(apart <= _TOLERANCE, message)
+        if len(hidden) != points:
+            self.remarks.append(f"gives {len(hidden)} hidden states for {points} residual points")
+            return
+        changed = []
+        for point, (own, state) in enumerate(zip(hidden[:-1], states[:-1], strict=True)):
+            moved = ((own - state).abs() > _TOLERANCE * state.abs().max().clamp(min=1.0)).any(-1)
+            elsewhere = int((moved & ~placed).sum())
+            self.require(
+                not elsewhere,
+                f": residual point {point} is not the model's own hidden state {point}, at {elsewhere} positions that "
+                "are no image tokens",
+            )
+            if bool(moved.any()):
+                changed.append(point)
+        self.remark(bool(changed), f"adds states between layers: residual points {_listed(changed)}")
 
+    def compare_attention(self, readings: Readings, weights: dict[int, torch.Tensor]) -> None:
+        shares, by_norm = readings.weight_shares, readings.norm_shares
+        if shares is None:
+            raise ExactnessError(f"{self.anatomy.name}: no attention was read")
+        layers = range(self.anatomy.depth)
+        read = [layer for layer in layers if shares[:, layer].any()]
+        without = [layer + 1 for layer in layers if layer not in read]
+        refused = [layer + 1 for layer in read if by_norm is None or not by_norm[:, layer].any()]
+        missing = [layer + 1 for layer in read if layer not in weights]
+        self.remark(bool(without), f"no softmax attention in layers {_listed(without)}")
+        self.remark(
+            bool(refused),
+            f"attention by weight only in layers {_listed(refused)}: no gate, but a norm before the output projection",
+        )
+        self.remark(bool(missing), f"eager gives no weights in layers {_listed(missing)}")
+        reader, tokens = ShareReader(self.prompt.groups), self.prompt.groups.real.shape[1]
+        for layer in (layer for layer in read if layer in weights):
+            theirs = reader(weights[layer][..., :tokens].mean(1).unsqueeze(1))[:, 0]
+            apart = _apart(shares[:, layer], theirs)
+            message = f", layer {layer + 1}: the last query's attention is off by {apart:.2g} from eager's"
+            self.require(apart <= _TOLERANCE, message)
 
-def _reference(model: Any, anatomy: Anatomy, prompt: TinyPrompt) -> Reference:
-    reference = Reference()
+    def compare_logits(self, last: torch.Tensor) -> None:
+        """Require that the lens at the last point ranks the entries first that the model's answer ranks first."""
+        with torch.inference_mode():
+            lens = upcast(self.anatomy.unembedding(self.anatomy.final_norm(last[:, -1:]))[:, -1])
+        output = run_prompt(self.model, self.prompt.inputs)
+        own = upcast((getattr(output, "language_model_outputs", None) or output).logits[:, -1])
+        # Entries that must never be said are pressed down behind the unembedding.
+        sayable = own > own.amax(-1, keepdim=True) - 1e4
+        best = [logits.masked_fill(~sayable, -torch.inf).topk(max(KS), dim=-1).indices for logits in (lens, own)]
+        self.require(torch.equal(*best), ": the lens at the last point ranks other entries first than the model")
+        self.remark(not bool(sayable.all()), "some entries are never said")
+        self.remark(
+            not _apart(lens[sayable], own[sayable]) <= _TOLERANCE,
+            "logits are scaled or capped behind the norm: their order is the lens's, probabilities are not",
+        )
 
-    def weights(module: nn.Module, _: Any, output: Any) -> None:
-        for part in output if isinstance(output, tuple) else ():
-            if isinstance(part, torch.Tensor) and part.ndim == 4 and part.shape[-2] == part.shape[-1]:
-                reference.weights[owner[id(module)]] = part[:, :, -1]
+    def change_pictures(self) -> None:
+        """Require that where the pixels first change the residual stream, they change image positions only.
 
-    owner = anatomy.layer_of_attention()
-    with contextlib.ExitStack() as stack:
-        reference.states = stack.enter_context(_following(anatomy))
-        for module in (module for layer in anatomy.layers for module in layer.modules()):
-            stack.callback(module.register_forward_hook(weights).remove)
-        stack.enter_context(_eager(model, anatomy))
-        stack.enter_context(torch.inference_mode())
-        output = model(**prompt.inputs, **prompt_options(model), output_hidden_states=True)
-    inner = getattr(output, "language_model_outputs", None) or output
-    reference.hidden = tuple(getattr(inner, "hidden_states", None) or ())
-    return reference
+        Not all of these need change: some models keep the ends of rows or of pictures there.
+        """
+        image = self.prompt.groups.image
+        base = self._points()
+        changed = [torch.zeros_like(image) for _ in base]
+        # Several other pictures, because one in discrete codes may share some of them with the first.
+        for seed in range(_PICTURES):
+            points = zip(changed, self._points(seed), base, strict=True)
+            changed = [before | (other != state).any(-1) for before, other, state in points]
+        first = next((point for point, reacts in enumerate(changed) if bool(reacts.any())), None)
+        if first is None:
+            raise ExactnessError(f"{self.anatomy.name}: no position changes with the pixels")
+        reacts, inside, total = changed[first], int((changed[first] & image).sum()), int(image.sum())
+        self.require(
+            int(reacts.sum()) == inside and inside * 2 >= total,
+            f": at residual point {first} {int(reacts.sum())} positions change with the pixels, {inside} of them among "
+            f"the {total} image positions",
+        )
+        self.remark(first > 0, f"the picture enters at residual point {first}")
+        still = f"{total - inside} of {total} image positions changed with none of {_PICTURES} other pictures"
+        self.remark(inside < total, still)
+
+    def _points(self, seed: int | None = None) -> list[torch.Tensor]:
+        """Return the inputs of the decoder layers; with a seed, for other pictures."""
+        inputs = dict(self.prompt.inputs)
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            for name, value in inputs.items():
+                if value.is_floating_point():
+                    drawn = torch.randn(value.shape, generator=generator).to(value.dtype)
+                    # A whole number is a position or a count beside the pixels.
+                    inputs[name] = torch.where(value == value.round(), value, drawn)
+        with _following(self.anatomy) as states:
+            run_prompt(self.model, inputs)
+        return states[: self.anatomy.depth]
 
 
 def _apart(ours: Any, theirs: Any) -> float:
@@ -124,134 +222,19 @@ def _apart(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def _same_states(
-    anatomy: Anatomy, prompt: TinyPrompt, readings: Readings, reference: Reference, remarks: list[str]
-) -> None:
-    sums, placed = GroupSums(prompt.groups), prompt.groups.image | prompt.separators
-    points = anatomy.depth + 1
-    if len(reference.states) != points:
-        raise ExactnessError(f"{anatomy.name}: {len(reference.states)} residual points were seen, expected {points}")
-    for point, states in enumerate(reference.states):
-        apart = _apart(readings.similarity[:, point], sums.similarities(sums(states)))
-        if not apart <= _TOLERANCE:
-            raise ExactnessError(
-                f"{anatomy.name}: similarity at residual point {point} is off by {apart:.2g} from eager attention's"
-            )
-    if len(reference.hidden) != points:
-        remarks.append(f"gives {len(reference.hidden)} hidden states for {points} residual points")
-        return
-    changed = []
-    for point in range(anatomy.depth):
-        hidden, states = reference.hidden[point], reference.states[point]
-        moved = ((hidden - states).abs() > _TOLERANCE * states.abs().max().clamp(min=1.0)).any(-1)
-        if bool((moved & ~placed).any()):
-            raise ExactnessError(
-                f"{anatomy.name}: residual point {point} is not the model's own hidden state {point}, at "
-                f"{int((moved & ~placed).sum())} positions that are no image tokens"
-            )
-        if bool(moved.any()):
-            changed.append(point)
-    if changed:
-        remarks.append(f"adds states between layers: residual points {', '.join(map(str, changed))}")
-
-
-def _same_attention(
-    anatomy: Anatomy, groups: TokenGroups, readings: Readings, reference: Reference, remarks: list[str]
-) -> None:
-    if readings.weight_shares is None:
-        raise ExactnessError(f"{anatomy.name}: no attention was read")
-    shares = ShareReader(groups)
-    read = [layer for layer in range(anatomy.depth) if readings.weight_shares[:, layer].any()]
-    without = sorted(set(range(anatomy.depth)) - set(read))
-    if without:
-        remarks.append(f"no softmax attention in layers {', '.join(str(layer + 1) for layer in without)}")
-    refused = [layer for layer in read if readings.norm_shares is None or not readings.norm_shares[:, layer].any()]
-    if refused:
-        layers = ", ".join(str(layer + 1) for layer in refused)
-        remarks.append(f"attention by weight only in layers {layers}: no gate, but a norm before the output projection")
-    missing = sorted(set(read) - set(reference.weights))
-    if missing:
-        remarks.append(f"eager gives no weights in layers {', '.join(str(layer + 1) for layer in missing)}")
-    for layer in sorted(set(read) & set(reference.weights)):
-        weights = reference.weights[layer]
-        theirs = shares(weights[..., : groups.real.shape[1]].mean(1).unsqueeze(1))[:, 0]
-        apart = _apart(readings.weight_shares[:, layer], theirs)
-        if not apart <= _TOLERANCE:
-            raise ExactnessError(
-                f"{anatomy.name}, layer {layer + 1}: the last query's attention is off by {apart:.2g} from eager's"
-            )
-
-
-def _same_logits(model: Any, anatomy: Anatomy, prompt: TinyPrompt, reference: Reference, remarks: list[str]) -> None:
-    """Asserts that the lens at the last point ranks the entries first that the model's answer ranks first."""
-    with torch.inference_mode():
-        lens = upcast(anatomy.unembedding(anatomy.final_norm(reference.states[-1][:, -1:]))[:, -1])
-    output = run_prompt(model, prompt.inputs)
-    own = upcast((getattr(output, "language_model_outputs", None) or output).logits[:, -1])
-    # Entries that must never be said are pressed down behind the unembedding.
-    sayable = own > own.amax(-1, keepdim=True) - 1e4
-    best = [logits.masked_fill(~sayable, -torch.inf).topk(max(KS), dim=-1).indices for logits in (lens, own)]
-    if not torch.equal(*best):
-        raise ExactnessError(f"{anatomy.name}: the lens at the last point ranks other entries first than the model")
-    if not bool(sayable.all()):
-        remarks.append("some entries are never said")
-    if not _apart(lens[sayable], own[sayable]) <= _TOLERANCE:
-        remarks.append("logits are scaled or capped behind the norm: their order is the lens's, probabilities are not")
-
-
-def _reacting(model: Any, anatomy: Anatomy, prompt: TinyPrompt, remarks: list[str]) -> None:
-    """Asserts that where the pixels first change the residual stream, they change image positions only.
-
-    Not all of these need change: some models keep the ends of rows or of pictures there.
-    """
-    image = prompt.groups.image
-    base = _points(model, anatomy, prompt.inputs)
-    changed = [torch.zeros_like(image) for _ in base]
-    # Several other pictures, because one in discrete codes may share some of them with the first.
-    for seed in range(_PICTURES):
-        points = _points(model, anatomy, _other_pictures(prompt.inputs, seed))
-        changed = [seen | (now != then).any(-1) for seen, now, then in zip(changed, points, base, strict=True)]
-    first = next((point for point, reacts in enumerate(changed) if bool(reacts.any())), None)
-    if first is None:
-        raise ExactnessError(f"{anatomy.name}: no position changes with the pixels")
-    reacts = changed[first]
-    if bool((reacts & ~image).any()) or bool((reacts & image).sum() * 2 < image.sum()):
-        raise ExactnessError(
-            f"{anatomy.name}: at residual point {first} {int(reacts.sum())} positions change with the pixels, "
-            f"{int((reacts & image).sum())} of them among the {int(image.sum())} image positions"
-        )
-    if first:
-        remarks.append(f"the picture enters at residual point {first}")
-    if still := int((image & ~reacts).sum()):
-        remarks.append(f"{still} of {int(image.sum())} image positions changed with none of {_PICTURES} other pictures")
-
-
-def _points(model: Any, anatomy: Anatomy, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    with _following(anatomy) as states:
-        run_prompt(model, inputs)
-    return states[: anatomy.depth]
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 @contextlib.contextmanager
 def _following(anatomy: Anatomy) -> Iterator[list[torch.Tensor]]:
-    """Collects the inputs of the decoder layers and of the final norm, as they come."""
+    """Collect the inputs of the decoder layers and of the final norm, in the order of the pass."""
     states: list[torch.Tensor] = []
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states.append((args[0] if args else kwargs["hidden_states"]).clone())
 
     with contextlib.ExitStack() as stack:
         for part in (*anatomy.layers, anatomy.final_norm):
-            stack.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(part.register_forward_pre_hook(keep, with_kwargs=True).remove)
         yield states
-
-
-def _other_pictures(inputs: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        # What is whole is a place or a count beside the pixels.
-        name: torch.where(value == value.round(), value, torch.randn(value.shape, generator=generator).to(value.dtype))
-        if value.is_floating_point()
-        else value
-        for name, value in inputs.items()
-    }

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from harness.models.anatomy import refuse_unmeasurable
-from harness.models.kinds import kind_of
 from harness.releases.sweep.shrink import tiny_config
+from harness.releases.sweep.tiny_fields import TINY_FIELDS
 
 # Standard deviation of an embedding's numbers; other matrices keep the size of what they are given.
 _EMBEDDED = 0.5
@@ -27,7 +27,7 @@ def tiny_model(model_type: str, class_name: str) -> Any:
     """
     import transformers
 
-    config = tiny_config(model_type, kind_of(model_type).tiny)
+    config = tiny_config(model_type, TINY_FIELDS.get(model_type, ("", {}))[1])
     refuse_unmeasurable(config, class_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

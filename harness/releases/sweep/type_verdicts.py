@@ -1,12 +1,16 @@
-"""What became of every vision-language type of transformers: measured, refused or failed, with a remark."""
+"""Verdicts on the vision-language types of transformers, measured, refused or failed, with their record and page."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from tabulate import tabulate
 
 from harness.errors import PhaseError
 from harness.models.anatomy import AnatomyError, find_anatomy
@@ -15,10 +19,11 @@ from harness.probe.attention import AttentionError
 from harness.releases.sweep.exactness import examine
 from harness.releases.sweep.prompts import tiny_prompt
 from harness.releases.sweep.tiny_model import tiny_model
+from harness.storage.templates import render
 
 
-class Outcome(StrEnum):
-    """What became of a type."""
+class TypeOutcome(StrEnum):
+    """The verdict on a type."""
 
     MEASURED = "measured"
     REFUSED = "refused"
@@ -27,23 +32,23 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TypeVerdict:
-    """The outcome for one type, what is to be said of it, and the seconds that it took."""
+    """The outcome for one type, a remark on it, and the seconds that it took."""
 
     model_type: str
-    outcome: Outcome
+    outcome: TypeOutcome
     remark: str
     seconds: float
 
 
 def vision_language_types() -> Mapping[str, str]:
-    """The types that the installed transformers maps to an image-text-to-text model, and their classes' names."""
+    """Return the types that the installed transformers maps to an image-text-to-text model, with their classes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     return dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
 def verdict_on(model_type: str, class_name: str) -> TypeVerdict:
-    """The verdict on one type, by a tiny random model of it; never an exception.
+    """Return the verdict on one type, by a tiny random model of it; never raise an exception.
 
     Refused is what the harness would tell a user of such a model, too, or what needs a library that is not here.
     """
@@ -52,16 +57,9 @@ def verdict_on(model_type: str, class_name: str) -> TypeVerdict:
     return TypeVerdict(model_type, outcome, remark, time.perf_counter() - began)
 
 
-def verdicts(types: Iterable[str] | None = None) -> Iterator[TypeVerdict]:
-    """The verdicts on all types, or on those named, as they come."""
-    known = vision_language_types()
-    for model_type in known if types is None else types:
-        yield verdict_on(model_type, known[model_type])
-
-
-def _outcome(model_type: str, class_name: str) -> tuple[Outcome, str]:
+def _outcome(model_type: str, class_name: str) -> tuple[TypeOutcome, str]:
     if kind_of(model_type).refused:
-        return Outcome.REFUSED, kind_of(model_type).reason
+        return TypeOutcome.REFUSED, kind_of(model_type).reason
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,18 +67,49 @@ def _outcome(model_type: str, class_name: str) -> tuple[Outcome, str]:
             anatomy = find_anatomy(model)
             remarks = examine(model, anatomy, tiny_prompt(model, anatomy))
     except (AnatomyError, AttentionError) as error:
-        return Outcome.REFUSED, _plain(str(error).removeprefix(f"{class_name} "))
+        return TypeOutcome.REFUSED, _plain(str(error).removeprefix(f"{class_name} "))
     except ImportError as error:
-        return Outcome.REFUSED, f"not tried, a library is missing here: {_plain(str(error))}"
+        return TypeOutcome.REFUSED, f"not tried, a library is missing here: {_plain(str(error))}"
     except PhaseError as error:
-        return Outcome.FAILED, _plain(str(error))
+        return TypeOutcome.FAILED, _plain(str(error))
     # Whatever a model's own code raises is a finding of the sweep, not its end.
     except Exception as error:
-        return Outcome.FAILED, f"{type(error).__name__}: {_plain(str(error))}"
-    return Outcome.MEASURED, "; ".join(remarks)
+        return TypeOutcome.FAILED, f"{type(error).__name__}: {_plain(str(error))}"
+    return TypeOutcome.MEASURED, "; ".join(remarks)
 
 
 def _plain(text: str) -> str:
-    """The first sentence of a message, on one line."""
+    """Return the first sentence of a message, on one line."""
     line = " ".join(text.split())
     return line.split(". ")[0].rstrip(".")[:300]
+
+
+def record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return the verdicts as JSON holds them."""
+    types = {
+        verdict.model_type: {
+            "verdict": str(verdict.outcome),
+            "remark": verdict.remark,
+            "seconds": round(verdict.seconds, 1),
+        }
+        for verdict in verdicts
+    }
+    return {**versions, "types": types}
+
+
+def page(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str], *, name: str, depth: int) -> str:
+    """Return the page in Markdown: counts, the meaning of each word, one row per type."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    rows = [(f"`{verdict.model_type}`", verdict.outcome, verdict.remark.replace("|", "\\|")) for verdict in verdicts]
+    return render(
+        "harness.releases.sweep",
+        "types.md.jinja",
+        {
+            **versions,
+            **{str(outcome): counts[outcome] for outcome in TypeOutcome},
+            "page": name,
+            "depth": depth,
+            "total": len(verdicts),
+            "table": tabulate(rows, headers=["type", "verdict", "remark"], tablefmt="github"),
+        },
+    )

@@ -11,12 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.errors import PhaseError
-from harness.releases.versions.cell_run import CHECKOUT, PARTS, Matrix
-from harness.releases.versions.findings import findings
-from harness.releases.versions.fresh_environment import Runner, run_command
-from harness.releases.versions.matrix import matrix_table
-from harness.releases.versions.release_cells import TORCH, TRANSFORMERS, cells_of
-from harness.releases.versions.versions_page import versions_page
+from harness.releases.versions.cell_outcome import CHECKOUT, PARTS, TORCH, TRANSFORMERS, cells_of
+from harness.releases.versions.matrix import Matrix, Runner, run_command
+from harness.releases.versions.versions_page import findings, matrix_table, versions_page
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
@@ -34,7 +31,6 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
     options = _parser().parse_args(given)
     matrix = Matrix(
         results=default_cache() / "versions",
-        say=lambda line: print(line, file=sys.stderr, flush=True),
         keep=options.keep,
         parts=(options.only,) if options.only else tuple(PARTS),
         anew=options.anew,
@@ -45,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
         for cell in cells_of(options.transformers, options.torch):
             outcomes.append(matrix.outcome(cell))
             if options.json is not None:
-                write_atomically(options.json, dump({"cells": [asdict(told) for told in outcomes]}))
+                write_atomically(options.json, dump({"cells": [asdict(outcome) for outcome in outcomes]}))
             if options.write is not None:
                 page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *given]), CHECKOUT)
                 write_atomically(options.write, page.encode())
@@ -57,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
         return 2
     print(matrix_table(outcomes))
     print("\n".join(["", *findings(outcomes)]))
-    return 0 if all(told.passed for told in outcomes) else 1
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

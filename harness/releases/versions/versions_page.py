@@ -1,96 +1,157 @@
-"""The page of versions: the supported range, the matrix, what it says, and how to make it again."""
+"""The matrix as tables, its findings in sentences, and the page of both."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import shorten
 
-from harness.releases.versions.findings import findings
-from harness.releases.versions.matrix import matrix_table, pairs_table
-from harness.releases.versions.outcome import Outcome
+from tabulate import tabulate
 
+from harness.releases.versions.cell_outcome import ERROR, CellOutcome, ReleaseCell
+from harness.storage.templates import render
+
+_TYPE_VERDICTS = ("measured", "refused", "failed")
+#: Differences of each pair that are printed: the three curves, the attention that carries a norm, the lens.
+_MEASURES = ("inter", "inter_adjusted", "image", "text", "norm_image", "recall_5")
 _RANGED = ("transformers", "torch", "accelerate", "huggingface-hub")
-_PAGE = """\
-# Versions
-
-Which releases of transformers and torch this project was run with, and whether the embedded models are the same inside.
-This page is written by the command below and by nothing else.
-
-    {command}
-
-{dates} (UTC), {device}, Python {python}, project at {commit}. Supported, as pyproject.toml declares: {ranges}.
-
-## The matrix
-
-{matrix}
-
-Each row is a fresh virtual environment with this project and the two releases pinned; everything else is what pip
-chooses beside them.
-
-- **installs**: whether pip finds packages that fit together and all three can be imported, else the reason.
-- **measured, refused, failed**: the types of `python -m harness.releases.sweep`. A refusal states its reason; *failed*
-  says that a number was not exact, or that the release's own code broke: see the findings.
-- **one column per embedded pair**: the worst verdict of its regression questions against the committed baseline, by the
-  rule of [verdicts](verdicts.md): *reproduces* says that every sample is the same within its tolerance, *equivalent*
-  that the means are within their margins. *error*: it could not be judged.
-- **largest in inter**: how far the most distant sample's inter-modal similarity is from the baseline's, at any residual
-  point of any pair.
-- **seconds**: to make the environment and run both parts.
-
-## Findings
-
-{findings}
-
-## The pairs in detail
-
-The largest absolute difference of any sample from the baseline, by measure; recall is counted in shares of a sample's
-words.
-
-{pairs}
-
-## What older releases need
-
-Four things differ between the releases of the range and are found by their presence, not by version number: up to 5.5
-CLIP's tower lies one level deeper; before 5.4 the image processors that resize with Pillow have no name of their own;
-before 5.10 a processor hands `return_tensors` to no part that has arguments of its own; the Q-Former takes eager
-attention where it has no sdpa (5.0 to 5.12, of those looked at). Besides, 5.0 reads the language model's tokenizer from
-its GGUF file as another class, with a second start token; the project reads it itself. The names of CLIP's tensors are
-part of the weights' hash, so a message may say that the weights of `scenes-llava` changed where only these names did.
-
-transformers 4.57 is not supported. Tried with 4.57.6, it lacks `transformers.initialization`, cannot load a tokenizer
-that 5.x saved, takes the parts of an InstructBLIP's configuration only as dictionaries, and gives lists where tensors
-were asked for; it also wants huggingface-hub below 1.0, and the project asks it for what came with 1.31.
-
-## Again
-
-Run it from a checkout that nobody edits meanwhile, since every environment imports the project from there. Results are
-kept per cell, so that a matrix that was stopped goes on where it was; `--anew` runs them again, `--keep
-DIR` keeps the environments (about 6 GB each with the CUDA libraries of torch). `--transformers V` and `--torch V`
-choose other cells.
-"""
+_ABSENT = {"verdict": "not shipped", "remark": ""}
+_LONGEST = 160  # characters of a remark
 
 
-def versions_page(outcomes: Sequence[Outcome], command: str, checkout: Path) -> str:
-    """The page, in Markdown."""
-    return _PAGE.format(
-        command=command,
-        dates=_said(told.date for told in outcomes),
-        device=_said(told.device for told in outcomes) or "no pair measured",
-        python=_said(told.python for told in outcomes),
-        commit=_said(told.commit for told in outcomes),
-        ranges=", ".join(supported(checkout)),
-        matrix=matrix_table(outcomes, "github"),
-        pairs=pairs_table(outcomes, "github"),
-        findings="\n".join(f"- {sentence}" for sentence in findings(outcomes)) or "None.",
-    )
+def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
+    """Return the matrix: releases, installation, types by verdict, worst verdict of each pair, largest difference.
+
+    A cell without an environment has its reason instead of "yes".
+    """
+    pairs = _pairs_of(outcomes)
+    headers = ["transformers", "torch", "installs", *_TYPE_VERDICTS, *pairs, "largest in inter", "seconds"]
+    rows = [
+        [
+            *(outcome.cell.transformers, outcome.cell.torch),
+            f"no: {outcome.problem}" if outcome.problem else "yes",
+            *map(outcome.count, _TYPE_VERDICTS),
+            *map(outcome.worst, pairs),
+            _small(outcome.largest("inter")),
+            f"{sum(outcome.seconds.values()):.0f}",
+        ]
+        for outcome in outcomes
+    ]
+    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, missingval="-")
+
+
+def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
+    """Return cells by pairs: questions that do not reproduce, and the largest difference of any sample by measure."""
+    rows = [
+        [
+            *(outcome.cell.transformers, outcome.cell.torch, pair),
+            ", ".join(f"{question} ({verdict})" for question, verdict in _not_reproduced(outcome, pair)) or "nothing",
+            *(_small(outcome.largest(measure, pair)) for measure in _MEASURES),
+        ]
+        for outcome in outcomes
+        for pair in outcome.pairs or {}
+    ]
+    headers = ["transformers", "torch", "pair", "not reproduced", *_MEASURES]
+    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, missingval="-")
+
+
+def findings(outcomes: Sequence[CellOutcome]) -> list[str]:
+    """Return a sentence per finding: cells without an environment, parts that gave nothing, pairs, then types."""
+    return [
+        *(f"{outcome.cell} {outcome.problem.rstrip('.')}." for outcome in outcomes if outcome.problem),
+        *(
+            f"{outcome.cell}: {part} gave nothing ({problem})."
+            for outcome in outcomes
+            for part, problem in outcome.problems.items()
+        ),
+        *_findings_of_pairs([outcome for outcome in outcomes if outcome.pairs]),
+        *_findings_of_types([outcome for outcome in outcomes if outcome.types is not None]),
+    ]
+
+
+def versions_page(outcomes: Sequence[CellOutcome], command: str, checkout: Path) -> str:
+    """Return the page in Markdown."""
+    data = {
+        "command": command,
+        "ranges": ", ".join(supported(checkout)),
+        "matrix": matrix_table(outcomes, "github"),
+        "pairs": pairs_table(outcomes, "github"),
+        "findings": findings(outcomes),
+        "dates": _distinct(outcome.date for outcome in outcomes),
+        "device": _distinct(outcome.device for outcome in outcomes),
+        "python": _distinct(outcome.python for outcome in outcomes),
+        "commit": _distinct(outcome.commit for outcome in outcomes),
+    }
+    return render("harness.releases.versions", "versions.md.jinja", data)
 
 
 def supported(checkout: Path) -> list[str]:
-    """The ranges that pyproject.toml declares of the libraries that a matrix is about."""
+    """Return the ranges that pyproject.toml declares of the libraries that a matrix is about."""
     declared = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     return [line for line in declared if line.split(">=")[0] in _RANGED]
 
 
-def _said(values: Iterable[str]) -> str:
-    return ", ".join(sorted({one for value in values for one in value.split(", ") if one}))
+def _findings_of_pairs(judged: Sequence[CellOutcome]) -> list[str]:
+    sentences = []
+    for outcome, pair in ((cell, pair) for cell in judged for pair in cell.pairs or {}):
+        moved, far = _not_reproduced(outcome, pair), outcome.largest("inter", pair)
+        if outcome.worst(pair) == ERROR:
+            sentences.append(f"{outcome.cell}: {pair} could not be judged; the cell's log says why.")
+        elif moved:
+            answers = ", ".join(f"{question} {verdict}" for question, verdict in moved)
+            off = "" if far is None else f"; the most distant sample is off by {far:.2g} in inter-modal similarity"
+            sentences.append(f"{outcome.cell}: {pair} does not reproduce ({answers}{off}).")
+    if sentences or not judged:
+        return sentences
+    farthest = max(judged, key=lambda outcome: outcome.largest("inter") or 0.0)
+    cells = f"all {len(judged)} cells" if len(judged) > 1 else "the one cell"
+    return [
+        f"All {len(_pairs_of(judged))} embedded pairs reproduce sample by sample in {cells}; the largest difference of "
+        f"any sample in inter-modal similarity is {farthest.largest('inter') or 0.0:.2g} ({farthest.cell})."
+    ]
+
+
+def _findings_of_types(swept: Sequence[CellOutcome]) -> list[str]:
+    names = sorted({name for outcome in swept for name in outcome.types or {}})
+    changing: list[str] = []
+    young: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        cells: dict[str, list[ReleaseCell]] = {}
+        reasons: dict[str, str] = {}
+        for outcome in swept:
+            entry = (outcome.types or {}).get(name, _ABSENT)
+            cells.setdefault(entry["verdict"], []).append(outcome.cell)
+            remark = shorten(entry["remark"].rstrip("."), _LONGEST, placeholder=" ...")
+            reasons.setdefault(entry["verdict"], f" ({remark})" if remark and entry["verdict"] != "measured" else "")
+        missing = cells.pop(_ABSENT["verdict"], [])
+        if len(cells) > 1:
+            parts = (
+                f"{verdict} with {'; '.join(map(str, where))}{reasons[verdict]}" for verdict, where in cells.items()
+            )
+            changing.append(f"`{name}`: {', '.join(parts)}.")
+        if missing:
+            young.setdefault(tuple(dict.fromkeys(cell.transformers for cell in missing)), []).append(f"`{name}`")
+    same = f"{len(names) - len(changing)} of {len(names)} types have one verdict in every cell that ships them."
+    return [
+        *([same] if len(swept) > 1 else []),
+        *changing,
+        *(f"Not shipped with transformers {', '.join(old)}: {', '.join(types)}." for old, types in young.items()),
+    ]
+
+
+def _pairs_of(outcomes: Sequence[CellOutcome]) -> list[str]:
+    return list(dict.fromkeys(pair for outcome in outcomes for pair in outcome.pairs or {}))
+
+
+def _not_reproduced(outcome: CellOutcome, pair: str) -> list[tuple[str, str]]:
+    verdicts = (outcome.pairs or {})[pair]["verdicts"]
+    return [(question, verdict) for question, verdict in verdicts.items() if verdict != "reproduces"]
+
+
+def _small(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1e}" if value else "0"
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ", ".join(sorted({part for value in values for part in value.split(", ") if part}))

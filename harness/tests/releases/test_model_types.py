@@ -18,9 +18,16 @@ from harness.probe.noise import noise_for_features
 from harness.releases.sweep.exactness import ExactnessError, examine
 from harness.releases.sweep.prompts import TinyPrompt, tiny_prompt
 from harness.releases.sweep.shrink import DEPTH, tiny_config
-from harness.releases.sweep.sweep_page import page, record
+from harness.releases.sweep.tiny_fields import TINY_FIELDS
 from harness.releases.sweep.tiny_model import tiny_model
-from harness.releases.sweep.type_verdicts import Outcome, TypeVerdict, verdict_on, vision_language_types
+from harness.releases.sweep.type_verdicts import (
+    TypeOutcome,
+    TypeVerdict,
+    page,
+    record,
+    verdict_on,
+    vision_language_types,
+)
 
 TYPES = vision_language_types()
 PAGE = Path(__file__).parents[3] / "docs" / "model-types.md"
@@ -41,16 +48,16 @@ def test_a_type_is_measured_or_refused_for_a_reason(model_type: str) -> None:
     found = verdict(model_type)
     reason = BROKEN.get((model_type, ".".join(transformers.__version__.split(".")[:2])))
     if reason is not None:
-        assert found.outcome is Outcome.FAILED, "mended upstream: take it out of BROKEN"
+        assert found.outcome is TypeOutcome.FAILED, "mended upstream: take it out of BROKEN"
         pytest.xfail(f"transformers {transformers.__version__}: {reason}")
-    assert found.outcome is not Outcome.FAILED, found.remark
-    assert found.outcome is Outcome.MEASURED or found.remark
+    assert found.outcome is not TypeOutcome.FAILED, found.remark
+    assert found.outcome is TypeOutcome.MEASURED or found.remark
 
 
 @pytest.mark.types
 def test_enough_types_are_measured_and_the_page_says_so() -> None:
     found = [verdict(model_type) for model_type in TYPES]
-    assert sum(one.outcome is Outcome.MEASURED for one in found) >= LEAST_SHARE * len(TYPES)
+    assert sum(one.outcome is TypeOutcome.MEASURED for one in found) >= LEAST_SHARE * len(TYPES)
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if f"transformers {transformers.__version__} and torch {torch.__version__}:" in PAGE.read_text():
         stated, now = PAGE.read_text(), _page(found, versions)
@@ -75,9 +82,12 @@ def settled_lines(text: str, untried: set[str]) -> list[str]:
 
 def test_pages_from_environments_with_other_libraries_are_compared_by_what_both_tried() -> None:
     versions = {"transformers": "5.0", "torch": "2.0"}
-    here = [TypeVerdict(name, Outcome.MEASURED, "", 1.0) for name in ("a1", "b2")]
-    there = [here[0], TypeVerdict("b2", Outcome.REFUSED, f"not tried, a library is missing here: {'b2 ' * 30}", 0.0)]
-    worse = [TypeVerdict("a1", Outcome.FAILED, "KeyError", 1.0), here[1]]
+    here = [TypeVerdict(name, TypeOutcome.MEASURED, "", 1.0) for name in ("a1", "b2")]
+    there = [
+        here[0],
+        TypeVerdict("b2", TypeOutcome.REFUSED, f"not tried, a library is missing here: {'b2 ' * 30}", 0.0),
+    ]
+    worse = [TypeVerdict("a1", TypeOutcome.FAILED, "KeyError", 1.0), here[1]]
     pages = [_page(found, versions) for found in (here, there, worse)]
     untried = untried_types(pages[1])
     assert untried == {"`b2`"}
@@ -105,7 +115,7 @@ KNOWN = {
 @pytest.mark.parametrize("model_type", KNOWN)
 def test_what_is_said_of_a_type(model_type: str) -> None:
     found = verdict(model_type)
-    assert found.outcome is Outcome.MEASURED
+    assert found.outcome is TypeOutcome.MEASURED
     assert KNOWN[model_type] in found.remark
     assert bool(KNOWN[model_type]) == bool(found.remark)
 
@@ -113,7 +123,7 @@ def test_what_is_said_of_a_type(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", ["mllama", "florence2", "qwen4_exp"])
 def test_a_refused_type_has_a_reason(model_type: str) -> None:
     found = verdict(model_type)
-    assert found.outcome is Outcome.REFUSED
+    assert found.outcome is TypeOutcome.REFUSED
     assert found.remark
 
 
@@ -121,14 +131,15 @@ def test_a_refused_type_has_a_reason(model_type: str) -> None:
 def test_a_type_with_several_states_a_layer_is_refused_for_these() -> None:
     """Its gated output projection is no linear layer either, which another model could be rid of."""
     found = verdict("inkling2")
-    assert found.outcome is Outcome.REFUSED
+    assert found.outcome is TypeOutcome.REFUSED
     assert "no one stream to follow" in found.remark
 
 
 def test_a_row_of_the_table_is_about_a_type_that_exists() -> None:
     if transformers.__version__.startswith("5.24"):
-        assert set(KINDS) - {"pixtral"} <= set(TYPES)
+        assert {*KINDS, *TINY_FIELDS} - {"pixtral"} <= set(TYPES)
     assert all(kind.reason for kind in KINDS.values())
+    assert all(reason and fields for reason, fields in TINY_FIELDS.values())
 
 
 def test_gates_are_part_of_the_contributions() -> None:
@@ -186,8 +197,8 @@ def test_a_tiny_configuration_keeps_every_kind_of_layer_and_small_ids() -> None:
 
 def test_page_and_record_count_the_outcomes() -> None:
     found = [
-        TypeVerdict("a", Outcome.MEASURED, "", 1.04),
-        TypeVerdict("b", Outcome.REFUSED, "one | reason", 0.0),
+        TypeVerdict("a", TypeOutcome.MEASURED, "", 1.04),
+        TypeVerdict("b", TypeOutcome.REFUSED, "one | reason", 0.0),
     ]
     versions = {"transformers": "5.0", "torch": "2.0"}
     text = page(found, versions, name="types.md", depth=4)

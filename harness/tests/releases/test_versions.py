@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 
 from harness.releases.versions.__main__ import main
-from harness.releases.versions.cell_run import CHECKOUT, Matrix, embedded_pairs
-from harness.releases.versions.findings import findings
-from harness.releases.versions.fresh_environment import Done, InstallError, environment, run_command
-from harness.releases.versions.matrix import matrix_table, pairs_table
-from harness.releases.versions.outcome import Outcome, load_outcome, read_pairs, save_outcome
-from harness.releases.versions.release_cells import TORCH, TRANSFORMERS, Cell, cells_of
-from harness.releases.versions.versions_page import supported, versions_page
+from harness.releases.versions.cell_outcome import (
+    CHECKOUT,
+    TORCH,
+    TRANSFORMERS,
+    CellOutcome,
+    ReleaseCell,
+    cells_of,
+    embedded_pairs,
+    load_outcome,
+    read_pairs,
+    save_outcome,
+)
+from harness.releases.versions.matrix import Done, InstallError, environment, run_command
+from harness.releases.versions.versions_page import findings, matrix_table, pairs_table, supported, versions_page
 from harness.storage.cache_directory import CACHE_VARIABLE
 
-OLD, NEW = Cell("5.0.0", "2.15.0"), Cell("5.23.0", "2.15.0")
+OLD, NEW = ReleaseCell("5.0.0", "2.15.0"), ReleaseCell("5.23.0", "2.15.0")
 CONFLICT = "ERROR: Cannot install transformers==5.0.0: no such thing\nERROR: ResolutionImpossible\nfor help see there"
 TYPES = {
     "llava": {"verdict": "measured", "remark": ""},
@@ -84,7 +91,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "versions"
 
 
-def told(cell: Cell, **changes: Any) -> Outcome:
+def told(cell: ReleaseCell, **changes: Any) -> CellOutcome:
     plain: dict[str, Any] = {
         "date": "2026-01-02",
         "commit": "abc1234",
@@ -94,15 +101,15 @@ def told(cell: Cell, **changes: Any) -> Outcome:
         "pairs": read_pairs(record(), embedded_pairs()),
         "seconds": {"install": 60.0, "sweep": 300.0, "pairs": 100.0},
     }
-    return Outcome(cell=cell, **plain | changes)
+    return CellOutcome(cell=cell, **plain | changes)
 
 
 def test_by_default_every_release_and_the_newest_with_the_older_torch() -> None:
     cells = cells_of()
     assert [cell.transformers for cell in cells] == [*TRANSFORMERS, TRANSFORMERS[-1]]
     assert [cell.torch for cell in cells] == [TORCH[0]] * len(TRANSFORMERS) + [TORCH[1]]
-    assert cells_of(["5.1.0"]) == [Cell("5.1.0", TORCH[0])]
-    assert cells_of((), ["2.6.0"]) == [Cell(TRANSFORMERS[-1], "2.6.0")]
+    assert cells_of(["5.1.0"]) == [ReleaseCell("5.1.0", TORCH[0])]
+    assert cells_of((), ["2.6.0"]) == [ReleaseCell(TRANSFORMERS[-1], "2.6.0")]
     assert len(cells_of(["5.1.0", "5.2.0", "5.1.0"], ["2.6.0", "2.7.0"])) == 4
 
 
@@ -222,7 +229,7 @@ def test_the_worst_answer_is_the_pairs_and_a_pair_without_answers_is_an_error() 
 
 
 def test_the_tables_have_a_row_per_cell_and_per_pair() -> None:
-    gone = Outcome(OLD, "2026-01-02", "abc1234", "3.11.7", "", problem="cannot be installed: no such release")
+    gone = CellOutcome(OLD, "2026-01-02", "abc1234", "3.11.7", "", problem="cannot be installed: no such release")
     lines = matrix_table([gone, told(NEW)]).splitlines()
     assert "no: cannot be installed: no such release" in lines[2]
     assert lines[3].split()[:6] == ["5.23.0", "2.15.0", "yes", "1", "1", "0"]
@@ -266,9 +273,5 @@ def test_commands_run_apart_from_this_process(tmp_path: Path, monkeypatch: pytes
     assert (done.status, done.text) == (3, "-1\n")
     assert "[exit status 3]" in (tmp_path / "log").read_text()
     assert run_command(["no-such-command-anywhere"], tmp_path, tmp_path / "log").status == 127
-    missing = Matrix(tmp_path, print, run=lambda *_: Done(127, "no such command"))
-    with (
-        pytest.raises(InstallError, match="cannot be made: no such command"),
-        environment(OLD, missing.checkout, None, tmp_path / "log", missing.run),
-    ):
-        pass
+    with pytest.raises(InstallError, match="cannot be made: no such command"):
+        environment(OLD, tmp_path / "home", tmp_path / "log", lambda *_: Done(127, "no such command"))

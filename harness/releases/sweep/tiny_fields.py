@@ -1,0 +1,157 @@
+"""Fields of small configurations that the defaults leave open or that do not follow from widths and depths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+Fields = Mapping[str, Any]
+
+
+def _under(path: str, **fields: Any) -> dict[str, Any]:
+    return {f"{path}.{name}": value for name, value in fields.items()}
+
+
+def _rope(theta: float, **fields: Any) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta, **fields}
+
+
+_FULL_SIZE = {"image_size": 1024, "num_hidden_layers": 1, "global_attn_indexes": [0]}
+_SAM = _under("vision_config.sam_config", **_FULL_SIZE, downsample_channels=[64, 256])
+_HALF = (
+    "half of each head is rotated in the published models, which the default configuration leaves out",
+    _under("text_config", rope_parameters=_rope(1e4, partial_rotary_factor=0.5)),
+)
+_SECTIONS = "older releases have no rotary sections by default"
+_ROTARY = _under("text_config", rope_parameters=_rope(1e6, mrope_section=[16, 24, 24]))
+_CODES = "pictures become entries of the vocabulary by a map that the default configuration leaves out"
+_CODEBOOK = {"resolution": 64, "base_channels": 32, "embed_dim": 64, "latent_channels": 64}
+_SHARED = (
+    "the published models' last layers share the keys and values of earlier ones, which is off by default",
+    _under("text_config", layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2),
+)
+_FOLDED = "neighbouring patches are folded into one of four times the width"
+_THINKER = "the thinker's markers stand in the configuration of the whole model"
+
+#: By model type the reason and the fields, by dotted path.
+TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
+    {
+        "kosmos-2.5": (
+            "patches come flattened, each with its place",
+            _under("vision_config", max_num_patches=64, patch_embed_hidden_size=768),
+        ),
+        "aria": (
+            "patches are mapped to queries by a table of their numbers",
+            {"projector_patch_to_query_dict": {64: 16}},
+        ),
+        "chameleon": (
+            _CODES,
+            {
+                "image_token_id": 300,
+                "vocabulary_map": {"<image>": 300} | {f"IMGIMG{chr(65 + code)}Z": 301 + code for code in range(10)},
+                **_under("vq_config", **_CODEBOOK, num_embeddings=10),
+            },
+        ),
+        "emu3": (
+            _CODES,
+            {
+                "image_token_id": 290,
+                "vocabulary_map": {"<image>": 290, "<|extra_200|>": 291}
+                | {f"<|visual token {code:06d}|>": 292 + code for code in range(16)},
+                **_under("vq_config", codebook_size=16, base_channels=32, embed_dim=4, hidden_size=128),
+            },
+        ),
+        "cohere_compass": (
+            "every kind of layer has its own rotary parameters, which the default configuration leaves out",
+            _under(
+                "text_config",
+                rope_parameters={
+                    layers: _rope(1e4, mrope_section=[24, 20, 20]) for layers in ("full_attention", "sliding_attention")
+                },
+            ),
+        ),
+        "deepseek_ocr2": (
+            "the default configuration leaves the experts' layers open; the picture is read at its full size",
+            {
+                **_under("text_config", mlp_layer_types=["dense", *["sparse"] * 3], num_experts_per_tok=2),
+                **_SAM,
+            },
+        ),
+        "unlimited_ocr": (
+            "the picture is read at its full size",
+            {**_SAM, "vision_config.encoder_config.image_size": 224},
+        ),
+        "deepseek_vl_hybrid": (
+            "two readers of the picture meet at one grid",
+            _under("high_res_vision_config", **_FULL_SIZE) | _under("vision_config", image_size=384, patch_size=16),
+        ),
+        "dots3_note": (
+            "every sliding layer has widths of its own, and the rotated and unrotated parts of its heads sum up",
+            {
+                "text_config.per_layer_config": {
+                    at: {"qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "head_dim": 128} for at in (2, 3)
+                }
+            },
+        ),
+        "fast_vlm": ("its vision tower has one size", {"vision_config.hidden_size": 3072}),
+        "paddleocr_vl": (_SECTIONS, _ROTARY),
+        "qwen2_vl": (_SECTIONS, _ROTARY),
+        "qwen2_5_vl": (_SECTIONS, _ROTARY),
+        "gemma4": _SHARED,
+        "gemma4_unified": _SHARED,
+        "glm46v": _HALF,
+        "glm4v": _HALF,
+        "glm_ocr": _HALF,
+        "glmga": _HALF,
+        "granite4_vision": (
+            "which vision layers reach which decoder layers is left open",
+            {
+                "deepstack_layer_map": [[1, 1], [2, 2]],
+                "downsample_rate": "4/8",
+                # Older releases take another decoder by default, whose configuration lacks them.
+                **{
+                    f"text_config.{name}": 1.0
+                    for name in (
+                        "attention_multiplier",
+                        "embedding_multiplier",
+                        "residual_multiplier",
+                        "logits_scaling",
+                    )
+                },
+            },
+        ),
+        "hunyuan_vl": (
+            "rotary axes are left open",
+            _under("text_config", head_dim=128, rope_parameters=_rope(1e4, mrope_section=[16, 16, 16, 16])),
+        ),
+        "kimi_k25": ("its head width is that of the rotated part", {"text_config.head_dim": 64}),
+        "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 1024}),
+        "apertus1p5": (
+            "pictures and sounds become entries of the vocabulary, in ranges that follow each other",
+            {
+                "image_token_id": 280,
+                "audio_token_id": 281,
+                "image_token_offset": 290,
+                "audio_token_offset": 306,
+                **_under("vision_config", **_CODEBOOK, codebook_size=16),
+                **_under("audio_config", codebook_size=8, codebook_dim=256),
+            },
+        ),
+        "llama4": (_FOLDED, {"vision_config.intermediate_size": 1024}),
+        "muse_glimmer": (_FOLDED, {"out_hidden_size": 1024}),
+        "muse_spark": (_FOLDED, {"out_hidden_size": 1024}),
+        "molmo2": ("the picture's size is a list", {"vision_config.image_size": [112, 112]}),
+        "qwen2_5_omni_thinker": (f"{_THINKER}; {_SECTIONS}", {"vision_start_token_id": 310, **_ROTARY}),
+        "qwen3_omni_moe_thinker": (_THINKER, {"vision_start_token_id": 310}),
+        "perception_lm": (
+            "its vision tower's size is left open",
+            _under(
+                "vision_config",
+                architecture="vit_pe_core_tiny_patch16_384",
+                model_args={"embed_dim": 192, "img_size": [128, 128], "depth": 2, "global_pool": ""},
+            ),
+        ),
+        "step3p7": ("the width of its sliding windows is left open", {"text_config.sliding_window": 16}),
+    }
+)
