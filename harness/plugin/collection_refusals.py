@@ -11,7 +11,7 @@ from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.measurement.reading_cache import unusable
 from harness.profile.pair import Pair
-from harness.run.option_values import in_memory
+from harness.run.option_row import in_memory
 from harness.run.session import PhaseSession
 
 

@@ -27,7 +27,7 @@ from harness.plugin.fixtures import (
 )
 from harness.profile.pair import Pair
 from harness.report.layout import reason_text
-from harness.run.option_values import FIXTURE
+from harness.run.option_row import FIXTURE
 from harness.run.options import add_options, read_options
 from harness.run.session import PhaseSession
 

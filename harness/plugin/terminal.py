@@ -12,7 +12,7 @@ from harness.errors import shown
 from harness.plugin.fixtures import SESSION, write_line
 from harness.plugin.outputs import compared, left_behind
 from harness.report.layout import Line, folded, kept, terminal_width
-from harness.run.option_values import AS_DECLARED
+from harness.run.option_row import AS_DECLARED
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError, first_line, without_frames
 from harness.measurement.ranks import Processes, processes
-from harness.run.option_values import in_memory
+from harness.run.option_row import in_memory
 from harness.run.options import Options
 
 if TYPE_CHECKING:

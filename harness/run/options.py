@@ -1,12 +1,11 @@
-"""The `--phase-` options: their names, their ini twins, what they may be, and what the user asked for."""
+"""The table of the `--phase-` options: each field of `Options` is a row: its help, parser, ini twin and default."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,41 +14,140 @@ from harness.data.datasets import DATASETS, find_dataset
 from harness.data.sample import Source
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.profile.pair import Pair
-from harness.run import option_values
-from harness.run.option_refusals import refuse_contradictions, refuse_models
-from harness.run.option_rows import FLAGS, OF_CHECKPOINTS, VALUES, WRITTEN
-from harness.run.option_values import NO_CONTROL, in_memory
-from harness.run.repeated_options import chosen_controls, data_places, named_checkpoints
+from harness.run.option_row import (
+    AS_DECLARED,
+    NO_CONTROL,
+    VARIABLES,
+    Option,
+    cache_directory,
+    control_name,
+    dataset_directory,
+    dataset_name,
+    device_name,
+    dtype_name,
+    in_memory,
+    model_entry,
+    path,
+    row,
+    sample_count,
+    seconds,
+    whole_number,
+)
+from harness.storage.cache_directory import CacheError, default_cache
+
+_NAMED = "as it was named with --phase-model or --phase-against; may be repeated"
+# Options about stored baselines.
+_WRITING = ("update", "update_new", "calibrate", "summary")
+
+
+def _in_order(controls: Iterable[str]) -> tuple[str, ...]:
+    names = set(controls)
+    if NO_CONTROL in names and len(names) > 1:
+        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: leave it out")
+    return tuple(name for name in CONTROLS if name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for; every field is one `--phase-` option."""
+    """What the user asked for: the value of each option."""
 
-    models: tuple[ModelEntry, ...]
-    against: ModelEntry | None
-    datasets: tuple[str, ...]
-    data: Mapping[str, Path]
-    download: bool
-    samples: int | None
-    seed: int
-    device: str
-    dtype: str
-    batch_size: int
-    controls: tuple[str, ...]
-    baselines: Path
-    update: bool
-    update_new: bool
-    summary: bool
-    calibrate: bool
-    strict_evidence: bool
-    cache: Path
-    process_timeout: int
-    no_cache: bool
-    draw: tuple[str, ...]
-    json: Path | None
-    markdown: Path | None
-    report: Path | None
+    models: tuple[ModelEntry, ...] = row(
+        "only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME for a "
+        f"model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}",
+        "MODEL",
+        model_entry,
+        collect=lambda given: tuple(dict.fromkeys(given)),
+        default="every known one that can be had here",
+        name="model",
+    )
+    against: ModelEntry | None = row(
+        "in place of the stored baselines, hold each --phase-model against this one, measured in the same run on the "
+        "same samples; the summary says where they differ",
+        "MODEL",
+        model_entry,
+    )
+    datasets: tuple[str, ...] = row(
+        f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}",
+        "NAME",
+        dataset_name,
+        collect=tuple,
+        default="those of each model",
+        name="dataset",
+    )
+    trust_code: tuple[ModelEntry, ...] = row(
+        f"run the Python code that comes with this checkpoint, {_NAMED}",
+        "MODEL",
+        model_entry,
+        [],
+        "the code of none is run",
+        tuple,
+    )
+    allow_unused_weights: tuple[ModelEntry, ...] = row(
+        f"measure this checkpoint though its files hold weights that its model does not use, {_NAMED}",
+        "MODEL",
+        model_entry,
+        [],
+        "such a checkpoint is refused",
+        tuple,
+    )
+    data: Mapping[str, Path] = row(
+        "directory of a dataset's files; may be repeated. Known: "
+        + ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items()),
+        "NAME=DIR",
+        dataset_directory,
+        [],
+        "the hub's local cache",
+        dict,
+    )
+    controls: tuple[str, ...] = row(
+        f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
+        "NAME",
+        control_name,
+        list(CONTROLS),
+        "all",
+        _in_order,
+    )
+    samples: int | None = row(
+        "samples per pair, or as many as the dataset declares; the paper has 400", "N", sample_count, AS_DECLARED
+    )
+    seed: int = row("which samples are drawn", "N", whole_number(0), "0")
+    device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto")
+    dtype: str = row(
+        "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
+        "NAME",
+        dtype_name,
+        "auto",
+    )
+    batch_size: int = row("samples per forward pass", "N", whole_number(1), "8")
+    baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines")
+    cache: Path = row(
+        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, ""
+    )
+    process_timeout: int = row(
+        "how long one of several processes (torchrun) waits for another until it gives up", "SECONDS", seconds, "21600"
+    )
+    update: bool = row("write new and changed baselines; the summary lists them")
+    update_new: bool = row("write missing baselines only")
+    summary: bool = row(
+        "with an update option: store mean, covariance and number of samples only, no value of any sample",
+    )
+    calibrate: bool = row(
+        "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
+        "noise, margins and power with them",
+    )
+    strict_evidence: bool = row("fail where the evidence does not decide, instead of an expected failure")
+    no_cache: bool = row("keep no readings and use none; weights are still cached")
+    download: bool = row("fetch weights and data that are not in the hub's local cache; their size is said first")
+    draw: tuple[str, ...] = row(
+        "show this sample in full in the report, besides the first two of each pair; may be repeated",
+        "ID",
+        collect=tuple,
+    )
+    report: Path | None = row(
+        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path
+    )
+    json: Path | None = row("write curves, verdicts and provenance to FILE", "FILE", path)
+    markdown: Path | None = row("append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY", "FILE", path)
 
     def samples_of(self, pair: Pair) -> int:
         """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares.
@@ -119,113 +217,79 @@ class Options:
         return None
 
 
+#: Every option by the field that holds its value, in the order of `--help`.
+OPTIONS: dict[str, Option] = {
+    field.name: replace(option := field.metadata["option"], name=option.name or field.name) for field in fields(Options)
+}
+
+
 def add_options(parser: pytest.Parser) -> None:
-    """Adds the `--phase-` options and their ini twins."""
+    """Add the `--phase-` options and their ini twins."""
     group = parser.getgroup("phase", "phases of vision-language models")
-    group.addoption(
-        "--phase-model",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        type=option_values.model,
-        help="only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME "
-        f"for a model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}. "
-        "Default: every known one that can be had here.",
-    )
-    group.addoption(
-        "--phase-against",
-        metavar="MODEL",
-        type=option_values.model,
-        default=None,
-        help="in place of the stored baselines, hold each --phase-model against this one, measured in the same run on "
-        "the same samples; the summary says where they differ.",
-    )
-    group.addoption(
-        "--phase-dataset",
-        action="append",
-        default=[],
-        metavar="NAME",
-        type=option_values.dataset,
-        help=f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}. Default: those of each model.",
-    )
-    for name, purpose, default in OF_CHECKPOINTS:
-        text = f"{purpose}, as it was named with --phase-model or --phase-against; may be repeated"
-        group.addoption(
-            f"--phase-{name}",
-            action="append",
-            default=[],
-            metavar="MODEL",
-            type=option_values.model,
-            help=f"{text}. Default: {default}.",
-        )
-        parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", type="args", default=[])
-    on_disk = ", ".join(f"{name} (or {dataset.variable})" for name, dataset in DATASETS.items() if dataset.variable)
-    text = f"directory of a dataset's files; may be repeated. Known: {on_disk}"
-    group.addoption(
-        "--phase-data",
-        action="append",
-        metavar="NAME=DIR",
-        type=option_values.place,
-        help=f"{text}. Default: the hub's local cache.",
-    )
-    parser.addini("phase_data", help=f"{text} (--phase-data)", type="args", default=[])
-    text = f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated"
-    group.addoption(
-        "--phase-controls", action="append", metavar="NAME", type=option_values.control, help=f"{text}. Default: all."
-    )
-    parser.addini("phase_controls", help=f"{text} (--phase-controls)", type="args", default=list(CONTROLS))
-    for name, metavar, kind, default, text in VALUES:
-        group.addoption(
-            f"--phase-{name}", metavar=metavar, type=kind, default=None, help=f"{text}. Default: {default!r}"
-        )
-        parser.addini(f"phase_{name.replace('-', '_')}", help=f"{text} (--phase-{name})", default=default)
-    for name, text in FLAGS:
-        group.addoption(f"--phase-{name}", action="store_true", default=False, help=f"{text}.")
-    text = "show this sample in full in the report, besides the first two of each pair; may be repeated"
-    group.addoption("--phase-draw", action="append", default=[], metavar="ID", help=f"{text}.")
-    for name, metavar, text in WRITTEN:
-        group.addoption(f"--phase-{name}", metavar=metavar, default=None, help=f"{text}.")
+    for option in OPTIONS.values():
+        option.add(parser, group)
 
 
 def read_options(config: pytest.Config) -> Options:
-    """What the user asked for, on the command line or in the ini file.
+    """Return what the user asks for, on the command line or in the ini file.
 
     Raises:
-        pytest.UsageError: an ini value that its option would not take, or options that exclude each other.
+        pytest.UsageError: an ini value that its option would not take, options that exclude each other, or no cache.
     """
-    values: dict[str, Any] = {}
-    for name, _, kind, _, _ in VALUES:
-        given = config.getoption(f"--phase-{name}")
-        ini = f"phase_{name.replace('-', '_')}"
-        if given is None:
-            try:
-                given = kind(str(config.getini(ini)))
-            except argparse.ArgumentTypeError as error:
-                raise pytest.UsageError(f"{ini} in the ini file: {error}") from None
-        values[name.replace("-", "_")] = given
-    here = Path(config.invocation_params.dir)
-    baselines = config.getoption("--phase-baselines")
-    values["baselines"] = here / baselines if baselines is not None else config.rootpath / values["baselines"]
-    values["cache"] = here / Path(values["cache"]).expanduser() if values["cache"] else option_values.default_place()
-    for name, _, _ in WRITTEN:
-        written = config.getoption(f"--phase-{name}")
-        values[name] = None if written is None else here / Path(written).expanduser()
-    values |= {"controls": chosen_controls(config), "draw": tuple(config.getoption("--phase-draw"))}
-    models, against = tuple(dict.fromkeys(config.getoption("--phase-model"))), config.getoption("--phase-against")
-    refuse_contradictions(config)
-    refuse_models(config, models, against)
-    named = models if against is None else (*models, against)
-    trusted, unused = (named_checkpoints(config, name, named) for name, _, _ in OF_CHECKPOINTS)
+    values = {name: option.read(config) for name, option in OPTIONS.items()}
+    try:
+        values["cache"] = values["cache"] or default_cache()
+    except CacheError as error:
+        raise pytest.UsageError(str(error)) from None
+    options = Options(**values)
+    for problem in _contradictions(options, config):
+        raise pytest.UsageError(problem)
 
-    def as_allowed(entry: ModelEntry) -> ModelEntry:
-        return replace(entry, trusted=entry in trusted, unused_weights=entry in unused)
+    def allowed(entry: ModelEntry) -> ModelEntry:
+        trusted, unused = entry in options.trust_code, entry in options.allow_unused_weights
+        return replace(entry, trusted=trusted, unused_weights=unused)
 
-    flags = {name.replace("-", "_"): config.getoption(f"--phase-{name}") for name, _ in FLAGS}
-    return Options(
-        models=tuple(map(as_allowed, models)),
-        against=against and as_allowed(against),
-        datasets=tuple(config.getoption("--phase-dataset")),
-        data=data_places(config),
-        **values,
-        **flags,
-    )
+    against = options.against and allowed(options.against)
+    return replace(options, models=tuple(map(allowed, options.models)), against=against)
+
+
+def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
+    """Yield the reasons why options cannot go together."""
+    named, against = options.named(), options.against
+    if options.update and options.update_new:
+        yield "--phase-update and --phase-update-new exclude each other: choose one"
+    if options.draw and not options.report:
+        yield f"--phase-draw {options.draw[0]} names a sample for the report: use it with --phase-report"
+    if options.summary and not (options.update or options.update_new):
+        yield "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
+    if against is not None and not options.models:
+        yield "--phase-against: name the models that are held against it with --phase-model"
+    if against in options.models:
+        yield f"--phase-against {named[-1].name}: this is the --phase-model itself; name two different models"
+    for name in _WRITING if against is not None else ():
+        if getattr(options, name):
+            yield (
+                f"{OPTIONS[name].argument} is about stored baselines, and with --phase-against none is read or "
+                "written: leave one of the two out"
+            )
+    for name, count in Counter(entry.name for entry in named).items():
+        if count > 1:
+            yield (
+                f"--phase-model: two checkpoints are both called {name!r}, after the last part of their paths, and "
+                "would share one baseline; rename one directory"
+            )
+    for name in options.fixtures() if options.calibrate else ():
+        yield (
+            f"--phase-calibrate loads a model anew in other data types, and the fixture {name} gives it in one: save "
+            "the model and pass its directory"
+        )
+    # An ini file is for many runs, so it may name checkpoints of others.
+    for argument in (OPTIONS[name].argument for name in ("trust_code", "allow_unused_weights")):
+        for entry in config.getoption(argument) or ():
+            if entry not in named:
+                yield (
+                    f"{argument} {entry.source or entry.name}: this run names no such model; give the same with "
+                    "--phase-model or --phase-against, or leave it out"
+                )
+            if entry.embedded or in_memory(entry):
+                yield f"{argument} {entry.name}: this model is not loaded from a checkpoint of yours; leave it out"

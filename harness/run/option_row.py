@@ -1,0 +1,177 @@
+"""A row of the table of options: its help, its ini twin, and how the text that is given for it becomes a value."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from harness.data.controls import CONTROLS
+from harness.data.datasets import DATASETS, find_dataset
+from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
+
+AS_DECLARED = "auto"
+FIXTURE = "fixture:"
+NO_CONTROL = "none"
+#: The variable that may name the directory of a dataset, by dataset.
+VARIABLES = {name: dataset.variable for name, dataset in DATASETS.items() if dataset.variable}
+_DTYPES = ("auto", *DTYPES, *DTYPES.values())
+_YEAR = 31536000
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A `--phase-` option: a row of the table in `harness.run.options`.
+
+    `metavar` is empty for a flag. `parse` takes a text, of an ini file also its directory, and raises `LookupError` or
+    `ValueError` with the message for the user. `ini` is the default of the ini twin, None without one; to an empty list
+    the command line adds. `default` is its wording in `--help` where it is no text. `collect` makes a value of all that
+    was given for an option that may be repeated.
+    """
+
+    text: str
+    metavar: str = ""
+    parse: Callable[..., Any] = str
+    ini: str | list[str] | None = None
+    default: str = ""
+    collect: Callable[[Iterable[Any]], Any] | None = None
+    name: str = ""
+
+    @property
+    def argument(self) -> str:
+        """The name on the command line."""
+        return f"--phase-{self.name.replace('_', '-')}"
+
+    @property
+    def twin(self) -> str:
+        """The name in the ini file."""
+        return f"phase_{self.name}"
+
+    def add(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+        """Add the option to a group and its ini twin to the parser."""
+        kind: dict[str, Any] = {"action": "store_true"}
+        if self.metavar:
+            action = "append" if self.collect else "store"
+            kind = {"action": action, "metavar": self.metavar, "type": self.value}
+        default = f" Default: {self.default}." * bool(self.default)
+        if isinstance(self.ini, str):
+            default = f" Default: {self.ini!r}"
+        group.addoption(self.argument, help=f"{self.text}.{default}", **kind)
+        if self.ini is not None:
+            one: Literal["string", "args"] = "string" if isinstance(self.ini, str) else "args"
+            parser.addini(self.twin, help=f"{self.text} ({self.argument})", type=one, default=self.ini)
+
+    def read(self, config: pytest.Config) -> Any:
+        """Return the value that the command line or the ini file gives.
+
+        Raises:
+            pytest.UsageError: the option does not take the text of the ini file.
+        """
+        given = config.getoption(self.argument)
+        if self.ini is not None and (given is None or self.ini == []):
+            texts = config.getini(self.twin)
+            try:
+                if isinstance(texts, str):
+                    return self.value(texts, config.rootpath)
+                given = [self.value(text, config.rootpath) for text in texts] + (given or [])
+            except argparse.ArgumentTypeError as error:
+                raise pytest.UsageError(f"{self.twin} in the ini file: {error}") from None
+        return self.collect(given or ()) if self.collect else given
+
+    def value(self, text: str, *root: Path) -> Any:
+        """Return the value of a text.
+
+        Raises:
+            argparse.ArgumentTypeError: the option does not take it.
+        """
+        try:
+            return self.parse(text, *root)
+        except (LookupError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def row(text: str, metavar: str = "", parse: Callable[..., Any] = str, *ini: Any, **settings: Any) -> Any:
+    """Return a field of a dataclass that declares an `Option`."""
+    return field(metadata={"option": Option(text, metavar, parse, *ini, **settings)})
+
+
+def model_entry(text: str, root: Path | None = None) -> ModelEntry:
+    """Return the entry of a registered name, a checkpoint, or `fixture:NAME`, a model that a fixture gives."""
+    if text.startswith(FIXTURE):
+        name = text.removeprefix(FIXTURE)
+        if not name.isidentifier():
+            raise ValueError(f"{text!r} names no fixture: give fixture:NAME, as in fixture:my_vlm")
+        return ModelEntry(name, f"the fixture {name}", text, ANYBODYS_DATASETS)
+    return find_model(str(root / text) if root and (root / text).is_dir() else text)
+
+
+def in_memory(entry: ModelEntry) -> bool:
+    """Return True if a fixture gives the model."""
+    return entry.loader.startswith(FIXTURE)
+
+
+def dataset_name(text: str) -> str:
+    """Return the name of a dataset."""
+    return find_dataset(text).name
+
+
+def dataset_directory(text: str, root: Path | None = None) -> tuple[str, Path]:
+    """Return a dataset on disk and the directory of its files, given as NAME=DIR."""
+    name, _, directory = text.partition("=")
+    if not directory or name not in VARIABLES:
+        raise ValueError(f"{text!r} is not NAME=DIR with one of {', '.join(VARIABLES)} as NAME")
+    return name, path(directory, root)
+
+
+def path(text: str, root: Path | None = None) -> Path:
+    """Return an absolute path; a relative one lies in `root`, else where pytest runs."""
+    return (root or Path.cwd()) / Path(text).expanduser()
+
+
+def cache_directory(text: str, *_: Path) -> Path | None:
+    """Return the directory, relative to where pytest runs; None for the default, which may not exist."""
+    return path(text) if text else None
+
+
+def whole_number(least: int) -> Callable[..., int]:
+    """Return a parser of whole numbers of at least `least`."""
+
+    def parse(text: str, *_: Path) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < least:
+            raise ValueError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def seconds(text: str, *_: Path) -> int:
+    """Return a number of seconds, up to a year."""
+    if (number := whole_number(1)(text)) > _YEAR:
+        raise ValueError(f"{text} seconds are more than a year, {_YEAR}")
+    return number
+
+
+def sample_count(text: str, *_: Path) -> int | None:
+    """Return a number of samples; None for as many as the dataset declares."""
+    return None if text == AS_DECLARED else whole_number(2)(text)
+
+
+def one_of(kind: str, names: str, pattern: str) -> Callable[..., str]:
+    """Return a parser of names that match a pattern; its message says of which `kind` they are and names them."""
+
+    def parse(text: str, *_: Path) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} is no {kind}; use {names}")
+        return text
+
+    return parse
+
+
+device_name = one_of("device", "auto, cpu, cuda, cuda:N or mps", r"auto|cpu|mps|cuda(:\d+)?")
+dtype_name = one_of("dtype", f"one of {', '.join(_DTYPES)}", "|".join(_DTYPES))
+control_name = one_of("control", f"{', '.join(CONTROLS)} or {NO_CONTROL}", "|".join((*CONTROLS, NO_CONTROL)))
