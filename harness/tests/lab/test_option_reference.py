@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab.docs.option_reference import BLOCK, main, option_record, option_table
+from harness.lab.docs.option_reference import BLOCK, main, option_table
 from harness.lab.docs.pages import PageBlockError, block_of, compact_table, with_block
+from harness.run.options import OPTIONS
 from harness.tests.support.case_runs import ROOT
 
 MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafter\n"
@@ -27,16 +28,16 @@ def test_the_readme_has_the_table_that_the_options_make() -> None:
     assert block_of(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
 
 
-def test_the_record_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
+def test_the_table_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
     config = pytester.parseconfig()
     helped = pytester.runpytest_inprocess("--help").stdout.str()
     named = set(re.findall(r"^  (--phase-[\w-]+)", helped, re.MULTILINE))
-    record = option_record()
-    assert named == set(record.options) == set(rows())
-    for ini in record.inis:
+    assert named == {option.argument for option in OPTIONS.values()} == set(rows())
+    inis = {option.twin for option in OPTIONS.values() if option.ini is not None}
+    for ini in inis:
         config.getini(ini)
-    assert {f"phase_{name}" for name in ("samples", "batch_size", "controls", "data", "trust_code")} <= set(record.inis)
+    assert {f"phase_{name}" for name in ("samples", "batch_size", "controls", "data", "trust_code")} <= inis
 
 
 def test_a_row_says_metavar_ini_value_default_and_meaning() -> None:

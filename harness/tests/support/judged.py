@@ -24,10 +24,10 @@ from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
 def session_of(baselines: Path, **given: Any) -> PhaseSession:
     """A session with every option at its default but the directory of the baselines, and what is given."""
     options = Options(
-        models=(), against=None, datasets=(), data={}, download=False, samples=None, seed=0, device="auto",
-        dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False, update_new=False,
-        summary=False, calibrate=False, strict_evidence=False, cache=baselines, process_timeout=9, no_cache=True,
-        draw=(), json=None, markdown=None, report=None,
+        models=(), against=None, datasets=(), trust_code=(), allow_unused_weights=(), data={}, download=False,
+        samples=None, seed=0, device="auto", dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False,
+        update_new=False, summary=False, calibrate=False, strict_evidence=False, cache=baselines, process_timeout=9,
+        no_cache=True, draw=(), json=None, markdown=None, report=None,
     )  # fmt: skip
     return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
 
