@@ -32,7 +32,7 @@ class LocalCopy:
                 missing.
             HubError: the snapshot cannot be fetched.
         """
-        from harness.hub.snapshots import find_snapshot
+        from harness.hub import find_snapshot
 
         reason = self.unavailable(source)
         if reason is not None:
@@ -46,7 +46,7 @@ class LocalCopy:
 
         Of a directory that was given only names and columns are looked at. Touches neither network nor images.
         """
-        from harness.hub.snapshots import not_cached
+        from harness.hub import not_cached
 
         if source.directory is not None:
             return self._problem(source.directory.expanduser())

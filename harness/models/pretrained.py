@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError, first_line, shown
-from harness.hub.snapshots import HubError, find_snapshot
+from harness.hub import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.checkpoints.checkpoint_directory import code_files, refuse_foreign
 from harness.models.checkpoints.processor_parts import refuse_incomplete_processor, refuse_without_processor

@@ -104,7 +104,7 @@ class ModelEntry:
             return directory_problem(Path(self.source), self.source, unused=self.unused_weights)
         if download:
             return None
-        from harness.hub.snapshots import not_cached
+        from harness.hub import not_cached
 
         reason = not_cached(self.source, "model", self.files, revision=self.revision)
         if reason and self.gigabytes:

@@ -16,7 +16,7 @@ from harness.data.datasets import find_dataset
 from harness.data.parquet import Amount
 from harness.data.parquet import rows as table_rows
 from harness.data.sample import DataError, Source
-from harness.hub.snapshots import Snapshot
+from harness.hub import Snapshot
 from harness.tests.data.test_coco import draw, file_name, refused, write_part
 from harness.tests.support.photographs import encoded, needs_pyarrow, needs_real_data, real, write_table
 
@@ -155,7 +155,7 @@ def test_missing_pyarrow_is_named_with_what_to_install(tmp_path: Path, monkeypat
 
 
 def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.hub.snapshots.not_cached", lambda *_, **__: "not cached")
+    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: "not cached")
     dataset = find_dataset("coco-captions")
     reason = dataset.unavailable(Source()) or ""
     assert reason == (
@@ -179,8 +179,8 @@ def test_a_snapshot_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         asked.append((repository, kind, patterns, download))
         return Snapshot(tmp_path, "0" * 40)
 
-    monkeypatch.setattr("harness.hub.snapshots.not_cached", lambda *_, **__: None)
-    monkeypatch.setattr("harness.hub.snapshots.find_snapshot", find_snapshot)
+    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: None)
+    monkeypatch.setattr("harness.hub.find_snapshot", find_snapshot)
     source = Source(download=download)
     assert find_dataset("coco-captions").unavailable(source) is None
     assert [s.id for s in find_dataset("coco-captions").draw(5, 0, source)] == ["coco-7"]

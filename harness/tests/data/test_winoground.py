@@ -246,7 +246,7 @@ def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> N
 
 @needs_pyarrow
 def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.hub.snapshots.not_cached", lambda *_, **__: "not cached")
+    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: "not cached")
     dataset = find_dataset("winoground")
     reason = dataset.unavailable(Source()) or ""
     assert reason.startswith("no directory was given and facebook/winoground is not in the local cache")

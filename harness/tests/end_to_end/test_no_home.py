@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub.snapshots import not_cached
+from harness.hub import not_cached
 from harness.run.options import read_options
 from harness.storage.cache_directory import CacheError, default_cache
 from harness.tests.run.test_options import project

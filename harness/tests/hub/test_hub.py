@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from harness.hub.snapshots import HubError, find_snapshot, not_cached
+from harness.hub import HubError, find_snapshot, not_cached
 from harness.tests.support.fake_hub import FakeHub
 from harness.tests.support.hub_model import (
     DATASET,

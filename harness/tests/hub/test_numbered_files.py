@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub.cached_version import missing_by_name
+from harness.hub import missing_by_name
 
 PATTERNS = ["*.safetensors", "*.parquet", "*.json"]
 

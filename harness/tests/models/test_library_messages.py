@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from harness.errors import PhaseError
-from harness.hub.snapshots import _TerminalBar
+from harness.hub import _TerminalBar
 from harness.models.library_messages import plain, plain_cause, plain_messages
 from harness.models.registry import ModelEntry, find_model
 from harness.models.vlm import load_vlm

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from harness.hub.snapshots import HubError, find_snapshot
+from harness.hub import HubError, find_snapshot
 from harness.tests.support.fake_hub import FakeHub, reached, serving
 
 NAME = "somebody/looks-7b"
