@@ -32,7 +32,8 @@ def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Ar
 def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
     """The similarity curves of `measures.CURVES`, float32 (n, P), of stacked readings."""
     means = torch.from_numpy(stacked["means"])
-    curves = {name: _values(measure, stacked) for name, measure in MEASURES.items() if measure.reading == "similarity"}
+    rows = [measure for measure in MEASURES.values() if measure.kind is SIMILARITY and measure.reading]
+    curves = {measure.name: _values(measure, stacked) for measure in rows}
     curves["inter_adjusted"] = adjusted(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
     return curves
 

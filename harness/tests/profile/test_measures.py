@@ -1,0 +1,165 @@
+"""The table of measures: one row and one reading make a measure that is stored, judged and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from harness.baselines.reference import reference_of
+from harness.baselines.store import Baseline, read_baseline, shown_measures, write_baseline
+from harness.baselines.stored_arrays import packed
+from harness.baselines.stored_files import BaselineError, read_json, write_files
+from harness.judgement.phases import phase_reading, phases_of
+from harness.judgement.regression import compare
+from harness.judgement.side_by_side import side_by_side, traces_of
+from harness.measurement.arrays import measured_arrays
+from harness.profile.measures import (
+    ATTENTION,
+    EXIT,
+    FAMILIES,
+    KINDS,
+    MEASURES,
+    RECALL,
+    SIMILARITY,
+    CurveStyle,
+    Measure,
+    layer_ranges,
+)
+from harness.profile.profile import Profile
+from harness.report.changed_measure import changed_measure_lines
+from harness.report.panels import attention_panel
+from harness.report.record import bands
+from harness.tests.report.test_checks import L, N, changed, synthetic_profile
+
+ROW = Measure(
+    "norm_first", "norm-based attention of the last token on the first", "attention", ATTENTION, "norm_shares", 4,
+    CurveStyle("grey", "-", "the first token"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A profile with the array of a measure whose row is in the table."""
+    monkeypatch.setitem(MEASURES, ROW.name, ROW)
+    profile = synthetic_profile()
+    shares = 0.5 * (profile["norm_image"] + profile["norm_other"])
+    return changed(profile, norm_first=shares)
+
+
+@pytest.fixture
+def stored(made: Profile, tmp_path: Path) -> Baseline:
+    return read_baseline(write_baseline(tmp_path, made, {}, phases_of(made)))
+
+
+def moved(profile: Profile) -> Profile:
+    """The profile with the new measure one fifth higher in layers 3 and 4."""
+    shares = profile["norm_first"].copy()
+    shares[:, 2:4] += 0.2
+    return dataclasses.replace(changed(profile, norm_first=shares), weights="f" * 16)
+
+
+def test_a_row_is_all_that_a_stored_measure_needs(made: Profile, stored: Baseline, tmp_path: Path) -> None:
+    assert np.array_equal(stored.profile["norm_first"], made["norm_first"])
+    # The larger of 0.01 and the declared share of its range, as for all attention.
+    spread = float(np.ptp(made["norm_first"].mean(0, dtype=np.float64)))
+    assert stored.margins["norm_first"] == pytest.approx(max(0.01, 0.10 * spread), rel=1e-5)
+    assert len(read_json(stored.path)["means"]["norm_first"]) == L
+    assert "norm_first" in shown_measures(made)
+    assert set(bands(made)["norm_first"]) == {"low", "high"}
+    summed = read_baseline(write_baseline(tmp_path / "summed", made, {}, phases_of(made), summary=True))
+    np.testing.assert_allclose(summed.profile["norm_first"].mean(0), made["norm_first"].mean(0), rtol=1e-6)
+
+
+def test_a_baseline_without_the_array_of_a_row_is_damaged(made: Profile, stored: Baseline) -> None:
+    fewer = {name: array for name, array in made.arrays.items() if name != "norm_first"}
+    write_files(stored.path, read_json(stored.path), packed(dataclasses.replace(made, arrays=fewer)))
+    with pytest.raises(BaselineError, match="is damaged .*'norm_first'"):
+        read_baseline(stored.path)
+
+
+def test_a_row_is_all_that_a_judged_measure_needs(made: Profile, stored: Baseline) -> None:
+    same = compare(made, stored, FAMILIES["attention"])
+    assert [finding.measure for finding in same.findings][-1] is ROW
+    assert same.verdict == "reproduces"
+    now = moved(made)
+    comparison = compare(now, stored, FAMILIES["attention"])
+    differing = [finding for finding in comparison.findings if finding.agreement.verdict == "differs"]
+    assert [finding.measure for finding in differing] == [ROW]
+    text = " ".join(changed_measure_lines(differing[0], now))
+    assert f"{ROW.title} of made on curves differs at layers 3-4:" in text
+    assert [other.verdict for name in FAMILIES for other in [compare(now, stored, FAMILIES[name])]] == [
+        "reproduces", "reproduces", "differs", "reproduces",
+    ]  # fmt: skip
+
+
+def test_a_row_is_all_that_a_comparison_of_two_models_needs(made: Profile, stored: Baseline) -> None:
+    now = dataclasses.replace(moved(made), model="other")
+    numbers = side_by_side(now, reference_of(made))
+    (beyond,) = numbers.beyond
+    assert (beyond.title, beyond.place, beyond.places) == (ROW.title, "layer", (3, 4))
+    # Up to layer 2 all attention is the same.
+    assert {trace.name: trace.same_until for trace in traces_of(moved(made), stored)} == {
+        "similarity": L, "LogitLens recall": L, "attention": 2,
+    }  # fmt: skip
+
+
+def test_a_row_is_all_that_a_drawn_measure_needs(made: Profile) -> None:
+    axes = Figure().subplots()
+    attention_panel(axes, made, phase_reading(made))
+    assert axes.get_legend() is not None
+    assert "the first token" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_a_row_takes_its_array_from_the_readings(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    kind = SIMILARITY if dtype == "float32" else EXIT
+    monkeypatch.setitem(MEASURES, "new", Measure("new", "a new measure", "inter", kind, "kernel"))
+    rng = np.random.default_rng(0)
+    stacked: dict[str, Any] = {
+        "similarity": rng.random((3, 5, 5)), "post_norm": rng.random((3, 5)), "means": rng.random((3, 5, 2, 7)),
+        "norm_shares": rng.random((3, 4, 4)), "weight_shares": rng.random((3, 4, 4)),
+        "hits": rng.integers(0, 3, (3, 5, 2, 2)), "exit_agreement": rng.random((3, 5)) < 0.5,
+        "kernel": 3.0 * rng.random((3, 5)),
+    }  # fmt: skip
+    arrays = measured_arrays(stacked, (3, 3, 3), (2, 2, 2))
+    assert arrays["new"].dtype == dtype
+    np.testing.assert_array_equal(arrays["new"], stacked["kernel"].astype(dtype))
+    assert "post_norm_new" not in arrays
+
+
+def test_every_judged_array_has_a_row() -> None:
+    profile = synthetic_profile()
+    of_rows = {name for measure in MEASURES.values() for name in measure.arrays}
+    assert {name for name in profile.arrays if not name.startswith("post_norm_")} == of_rows
+    assert profile.measured(MEASURES) == tuple(MEASURES)
+    judged = [
+        finding.measure
+        for family in FAMILIES.values()
+        for finding in compare(profile, reference_of(profile), family).findings
+    ]
+    assert judged == list(MEASURES.values())
+
+
+def test_the_rows_say_where_their_values_lie() -> None:
+    profile = synthetic_profile()
+    for name, measure in MEASURES.items():
+        places = measure.axis.places(range(profile[name].shape[1]))
+        assert (places[0], places[-1]) == (measure.axis.first, L), name
+        assert measure.name == name
+        assert measure.family in FAMILIES
+        assert measure.kind in KINDS
+        assert (measure.kind is RECALL) == name.startswith("recall_")
+    assert len({measure.title for measure in MEASURES.values()}) == len(MEASURES)
+    assert profile["inter"].shape == (N, L + 1)
+
+
+def test_places_are_counted_as_readers_count_them() -> None:
+    assert SIMILARITY.axis.words([0, 2, 3]) == "residual points 0, 2-3"
+    assert ATTENTION.axis.words([4]) == "layer 5"
+    assert ATTENTION.axis.places([0, 1]) == (1, 2)
+    assert layer_ranges([]) == ""
