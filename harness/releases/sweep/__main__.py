@@ -11,7 +11,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from harness.releases.sweep.shrink import DEPTH
+from harness.releases.sweep.tiny_model import DEPTH
 from harness.releases.sweep.type_verdicts import TypeOutcome, page, record, verdict_on, vision_language_types
 from harness.storage.files import write_atomically
 

@@ -3,58 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from harness.releases.sweep.shrink import SIDE
+from harness.releases.sweep.tiny_model import SIDE
 
 _PATCHES = SIDE * SIDE
 Inputs = dict[str, torch.Tensor]
 
 
-class Optics(NamedTuple):
-    """Measures of a picture: side of the square picture and of a patch in pixels, channels, frames a patch."""
+def forms(arguments: frozenset[str], config: Any, pictures: int) -> Iterator[Inputs]:
+    """Yield pictures in every form that a forward pass with these arguments could take, the most particular first.
 
-    size: int
-    patch: int
-    channels: int
-    frames: int
-
-
-def optics_of(config: Any) -> Optics:
-    """Return the measures of a picture, by the configuration of the vision part."""
-    vision = getattr(config, "vision_config", None) or getattr(config, "vq_config", None) or config
-    vision = getattr(vision, "sam_config", vision)
-
-    def number(*names: str, otherwise: int) -> int:
-        for part, name in ((part, name) for part in (vision, config) for name in names):
-            value = getattr(part, name, None)
-            if isinstance(value, (list, tuple)) and value:
-                value = value[0]
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        return otherwise
-
-    patch = number("patch_size", otherwise=16)
-    return Optics(
-        size=number("image_size", "resolution", otherwise=SIDE * patch),
-        patch=patch,
-        channels=number("num_channels", "in_channels", "in_chans", otherwise=3),
-        frames=number("temporal_patch_size", "patch_temporal", otherwise=1),
-    )
-
-
-def forms(arguments: frozenset[str], optics: Optics, pictures: int) -> Iterator[Inputs]:
-    """Yield pictures in every form that a forward pass with these arguments could take, the most particular first."""
-    for needed, inputs in _all_forms(optics, pictures):
+    Args:
+        arguments: names of those of the forward pass.
+        config: of the model; its vision part says how large a picture is.
+        pictures: how many.
+    """
+    for needed, inputs in _all_forms(pictures, **_measures(config)):
         if arguments.issuperset(needed.split()):
             yield {name: value for name, value in inputs.items() if name in arguments}
 
 
-def _all_forms(optics: Optics, n: int) -> list[tuple[str, Inputs]]:
-    """Return `n` pictures in every known form, each after the arguments that the forward pass must have for it."""
-    size, patch, channels, frames = optics
+def _measures(config: Any) -> dict[str, int]:
+    vision = getattr(config, "vision_config", None) or getattr(config, "vq_config", None) or config
+    vision = getattr(vision, "sam_config", vision)
+
+    def number(*names: str, otherwise: int) -> int:
+        for value in (getattr(part, name, None) for part in (vision, config) for name in names):
+            first = value[0] if isinstance(value, (list, tuple)) and value else value
+            if isinstance(first, int) and not isinstance(first, bool) and first > 0:
+                return first
+        return otherwise
+
+    patch = number("patch_size", otherwise=16)
+    return {
+        "size": number("image_size", "resolution", otherwise=SIDE * patch),
+        "patch": patch,
+        "channels": number("num_channels", "in_channels", "in_chans", otherwise=3),
+        "frames": number("temporal_patch_size", "patch_temporal", otherwise=1),
+    }
+
+
+def _all_forms(n: int, size: int, patch: int, channels: int, frames: int) -> list[tuple[str, Inputs]]:
+    """Return `n` pictures in every known form, each after the arguments that the forward pass must have for it.
+
+    Args:
+        n: number of pictures.
+        size: side of the square picture in pixels.
+        patch: side of a patch in pixels.
+        channels: of a pixel.
+        frames: of a patch.
+    """
     flat = channels * patch**2
 
     def pixels(*shape: int) -> Inputs:

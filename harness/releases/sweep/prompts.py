@@ -16,7 +16,7 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
 from harness.probe.self_checks import hearing_placeholders
 from harness.probe.separators import find_separators, regrouped
-from harness.releases.sweep.pictures import Inputs, forms, optics_of
+from harness.releases.sweep.pictures import Inputs, forms
 
 _BATCH = 2
 _BOS = 1
@@ -49,7 +49,7 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
     """
     arguments = frozenset(inspect.signature(model.forward).parameters)
     refusals = []
-    for pictures in forms(arguments, optics_of(model.config), _BATCH):
+    for pictures in forms(arguments, model.config, _BATCH):
         writer = _Writer(model, anatomy, arguments, pictures)
         try:
             inputs, groups = writer.prompt(writer.count_features())

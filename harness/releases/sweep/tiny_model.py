@@ -1,25 +1,63 @@
-"""A tiny random model of any type, with weights drawn so that its attention is not uniform."""
+"""A tiny random model of any type, with a configuration that is made of the defaults by the names of their fields."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from harness.models.anatomy import refuse_unmeasurable
-from harness.releases.sweep.shrink import tiny_config
 from harness.releases.sweep.tiny_fields import TINY_FIELDS
 
-# Standard deviation of an embedding's numbers; other matrices keep the size of what they are given.
-_EMBEDDED = 0.5
-_GAIN = 2.0
-# Deep convolutional towers add up what they convolve, without a norm between.
-_CONVOLVED = 1.0
-_SHIFT = 0.1
+DEPTH = 4
+# Patches along one side of a picture: enough for every merging of neighbours.
+SIDE = 8
+# Heads as wide as the defaults of most types, whose rotary sections are written for them.
+_WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 256, 2, 1, 128, 128
+# The first ids that placeholders of pictures and other markers get; texts stay below.
+_FIRST_MARKER = 200
+# Stands for the image token where a configuration leaves it open.
+_PLACEHOLDER = 10**9
+
+_DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "layers", "encoder_layers", "decoder_layers", "depth")
+_MARKER = r".*(token_id|token_index|patch_id|image_\w+_id|im_\w+_id)s?$"
+_INDEXES = r".*(indexes|indices|layer_ids|_idxs|_target_layers|attention_layers|feature_layers?)$"
+_AS_THEY_ARE = ("id2label", "label2id", "rope_parameters")
+_PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_index")
+# All widths are one width, so that whatever refers to another part's width fits it.
+_SIZES: tuple[tuple[str, int], ...] = (
+    (r"(linear_)?num_(key|value)_heads", _HEADS),
+    (r".*(num|n)_.*heads|.*attention_heads|num_heads|resampler_heads|index_n_heads|mamba_num_heads", _HEADS),
+    (r"qk_rope_head_dim", _HEAD_WIDTH // 2),
+    (r".*head_dim|resampler_dim_head|d_kv|mamba_head_dim", _HEAD_WIDTH),
+    (r".*lora_rank|hc_lowrank|d_rel", 32),
+    (r"(n_routed|num|num_local|moe_num)_experts", 4),
+    (r"num_experts_per_tok|moe_k|moe_topk", 2),
+    (r"n_group|topk_group|n_groups", 1),
+    (r"pooling_kernel_size", 2),
+    (r".*vocab_size(_per_layer_input)?|vocab_offset", 320),
+    (
+        r".*(intermediate|ffn|mlp|d_ff|moe_hidden|share_expert|alignment_intermediate|merged_hidden).*(size|dim)|d_ff",
+        _INNER,
+    ),
+    (
+        r".*(hidden_size|embed_dim|d_model|projection_dim|proj_dim|text_hidden|image_text_hidden_size|adapter_(in|out)_dim"
+        r"|adapter_input_size|output_proj_dims|output_dim|projection_hidden_dim|pooler_output_size|hidden_dim"
+        r"|vision_output_dim|projector_input_dim)",
+        _WIDTH,
+    ),
+    (r"num_position_embeddings|num_patches|max_num_patches|num_image_tokens", SIDE * SIDE),
+    (r"mm_tokens_per_image|image_seq_length", 16),
+    (r"(pos_emb_(height|width)|posemb_grid_size|max_image_size_in_patches)", SIDE),
+    (r"num_query_tokens|latent_query_num|resampler_n(um)?_latents", 8),
+)
 
 
 def tiny_model(model_type: str, class_name: str) -> Any:
-    """A model of the named class with a tiny configuration and drawn weights, frozen and in eval mode.
+    """Return a model of the named class with a tiny configuration and drawn weights, frozen and in eval mode.
 
     Raises:
         AnatomyError: by its configuration it cannot be measured.
@@ -27,7 +65,7 @@ def tiny_model(model_type: str, class_name: str) -> Any:
     """
     import transformers
 
-    config = tiny_config(model_type, TINY_FIELDS.get(model_type, ("", {}))[1])
+    config = tiny_config(model_type)
     refuse_unmeasurable(config, class_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -38,7 +76,7 @@ def tiny_model(model_type: str, class_name: str) -> Any:
 
 @torch.no_grad()
 def draw_weights(model: Any, seed: int = 0) -> None:
-    """Draws every parameter anew: matrices normal by their fan-in, vectors a little off what they were."""
+    """Draw every parameter anew, so that attention is not uniform: matrices by their fan-in, vectors a little off."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
@@ -46,9 +84,135 @@ def draw_weights(model: Any, seed: int = 0) -> None:
         drawn = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim < 2:
             # Some are created empty and hold whatever the memory held.
-            parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-2.0, 2.0).add_(_SHIFT * drawn)
+            parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-2.0, 2.0).add_(0.1 * drawn)
         elif "embed" in name:
-            parameter.copy_(_EMBEDDED * drawn)
+            parameter.copy_(0.5 * drawn)
         else:
-            gain = _CONVOLVED if parameter.ndim == 4 else _GAIN
+            # Deep convolutional towers add up what they convolve, without a norm between.
+            gain = 1.0 if parameter.ndim == 4 else 2.0
             parameter.copy_(drawn * (gain / max(1, parameter[0].numel())) ** 0.5)
+
+
+def tiny_config(model_type: str) -> Any:
+    """Return the configuration of a type with small widths, few layers, a small vocabulary and its `TINY_FIELDS`.
+
+    Args:
+        model_type: a key of transformers' configuration mapping.
+
+    Raises:
+        whatever the configuration class raises of fields that do not fit each other.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    content = kind().to_dict()
+    vision = getattr(kind, "sub_configs", {}).get("vision_config")
+    if vision is not None and content.get("vision_config", vision) is None:
+        content["vision_config"] = getattr(vision, "config_class", vision)().to_dict()
+    small = _Shrinker().shrunk(content)
+    if small.get("image_grid_pinpoints"):
+        side = small["vision_config"]["image_size"]
+        small["image_grid_pinpoints"] = [[side, side]]
+    _, fields = TINY_FIELDS.get(model_type, ("", {}))
+    for path, value in fields.items():
+        *parts, name = path.split(".")
+        part = small
+        for key in parts:
+            part = part.setdefault(key, {})
+        part[name] = value
+    config = kind.from_dict(small)
+    for part in (config, config.get_text_config(decoder=True)):
+        # Some releases' models ask for it although their configurations do not have it.
+        if not hasattr(part, "pad_token_id"):
+            part.pad_token_id = None
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class _Shrinker:
+    """Makes fields small. `markers` maps every marker's id to its new one, the same in all parts."""
+
+    markers: dict[int, int] = field(default_factory=dict)
+
+    def shrunk(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same fields with small values."""
+        depth = next((int(content[name]) for name in _DEPTHS if isinstance(content.get(name), int)), 0)
+        layers = _kept_layers(content, depth)
+        small: dict[str, Any] = {}
+        for name, value in content.items():
+            if name == "per_layer_config" and value:
+                own = {int(at): fields for at, fields in value.items() if int(at) in layers}
+                small[name] = {layers.index(at): self.shrunk(fields) for at, fields in own.items()}
+            elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value) and name not in _AS_THEY_ARE:
+                small[name] = self.shrunk(value)
+            elif isinstance(value, (list, tuple)):
+                small[name] = self._list(name, value, depth, layers)
+            elif isinstance(value, int) and not isinstance(value, bool):
+                small[name] = self._number(name, value, content)
+            elif value is None and name in _PLACEHOLDERS:
+                small[name] = self._marker(_PLACEHOLDER)
+            else:
+                small[name] = value
+        if isinstance(small.get("rope_parameters"), Mapping):
+            small["rope_parameters"] = _rotary(small["rope_parameters"], small)
+        return small
+
+    def _list(self, name: str, value: Sequence[Any], depth: int, layers: Sequence[int]) -> Sequence[Any]:
+        indexes = re.fullmatch(_INDEXES, name)
+        if depth and len(value) == depth and not indexes:
+            return [value[layer] for layer in layers]
+        if re.fullmatch(_MARKER, name):
+            return [self._marker(number) for number in value]
+        if indexes and value and all(isinstance(index, int) for index in value):
+            most = max(depth, *(abs(index) + 1 for index in value))
+            scaled = [(abs(index) * DEPTH // most) * (-1 if index < 0 else 1) for index in value]
+            fixed = (index or (-1 if old < 0 else 0) for index, old in zip(scaled, value, strict=True))
+            return list(dict.fromkeys(fixed))
+        return [_INNER for _ in value] if name.endswith(("intermediate_size", "hidden_size")) else value
+
+    def _number(self, name: str, value: int, content: Mapping[str, Any]) -> int:
+        if name in _DEPTHS:
+            return min(value, DEPTH)
+        if re.fullmatch(_MARKER, name):
+            return int(self._marker(value))
+        if value <= 0:
+            return value
+        if re.fullmatch(r".*(num_)?(key_value|kv)_heads", name):
+            every = content.get("num_attention_heads", 0)
+            heads = content.get(name.replace("key_value_heads", "attention_heads"), every)
+            return _KEY_HEADS if isinstance(heads, int) and value < heads else _HEADS
+        if name == "image_size":
+            patch = content.get("patch_size")
+            return SIDE * (patch if isinstance(patch, int) else 16)
+        size = next((size for names, size in _SIZES if re.fullmatch(names, name)), value)
+        return size if size in (_WIDTH, _HEAD_WIDTH) else min(value, size)
+
+    def _marker(self, value: Any) -> Any:
+        """Return a small id for a marker's; those within the small vocabulary stay, so that BOS is still BOS."""
+        if not isinstance(value, int) or value < _FIRST_MARKER:
+            return value
+        return self.markers.setdefault(value, _FIRST_MARKER + len(self.markers))
+
+
+def _kept_layers(content: Mapping[str, Any], depth: int) -> list[int]:
+    """Return the layers that stay: the first of every kind, then the first ones, DEPTH in all."""
+    kinds: Sequence[str] = next(
+        (content[name] for name in ("layer_types", "layers_block_type") if content.get(name)), ()
+    )
+    firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    return sorted(list(dict.fromkeys([*firsts, *range(depth)]))[: max(DEPTH, len(firsts))])
+
+
+def _rotary(parameters: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rotary parameters with their sections cut to the small heads, in whole numbers of the same proportions."""
+    nested = {name: _rotary(value, small) for name, value in parameters.items() if isinstance(value, Mapping)}
+    section = parameters.get("mrope_section")
+    if nested or not section:
+        return {**parameters, **nested}
+    width = small.get("head_dim") or small["hidden_size"] // small["num_attention_heads"]
+    share = parameters.get("partial_rotary_factor", small.get("partial_rotary_factor")) or 1.0
+    total = int(width * share) // 2
+    cut = [part * total // sum(section) for part in section]
+    for index in range(total - sum(cut)):
+        cut[index % len(cut)] += 1
+    return {**parameters, "mrope_section": cut}

@@ -178,11 +178,11 @@ def save_outcome(path: Path, outcome: CellOutcome) -> None:
     write_atomically(path, dump(asdict(outcome)))
 
 
-def load_outcome(path: Path) -> CellOutcome | None:
+def load_outcome(path: Path, *, anew: bool = False) -> CellOutcome | None:
     """Return the stored outcome of a cell; None where there is none.
 
     Raises:
-        PhaseError: the file is damaged.
+        PhaseError: the file is damaged, and the cell is not to be run anew.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -190,4 +190,6 @@ def load_outcome(path: Path) -> CellOutcome | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if anew:
+            return None
         raise PhaseError(f"{path} cannot be read ({error}); delete it or run with --anew") from None

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from harness.errors import PhaseError
 from harness.releases.versions.cell_outcome import CHECKOUT, PARTS, CellOutcome, ReleaseCell, load_outcome, save_outcome
 
 _LONGEST = 7200  # seconds of one command
+_say = partial(print, file=sys.stderr, flush=True)
 _IMPORTS = (
     "import harness, torch, transformers; from importlib.metadata import version; "
     "print(version('transformers'), version('torch').split('+')[0])"
@@ -32,7 +34,7 @@ class Done(NamedTuple):
         """The first error that pip names, else the last line."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        return next(iter(errors or lines[-1:]), "no message")
+        return (errors or lines[-1:] or ["no message"])[0]
 
 
 #: Runs a command in a directory and appends its text to a log.
@@ -94,10 +96,9 @@ def environment(cell: ReleaseCell, home: Path, log: Path, run: Runner = run_comm
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Settings of a run.
+    """Settings of a run: `results` holds a file and a log per cell.
 
-    `results` holds a file and a log per cell. `keep` is where environments stay; None: each is removed after its cell.
-    With `anew` finished parts are run again.
+    `keep` is where environments stay; None: each is removed after its cell. With `anew` finished parts run again.
     """
 
     results: Path
@@ -113,12 +114,7 @@ class Matrix:
             PhaseError: the file of what was kept is damaged, and it is not to be made anew.
         """
         path = self.results / f"{cell.name}.json"
-        try:
-            kept = load_outcome(path)
-        except PhaseError:
-            if not self.anew:
-                raise
-            kept = None
+        kept = load_outcome(path, anew=self.anew)
         missing = [part for part in self.parts if self.anew or kept is None or not kept.has(part)]
         if kept is not None and not missing:
             _say(f"{cell}: kept from {kept.date} ({path})")
@@ -129,7 +125,6 @@ class Matrix:
         return outcome
 
     def _fill(self, outcome: CellOutcome, parts: Sequence[str], path: Path) -> None:
-        """Make the environment of a cell, run the parts in it and store the outcome after each."""
         log, cell = path.with_suffix(".log"), outcome.cell
         self.results.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
@@ -153,7 +148,3 @@ class Matrix:
                     if done.status not in (0, 1) or not outcome.take(part, file):
                         outcome.problems.setdefault(part, f"exit status {done.status}: {done.reason}")
                 save_outcome(path, outcome)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

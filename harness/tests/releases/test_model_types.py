@@ -17,9 +17,8 @@ from harness.probe.attention import _GATE, _between
 from harness.probe.noise import noise_for_features
 from harness.releases.sweep.exactness import ExactnessError, examine
 from harness.releases.sweep.prompts import TinyPrompt, tiny_prompt
-from harness.releases.sweep.shrink import DEPTH, tiny_config
 from harness.releases.sweep.tiny_fields import TINY_FIELDS
-from harness.releases.sweep.tiny_model import tiny_model
+from harness.releases.sweep.tiny_model import DEPTH, tiny_config, tiny_model
 from harness.releases.sweep.type_verdicts import (
     TypeOutcome,
     TypeVerdict,
