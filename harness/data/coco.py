@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.data.json_file import json_text
-from harness.data.local_copy import LocalCopy
-from harness.data.parquet import Amount, Cell, column_names, parquet_files, rows
+from harness.data.local_copy import Files, LocalCopy
+from harness.data.parquet import Cell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
@@ -38,7 +38,8 @@ COPY = LocalCopy(
     ("data/val-*.parquet",),
     f"give the official layout with --phase-data {DATASET}=DIR (or the variable {VARIABLE}), "
     "or add --phase-download, 6.6 GB",
-    lambda directory: refuse_layout(directory),
+    lambda directory: _files(directory),
+    lambda path: _columns(path),
 )
 
 
@@ -81,26 +82,13 @@ class Photo:
         return fault(places[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """How one hub dataset names its columns; the first of `ids` that a file has is used."""
-
-    image: str
-    captions: str
-    ids: tuple[str, ...]
-
-    def id_in(self, names: Sequence[str]) -> str | None:
-        """The id column among the names, or None where the names are not of this dataset."""
-        if self.image not in names or self.captions not in names:
-            return None
-        return next((name for name in self.ids if name in names), None)
-
-
-#: One row per image with a list of captions, and one row per caption.
-KNOWN_COLUMNS: tuple[Columns, ...] = (
-    Columns("image", "answer", ("file_name", "id", "question_id")),
-    Columns("image", "sentences", ("cocoid", "filename", "imgid")),
-)
+_IMAGE = "image"
+#: The columns of captions with those of ids, of which the first that a file has is used: one row per image with a list
+#: of captions, and one row per caption.
+KNOWN_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "answer": ("file_name", "id", "question_id"),
+    "sentences": ("cocoid", "filename", "imgid"),
+}
 
 
 def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
@@ -134,25 +122,18 @@ def photos_in(directory: Path) -> dict[str, Photo]:
     Raises:
         DataError: the directory has no known layout, or a file of it cannot be read.
     """
-    files = _files(directory)
+    files = COPY.files(directory)
+    photos: dict[str, Photo] = {}
     if isinstance(files, list):
-        return _tables(files)
-    annotations, images = files
-    return _official(annotations, PictureFolder(images, directory))
+        faulty = COPY.read_tables(files, partial(_add_row, photos))
+    else:
+        annotations, images = files
+        faulty = _read_annotations(photos, annotations, PictureFolder(images, directory))
+    # An entry without an id is a photograph that cannot be used, so that it is counted and named as those are.
+    return photos | {name: Photo(captions=[name], flaw=reason) for name, reason in faulty.items()}
 
 
-def refuse_layout(directory: Path) -> None:
-    """Assert that a directory has a known layout, by its names and the columns of its tables.
-
-    Raises:
-        DataError: it has none, or pyarrow is missing for its tables.
-    """
-    files = _files(directory)
-    for path in files if isinstance(files, list) else ():
-        _recognised(path)
-
-
-def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
+def _files(directory: Path) -> Files:
     """The annotations and their folder of images, or parquet files."""
     annotated = [part for part in PARTS if _annotations(directory, part).exists()]
     for part in annotated:
@@ -183,13 +164,13 @@ def _annotations(directory: Path, part: str) -> Path:
     return directory / "annotations" / f"captions_{part}.json"
 
 
-def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
-    photos: dict[str, Photo] = {}
+def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: PictureFolder) -> dict[str, str]:
     try:
         content = json.loads(json_text(annotations))
-        bad = _unreadable(content, "images", lambda image: _add_image(photos, folder, image))
         unknown = f"{annotations.name} names no file for it"
-        bad |= _unreadable(content, "annotations", lambda note: _add_note(photos, unknown, note))
+        return _unreadable(content, "images", lambda image: _add_image(photos, folder, image)) | _unreadable(
+            content, "annotations", lambda note: _add_note(photos, unknown, note)
+        )
     except OSError as error:
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -198,8 +179,6 @@ def _official(annotations: Path, folder: PictureFolder) -> dict[str, Photo]:
             "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
             "again"
         ) from None
-    # An entry without an id is a photograph that cannot be used, so that it is counted and named as those are.
-    return photos | {name: Photo(captions=[name], flaw=reason) for name, reason in bad.items()}
 
 
 def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str, str]:
@@ -233,37 +212,27 @@ def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
     photos.setdefault(name, Photo(flaw=unknown)).captions.extend(_texts(caption))
 
 
-def _tables(files: Sequence[Path]) -> dict[str, Photo]:
-    photos: dict[str, Photo] = {}
-    bad: dict[str, Photo] = {}
-    amount = Amount()
-    for path in files:
-        columns, id_column = _recognised(path)
-        for group, row, values in rows(path, (id_column, columns.captions), amount):
-            try:
-                name = _number(values[id_column])
-            except ValueError as error:
-                origin = f"{path.name} row {row} of row group {group}"
-                bad[origin] = Photo(captions=[origin], flaw=f"the row has no {id_column} ({error})")
-                continue
-            photo = photos.setdefault(name, Photo())
-            photo.files.append(Cell(path, group, row, columns.image))
-            photo.captions.extend(_texts(values[columns.captions]))
-    if bad and not photos:
-        origin, photo = next(iter(bad.items()))
-        raise DataError(f"{files[0].parent / origin}: {photo.flaw}, as all others: fetch the files again")
-    return photos | bad
+def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: Callable[[str], Cell]) -> None:
+    (column, value), (_, captions) = values.items()
+    try:
+        name = _number(value)
+    except ValueError as error:
+        raise ValueError(f"the row has no {column} ({error})") from None
+    photo = photos.setdefault(name, Photo())
+    photo.files.append(cell(_IMAGE))
+    photo.captions.extend(_texts(captions))
 
 
-def _recognised(path: Path) -> tuple[Columns, str]:
-    found = column_names(path)
-    for columns in KNOWN_COLUMNS:
-        id_column = columns.id_in(found)
-        if id_column is not None:
-            return columns, id_column
-    wanted = ", or ".join(f"{c.image}, {c.captions} and one of {'/'.join(c.ids)}" for c in KNOWN_COLUMNS)
+def _columns(path: Path) -> tuple[str, str]:
+    """Return the columns of ids and captions in a table."""
+    names = column_names(path)
+    for captions, ids in KNOWN_COLUMNS.items():
+        column = next((name for name in ids if name in names), None)
+        if column and {_IMAGE, captions} <= {*names}:
+            return column, captions
+    wanted = ", or ".join(f"{_IMAGE}, {text} and one of {'/'.join(ids)}" for text, ids in KNOWN_COLUMNS.items())
     raise DataError(
-        f"{path} has the columns {shown(', '.join(found), _LONGEST)}; COCO captions are recognised by {wanted}: "
+        f"{path} has the columns {shown(', '.join(names), _LONGEST)}; COCO captions are recognised by {wanted}: "
         "take other parquet files out of the directory"
     )
 

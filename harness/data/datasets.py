@@ -3,84 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
 
 from harness.data.sample import Dataset, Sample, Source
 
 
-def _scenes(n: int, seed: int, source: Source) -> Sequence[Sample]:
-    from harness.data.scenes import scenes
-
-    return scenes(n, seed)
-
-
-def _scenes_order(n: int, seed: int, source: Source) -> Sequence[Sample]:
-    from harness.data.order import scenes_order
-
-    return scenes_order(n, seed)
+def _call(function: str, *args: Any) -> Any:
+    """Call a function 'module:name' of this room; numpy and Pillow are imported when samples are drawn."""
+    module, name = function.split(":")
+    return attrgetter(name)(import_module(f"harness.data.{module}"))(*args)
 
 
-def _scenes_varied(n: int, seed: int, source: Source) -> Sequence[Sample]:
-    from harness.data.varied import scenes_varied
-
-    return scenes_varied(n, seed)
-
-
-def _coco(n: int, seed: int, source: Source) -> Sequence[Sample]:
-    from harness.data.coco import coco_captions
-
-    return coco_captions(n, seed, source)
-
-
-def _no_coco(source: Source) -> str | None:
-    from harness.data.coco import COPY
-
-    return COPY.unavailable(source)
-
-
-def _winoground(n: int, seed: int, source: Source) -> Sequence[Sample]:
-    from harness.data.winoground import winoground
-
-    return winoground(n, seed, source)
-
-
-def _no_winoground(source: Source) -> str | None:
-    from harness.data.winoground import COPY
-
-    return COPY.unavailable(source)
+def _draw(function: str, n: int, seed: int, source: Source) -> Sequence[Sample]:
+    """Draw samples that need no files."""
+    samples: Sequence[Sample] = _call(function, n, seed)
+    return samples
 
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        Dataset("scenes", "rendered scenes of one to three shapes, five captions each", _scenes),
+        Dataset(
+            "scenes", "rendered scenes of one to three shapes, five captions each", partial(_draw, "scenes:scenes")
+        ),
         Dataset(
             "scenes-order",
             "pairs of rendered scenes whose captions have the same words in another order",
-            _scenes_order,
+            partial(_draw, "order:scenes_order"),
             samples=256,
             paired=True,
         ),
         Dataset(
             "scenes-varied",
             "rendered scenes of several sizes, none square, with instructions of several lengths",
-            _scenes_varied,
+            partial(_draw, "varied:scenes_varied"),
             samples=64,
             regression_only=True,
         ),
         Dataset(
             "coco-captions",
             "photographs of COCO with about five captions each",
-            _coco,
+            partial(_call, "coco:coco_captions"),
             samples=400,
-            unavailable=_no_coco,
+            unavailable=partial(_call, "coco:COPY.unavailable"),
             variable="VLM_PHASE_COCO",
         ),
         Dataset(
             "winoground",
             "pairs of photographs whose captions have the same words in another order",
-            _winoground,
+            partial(_call, "winoground:winoground"),
             samples=400,
-            unavailable=_no_winoground,
+            unavailable=partial(_call, "winoground:COPY.unavailable"),
             paired=True,
             variable="VLM_PHASE_WINOGROUND",
         ),

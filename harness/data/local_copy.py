@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from harness.data.parquet import NEEDS_PYARROW, has_pyarrow
+from harness.data.parquet import NEEDS_PYARROW, Amount, Cell, has_pyarrow, rows
 from harness.data.sample import DataError, Source
+
+#: A list with its folder of pictures, or tables.
+Files = tuple[Path, Path] | list[Path]
+#: Takes the values of a row by column, where the row is, and the cell of each of its columns.
+AddRow = Callable[[Mapping[str, Any], str, Callable[[str], Cell]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +22,16 @@ class LocalCopy:
     """Where a dataset's files are looked for.
 
     `repository` is the hub dataset that holds it as parquet files matching `patterns`; `remedy` is what a user
-    without any copy can do. `refuse_layout` raises DataError for a directory that has no known layout.
+    without any copy can do. `files` returns the files in a directory and raises DataError where it has no known layout;
+    `columns` returns the columns of a table that are read and raises DataError where it is of another dataset.
     """
 
     dataset: str
     repository: str
     patterns: tuple[str, ...]
     remedy: str
-    refuse_layout: Callable[[Path], None]
+    files: Callable[[Path], Files]
+    columns: Callable[[Path], Sequence[str]]
 
     def directory(self, source: Source) -> Path:
         """The directory with the files: the source's own, or the snapshot in the cache, fetched first where asked for.
@@ -62,9 +71,37 @@ class LocalCopy:
         try:
             if not directory.is_dir():
                 return f"{directory} is no directory: {self.dataset} is looked for there; {self.remedy}"
-            self.refuse_layout(directory)
+            files = self.files(directory)
+            for path in files if isinstance(files, list) else ():
+                self.columns(path)
         except DataError as error:
             return str(error)
         except OSError as error:
             return f"{directory} cannot be read ({error.strerror}): check its permissions"
         return None
+
+    def read_tables(self, files: Sequence[Path], add: AddRow) -> dict[str, str]:
+        """Add every row of some tables; return why others cannot be used, by where they are.
+
+        Args:
+            files: the tables.
+            add: adds a row; raises ValueError where it cannot be used.
+
+        Raises:
+            DataError: a table cannot be read, or no row of any can be used.
+        """
+        faulty: dict[str, str] = {}
+        count, amount = 0, Amount()
+        for path in files:
+            columns = self.columns(path)
+            for group, row, values in rows(path, columns, amount):
+                origin = f"{path.name} row {row} of row group {group}"
+                count += 1
+                try:
+                    add({name: values[name] for name in columns}, origin, partial(Cell, path, group, row))
+                except ValueError as error:
+                    faulty[origin] = str(error)
+        if faulty and len(faulty) == count:
+            origin, reason = next(iter(faulty.items()))
+            raise DataError(f"{files[0].parent / origin}: {reason}, as all others: fetch the files again")
+        return faulty

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.data.json_file import json_text
-from harness.data.local_copy import LocalCopy
-from harness.data.parquet import Amount, Cell, column_names, parquet_files, rows
+from harness.data.local_copy import Files, LocalCopy
+from harness.data.parquet import Cell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source
@@ -40,7 +40,8 @@ COPY = LocalCopy(
     f"give the directory with examples.jsonl and the images with --phase-data {DATASET}=DIR (or the variable "
     f"{VARIABLE}), or, as the dataset is gated, accept the licence on its page at the hub, set an access token "
     "(HF_TOKEN) and add --phase-download",
-    lambda directory: refuse_layout(directory),
+    lambda directory: _files(directory),
+    lambda path: _columns(path),
 )
 
 
@@ -139,25 +140,19 @@ def examples_in(directory: Path) -> dict[str, list[Example]]:
     Raises:
         DataError: the directory has no known layout, its images are still packed, or a file cannot be read.
     """
-    files = _files(directory)
+    files = COPY.files(directory)
+    examples: dict[str, list[Example]] = {}
     if isinstance(files, list):
-        return _tables(files)
-    examples, images = files
-    return _listed(examples, PictureFolder(images, directory))
+        faulty = COPY.read_tables(files, partial(_add_row, examples))
+    else:
+        path, images = files
+        faulty = _read_list(examples, path, PictureFolder(images, directory))
+    # An entry that is no example is an item that cannot be used, so that it is counted and named as others.
+    flawed = {origin: Example(origin, (None, None), (None, None), reason) for origin, reason in faulty.items()}
+    return examples | {origin: [example] for origin, example in flawed.items()}
 
 
-def refuse_layout(directory: Path) -> None:
-    """Assert that a directory has a known layout, by its names and the columns of its tables.
-
-    Raises:
-        DataError: it has none, its images are still packed, or pyarrow is missing for its tables.
-    """
-    files = _files(directory)
-    for path in files if isinstance(files, list) else ():
-        _refuse_columns(path)
-
-
-def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
+def _files(directory: Path) -> Files:
     """The list of examples and the folder of images, or parquet files."""
     folders = (directory / "data", directory)
     lists = [path for name in LISTS for folder in folders if (path := folder / name).exists()]
@@ -178,23 +173,17 @@ def _files(directory: Path) -> tuple[Path, Path] | list[Path]:
     )
 
 
-def _listed(path: Path, images: PictureFolder) -> dict[str, list[Example]]:
-    examples: dict[str, list[Example]] = {}
-    bad: dict[str, Exception] = {}
+def _read_list(examples: dict[str, list[Example]], path: Path, images: PictureFolder) -> dict[str, str]:
+    faulty: dict[str, Exception] = {}
     for origin, values in _entries(path):
         try:
             zero, one = (_picture(images, values[column]) for column in IMAGE_COLUMNS)
             _add(examples, values, origin, (zero, one))
         except (ValueError, KeyError, TypeError) as error:
-            bad[origin] = error
-    if bad and not examples:
-        raise _no_example(path, *next(iter(bad.items())))
-    return examples | _flawed({origin: entry_problem(error) for origin, error in bad.items()})
-
-
-def _flawed(reasons: Mapping[str, str]) -> dict[str, list[Example]]:
-    """Items that cannot be used, by the origins of their entries, so that they are counted and named as others."""
-    return {origin: [Example(origin, (None, None), (None, None), reason)] for origin, reason in reasons.items()}
+            faulty[origin] = error
+    if faulty and not examples:
+        raise _no_example(path, *next(iter(faulty.items())))
+    return {origin: entry_problem(error) for origin, error in faulty.items()}
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -233,33 +222,21 @@ def _picture(images: PictureFolder, name: Any) -> Place | None:
     return Absent(f"image {place.name}", f"image {place.reason}") if isinstance(place, Absent) else place
 
 
-def _tables(files: list[Path]) -> dict[str, list[Example]]:
-    examples: dict[str, list[Example]] = {}
-    bad: dict[str, str] = {}
-    amount = Amount()
-    for path in files:
-        _refuse_columns(path)
-        for group, row, values in rows(path, TEXT_COLUMNS, amount):
-            zero, one = (Cell(path, group, row, column) for column in IMAGE_COLUMNS)
-            origin = f"row {row} of row group {group}"
-            try:
-                _add(examples, values, f"{path.name} {origin}", (zero, one))
-            except ValueError as error:
-                bad[f"{path.name} {origin}"] = str(error)
-    if bad and not examples:
-        origin, reason = next(iter(bad.items()))
-        raise DataError(f"{files[0].parent / origin}: {reason}, as all others: fetch the files again")
-    return examples | _flawed(bad)
-
-
-def _refuse_columns(path: Path) -> None:
-    """Assert that a parquet file has the columns of Winoground."""
+def _columns(path: Path) -> tuple[str, ...]:
     columns = column_names(path)
     if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
         raise DataError(
             f"{path} has the columns {shown(', '.join(columns), _LONGEST)}; Winoground is recognised by "
             f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
         )
+    return TEXT_COLUMNS
+
+
+def _add_row(
+    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, cell: Callable[[str], Cell]
+) -> None:
+    zero, one = map(cell, IMAGE_COLUMNS)
+    _add(examples, values, origin, (zero, one))
 
 
 def _add(

@@ -1,21 +1,26 @@
-"""The parts of the last token's attention held against what the layers themselves compute."""
+"""Checks of the attention that was read: its parts, its layers and its tokens against the model's own."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from harness.models.anatomy import Anatomy, output_projections
 from harness.models.linear import is_plain, observer, stores_codes
+from harness.probe.attention import AttentionError
 from harness.probe.self_checks import TOLERANCE, SelfCheckError, relative_difference
 from harness.probe.similarity import upcast
 
 # Of an output projection that rounds its inputs to codes: differences up to 0.022 were seen in 8 bits with one scale a
 # row, up to 0.084 with one scale for all rows. Its map is taken without that rounding.
 _CODED = 0.2
+OWN_TOKENS = (
+    "the model adds tokens of its own, as prompt tuning, prefix tuning or a cache does, and they belong to no group of "
+    "tokens: measure it without them, or train an adapter that changes weights (LoRA)"
+)
 
 
 class AttentionCheck:
@@ -87,3 +92,36 @@ class AttentionCheck:
                 f"{float(parts.norm()):.6g}, but the layer's {what} has norm "
                 f"{float(upcast(own).norm()):.6g} (relative difference {apart:.2g}){remedy}"
             )
+
+
+def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:
+    """Asserts that attention was read in exactly the layers that have softmax attention.
+
+    Raises:
+        AttentionError: none was read.
+        SelfCheckError: some were not; names them.
+    """
+    expected = anatomy.softmax_layers
+    if not read:
+        raise AttentionError(
+            f"{anatomy.name} computes its attention in code of its own (no AttentionInterface), so its weights cannot "
+            "be read"
+        )
+    if list(read) != list(expected):
+        missing = [layer + 1 for layer in expected if layer not in read]
+        raise SelfCheckError(
+            f"{anatomy.name}: attention was read in layers {[layer + 1 for layer in read]}, but not in {missing}; some "
+            "layer's attention does not go through the exchanged function"
+        )
+
+
+def check_tokens_seen(name: str, layer: int, keys: int, tokens: int) -> None:
+    """Assert that the attention of a layer, counted from 0, sees no more tokens than the prompts have.
+
+    Raises:
+        SelfCheckError: with both numbers.
+    """
+    if keys > tokens:
+        raise SelfCheckError(
+            f"{name}, layer {layer + 1}: attention sees {keys} tokens where the prompts have {tokens}; {OWN_TOKENS}"
+        )

@@ -1,4 +1,7 @@
-"""LogitLens over the whole vocabulary: for heads of any make, for what is drawn, and as the pruned lens's oracle."""
+"""LogitLens over the whole vocabulary: for heads of any make, for what is drawn, and as the pruned lens's oracle.
+
+The logits of a part of the vocabulary, which the pruned lens reads, stand here too.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from harness.models.linear import device_of
-from harness.probe.asked_words import AskedWords, padded_positions
-from harness.probe.lens_task import KS, LensTask
-from harness.probe.unembedding import dense_logits
+from harness.models.linear import device_of, is_plain
+from harness.models.offloaded import brought_in
+from harness.probe.lens_task import KS, AskedWords, LensTask, padded_positions
+from harness.probe.similarity import upcast
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
 
@@ -85,3 +88,38 @@ class DenseLens:
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         """The logits of one point's normed last states (batch, 1, d), in one call of the head as the model makes it."""
         return dense_logits(states[:, 0], self._head)
+
+
+# Vocabulary entries whose rows are brought to float32 at a time.
+_ENTRIES = 4096
+
+
+def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
+    """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d).
+
+    A head that is not its weight is called as the model calls it, in the model's own precision.
+    """
+    if not isinstance(unembedding, nn.Linear) or not is_plain(unembedding):
+        return upcast(unembedding(states.unsqueeze(1))[:, 0])
+    with brought_in(unembedding):
+        weight, bias = unembedding.weight, unembedding.bias
+        if upcast(weight) is not weight:
+            # A copy of the whole unembedding in float32 would be the largest tensor that a measurement makes.
+            parts = [nn.functional.linear(upcast(states), upcast(part)) for part in torch.split(weight, _ENTRIES)]
+            logits = torch.cat(parts, dim=-1)
+            return logits if bias is None else logits + upcast(bias)
+        return nn.functional.linear(upcast(states), weight, bias)
+
+
+def low_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
+    """Logits of the 4,096 lowest entries of the vocabulary in float32 or better, of normed states (rows, d)."""
+    with brought_in(unembedding):
+        weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
+        return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
+
+
+def rows_of(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The rows (..., d) of some entries (...) in float32 or better, and their biases where the unembedding has any."""
+    with brought_in(unembedding):
+        bias = unembedding.bias
+        return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])

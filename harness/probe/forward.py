@@ -12,7 +12,7 @@ from harness.models.prompts.prompt import Batch
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings, observing
-from harness.probe.pass_checks import check_output
+from harness.probe.self_checks import check_output
 
 
 def observe(

@@ -14,11 +14,9 @@ from torch import nn
 
 from harness.models.linear import is_plain
 from harness.models.offloaded import brought_in
-from harness.probe.asked_words import AskedWords, padded_entries, padded_positions
-from harness.probe.dense_lens import DenseLens, Norm
-from harness.probe.lens_task import KS, LensTask
+from harness.probe.dense_lens import DenseLens, Norm, dense_logits, low_logits, rows_of
+from harness.probe.lens_task import KS, AskedWords, LensTask, padded_entries, padded_positions
 from harness.probe.similarity import upcast
-from harness.probe.unembedding import dense_logits, low_logits, rows_of
 
 _CHUNK = 256
 _SIEVED = 1024

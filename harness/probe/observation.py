@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,23 +17,20 @@ from harness.models.forward_errors import ForwardError, refuse_autocast
 from harness.models.linear import observer
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
-from harness.probe.attention_check import AttentionCheck
-from harness.probe.dense_lens import DenseLens
+from harness.probe.attention_check import OWN_TOKENS, AttentionCheck, check_layers_read, check_tokens_seen
+from harness.probe.dense_lens import DenseLens, dense_logits
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import LensTask, learn_block
-from harness.probe.pass_checks import OWN_TOKENS, check_logits_differ, check_tokens_seen
 from harness.probe.self_checks import (
     NotFiniteError,
     SelfCheckError,
     check_exit,
     check_last_state,
-    check_layers_read,
+    check_logits_differ,
     not_finite,
 )
 from harness.probe.similarity import GroupSums, UnitSums, upcast
-from harness.probe.transfer import on_cpu
-from harness.probe.unembedding import dense_logits
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -89,7 +86,7 @@ class Observation:
     _post_norm: UnitSums | None = None
     head_logits: torch.Tensor | None = None  # Of the last token, (batch, vocabulary).
     _last_state: torch.Tensor | None = None
-    _busy: bool = False
+    busy: bool = False  # True while the observation itself calls a module, which is not observed.
 
     def __post_init__(self) -> None:
         self._sums = GroupSums(self.groups)
@@ -161,17 +158,11 @@ class Observation:
 
     @contextlib.contextmanager
     def _own_calls(self) -> Iterator[None]:
-        """Calls of the model's modules inside the block are ours and are not observed."""
-        self._busy = True
+        self.busy = True
         try:
             yield
         finally:
-            self._busy = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether a module is being called by the observation itself."""
-        return self._busy
+            self.busy = False
 
     def readings(self) -> Readings:
         """The readings of the pass.
@@ -208,7 +199,7 @@ class Observation:
                 arrays["hits"] = self.lens.hits()
                 if isinstance(self.lens, DenseLens) and self.drawing:
                     arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
-        numbers: dict[str, Any] = on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
+        numbers: dict[str, Any] = _on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
         # Before the checks, because a NaN fails every one of them and only this names its sample and layer.
         faults = not_finite(self.anatomy.name, numbers, self.sample_ids)
         del numbers["logits"]
@@ -253,13 +244,10 @@ def observing(
         attention: whether to read the last token's attention.
         checking: whether to hold the readings against the model's own numbers (`self_checks`).
     """
-    reader = None
-    if lens is not None:
-        reader = open_lens(lens, groups.image, anatomy.unembedding, lambda rows: anatomy.final_norm(rows))
     seen = Observation(
         anatomy=anatomy,
         groups=groups,
-        lens=reader,
+        lens=open_lens(lens, groups.image, anatomy.unembedding, anatomy.final_norm) if lens is not None else None,
         drawing=lens is not None and lens.dense,
         checks=AttentionCheck(anatomy.name) if checking and attention else None,
         sample_ids=sample_ids,
@@ -278,12 +266,6 @@ def observing(
         if not seen.busy:
             seen.own_logits(output)
 
-    training = [module for module in model.modules() if module.training]
-
-    def restore_training() -> None:
-        for module in training:
-            module.training = True
-
     with contextlib.ExitStack() as stack:
         if attention:
             stack.enter_context(reading_attention(model, anatomy, seen.attention))
@@ -294,7 +276,21 @@ def observing(
         stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)
         if seen.checks is not None:
             stack.enter_context(seen.checks.listening(anatomy, lambda: seen.busy))
-        stack.callback(restore_training)
-        for module in training:
+        for module in [module for module in model.modules() if module.training]:
+            stack.callback(setattr, module, "training", True)
             module.training = False
         yield seen
+
+
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Return the tensors as arrays, brought over in one piece: each transfer makes a GPU wait for the CPU."""
+    flat = [tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors.values()]
+    content = torch.cat(flat).cpu().numpy()
+    arrays, start = {}, 0
+    for (name, tensor), part in zip(tensors.items(), flat, strict=True):
+        kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        # A copy, because a part of the piece may begin where no number of its type can, and would keep all of it.
+        piece = np.frombuffer(content[start : start + len(part)].tobytes(), dtype=kind)
+        arrays[name] = piece.reshape(tensor.shape).copy()
+        start += len(part)
+    return arrays

@@ -13,7 +13,6 @@ import torch
 from harness.errors import PhaseError
 from harness.models.anatomy import Anatomy
 from harness.models.vlm import count_image_features
-from harness.probe.attention import AttentionError
 from harness.probe.similarity import upcast
 
 # Relative tolerances; a model in 16 bits rounds its own numbers to about 3 decimal digits.
@@ -44,12 +43,10 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((upcast(ours) - upcast(theirs)).abs().max()) / max(scale, 1e-12)
 
 
-def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor) -> float:
-    """Asserts that the lens decodes the last residual point to the model's own logits, (batch, vocabulary) each.
+def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor) -> None:
+    """Assert that the lens decodes the last residual point to the model's own logits, (batch, vocabulary) each.
 
-    Returns:
-        The factor by which the model's own are larger: 1 in most models. Some scale the normed state; which entries are
-        the best does not depend on it.
+    A common factor is allowed: some models scale the normed state, which leaves the order of the entries as it is.
 
     Raises:
         SelfCheckError: with both top logits and the relative difference.
@@ -57,7 +54,7 @@ def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: to
     own = upcast(own_logits)
     logits = lens_logits.to(own.device)
     tolerance = TOLERANCE.get(own_logits.dtype, 5e-2)
-    apart, factor = relative_difference(logits, own), 1.0
+    apart = relative_difference(logits, own)
     if not apart <= tolerance and getattr(anatomy.unembedding, "bias", None) is None:
         factor = float((own * logits).sum() / (logits * logits).sum())
         apart = relative_difference(logits * factor, own) if factor > 0 else apart
@@ -67,7 +64,6 @@ def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: to
             f"{float(logits.max()):.6g} where the model's own is {float(own.max()):.6g} "
             f"(relative difference {apart:.2g}); the final norm or the unembedding is not the one the model uses"
         )
-    return factor
 
 
 def check_exit(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor, agreement: torch.Tensor) -> None:
@@ -241,22 +237,37 @@ def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str
         )
 
 
-def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:
-    """Asserts that attention was read in exactly the layers that have softmax attention.
+def check_logits_differ(name: str, logits: torch.Tensor) -> None:
+    """Assert that the logits of a batch, (batch, vocabulary), are not all equal, as those of a head of zeros are.
 
     Raises:
-        AttentionError: none was read.
-        SelfCheckError: some were not; names them.
+        SelfCheckError: with their value.
     """
-    expected = anatomy.softmax_layers
-    if not read:
-        raise AttentionError(
-            f"{anatomy.name} computes its attention in code of its own (no AttentionInterface), so its weights cannot "
-            "be read"
-        )
-    if list(read) != list(expected):
-        missing = [layer + 1 for layer in expected if layer not in read]
+    if bool((logits == logits[:, :1]).all()):
         raise SelfCheckError(
-            f"{anatomy.name}: attention was read in layers {[layer + 1 for layer in read]}, but not in {missing}; some "
-            "layer's attention does not go through the exchanged function"
+            f"{name}: all logits of the model are {float(logits[0, 0]):.6g}, so no entry is the best; its weights are "
+            "zero or were not loaded: copy the checkpoint again"
+        )
+
+
+def check_output(name: str, logits: torch.Tensor, given: torch.Tensor) -> None:
+    """Assert that the model gives the best entry that its head gives, but for entries that it never lets win.
+
+    Args:
+        name: for the message.
+        logits: of the last token as the head gives them, (batch, vocabulary).
+        given: of the last token as the model gives them, (batch, vocabulary). They may be scaled or capped.
+
+    Raises:
+        SelfCheckError: with the number of samples whose best entry is another.
+    """
+    logits, given = logits.float(), given.float().to(logits.device)
+    barred = given <= torch.finfo(torch.float16).min
+    at_head = given.gather(-1, logits.masked_fill(barred, -torch.inf).argmax(-1, keepdim=True)).squeeze(-1)
+    largest = given.abs().masked_fill(barred, 0).amax(-1)
+    changed = int((given.amax(-1) - at_head > TOLERANCE[torch.float32] * largest).sum())
+    if changed:
+        raise SelfCheckError(
+            f"{name}: another logit than the head's largest is the largest of the model's output in {changed} of "
+            f"{len(given)} samples, so something changes logits behind the head: remove the hook or wrapper that does"
         )

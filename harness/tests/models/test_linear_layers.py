@@ -17,7 +17,7 @@ from harness.models.anatomy import AnatomyError, find_anatomy, output_projection
 from harness.models.linear import is_plain, output_width
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.linear_map import linear_map, split_product
+from harness.probe.last_token import linear_map, split_product
 from harness.probe.self_checks import SelfCheckError
 from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile

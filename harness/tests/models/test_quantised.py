@@ -18,7 +18,7 @@ from harness.judgement.weights import weight_change, weight_parts
 from harness.models.anatomy import find_anatomy
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.probe.linear_map import linear_map
+from harness.probe.last_token import linear_map
 from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm

@@ -15,8 +15,7 @@ from harness.data.sample import Sample
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention
-from harness.probe.last_token import ShareReader
-from harness.probe.linear_map import linear_map
+from harness.probe.last_token import ShareReader, linear_map
 from harness.tests.support import literal
 from harness.tests.support.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
 

@@ -124,7 +124,7 @@ def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int
     dense = case.read((), dense=True).hits().numpy()
     np.testing.assert_array_equal(dense, literal_hits(case))
     with (
-        mock.patch("harness.probe.unembedding._ENTRIES", sieve),
+        mock.patch("harness.probe.dense_lens._ENTRIES", sieve),
         mock.patch("harness.probe.lens._HELD_LEAST", held),
         mock.patch("harness.probe.lens._CHUNK", chunk),
     ):

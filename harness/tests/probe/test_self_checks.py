@@ -17,13 +17,13 @@ from harness.models.anatomy import Anatomy
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, last_row
+from harness.probe.attention_check import check_layers_read
+from harness.probe.last_token import LinearMap
 from harness.probe.lens_task import LensTask
-from harness.probe.linear_map import LinearMap
 from harness.probe.self_checks import (
     SelfCheckError,
     check_image_positions,
     check_last_state,
-    check_layers_read,
     check_same_hits,
     hearing_placeholders,
     not_finite,
