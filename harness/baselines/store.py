@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from tokenize import TokenError
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from harness.baselines.stored_files import MissingBaselineError as MissingBaseli
 from harness.profile.environment import Environment
 from harness.profile.measures import MEASURES, RECALL, chance_of
 from harness.profile.profile import Profile
-from harness.storage.file_names import BASELINE_ENDING, file_name
+from harness.storage.file_names import BASELINE_ENDING, file_name, is_plain_name
 from harness.storage.json_text import rounded
 
 LEAST_SAMPLES = 64
@@ -100,7 +100,7 @@ def folder_of(root: Path, model: str) -> Path:
     Raises:
         BaselineError: the model's name is no directory's, and could lead out of the baselines.
     """
-    if PureWindowsPath(model).name != model or not model.strip("."):
+    if not is_plain_name(model) or not model.strip("."):
         raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
     return root / file_name(model)
 

@@ -8,12 +8,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
 from harness.profile.environment import Environment
 from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
+from harness.storage.file_names import is_plain_name
 from harness.storage.files import sweep, write_together
 from harness.storage.json_text import checksum, dump
 from harness.storage.regular_file import read_regular
@@ -93,7 +94,7 @@ def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
         BaselineError: no name of a file in the same directory.
     """
     name = content.get(_NAME, path.with_suffix(_SUFFIX).name)
-    plain = isinstance(name, str) and name.isprintable() and PureWindowsPath(name).name == name
+    plain = isinstance(name, str) and name.isprintable() and is_plain_name(name)
     if not plain or not name.endswith(_SUFFIX):
         raise BaselineError(
             f"the baseline {path} names {name!r} for its arrays, which is no name of a {_SUFFIX} file beside it; "

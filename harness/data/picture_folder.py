@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from harness.data.photograph import Place, encoded_picture
 from harness.data.sample import DataError
 from harness.errors import shown
+from harness.storage.file_names import stays_inside
 
 #: Endings of picture files that a name without an ending stands for, the preferred first.
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -60,10 +61,8 @@ class PictureFolder:
 
     def refusal(self, name: str) -> str:
         """Return why a name cannot be one of a file in the folder; empty where it can."""
-        # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
-        pure = PureWindowsPath(name)
-        foreign = bool(pure.drive or pure.root) and self._without_leading(pure.parts) == pure.parts
-        if foreign or ".." in pure.parts or not pure.parts:
+        parts = PureWindowsPath(name).parts
+        if ".." in parts or (self._without_leading(parts) == parts and not stays_inside(name)):
             return f"the file name {shown(repr(name), _LONGEST)} does not stay in {self.folder.name}/"
         return ""
 

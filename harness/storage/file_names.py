@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import PureWindowsPath
 
 #: Characters and bytes of a name with its endings: far below what file systems take (255), because paths add up.
 LONGEST_NAME = 120
@@ -53,6 +54,18 @@ def text_digest(text: str, digits: int = _DIGITS) -> str:
 def folded_name(name: str) -> str:
     """Return the form that is the same for all names that some file system takes for one, by case or composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def is_plain_name(name: str) -> bool:
+    """Return True if a name is one of a file without any directory, on every system."""
+    # Windows' rules know both slashes and drive letters.
+    return name == PureWindowsPath(name).name and name not in ("", "..")
+
+
+def stays_inside(path: str) -> bool:
+    """Return True if a path leads to something inside the directory that it is taken in, on every system."""
+    pure = PureWindowsPath(path)
+    return bool(pure.parts) and not (pure.drive or pure.root or ".." in pure.parts)
 
 
 @dataclass

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from harness.models.weights_error import WeightsError
+from harness.storage.file_names import is_plain_name
 
 #: The key of config.json that names the weights in place of transformers' own choice.
 NAMED_WEIGHTS = "transformers_weights"
@@ -16,8 +17,7 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 def is_plain(name: Any) -> bool:
     """True if a value is the name of a file without any directory."""
-    # Windows' rules know both slashes and drive letters, so the check is the same on every machine.
-    return isinstance(name, str) and name == PureWindowsPath(name).name and name not in ("", "..") and "\0" not in name
+    return isinstance(name, str) and is_plain_name(name) and "\0" not in name
 
 
 def is_weights(name: Any) -> bool:
