@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.data.json_file import json_text
-from harness.data.local_copy import Files, LocalCopy
+from harness.data.local_copy import Files, LocalCopy, json_text
 from harness.data.parquet import Cell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
-from harness.data.sample import DataError, Sample, Source
+from harness.data.sample import DataError, Sample, Source, quoted
 from harness.data.selection import (
     captions_fault,
     entry_problem,
@@ -25,7 +24,6 @@ from harness.data.selection import (
     shortened,
     tidy_captions,
 )
-from harness.errors import shown
 
 DATASET = "coco-captions"
 INSTRUCTION = "Describe the image."
@@ -43,7 +41,6 @@ COPY = LocalCopy(
 )
 
 
-_LONGEST = 200  # characters of what is quoted from a file
 _MOST_PICTURES = 100  # of one id: tables with a row for each caption repeat the picture
 _DEEPEST = 8  # levels of lists around a caption
 
@@ -175,7 +172,7 @@ def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: Pictu
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{annotations} is no file of COCO captions ({type(error).__name__}: {shown(str(error), _LONGEST)}), "
+            f"{annotations} is no file of COCO captions ({type(error).__name__}: {quoted(error)}), "
             "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
             "again"
         ) from None
@@ -201,7 +198,7 @@ def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str,
 def _add_image(photos: dict[str, Photo], folder: PictureFolder, image: Any) -> None:
     name, file = item_name(image["id"]), image["file_name"]
     photo = photos.setdefault(name, Photo(folder))
-    flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {shown(repr(file), _LONGEST)}"
+    flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {quoted(repr(file))}"
     photo.flaw = photo.flaw or flaw
     if not flaw and file not in photo.files:
         photo.files.append(file)
@@ -232,7 +229,7 @@ def _columns(path: Path) -> tuple[str, str]:
             return column, captions
     wanted = ", or ".join(f"{_IMAGE}, {text} and one of {'/'.join(ids)}" for text, ids in KNOWN_COLUMNS.items())
     raise DataError(
-        f"{path} has the columns {shown(', '.join(names), _LONGEST)}; COCO captions are recognised by {wanted}: "
+        f"{path} has the columns {quoted(', '.join(names))}; COCO captions are recognised by {wanted}: "
         "take other parquet files out of the directory"
     )
 

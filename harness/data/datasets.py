@@ -39,7 +39,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "scenes-varied",
             "rendered scenes of several sizes, none square, with instructions of several lengths",
-            partial(_draw, "varied:scenes_varied"),
+            partial(_draw, "scenes:scenes_varied"),
             samples=64,
             regression_only=True,
         ),

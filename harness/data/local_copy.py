@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,16 @@ from typing import Any
 
 from harness.data.parquet import NEEDS_PYARROW, Amount, Cell, has_pyarrow, rows
 from harness.data.sample import DataError, Source
+from harness.storage.regular_file import read_regular
 
 #: A list with its folder of pictures, or tables.
 Files = tuple[Path, Path] | list[Path]
 #: Takes the values of a row by column, where the row is, and the cell of each of its columns.
 AddRow = Callable[[Mapping[str, Any], str, Callable[[str], Cell]], None]
+
+
+#: The largest list of COCO Captions has 92 MB and 3 million values.
+MOST_BYTES, MOST_VALUES = 1_000_000_000, 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +111,17 @@ class LocalCopy:
             origin, reason = next(iter(faulty.items()))
             raise DataError(f"{files[0].parent / origin}: {reason}, as all others: fetch the files again")
         return faulty
+
+
+def json_text(path: Path) -> str:
+    """Return the text of a file that holds one JSON document, or one a line, in any encoding of JSON.
+
+    Raises:
+        OSError: there is no such file, or none that is read; `strerror` is the reason.
+        ValueError: it is no text, or holds more values than fit into memory: `[],` takes 3 bytes and makes 70.
+    """
+    content = read_regular(path, MOST_BYTES)
+    values = sum(content.count(sign) for sign in (b"[", b"{", b",", b"\n"))
+    if values > MOST_VALUES:
+        raise ValueError(f"it has {values:,} values or lines, more than the {MOST_VALUES:,} that are read")
+    return content.decode(json.detect_encoding(content), "surrogatepass")

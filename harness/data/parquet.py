@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.photograph import MOST_BYTES
-from harness.data.sample import DataError
-from harness.errors import shown
+from harness.data.sample import DataError, quoted
 from harness.storage.regular_file import require_regular
 
 #: The most rows, values and bytes of text that the tables of a dataset may hold; see `Amount`.
@@ -30,7 +29,6 @@ _MOST_GROUPS = 100_000
 # To read a picture, those before it in its row group are passed over. Polars writes up to 262,144 rows to one.
 _MOST_ROWS_IN_GROUP = 300_000
 _DEEPEST = 16
-_LONGEST = 200  # characters of what is quoted from a file or of somebody else's error
 # Of a structure only these fields are read: the text of a caption, and the content of a picture.
 _FIELDS = ("raw", "bytes")
 
@@ -273,7 +271,7 @@ def _value(cell: Any, schema: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        return Unreadable(shown(str(error), _LONGEST))
+        return Unreadable(quoted(error))
 
 
 def _is_text(kind: Any) -> bool:
@@ -295,6 +293,6 @@ def _opened(path: Path, **options: Any) -> Iterator[Any]:
     except MemoryError:
         raise DataError(f"{path} does not fit into memory: write its rows to several files or row groups") from None
     except Exception as error:  # Decoders raise whatever the broken bytes lead them to.
-        reason = shown(getattr(error, "strerror", None) or str(error), _LONGEST)
+        reason = quoted(getattr(error, "strerror", None) or str(error))
         remedy = "write it without encryption" if "crypt" in reason else "fetch the file again"
         raise DataError(f"{path} cannot be read as parquet ({reason}): {remedy}") from None

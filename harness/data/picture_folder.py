@@ -12,13 +12,11 @@ from pathlib import Path, PurePath, PureWindowsPath
 from urllib.parse import unquote
 
 from harness.data.photograph import Place, encoded_picture
-from harness.data.sample import DataError
-from harness.errors import shown
+from harness.data.sample import DataError, quoted
 from harness.storage.file_names import stays_inside
 
 #: Endings of picture files that a name without an ending stands for, the preferred first.
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_LONGEST = 200  # characters of a name in a message
 _DEEPEST = 3  # levels of folders that are searched
 _NAMED = 2
 
@@ -63,13 +61,13 @@ class PictureFolder:
         """Return why a name cannot be one of a file in the folder; empty where it can."""
         parts = PureWindowsPath(name).parts
         if ".." in parts or (self._without_leading(parts) == parts and not stays_inside(name)):
-            return f"the file name {shown(repr(name), _LONGEST)} does not stay in {self.folder.name}/"
+            return f"the file name {quoted(repr(name))} does not stay in {self.folder.name}/"
         return ""
 
     def _found(self, name: str) -> Place:
-        quoted = shown(name, _LONGEST)
+        named = quoted(name)
         if self.refusal(name):
-            return self._absent(name, f"{quoted} is missing in {self.folder.name}/")
+            return self._absent(name, f"{named} is missing in {self.folder.name}/")
         pure = PureWindowsPath(name)
         inner = self._without_leading(pure.parts)
         parts = inner if pure.drive or pure.root else pure.parts
@@ -82,16 +80,16 @@ class PictureFolder:
             return matches[0]
         if matches:
             several = " or ".join(self._shown(path) for path in matches[:_NAMED])
-            return self._absent(name, f"{quoted} may be {several}: name one of them in full")
+            return self._absent(name, f"{named} may be {several}: name one of them in full")
         lies = ""
         if elsewhere := self._matches(self._in_root, inner[-1:]):
             lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/"
         elif similar := self._matches(self._in_root, (PurePath(inner[-1]).stem,)):
-            lies = f", {shown(similar[0].name, _LONGEST)} lies in {self._shown(similar[0].parent)}/"
-        return self._absent(name, f"{quoted} is missing in {self.folder.name}/{lies}")
+            lies = f", {quoted(similar[0].name)} lies in {self._shown(similar[0].parent)}/"
+        return self._absent(name, f"{named} is missing in {self.folder.name}/{lies}")
 
     def _absent(self, name: str, reason: str) -> Absent:
-        return Absent(shown(name, _LONGEST), reason)
+        return Absent(quoted(name), reason)
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """The parts behind the name of this folder, all of them where it is not among them."""
@@ -130,7 +128,7 @@ class PictureFolder:
     def _shown(self, path: Path) -> str:
         """A path inside the dataset, for messages."""
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-        return shown("the dataset" if inside == Path() else inside.as_posix(), _LONGEST)
+        return quoted("the dataset" if inside == Path() else inside.as_posix())
 
 
 def _key(name: str) -> str:

@@ -9,17 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 _NAMED = 8
+#: Characters of what is quoted from a file, or of somebody else's error.
+LONGEST_QUOTED = 200
 
 
 class DataError(PhaseError):
     """A dataset cannot be read as asked; the message says which file, why, and what to do."""
+
+
+def quoted(text: object) -> str:
+    """Return a text of somebody else's as messages show it: cut, with its control characters spelled out."""
+    return shown(str(text), LONGEST_QUOTED)
 
 
 @dataclass(frozen=True, slots=True)

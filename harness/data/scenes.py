@@ -27,6 +27,24 @@ Relation = Literal["above", "below", "left", "right"]
 SIDE = 96
 INSTRUCTION = "Describe the image."
 
+# Width and height in pixels of varied scenes. Their number has no divisor in common with that of the instructions, so
+# all combinations occur.
+SIZES: tuple[tuple[int, int], ...] = (
+    (128, 64),
+    (96, 160),
+    (112, 80),
+    (64, 96),
+    (224, 112),
+    (80, 144),
+    (160, 96),
+    (72, 120),
+)
+INSTRUCTIONS: tuple[str, ...] = (
+    INSTRUCTION,
+    "Describe the two objects in the image and their positions.",
+    "Describe the image in one sentence: name the size, the colour and the shape of both objects, and state which "
+    "object is on the left or at the top.",
+)
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 34, 34),
     "green": (34, 150, 52),
@@ -146,10 +164,20 @@ def scene(index: int, seed: int, split: Split = "test") -> Scene:
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes/{split}/{seed}/{index}")))
     count = int(rng.choice((1, 2, 3), p=OBJECT_COUNT_SHARES))
+    return _scene_of(split, rng, count)
+
+
+def varied_scene(index: int, seed: int) -> Scene:
+    """The scene number `index` of a seed: two things, of the test split, the same on every machine."""
+    rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes-varied/{seed}/{index}")))
+    return _scene_of("test", rng, 2)
+
+
+def _scene_of(split: Split, rng: np.random.Generator, count: int) -> Scene:
     while True:
-        found = random_scene(rng, count)
-        if found.held_out if split == "test" else not found.held_out:
-            return found
+        drawn = random_scene(rng, count)
+        if drawn.held_out == (split == "test"):
+            return drawn
 
 
 def random_scene(rng: np.random.Generator, count: int) -> Scene:
@@ -167,6 +195,22 @@ def random_scene(rng: np.random.Generator, count: int) -> Scene:
 def scenes(n: int, seed: int) -> list[Sample]:
     """Return n samples of the test split, drawn lazily; the first m are the same for every n >= m."""
     return [scene_sample(scene(index, seed), name := f"scenes-{seed}-{index:05d}", name) for index in range(n)]
+
+
+def scenes_varied(n: int, seed: int) -> list[Sample]:
+    """Return n samples of several sizes and instructions, drawn lazily; the first m are the same for every n >= m.
+
+    Square pictures of one size are never resized, and prompts of one length are never padded. These samples make a
+    changed resizing, a changed order of height and width, and a changed padding mask visible. Sizes and instructions
+    take turns.
+    """
+    samples = []
+    for index in range(n):
+        scene, name = varied_scene(index, seed), f"scenes-varied-{seed}-{index:05d}"
+        picture = partial(Scene.picture, scene, SIZES[index % len(SIZES)])
+        instruction = INSTRUCTIONS[index % len(INSTRUCTIONS)]
+        samples.append(Sample(name, picture, instruction, scene.captions(), name))
+    return samples
 
 
 def scene_sample(truth: Scene, name: str, cluster: str) -> Sample:

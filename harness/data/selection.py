@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.data.sample import LONGEST_QUOTED, quoted
 from harness.data.scenes import stable_seed
 from harness.errors import shown
 
 # The end of the sentence about a dataset of which nothing can be used.
 _UNUSABLE = "check that its list and its pictures belong together, or fetch both again"
-_LONGEST = 200
 #: Characters of a caption, and of all captions of a picture: the longest that are published have a few thousand. What
 #: is read becomes words, tokens and pages.
 MOST_CAPTION, MOST_TOGETHER = 10_000, 100_000
@@ -65,16 +65,16 @@ def item_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # As tables with gaps give whole numbers.
         value = int(value)
     if not isinstance(value, int | str):
-        raise ValueError(f"an id is {shown(repr(value), _LONGEST)}, neither number nor text")
+        raise ValueError(f"an id is {quoted(repr(value))}, neither number nor text")
     name = str(value)
-    if not 0 < len(name) <= _LONGEST:
-        raise ValueError(f"an id has {len(name)} characters instead of 1 to {_LONGEST}")
+    if not 0 < len(name) <= LONGEST_QUOTED:
+        raise ValueError(f"an id has {len(name)} characters instead of 1 to {LONGEST_QUOTED}")
     return name if name.isprintable() else shown(name.replace("\\", "\\\\"))
 
 
 def entry_problem(error: Exception) -> str:
     """Why an entry of a list is left out, from the error with which it was read."""
-    return f"the entry cannot be read ({type(error).__name__}: {shown(str(error), _LONGEST)})"
+    return f"the entry cannot be read ({type(error).__name__}: {quoted(error)})"
 
 
 def none_usable(directory: Path, count: int, noun: str, faulty: Mapping[str, str], dataset: str) -> str:

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.data.json_file import json_text
-from harness.data.local_copy import Files, LocalCopy
+from harness.data.local_copy import Files, LocalCopy, json_text
 from harness.data.parquet import Cell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
-from harness.data.sample import DataError, Sample, Source
+from harness.data.sample import DataError, Sample, Source, quoted
 from harness.data.selection import (
     captions_fault,
     entry_problem,
@@ -24,7 +23,6 @@ from harness.data.selection import (
     shortened,
     tidy_captions,
 )
-from harness.errors import shown
 
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
@@ -45,7 +43,6 @@ COPY = LocalCopy(
 )
 
 
-_LONGEST = 200  # characters of what is quoted from a file
 _MOST_ENTRIES = 100  # of one id
 
 
@@ -210,7 +207,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _no_example(path: Path, origin: str, error: Exception) -> DataError:
     return DataError(
-        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {shown(str(error), _LONGEST)}), which "
+        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {quoted(error)}), which "
         f"has {', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
     )
 
@@ -226,7 +223,7 @@ def _columns(path: Path) -> tuple[str, ...]:
     columns = column_names(path)
     if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
         raise DataError(
-            f"{path} has the columns {shown(', '.join(columns), _LONGEST)}; Winoground is recognised by "
+            f"{path} has the columns {quoted(', '.join(columns))}; Winoground is recognised by "
             f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
         )
     return TEXT_COLUMNS

@@ -11,7 +11,12 @@ from harness.models.checkpoints.configuration_bounds import refuse_numbers
 from harness.models.checkpoints.foreign_formats import ADAPTER, adapter_without_model, original_format
 from harness.models.checkpoints.named_files import is_plain, names_files, refuse_named_files
 from harness.models.checkpoints.processor_parts import refuse_without_processor
-from harness.models.checkpoints.readable_files import read_settings, readable_files, refuse_unreadable
+from harness.models.checkpoints.readable_files import (
+    read_configuration,
+    read_settings,
+    readable_files,
+    refuse_unreadable,
+)
 from harness.models.checkpoints.weight_files import refuse_weight_files
 from harness.models.kinds import ENCODER_DECODER, kind_of
 from harness.models.weights_error import WeightsError
@@ -49,7 +54,7 @@ def refuse_foreign(folder: Path, source: str) -> None:
         )
     if (folder / ADAPTER).is_file():
         raise WeightsError(f"the checkpoint {source} {adapter_without_model(folder)}")
-    if (folder / "config.json").is_file() and (problem := original_format(read_settings(folder / "config.json"))):
+    if problem := original_format(read_configuration(folder)):
         raise WeightsError(f"the checkpoint {source} {problem}")
     for index in (path for path in readable if path.name.endswith(_INDEX)):
         weights = read_settings(index).get("weight_map")
@@ -133,8 +138,7 @@ def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
 
 def _type_problem(folder: Path, source: str) -> str:
     """Return why no model of the type in config.json can be measured; empty if it can be, or none is named."""
-    path = folder / "config.json"
-    settings = read_settings(path) if path.is_file() else {}
+    settings = read_configuration(folder)
     model_type = str(settings.get("model_type", ""))
     kind = kind_of(model_type)
     if kind.refused:

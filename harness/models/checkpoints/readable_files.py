@@ -114,6 +114,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Return the contents of config.json, empty where a directory has none; raises as `read_settings`."""
+    path = folder / "config.json"
+    return read_settings(path) if path.is_file() else {}
+
+
 def _bound(name: str) -> int | None:
     """Return the bytes that a file of a name has at most; None if no file of that name is opened."""
     return next((bytes_ for pattern, bytes_ in _BOUNDS if fnmatchcase(name, pattern)), None)

@@ -14,7 +14,7 @@ from harness.errors import shown
 from harness.models.checkpoints.configuration_bounds import refuse_more_than_stored
 from harness.models.checkpoints.foreign_formats import no_safetensors
 from harness.models.checkpoints.named_files import NAMED_WEIGHTS, is_weights
-from harness.models.checkpoints.readable_files import read_settings
+from harness.models.checkpoints.readable_files import read_configuration, read_settings
 from harness.models.library_messages import plain_cause
 from harness.models.weights_error import WeightsError
 
@@ -57,8 +57,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         WeightsError: the index or config.json is no JSON.
     """
-    config = folder / "config.json"
-    name = read_settings(config).get(NAMED_WEIGHTS) if config.is_file() else None
+    name = read_configuration(folder).get(NAMED_WEIGHTS)
     if not is_weights(name):
         name = next((name for name in (_SINGLE, _INDEX) if (folder / name).is_file()), None)
     if name is None:
@@ -107,8 +106,7 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
             "training's output directory, or train with stage3_gather_16bit_weights_on_model_save, and give what that "
             "saves"
         )
-    config = folder / "config.json"
-    refuse_more_than_stored(read_settings(config) if config.is_file() else {}, len(headers), source)
+    refuse_more_than_stored(read_configuration(folder), len(headers), source)
     others = unused_files(folder, files)
     sets = {_SHARD.sub("", file.name) for file in files if _SHARD.search(file.name)}
     if shards := [file.name for file in others if _SHARD.sub("", file.name) in sets]:

@@ -44,14 +44,14 @@ def checked_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
 
 def content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of tensors with their names, types and shapes, in the order of the names."""
-    import torch
+    from harness.models.stored_numbers import content
 
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for part in content(tensor):
+            digest.update(part)
     return digest.hexdigest()
 
 

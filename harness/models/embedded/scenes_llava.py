@@ -17,6 +17,7 @@ from harness.models.embedded.checkpoint import (
     PAD_TOKEN_ID,
     PATCH,
     PATCHES,
+    TOWER,
     assemble,
     padded_tokenizer,
     pillow_processor,
@@ -43,14 +44,6 @@ def load(
     The language model comes from `cache`, tower and projector from the file `trained`; None draws them at random from
     `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
-    model = build(cache, dtype, trained=trained, seed=seed)
-    return model, processor(cache)
-
-
-def build(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
-) -> LlavaForConditionalGeneration:
-    """The model alone; see `load`."""
     from transformers import LlavaForConditionalGeneration
 
     config = model_config()
@@ -58,7 +51,7 @@ def build(
     model: LlavaForConditionalGeneration = assemble(
         LlavaForConditionalGeneration, config, cache, dtype, eyes, "model.language_model."
     )
-    return model
+    return model, processor(cache)
 
 
 def processor(cache: Path) -> LlavaProcessor:
@@ -89,12 +82,7 @@ def model_config() -> LlavaConfig:
     from transformers import CLIPVisionConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=3,
-        image_size=IMAGE_SIDE,
-        patch_size=PATCH,
+        **TOWER,
         projection_dim=192,
     )
     config: LlavaConfig = LlavaConfig(

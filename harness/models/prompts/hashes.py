@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from harness.models.stored_numbers import content
+
 # Of inputs that go with the tokens; every other input goes with the pixels.
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids")
 _PICTORIAL = ("pixel", "image")
@@ -94,11 +96,10 @@ def _pixels(pictures: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _leaves(value: Any) -> list[bytes]:
+def _leaves(value: Any) -> list[Any]:
     """The bytes of an input: of a tensor, of all in a list of them, or of numbers."""
     if isinstance(value, torch.Tensor):
-        # numpy knows no bfloat16.
-        return [value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""]
+        return [*content(value)]
     if isinstance(value, (list, tuple)):
         return [leaf for part in value for leaf in _leaves(part)]
     return [repr(value).encode()]

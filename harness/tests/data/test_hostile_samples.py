@@ -307,7 +307,7 @@ def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
     (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text("[" + "[]," * 2000 + "[]]")
     write_list(tmp_path / "winoground", [example(1)])
     (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
-    monkeypatch.setattr("harness.data.json_file.MOST_VALUES", 1000)
+    monkeypatch.setattr("harness.data.local_copy.MOST_VALUES", 1000)
     assert "it has 4,002 values or lines, more than the 1,000 that are read" in refused(
         "coco-captions", tmp_path / "coco"
     )

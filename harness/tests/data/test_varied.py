@@ -14,8 +14,7 @@ from PIL import Image
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import Source
-from harness.data.scenes import SIDE, scene
-from harness.data.varied import INSTRUCTIONS, SIZES, scenes_varied, varied_scene
+from harness.data.scenes import INSTRUCTIONS, SIDE, SIZES, scene, scenes_varied, varied_scene
 
 N = 64
 

@@ -23,8 +23,8 @@ CACHE = default_cache()
 
 
 def trained() -> Vlm:
-    model = scenes_llava.build(CACHE)
-    return Vlm("scenes-llava", model, scenes_llava.processor(CACHE), find_anatomy(model))
+    model, processor = scenes_llava.load(CACHE)
+    return Vlm("scenes-llava", model, processor, find_anatomy(model))
 
 
 def untrained_projector() -> Vlm:
