@@ -67,7 +67,7 @@ class PictureFolder:
     def _found(self, name: str) -> Place:
         named = quoted(name)
         if self.refusal(name):
-            return self._absent(name, f"{named} is missing in {self.folder.name}/")
+            return Absent(named, f"{named} is missing in {self.folder.name}/")
         pure = PureWindowsPath(name)
         inner = self._without_leading(pure.parts)
         parts = inner if pure.drive or pure.root else pure.parts
@@ -80,16 +80,13 @@ class PictureFolder:
             return matches[0]
         if matches:
             several = " or ".join(self._shown(path) for path in matches[:_NAMED])
-            return self._absent(name, f"{named} may be {several}: name one of them in full")
+            return Absent(named, f"{named} may be {several}: name one of them in full")
         lies = ""
         if elsewhere := self._matches(self._in_root, inner[-1:]):
             lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/"
         elif similar := self._matches(self._in_root, (PurePath(inner[-1]).stem,)):
             lies = f", {quoted(similar[0].name)} lies in {self._shown(similar[0].parent)}/"
-        return self._absent(name, f"{named} is missing in {self.folder.name}/{lies}")
-
-    def _absent(self, name: str, reason: str) -> Absent:
-        return Absent(quoted(name), reason)
+        return Absent(named, f"{named} is missing in {self.folder.name}/{lies}")
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """The parts behind the name of this folder, all of them where it is not among them."""

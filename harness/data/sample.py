@@ -82,10 +82,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _always(source: Source) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A named source of samples.
@@ -103,7 +99,7 @@ class Dataset:
     summary: str
     draw: Callable[[int, int, Source], Sequence[Sample]]
     samples: int = 128
-    unavailable: Callable[[Source], str | None] = _always
+    unavailable: Callable[[Source], str | None] = field(default=lambda _: None)
     paired: bool = False
     regression_only: bool = False
     variable: str = ""

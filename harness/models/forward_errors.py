@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,15 +26,6 @@ _SETTINGS = "patch_size, vision_feature_select_strategy, num_additional_image_to
 
 class ForwardError(PhaseError):
     """A model's own forward pass failed; the message names the error, the place, the cause and the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A failed pass: the model, its inputs on the CPU, and the image positions, bool (batch, tokens)."""
-
-    vlm: Vlm
-    inputs: Mapping[str, Any]
-    image: torch.Tensor
 
 
 _OTHER_FORM = (
@@ -138,7 +128,6 @@ def explained(
         image: image positions, bool (batch, tokens).
         sample_ids: names of the rows.
     """
-    failure = _Failure(vlm, inputs, image)
     words = _by_words(error)
     if _raised_by_harness(error) and not words:
         return None
@@ -148,8 +137,8 @@ def explained(
         f"{first_line(error).rstrip('.')} ({_place(vlm.model, error)})"
     )
     # Pictures of another form have sizes that say nothing.
-    counts = "" if words == _OTHER_FORM else _picture_size(failure) or _image_tokens(failure)
-    cause = _sparse_weight(failure) or counts or words
+    counts = "" if words == _OTHER_FORM else _picture_size(vlm, inputs) or _image_tokens(vlm, inputs, image)
+    cause = _sparse_weight(vlm) or counts or words
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
 
 
@@ -167,20 +156,19 @@ def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
     return [(frame, line) for frame, line in frames if not _HELPERS & {*Path(frame.f_code.co_filename).parents}]
 
 
-def _sparse_weight(failure: _Failure) -> str:
+def _sparse_weight(vlm: Vlm) -> str:
     """Name the first weight that is stored sparse, which a pass under inference mode does not take."""
-    weights = failure.vlm.model.named_parameters()
-    name = next((name for name, weight in weights if weight.layout is not torch.strided), "")
+    name = next((name for name, weight in vlm.model.named_parameters() if weight.layout is not torch.strided), "")
     return name and (
         f"{name} is stored sparse, which torch.inference_mode does not take: make it dense (module.weight = "
         "torch.nn.Parameter(module.weight.to_dense()))"
     )
 
 
-def _picture_size(failure: _Failure) -> str:
+def _picture_size(vlm: Vlm, inputs: Mapping[str, Any]) -> str:
     """Name both sizes where pictures are not as large as the vision tower's configuration says."""
-    pixels = failure.inputs.get("pixel_values")
-    config = getattr(failure.vlm.model.config, "vision_config", None)
+    pixels = inputs.get("pixel_values")
+    config = getattr(vlm.model.config, "vision_config", None)
     size = getattr(config, "image_size", None)
     if not isinstance(pixels, torch.Tensor) or pixels.ndim < _PIXEL_DIMENSIONS or not isinstance(size, int):
         return ""
@@ -194,16 +182,15 @@ def _picture_size(failure: _Failure) -> str:
     )
 
 
-def _image_tokens(failure: _Failure) -> str:
+def _image_tokens(vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor) -> str:
     """Name both numbers where the prompts hold other image tokens than the model makes features."""
-    vlm, tokens = failure.vlm, int(failure.image.sum())
+    tokens, pictures = int(image.sum()), len(image)
     try:
-        features = count_image_features(vlm.model, vlm.given(failure.inputs))
+        features = count_image_features(vlm.model, vlm.given(inputs))
     except Exception:  # The features may be what fails.
         return ""
     if features is None or features == tokens:
         return ""
-    pictures = len(failure.image)
     return (
         f"the processor writes {tokens // pictures} image tokens for a picture and the model makes "
         f"{features // pictures} features of it: {_disagreement(vlm)}"
@@ -236,11 +223,8 @@ def _by_words(error: Exception) -> str:
 def _place(model: Any, error: Exception) -> str:
     """Return the deepest module of the model that was running, and the innermost line of code."""
     names = {id(module): name for name, module in model.named_modules()}
-    running = [name for frame, _ in traceback.walk_tb(error.__traceback__) if (name := _owner(frame, names))]
+    owners = (names.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__))
+    running = [name for name in owners if name]
     frame, line = _frames(error)[-1]
     file = f"{Path(frame.f_code.co_filename).name}, line {line}"
     return f"in {running[-1]}, {file}" if running else file
-
-
-def _owner(frame: FrameType, names: Mapping[int, str]) -> str:
-    return names.get(id(frame.f_locals.get("self")), "")

@@ -25,7 +25,7 @@ def brought_in(module: nn.Module) -> Iterator[None]:
     Raises:
         OffloadError: they are on the meta device, and no hook of accelerate's has them, or their file cannot be read.
     """
-    if not _away(module):
+    if not any(parameter.is_meta for parameter in module.parameters(recurse=False)):
         yield
         return
     # What accelerate's own align_module_device does, which knows no hook that stands inside another.
@@ -94,7 +94,3 @@ def accelerate_hooks(module: nn.Module) -> tuple[Any, ...]:
     """The hooks of accelerate's on one module; several of them stand inside one."""
     hook: Any = getattr(module, "_hf_hook", None)
     return () if hook is None else getattr(hook, "hooks", (hook,))
-
-
-def _away(module: nn.Module) -> bool:
-    return any(parameter.is_meta for parameter in module.parameters(recurse=False))

@@ -60,7 +60,7 @@ def seen_picture(
     pixels = _pixels(vlm, values[row])
     height, width = pixels.shape[:2]
     shown = np.array(_small(Image.fromarray(pixels)))
-    if _has_queries(vlm.model.config):
+    if any(getattr(vlm.model.config, name, None) for name in _QUERIES):
         return SeenPicture(shown, None, "its image tokens are learnt queries, and each has seen the whole picture")
     for patch in _patches(vlm.model.config):
         if height % patch == 0 and width % patch == 0 and (grid := _merged(height // patch, width // patch, tokens)):
@@ -85,10 +85,6 @@ def _patches(config: Any) -> Iterator[int]:
             yield side
 
 
-def _has_queries(config: Any) -> bool:
-    return any(getattr(config, name, None) for name in _QUERIES)
-
-
 def _pixels(vlm: Vlm, values: torch.Tensor) -> NDArray[np.uint8]:
     """Pixels (height, width, 3) of what a processor made of a picture, its normalisation taken back."""
     numbers = values.detach().float().cpu().numpy().transpose(1, 2, 0)
@@ -104,7 +100,6 @@ def _channels(images: Any, name: str, default: float) -> NDArray[np.float32]:
 
 
 def _small(picture: Image.Image) -> Image.Image:
-    """The picture, no longer than is kept."""
     if max(picture.size) > LONGEST_SIDE:
         picture = picture.copy()
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

@@ -65,7 +65,9 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     with _told(entry, folder):
         refuse_without_processor(folder, entry.source)
         processor = _processor_class(config).from_pretrained(folder, **trust)
-    _give_template(processor, entry, config)
+    own = getattr(processor, "chat_template", None)
+    if template := entry.chat_template or ("" if own else kind_of(config.model_type).chat_template):
+        processor.chat_template = template
     refuse_endless_template(processor, entry.source)
     _give_padding(processor)
     return config, processor
@@ -214,13 +216,6 @@ def _model_class(config: Any, entry: ModelEntry) -> Any:
 
     named = (getattr(config, "auto_map", None) or {}) if entry.trusted else {}
     return getattr(transformers, next((name for name in _CLASSES if name in named), _CLASSES[0]))
-
-
-def _give_template(processor: Any, entry: ModelEntry, config: Any) -> None:
-    if entry.chat_template:
-        processor.chat_template = entry.chat_template
-    elif not getattr(processor, "chat_template", None) and kind_of(config.model_type).chat_template:
-        processor.chat_template = kind_of(config.model_type).chat_template
 
 
 def _give_padding(processor: Any) -> None:

@@ -79,7 +79,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
             stack.callback(part.register_forward_pre_hook(look, with_kwargs=True).remove)
         stack.enter_context(torch.inference_mode())
         try:
-            model(**_without_pixels(inputs), **prompt_options(model))
+            model(**{name: _lost(value) for name, value in inputs.items()}, **prompt_options(model))
         except _PictureReachedError:
             pass
         except Exception as error:  # Models raise what they like at NaN; the pass with the picture says what is wrong.
@@ -89,10 +89,6 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
         return torch.zeros_like(image)
     kept = image & ~reached[0]
     return kept & (2 * kept.sum(1, keepdim=True) < image.sum(1, keepdim=True))
-
-
-def _without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _lost(value) for name, value in inputs.items()}
 
 
 def _lost(value: Any) -> Any:

@@ -38,9 +38,7 @@ class Vocabulary:
             ids = self._tokenizer(" " + word, add_special_tokens=False).input_ids
             pieces = self._tokenizer.convert_ids_to_tokens(ids)
             for piece in pieces:
-                letters = "".join(
-                    character for character in piece if character.isalpha() and character.isascii()
-                ).lower()
+                letters = "".join(sign for sign in piece if sign.isalpha() and sign.isascii()).lower()
                 if len(letters) >= _LEAST_LETTERS:
                     found = self._index.by_spelling.get(letters, [])
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,20 +80,15 @@ def refuse_incomplete_processor(
     counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= own.keys()
     # A number that is written as text counts nothing.
     typed = {name for name, value in own.items() if isinstance(value, type(right[name]))}
-    if typed == own.keys() and (not counted or _counts_alike(own, right)):
+    if typed == own.keys() and (not counted or (own[_PATCH] == right[_PATCH] and _surplus(own) == _surplus(right))):
         return
     wrong = {name: value for name, value in own.items() if name not in typed or (counted and value != right[name])}
     stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
-    values = ", ".join(f'"{name}": {_json(right[name])}' for name in wrong)
+    values = ", ".join(f'"{name}": {json.dumps(right[name])}' for name in wrong)
     raise WeightsError(
         f"the processor of the checkpoint {source} has {stated}, so it would not make as many image tokens as the "
         f"model has image features: write {values} into {folder / _FILES[0]}, as config.json and the weights have them"
     )
-
-
-def _counts_alike(own: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Return True if two sets of settings come to the same number of image tokens for every picture."""
-    return bool(own[_PATCH] == right[_PATCH]) and _surplus(own) == _surplus(right)
 
 
 def _surplus(settings: Mapping[str, Any]) -> int:
@@ -108,7 +104,3 @@ def _additional_tokens(headers: Mapping[str, StoredTensor], side: int) -> int | 
         if "vision" in name and name.endswith("position_embedding.weight") and len(tensor.shape) == 2
     }
     return counts.pop() if len(counts) == 1 and min(counts) in (0, 1) else None
-
-
-def _json(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)

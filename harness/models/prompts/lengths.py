@@ -17,7 +17,8 @@ def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
     The instruction's tokens, and where the processor makes more image tokens of larger pictures, those. It only serves
     to put prompts of like length beside each other: an estimate that is off costs padding, never a number.
     """
-    words = {text: _tokens(processor, text) for text in {sample.instruction for sample in samples}}
+    instructions = {sample.instruction for sample in samples}
+    words = {text: len(processor.tokenizer(text, add_special_tokens=False).input_ids) for text in instructions}
     lengths = [words[sample.instruction] for sample in samples]
     fixed = _image_tokens(processor, [_LIKE, _UNLIKE])
     if fixed is None or fixed[0] == fixed[1]:
@@ -33,10 +34,6 @@ def _size(sample: Sample) -> Sequence[int]:
     except Exception:  # A dataset's own code raises what it likes.
         return _LIKE
     return [height, width]
-
-
-def _tokens(processor: Any, text: str) -> int:
-    return len(processor.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _image_tokens(processor: Any, sizes: Sequence[Sequence[int]]) -> list[int] | None:
