@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,6 +78,24 @@ class Anatomy:
         if self.image_input:
             return inputs[self.image_input].bool()
         return inputs["input_ids"] == self.image_token_id
+
+    @contextlib.contextmanager
+    def residual_points(self, visit: Callable[[int, torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
+        """Call `visit(point, states)` at each residual point of the forward passes inside the block.
+
+        The states are (batch, tokens, d), before the layer or the final norm; a tensor that is returned replaces them.
+        """
+
+        def hook(point: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            states = visit(point, args[0] if args else kwargs["hidden_states"])
+            if states is None:
+                return None
+            return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+
+        with contextlib.ExitStack() as stack:
+            for point, part in enumerate((*self.layers, self.final_norm)):
+                stack.callback(part.register_forward_pre_hook(partial(hook, point), with_kwargs=True).remove)
+            yield
 
     def layer_of_attention(self) -> dict[int, int]:
         """Which decoder layer (0-based) each submodule belongs to, keyed by the submodule's identity."""

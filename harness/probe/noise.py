@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,18 +49,17 @@ def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[in
     """
     kept: list[torch.Tensor] = []
 
-    def first(_: int, states: torch.Tensor) -> torch.Tensor:
-        return noise_like(states, image, seeds)
-
-    def later(point: int, states: torch.Tensor) -> torch.Tensor:
+    def noisy(point: int, states: torch.Tensor) -> torch.Tensor | None:
+        if point == 0:
+            return noise_like(states, image, seeds)
         if not kept:
-            return states
+            return None
         at = image.to(states.device)
-        before, now = kept.pop(), states[at]
-        if torch.equal(before, now):
-            return states
+        before, after = kept.pop(), states[at]
+        if torch.equal(before, after):
+            return None
         added = torch.zeros_like(states)
-        added[at] = now - before
+        added[at] = after - before
         states = states.clone()
         states[at] = before + noise_like(added, image, [seed + point for seed in seeds])[at]
         return states
@@ -74,18 +72,5 @@ def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[in
     with contextlib.ExitStack() as stack:
         for layer in anatomy.layers:
             stack.callback(layer.register_forward_hook(keep).remove)
-        for point, part in enumerate((*anatomy.layers, anatomy.final_norm)):
-            replace = _replacing(partial(later if point else first, point))
-            stack.callback(part.register_forward_pre_hook(replace, with_kwargs=True).remove)
+        stack.enter_context(anatomy.residual_points(noisy))
         yield
-
-
-def _replacing(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A hook that changes the states that a layer or norm is given."""
-
-    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
-
-    return replace

@@ -253,9 +253,9 @@ def observing(
         sample_ids=sample_ids,
     )
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def at_point(_: int, states: torch.Tensor) -> None:
         if not seen.busy:
-            seen.residual_point(args[0] if args else kwargs["hidden_states"])
+            seen.residual_point(states)
 
     def after_norm(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         if not seen.busy:
@@ -269,9 +269,7 @@ def observing(
     with contextlib.ExitStack() as stack:
         if attention:
             stack.enter_context(reading_attention(model, anatomy, seen.attention))
-        for layer in anatomy.layers:
-            stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
-        stack.callback(anatomy.final_norm.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.enter_context(anatomy.residual_points(at_point))
         stack.callback(anatomy.final_norm.register_forward_hook(after_norm).remove)
         stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)
         if seen.checks is not None:

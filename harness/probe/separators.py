@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -65,8 +64,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
     """
     reached: list[torch.Tensor] = []
 
-    def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states = args[0] if args else kwargs["hidden_states"]
+    def look(_: int, states: torch.Tensor) -> None:
         if states.shape[:2] != image.shape:
             return
         lost = states.isnan().any(-1).to(image.device)
@@ -74,10 +72,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
             reached.append(lost)
             raise _PictureReachedError
 
-    with contextlib.ExitStack() as stack:
-        for part in (*anatomy.layers, anatomy.final_norm):
-            stack.callback(part.register_forward_pre_hook(look, with_kwargs=True).remove)
-        stack.enter_context(torch.inference_mode())
+    with anatomy.residual_points(look), torch.inference_mode():
         try:
             model(**{name: _lost(value) for name, value in inputs.items()}, **prompt_options(model))
         except _PictureReachedError:
