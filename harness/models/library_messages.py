@@ -15,6 +15,12 @@ from harness.errors import chain_of, shown
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 # Tables and lists keep their lines.
 _WORDS = re.compile(r"[^\n\t]+")
+# The wording of a package that is missing where transformers raises no ImportError.
+_LACKING = "Missing optional dependencies"
+_COMMAND = re.compile(r"pip install (?:-U |--upgrade )?['\"]?([A-Za-z][\w.-]*)")
+_LISTED = re.compile(rf"{_LACKING}: ([A-Za-z][\w-]*)")
+_DEVICE = re.compile(r"requires an? (?:\w+ or )?(?:GPU|CUDA|XPU)", re.IGNORECASE)
+_LIBRARY = re.compile(r"(?:requires?(?: the)?|A valid) ([A-Za-z][\w.-]*)(?: library| version)?\b")
 
 
 @contextmanager
@@ -82,14 +88,6 @@ def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
         if plain(lines) != lines:
             record.exc_text = plain(lines)
     return record
-
-
-# The wording of a package that is missing where transformers raises no ImportError.
-_LACKING = "Missing optional dependencies"
-_COMMAND = re.compile(r"pip install (?:-U |--upgrade )?['\"]?([A-Za-z][\w.-]*)")
-_LISTED = re.compile(rf"{_LACKING}: ([A-Za-z][\w-]*)")
-_DEVICE = re.compile(r"requires an? (?:\w+ or )?(?:GPU|CUDA|XPU)", re.IGNORECASE)
-_LIBRARY = re.compile(r"(?:requires?(?: the)?|A valid) ([A-Za-z][\w.-]*)(?: library| version)?\b")
 
 
 def missing_package(error: Exception) -> str:

@@ -40,6 +40,8 @@ _BY_WORDS = (
     ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
 )
 _LONGEST = 300  # characters of an error of somebody else's in ours
+#: What the probe can read; None lets transformers choose between the two.
+READABLE = (None, "sdpa", "eager")
 
 
 @plain_messages()
@@ -223,10 +225,6 @@ def _give_padding(processor: Any) -> None:
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-
-
-#: What the probe can read; None lets transformers choose between the two.
-READABLE = (None, "sdpa", "eager")
 
 
 def choose_readable_attention(config: Any) -> list[str]:

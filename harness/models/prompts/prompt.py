@@ -30,6 +30,8 @@ __all__ = [
 
 #: Of model inputs: the positions of the image features, bool (batch, tokens).
 ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+# Of a size and shape that any processor of photographs takes.
+_PLAIN, _GREY = (336, 336), (128, 128, 128)
 
 
 class UnevenPromptsError(PromptError):
@@ -221,10 +223,6 @@ def _letters(text: str) -> str:
     """A text without white space, capitals and accents, which some tokenizers do not keep."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()
-
-
-# Of a size and shape that any processor of photographs takes.
-_PLAIN, _GREY = (336, 336), (128, 128, 128)
 
 
 def picture_refusal(processor: Any, sample: Sample, image_positions: ImagePositions) -> str:

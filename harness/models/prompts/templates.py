@@ -6,6 +6,13 @@ import json
 from datetime import datetime
 from typing import Any
 
+#: The day that widely used templates write by themselves where they cannot ask for one; noon, without a time zone.
+DATE = datetime(2024, 7, 26, 12)
+_FUNCTION = "strftime_now"
+_DIRECTIVES = "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZ"
+_UNPADDED = "dHIjmMSy"
+_PERCENT = "\x00"  # stands for %% while the directives are replaced
+
 
 def _chatml(image: str) -> str:
     """Return the template of the embedded language model without a system message, with `image` for a picture."""
@@ -44,14 +51,6 @@ IMAGE_LAST = BARE + "<image>"
 SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
 #: Templates of the harness itself, which come to an end.
 OWN = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})
-
-
-#: The day that widely used templates write by themselves where they cannot ask for one; noon, without a time zone.
-DATE = datetime(2024, 7, 26, 12)
-_FUNCTION = "strftime_now"
-_DIRECTIVES = "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZ"
-_UNPADDED = "dHIjmMSy"
-_PERCENT = "\x00"  # stands for %% while the directives are replaced
 
 
 def chosen_template(template: Any) -> str:
