@@ -102,7 +102,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
         HubError: the hub dataset was to be fetched and could not be.
     """
     directory = COPY.directory(source)
-    photos = photos_in(directory)
+    photos = _photos_in(directory)
 
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
     most = 10 * n + 100 if any(isinstance(file, Cell) for photo in photos.values() for file in photo.files) else None
@@ -113,12 +113,8 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     return [_sample(name, photos[name]) for name in names]
 
 
-def photos_in(directory: Path) -> dict[str, Photo]:
-    """Every image that the dataset in a directory knows, by its number, usable or not.
-
-    Raises:
-        DataError: the directory has no known layout, or a file of it cannot be read.
-    """
+def _photos_in(directory: Path) -> dict[str, Photo]:
+    """Every image that the dataset in a directory knows, by its number, usable or not."""
     files = COPY.files(directory)
     photos: dict[str, Photo] = {}
     if isinstance(files, list):
@@ -179,11 +175,7 @@ def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: Pictu
 
 
 def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str, str]:
-    """Add each entry of a list in the annotations; return why others cannot be read, by their index.
-
-    Raises:
-        KeyError, TypeError, ValueError: no entry can be read.
-    """
+    """Add each entry of a list in the annotations; return why some cannot be read, and raise if none can."""
     reasons: dict[str, str] = {}
     for index, entry in enumerate(content[key]):
         try:

@@ -206,11 +206,7 @@ def _chunks(file: Any, group: int, leaves: Sequence[str]) -> Iterator[tuple[Any,
 
 
 def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) -> None:
-    """Add what a file says that it holds, before anything is unpacked.
-
-    Raises:
-        DataError: it is more than is read.
-    """
+    """Add what a file says that it holds, before anything is unpacked; raise DataError if it is too much."""
     if file.num_row_groups > _MOST_GROUPS:
         raise DataError(f"{path} has {file.num_row_groups:,} row groups: write it with {_MOST_GROUPS:,} or fewer")
     amount.add(path, rows=max(0, file.metadata.num_rows))

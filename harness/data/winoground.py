@@ -109,7 +109,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
         HubError: the hub dataset was to be fetched and could not be.
     """
     directory = COPY.directory(source)
-    examples = examples_in(directory)
+    examples = _examples_in(directory)
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
     tables = any(isinstance(place, Cell) for item in examples.values() for place in item[0].places)
     most = 5 * n + 100 if tables else None
@@ -131,12 +131,8 @@ def _fault(examples: Sequence[Example]) -> str | None:
     return first.fault()
 
 
-def examples_in(directory: Path) -> dict[str, list[Example]]:
-    """The examples of every item that the dataset in a directory knows, by its id, usable or not.
-
-    Raises:
-        DataError: the directory has no known layout, its images are still packed, or a file cannot be read.
-    """
+def _examples_in(directory: Path) -> dict[str, list[Example]]:
+    """The examples of every item that the dataset in a directory knows, by its id, usable or not."""
     files = COPY.files(directory)
     examples: dict[str, list[Example]] = {}
     if isinstance(files, list):

@@ -32,7 +32,7 @@ def forward_pass(
         TokenIdError: a token id that is looked up lies beyond the embedding.
     """
     refuse_autocast(vlm.name, vlm.device.type)
-    with checking_ids(vlm, inputs["input_ids"], sample_ids):
+    with _checking_ids(vlm, inputs["input_ids"], sample_ids):
         try:
             return vlm.model(**vlm.given(inputs), **prompt_options(vlm.model, positions))
         except PhaseError:
@@ -84,19 +84,11 @@ class TokenIdError(ForwardError):
 
 
 @contextlib.contextmanager
-def checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Iterator[None]:
+def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Iterator[None]:
     """Refuse token ids beyond the embedding before they are looked up in the forward pass inside the block.
 
     On a GPU such a look-up ends the whole process's use of the device. Some models replace the ids of image tokens
     before the look-up, so ids beyond the embedding are refused only where they reach it.
-
-    Args:
-        vlm: the model.
-        ids: token ids, int (batch, tokens).
-        sample_ids: names for messages, one a row of the batch.
-
-    Raises:
-        TokenIdError: an id beyond the embedding reaches it.
     """
     embedding = _embedding(vlm.model)
     rows = _rows(embedding)

@@ -69,11 +69,7 @@ def _continued(batch: Batch, kind: str, wanted: torch.Tensor, known: torch.Tenso
 
 
 def _check_blind(vlm: Vlm, batch: Batch, logits: torch.Tensor) -> None:
-    """Asserts that prompts of the same inputs end in the same logits (batch, vocabulary), whatever caption follows.
-
-    Raises:
-        PromptError: the prompt attends to what stands behind it.
-    """
+    """Raise PromptError if prompts of the same inputs end in other logits (batch, vocabulary) with another caption."""
     for row, hashes in enumerate(batch.hashes):
         first = batch.hashes.index(hashes)
         apart = float((logits[row] - logits[first]).abs().max())

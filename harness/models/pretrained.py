@@ -40,8 +40,8 @@ _BY_WORDS = (
     ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
 )
 _LONGEST = 300  # characters of an error of somebody else's in ours
-#: What the probe can read; None lets transformers choose between the two.
-READABLE = (None, "sdpa", "eager")
+# What the probe can read; None lets transformers choose between the two.
+_READABLE = (None, "sdpa", "eager")
 
 
 @plain_messages()
@@ -79,32 +79,23 @@ def refuse_unloadable(entry: ModelEntry, request: LoadRequest) -> None:
     """Raise the error that loading a checkpoint would raise over its settings or the headers of its weights."""
     config, processor = prepare(entry, request)
     if Path(entry.source).is_dir():
-        refuse_unfit(entry, config, processor, Path(entry.source))
+        _refuse_unfit(entry, config, processor, Path(entry.source))
 
 
-def refuse_unfit(
+def _refuse_unfit(
     entry: ModelEntry, config: Any, processor: Any, folder: Path
 ) -> tuple[list[str], Mapping[str, StoredTensor]]:
     """Assert that weights and processor fit a configuration, by names and headers; no weight is read.
 
-    Args:
-        entry: the checkpoint.
-        config: its configuration; an attention implementation that cannot be observed is exchanged in it.
-        processor: its processor.
-        folder: the directory with its weights.
-
-    Returns:
-        The attention implementations that were exchanged, and the headers of the weights.
-
-    Raises:
-        WeightsError: they do not fit; see `load`.
+    An attention implementation that cannot be observed is exchanged in the configuration. Returns those that were, and
+    the headers of the weights.
     """
     with _told(entry, folder):
         # Once more: the index came with the weights.
         refuse_foreign(folder, entry.source)
         headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
         refuse_incomplete_processor(processor, config, folder, entry.source, headers)
-        replaced = choose_readable_attention(config)
+        replaced = _choose_readable_attention(config)
         try_weights(config, entry, headers)
     return replaced, headers
 
@@ -128,7 +119,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     config, processor = prepare(entry, request)
     trust = {"trust_remote_code": entry.trusted}
     folder, revision = _folder(entry, request, entry.files)
-    replaced, headers = refuse_unfit(entry, config, processor, folder)
+    replaced, headers = _refuse_unfit(entry, config, processor, folder)
     with _told(entry, folder), placement(headers, request) as placed:
         model, info = _model_class(config, entry).from_pretrained(
             folder,
@@ -227,19 +218,12 @@ def _give_padding(processor: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
 
-def choose_readable_attention(config: Any) -> list[str]:
-    """Let transformers choose between sdpa and eager in every part of a configuration that asks for another attention.
-
-    Args:
-        config: the model's configuration; changed in place.
-
-    Returns:
-        The implementations that were replaced, each once.
-    """
+def _choose_readable_attention(config: Any) -> list[str]:
+    """Let transformers choose the attention in every part that asks for one that cannot be read; return those."""
     replaced: dict[str, None] = {}
     for part in _parts(config):
         wanted = getattr(part, "_attn_implementation", None)
-        if wanted not in READABLE:
+        if wanted not in _READABLE:
             replaced[str(wanted)] = None
             # A plain value would be handed on to the parts inside.
             part._attn_implementation = {"": None}

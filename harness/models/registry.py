@@ -177,7 +177,7 @@ def find_model(name: str) -> ModelEntry:
     """
     if name in MODELS:
         return MODELS[name]
-    refuse_path(name)
+    _refuse_path(name)
     place = Path(name).expanduser()
     if place.is_dir():
         return _unregistered(place.resolve().name, str(place.resolve()))
@@ -196,7 +196,7 @@ def _unregistered(name: str, source: str) -> ModelEntry:
     return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, ANYBODYS_DATASETS, source=source)
 
 
-def refuse_path(text: str) -> None:
+def _refuse_path(text: str) -> None:
     """Raise `LookupError` if a text leads to a file, to a directory without config.json, or is a path to nowhere.
 
     A text that may be a name, or a repository ORG/NAME, passes.

@@ -17,7 +17,7 @@ _CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignFormat:
+class _Format:
     """A way to store weights that is not read: shell patterns of its files, its name, and the remedy."""
 
     patterns: tuple[str, ...]
@@ -27,55 +27,55 @@ class ForeignFormat:
 
 # The more telling file names come first. FOLDER stands for the directory.
 _FORMATS = (
-    ForeignFormat(
+    _Format(
         ("global_step*", "*_model_states.pt", "zero_to_fp32.py"),
         "a DeepSpeed checkpoint",
         "run its zero_to_fp32.py with --safe_serialization, put config.json and the processor's files beside what it "
         "writes, and give that directory",
     ),
-    ForeignFormat(
+    _Format(
         ("pytorch_model_fsdp*", "*.distcp"),
         "shards of FSDP",
         "merge them with `accelerate merge-weights`, and put config.json and the processor's files beside the weights",
     ),
-    ForeignFormat(
+    _Format(
         ("mp_rank_*", "iter_*", "latest_checkpointed_iteration.txt", "*.nemo"),
         "a Megatron checkpoint",
         "convert it to transformers with the exporter of the program that trained it",
     ),
-    ForeignFormat(
+    _Format(
         ("consolidated*", "params.json"),
         "weights in their publisher's own format",
         "take the version for transformers, or convert them with transformers' script for this model",
     ),
-    ForeignFormat(
+    _Format(
         ("pytorch_model*.bin", "*.pth", "model*.pt"),
         "pickles, which can run code and are never opened",
         f"if you trust them, save them as safetensors: from transformers import {_CLASSES}; "
         "M.from_pretrained('FOLDER').save_pretrained('new'); P.from_pretrained('FOLDER').save_pretrained('new')",
     ),
-    ForeignFormat(("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
-    ForeignFormat(("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
-    ForeignFormat(
+    _Format(("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
+    _Format(("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
+    _Format(
         ("tf_model.h5", "*.msgpack"),
         "weights of TensorFlow or Flax",
         "load them with transformers 4 (from_tf, from_flax) and save them with save_pretrained",
     ),
-    ForeignFormat(
+    _Format(
         ("*.incomplete", "*.part", "*.crdownload", "*.aria2"),
         "an unfinished download",
         "finish it, or copy the file again",
     ),
-    ForeignFormat(("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
-    ForeignFormat(
+    _Format(("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
+    _Format(
         ("model-*-of-*.safetensors",),
         "shards without their index",
         "put model.safetensors.index.json back, or save the model anew with save_pretrained",
     ),
-    ForeignFormat(
+    _Format(
         ("adapter_model*",), "an adapter without its configuration", f"put {ADAPTER} back and merge it into its model"
     ),
-    ForeignFormat(
+    _Format(
         ("*.safetensors",),
         "safetensors under another name",
         "call one file model.safetensors, or save the model anew with save_pretrained",
@@ -85,7 +85,7 @@ _FORMATS = (
 
 def no_safetensors(folder: Path) -> str:
     """Return the predicate of a sentence about a directory that has no safetensors of transformers, with a remedy."""
-    if row := broken_link(folder) or _format_of(folder):
+    if row := _broken_link(folder) or _format_of(folder):
         return f"has no model.safetensors but {row}"
     return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model anew"
 
@@ -101,7 +101,7 @@ def no_configuration(folder: Path) -> str:
         return f"holds no config.json, but a directory in it does: give {str(newest)!r}{many}"
     if (folder / "config.json").exists():
         return "has a config.json that is no regular file: put the file itself in its place"
-    if row := broken_link(folder) or _format_of(folder):
+    if row := _broken_link(folder) or _format_of(folder):
         return f"holds no config.json but {row}"
     return "holds no config.json, so it is no checkpoint: give the directory that save_pretrained wrote"
 
@@ -132,7 +132,7 @@ def original_format(settings: dict[str, Any]) -> str:
     )
 
 
-def broken_link(folder: Path) -> str:
+def _broken_link(folder: Path) -> str:
     """Return which file of a directory is a link to nowhere, with a remedy; "" if there is none."""
     links = sorted(path for path in folder.iterdir() if path.is_symlink() and not path.exists())
     if not links:

@@ -212,12 +212,7 @@ def _headless(missing: Collection[str]) -> str:
 
 
 def _layers(configured: Collection[str], stored: Collection[str]) -> str:
-    """Return the cause where config.json and the weights differ in the number of layers, or "" for another cause.
-
-    Args:
-        configured: names of the model that config.json describes.
-        stored: names of the weights.
-    """
+    """Return the cause where the model of config.json and the weights differ in the number of layers, or ""."""
     sides = (_counts(configured), _counts(stored))
     for prefix in (name for name in sides[0] if name in sides[1]):
         said, there = (counts[prefix] for counts in sides)
