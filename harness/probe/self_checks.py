@@ -185,14 +185,9 @@ def check_repeatable(
 def check_picture_reaches(name: str, similarity: Any, other: Any, keys: Sequence[str]) -> None:
     """Assert that the similarities depend on the picture.
 
-    Args:
-        name: for the message.
-        similarity: of a pass, an array.
-        other: of a pass over other pictures.
-        keys: names of the inputs that the processor gives.
-
     Raises:
-        SelfCheckError: both are the same.
+        SelfCheckError: two passes over other pictures, `similarity` and `other`, give the same; it names the inputs
+            that the processor gives, `keys`.
     """
     if np.array_equal(similarity, other):
         raise SelfCheckError(

@@ -31,11 +31,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def refuse_foreign(folder: Path, source: str) -> None:
-    """Asserts that everything that is loaded with a checkpoint lies in its directory.
-
-    Args:
-        folder: the directory.
-        source: what the checkpoint is called in messages.
+    """Assert that everything that is loaded with a checkpoint lies in its directory.
 
     Raises:
         WeightsError: a file is no regular one, too large, a link out of the directory, a pointer of git-lfs or no JSON,
@@ -117,10 +113,7 @@ def _settings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def directory_problem(folder: Path, source: str, *, unused: bool) -> str | None:
     """Return why the files of a checkpoint directory cannot be loaded, with the remedy; None if nothing is known.
 
-    Args:
-        folder: the directory.
-        source: what the checkpoint is called in the message.
-        unused: True if the user allows weights that are not used.
+    `unused` is True if the user allows weights that are not used.
     """
     try:
         refuse_foreign(folder, source)

@@ -31,10 +31,6 @@ _SHARED_LAYERS, _FUSED_EXPERTS = 1_000, 1 << 20
 def refuse_numbers(settings: Mapping[str, Any], source: str) -> None:
     """Assert that a configuration has no number that is far beyond any model.
 
-    Args:
-        settings: the contents of config.json.
-        source: what the checkpoint is called in the message.
-
     Raises:
         WeightsError: there is one; the message names it.
         RecursionError: the settings are nested too deeply.
@@ -49,12 +45,7 @@ def refuse_numbers(settings: Mapping[str, Any], source: str) -> None:
 
 
 def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: str) -> None:
-    """Assert that weights can be those of as many layers and experts as their configuration has.
-
-    Args:
-        settings: the contents of config.json.
-        tensors: how many tensors are stored.
-        source: what the checkpoint is called in the message.
+    """Assert that a number of stored tensors is enough for the layers and experts of a configuration.
 
     Raises:
         WeightsError: there are too few.

@@ -90,12 +90,7 @@ def names_files(path: Path) -> bool:
 
 
 def refuse_named_files(settings: Mapping[str, Any], path: Path, source: str) -> None:
-    """Assert that no setting of a checkpoint leads to a file outside of its directory, or to another model.
-
-    Args:
-        settings: the contents of a file of settings.
-        path: that file.
-        source: what the checkpoint is called in the message.
+    """Assert that no setting in the file `path` leads to a file outside of its directory, or to another model.
 
     Raises:
         WeightsError: a setting does; the message names it.

@@ -55,12 +55,8 @@ def refuse_incomplete_processor(
 ) -> None:
     """Assert that a processor makes as many image tokens as its model has image features, by settings alone.
 
-    Args:
-        processor: the processor; one that does not count patches itself is passed over.
-        config: the model's configuration.
-        folder: the directory of both.
-        source: what the checkpoint is called in messages.
-        headers: the model's tensors by name, to see how many positions the vision tower has.
+    A processor that does not count patches itself is passed over. The headers of the model's tensors tell how many
+    positions the vision tower has.
 
     Raises:
         WeightsError: a setting is missing, or the counts differ; the message names the file and the values to write.

@@ -66,9 +66,7 @@ def refuse_unreadable(folder: Path, source: str) -> None:
     A snapshot of the hub's cache consists of links to the blobs of its repository, which count as its own. They may
     have been moved to another disk and linked; files of any other name are not read there.
 
-    Args:
-        folder: the directory; it may itself be reached through links.
-        source: what the checkpoint is called in messages.
+    The directory itself may be reached through links.
 
     Raises:
         WeightsError: there is a file that is none of this; none has been opened.

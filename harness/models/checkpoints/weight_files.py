@@ -69,15 +69,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> Mapping[str, StoredTensor]:
-    """Assert that a directory holds one whole set of safetensors, by names and headers; no weight is read.
+    """Return the headers of all tensors by name, if a directory holds one whole set of safetensors.
 
-    Args:
-        folder: the directory.
-        source: what the checkpoint is called in messages.
-        unused: True if the user allows weights that are not used.
-
-    Returns:
-        The headers of all tensors by name.
+    No weight is read. `unused` is True if the user allows weights that are not used.
 
     Raises:
         WeightsError: there are no safetensors, a shard is missing, cut off or not in the index, a tensor is empty or

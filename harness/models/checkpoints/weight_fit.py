@@ -44,11 +44,6 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
     Nothing is asserted of a quantised model, and of one that transformers does not load in this way; the check of the
     loaded model follows.
 
-    Args:
-        config: the model's configuration.
-        entry: the checkpoint.
-        headers: the tensors by name.
-
     Raises:
         WeightsError: the weights do not fit, see `refuse_misfit`; or they are not quantised though config.json says so,
             or codes though it does not.
@@ -163,11 +158,6 @@ def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) ->
     """Assert that a head which config.json ties to the embeddings equals them.
 
     Releases of transformers differ in which of the two they take.
-
-    Args:
-        model: the loaded model.
-        settings: the contents of config.json.
-        entry: the checkpoint.
 
     Raises:
         WeightsError: config.json ties them, and the weights hold two that differ.

@@ -93,10 +93,6 @@ def write_prompt(processor: Any, instruction: str) -> Prompt:
 def refuse_endless_template(processor: Any, source: str) -> None:
     """Assert that the chat template of a processor comes to an end with a prompt of one image and one instruction.
 
-    Args:
-        processor: as loaded.
-        source: what its checkpoint is called in messages.
-
     Raises:
         PromptError: the template takes more than 10 s, 1 GB, or writes more than a million characters.
     """
