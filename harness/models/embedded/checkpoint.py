@@ -36,19 +36,20 @@ BUNDLED_SHA256 = {
 
 
 def assemble(
-    model_class: Any, config: Any, cache: Path, dtype: torch.dtype, eyes: Mapping[str, torch.Tensor], language: str
+    model_class: str, config: Any, cache: Path, dtype: torch.dtype, eyes: Mapping[str, torch.Tensor], language: str
 ) -> Any:
     """The model of `config` with the tensors `eyes` and the cached language model, frozen and in evaluation mode.
 
-    `language` is the prefix under which the language model's tensors ("layers.0....") stand in the model. Where the
-    configuration's vocabulary is larger than the language model's, the rows that it lacks are the mean embedding: no
-    input ever uses them, and their logit is the mean one. Raises WeightsError.
+    `model_class` is its class in transformers, `language` the prefix under which the language model's tensors
+    ("layers.0....") stand in the model. Where the configuration's vocabulary is larger than the language model's, the
+    rows that it lacks are the mean embedding: no input ever uses them, and their logit is the mean one. Raises
+    WeightsError.
     """
-    from transformers import GenerationConfig
+    import transformers
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        model = model_class(config)
+        model = getattr(transformers, model_class)(config)
     state = {name.replace("model.", language, 1): tensor for name, tensor in language_state(cache, dtype).items()}
     words = state[f"{language}embed_tokens.weight"]
     missing = config.get_text_config(decoder=True).vocab_size - len(words)
@@ -61,7 +62,7 @@ def assemble(
     state |= {name: tensor.to(dtype) for name, tensor in eyes.items()} | {head: words}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
+    model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
     return model.requires_grad_(False).eval()
 
 

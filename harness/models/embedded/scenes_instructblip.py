@@ -46,13 +46,9 @@ def load(
     The language model comes from `cache`, the eyes from the file `trained`; None draws them at random from `seed`, for
     controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
-    from transformers import InstructBlipForConditionalGeneration
-
     config = model_config()
     eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
-    model: InstructBlipForConditionalGeneration = assemble(
-        InstructBlipForConditionalGeneration, config, cache, dtype, eyes, "language_model.model."
-    )
+    model = assemble("InstructBlipForConditionalGeneration", config, cache, dtype, eyes, "language_model.model.")
     return model, processor(cache)
 
 

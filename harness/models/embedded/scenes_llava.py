@@ -44,13 +44,9 @@ def load(
     The language model comes from `cache`, tower and projector from the file `trained`; None draws them at random from
     `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
-    from transformers import LlavaForConditionalGeneration
-
     config = model_config()
     eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
-    model: LlavaForConditionalGeneration = assemble(
-        LlavaForConditionalGeneration, config, cache, dtype, eyes, "model.language_model."
-    )
+    model = assemble("LlavaForConditionalGeneration", config, cache, dtype, eyes, "model.language_model.")
     return model, processor(cache)
 
 
