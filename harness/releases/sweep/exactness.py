@@ -230,11 +230,5 @@ def _listed(numbers: Iterable[int]) -> str:
 def _following(anatomy: Anatomy) -> Iterator[list[torch.Tensor]]:
     """Collect the inputs of the decoder layers and of the final norm, in the order of the pass."""
     states: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    with contextlib.ExitStack() as stack:
-        for part in (*anatomy.layers, anatomy.final_norm):
-            stack.callback(part.register_forward_pre_hook(keep, with_kwargs=True).remove)
+    with anatomy.residual_points(lambda _, point: states.append(point.clone())):
         yield states
