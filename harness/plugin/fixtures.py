@@ -30,21 +30,21 @@ def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
     """The session's state: options, measured profiles, verdicts."""
     session = request.config.stash[SESSION]
     yield session
-    session.release()
+    session.loaded.release()
 
 
 @pytest.fixture(scope="session")
 def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
     """The loaded model of the pair."""
     with _measuring(request, phase, pair):
-        return _plainly(lambda: phase.vlm(pair.model))
+        return _plainly(lambda: phase.loaded.vlm(pair.model))
 
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
     """What was measured of the pair, once per session."""
     with _measuring(request, phase, pair):
-        return _plainly(lambda: phase.profile(pair))
+        return _plainly(lambda: phase.measured.profile(pair))
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair,
     from harness.measurement.stopwatch import Contestants
 
     with _measuring(request, phase, pair):
-        return _plainly(lambda: Contestants(vlm, phase.samples(pair, TIMED_SAMPLES)))
+        return _plainly(lambda: Contestants(vlm, phase.measured.samples(pair, TIMED_SAMPLES)))
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ def _measuring(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) 
     phase.loaded.fixture_value = request.getfixturevalue
     assert request.fixturename is not None
     try:
-        with _seen(request.config), phase.warnings.recording():
+        with _seen(request.config), phase.found.warnings.recording():
             yield
     except (Exception, pytest.fail.Exception):
         phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))

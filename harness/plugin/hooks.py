@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _say(config: pytest.Config, line: str) -> None:
     if is_worker(config):
-        config.stash[SESSION].said.append(line)
+        config.stash[SESSION].found.said.append(line)
     else:
         write_line(config, line)
 
@@ -157,16 +157,18 @@ def _refuse(session: pytest.Session) -> None:
     """Turn away what cannot work on this machine."""
     state = session.config.stash[SESSION]
     options = state.options
-    state.collected = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
+    state.found.collected = pairs = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
     _refuse_fixtures(session, options.fixtures())
-    others = dict.fromkeys(filter(None, map(state.other_of, state.collected)))
+    others = dict.fromkeys(filter(None, map(options.other_of, pairs)))
     given = [name for name, _ in session.config.getoption("--phase-data") or ()]
     refuse_interpreter()
     # Libraries warn as they are imported, too.
-    with state.warnings.recording():
+    with state.found.warnings.recording():
         refuse_device(state)
-        refuse_pairs(state, (*state.collected, *others), given)
+        refuse_pairs(state, (*pairs, *others), given)
         refuse_places(state)
+        for pair in pairs:
+            state.measured.missing(pair)
 
 
 def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
@@ -193,7 +195,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     state = item.config.stash[SESSION]
     state.errors.running = item.nodeid
-    if reason := state.missing(pair):
+    if reason := state.measured.missing(pair):
         pytest.skip(f"{pair}: {reason}")
     if reason := state.errors.earlier(pair, getattr(item, "fixturenames", ())):
         pytest.skip(reason)
@@ -203,7 +205,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Counts the warnings of a model that is timed, as those of one that is measured."""
     timed = item.get_closest_marker("timing") is not None and _pair_of(item) is not None
-    with item.config.stash[SESSION].warnings.recording() if timed else nullcontext():
+    with item.config.stash[SESSION].found.warnings.recording() if timed else nullcontext():
         return (yield)
 
 
@@ -215,5 +217,5 @@ def _pair_of(item: pytest.Item) -> Pair | None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a suite that decides too little; xdist's workers leave it to the controller."""
     state = session.config.stash[SESSION]
-    if not is_worker(session.config) and state.muteness() and session.exitstatus == pytest.ExitCode.OK:
+    if not is_worker(session.config) and state.found.muteness() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.errors import bounded
 from harness.plugin.fixtures import SESSION
-from harness.run.session import VerdictLine
+
+if TYPE_CHECKING:
+    from harness.judgement.results import Result
 
 _PREFIX = "phase_"
 Property = tuple[str, object]
@@ -36,37 +39,40 @@ def phase_suite_properties(
     """Names the versions and what was measured on as properties of the suite, where something was measured."""
     yield
     session = request.config.stash[SESSION]
-    if not session.profiles:
+    if not session.found.profiles:
         return
     record_testsuite_property(f"{_PREFIX}harness", version("vlm-phase-harness"))
-    environments = dict.fromkeys(str(profile.environment) for profile in session.profiles.values())
+    environments = dict.fromkeys(str(profile.environment) for profile in session.found.profiles.values())
     record_testsuite_property(f"{_PREFIX}environment", "; ".join(environments))
     record_testsuite_property(f"{_PREFIX}seed", session.options.seed)
 
 
-def properties(asked: Sequence[VerdictLine]) -> list[Property]:
+def properties(asked: Sequence[Result]) -> list[Property]:
     """Names and values of what a test was answered, one answer after the other; what is not known is left out.
 
     Numbers are those of what decided: of a claim the decisive part, of a family its worst measure.
     """
-    once = {(line.pair, line.kind, line.question): line for line in asked}
-    return [found for line in once.values() for found in _of_one(line)]
+    once = {(result.pair, result.question): result for result in asked}
+    return [named for result in once.values() for named in _of_result(result)]
 
 
-def _of_one(line: VerdictLine) -> list[Property]:
-    found: list[Property] = [("pair", bounded(str(line.pair))), ("question", line.question), ("verdict", line.verdict)]
-    if line.evidence:
-        part = line.evidence[0]
+def _of_result(result: Result) -> list[Property]:
+    named: list[Property] = [
+        ("pair", bounded(str(result.pair))),
+        ("question", result.question),
+        ("verdict", result.word),
+    ]
+    for part in result.worst_first[:1]:
         low, high = part.interval
-        found += [
-            ("measure", part.measure),
-            ("layers", part.layers),
+        named += [
+            ("measure", part.title),
+            ("layers", part.where),
             ("effect", _number(part.effect)),
             ("interval", f"{low:.6g} to {high:.6g}" if math.isfinite(low + high) else ""),
             ("margin", _number(part.margin)),
             ("n", part.n),
         ]
-    return [(f"{_PREFIX}{name}", value) for name, value in found if value != ""]
+    return [(f"{_PREFIX}{name}", value) for name, value in named if value != ""]
 
 
 def _number(value: float) -> float | str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.plugin.fixtures import SESSION, is_worker, write_line
+from harness.run.findings import Findings
 from harness.run.options import Options
-from harness.run.session import PhaseSession
 from harness.storage.files import unwritable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compared(config: pytest.Config) -> list[ModelComparison]:
         if session.options.against is not None:
             from harness.report.against import comparisons_of
 
-            found = comparisons_of(session)
+            found = comparisons_of(session.found, session.measured.reference)
         config.stash[_COMPARED] = found
     return config.stash[_COMPARED]
 
@@ -62,10 +62,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes what was asked for; xdist's workers leave it to the controller, other processes to the first."""
     config = session.config
     state = config.stash[SESSION]
-    if is_worker(config) or not state.profiles or not state.processes.first:
+    found = state.found
+    if is_worker(config) or not found.profiles or not state.processes.first:
         return
-    known = {sample for profile in state.profiles.values() for sample in profile.sample_ids}
-    for sample in (one for one in state.options.draw if one not in known):
+    known = {sample for profile in found.profiles.values() for sample in profile.sample_ids}
+    for sample in (sample for sample in state.options.draw if sample not in known):
         write_line(config, f"--phase-draw {sample}: no pair of this run has a sample of that id; phase.json lists them")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     # The record first: where a later one cannot be made, the numbers are there.
@@ -74,31 +75,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if place is None:
             continue
         try:
-            config.stash.setdefault(_LEFT, []).append(write(config, state, place))
-        except Exception as error:  # Whatever writing trips over, what was found is still to be told.
+            config.stash.setdefault(_LEFT, []).append(write(found, compared(config), place))
+        except Exception as error:  # Whatever writing trips over, the terminal still shows the findings.
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             write_line(config, f"--phase-{name} {place} could not be written: {reason}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def _write_json(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+def _write_json(found: Findings, compared: list[ModelComparison], place: Path) -> str:
     from harness.report.record import record_of
     from harness.storage.files import write_atomically
     from harness.storage.json_text import dump
 
-    write_atomically(place, dump(record_of(state, compared(config))))
+    write_atomically(place, dump(record_of(found, compared)))
     return f"record {place}"
 
 
-def _write_markdown(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+def _write_markdown(found: Findings, compared: list[ModelComparison], place: Path) -> str:
     from harness.report.markdown import markdown_summary
 
     with place.open("a", encoding="utf-8") as file:
-        file.write(markdown_summary(state, compared(config)))
+        file.write(markdown_summary(found, compared))
     return f"Markdown summary {place}"
 
 
-def _write_report(config: pytest.Config, state: PhaseSession, place: Path) -> str:
+def _write_report(found: Findings, compared: list[ModelComparison], place: Path) -> str:
     from harness.report.write import write_report
 
-    return f"report {write_report(state, compared(config), place)}"
+    return f"report {write_report(found, compared, place)}"

@@ -47,27 +47,27 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     With -q only the verdicts and what was written, with -qq only what was written and why the run fails.
     """
-    session = config.stash[SESSION]
-    for line in session.said:
+    found = config.stash[SESSION].found
+    for line in found.said:
         write_line(config, line)
     verbosity, width = config.get_verbosity(), terminal_width()
     if verbosity >= 0:
-        seen = [line for text in session.warnings.lines() for line in folded(text, width, deeper=4)]
+        seen = [line for text in found.warnings.lines() for line in folded(text, width, deeper=4)]
         _write(terminalreporter, (Line(line, "yellow") for line in seen))
-    if not session.profiles:
+    if not found.profiles:
         return
     from harness.report.summary import summary_lines, written_lines
 
     if verbosity <= -2:
-        _write(terminalreporter, written_lines(session, width))
+        _write(terminalreporter, written_lines(found, width))
     else:
         terminalreporter.write_sep("=", "phase diagram")
-        _write(terminalreporter, summary_lines(session, width, brief=verbosity < 0))
+        _write(terminalreporter, summary_lines(found, width, brief=verbosity < 0))
     if verbosity >= 0:
         for comparison in compared(config):
             terminalreporter.write_sep("=", "side by side")
             _write(terminalreporter, map(Line, comparison.lines(width)))
-    _write(terminalreporter, ending_lines(left_behind(config), session.problem(), width))
+    _write(terminalreporter, ending_lines(left_behind(config), found.problem(), width))
 
 
 def ending_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:

@@ -48,7 +48,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Sends what a worker has found to the controller."""
     if is_worker(session.config):
-        found = session.config.stash[SESSION].findings()
+        found = session.config.stash[SESSION].found
         session.config.workeroutput[_FOUND] = pickle.dumps(found)  # type: ignore[attr-defined]
 
 
@@ -60,4 +60,4 @@ def pytest_testnodedown(node: Any) -> None:
         raise pytest.UsageError(told[_USAGE])
     if _FOUND in told:
         # Our own worker's, which runs the same code as the same user.
-        node.config.stash[SESSION].add(pickle.loads(told[_FOUND]))  # noqa: S301
+        node.config.stash[SESSION].found.add(pickle.loads(told[_FOUND]))  # noqa: S301

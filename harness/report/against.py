@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.margins import HIT_TOLERANCE
 from harness.analysis.turning_points import BoundaryInterval
-from harness.baselines.reference import reference_of
+from harness.baselines.reference import Reference, reference_of
 from harness.errors import LONGEST_TOKEN, bounded
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.judgement.weights import WeightParts
 from harness.profile.measures import layer_ranges
+from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Profile
 from harness.report.layout import folded, table_lines
-from harness.run.session import PhaseSession
+from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
 _IN_ENOUGH_SAMPLES = f"in at least {100 * HIT_TOLERANCE.share:g} % of the samples"
@@ -68,17 +70,19 @@ def compare_models(
     return ModelComparison(side_by_side(profile, reference_of(other), weights))
 
 
-def comparisons_of(session: PhaseSession) -> list[ModelComparison]:
-    """The comparisons of a run with --phase-against, one for each pair that was held against the other model."""
-    found = []
-    for pair, profile in session.profiles.items():
-        other = session.other_of(pair)
-        if other is None or other == pair or other not in session.profiles:
-            continue
-        parts = session.loaded.parts
-        weights = (parts[pair.model], parts[other.model])
-        found.append(ModelComparison(side_by_side(profile, session.reference(pair), weights)))
-    return found
+def comparisons_of(found: Findings, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
+    """The comparisons of a run with --phase-against, one for each pair that was held against the other model.
+
+    Args:
+        found: profiles, and the hashes of their models' weights.
+        reference: returns what a pair is held against.
+    """
+    return [
+        ModelComparison(
+            side_by_side(found.profiles[pair], reference(pair), (found.weights[pair.model], found.weights[other.model]))
+        )
+        for pair, other in found.beside().items()
+    ]
 
 
 def _given_lines(numbers: SideBySide) -> list[str]:

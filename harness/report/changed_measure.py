@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.analysis.agreement import Agreement
 from harness.analysis.mean_difference import Verdict, View
-from harness.judgement.evidence import largest_change
 from harness.judgement.regression import Finding
+from harness.judgement.results import largest_change
 from harness.profile.profile import Profile
 from harness.report.layout import kept, together
 
@@ -37,14 +36,14 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
         f"  mean difference{view} {numbers}",
     ]
     if agreement.beyond:
-        lines += _sample_lines(agreement, profile, worst_place - mean.layer)
+        lines += _sample_lines(finding, profile, worst_place - mean.layer)
     if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
         lines.append(f"  about n = {mean.n_needed} would decide")
     return lines
 
 
-def _sample_lines(agreement: Agreement, profile: Profile, offset: int) -> list[str]:
-    tolerance = agreement.tolerance
+def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
+    agreement, tolerance = finding.agreement, finding.agreement.tolerance
     worst = ", ".join(
         kept(f"{profile.sample_ids[change.index]} {change.amount:+.3g} at {change.layer + offset}")
         for change in agreement.worst_samples[:3]
@@ -52,8 +51,7 @@ def _sample_lines(agreement: Agreement, profile: Profile, offset: int) -> list[s
     amount = float(np.max(tolerance.amount))
     # Counts of words and tokens are equal or not, so they have neither a size of tolerance nor noise.
     within = f"{amount:g} ({tolerance.reason})" if amount >= 1e-6 else f"({tolerance.reason})"
-    assert agreement.largest is not None
     return [
         f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
-        f"{largest_change(agreement.largest, tolerance.noise)}; worst: {worst}"
+        f"{largest_change(finding)}; worst: {worst}"
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.analysis.mean_difference import Verdict
+from harness.judgement.regression import Finding
+from harness.judgement.results import Result
 from harness.profile.profile import Profile
 
 
@@ -34,14 +36,11 @@ class Held:
         return self.profile[measure].mean(0)
 
 
-def marks_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Mark]:
-    """What the regression verdicts of one pair, as the record has them, say of each measure that is not the same."""
+def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
+    """The places of each measure that is not the same, of the verdicts on one pair."""
     return {
-        measure: Mark(numbers["verdict"], tuple(numbers["layers"]))
-        for line in verdicts
-        if line["kind"] == "regression"
-        for measure, numbers in line["numbers"].items()
-        if isinstance(numbers, Mapping)
-        and numbers.get("verdict") in (Verdict.DIFFERS, Verdict.EQUIVALENT)
-        and "layers" in numbers
+        part.source.measure.name: Mark(part.word, part.source.agreement.layers)
+        for result in results
+        for part in result.parts
+        if isinstance(part.source, Finding) and part.word in (Verdict.DIFFERS, Verdict.EQUIVALENT)
     }

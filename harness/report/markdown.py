@@ -10,42 +10,42 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from harness.errors import bounded, shown
-from harness.judgement.evidence import Evidence
+from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
-from harness.report.outcomes import Group, Outcome, left_out_of, outcomes_of, phase_ranges
-from harness.run.session import PhaseSession, VerdictLine
+from harness.report.outcomes import PairOutcome, QuestionGroup, left_out_of, outcomes_of, phase_ranges
+from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
 _COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "recall (by chance)", "hooked/plain")
 _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interval", "margin", "n")
 
 
-def markdown_summary(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -> str:
+def markdown_summary(found: Findings, compared: Sequence[ModelComparison] = ()) -> str:
     """The summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
 
     Args:
-        session: what was measured and judged.
+        found: what was measured and judged.
         compared: the models held against another one in this run.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
-    outcomes = outcomes_of(session)
+    outcomes = outcomes_of(found)
     unexpected = [line for outcome in outcomes for line in outcome.unexpected()]
     undecided = [line for outcome in outcomes for line in outcome.undecided()]
     parts = [
-        f"## Phases of vision-language models: {_overall(session, len(unexpected), len(undecided))}",
-        _paragraph(session.problem()),
+        f"## Phases of vision-language models: {_overall(found, len(unexpected), len(undecided))}",
+        _paragraph(found.problem()),
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
         "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
         _numbers("What the evidence does not decide", undecided),
-        _left_out(session),
+        _left_out(found),
         _known(outcomes),
         *map(_side_by_side, compared),
-        _baselines(session),
-        _warnings(session),
-        _provenance(session),
+        _baselines(found),
+        _warnings(found),
+        _provenance(found),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -61,8 +61,8 @@ def prose(text: str) -> str:
     return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
 
 
-def _overall(session: PhaseSession, unexpected: int, undecided: int) -> str:
-    total = len(session.verdicts)
+def _overall(found: Findings, unexpected: int, undecided: int) -> str:
+    total = len(found.results)
     if not total:
         return "nothing was judged"
     counts = [f"{unexpected} of {total} verdicts not as expected"] if unexpected else []
@@ -74,8 +74,7 @@ def _paragraph(text: str) -> str:
     return f"**{prose(text)}**" if text else ""
 
 
-def _row(outcome: Outcome) -> list[str]:
-    ratio = outcome.ratio
+def _row(outcome: PairOutcome) -> list[str]:
     return [
         code(outcome.name),
         str(outcome.n),
@@ -83,34 +82,34 @@ def _row(outcome: Outcome) -> list[str]:
         _grouped(outcome.claim_groups()),
         _grouped(outcome.regression_groups()),
         outcome.recall_words,
-        "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})",
+        outcome.ratio_words,
     ]
 
 
-def _grouped(groups: Iterable[Group]) -> str:
+def _grouped(groups: Iterable[QuestionGroup]) -> str:
     return "<br>".join(f"**{group.words}**: {', '.join(group.questions)}" for group in groups)
 
 
-def _numbers(title: str, lines: Sequence[VerdictLine]) -> str:
+def _numbers(title: str, lines: Sequence[Result]) -> str:
     """A table of the parts that brought about some verdicts; empty where there are none."""
     rows = [_part(line, part) for line in lines for part in _deciding(line)]
     return f"### {title}\n\n{_table(_NUMBERS, rows)}" if rows else ""
 
 
-def _deciding(line: VerdictLine) -> Sequence[Evidence]:
-    parts = [part for part in line.evidence if part.verdict == line.verdict or part.reproduced is False]
-    return parts or line.evidence[:1]
+def _deciding(result: Result) -> Sequence[Evidence]:
+    parts = [part for part in result.worst_first if part.word == result.word or part.not_the_same]
+    return parts or result.worst_first[:1]
 
 
-def _part(line: VerdictLine, part: Evidence) -> list[str]:
+def _part(result: Result, part: Evidence) -> list[str]:
     low, high = part.interval
-    again = "" if part.reproduced is not False or part.verdict == "differs" else f", not the same ({part.change})"
+    again = f", not the same ({part.change})" if part.not_the_same and part.word != "differs" else ""
     return [
-        code(short_name(str(line.pair))),
-        line.question,
-        f"{part.verdict}{again}",
-        prose(part.measure),
-        part.layers,
+        code(short_name(str(result.pair))),
+        result.question,
+        f"{part.word}{again}",
+        prose(part.title),
+        part.where,
         _number(part.effect),
         f"{_number(low)} to {_number(high)}" if math.isfinite(low + high) else "",
         _number(part.margin).removeprefix("+"),
@@ -122,23 +121,23 @@ def _number(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else ""
 
 
-def _left_out(session: PhaseSession) -> str:
+def _left_out(found: Findings) -> str:
     """What was not measured of the pairs that were: samples with their reasons, and recall."""
     lines = [
         f"- {code(short_name(str(pair)))}: {prose(line)}"
-        for pair, profile in session.profiles.items()
+        for pair, profile in found.profiles.items()
         for line in left_out_of(profile)
     ]
     return "\n".join(["### Left out", "", *lines]) if lines else ""
 
 
-def _known(outcomes: Sequence[Outcome]) -> str:
+def _known(outcomes: Sequence[PairOutcome]) -> str:
     """The known differences that were found again, with their reasons."""
     lines = [
         f"- {code(outcome.name)}, {name}: {prose(reason)}"
         for outcome in outcomes
         for name, reason in outcome.known.items()
-        if name in outcome.claims and outcome.claims[name].verdict == "fails"
+        if name in outcome.claims and outcome.claims[name].word == "fails"
     ]
     return "\n".join(["### Known differences, as expected", "", *lines]) if lines else ""
 
@@ -148,21 +147,20 @@ def _side_by_side(comparison: ModelComparison) -> str:
     return "\n".join(["### Side by side", "", "<pre>", *lines, "</pre>"])
 
 
-def _baselines(session: PhaseSession) -> str:
-    stored = session.stored
-    how = Counter(stored.written.values())
-    counts = [f"{len(stored.matched)} matched", *(f"{count} {kind}" for kind, count in how.items())]
-    lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in stored.written.items()]
+def _baselines(found: Findings) -> str:
+    how = Counter(found.written.values())
+    counts = [f"{len(found.matched)} matched", *(f"{count} {kind}" for kind, count in how.items())]
+    lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in found.written.items()]
     return "\n".join([f"Baselines: {', '.join(counts)}", *(["", *lines] if lines else [])])
 
 
-def _warnings(session: PhaseSession) -> str:
-    head, *kinds = session.warnings.lines() or [""]
+def _warnings(found: Findings) -> str:
+    head, *kinds = found.warnings.lines() or [""]
     return "\n".join([head.capitalize(), "", *(f"- {prose(kind.strip())}" for kind in kinds)]) if kinds else ""
 
 
-def _provenance(session: PhaseSession) -> str:
-    environments = dict.fromkeys(str(profile.environment) for profile in session.profiles.values())
+def _provenance(found: Findings) -> str:
+    environments = dict.fromkeys(str(profile.environment) for profile in found.profiles.values())
     return f"vlm-phase-harness {version('vlm-phase-harness')}, {prose('; '.join(environments))}"
 
 

@@ -1,18 +1,27 @@
-"""Every verdict of a record as a row for its readers: effect, interval, margin, n, and a sentence on what it means.
-
-All of it is read off the record, so that a page and the JSON beside it say the same.
-"""
+"""Verdicts in sentences: each word, every number of a verdict as a row, and the answers that a reader asks first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from harness.judgement.evidence import largest_change
+from harness.analysis.agreement import Agreement
+from harness.analysis.beyond import Beyond, CurveBeyond
+from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
+from harness.analysis.claims import CHANCE, PHASES
+from harness.analysis.claims import Finding as ClaimFinding
+from harness.analysis.interval_agreement import IntervalFinding
 from harness.judgement.paper import paper_claims
-from harness.profile.measures import FAMILIES, MEASURES, Measure, layer_ranges
+from harness.judgement.regression import Finding
+from harness.judgement.results import Evidence, NotCompared, Result, largest_change
+from harness.judgement.side_by_side import Trace
+from harness.profile.measures import FAMILIES, layer_ranges
+from harness.report.against import trace_line
+from harness.storage.file_names import short_name
+from harness.storage.json_text import rounded
 
 #: What each word means, whatever it is said of.
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -29,7 +38,9 @@ QUESTIONS: Mapping[str, str] = MappingProxyType(
     {name: family.title for name, family in FAMILIES.items()}
     | {"boundaries": "layers that separate the phases", "intervals": "what holds within each phase"}
 )
+_ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "is half done"}
 _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
+_MOVES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,187 +70,240 @@ class Answer:
     rows: tuple[Row, ...]
 
 
-def claim_answers(verdicts: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """The claims of one pair, in the order of the paper's phases, of the record's verdicts on it."""
-    by_name = {line["question"]: line for line in verdicts if line["kind"] == "replication"}
-    return [
-        _claim(by_name[name], claim.statement, claim.tested_as)
-        for name, claim in paper_claims().items()
-        if name in by_name
+def answers(results: Iterable[Result], kind: str) -> list[Answer]:
+    """The answers of one kind on one pair: claims in the order of the paper's phases, or the regression questions."""
+    given = {result.question: result for result in results if result.kind == kind}
+    questions = paper_claims() if kind == "replication" else QUESTIONS
+    return [_answer(given[question]) for question in questions if question in given]
+
+
+def note_lines(result: Result) -> list[str]:
+    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
+
+    These are the measures that reproduce although some samples changed, and those that could not be compared.
+    """
+    lines = []
+    for part in result.parts:
+        match part.source:
+            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond:
+                lines.append(f"{part.title}: {_tolerated(agreement)}")
+            case NotCompared(reason=reason):
+                lines.append(f"{part.title}: not compared, {reason}")
+    return lines
+
+
+def layers_of_ends(pair: Mapping[str, Any]) -> list[str]:
+    """The layers at which phases I, II and III of a pair of the record end, with their intervals: '27 [21-27]'."""
+    return [_layer(point) for point in pair["phases"]["turning_points"]]
+
+
+def where_phases_end(pair: Mapping[str, Any]) -> str:
+    """The layers that bound the phases of a pair of the record, in one sentence."""
+    ends = zip(PHASES, layers_of_ends(pair), strict=False)
+    sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer}" for name, layer in ends))
+    return f"{sentence}; phase IV is the rest of {pair['depth']} layers."
+
+
+def how_sure(pair: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
+    """How certain the phases of a pair are: intervals, certified moves, claims, and what a control does as well.
+
+    Args:
+        pair: its record.
+        results: the verdicts on it.
+    """
+    phases = pair["phases"]
+    moves = phases["certified_moves"]
+    lines = [
+        f"The layers in brackets are {phases['level']:.0%} intervals, from {pair['n']} samples; a layer without "
+        "brackets is the same in all of them."
     ]
+    at = f"{moves} alternating moves are certain at the declared prominence of {phases['prominence']:.3g}"
+    if moves == _MOVES:
+        lines.append(f"{at}, as many as four phases have.")
+    else:
+        what = "fewer" if moves < _MOVES else "more"
+        lines.append(f"{at}, {what} than four phases have: the layers above are the best cut into four, not a proof.")
+    claims = [result for result in _sorted(results) if result.kind == "replication"]
+    if claims:
+        told = [
+            f"{word}: {', '.join(names)}"
+            for word in ("holds", "fails", "inconclusive")
+            if (names := [result.question for result in claims if result.word == word])
+        ]
+        lines.append(f"Of the paper's {len(claims)} claims - {'; '.join(told)}.")
+    lines += [
+        f"Under the control {control} the curve turns at layers {', '.join(map(str, found['turning_points']))}, and "
+        f"{found['certified_moves']} of its moves are certain."
+        for control, found in phases["controls"].items()
+    ]
+    return lines
 
 
-def regression_answers(verdicts: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """The regression questions of one pair, in the order of the cases, of the record's verdicts on it."""
-    by_name = {line["question"]: line for line in verdicts if line["kind"] == "regression"}
-    return [_regression(by_name[name], title) for name, title in QUESTIONS.items() if name in by_name]
+def what_changed(pair: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+    """What changed since the baseline, or between two models: the worst first, each with layers and numbers.
+
+    Args:
+        pair: its record.
+        results: the verdicts on it.
+    """
+    regressions = answers(results, "regression")
+    if not regressions:
+        return ["No baseline was compared in this run."]
+    baseline = pair["baseline"] or {}
+    other = short_name(baseline.get("model") or "the baseline")
+    given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
+    changed = [answer for answer in regressions if answer.verdict != "reproduces"]
+    notes = [f"{note}." for result in _sorted(results) for note in note_lines(result)]
+    if not changed:
+        same = "in the same environment" if baseline and not given else ""
+        lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{', ' if same else ''}{same}."]
+        lines += notes
+        return [*lines, given] if given else lines
+    lines = [given] if given else []
+    lines += [trace_line(Trace(**trace)) for trace in baseline.get("same_until", {}).values()]
+    for verdict in ("differs", "inconclusive", "equivalent"):
+        lines += [_changed(answer) for answer in changed if answer.verdict == verdict]
+    same_as_before = [answer for answer in regressions if answer.verdict == "reproduces"]
+    if same_as_before:
+        lines.append(f"The same as in {other}, sample by sample: {_titles(same_as_before)}.")
+    return lines + notes
 
 
-def _claim(line: Mapping[str, Any], statement: str, tested_as: str) -> Answer:
-    numbers = line["numbers"]
-    decisive = next(part for part in numbers["parts"] if part["name"] == numbers["decisive"])
-    said = VERDICTS[line["verdict"]]
-    if line["verdict"] == "inconclusive" and decisive["effect"] is None:
-        said = "A part of the paper's claim was not measured, and no other part fails."
-    if line["verdict"] != "holds":
-        said = f"{said} Decisive is: {decisive['statement']}."
-    curves = tuple(_curve_beyond(control, found) for control, found in numbers["curves_beyond"].items())
-    rows = tuple(
-        Row(
-            part["name"],
-            part["verdict"],
-            *_numbers(part),
-            str(part["n"]),
-            f"{part['statement'][:1].upper()}{part['statement'][1:]}.",
-            # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
-            (*map(_beyond, part["beyond"]), *(curves if place == 0 else ())),
-        )
-        for place, part in enumerate(numbers["parts"])
+def _sorted(results: Iterable[Result]) -> list[Result]:
+    """The verdicts in the order of the record."""
+    return sorted(results, key=lambda result: (result.kind, result.question))
+
+
+def _changed(answer: Answer) -> str:
+    """One question that was not answered with 'reproduces', by the part that is farthest from its margin."""
+    decisive = [row for row in answer.rows if row.verdict == answer.verdict]
+    head = f"{_capitalised(answer.title)}: {answer.verdict}"
+    if not decisive:
+        return f"{head}. {answer.sentence}"
+    worst = max(decisive, key=lambda row: row.excess)
+    also = len(decisive) - 1
+    return (
+        f"{head}. {worst.name}: {worst.effect} ({worst.interval}), margin {worst.margin}"
+        f"{f', n = {worst.n}' if worst.n else ''}. {worst.sentence}"
+        f"{f' So do {also} more of its {len(answer.rows)} numbers.' if also and answer.verdict == 'differs' else ''}"
     )
-    name = line["question"]
-    return Answer(name, name, line["verdict"], f"{statement} Tested as: {tested_as}", said, rows)
 
 
-def _beyond(beyond: Mapping[str, Any]) -> str:
-    low, high = beyond["interval"]
-    certain = "" if beyond["certain"] else ", not certain or not on the claim's side"
-    what = "another sample's words" if beyond["control"] == "chance" else f"the control {beyond['control']}"
-    return f"beyond {what}: {beyond['what']} {_signed(beyond['effect'])} ({_span(low, high)}){certain}"
+def _answer(result: Result) -> Answer:
+    word, rows = result.word, tuple(map(_row, result.parts))
+    sentence = VERDICTS[word]
+    if result.claim is None:
+        if word == "reproduces":
+            # What is read off a curve that reproduces does so, however uncertain it is by itself.
+            rows = tuple(replace(row, verdict=word) if row.verdict in VERDICTS else row for row in rows)
+        sentence = f"{result.inputs}. {sentence}" if result.inputs else sentence
+        return Answer(result.question, QUESTIONS[result.question], word, "", sentence, rows)
+    paper, decisive = paper_claims()[result.question], result.worst_first[0]
+    if word == "inconclusive" and not math.isfinite(decisive.effect):
+        sentence = "A part of the paper's claim was not measured, and no other part fails."
+    if word != "holds" and isinstance(decisive.source, ClaimFinding):
+        sentence = f"{sentence} Decisive is: {decisive.source.statement}."
+    # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
+    curves = tuple(map(_curve_beyond, result.claim.curves_beyond))
+    rows = (replace(rows[0], beyond=rows[0].beyond + curves), *rows[1:])
+    asked = f"{paper.statement} Tested as: {paper.tested_as}"
+    return Answer(result.question, result.question, word, asked, sentence, rows)
 
 
-def _curve_beyond(control: str, found: Mapping[str, Any]) -> str:
-    parts = [
-        f"{_signed(found[size])} at layers {layer_ranges(found[side])}"
-        for side, size in (("above", "highest"), ("below", "lowest"))
-        if found[side]
-    ]
-    return f"beyond the control {control}: {', '.join(parts) or 'nothing'} (margin {found['margin']:g})"
+def _row(part: Evidence) -> Row:
+    """A part with its sentence; what is said of a phase is said of its change since the baseline."""
+    name, effect, interval = part.title, part.effect, part.interval
+    beyond: tuple[str, ...] = ()
+    match part.source:
+        case ClaimFinding(statement=statement) as claim:
+            sentence, beyond = f"{_capitalised(statement)}.", tuple(map(_beyond, claim.beyond))
+        case Finding() as finding:
+            sentence = _measure_sentence(finding)
+        case NotCompared(reason=reason):
+            return Row(name, part.word, "", "", "", "", f"{_capitalised(reason)}.")
+        case BoundaryShift() as shift:
+            name = f"phase {PHASES[shift.index - 1]} {_ENDS[shift.kind]}"
+            sentence = f"In the baseline at layer {shift.baseline:.3g}, now at {shift.now:.3g}."
+            effect = rounded(shift.now) - rounded(shift.baseline)
+            if not math.isfinite(effect):
+                sentence = "There is no such layer."
+        case IntervalFinding() as phase:
+            name = f"phase {PHASES[phase.phase - 1]} {_KINDS[phase.question]}"
+            effect, interval = phase.change, phase.change_interval
+            points = f"{phase.first}-{phase.last}"
+            sentence = f"Over residual points {points} of the baseline: was {phase.then}, is {phase.now}."
+            if phase.verdict is None:
+                sentence += " The baseline left it open, so nothing is held to it."
+    n = str(part.n) if part.paired is None else f"{part.n} {'paired' if part.paired else 'unpaired'}"
+    # Rounded as in the record, so that a last digit decides nothing.
+    excess = abs(rounded(effect)) / rounded(part.margin)
+    excess = excess if math.isfinite(excess) else 0.0
+    return Row(name, part.word, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, beyond, excess)
 
 
-def _regression(line: Mapping[str, Any], title: str) -> Answer:
-    numbers, question = line["numbers"], line["question"]
-    rows = tuple(_ROWS.get(question, _measures)(numbers))
-    if line["verdict"] == "reproduces":
-        # What is read off a curve that reproduces does so, however uncertain it is by itself.
-        rows = tuple(replace(row, verdict="reproduces") if row.verdict in VERDICTS else row for row in rows)
-    said = VERDICTS[line["verdict"]]
-    inputs = numbers.get("inputs")
-    if isinstance(inputs, Mapping):
-        said = f"{inputs['changed']}. {said}"
-    return Answer(question, title, line["verdict"], "", said, rows)
-
-
-def _measures(numbers: Mapping[str, Any]) -> Iterator[Row]:
-    for name, found in numbers.items():
-        if name in MEASURES and isinstance(found, Mapping):
-            measure = MEASURES[name]
-            sentence, excess = _measure_sentence(measure, found), _excess(found["effect"], found["margin"])
-            yield Row(measure.title, found["verdict"], *_numbers(found), _n(found), sentence, excess=excess)
-    for name, reason in numbers.get("not_compared", {}).items():
-        yield Row(MEASURES[name].title, "not asked", "", "", "", "", f"{reason[:1].upper()}{reason[1:]}.")
-
-
-def _measure_sentence(measure: Measure, found: Mapping[str, Any]) -> str:
-    where = measure.axis.words(found["layers"] or (found["layer"],))
-    view = ", in shape" if found["view"] == "shape" else ""
-    largest = found["largest"]
+def _measure_sentence(finding: Finding) -> str:
+    agreement, where = finding.agreement, finding.measure.axis.words(finding.indices)
+    view = ", in shape" if agreement.mean.view == "shape" else ""
     moved = "The samples are not the baseline's, so means are compared."
-    if largest is not None:
-        moved = f"{found['beyond']} samples moved by more than the tolerance; {_largest(found)}."
-    match found["verdict"]:
+    if agreement.largest is not None:
+        moved = f"{agreement.beyond} samples moved by more than the tolerance; {largest_change(finding)}."
+    match agreement.verdict:
         case "reproduces":
-            if not largest:
+            if not agreement.largest:
                 return "The same in every sample, to the last digit."
-            if found["beyond"]:
-                return f"{_tolerated(found)}; {_largest(found)}."
-            return f"The same in every sample within the tolerance; {_largest(found)}."
+            same = "The same in every sample within the tolerance"
+            return f"{_tolerated(agreement) if agreement.beyond else same}; {largest_change(finding)}."
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
-            at = found["layer"] + measure.axis.first
-            return f"The mean certainly moved{view} by more than the margin at {where}; most at {at}. {moved}"
+            most = f"most at {finding.worst_place}"
+            return f"The mean certainly moved{view} by more than the margin at {where}; {most}. {moved}"
         case _:
             return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
 
 
-def _largest(found: Mapping[str, Any]) -> str:
-    return largest_change(found["largest"], found["tolerance"]["noise"])
+def _tolerated(agreement: Agreement) -> str:
+    allowed = 100 * (1.0 - agreement.tolerance.share)
+    return f"{agreement.beyond} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
 
-def note_lines(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
+def _beyond(beyond: Beyond) -> str:
+    certain = "" if beyond.certain else ", not certain or not on the claim's side"
+    control = "another sample's words" if beyond.control == CHANCE else f"the control {beyond.control}"
+    return f"beyond {control}: {beyond.what} {_signed(beyond.effect)} ({_span(*beyond.interval)}){certain}"
 
-    These are the measures that reproduce although some samples changed, and those that could not be compared.
 
-    Args:
-        numbers: of the family's verdict, as the record has them.
-    """
-    tolerated = [
-        f"{measure.title}: {_tolerated(found)}"
-        for name, measure in MEASURES.items()
-        if isinstance(found := numbers.get(name), Mapping) and found["verdict"] == "reproduces" and found["beyond"]
+def _curve_beyond(curve: CurveBeyond) -> str:
+    parts = [
+        f"{_signed(size)} at layers {layer_ranges(layers)}"
+        for layers, size in ((curve.above, curve.highest), (curve.below, curve.lowest))
+        if layers
     ]
-    reasons: Mapping[str, str] = numbers.get("not_compared", {})
-    return tolerated + [f"{MEASURES[name].title}: not compared, {reason}" for name, reason in reasons.items()]
+    return f"beyond the control {curve.control}: {', '.join(parts) or 'nothing'} (margin {curve.margin:g})"
 
 
-def _tolerated(found: Mapping[str, Any]) -> str:
-    allowed = 100 * (1.0 - found["tolerance"]["share"])
-    return f"{found['beyond']} of {found['compared']} samples changed, and up to {allowed:.3g} % may"
+def _titles(regressions: Sequence[Answer]) -> str:
+    return ", ".join(QUESTIONS[answer.question] for answer in regressions)
 
 
-def _boundaries(numbers: Mapping[str, Any]) -> Iterator[Row]:
-    for name, found in numbers.items():
-        kind, number = name.rsplit(" ", 1)
-        phase = _PHASES[int(number) - 1]
-        what = f"phase {phase} {'ends' if kind == 'turning point' else 'is half done'}"
-        now, before = found["now"], found["baseline"]
-        effect, sentence, excess = "", "There is no such layer.", 0.0
-        if now is not None and before is not None:
-            effect, excess = _signed(now - before), _excess(now - before, found["margin"])
-            sentence = f"In the baseline at layer {before:.3g}, now at {now:.3g}."
-        span, margin = _span(*found["interval"]), _plain(found["margin"])
-        yield Row(what, found["verdict"], effect, span, margin, _n(found), sentence, excess=excess)
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
-def _intervals(numbers: Mapping[str, Any]) -> Iterator[Row]:
-    for name, found in numbers.items():
-        _, number, question = name.split(" ")
-        first, last = found["layers"]
-        verdict = found["verdict"] or "not asked"
-        sentence = f"Over residual points {first}-{last} of the baseline: was {found['then']}, is {found['now']}."
-        if found["verdict"] is None:
-            sentence += " The baseline left it open, so nothing is held to it."
-        yield Row(
-            f"phase {_PHASES[int(number) - 1]} {_KINDS.get(question, question)}", verdict, _signed(found["change"]),
-            _span(*found["change_interval"]), _plain(found["margin"]), str(found["n"]), sentence,
-            excess=_excess(found["change"], found["margin"]),
-        )  # fmt: skip
+def _layer(point: Sequence[float | None]) -> str:
+    estimate, low, high = point
+    if estimate is None or low is None or high is None:
+        return "unknown"
+    return f"{estimate:g}" if low == high else f"{estimate:g} [{low:g}-{high:g}]"
 
 
-_PHASES = ("I", "II", "III", "IV")
-_ROWS = {"boundaries": _boundaries, "intervals": _intervals}
+def _signed(value: float) -> str:
+    return f"{rounded(value):+.3g}" if math.isfinite(value) else ""
 
 
-def _numbers(found: Mapping[str, Any]) -> tuple[str, str, str]:
-    return _signed(found["effect"]), _span(*found["interval"]), _plain(found["margin"])
+def _plain(value: float) -> str:
+    return _signed(value).removeprefix("+")
 
 
-def _excess(effect: float | None, margin: float | None) -> float:
-    return abs(effect) / margin if effect is not None and margin else 0.0
-
-
-def _n(found: Mapping[str, Any]) -> str:
-    return f"{found['n']} {'paired' if found['paired'] else 'unpaired'}"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3g}"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:+.3g} to {high:+.3g}"
+def _span(low: float, high: float) -> str:
+    return f"{_signed(low)} to {_signed(high)}" if math.isfinite(low + high) else ""

@@ -8,26 +8,26 @@ from typing import NamedTuple
 
 from harness.analysis.claims import CLAIMS, PHASES
 from harness.analysis.moves import persistence
+from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
 from harness.data.sample import left_out_lines
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
+from harness.judgement.results import Result
 from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
-from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
-from harness.report.meanings import note_lines
-from harness.run.session import PhaseSession, VerdictLine
+from harness.report.meanings import QUESTIONS, note_lines
+from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
 GOOD, OPEN, BAD = "green", "yellow", "red"
-REGRESSIONS = (*FAMILIES, "boundaries", "intervals")
 _COLOURS = {"holds": GOOD, "reproduces": GOOD, "equivalent": GOOD, "inconclusive": OPEN, "fails": BAD, "differs": BAD}
 
 
-class Group(NamedTuple):
+class QuestionGroup(NamedTuple):
     """Questions with one answer: the answer in words, its colour (empty where it is neither good nor bad), and they."""
 
     words: str
@@ -36,7 +36,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PairOutcome:
     """One pair: where its phases end (residual points 0..depth), its certified moves, and every verdict by question.
 
     `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
@@ -54,10 +54,10 @@ class Outcome:
     moves_at: tuple[int, ...]
     recall: float | None
     chance: float | None
-    claims: Mapping[str, VerdictLine]
-    regressions: Mapping[str, VerdictLine]
+    claims: Mapping[str, Result]
+    regressions: Mapping[str, Result]
     known: Mapping[str, str]
-    ratio: tuple[float, float, float] | None
+    ratio: TimingRatio | None
     same_until: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     no_recall: str = ""
@@ -80,27 +80,35 @@ class Outcome:
         return f"{self.recall:.2f} ({self.chance:.2f})"
 
     @property
+    def ratio_words(self) -> str:
+        """Hooked over plain time with its interval; empty where it was not measured."""
+        if self.ratio is None:
+            return ""
+        low, high = self.ratio.interval
+        return f"{self.ratio.ratio:.2f} ({low:.2f} to {high:.2f})"
+
+    @property
     def shares(self) -> tuple[BoundaryInterval, ...]:
         """Where the phases end, as shares of the depth."""
         return tuple(relative_depth(end, self.depth) for end in self.ends)
 
-    def claim_groups(self) -> list[Group]:
+    def claim_groups(self) -> list[QuestionGroup]:
         """The claims by verdict; what is known to fail is told apart."""
         return _groups({name: self._claim(line) for name, line in self.claims.items()})
 
-    def regression_groups(self) -> list[Group]:
+    def regression_groups(self) -> list[QuestionGroup]:
         """The families, boundaries and intervals by verdict; what is no longer the same is told apart."""
         return _groups({name: _regression(line) for name, line in self.regressions.items()})
 
-    def unexpected(self) -> list[VerdictLine]:
+    def unexpected(self) -> list[Result]:
         """The verdicts that a case fails by: what changed, and claims that are not as known."""
         claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
         return claims + [line for line in self.regressions.values() if line.changed]
 
-    def undecided(self) -> list[VerdictLine]:
+    def undecided(self) -> list[Result]:
         """The verdicts that the evidence does not decide."""
         lines = [*self.claims.values(), *self.regressions.values()]
-        return [line for line in lines if line.verdict == "inconclusive" and not line.changed]
+        return [line for line in lines if line.word == "inconclusive" and not line.changed]
 
     def colour(self) -> str:
         """The colour of the worst verdict; empty where nothing was judged."""
@@ -110,23 +118,23 @@ class Outcome:
             return OPEN
         return GOOD if self.claims or self.regressions else ""
 
-    def _claim(self, line: VerdictLine) -> tuple[str, str]:
+    def _claim(self, line: Result) -> tuple[str, str]:
         known = line.question in self.known
-        if known and line.verdict == "fails":
+        if known and line.word == "fails":
             return "fails as known", ""
-        if known and line.verdict == "holds":
+        if known and line.word == "holds":
             return "holds, known to fail", BAD
-        return line.verdict, _COLOURS[line.verdict]
+        return line.word, _COLOURS[line.word]
 
 
-def outcomes_of(session: PhaseSession) -> list[Outcome]:
+def outcomes_of(found: Findings) -> list[PairOutcome]:
     """What the run found, a pair each, in the order of the run.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
-    known = known_differences(session.options.baselines)
-    return [_outcome(session, pair, profile, known.get(str(pair), {})) for pair, profile in session.profiles.items()]
+    known = known_differences(found.options.baselines)
+    return [_outcome(found, pair, profile, known.get(str(pair), {})) for pair, profile in found.profiles.items()]
 
 
 def left_out_of(profile: Profile, *, recall: bool = True) -> list[str]:
@@ -145,7 +153,7 @@ def tells_depth(profiles: Mapping[str, Profile]) -> bool:
     return not known or len({profile.depth for profile in profiles.values()}) > 1
 
 
-def phase_ranges(outcome: Outcome) -> list[str]:
+def phase_ranges(outcome: PairOutcome) -> list[str]:
     """The layers of each phase, with the 99 % interval of its end where that is not one layer."""
     edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.depth)]
     told = []
@@ -163,14 +171,15 @@ def interval_words(point: BoundaryInterval, form: str = "g") -> str:
     return f"{point.estimate:{form}} [{point.low:{form}}-{point.high:{form}}]"
 
 
-def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping[str, str]) -> Outcome:
-    reading = session.reading(pair)
+def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
+    reading = found.reading(pair)
     mean = reading.summary.mean
     persistent, spread = persistence(mean), float(mean.max() - mean.min())
-    mine = [line for line in session.verdicts if line.pair == pair]
-    claims = {line.question: line for line in mine if line.kind == "replication"}
-    regressions = {line.question: line for line in mine if line.kind == "regression"}
-    return Outcome(
+    claims, regressions = (found.of_pair(pair, kind) for kind in ("replication", "regression"))
+    # Two models are told apart by their comparison.
+    changed = any(result.changed for result in regressions.values())
+    held = found.held.get(pair) if changed and found.options.against is None else None
+    return PairOutcome(
         pair=pair,
         n=profile.n,
         depth=profile.depth,
@@ -181,32 +190,25 @@ def _outcome(session: PhaseSession, pair: Pair, profile: Profile, known: Mapping
         chance=None if profile.no_recall else float(profile["recall_chance_5"].mean(0)[-1]),
         no_recall=profile.no_recall,
         claims={name: claims[name] for name in CLAIMS if name in claims},
-        regressions={name: regressions[name] for name in REGRESSIONS if name in regressions},
+        regressions={name: regressions[name] for name in QUESTIONS if name in regressions},
         known=known,
-        ratio=session.ratios.get(pair),
-        same_until=_same_until(session, pair) if any(line.changed for line in regressions.values()) else (),
-        beside=tuple(note for line in regressions.values() for note in note_lines(line.numbers)),
+        ratio=found.ratios.get(pair),
+        same_until=() if held is None else tuple(map(trace_line, traces_of(profile, held))),
+        beside=tuple(note for result in regressions.values() for note in note_lines(result)),
     )
 
 
-def _same_until(session: PhaseSession, pair: Pair) -> tuple[str, ...]:
-    """Up to where the readings of a pair are its baseline's; two models are told apart by their comparison."""
-    baseline = session.held_against(pair)
-    if baseline is None or session.options.against is not None:
-        return ()
-    return tuple(trace_line(trace) for trace in traces_of(session.profiles[pair], baseline))
+def _regression(line: Result) -> tuple[str, str]:
+    if line.changed and line.word != "differs":
+        return f"{line.word}, not the same", BAD
+    return line.word, _COLOURS[line.word]
 
 
-def _regression(line: VerdictLine) -> tuple[str, str]:
-    if line.changed and line.verdict != "differs":
-        return f"{line.verdict}, not the same", BAD
-    return line.verdict, _COLOURS[line.verdict]
-
-
-def _groups(answers: Mapping[str, tuple[str, str]]) -> list[Group]:
+def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
     """The questions by their answers, the good ones first."""
     order = (GOOD, "", OPEN, BAD)
     found = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
     return [
-        Group(*answer, tuple(question for question, given in answers.items() if given == answer)) for answer in found
+        QuestionGroup(*answer, tuple(question for question, given in answers.items() if given == answer))
+        for answer in found
     ]

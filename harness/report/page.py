@@ -5,7 +5,7 @@ It runs no script and loads nothing; every text in it is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -15,10 +15,17 @@ from markupsafe import Markup
 
 from harness.data.sample import left_out_lines
 from harness.errors import bounded, bounded_texts, shown
-from harness.judgement.evidence import WORST_FIRST
-from harness.report.answers import how_sure, layers_of_ends, what_changed, where_phases_end
+from harness.judgement.results import WORST_FIRST, Result
 from harness.report.decoded import DecodedLayer
-from harness.report.meanings import VERDICTS, Answer, claim_answers, regression_answers
+from harness.report.meanings import (
+    VERDICTS,
+    Answer,
+    answers,
+    how_sure,
+    layers_of_ends,
+    what_changed,
+    where_phases_end,
+)
 from harness.report.palette import COLOURS
 from harness.storage.file_names import short_name
 
@@ -58,75 +65,19 @@ class DrawnSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Questions of one verdict; `known` says that it was expected of all of them."""
-
-    verdict: str
-    known: bool
-    titles: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PairPage:
-    """What the page tells of one pair: its name in the record, its id in the page, its record, and its figures."""
+    """What the page tells of one pair: its name in the record, its id in the page, its record, and its figures.
+
+    `expected` gives the reasons of the claims that are known not to hold.
+    """
 
     name: str
     anchor: str
     record: Mapping[str, Any]
-    verdicts: Sequence[Mapping[str, Any]]
+    results: Sequence[Result]
     figures: tuple[PageFigure, ...]
     samples: tuple[DrawnSample, ...]
     expected: Mapping[str, str]
-
-    @property
-    def title(self) -> str:
-        """Its name as a heading has it."""
-        return short_name(self.name)
-
-    @property
-    def left_out(self) -> list[str]:
-        """The samples that were left out, a line for each reason; of many the first."""
-        return left_out_lines(self.record["dataset"], self.record["left_out"])
-
-    @property
-    def differences(self) -> list[str]:
-        """What is not as where the baseline was recorded; of many settings the first."""
-        return bounded_texts(self.record["baseline"]["changes"])
-
-    @property
-    def bounds(self) -> str:
-        """Which layers bound its phases."""
-        return where_phases_end(self.record)
-
-    @property
-    def ends(self) -> list[str]:
-        """The layers at which phases I, II and III end, with their intervals."""
-        return layers_of_ends(self.record)
-
-    @property
-    def certainty(self) -> list[str]:
-        """How sure that is."""
-        return how_sure(self.record, self.verdicts)
-
-    @property
-    def changes(self) -> list[str]:
-        """What changed since the baseline."""
-        return what_changed(self.record, self.verdicts)
-
-    @property
-    def claims(self) -> list[Answer]:
-        """The paper's claims."""
-        return claim_answers(self.verdicts)
-
-    @property
-    def groups(self) -> tuple[list[Group], list[Group]]:
-        """The paper's claims, and the regression questions, by their verdicts."""
-        return _grouped(self.claims, self.expected), _grouped(self.regressions, {})
-
-    @property
-    def regressions(self) -> list[Answer]:
-        """The regression questions."""
-        return regression_answers(self.verdicts)
 
 
 def page(
@@ -158,7 +109,7 @@ def page(
         lstrip_blocks=True,
         finalize=_legible,
     )
-    environment.filters["short_name"] = short_name
+    environment.filters |= {"short_name": short_name, "bounded_texts": bounded_texts, "grouped": _grouped}
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         pairs=pairs,
@@ -171,17 +122,23 @@ def page(
         styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
         signs=SIGNS,
         verdicts=VERDICTS,
+        answers=answers,
+        layers_of_ends=layers_of_ends,
+        left_out_lines=left_out_lines,
+        where_phases_end=where_phases_end,
+        how_sure=how_sure,
+        what_changed=what_changed,
     )
 
 
-def _grouped(answers: Sequence[Answer], expected: Mapping[str, str]) -> list[Group]:
-    """The questions by verdict, the worst verdict first, what was not expected before what was."""
+def _grouped(given: Sequence[Answer], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
+    """The titles of questions by verdict, the worst first, and by True for what was expected, which comes last."""
     titles: dict[tuple[str, bool], list[str]] = {}
-    for answer in answers:
+    for answer in given:
         known = answer.verdict == "fails" and answer.question in expected
         titles.setdefault((answer.verdict, known), []).append(answer.title)
-    order = sorted(titles, key=lambda one: (WORST_FIRST.index(one[0]), one[1]))
-    return [Group(verdict, known, tuple(titles[verdict, known])) for verdict, known in order]
+    order = sorted(titles, key=lambda key: (WORST_FIRST.index(key[0]), key[1]))
+    return [(*key, titles[key]) for key in order]
 
 
 def _legible(value: Any) -> Any:

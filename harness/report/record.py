@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -12,17 +14,24 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from harness.analysis.agreement import Agreement
+from harness.analysis.boundary_agreement import BoundaryShift
 from harness.analysis.curves import summarise
+from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.store import Baseline, mean_curves, shown_measures
-from harness.judgement.phases import phases_of
+from harness.errors import LONGEST_TOKEN, bounded, bounded_texts
+from harness.judgement.phases import claim_record, number, phases_of
+from harness.judgement.regression import Finding
+from harness.judgement.results import Evidence, NotCompared, Result
 from harness.judgement.side_by_side import traces_of
 from harness.measurement.word_order import Score, scores_of
-from harness.profile.profile import Profile, as_floats
+from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
-from harness.run.session import PhaseSession
+from harness.run.findings import Findings
 from harness.storage.json_text import rounded
 
 RECORD_SCHEMA = 3
@@ -32,28 +41,104 @@ BAND = (0.1, 0.9)
 _DIRECTORIES = re.compile(r"(?<![\w.~:/\\-])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\:;,'\"()]+[\\/])+(?=[^\s/\\])")
 
 
-def record_of(session: PhaseSession, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+def record_of(found: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
     """The record. Wall times stay out of it: they are pytest-benchmark's to store, and no two runs agree on them."""
     against = {"against": [comparison.record() for comparison in compared]} if compared else {}
     return against | {
         "schema": RECORD_SCHEMA,
         "harness": version("vlm-phase-harness"),
-        "seed": session.options.seed,
+        "seed": found.options.seed,
         "pairs": {
-            str(pair): pair_record(profile, session.held_against(pair), session.reading(pair))
-            for pair, profile in session.profiles.items()
+            str(pair): pair_record(profile, found.held.get(pair), found.reading(pair))
+            for pair, profile in found.profiles.items()
         },
-        "not_measured": {str(pair): without_directories(reason) for pair, reason in session.not_measured().items()},
+        "not_measured": {str(pair): without_directories(reason) for pair, reason in found.not_measured().items()},
         "verdicts": [
             {
-                "pair": str(line.pair),
-                "kind": line.kind,
-                "question": line.question,
-                "verdict": line.verdict,
-                "numbers": line.numbers,
+                "pair": str(result.pair),
+                "kind": result.kind,
+                "question": result.question,
+                "verdict": result.word,
+                "numbers": numbers_of(result),
             }
-            for line in sorted(session.verdicts, key=lambda line: (str(line.pair), line.kind, line.question))
+            for result in sorted(found.results, key=lambda result: (str(result.pair), result.kind, result.question))
         ],
+    }
+
+
+def report_record(found: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+    """The record with `timing`, and with the samples in full as `drawn` in every pair: all that the report shows."""
+    record = record_of(found, compared)
+    for pair, profile in found.profiles.items():
+        record["pairs"][str(pair)]["drawn"] = list(map(_drawn, profile.drawings))
+    return record | {
+        "timing": {
+            str(pair): dict(zip(("ratio", "low", "high"), map(number, (timing.ratio, *timing.interval)), strict=True))
+            for pair, timing in found.ratios.items()
+        }
+    }
+
+
+def numbers_of(result: Result) -> dict[str, Any]:
+    """The numbers of a verdict as JSON types, by the parts that they belong to."""
+    if result.claim is not None:
+        return claim_record(result.claim)
+    numbers: dict[str, Any] = {}
+    for part in result.parts:
+        match part.source:
+            case NotCompared(measure, reason):
+                numbers.setdefault("not_compared", {})[measure.name] = reason
+            case Finding(measure, agreement):
+                numbers[measure.name] = _numbers(part) | _agreement(agreement)
+            case BoundaryShift() as shift:
+                numbers[part.title] = _numbers(part) | {"now": number(shift.now), "baseline": number(shift.baseline)}
+                # Now less baseline, which both stand there.
+                del numbers[part.title]["effect"]
+            case IntervalFinding() as finding:
+                numbers[f"phase {finding.phase} {finding.question}"] = _numbers(part) | _interval(finding)
+    if result.inputs:
+        numbers["inputs"] = {"changed": result.inputs}
+    return numbers | ({"n": result.baseline_n} if result.baseline_n else {})
+
+
+def _numbers(part: Evidence) -> dict[str, Any]:
+    return {
+        "verdict": part.word,
+        "effect": number(part.effect),
+        "interval": [number(end) for end in part.interval],
+        "margin": number(part.margin),
+        "n": part.n,
+    } | ({} if part.paired is None else {"paired": part.paired})
+
+
+def _agreement(agreement: Agreement) -> dict[str, Any]:
+    tolerance = agreement.tolerance
+    return {
+        "view": str(agreement.mean.view),
+        "layers": list(agreement.layers),
+        "layer": agreement.mean.layer,
+        "reproduced": agreement.reproduced,
+        "beyond": agreement.beyond,
+        "largest": None if agreement.largest is None else number(agreement.largest),
+        "compared": agreement.compared,
+        "tolerance": {
+            "amount": number(float(np.max(tolerance.amount))),
+            "share": tolerance.share,
+            "reason": tolerance.reason,
+            "noise": None if tolerance.noise is None else number(tolerance.noise),
+        },
+    }
+
+
+def _interval(finding: IntervalFinding) -> dict[str, Any]:
+    return {
+        "verdict": None if finding.verdict is None else str(finding.verdict),
+        "layers": [finding.first, finding.last],
+        "then": str(finding.then),
+        "now": str(finding.now),
+        "before": number(finding.before),
+        "change": number(finding.change),
+        "change_interval": [number(end) for end in finding.change_interval],
     }
 
 
@@ -130,3 +215,30 @@ def record_schema() -> dict[str, Any]:
 def without_directories(text: str) -> str:
     """The text with the last part of each absolute path only: where things lie is this machine's own matter."""
     return _DIRECTORIES.sub("", text)
+
+
+def _drawn(drawing: Drawing) -> dict[str, Any]:
+    return {
+        "sample_id": drawing.sample_id,
+        "instruction": bounded(drawing.instruction),
+        "captions": bounded_texts(drawing.captions),
+        "tokens": _tokens(drawing.tokens),
+        "groups": {name: [bool(member) for member in members] for name, members in drawing.groups.items()},
+        "norm_rows": rounded(drawing.norm_rows),
+        "image_tokens": [_tokens(point) for point in drawing.image_tokens],
+        "last_token": [_tokens(point) for point in drawing.last_token],
+        "picture": _png(drawing),
+        "grid": None if drawing.grid is None else list(drawing.grid),
+        "no_grid": drawing.no_grid,
+    }
+
+
+def _tokens(texts: Sequence[str]) -> list[str]:
+    return [bounded(text, LONGEST_TOKEN) for text in texts]
+
+
+def _png(drawing: Drawing) -> str:
+    """The picture as base64 of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(drawing.picture).save(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -10,17 +10,27 @@ import numpy as np
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import LEAST_SAMPLES
 from harness.judgement.phases import SHARES, phase_reading, relative_depth
+from harness.judgement.results import Result
 from harness.measurement.word_order import CONFIDENCE, scores_of
 from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
-from harness.report.blocks import block_lines
 from harness.report.controls_compared import beyond_table
-from harness.report.layout import Line, folded, kept, table_lines
-from harness.report.outcomes import Outcome, interval_words, left_out_of, outcomes_of, tells_depth
-from harness.run.session import PhaseSession, VerdictLine
+from harness.report.layout import Line, folded, kept, named, table_lines
+from harness.report.outcomes import (
+    PairOutcome,
+    interval_words,
+    left_out_of,
+    outcomes_of,
+    phase_ranges,
+    tells_depth,
+)
+from harness.run.findings import Findings
+from harness.run.stored_baselines import unused_baselines
 from harness.storage.file_names import short_name
 
+# Where the text beside the names of a block begins.
+_COLUMN = 16
 # One letter a verdict, so that five claims and six regressions fit a terminal; the legend stands below the table.
 _MARKS = {
     "holds": "+",
@@ -55,16 +65,16 @@ _BEYOND_LEGEND = (
 )
 
 
-def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> list[Line]:
+def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[Line]:
     """The lines of the summary, each at most `width` wide but for paths and names.
 
     Args:
-        session: what was measured and judged.
+        found: what was measured and judged.
         width: of the terminal, in columns.
         brief: only the pairs with their verdicts, and what became of the baselines.
     """
-    outcomes = outcomes_of(session)
-    profiles = {short_name(str(pair)): profile for pair, profile in session.profiles.items()}
+    outcomes = outcomes_of(found)
+    profiles = {short_name(str(pair)): profile for pair, profile in found.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
     traced = [f"{outcome.name}: {text}" for outcome in outcomes for text in outcome.notes]
@@ -72,7 +82,7 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
     if not wide:
         relative = tells_depth(profiles)
         for outcome in outcomes:
-            lines += [*block_lines(outcome, width, relative=relative), Line("")]
+            lines += [*_block_lines(outcome, width, relative=relative), Line("")]
         legends = [_BLOCKS_LEGEND, *([_DEPTH_LEGEND] if relative else [])]
     else:
         legends = [_MARKS_LEGEND, _NUMBERS_LEGEND]
@@ -88,9 +98,44 @@ def summary_lines(session: PhaseSession, width: int, *, brief: bool = False) -> 
             f"{name}: {line}" for name, profile in profiles.items() for line in left_out_of(profile, recall=wide)
         ]
         lines += _folded(left_out, width)
-        lines += [Line(line) for line in _beyond_lines(session, width)]
-        lines += _folded(_winoground_lines(session), width)
-    return lines + baseline_lines(session, width)
+        lines += [Line(line) for line in _beyond_lines(found, width)]
+        lines += _folded(_winoground_lines(found), width)
+    return lines + baseline_lines(found, width)
+
+
+def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
+    """The lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
+    lines = [Line(text) for text in folded(f"{outcome.name}: {outcome.n} samples, {outcome.depth} layers", width)]
+
+    def tell(name: str, text: str, colour: str = "") -> None:
+        lines.extend(Line(line, colour) for line in named(name, text, width, _COLUMN))
+
+    tell("phases", f"in layers: {_listed(phase_ranges(outcome))}")
+    if relative:
+        tell("depth", f"I, II, III end at {_listed([interval_words(end, '.2f') for end in outcome.shares])} of it")
+    counts = ", ".join(str(count) for count in outcome.moves_at)
+    shares = ", ".join(f"{100 * share:g}" for share in SHARES)
+    tell(
+        "moves",
+        f"{outcome.moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(shares)} %",
+    )
+    for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
+        for place, group in enumerate(groups):
+            tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)
+    for place, text in enumerate(outcome.notes):
+        tell("" if place else "baseline", text)
+    if outcome.recall is None or outcome.chance is None:
+        tell("recall", f"left out: {outcome.no_recall}")
+    else:
+        tell("recall", f"{outcome.recall:.2f} of the words; of another sample's words, by chance, {outcome.chance:.2f}")
+    if outcome.ratio is not None:
+        ratio, interval = outcome.ratio_words.split(" ", 1)
+        tell("hooked/plain", f"{ratio} times the plain time {kept(interval)}")
+    return lines
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(kept(word) for word in words)
 
 
 def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) -> list[str]:
@@ -126,32 +171,32 @@ def unread_lines(name: str, profile: Profile) -> list[str]:
     ]
 
 
-def baseline_lines(session: PhaseSession, width: int) -> list[Line]:
+def baseline_lines(found: Findings, width: int) -> list[Line]:
     """How many baselines were matched, written or left unused, and which."""
-    how = Counter(session.stored.written.values())
-    unused = session.stored.unused()
+    how = Counter(found.written.values())
+    unused = unused_baselines(found.options)
     counts = [
-        f"{len(session.stored.matched)} matched",
+        f"{len(found.matched)} matched",
         f"{how['changed']} changed",
         f"{how['new']} new",
         f"{len(unused)} unused",
     ]
     if how["calibrated"]:
         counts.append(f"{how['calibrated']} calibrated")
-    lines = _folded([f"baselines: {', '.join(counts)}"], width) + written_lines(session, width)
+    lines = _folded([f"baselines: {', '.join(counts)}"], width) + written_lines(found, width)
     told = [f"{kept(f'  unused {path}:')} no pair of that name; remove it if it is no longer wanted" for path in unused]
-    small = [short_name(profile.pair) for profile in session.profiles.values() if profile.n < LEAST_SAMPLES]
+    small = [short_name(profile.pair) for profile in found.profiles.values() if profile.n < LEAST_SAMPLES]
     if small:
         told.append(f"  fewer than {LEAST_SAMPLES} samples for {', '.join(small)}: expect inconclusive verdicts")
     return lines + _folded(told, width)
 
 
-def written_lines(session: PhaseSession, width: int) -> list[Line]:
+def written_lines(found: Findings, width: int) -> list[Line]:
     """The baselines that were written, and how."""
-    return _folded([kept(f"  wrote {path} ({kind})") for path, kind in session.stored.written.items()], width)
+    return _folded([kept(f"  wrote {path} ({kind})") for path, kind in found.written.items()], width)
 
 
-def _table(outcomes: Sequence[Outcome]) -> list[Line]:
+def _table(outcomes: Sequence[PairOutcome]) -> list[Line]:
     """The table with a row a pair, in the colour of its worst verdict."""
     header = ["pair", "n", "phases end at layer", "moves", "claims", "recall", "regression", "hooked/plain"]
     lines = table_lines(header, [_row(outcome) for outcome in outcomes])
@@ -159,8 +204,7 @@ def _table(outcomes: Sequence[Outcome]) -> list[Line]:
     return [Line(text, colour) for text, colour in zip(lines, colours, strict=True)]
 
 
-def _row(outcome: Outcome) -> list[str]:
-    ratio = outcome.ratio
+def _row(outcome: PairOutcome) -> list[str]:
     return [
         outcome.name,
         str(outcome.n),
@@ -169,30 +213,28 @@ def _row(outcome: Outcome) -> list[str]:
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
         outcome.recall_words,
         _marked(outcome.regressions),
-        "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})",
+        outcome.ratio_words,
     ]
 
 
-def _marked(lines: Mapping[str, VerdictLine]) -> str:
-    return " ".join(f"{name}{_MARKS[line.verdict]}" for name, line in lines.items())
+def _marked(lines: Mapping[str, Result]) -> str:
+    return " ".join(f"{name}{_MARKS[line.word]}" for name, line in lines.items())
 
 
-def _beyond_lines(session: PhaseSession, width: int) -> list[str]:
+def _beyond_lines(found: Findings, width: int) -> list[str]:
     """What the claims show beyond their controls, in the order of the paper's phases."""
-    claims = (
-        (short_name(str(pair)), found[name])
-        for pair, found in session.claims.items()
-        for name in _CLAIM_MARKS
-        if name in found
-    )
+    judged = [result for result in found.results if result.claim is not None]
+    pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
+    judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
+    claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
     table = beyond_table(claims, width)
     return ["", *table, "", *folded(_BEYOND_LEGEND, width), ""] if table else []
 
 
-def _winoground_lines(session: PhaseSession) -> list[str]:
+def _winoground_lines(found: Findings) -> list[str]:
     """Winoground's scores of the pairs that have them."""
     lines = []
-    for pair, profile in session.profiles.items():
+    for pair, profile in found.profiles.items():
         scores = scores_of(profile)
         told = [kept(f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]") for name, s in scores.items()]
         if told:

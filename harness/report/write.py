@@ -28,14 +28,14 @@ from harness.report.descriptions import (
     described_recalls,
     described_tokens,
 )
-from harness.report.drawn_record import report_record
 from harness.report.figures import PANELS, overlay_figure, panel_figure
 from harness.report.heat_maps import picture_figure, token_figure
 from harness.report.held import Held, marks_of
 from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
+from harness.report.record import report_record
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
-from harness.run.session import PhaseSession
+from harness.run.findings import Findings
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
@@ -59,7 +59,7 @@ class _Gallery:
         return PageFigure(name, inline(svg, name, alternative), text)
 
 
-def write_report(session: PhaseSession, compared: Sequence[ModelComparison], place: Path) -> Path:
+def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:
     """Writes the report of a run into a folder, which is made; returns the page.
 
     `index.html` needs no other file. `phase.json` holds its numbers, `figures/` its figures.
@@ -67,46 +67,42 @@ def write_report(session: PhaseSession, compared: Sequence[ModelComparison], pla
     Raises:
         OSError: the folder cannot be written to; what is in it is whole, and a page of before is untouched.
     """
-    record = report_record(session, compared)
+    record = report_record(found, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
     gallery = _Gallery(place / "figures", FileNames(set(PAGE_IDS)))
-    readings = {pair: session.reading(pair) for pair in session.profiles}
-    held = {pair: _held(session, pair, record) for pair in readings}
-    pairs = [_pair_page(gallery, session, pair, readings[pair], held[pair], record) for pair in readings]
+    readings = {pair: found.reading(pair) for pair in found.profiles}
+    held = {pair: _held(found, pair) for pair in readings}
+    pairs = [_pair_page(gallery, found, pair, readings[pair], held[pair], record) for pair in readings]
     content = page(
         pairs,
-        [*_common_figures(gallery, session, readings, held), *_comparisons(gallery, session)],
+        [*_common_figures(gallery, found, readings, held), *_comparisons(gallery, found)],
         record,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        problem=session.problem(),
+        problem=found.problem(),
         comparisons=[comparison.lines() for comparison in compared],
-        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in session.stored.written.items()],
+        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
     )
     index = place / "index.html"
     write_atomically(index, content.encode(), durable=False)
     return index
 
 
-def _held(session: PhaseSession, pair: Pair, record: Mapping[str, Any]) -> Held | None:
-    baseline = session.held_against(pair)
+def _held(found: Findings, pair: Pair) -> Held | None:
+    baseline = found.held.get(pair)
     if baseline is None:
         return None
-    return Held(baseline.profile, baseline.label, marks_of(_verdicts(record, pair)))
-
-
-def _verdicts(record: Mapping[str, Any], pair: Pair) -> list[Mapping[str, Any]]:
-    return [line for line in record["verdicts"] if line["pair"] == str(pair)]
+    return Held(baseline.profile, baseline.label, marks_of(found.of_pair(pair, "regression").values()))
 
 
 def _pair_page(
     gallery: _Gallery,
-    session: PhaseSession,
+    found: Findings,
     pair: Pair,
     reading: PhaseReading,
     held: Held | None,
     record: Mapping[str, Any],
 ) -> PairPage:
-    profile, anchor = session.profiles[pair], gallery.names.add(f"pair-{pair}")
+    profile, anchor = found.profiles[pair], gallery.names.add(f"pair-{pair}")
     # Curves of another depth have no layers in common with this one's.
     beside = held if held is not None and held.profile.depth == profile.depth else None
     figures = tuple(
@@ -123,10 +119,10 @@ def _pair_page(
         name=str(pair),
         anchor=anchor,
         record=record["pairs"][str(pair)],
-        verdicts=_verdicts(record, pair),
+        results=[result for result in found.results if result.pair == pair],
         figures=figures,
         samples=tuple(_sample(gallery, profile, drawing, reading) for drawing in profile.drawings),
-        expected=known_differences(session.options.baselines).get(str(pair), {}),
+        expected=known_differences(found.options.baselines).get(str(pair), {}),
     )
 
 
@@ -164,12 +160,12 @@ def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: Phas
 
 def _common_figures(
     gallery: _Gallery,
-    session: PhaseSession,
+    found: Findings,
     readings: Mapping[Pair, PhaseReading],
     held: Mapping[Pair, Held | None],
 ) -> Iterator[PageFigure]:
     bands = [_band(pair, reading, held[pair]) for pair, reading in readings.items()]
-    profiles = list(session.profiles.values())
+    profiles = list(found.profiles.values())
     yield gallery.add("phase", "diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
     recalled = [profile for profile in profiles if not profile.no_recall]
     if recalled:
@@ -190,12 +186,9 @@ def _band(pair: Pair, reading: PhaseReading, held: Held | None) -> Band:
     return Band(name, reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
 
 
-def _comparisons(gallery: _Gallery, session: PhaseSession) -> Iterator[PageFigure]:
-    for pair, profile in session.profiles.items():
-        other = session.other_of(pair)
-        if other is None or other == pair or other not in session.profiles:
-            continue
-        against = session.profiles[other]
+def _comparisons(gallery: _Gallery, found: Findings) -> Iterator[PageFigure]:
+    for pair, other in found.beside().items():
+        profile, against = found.profiles[pair], found.profiles[other]
         yield gallery.add(
             f"{pair}-against-{other.model}",
             "",

@@ -185,6 +185,10 @@ class Options:
         """The models that were asked for by name, the one that the others are held against last."""
         return self.models if self.against is None else (*self.models, self.against)
 
+    def other_of(self, pair: Pair) -> Pair | None:
+        """The pair that a pair is held against with --phase-against; None where it is held against what is stored."""
+        return None if self.against is None else Pair(self.against.name, pair.dataset)
+
     def argument(self, name: str) -> str:
         """What `--phase-model` takes for a pair's model: its name where it is registered, else where it comes from."""
         entry = self.model(name)

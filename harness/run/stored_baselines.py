@@ -47,10 +47,6 @@ class StoredBaselines:
             self._known[pair] = self._found(pair, profile)
         return self._known[pair]
 
-    def known(self, pair: Pair) -> Baseline | None:
-        """The baseline of a pair that this process was asked for before, else None."""
-        return self._known.get(pair)
-
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
         from harness.baselines.store import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
         from harness.baselines.stored_files import remove_leftovers
@@ -117,16 +113,6 @@ class StoredBaselines:
         self.matched.discard(baseline.path)
         self.written.setdefault(baseline.path, "changed")
         return timing.ratio
-
-    def unused(self) -> list[Path]:
-        """Baselines of pairs that this version no longer knows."""
-        models = {*MODELS, *(pair.model for pair in self.options.pairs())}
-        known = {f"{file_name(model)}/{dataset}" for model in models for dataset in DATASETS}
-        return [
-            path
-            for path in sorted(self.options.baselines.glob("*/*.json"))
-            if f"{path.parent.name}/{path.name.split('.')[0]}" not in known
-        ]
 
     def _changed(self, profile: Profile, stored: Baseline) -> bool:
         import numpy as np
@@ -225,3 +211,14 @@ class StoredBaselines:
             return power_record(powers)
 
         return measured.calibration, self.processes.of_first(f"the power of {profile.pair}", power)
+
+
+def unused_baselines(options: Options) -> list[Path]:
+    """Return the baselines of pairs that this version no longer knows."""
+    models = {*MODELS, *(pair.model for pair in options.pairs())}
+    known = {f"{file_name(model)}/{dataset}" for model in models for dataset in DATASETS}
+    return [
+        path
+        for path in sorted(options.baselines.glob("*/*.json"))
+        if f"{path.parent.name}/{path.name.split('.')[0]}" not in known
+    ]

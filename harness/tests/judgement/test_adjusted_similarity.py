@@ -11,11 +11,13 @@ import pytest
 from harness.baselines.reference import reference_of
 from harness.baselines.store import Baseline
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
+from harness.judgement.results import family_result
 from harness.judgement.side_by_side import traces_of
 from harness.lab.simulation.populations import stored
-from harness.profile.measures import CURVES, FAMILIES
-from harness.profile.profile import Profile
-from harness.report.meanings import note_lines, regression_answers
+from harness.profile.measures import FAMILIES
+from harness.profile.pair import Pair
+from harness.profile.profile import CURVES, Profile
+from harness.report.meanings import answers, note_lines
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
 INTER = FAMILIES["inter"]
@@ -98,21 +100,15 @@ def test_a_change_of_the_adjusted_similarity_is_found_with_more_samples(whole: P
 
 def test_the_reason_of_what_is_not_compared_is_told(whole: Profile) -> None:
     few = first(12)
-    reason = compare(few, stored_of(whole), INTER).not_compared[ADJUSTED]
+    comparison = compare(few, stored_of(whole), INTER)
+    reason = comparison.not_compared[ADJUSTED]
     assert reason == (
         "each sample is adjusted over the other 47 in the baseline and the other 11 here, of which 12 are common"
     )
-    line = {
-        "kind": "regression",
-        "question": "inter",
-        "verdict": "reproduces",
-        "numbers": {"not_compared": {ADJUSTED: reason}},
-    }
-    (row,) = regression_answers([line])[0].rows
+    result = family_result(Pair("tiny-llava", "tiny"), comparison, stored_of(whole))
+    row = answers([result], "regression")[0].rows[-1]
     assert (row.verdict, row.sentence) == ("not asked", f"{reason[:1].upper()}{reason[1:]}.")
-    assert note_lines({"not_compared": {ADJUSTED: reason}}) == [
-        f"anisotropy-adjusted inter-modal similarity: not compared, {reason}"
-    ]
+    assert note_lines(result) == [f"anisotropy-adjusted inter-modal similarity: not compared, {reason}"]
 
 
 def test_cosines_between_samples_change_no_number_of_a_profile(whole: Profile) -> None:

@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
+from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio
-from harness.judgement.evidence import Evidence, timing_evidence
+from harness.judgement.results import Evidence, Result, timing_result
 from harness.plugin.junit import properties
 from harness.profile.pair import Pair
-from harness.run.session import VerdictLine
 from harness.tests.support.case_runs import Cases, Fault
 from harness.tests.support.faults import swap_layers
 
@@ -63,9 +64,9 @@ def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester)
     pytester.makepyfile(
         """
         def test_one(phase):
+            from harness.judgement.results import Result
             from harness.profile.pair import Pair
-            from harness.run.session import VerdictLine
-            phase.record(VerdictLine(Pair("a", "b"), "regression", "inter", "reproduces", {}))
+            phase.record(Result(Pair("a", "b"), "regression", "inter", "reproduces"))
         """
     )
     result = pytester.runpytest_subprocess("-n", "1", "-p", "harness.plugin.hooks", "--junit-xml", "out.xml")
@@ -76,8 +77,10 @@ def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester)
 
 
 def test_what_is_not_known_is_left_out_and_an_answer_is_told_once() -> None:
-    part = Evidence("half-height 1", "", "inconclusive", math.nan, (math.nan, math.nan), 1.0, 64)
-    line = VerdictLine(Pair("a", "b"), "regression", "boundaries", "inconclusive", {}, (part,))
+    unknown = math.nan, (math.nan, math.nan), 1.0
+    shift = BoundaryShift(BoundaryKind.HALF_HEIGHT, 1, Verdict.INCONCLUSIVE, math.nan, math.nan, *unknown, None)
+    part = Evidence("half-height 1", "", "inconclusive", *unknown, 64, shift)
+    line = Result(Pair("a", "b"), "regression", "boundaries", "inconclusive", (part,))
     assert properties([line, line]) == [
         ("phase_pair", "a-b"),
         ("phase_question", "boundaries"),
@@ -90,7 +93,6 @@ def test_what_is_not_known_is_left_out_and_an_answer_is_told_once() -> None:
 
 
 def test_a_ratio_has_numbers_and_no_verdict_of_its_own() -> None:
-    evidence = timing_evidence(TimingRatio(1.5, (1.4, 1.6), 0.99, 31))
-    told = dict(properties([VerdictLine(Pair("a", "b"), "timing", "hooked/plain", "", {}, evidence)]))
+    told = dict(properties([timing_result(Pair("a", "b"), TimingRatio(1.5, (1.4, 1.6), 0.99, 31))]))
     assert (told["phase_effect"], told["phase_interval"], told["phase_n"]) == (1.5, "1.4 to 1.6", 31)
     assert not {"phase_verdict", "phase_margin"} & set(told)

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
+from harness.analysis.timing import TimingRatio
+from harness.judgement.results import Result
 from harness.plugin.terminal import ending_lines
 from harness.profile.pair import Pair
 from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, table_lines, terminal_width
 from harness.report.outcomes import outcomes_of
 from harness.report.summary import summary_lines
+from harness.run.findings import Findings
 from harness.run.options import read_options
-from harness.run.session import PhaseSession, VerdictLine
 from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import Cases, Fault
@@ -31,23 +33,23 @@ JUDGED = {"inter": "reproduces", "intra": "equivalent", "attention": "differs", 
 
 
 @pytest.fixture
-def session(project: pytest.Pytester) -> PhaseSession:
+def found(project: pytest.Pytester) -> Findings:
     """A run with one pair of a long name, a verdict of every kind, and a claim that is known to fail."""
     stored = project.mkdir("stored")
     (stored / "known_differences.toml").write_text(f'[{LONG}-curves]\nalignment = "it does not"\n')
-    found = PhaseSession(read_options(project.parseconfig("--phase-baselines", str(stored))), say=print)
+    found = Findings(read_options(project.parseconfig("--phase-baselines", str(stored))))
     pair = Pair(LONG, "curves")
     found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=LONG)
     for kind, verdicts in (("replication", CLAIMED), ("regression", JUDGED)):
         for question, verdict in verdicts.items():
-            found.record(VerdictLine(pair, kind, question, verdict, {}, changed=question in ("intra", "attention")))
-    found.ratios[pair] = (1.5, 1.4, 1.6)
+            found.record(Result(pair, kind, question, verdict, changed=question in ("intra", "attention")))
+    found.ratios[pair] = TimingRatio(1.5, (1.4, 1.6), 0.99, 31)
     return found
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_line_is_wider_than_the_terminal(session: PhaseSession, width: int) -> None:
-    lines = summary_lines(session, width)
+def test_no_line_is_wider_than_the_terminal(found: Findings, width: int) -> None:
+    lines = summary_lines(found, width)
     assert max(len(line.text) for line in lines) <= width
     told = " ".join(" ".join(line.text for line in lines).split())
     assert f"{LONG}-curves" in told
@@ -72,8 +74,8 @@ def test_no_line_is_wider_than_the_terminal(session: PhaseSession, width: int) -
         assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in told
 
 
-def test_a_colour_only_repeats_what_the_words_say(session: PhaseSession) -> None:
-    coloured = {line.text.strip(): line.colour for line in summary_lines(session, 80) if line.colour}
+def test_a_colour_only_repeats_what_the_words_say(found: Findings) -> None:
+    coloured = {line.text.strip(): line.colour for line in summary_lines(found, 80) if line.colour}
     assert coloured == {
         "claims        holds: inter-modal": "green",
         "inconclusive: intra-modal": "yellow",
@@ -83,12 +85,12 @@ def test_a_colour_only_repeats_what_the_words_say(session: PhaseSession) -> None
         "equivalent, not the same: intra": "red",
         "differs: attention": "red",
     }
-    row = next(line for line in summary_lines(session, 250) if line.text.startswith(LONG))
+    row = next(line for line in summary_lines(found, 250) if line.text.startswith(LONG))
     assert row.colour == "red"
 
 
-def test_what_is_not_as_expected_is_told_apart(session: PhaseSession) -> None:
-    (outcome,) = outcomes_of(session)
+def test_what_is_not_as_expected_is_told_apart(found: Findings) -> None:
+    (outcome,) = outcomes_of(found)
     assert [line.question for line in outcome.unexpected()] == ["four-phases", "intra", "attention"]
     assert [line.question for line in outcome.undecided()] == ["intra-modal", "boundaries"]
 
@@ -166,9 +168,9 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
     assert "baselines:" not in least.stdout.str()
 
 
-def test_a_suite_that_says_too_little_says_so_at_any_level(session: PhaseSession) -> None:
-    session.verdicts[:] = [line for line in session.verdicts if line.verdict == "inconclusive"]
-    lines = ending_lines([], session.muteness(), 60)
+def test_a_suite_that_says_too_little_says_so_at_any_level(found: Findings) -> None:
+    found.results[:] = [result for result in found.results if result.word == "inconclusive"]
+    lines = ending_lines([], found.muteness(), 60)
     assert [line.colour for line in lines] == ["red"] * len(lines)
     assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
     assert max(len(line.text) for line in lines) <= 60

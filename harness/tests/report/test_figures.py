@@ -14,7 +14,12 @@ from matplotlib.figure import Figure
 
 import harness
 from harness.analysis.turning_points import turning_points
-from harness.judgement.phases import phase_reading
+from harness.judgement.phases import claims_of, phase_reading
+from harness.judgement.regression import compare, compare_boundaries
+from harness.judgement.results import boundary_result, claim_result, family_result
+from harness.lab.simulation.populations import stored
+from harness.profile.measures import FAMILIES
+from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
 from harness.report.held import Held, Mark, marks_of
@@ -98,21 +103,20 @@ def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -
     assert list(curves(axes)["baseline"][0]) == list(range(1, L + 1))
 
 
-def test_marks_are_what_the_verdicts_name() -> None:
-    def measure(verdict: str, *layers: int) -> dict[str, object]:
-        return {"verdict": verdict, "layers": list(layers)}
-
-    numbers = {
-        "inter": measure("differs", 2, 3),
-        "image": measure("reproduces"),
-        "text": measure("equivalent", 5),
-        "n": 64,
+def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
+    pair, held = Pair("made", "curves"), stored(profile)
+    points = np.arange(L + 1)
+    moved = {
+        "inter": profile["inter"] + np.where((points == 2) | (points == 3), 0.09, 0.0).astype(np.float32),
+        "text": profile["text"] + np.where(points == 5, 0.005, 0.0).astype(np.float32),
     }
-    verdicts = [
-        {"kind": "regression", "numbers": numbers},
-        {"kind": "replication", "numbers": {"recall_5": measure("differs", 1)}},
-    ]
-    assert marks_of(verdicts) == {"inter": Mark("differs", (2, 3)), "text": Mark("equivalent", (5,))}
+    now = changed(profile, **moved)
+    results = [family_result(pair, compare(now, held, FAMILIES[name]), held) for name in ("inter", "intra", "lens")]
+    results += [claim_result(pair, claim) for claim in claims_of(phase_reading(now)).values()]
+    results.append(boundary_result(pair, compare_boundaries(now, held)))
+    marks = marks_of(results)
+    assert (marks["inter"], marks["text"]) == (Mark("differs", (2, 3)), Mark("equivalent", (5,)))
+    assert marks.keys() == {"inter", "text"}
 
 
 def test_moves_fall_with_the_prominence_that_is_asked_for(profile: Profile) -> None:

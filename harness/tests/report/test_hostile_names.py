@@ -20,7 +20,7 @@ from harness.report.markdown import markdown_summary
 from harness.report.page import PAGE_IDS
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
-from harness.run.session import PhaseSession
+from harness.run.findings import Findings
 from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
 from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, Cases
@@ -157,7 +157,7 @@ def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, 
     made = synthetic_profile()
     drawing = dataclasses.replace(synthetic_drawing(), **drawn)
     profile = dataclasses.replace(made, drawings=(drawing,), **fields)
-    session: PhaseSession = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
+    session: Findings = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
     session.profiles[Pair(made.model, made.dataset)] = profile
     page = write_report(session, (), tmp_path / "report")
     assert page.stat().st_size < 700_000

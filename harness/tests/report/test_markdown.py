@@ -10,11 +10,12 @@ import pytest
 import harness
 from harness.baselines.store import read_baseline, write_baseline
 from harness.judgement.phases import phases_of
+from harness.judgement.results import Result
 from harness.profile.pair import Pair
 from harness.report.markdown import code, markdown_summary, prose
 from harness.run.judge import Judge
 from harness.run.options import read_options
-from harness.run.session import PhaseSession, VerdictLine
+from harness.run.session import PhaseSession
 from harness.tests.report.test_checks import changed, synthetic_profile
 from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import REGRESSION, Cases
@@ -34,12 +35,12 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
     (stored / "known_differences.toml").write_text('[made-curves]\noutput-preparation = "so *it* is"\n')
     session = session_of(project, stored)
     now, pair = changed(made, inter=made["inter"] + 0.09), Pair("made", "curves")
-    session.profiles[pair] = now
+    session.found.profiles[pair] = now
     judge = Judge(session, pair)
     judge.regression(now, baseline, "inter")
     judge.regression(now, baseline, "intra")
-    session.record(VerdictLine(pair, "replication", "output-preparation", "fails", {}))
-    text = markdown_summary(session, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
+    session.record(Result(pair, "replication", "output-preparation", "fails"))
+    text = markdown_summary(session.found, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
     lines = text.splitlines()
     assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts not as expected"
     row = next(line for line in lines if line.startswith("| `made-curves` | 64 |"))
@@ -62,10 +63,10 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
 def test_names_and_texts_of_others_stay_text(project: pytest.Pytester) -> None:
     session = session_of(project, project.mkdir("stored"))
     pair = Pair(HOSTILE, "curves")
-    session.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
-    session.record(VerdictLine(pair, "regression", "inter", "reproduces", {}))
-    compared = harness.compare_models(session.profiles[pair], synthetic_profile())
-    text = markdown_summary(session, [compared])
+    session.found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
+    session.record(Result(pair, "regression", "inter", "reproduces"))
+    compared = harness.compare_models(session.found.profiles[pair], synthetic_profile())
+    text = markdown_summary(session.found, [compared])
     table, _, rest = text.partition("### Side by side")
     assert "<script" not in text
     assert "\x1b" not in text

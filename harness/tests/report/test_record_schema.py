@@ -21,11 +21,9 @@ from harness.errors import PhaseError
 from harness.judgement.phases import phases_of
 from harness.models.registry import MODELS, ModelEntry
 from harness.plugin.fixtures import SESSION
-from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
-from harness.report.drawn_record import report_record
-from harness.report.record import bands, pair_record, record_of, record_schema, without_directories
-from harness.run.session import PhaseSession
+from harness.report.record import bands, pair_record, record_of, record_schema, report_record, without_directories
+from harness.run.findings import Findings
 from harness.storage.json_text import dump
 from harness.tests.judgement.test_against import tuned
 from harness.tests.report.test_checks import synthetic_profile
@@ -43,13 +41,13 @@ def faults(content: Any) -> list[str]:
 
 
 @pytest.fixture
-def judged(tmp_path: Path) -> PhaseSession:
+def judged(tmp_path: Path) -> Findings:
     """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
     return judged_session(tmp_path / "kept", differing())
 
 
 @pytest.fixture
-def record(judged: PhaseSession) -> dict[str, Any]:
+def record(judged: Findings) -> dict[str, Any]:
     """The report's record of that session, as a file would be read."""
     content: dict[str, Any] = json.loads(dump(report_record(judged)))
     return content
@@ -62,7 +60,7 @@ class Reported:
         self.content: dict[str, Any] = {}
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        self.content = json.loads(dump(report_record(session.config.stash[SESSION])))
+        self.content = json.loads(dump(report_record(session.config.stash[SESSION].found)))
 
 
 def load_tuned(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -137,11 +135,11 @@ def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Pat
     worker, controller = (session_of(tmp_path, datasets=("tiny",)) for _ in range(2))
     broken = Pair("broken", "tiny")
     with pytest.raises(PhaseError):
-        worker.profile(broken)
-    worker.collected = (broken, Pair("tiny-llava", "tiny"))
-    assert worker.not_measured()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
-    controller.add(pickle.loads(pickle.dumps(worker.findings())))  # noqa: S301 - it was made the line before
-    assert controller.not_measured() == {broken: worker.not_measured()[broken]}
+        worker.measured.profile(broken)
+    worker.found.collected = (broken, Pair("tiny-llava", "tiny"))
+    assert worker.found.not_measured()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
+    controller.found.add(pickle.loads(pickle.dumps(worker.found)))  # noqa: S301 - it was made the line before
+    assert controller.found.not_measured() == {broken: worker.found.not_measured()[broken]}
 
 
 def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None:
@@ -163,7 +161,7 @@ def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None
             assert places == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
 
 
-def test_times_and_samples_are_no_part_of_the_plain_record(judged: PhaseSession) -> None:
+def test_times_and_samples_are_no_part_of_the_plain_record(judged: Findings) -> None:
     content = json.loads(dump(record_of(judged)))
     assert faults(content) == []
     assert "timing" not in content

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from harness.analysis.agreement import agree_recall
+from harness.analysis.mean_difference import Verdict
+from harness.judgement.regression import Finding
+from harness.judgement.results import Evidence
 from harness.judgement.side_by_side import Trace
 from harness.plugin.terminal import ending_lines
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
-from harness.report.answers import what_changed
 from harness.report.markdown import markdown_summary
+from harness.report.meanings import what_changed
 from harness.report.record import record_of
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
-from harness.run.session import PhaseSession
+from harness.run.findings import Findings
 from harness.tests.report.test_checks import changed, synthetic_profile
 from harness.tests.support.judged import differing, judged_session
 
@@ -26,17 +29,17 @@ NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 
 
 @pytest.fixture(scope="module")
-def mute(tmp_path_factory: pytest.TempPathFactory) -> PhaseSession:
+def mute(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A session in which one pair differs and more than a quarter of the verdicts is undecided."""
     session = judged_session(tmp_path_factory.mktemp("mute"), differing())
-    session.verdicts[:] = [
-        dataclasses.replace(line, verdict="inconclusive") if line.kind == "replication" else line
-        for line in session.verdicts
+    session.results[:] = [
+        dataclasses.replace(line, word="inconclusive") if line.kind == "replication" else line
+        for line in session.results
     ]
     return session
 
 
-def test_what_differs_stands_before_what_is_undecided(mute: PhaseSession, tmp_path: Path) -> None:
+def test_what_differs_stands_before_what_is_undecided(mute: Findings, tmp_path: Path) -> None:
     problem = mute.problem()
     assert problem.startswith("made-curves: inter differs")
     assert problem.endswith(f". Besides, {mute.muteness()}")
@@ -48,12 +51,12 @@ def test_what_differs_stands_before_what_is_undecided(mute: PhaseSession, tmp_pa
     assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
 
 
-def test_a_suite_that_only_says_too_little_says_only_that(mute: PhaseSession) -> None:
+def test_a_suite_that_only_says_too_little_says_only_that(mute: Findings) -> None:
     quiet = dataclasses.replace(mute)
-    quiet.verdicts = [line for line in mute.verdicts if not line.changed]
+    quiet.results = [line for line in mute.results if not line.changed]
     assert quiet.problem() == quiet.muteness() != ""
     enough = dataclasses.replace(mute)
-    enough.verdicts = [line for line in mute.verdicts if line.kind == "regression"]
+    enough.results = [line for line in mute.results if line.kind == "regression"]
     assert (enough.problem(), enough.muteness()) == ("", "")
 
 
@@ -64,22 +67,27 @@ def one_hit_more(profile: Profile) -> Profile:
     return changed(profile, hits=hits)
 
 
+def tolerating(part: Evidence) -> Evidence:
+    """The part as a larger share of changed samples that is allowed would leave it."""
+    assert isinstance(part.source, Finding)
+    agreement = dataclasses.replace(part.source.agreement, verdict=Verdict.REPRODUCES, reproduced=True)
+    return dataclasses.replace(part, word="reproduces", source=dataclasses.replace(part.source, agreement=agreement))
+
+
 def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) -> None:
     session = judged_session(tmp_path, one_hit_more(synthetic_profile()))
-    lens = next(line for line in session.verdicts if line.question == "lens")
+    lens = next(line for line in session.results if line.question == "lens")
     # 1 of 64 is more than one in a hundred.
     assert lens.changed
-    numbers = {**lens.numbers["recall_5"], "verdict": "reproduces", "reproduced": True}
-    tolerated = dataclasses.replace(
-        lens, verdict="reproduces", changed=False, numbers={**lens.numbers, "recall_5": numbers}
+    parts = tuple(tolerating(part) if part.title == "LogitLens recall (top 5)" else part for part in lens.parts)
+    session.results[session.results.index(lens)] = dataclasses.replace(
+        lens, word="reproduces", changed=False, parts=parts
     )
-    session.verdicts[session.verdicts.index(lens)] = tolerated
     for width in (80, 400):
         text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
         assert NOTE in text
     assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
-    record = record_of(session)
-    assert f"{NOTE}." in what_changed(record["pairs"]["made-curves"], record["verdicts"])
+    assert f"{NOTE}." in what_changed(record_of(session)["pairs"]["made-curves"], session.results)
 
 
 def test_one_of_128_samples_may_have_another_recall() -> None:

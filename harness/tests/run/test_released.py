@@ -45,17 +45,17 @@ def session(pytester: pytest.Pytester, two_models: None) -> Iterator[PhaseSessio
     asked = ("--phase-samples", "2", "--phase-controls", "none", "--phase-no-cache")
     session = PhaseSession(read_options(pytester.parseconfig(*asked)), say=lambda _: None)
     yield session
-    session.release()
+    session.loaded.release()
 
 
 def test_the_model_before_is_gone_when_the_next_is_loaded(session: PhaseSession) -> None:
-    session.profile(Pair("one", "tiny"))
-    gone = weakref.ref(session.vlm("one").model)
+    session.measured.profile(Pair("one", "tiny"))
+    gone = weakref.ref(session.loaded.vlm("one").model)
     there: list[bool] = []
     session.loaded.on_load = lambda _: there.append(gone() is not None)
-    last = weakref.ref(session.vlm("other").model)
+    last = weakref.ref(session.loaded.vlm("other").model)
     assert there == [False]
-    session.release()
+    session.loaded.release()
     assert last() is None
 
 
@@ -77,9 +77,9 @@ def test_a_measurement_that_failed_does_not_hold_its_model(
     monkeypatch.setattr(measurement, "measure", fails)
     for _ in range(2):
         with pytest.raises((PhaseError, ZeroDivisionError), match="tensors"):
-            session.profile(Pair("one", "tiny"))
-    gone = weakref.ref(session.vlm("one").model)
-    session.release()
+            session.measured.profile(Pair("one", "tiny"))
+    gone = weakref.ref(session.loaded.vlm("one").model)
+    session.loaded.release()
     assert gone() is None
 
 
@@ -93,8 +93,8 @@ def test_a_model_that_is_refused_is_not_held(session: PhaseSession, monkeypatch:
     monkeypatch.setattr(vlm_module, "find_anatomy", refuses)
     for _ in range(2):
         with pytest.raises(PhaseError, match="no part of the kind"):
-            session.vlm("one")
-    session.release()
+            session.loaded.vlm("one")
+    session.loaded.release()
     assert [gone() for gone in loaded] == [None]
 
 

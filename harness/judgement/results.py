@@ -1,0 +1,185 @@
+"""A verdict and all that it rests on: one typed value, from the judge to every view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
+from harness.analysis.claims import PHASES, Claim
+from harness.analysis.claims import Finding as ClaimFinding
+from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding
+from harness.analysis.mean_difference import Verdict
+from harness.analysis.timing import TimingRatio
+from harness.baselines.store import Baseline
+from harness.judgement.regression import Comparison, Finding
+from harness.profile.measures import MEASURES, Measure
+from harness.profile.pair import Pair
+
+WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
+#: The word of a part that could not be asked, or that the baseline left open.
+NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True, slots=True)
+class NotCompared:
+    """A measure of a family that could not be compared."""
+
+    measure: Measure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One part of a verdict: of a measure, a boundary, a phase or a part of a claim.
+
+    `title` names it and `where` says at which layers, both in words; `effect` comes with its `interval`, judged against
+    `margin`, in the measure's own unit. Unknown numbers are NaN. `word` is its own verdict. `source` holds all that was
+    computed, with the `Measure` of a measure; `paired` is None where nobody asks.
+    """
+
+    title: str
+    where: str
+    word: str
+    effect: float
+    interval: tuple[float, float]
+    margin: float
+    n: int
+    source: Finding | NotCompared | BoundaryShift | IntervalFinding | ClaimFinding | TimingRatio
+    paired: bool | None = None
+
+    @property
+    def not_the_same(self) -> bool:
+        """True if samples were certainly changed by more than their tolerance."""
+        return isinstance(self.source, Finding) and self.source.agreement.reproduced is False
+
+    @property
+    def change(self) -> str:
+        """The largest change of a sample in words; empty where no samples were compared."""
+        return largest_change(self.source) if isinstance(self.source, Finding) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The verdict on a pair in answer to `question`, the name of a claim, a family, "boundaries" or "intervals".
+
+    `word` is the verdict itself and `parts` are what it rests on. `changed` is True if something is certainly not the
+    baseline's: it differs, or is no longer the same where that was asked. `inputs` says how the inputs changed.
+    """
+
+    pair: Pair
+    kind: str
+    question: str
+    word: str
+    parts: tuple[Evidence, ...] = ()
+    changed: bool = False
+    baseline_n: int = 0
+    inputs: str = ""
+    claim: Claim | None = None
+
+    @property
+    def worst_first(self) -> list[Evidence]:
+        """The parts that were asked: among equals what is farthest beyond its margin first, of a claim its order."""
+
+        def badness(part: Evidence) -> tuple[int, bool, float]:
+            worst = WORST_FIRST.index(part.word) if part.word else 0
+            excess = 0.0 if self.claim else abs(part.effect) / part.margin
+            return worst, not part.not_the_same, -excess if math.isfinite(excess) else 0.0
+
+        return sorted((part for part in self.parts if part.word != NOT_ASKED), key=badness)
+
+
+def claim_result(pair: Pair, claim: Claim) -> Result:
+    """Return the verdict on a claim of the paper."""
+    parts = (
+        Evidence(part.name, "", str(part.verdict), part.effect, part.interval, part.margin, part.n, part)
+        for part in claim.parts
+    )
+    return Result(pair, "replication", claim.name, str(claim.verdict), tuple(parts), claim=claim)
+
+
+def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Result:
+    """Return the verdict on a family of measures, held against a baseline."""
+    inputs, verdict = comparison.inputs.changed, comparison.verdict
+    lost = not comparison.reproducible and any(finding.agreement.reproduced is False for finding in comparison.findings)
+    return Result(
+        pair,
+        "regression",
+        comparison.family.name,
+        str(verdict),
+        tuple(_measures(comparison)),
+        changed=verdict is Verdict.DIFFERS or (baseline.asks_reproduction and (bool(inputs) or lost)),
+        baseline_n=baseline.samples,
+        inputs=inputs,
+    )
+
+
+def boundary_result(pair: Pair, agreement: BoundaryAgreement) -> Result:
+    """Return the verdict on the layers that separate the phases; effects are in layers."""
+    parts = (
+        Evidence(
+            f"{shift.kind} {shift.index}",
+            f"layer {shift.baseline:g} to {shift.now:g}",
+            str(shift.verdict),
+            shift.effect,
+            shift.interval,
+            shift.margin,
+            agreement.n,
+            shift,
+            agreement.paired,
+        )
+        for shift in agreement.shifts
+    )
+    return _phases(pair, "boundaries", agreement, tuple(parts))
+
+
+def interval_result(pair: Pair, agreement: IntervalAgreement) -> Result:
+    """Return the verdict on what held in each phase; a question that the baseline left open has no word."""
+    parts = (
+        Evidence(
+            f"phase {PHASES[finding.phase - 1]}, {finding.question}",
+            f"residual points {finding.first}-{finding.last}",
+            str(finding.verdict or NOT_ASKED),
+            finding.effect,
+            finding.interval,
+            finding.margin,
+            finding.n,
+            finding,
+        )
+        for finding in agreement.findings
+    )
+    return _phases(pair, "intervals", agreement, tuple(parts))
+
+
+def timing_result(pair: Pair, timing: TimingRatio) -> Result:
+    """Return a ratio without a verdict: what it is judged against is the baseline's."""
+    part = Evidence("hooked/plain", "", "", timing.ratio, timing.interval, math.nan, timing.n, timing)
+    return Result(pair, "timing", part.title, "", (part,))
+
+
+def largest_change(finding: Finding) -> str:
+    """Return the largest change of a sample in words, also as a multiple of the noise where that is known."""
+    largest, noise = finding.agreement.largest, finding.agreement.tolerance.noise
+    if largest is None:
+        return ""
+    words = f"largest change {largest:.2g}"
+    # Three significant digits, without an exponent.
+    return f"{words}, {float(f'{largest / noise:.3g}'):,.12g} x the noise" if noise else words
+
+
+def _measures(comparison: Comparison) -> Iterator[Evidence]:
+    for finding in comparison.findings:
+        mean = finding.agreement.mean
+        names = finding.measure.title, finding.measure.axis.words(finding.indices), str(finding.agreement.verdict)
+        yield Evidence(*names, mean.effect, mean.interval, mean.margin, mean.n, finding, mean.paired)
+    for name, reason in comparison.not_compared.items():
+        unknown = math.nan, (math.nan, math.nan), math.nan, 0
+        yield Evidence(MEASURES[name].title, "", NOT_ASKED, *unknown, NotCompared(MEASURES[name], reason))
+
+
+def _phases(
+    pair: Pair, question: str, agreement: BoundaryAgreement | IntervalAgreement, parts: tuple[Evidence, ...]
+) -> Result:
+    changed = agreement.verdict is Verdict.DIFFERS
+    return Result(pair, "regression", question, str(agreement.verdict), parts, changed=changed)

@@ -1,0 +1,125 @@
+"""What a session has found: all that its views show, and what xdist's workers send to the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.profile.pair import Pair
+from harness.run.options import Options
+from harness.run.warning_counts import WarningCounts
+from harness.storage.file_names import short_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.analysis.phase_reading import PhaseReading
+    from harness.analysis.timing import TimingRatio
+    from harness.baselines.store import Baseline
+    from harness.judgement.results import Result
+    from harness.judgement.weights import WeightParts
+    from harness.profile.profile import Profile
+
+MOST_INCONCLUSIVE = 0.25
+PRIMARY = "inter"
+
+
+@dataclass
+class Findings:
+    """Profiles, verdicts and the fate of baselines, by pair where they belong to one.
+
+    `collected` are the pairs of the selected tests, `held` what a regression was judged against, `weights` the hashes
+    of each model's parts, `matched` the baselines read and `written` those written, and how. `said` are lines for the
+    terminal, `unmeasured` the reasons of pairs that could not be measured.
+    """
+
+    options: Options
+    collected: tuple[Pair, ...] = ()
+    profiles: dict[Pair, Profile] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    ratios: dict[Pair, TimingRatio] = field(default_factory=dict)
+    held: dict[Pair, Baseline] = field(default_factory=dict)
+    weights: dict[str, WeightParts] = field(default_factory=dict)
+    matched: set[Path] = field(default_factory=set)
+    written: dict[Path, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    unmeasured: dict[Pair, str] = field(default_factory=dict)
+    warnings: WarningCounts = field(default_factory=WarningCounts)
+    _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
+
+    def record(self, result: Result) -> None:
+        """Keep a verdict, the first time that it is given."""
+        question = (result.pair, result.question)
+        if question not in ((known.pair, known.question) for known in self.results):
+            self.results.append(result)
+
+    def add(self, other: Findings) -> None:
+        """Merge the findings of another session of the same options; pairs keep the options' order."""
+        order = {pair: index for index, pair in enumerate(self.options.pairs())}
+
+        def position(pair: Pair) -> int:
+            return order.get(pair, len(order))
+
+        profiles, written = {**other.profiles, **self.profiles}, {**self.written, **other.written}
+        self.profiles.clear()
+        self.profiles.update((pair, profiles[pair]) for pair in sorted(profiles, key=position))
+        self.written.clear()
+        self.written.update(sorted(written.items()))
+        self.results[:] = sorted([*self.results, *other.results], key=lambda result: position(result.pair))
+        self.held |= other.held
+        self.weights |= other.weights
+        self.matched |= other.matched
+        self.said += [line for line in other.said if line not in self.said]
+        self.unmeasured |= {**other.unmeasured, **self.unmeasured}
+        self.warnings.update(other.warnings)
+
+    def of_pair(self, pair: Pair, kind: str) -> dict[str, Result]:
+        """The verdicts of one kind on a pair, by question."""
+        return {result.question: result for result in self.results if (result.pair, result.kind) == (pair, kind)}
+
+    def reading(self, pair: Pair) -> PhaseReading:
+        """The phases of a measured pair, read once for all views."""
+        from harness.judgement.phases import phase_reading
+
+        if pair not in self._readings:
+            self._readings[pair] = phase_reading(self.profiles[pair])
+        return self._readings[pair]
+
+    def beside(self) -> dict[Pair, Pair]:
+        """The measured pairs that --phase-against holds against another measured pair, with that one."""
+        others = {pair: self.options.other_of(pair) for pair in self.profiles}
+        return {pair: other for pair, other in others.items() if other != pair and other in self.profiles}
+
+    def not_measured(self) -> dict[Pair, str]:
+        """The reasons, by pair, why pairs that were to be measured have no profile."""
+        reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self.unmeasured
+        return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
+
+    def changed_questions(self) -> str:
+        """The questions whose numbers are certainly not the baseline's, by pair; empty if there are none."""
+        changed: dict[Pair, list[str]] = {}
+        for result in self.results:
+            if result.changed:
+                words = "differs" if result.word == "differs" else "is not the same"
+                changed.setdefault(result.pair, []).append(f"{result.question} {words}")
+        return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())
+
+    def muteness(self) -> str:
+        """The reason why the suite decides too little to be green; empty where it decides enough."""
+        undecided = [result for result in self.results if result.word == "inconclusive"]
+        if len(undecided) > MOST_INCONCLUSIVE * len(self.results):
+            return (
+                f"{len(undecided)} of {len(self.results)} verdicts are inconclusive, more than a quarter: the suite "
+                "says too little; raise --phase-samples"
+            )
+        for result in undecided:
+            primary = (result.kind, result.question) == ("regression", PRIMARY)
+            if primary and self.profiles[result.pair].n >= result.baseline_n:
+                own = "; raise --phase-samples" if self.options.against else " at the baseline's own n"
+                return f"the primary verdict of {result.pair} ({PRIMARY}) is inconclusive{own}"
+        return ""
+
+    def problem(self) -> str:
+        """The reason why the run fails although its tests may pass, what differs first; empty where it does not."""
+        muteness, changes = self.muteness(), self.changed_questions()
+        return f"{changes}. Besides, {muteness}" if muteness and changes else muteness

@@ -1,0 +1,111 @@
+"""The profiles of a session: each pair is measured once, the model that others are held against first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.data.datasets import find_dataset
+from harness.errors import PhaseError, bounded, shown, without_frames
+from harness.measurement.ranks import Processes
+from harness.profile.pair import Pair
+from harness.run.findings import Findings
+from harness.run.loaded_model import LoadedModel
+from harness.run.options import Options
+
+if TYPE_CHECKING:
+    from harness.baselines.reference import Reference
+    from harness.data.sample import Sample
+    from harness.profile.profile import Profile
+
+
+@dataclass
+class MeasuredPairs:
+    """Measures pairs with the loaded model, and keeps profiles and errors among the findings."""
+
+    options: Options
+    say: Callable[[str], None]
+    found: Findings
+    loaded: LoadedModel
+    processes: Processes
+    _failed: dict[Pair, BaseException] = field(default_factory=dict)
+    _missing: dict[Pair, str] = field(default_factory=dict)
+    _references: dict[Pair, Reference] = field(default_factory=dict)
+
+    def missing(self, pair: Pair) -> str:
+        """Return why this machine cannot measure a pair, with the remedy; empty where it can."""
+        if pair not in self._missing:
+            self._missing[pair] = reason = (self.options.unavailable(pair) or ("", False))[0]
+            if reason:
+                self.found.unmeasured[pair] = reason
+        return self._missing[pair]
+
+    def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
+        """Return the first `n` samples of a pair, without those that its measurement left out."""
+        profiles = self.found.profiles
+        left_out = profiles[pair].left_out if pair in profiles else {}
+        source, most = self.options.source(pair.dataset), n + len(left_out)
+        drawn = find_dataset(pair.dataset).draw(most, self.options.seed, source)
+        return [sample for sample in drawn if sample.id not in left_out][:n]
+
+    def profile(self, pair: Pair) -> Profile:
+        """Return the profile of a pair, measured at the first call after that of the pair it is held against.
+
+        Raises:
+            PhaseError: it cannot be measured; said again at every call, without another try.
+        """
+        profiles, other = self.found.profiles, self.options.other_of(pair)
+        if pair not in profiles and other is not None and other != pair:
+            self._measure_first(other)
+        if pair in self._failed:
+            raise self._failed[pair]
+        if pair not in profiles:
+            try:
+                profiles[pair] = self.processes.agreed(f"the profile of {pair}", lambda: self._measured(pair))
+            except Exception as error:
+                self._failed[pair] = without_frames(error)
+                plain = isinstance(error, PhaseError)
+                reason = str(error) if plain else shown(bounded(f"{type(error).__name__}: {error}"))
+                self.found.unmeasured[pair] = reason
+                raise
+        return profiles[pair]
+
+    def reference(self, pair: Pair) -> Reference:
+        """Return what a pair is held against with --phase-against, measured in this run.
+
+        Raises:
+            PhaseError: it cannot be measured.
+        """
+        from harness.baselines.reference import reference_of, stored_calibration
+
+        other = self.options.other_of(pair)
+        assert other is not None
+        if other not in self._references:
+            profile = self.profile(other)
+            self._references[other] = reference_of(profile, stored_calibration(self.options.baselines, profile))
+        return self._references[other]
+
+    def _measured(self, pair: Pair) -> Profile:
+        from harness.measurement.measure import measure
+
+        return measure(
+            self.loaded.vlm(pair.model),
+            pair.dataset,
+            samples=self.options.samples_of(pair),
+            seed=self.options.seed,
+            batch_size=self.options.batch_size,
+            controls=self.options.controls_of(pair),
+            draw=self.options.draw,
+            cache=None if self.options.no_cache else self.options.cache,
+            source=self.options.source(pair.dataset),
+            progress=None if self.processes.first else False,
+            say=self.say,
+        )
+
+    def _measure_first(self, other: Pair) -> None:
+        """Measure a model on all datasets of the run while it is loaded; errors are raised where it is asked for."""
+        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.found.collected))):
+            with suppress(Exception):
+                self.profile(Pair(other.model, dataset))
