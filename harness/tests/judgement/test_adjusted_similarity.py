@@ -14,9 +14,9 @@ from harness.judgement.regression import Comparison, compare, compare_boundaries
 from harness.judgement.results import family_result
 from harness.judgement.side_by_side import traces_of
 from harness.lab.simulation.populations import stored
-from harness.profile.measures import FAMILIES
+from harness.profile.measures import CURVES, FAMILIES
 from harness.profile.pair import Pair
-from harness.profile.profile import CURVES, Profile
+from harness.profile.profile import Profile
 from harness.report.meanings import answers, note_lines
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 

@@ -21,6 +21,7 @@ from harness.errors import PhaseError
 from harness.judgement.phases import phases_of
 from harness.models.registry import MODELS, ModelEntry
 from harness.plugin.fixtures import SESSION
+from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
 from harness.report.record import bands, pair_record, record_of, record_schema, report_record, without_directories
 from harness.run.findings import Findings
