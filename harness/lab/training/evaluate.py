@@ -7,28 +7,37 @@ of judgement stands in `tally.py`.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from tqdm import tqdm
 
 from harness.data.order import scenes_order
-from harness.data.scenes import Scene, scene
+from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES, Scene, scene
 from harness.lab.training.captioning import chat_prompt
-from harness.lab.training.card import write_card
 from harness.lab.training.eyes import EYES
 from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
 from harness.models.anatomy import find_anatomy
+from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained
+from harness.models.embedded.language import REQUIREMENT, file_sha256
+from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID
 from harness.models.likelihood import caption_likelihoods, winoground_scores
 from harness.models.vlm import Vlm
 from harness.storage.cache_directory import default_cache
+from harness.storage.files import write_atomically
+from harness.storage.templates import render
 
 _NEW_TOKENS = 24
+_ROWS = ("colour", "shape", "relation", "relation word", "size", "number", "exact")
+_COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in training", "held-out combination")
 
 
 @torch.inference_mode()
@@ -66,6 +75,61 @@ def word_order(vlm: Vlm, items: int, seed: int, batch: int = 12) -> dict[str, fl
         rows = [(image, text.captions[0]) for pair in pairs for image in pair for text in pair]
         tables.append(caption_likelihoods(vlm, *zip(*rows, strict=True)).reshape(len(pairs), 2, 2))
     return {name: float(right.mean()) for name, right in winoground_scores(np.concatenate(tables)).items()}
+
+
+def write_card(measured: Measured, trained: Path) -> Path:
+    """Write CARD.md beside the trained weights and put the accuracy into training.json; returns the card's path."""
+    record_path, card = trained.with_name("training.json"), trained.with_name("CARD.md")
+    record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+    tally = measured.tally
+    record["held_out"] = {
+        "samples": measured.samples,
+        "seed": measured.seed,
+        "shares": {key: round(tally.share(key), 4) for key in sorted(tally.asked)},
+        "word_order": {"items": measured.items, **measured.order},
+    }
+    write_atomically(record_path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(card, card_text(measured, record, trained).encode())
+    return card
+
+
+def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
+    """Return the text of the model card, from the measured tally and the training record."""
+    tally = measured.tally
+    missed = [answer for answer in BARRED if tally.share(f"{answer}/all") < BAR]
+    rows = [
+        [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.asked.get(f"{row}/{c}") else "" for c in _COLUMNS)]
+        for row in _ROWS
+    ]
+    data = {
+        "model": measured.model,
+        "samples": measured.samples,
+        "items": measured.items,
+        "seed": measured.seed,
+        "order": measured.order,
+        "plan": record["plan"],
+        "minutes": record["seconds"] / 60,
+        "threads": record["threads"],
+        "notes": record.get("notes", []),
+        "columns": _COLUMNS,
+        "rows": [*rows, ["objects", *(tally.asked.get(f"colour/{c}", 0) for c in _COLUMNS)]],
+        "bar": BAR,
+        "verdict": f"missed for {', '.join(missed)}" if missed else "reached",
+        "requirement": REQUIREMENT,
+        "instruction": INSTRUCTION,
+        "image_token": IMAGE_TOKEN,
+        "image_token_id": IMAGE_TOKEN_ID,
+        "pad_token": PAD_TOKEN,
+        "colours": len(COLOURS),
+        "shapes": len(SHAPES),
+        "parameters": sum(tensor.numel() for tensor in read_trained(trained).values()),
+        "megabytes": trained.stat().st_size / 1e6,
+        "sha256": file_sha256(trained),
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "fill": fill,
+    }
+    return render("harness.lab.training", f"{measured.model}.md.jinja", data)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
