@@ -13,22 +13,11 @@ import transformers
 
 from harness.errors import PhaseError
 from harness.lab.cost.breakdown import breakdown, breakdown_lines
-from harness.lab.cost.cells import (
-    BATCHES,
-    FULL_WIDTH,
-    LAYERS,
-    PAIRS,
-    SMALL_KIND,
-    TOKENS,
-    Conditions,
-    drawn_cells,
-    subjects,
-)
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
 from harness.lab.cost.cost_page import cost_page, memory_table, plotted, targets_table, times_table
-from harness.lab.cost.cost_run import Plan, run_plan
+from harness.lab.cost.cost_run import BATCHES, LAYERS, PAIRS, TOKENS, Conditions, CostPlan, drawn_cells, run_plan
 from harness.lab.cost.plot import ratio_plot
-from harness.lab.cost.results import Run, read_run, to_json
+from harness.lab.cost.results import FULL_WIDTH, SMALL_KIND, CostRun, read_run, to_json
 from harness.models.vlm import choose_device
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
@@ -68,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_page(page: Path, runs: Sequence[Run]) -> None:
+def write_page(page: Path, runs: Sequence[CostRun]) -> None:
     """Writes the page, and beside it a plot for every run that has several lengths.
 
     Raises:
@@ -92,7 +81,7 @@ def _command(given: Sequence[str]) -> str:
     return shlex.join([*_PROGRAM.split(), *parts])
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace) -> CostPlan:
     """The cells that are named; all where none is."""
     device = choose_device(options.device)
     small = options.tokens is not None or options.layers is not None
@@ -103,7 +92,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.full_width is not None or everything:
         cells += drawn_cells(FULL_WIDTH, (_FULL_TOKENS,), (options.full_width or _FULL_LAYERS[device.type],))
     models = PAIRS if everything else options.pairs or ()
-    return Plan(
+    return CostPlan(
         cells=cells,
         pairs=[(model, batch) for model in models for batch in options.batches],
         samples=options.samples,
@@ -118,10 +107,10 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _print_breakdowns(plan: Plan) -> None:
+def _print_breakdowns(plan: CostPlan) -> None:
     wanted = [name for name in plan.conditions.contestants if name in CONTESTANTS and name != PLAIN]
     contestant = wanted[0] if len(wanted) == 1 else EVERYTHING
-    for cell, subject in subjects(plan.cells, plan.pairs, plan.conditions):
+    for cell, subject in plan.subjects():
         print(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens: {contestant}")
         print("\n".join(breakdown_lines(breakdown(subject, contestant))), end="\n\n")
 

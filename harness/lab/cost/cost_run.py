@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from harness.lab.cost.cells import DATASET, FULL_WIDTH, Conditions, load, measured, subjects
-from harness.lab.cost.contestants import ATTENTION, EVERYTHING, PLAIN
-from harness.lab.cost.outside import outside_share
-from harness.lab.cost.results import Cell, Outside, Run
-from harness.models.vlm import choose_device, choose_dtype
+from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLAIN
+from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
+from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
+from harness.lab.cost.results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
+from harness.lab.cost.subject import AbsentError, Subject, pair_subject
+from harness.measurement.measure import measure
+from harness.models.registry import find_model
+from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
 from harness.profile.environment import device_name
 
+TOKENS, LAYERS = (64, 300, 600, 1200, 2400), (14, 32)
+PAIRS = ("scenes-llava", "scenes-instructblip")
+DATASET, BATCHES = "scenes", (1, 8)
+#: The drawn topologies by the kind of their cells.
+TOPOLOGIES: Mapping[str, Topology] = MappingProxyType({SMALL_KIND: SMALL, FULL_WIDTH: LLAVA_7B})
 _PACKAGES = ("torch", "transformers", "nnsight")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is measured: drawn cells, pairs as (model, batch), and a whole measurement of so many samples of each pair.
+class Conditions:
+    """How cells are measured: contestants by name, a fixed number of rounds or a budget in seconds a cell."""
+
+    contestants: Sequence[str]
+    rounds: int | None
+    budget: float
+    device: str
+    dtype: str
+    cache: Path
+    tick: Callable[[], None] = lambda: None
+
+    def load(self, model: str) -> Vlm:
+        """Load a registered model onto the device; raises as `load_vlm` does."""
+        return load_vlm(find_model(model), cache=self.cache, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class CostPlan:
+    """The drawn cells, the pairs as (model, batch), and the number of samples of each pair's whole measurement.
 
     `samples` of None are as many as the dataset declares; 0 leaves the whole measurements out.
     """
@@ -34,67 +62,157 @@ class Plan:
     samples: int | None
     conditions: Conditions
 
+    @property
+    def models(self) -> list[str]:
+        """The models of the pairs, each once."""
+        return list(dict.fromkeys(model for model, _ in self.pairs))
+
     def conditions_of(self, cell: Cell, device: torch.device) -> Conditions:
-        """A CPU runs the full width with what its targets ask for and no more, and three times as long."""
+        """Return how a cell is measured; a CPU runs the full width three times as long, for its targets only."""
         if cell.kind != FULL_WIDTH or device.type != "cpu":
             return self.conditions
         asked = [name for name in self.conditions.contestants if name in (PLAIN, ATTENTION, EVERYTHING)]
         return replace(self.conditions, contestants=asked, budget=3 * self.conditions.budget)
 
+    def subjects(self) -> Iterator[tuple[Cell, Subject]]:
+        """Yield each cell with its subject, made when it is asked for; a model is loaded once for all its batches."""
+        device = choose_device(self.conditions.device)
+        dtype = choose_dtype(self.conditions.dtype, device, embedded=False)
+        for cell in self.cells:
+            topology = TOPOLOGIES[cell.kind]
+            yield (
+                cell,
+                drawn_subject(topology, cell.tokens, cell.layers, batch=cell.batch, dtype=dtype, device=str(device)),
+            )
+        for model in self.models:
+            vlm = self.conditions.load(model)
+            for batch in (batch for name, batch in self.pairs if name == model):
+                subject = pair_subject(vlm, DATASET, batch)
+                tokens, image = subject.groups.real.shape[1], int(subject.groups.image[0].sum())
+                yield Cell(PAIR, f"{model}-{DATASET}", tokens, image, subject.anatomy.depth, batch), subject
 
-def run_plan(plan: Plan, command: str) -> Run:
-    """The results of a plan; `command` is what the page says made them.
+
+def drawn_cells(kind: str, tokens: Sequence[int], layers: Sequence[int], batch: int = 1) -> list[Cell]:
+    """Return cells of a drawn topology, the shallow and short ones first.
+
+    Raises:
+        ValueError: too few tokens for a picture.
+    """
+    label = f"drawn LLaVA, d = {TOPOLOGIES[kind].hidden:,}"
+    return [Cell(kind, label, count, image_side(count) ** 2, depth, batch) for depth in layers for count in tokens]
+
+
+def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult:
+    """Measure a cell: the peaks of all contestants, whose passes are warm-ups, and then the race.
+
+    A costly contestant whose pass took 40 % of the budget is not run again: the time of that pass is its one round.
+    """
+    runs: dict[str, Callable[[], Any]] = {}
+    timed: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    peaks: dict[str, int] = {}
+    left_open: float | None = None
+    for name in conditions.contestants:
+        conditions.tick()
+        try:
+            runs[name] = CONTESTANTS[name].prepared(subject)
+            start = time.perf_counter()
+            peaks[name], read = peak_bytes(runs[name], subject.device)
+            seconds = time.perf_counter() - start
+            if name == EVERYTHING:
+                left_open = read[1].opened / subject.lens_tokens
+            del read
+        except (AbsentError, torch.OutOfMemoryError) as error:
+            runs.pop(name, None)
+            absent[name] = str(error).splitlines()[0]
+            continue
+        if CONTESTANTS[name].costly and conditions.rounds is None and seconds > COSTLY_SHARE * conditions.budget:
+            timed[name] = seconds
+            del runs[name]
+    times = race(
+        runs,
+        synchronise=subject.synchronise,
+        costly=[name for name in runs if CONTESTANTS[name].costly],
+        rounds=conditions.rounds,
+        budget=conditions.budget,
+        tick=conditions.tick,
+    )
+    for name, seconds in timed.items():
+        times[name] = [seconds, *[None] * (len(times[PLAIN]) - 1)]
+    weights = sum(parameter.nbytes for parameter in subject.model.parameters())
+    return CellResult(cell, times, peaks, weights, left_open, absent)
+
+
+def outside_share(vlm: Vlm, dataset: str, **options: Any) -> Outside:
+    """Return the seconds of one `measure(vlm, dataset, **options)` and of the forward passes in it.
+
+    A forward pass is a call of the model itself, with whatever the probe does while its layers run; the pictures are
+    read, the prompts encoded, the readings settled, gathered and assembled outside. The calls are timed in the thread
+    that makes them. On a GPU a call returns before its work is done, so that the share is not one of the device.
+    """
+    starts: list[float] = []
+    ends: list[float] = []
+    handles = [
+        vlm.model.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()), prepend=True),
+        vlm.model.register_forward_hook(lambda *_: ends.append(time.perf_counter()), always_call=True),
+    ]
+    try:
+        start = time.perf_counter()
+        profile = measure(vlm, dataset, **options)
+        wall = time.perf_counter() - start
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Outside(f"{vlm.name}-{dataset}", profile.n, wall, sum(ends) - sum(starts))
+
+
+def run_plan(plan: CostPlan, command: str) -> CostRun:
+    """Return the results of a plan; `command` is the one that the page names.
 
     Raises:
         DeviceError, WeightsError: the device or a pair's weights are not there.
     """
     start = time.perf_counter()
     device = choose_device(plan.conditions.device)
-    bar = tqdm(total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=not sys.stderr.isatty())
-    found = []
-    with bar:
-        for cell, subject in subjects(plan.cells, plan.pairs, plan.conditions):
-            bar.set_postfix_str(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens")
-            found.append(measured(cell, subject, replace(plan.conditions_of(cell, device), tick=bar.refresh)))
+    results = []
+    with tqdm(
+        total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=not sys.stderr.isatty()
+    ) as bar:
+        for cell, subject in plan.subjects():
+            bar.set_postfix_str(cell.title)
+            results.append(measured(cell, subject, replace(plan.conditions_of(cell, device), tick=bar.refresh)))
             bar.update()
-    return Run(
+    models = plan.models if plan.samples != 0 else []
+    return CostRun(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         command=command,
         device=device.type,
         device_name=device_name(device),
         dtype=_dtype(plan, device),
         threads=torch.get_num_threads(),
-        versions=_versions(),
-        cells=tuple(found),
-        outside=tuple(_outside(plan)),
+        versions={package: _version(package) for package in _PACKAGES},
+        cells=tuple(results),
+        outside=tuple(
+            outside_share(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
+            for model in models
+        ),
         seconds=round(time.perf_counter() - start, 1),
     )
 
 
-def _dtype(plan: Plan, device: torch.device) -> str:
-    """The type of the drawn models' numbers and of the pairs', which are not the same on a GPU."""
-    asked = {"drawn": plan.cells, "pairs": plan.pairs}
+def _dtype(plan: CostPlan, device: torch.device) -> str:
+    """Return the type of the drawn models' numbers and of the pairs', which are not the same on a GPU."""
     used = {
         kind: str(choose_dtype(plan.conditions.dtype, device, embedded=kind == "pairs")).removeprefix("torch.")
-        for kind, cells in asked.items()
+        for kind, cells in {"drawn": plan.cells, "pairs": plan.pairs}.items()
         if cells
     }
-    kinds = sorted(set(used.values()))
-    return kinds[0] if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in used.items())
+    kinds = set(used.values())
+    return kinds.pop() if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in used.items())
 
 
-def _outside(plan: Plan) -> list[Outside]:
-    models = dict.fromkeys(model for model, _ in plan.pairs) if plan.samples != 0 else ()
-    return [
-        outside_share(load(model, plan.conditions), DATASET, samples=plan.samples, progress=False) for model in models
-    ]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

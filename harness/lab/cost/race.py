@@ -1,10 +1,13 @@
-"""Contestants run in turn, round after round, so that a drifting machine strikes them all alike."""
+"""Time and memory of contestants that run in turn, round after round, so that a drifting machine strikes them alike."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import torch
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
 COSTLY_SHARE = 0.4
@@ -37,8 +40,9 @@ def race(
     names = list(runs)
     times: Times = {name: [] for name in names}
     spent_on_costly = spent = slowest = 0.0
-    while not _over(len(times[names[0]]), rounds, spent, slowest, budget):
-        at = len(times[names[0]])
+    for at in range(MOST_ROUNDS if rounds is None else rounds):
+        if rounds is None and at >= LEAST_ROUNDS and spent + slowest > budget:
+            break
         order = names[at % len(names) :] + names[: at % len(names)]
         before = spent
         for name in order[::-1] if at % 2 else order:
@@ -58,7 +62,27 @@ def race(
     return times
 
 
-def _over(done: int, rounds: int | None, spent: float, last: float, budget: float) -> bool:
-    if rounds is not None:
-        return done >= rounds
-    return done >= MOST_ROUNDS or (done >= LEAST_ROUNDS and spent + last > budget)
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
+    """Bytes of tensors that `run` holds at its peak, beyond those that exist when it starts; and what it returns.
+
+    On a GPU it is what torch's allocator counts itself. On a CPU torch counts nothing, but its profiler records every
+    allocation and release of a tensor: their running sum is exact to the byte, for whatever torch allocates; what a
+    library takes for itself inside an operation is not seen.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        result = run()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device)) - int(before), result
+    # Else it writes to the terminal that it starts, that it stops, and that there is no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = run()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak, result

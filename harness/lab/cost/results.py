@@ -12,6 +12,8 @@ from harness.errors import PhaseError
 from harness.lab.cost.race import Times
 
 SCHEMA = 1
+#: The kinds of cells: two drawn topologies, and an embedded model with its own samples.
+SMALL_KIND, FULL_WIDTH, PAIR = "small", "full width", "pair"
 
 
 class ResultsError(PhaseError):
@@ -20,7 +22,7 @@ class ResultsError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model with one batch: `kind` is a row of `cells.KINDS` or 'pair', `label` what a reader calls it."""
+    """One model with one batch: `kind` is one of the kinds above, `label` the model's name for a reader."""
 
     kind: str
     label: str
@@ -28,6 +30,12 @@ class Cell:
     image_tokens: int
     layers: int
     batch: int
+
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        batch = "" if self.batch == 1 else f"{self.batch} x "
+        return f"{self.label}, {self.layers} layers, {batch}{self.tokens} tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CostRun:
     """All that one command measured, and where: date (UTC), command, device, dtype, threads and versions."""
 
     date: str
@@ -78,7 +86,7 @@ class Run:
     outside: tuple[Outside, ...] = ()
 
 
-def to_json(run: Run) -> str:
+def to_json(run: CostRun) -> str:
     """The run as JSON, times to the microsecond."""
     content = {"schema": SCHEMA, **asdict(run)}
     for cell in content["cells"]:
@@ -89,7 +97,7 @@ def to_json(run: Run) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> CostRun:
     """The run that `to_json` wrote.
 
     Raises:
@@ -101,7 +109,7 @@ def read_run(path: Path) -> Run:
             raise ResultsError(f"{path} was written by another version of this benchmark; measure again")
         cells = tuple(CellResult(**{**cell, "cell": Cell(**cell["cell"])}) for cell in content.pop("cells"))
         outside = tuple(Outside(**found) for found in content.pop("outside"))
-        return Run(**content, cells=cells, outside=outside)
+        return CostRun(**content, cells=cells, outside=outside)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__
         raise ResultsError(f"{path} holds no results of this benchmark ({reason}); write some with --json") from None

@@ -1,4 +1,4 @@
-"""What is raced on: a model, one batch of inputs, and the words to look for in it."""
+"""A model with one batch of inputs and the words to look for in it, on which contestants race."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any
 
 import torch
 
+from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
+from harness.measurement.stopwatch import references_of
 from harness.models.anatomy import Anatomy
-from harness.models.prompts.prompt import TokenGroups
+from harness.models.prompts.prompt import TokenGroups, encode
+from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import observing
 
 # The block settles what it is learnt from, so a few hundred tokens of one pass are plenty.
-_LEARNT_FROM = 256
+_LEARNT_TOKENS = 256
+# As in a measurement: the block is learnt from so many samples, which are not the ones that are timed.
+_LEARNT_SAMPLES = 2
 
 
 class AbsentError(PhaseError):
@@ -75,7 +80,7 @@ def learnt_block(
         references: words for these samples, any.
     """
     ordinal = groups.image.int().cumsum(1)
-    spread = groups.image & (ordinal % max(1, int(ordinal.max()) // _LEARNT_FROM) == 0)
+    spread = groups.image & (ordinal % max(1, int(ordinal.max()) // _LEARNT_TOKENS) == 0)
     task = LensTask(references, (), dense=True)
     with (
         torch.inference_mode(),
@@ -90,3 +95,23 @@ def learnt_block(
     ):
         model(**inputs, use_cache=False, logits_to_keep=1)
         return seen.readings().block(anatomy.vocabulary_size)
+
+
+def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
+    """Return a batch of samples of a dataset, with the block learnt from two others.
+
+    Raises:
+        LookupError: no such dataset.
+        PromptError: see `encode`.
+    """
+    data = find_dataset(dataset)
+    samples = data.draw(batch + _LEARNT_SAMPLES, 0, data.source())
+    words = references_of(vlm, samples)
+    parts = []
+    for rows in (slice(_LEARNT_SAMPLES), slice(_LEARNT_SAMPLES, None)):
+        encoded = encode(vlm.processor, samples[rows], vlm.anatomy.image_positions)
+        references = References(words.own[rows], words.chance[rows])
+        parts.append((vlm.given(encoded.inputs), encoded.groups.to(vlm.device), references))
+    learning, (inputs, groups, references) = parts
+    block = learnt_block(vlm.model, vlm.anatomy, *learning)
+    return Subject(vlm.model, vlm.anatomy, inputs, groups, LensTask(references, block))

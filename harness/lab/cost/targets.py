@@ -1,4 +1,4 @@
-"""What is asked of the cost of measuring, and what came."""
+"""The targets that the cost of measuring has to meet, compared with the measured values of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis.curves import FloatArray
 from harness.analysis.timing import log_ratios, median_of_few
-from harness.lab.cost.cells import FULL_WIDTH, PAIR, SMALL_KIND
 from harness.lab.cost.contestants import ATTENTION, EVERYTHING, PLAIN
-from harness.lab.cost.growth import growth
-from harness.lab.cost.results import CellResult, Run
+from harness.lab.cost.results import FULL_WIDTH, PAIR, SMALL_KIND, CellResult, CostRun
 
 #: Times plain, on a CPU and on a GPU.
 ATTENTION_RATIO = {"cpu": 1.10, "cuda": 1.05}
@@ -20,6 +19,9 @@ EXTRA_MEMORY = 0.02
 OUTSIDE = 0.15
 # Linear, within what a fit over less than two decades can tell.
 EXPONENT = 1.1
+_DRAWS = 1000
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,130 +29,161 @@ class Ratio:
     """A contestant's time over plain's: the median of the rounds, its interval, what that covers, and the rounds."""
 
     median: float
-    interval: tuple[float, float]
+    interval: Interval
     covered: float
     n: int
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A target with what was measured; `form` prints a number of it, `basis` says what the interval stands on."""
+class Growth:
+    """extra ~ tokens^a x layers^b: the exponents with their intervals, or None where only one value was measured.
+
+    Of `cells` cells; `dropped` others had no extra above zero, so that there is no logarithm of it.
+    """
+
+    tokens: tuple[float, Interval] | None
+    layers: tuple[float, Interval] | None
+    cells: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upper limit with the measured value; `form` prints a number of it, `basis` is the basis of the interval."""
 
     asked: str
     where: str
-    target: float
+    limit: float
     measured: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
     form: Callable[[float], str]
     basis: str = "exact"
 
     @property
     def verdict(self) -> str:
-        """Met or missed by how much; 'not decided' where the target lies inside the interval."""
+        """Met or missed by how much; not decided where the limit lies inside the interval."""
         low, high = self.interval or (self.measured, self.measured)
-        if high <= self.target:
+        if high <= self.limit:
             return "met"
-        by = self.form(self.measured - self.target)
-        if low > self.target:
-            return f"**missed by {by}**"
-        side = "met" if self.measured <= self.target else f"missed by {by}"
-        return f"{side}, but the interval holds the target"
+        missed = f"missed by {self.form(self.measured - self.limit)}"
+        if low > self.limit:
+            return f"**{missed}**"
+        return f"{'met' if self.measured <= self.limit else missed}, but the interval holds the target"
 
 
 def ratio(result: CellResult, contestant: str) -> Ratio | None:
-    """The contestant's time over that of the plain pass of the same round; None where it did not run."""
-    pairs = [
-        (mine, plain)
-        for mine, plain in zip(result.times.get(contestant, ()), result.times[PLAIN], strict=False)
-        if mine is not None and plain is not None
-    ]
-    if not pairs:
+    """Return the contestant's time over that of the plain pass of the same round; None where it did not run."""
+    seconds = _seconds(result, contestant)
+    if not len(seconds):
         return None
-    mine, plain = zip(*pairs, strict=True)
-    median, (low, high), covered = median_of_few(log_ratios(mine, plain))
-    return Ratio(float(np.exp(median)), (float(np.exp(low)), float(np.exp(high))), covered, len(pairs))
+    median, interval, covered = median_of_few(log_ratios(*seconds.T))
+    low, high = np.exp(interval)
+    return Ratio(float(np.exp(median)), (float(low), float(high)), covered, len(seconds))
 
 
 def extra_memory(result: CellResult, contestant: str, *, weights: bool) -> float | None:
-    """The extra peak of a contestant as a share of the plain pass's peak, with the weights or without them."""
+    """Return the extra peak of a contestant as a share of the plain pass's peak, with the weights or without them."""
     if contestant not in result.peaks or PLAIN not in result.peaks:
         return None
     plain = result.peaks[PLAIN]
     return (result.peaks[contestant] - plain) / (plain + (result.weights if weights else 0))
 
 
-def findings(run: Run) -> Iterator[Finding]:
-    """Every target that the run has cells for."""
-    topology = _of(run, FULL_WIDTH) or _deepest(_of(run, SMALL_KIND))
-    for result in topology:
-        yield from _ratio_finding(result, ATTENTION, ATTENTION_RATIO[run.device])
-    for result in _of(run, PAIR) if run.device == "cpu" else _of(run, FULL_WIDTH):
-        yield from _ratio_finding(result, EVERYTHING, EVERYTHING_RATIO[run.device])
+def growth(results: Sequence[CellResult], contestant: str, confidence: float = 0.95, seed: int = 0) -> Growth | None:
+    """Fit the median extra seconds over cells of one topology, with percentile intervals of a bootstrap.
+
+    Least squares in logarithms; the bootstrap draws the rounds of every cell anew.
+
+    Args:
+        results: cells of different numbers of tokens and layers.
+        contestant: whose seconds beyond the plain pass of the same round are fitted.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        The exponents; None where too few cells have an extra above zero.
+    """
+    every = [(result.cell, np.subtract(*_seconds(result, contestant).T)) for result in results]
+    used = [(cell, extra) for cell, extra in every if len(extra) and np.median(extra) > 0.0]
+    sizes = np.log([[cell.tokens, cell.layers] for cell, _ in used]).reshape(-1, 2)
+    varied = [column for column in range(2) if len(np.unique(sizes[:, column])) > 1]
+    if not varied or len(used) < len(varied) + 1:
+        return None
+    design = np.column_stack([np.ones(len(used)), sizes[:, varied]])
+    fitted = _exponents(design, np.array([np.median(extra) for _, extra in used]))
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(_DRAWS):
+        medians = np.array([np.median(rng.choice(extra, len(extra))) for _, extra in used])
+        kept = medians > 0.0
+        if np.linalg.matrix_rank(design[kept]) == design.shape[1]:
+            draws.append(_exponents(design[kept], medians[kept]))
+    tail = 100 * (1.0 - confidence) / 2.0
+    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    exponents = {column: (float(fitted[at]), (float(low[at]), float(high[at]))) for at, column in enumerate(varied)}
+    return Growth(exponents.get(0), exponents.get(1), len(used), len(results) - len(used))
+
+
+def targets(run: CostRun) -> Iterator[Target]:
+    """Yield every target that the run has cells for."""
+    full, small, pairs = (
+        [result for result in run.cells if result.cell.kind == kind] for kind in (FULL_WIDTH, SMALL_KIND, PAIR)
+    )
+    # Where the published widths were not measured, the deepest of the small topology stand in for them.
+    deepest = max((result.cell.layers for result in small), default=0)
+    topology = full or [result for result in small if result.cell.layers == deepest]
+    yield from _ratio_targets(topology, ATTENTION, ATTENTION_RATIO[run.device])
+    yield from _ratio_targets(pairs if run.device == "cpu" else full, EVERYTHING, EVERYTHING_RATIO[run.device])
     for where, results in (("", topology), ("worst: ", run.cells)):
         for weights in (True, False):
-            yield from _memory_finding(results, where, weights=weights)
+            yield from _memory_target(results, where, weights=weights)
     for contestant in (ATTENTION, EVERYTHING):
-        found = growth(_of(run, SMALL_KIND), contestant)
-        for name in ("tokens", "layers"):
-            fitted = getattr(found, name, None)
-            if found is not None and fitted is not None:
-                where = f"{found.cells} cells" + (f", {found.dropped} without an extra" if found.dropped else "")
-                yield Finding(
-                    f"exponent of {name}, extra seconds of {contestant}",
-                    where,
-                    EXPONENT,
-                    fitted[0],
-                    fitted[1],
-                    "{:.2f}".format,
-                    "95%, bootstrap",
-                )
-    for found_outside in run.outside:
-        yield Finding(
-            "time outside the model's forward passes",
-            f"{found_outside.label}, {found_outside.samples} samples",
-            OUTSIDE,
-            found_outside.share,
-            None,
-            percent,
-            "one run",
-        )
-
-
-def place(result: CellResult) -> str:
-    """A cell in words."""
-    cell = result.cell
-    beside = "" if cell.batch == 1 else f"{cell.batch} x "
-    return f"{cell.label}, {cell.layers} layers, {beside}{cell.tokens} tokens"
+        yield from _growth_targets(growth(small, contestant), contestant)
+    for outside in run.outside:
+        where = f"{outside.label}, {outside.samples} samples"
+        yield Target("time outside the model's forward passes", where, OUTSIDE, outside.share, None, percent, "one run")
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, with the digits that it needs."""
+    """Return a share as a percentage, with the digits that it needs."""
     return f"{share:.2%}" if abs(share) < 0.1 else f"{share:.1%}"
 
 
-def _memory_finding(results: Sequence[CellResult], where: str, *, weights: bool) -> Iterator[Finding]:
-    """The largest extra peak of similarity and attention over some cells."""
-    shares = [extra_memory(one, ATTENTION, weights=weights) for one in results]
-    found = [(share, at) for at, share in enumerate(shares) if share is not None]
-    if found:
-        share, at = max(found)
+def _seconds(result: CellResult, contestant: str) -> FloatArray:
+    """Return the seconds (rounds, 2) of a contestant and of plain in the rounds that both ran in."""
+    rounds = zip(result.times.get(contestant, ()), result.times[PLAIN], strict=False)
+    return np.array([pair for pair in rounds if None not in pair], dtype=np.float64).reshape(-1, 2)
+
+
+def _exponents(design: FloatArray, extra: FloatArray) -> FloatArray:
+    solution = np.linalg.lstsq(design, np.log(extra), rcond=None)[0]
+    return np.asarray(solution[1:], dtype=np.float64)
+
+
+def _ratio_targets(results: Sequence[CellResult], contestant: str, limit: float) -> Iterator[Target]:
+    for result in results:
+        measured = ratio(result, contestant)
+        if measured is not None:
+            asked, basis = f"time of {contestant}, x plain", f"{measured.covered:.0%}, n = {measured.n}"
+            where, form = result.cell.title, "{:.3f}".format
+            yield Target(asked, where, limit, measured.median, measured.interval, form, basis)
+
+
+def _memory_target(results: Sequence[CellResult], where: str, *, weights: bool) -> Iterator[Target]:
+    """Yield the largest extra peak of similarity and attention over some cells."""
+    shares = [extra_memory(result, ATTENTION, weights=weights) for result in results]
+    measured = [(share, index) for index, share in enumerate(shares) if share is not None]
+    if measured:
+        share, index = max(measured)
         asked = f"extra peak memory of {ATTENTION}, of {'weights and activations' if weights else 'activations alone'}"
-        yield Finding(asked, where + place(results[at]), EXTRA_MEMORY, share, None, percent)
+        yield Target(asked, where + results[index].cell.title, EXTRA_MEMORY, share, None, percent)
 
 
-def _of(run: Run, kind: str) -> list[CellResult]:
-    return [result for result in run.cells if result.cell.kind == kind]
-
-
-def _deepest(results: Sequence[CellResult]) -> list[CellResult]:
-    """Those with the most layers: where the published widths were not measured they stand in for them."""
-    most = max((result.cell.layers for result in results), default=0)
-    return [result for result in results if result.cell.layers == most]
-
-
-def _ratio_finding(result: CellResult, contestant: str, target: float) -> Iterator[Finding]:
-    found = ratio(result, contestant)
-    if found is not None:
-        asked = f"time of {contestant}, x plain"
-        basis = f"{found.covered:.0%}, n = {found.n}"
-        yield Finding(asked, place(result), target, found.median, found.interval, "{:.3f}".format, basis)
+def _growth_targets(fit: Growth | None, contestant: str) -> Iterator[Target]:
+    if fit is None:
+        return
+    where = f"{fit.cells} cells" + (f", {fit.dropped} without an extra" if fit.dropped else "")
+    for name, exponent in (("tokens", fit.tokens), ("layers", fit.layers)):
+        if exponent is not None:
+            asked = f"exponent of {name}, extra seconds of {contestant}"
+            yield Target(asked, where, EXPONENT, *exponent, "{:.2f}".format, "95%, bootstrap")

@@ -11,19 +11,16 @@ import torch
 from harness.analysis.timing import median_of_few, timing_ratio
 from harness.lab.cost.__main__ import _command, main
 from harness.lab.cost.breakdown import breakdown, breakdown_lines
-from harness.lab.cost.cells import SMALL_KIND, Conditions, drawn_cells, measured
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, SIMILARITY
 from harness.lab.cost.cost_page import times_table
+from harness.lab.cost.cost_run import Conditions, drawn_cells, measured, outside_share
 from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
-from harness.lab.cost.growth import growth
-from harness.lab.cost.memory import peak_bytes
 from harness.lab.cost.naive import naive_reader, read_naively
 from harness.lab.cost.nnsight_states import nnsight_reader
-from harness.lab.cost.outside import outside_share
-from harness.lab.cost.race import race
-from harness.lab.cost.results import Cell, CellResult, Outside, ResultsError, Run, read_run, to_json
+from harness.lab.cost.race import peak_bytes, race
+from harness.lab.cost.results import SMALL_KIND, Cell, CellResult, CostRun, Outside, ResultsError, read_run, to_json
 from harness.lab.cost.subject import AbsentError, Subject
-from harness.lab.cost.targets import extra_memory, findings, ratio
+from harness.lab.cost.targets import extra_memory, growth, ratio, targets
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
@@ -219,9 +216,9 @@ def test_intervals_of_few_rounds_say_what_they_cover() -> None:
         median_of_few([])
 
 
-def a_run() -> Run:
+def a_run() -> CostRun:
     pair = replace(result(50, 30, np.full(6, 0.6), kind="pair"), absent={NNSIGHT: "not installed"})
-    return Run(
+    return CostRun(
         date="2026-01-02",
         command="python -m harness.lab.cost",
         device="cpu",
@@ -236,7 +233,7 @@ def a_run() -> Run:
 
 
 def test_targets_say_met_and_missed_by_how_much() -> None:
-    found = {(one.asked.split(",")[0], one.where): one for one in findings(a_run())}
+    found = {(one.asked.split(",")[0], one.where): one for one in targets(a_run())}
     verdicts = {asked: one.verdict for (asked, _), one in found.items()}
     assert verdicts["time of everything"] == "**missed by 1.300**"
     assert verdicts["extra peak memory of similarity + attention"] == "**missed by 1.00%**"
