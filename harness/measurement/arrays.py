@@ -1,4 +1,4 @@
-"""What the readings of a pair's samples come to: the arrays of a profile, and the samples that are drawn in full."""
+"""The arrays of a profile, computed from the readings of a pair's samples."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.data.sample import Sample
-from harness.models.patches import seen_picture
-from harness.models.prompts.prompt import Batch
-from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
 from harness.probe.similarity import adjusted, between_samples
 from harness.profile.measures import MEASURES, RECALL, SIMILARITY, Measure
-from harness.profile.profile import Array, Drawing
+from harness.profile.profile import Array
 
 
 def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -26,7 +22,12 @@ def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Array]]:
     """The readings of a batch as one row of plain arrays a sample, with its input hashes."""
-    return [_row(readings, own, row) for row, own in enumerate(hashes)]
+    numbers = {field.name: getattr(readings, field.name) for field in fields(Readings)}
+    return [
+        {name: values[row] for name, values in numbers.items() if values is not None}
+        | {"tokens": np.array(own.tokens), "pixels": np.array(own.pixels)}
+        for row, own in enumerate(hashes)
+    ]
 
 
 def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
@@ -72,56 +73,3 @@ def _values(measure: Measure, stacked: Mapping[str, Array]) -> Array:
     reading = stacked[measure.reading]
     values = reading if measure.column is None else reading[:, :, measure.column]
     return values.astype(np.int32 if measure.kind.margin is None else np.float32)
-
-
-def drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
-    """One sample of a batch in full, from the readings of the dense lens."""
-    assert dense.norm_rows is not None
-    assert dense.decoded is not None
-    assert dense.decoded_last is not None
-    real = batch.groups.real[row].numpy()
-    tokenizer = vlm.processor.tokenizer
-    sample, image = samples[row], int(batch.groups.image[row].sum())
-    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, image)
-
-    def texts(entries: Any) -> tuple[str, ...]:
-        return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
-
-    return Drawing(
-        sample_id=sample.id,
-        instruction=sample.instruction,
-        captions=tuple(sample.captions),
-        norm_rows=dense.norm_rows[row][:, real],
-        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
-        image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
-        last_token=tuple(texts(point) for point in dense.decoded_last[row]),
-        tokens=tuple(
-            "" if is_image else tokenizer.decode([int(entry)])
-            for entry, is_image in zip(
-                batch.inputs["input_ids"][row][batch.groups.real[row]],
-                batch.groups.image[row][batch.groups.real[row]],
-                strict=True,
-            )
-        ),
-        picture=seen.pixels,
-        grid=seen.grid,
-        no_grid=seen.why,
-        bos=_bos(tokenizer, batch, row),
-    )
-
-
-def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
-    """The text of the first token that is no image token; empty where it belongs to the text."""
-    first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
-    entry = int(batch.inputs["input_ids"][row][first])
-    return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""
-
-
-def _row(readings: Readings, hashes: Any, row: int) -> dict[str, Any]:
-    """The readings of one sample, as plain arrays."""
-    numbers = {
-        field.name: getattr(readings, field.name)[row]
-        for field in fields(Readings)
-        if getattr(readings, field.name) is not None
-    }
-    return numbers | {"tokens": np.array(hashes.tokens), "pixels": np.array(hashes.pixels)}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -12,7 +15,6 @@ from harness.data.sample import Sample
 from harness.errors import PhaseError, first_line
 from harness.measurement.arrays import reading_rows
 from harness.measurement.batch_size import Portions
-from harness.measurement.prefetch import ahead
 from harness.measurement.ranks import processes
 from harness.measurement.reading_cache import ReadingStore
 from harness.models.forward_errors import ForwardError
@@ -25,13 +27,17 @@ from harness.probe.self_checks import NotFiniteError
 from harness.probe.separators import without_separators
 from harness.profile.profile import Array
 
+T = TypeVar("T")
 Row = dict[str, Array]
+Name = Callable[[int, InputHashes], str]
+Read = Callable[[Batch, Sequence[int]], Readings]
 
 # Batches that are put in order of length together; a later, longer run keeps whole windows of an earlier one.
 _WINDOW = 8
 # After so many the fault is not the samples', and the rest need not be tried.
 _MOST_FAULTS = 16
 _NAMED = 3
+_END = object()
 
 
 class SampleError(PhaseError):
@@ -40,10 +46,7 @@ class SampleError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """Some samples, by their places, with their model inputs.
-
-    Others have none: `faults` says why by place, `refused` of those whose picture the processor does not take.
-    """
+    """The places of some samples with their model inputs, or without any and why: by place in `faults` or `refused`."""
 
     at: tuple[int, ...]
     batch: Batch | None
@@ -55,10 +58,18 @@ class _Prepared:
 class _Outcome:
     """What one batch gave: the name of every place, a row for every name that has one, and what went wrong by place."""
 
-    names: dict[int, str]
-    rows: dict[str, Row]
-    faults: dict[int, str]
-    refused: dict[int, str]
+    names: dict[int, str] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def take(self, other: _Outcome) -> None:
+        """Add another batch's; the first batch that has a name decides, as where one process measures it once."""
+        self.names.update(other.names)
+        self.faults.update(other.faults)
+        self.refused.update(other.refused)
+        for name, row in other.rows.items():
+            self.rows.setdefault(name, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +101,7 @@ class Passes:
         # A tokenizer holds how it pads, and batches are made ahead in another thread than halves of one are.
         self._tokenizing = threading.Lock()
 
-    def over(
-        self,
-        samples: Sequence[Sample],
-        what: str,
-        name: Callable[[int, InputHashes], str],
-        read: Callable[[Batch, Sequence[int]], Readings],
-    ) -> PassResults:
+    def over(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> PassResults:
         """One row of readings a sample, in their order, but for those whose picture the processor refuses.
 
         The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which
@@ -131,21 +136,18 @@ class Passes:
                         break
             return found
 
-        gathered = processes().gathered(what, outcomes)
-        names = dict(pair for outcome in gathered for pair in outcome.names.items())
-        faults = dict(pair for outcome in gathered for pair in outcome.faults.items())
-        refused = dict(pair for outcome in gathered for pair in outcome.refused.items())
-        rows: dict[str, Row] = {}
-        for outcome in gathered:
-            # The first batch that has a name decides, as where one process measures it once.
-            rows = outcome.rows | rows
-        if not faults:
+        whole = _Outcome()
+        for outcome in processes().gathered(what, outcomes):
+            whole.take(outcome)
+        if not whole.faults:
             # Which samples go side by side is told from their pictures, by each process for itself.
-            left = [place for place in range(len(samples)) if place not in names and place not in refused]
-            faults = dict.fromkeys(left, "its batch is composed otherwise in another process, which could not read all")
-        if faults:
-            raise SampleError(self._named(samples, what, faults, sum(name in rows for name in names.values())))
-        return PassResults([rows[names[place]] for place in sorted(names)], refused)
+            left = [place for place in range(len(samples)) if place not in whole.names and place not in whole.refused]
+            reason = "its batch is composed otherwise in another process, which could not read all"
+            whole.faults.update(dict.fromkeys(left, reason))
+        if whole.faults:
+            good = sum(name in whole.rows for name in whole.names.values())
+            raise SampleError(self._named(samples, what, whole.faults, good))
+        return PassResults([whole.rows[whole.names[place]] for place in sorted(whole.names)], whole.refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
         """The batches of this process's share, in order, encoded."""
@@ -179,19 +181,17 @@ class Passes:
                 yield from self._encoded(samples, group)
         except Exception as error:  # They raise what they like; what is no picture's fault is raised on.
             faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
-            refused = self._refused(samples, at) if not faults and isinstance(error, PromptError) else {}
+            refused: dict[int, str] = {}
+            if not faults and isinstance(error, PromptError):
+                with self._tokenizing:
+                    reasons = refused_pictures(self.vlm, [samples[place] for place in at])
+                refused = {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
             if not faults and not refused:
                 raise
             yield _Prepared((*faults, *refused), None, faults, refused)
             whole = tuple(place for place in at if place not in faults and place not in refused)
             if whole:
                 yield from self._encoded(samples, whole)
-
-    def _refused(self, samples: Sequence[Sample], at: Sequence[int]) -> dict[int, str]:
-        """Why the processor refuses the pictures of some places, by place."""
-        with self._tokenizing:
-            reasons = refused_pictures(self.vlm, [samples[place] for place in at])
-        return {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
 
     def _even_groups(self, samples: Sequence[Sample], at: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Return the places in groups of one instruction and one expected length, in the order of their first one.
@@ -211,25 +211,17 @@ class Passes:
             return encode(self.vlm.processor, samples, self.vlm.anatomy.image_positions)
 
     def _outcome(
-        self,
-        samples: Sequence[Sample],
-        prepared: _Prepared,
-        name: Callable[[int, InputHashes], str],
-        read: Callable[[Batch, Sequence[int]], Readings],
-        seen: dict[str, Row],
+        self, samples: Sequence[Sample], prepared: _Prepared, name: Name, read: Read, seen: dict[str, Row]
     ) -> _Outcome:
-        whole = [place for place in prepared.at if place not in prepared.faults]
-        outcome = _Outcome({}, {}, dict(prepared.faults), prepared.refused)
         if prepared.batch is None:
-            return outcome
-        outcome.names.update(
-            (place, name(place, hashes)) for place, hashes in zip(whole, prepared.batch.hashes, strict=True)
-        )
+            return _Outcome(faults=prepared.faults, refused=prepared.refused)
+        at, hashes = prepared.at, prepared.batch.hashes
+        outcome = _Outcome({place: name(place, own) for place, own in zip(at, hashes, strict=True)})
         missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in seen]
         kept = self.store.read(missing) if missing else []
         if kept is None:
-            kept_rows = self._measured(samples, prepared.batch, whole, read, outcome.faults)
-            measured = {outcome.names[place]: row for place, row in kept_rows.items()}
+            rows = self._measured(samples, prepared.batch, at, read, outcome.faults)
+            measured = {outcome.names[place]: row for place, row in rows.items()}
             missing = [key for key in missing if key in measured]
             kept = [measured[key] for key in missing]
             self.store.write(missing, kept)
@@ -238,12 +230,7 @@ class Passes:
         return outcome
 
     def _measured(
-        self,
-        samples: Sequence[Sample],
-        batch: Batch,
-        places: Sequence[int],
-        read: Callable[[Batch, Sequence[int]], Readings],
-        faults: dict[int, str],
+        self, samples: Sequence[Sample], batch: Batch, places: Sequence[int], read: Read, faults: dict[int, str]
     ) -> dict[int, Row]:
         """The rows of a batch by place, without those that `faults` now tells of."""
 
@@ -272,13 +259,12 @@ class Passes:
         """The sentence of what is wrong with which samples."""
         told = [f"sample {samples[place].id}: {faults[place]}" for place in sorted(faults)]
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
-        several = len(faults) > 1
+        them = "them" if len(faults) > 1 else "it"
         kept = f"the readings of {good} others are kept" if self.store.keeps else "nothing is kept"
         tried = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
         return (
             f"{what}: {len(faults)} of {len(samples)} samples cannot be measured{tried}: {'; '.join(told[:_NAMED])}"
-            f"{more}; {kept}: mend {'them' if several else 'it'}, or take {'them' if several else 'it'} out of the "
-            "dataset, and run again"
+            f"{more}; {kept}: mend {them}, or take {them} out of the dataset, and run again"
         )
 
 
@@ -297,3 +283,18 @@ def picture_fault(sample: Sample) -> str:
     except Exception as error:  # A dataset's own code raises what it likes.
         return first_line(error)
     return ""
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, up to two of them made before they are asked for.
+
+    What the iterator raises is raised where the item would have come. An iteration that is given up makes no more.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        coming = deque(pool.submit(next, items, _END) for _ in range(2))
+        while (item := coming.popleft().result()) is not _END:
+            coming.append(pool.submit(next, items, _END))
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)

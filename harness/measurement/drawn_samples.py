@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.data.sample import Sample
-from harness.measurement.arrays import drawing
+from harness.measurement.batch_size import Portions
+from harness.measurement.batches import SampleError, picture_fault, refused_pictures
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import witness_tolerance
 from harness.models.forward_errors import ForwardError
+from harness.models.patches import seen_picture
 from harness.models.prompts.hashes import negated_pictures
-from harness.models.prompts.prompt import Batch, encode
+from harness.models.prompts.prompt import Batch, PromptError, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import LensTask
@@ -26,6 +29,65 @@ from harness.probe.self_checks import (
 )
 from harness.probe.separators import without_separators
 from harness.profile.profile import Drawing
+
+DRAWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The plan and what its first samples gave when they were drawn in full: readings, the lens's block and drawings.
+
+    `known` are the ids of the samples that were left out before.
+    """
+
+    plan: Plan
+    known: frozenset[str]
+    first: Readings
+    block: tuple[int, ...]
+    drawings: tuple[Drawing, ...]
+
+
+def draw_first(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]) -> Start:
+    """Draw the first samples whose picture the processor takes; those before them leave the plan.
+
+    Raises:
+        MeasureError: fewer than two samples are left.
+        SampleError: the picture of one of the first cannot be had.
+        PromptError: the processor refuses the prompt, whatever the picture.
+    """
+    known = frozenset(plan.left_out)
+    # Not more at a time than was asked for: some prompts cannot stand side by side.
+    at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
+    while True:
+        plan.require_two(dataset)
+        for sample in plan.samples[:DRAWN]:
+            if fault := picture_fault(sample):
+                raise SampleError(
+                    f"{vlm.name}-{dataset}: sample {sample.id} cannot be measured: {fault}; it is one of the first "
+                    f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
+                    "dataset, and run again"
+                )
+        try:
+            return Start(plan, known, *at_once.one(lambda size: draw_in_full(vlm, plan, slice(0, size))))  # noqa: B023 - called at once
+        except UnevenPromptsError:
+            if at_once.size == 1:
+                raise
+            at_once.size = 1
+        except PromptError:
+            refused = refused_pictures(vlm, plan.samples[:DRAWN])
+            if not refused:
+                raise
+            plan = plan.without(refused)
+
+
+def all_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
+    """The first samples in full, and those that are wanted by id."""
+    drawn = {drawing.sample_id: drawing for drawing in drawings}
+    return tuple(
+        drawn.get(sample.id) or draw_in_full(vlm, plan, slice(place, place + 1))[2][0]
+        for place, sample in enumerate(plan.samples)
+        if place < DRAWN or sample.id in wanted
+    )
 
 
 def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
@@ -55,7 +117,7 @@ def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, 
         lambda: observe(vlm, batch, samples).similarity,
     )
     check_same_hits(vlm.anatomy.name, dense.hits, pruned.hits, [sample.id for sample in samples])
-    return pruned, block, tuple(drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
+    return pruned, block, tuple(_drawing(vlm, batch, dense, samples, row) for row in range(len(samples)))
 
 
 def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: Readings) -> None:
@@ -66,3 +128,46 @@ def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: R
     except (ForwardError, NotFiniteError):  # Such a model looks at the picture.
         return
     check_picture_reaches(vlm.anatomy.name, readings.similarity, similarity, list(batch.inputs))
+
+
+def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
+    """One sample of a batch in full, from the readings of the dense lens."""
+    assert dense.norm_rows is not None
+    assert dense.decoded is not None
+    assert dense.decoded_last is not None
+    real = batch.groups.real[row].numpy()
+    tokenizer = vlm.processor.tokenizer
+    sample, image = samples[row], int(batch.groups.image[row].sum())
+    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, image)
+
+    def texts(entries: Any) -> tuple[str, ...]:
+        return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
+
+    return Drawing(
+        sample_id=sample.id,
+        instruction=sample.instruction,
+        captions=tuple(sample.captions),
+        norm_rows=dense.norm_rows[row][:, real],
+        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
+        image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
+        last_token=tuple(texts(point) for point in dense.decoded_last[row]),
+        tokens=tuple(
+            "" if is_image else tokenizer.decode([int(entry)])
+            for entry, is_image in zip(
+                batch.inputs["input_ids"][row][batch.groups.real[row]],
+                batch.groups.image[row][batch.groups.real[row]],
+                strict=True,
+            )
+        ),
+        picture=seen.pixels,
+        grid=seen.grid,
+        no_grid=seen.why,
+        bos=_bos(tokenizer, batch, row),
+    )
+
+
+def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
+    """The text of the first token that is no image token; empty where it belongs to the text."""
+    first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
+    entry = int(batch.inputs["input_ids"][row][first])
+    return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from harness.data.sample import Sample
 from harness.data.words import content_words, seem_english
+from harness.errors import PhaseError
 from harness.probe.lens_task import References, Words
 from harness.probe.vocabulary import Vocabulary
 
 NOT_ENGLISH = "the captions are not English, and recall counts English words"
 NO_WORD = "no caption has an English content word that the model's vocabulary can spell"
+
+
+class MeasureError(PhaseError):
+    """A pair cannot be measured as asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,10 @@ class Plan:
 
     def part(self, places: Iterable[int]) -> References:
         """The words of some samples."""
-        own, chance = zip(*map(self.words, places), strict=True)
-        return References(own, chance)
+        rows = tuple(places)
+        return References(
+            *(tuple(words[row] for row in rows) for words in (self.references.own, self.references.chance))
+        )
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
         """The same plan without some samples, given by id with their reasons, and without the other sides of these."""
@@ -48,9 +55,17 @@ class Plan:
         return replace(
             self,
             samples=tuple(self.samples[row] for row in kept),
-            references=References(*(tuple(words[row] for row in kept) for words in _columns(self.references))),
+            references=self.part(kept),
             left_out={**self.left_out, **left_out},
         )
+
+    def require_two(self, dataset: str) -> None:
+        """Raise MeasureError if fewer than two samples are left to measure."""
+        if len(self.samples) < 2:
+            left_out = f"; {len(self.left_out)} are left out, such as " if self.left_out else ""
+            example = next((f"{name} ({why})" for name, why in self.left_out.items()), "")
+            remedy = "the anisotropy adjustment needs at least two; raise --phase-samples"
+            raise MeasureError(f"{len(self.samples)} samples of {dataset}{left_out}{example}: {remedy}")
 
 
 def plan_of(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool = False) -> Plan:
@@ -98,7 +113,3 @@ def _with_sides(samples: Sequence[Sample], reasons: Mapping[str, str]) -> dict[s
         for sample in samples
         if sample.cluster in items
     }
-
-
-def _columns(references: References) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
-    return references.own, references.chance

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.measurement.prefetch import ahead
+from harness.measurement.batches import ahead
 
 
 def test_the_items_come_in_order_and_none_is_lost() -> None:

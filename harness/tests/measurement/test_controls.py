@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.data.controls import CONTROLS, blanked
-from harness.measurement.measure import MeasureError
+from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.noise import noise_for_features, noise_like, seed_of

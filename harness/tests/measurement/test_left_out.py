@@ -11,7 +11,7 @@ import pytest
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample, left_out_lines
-from harness.measurement.measure import MeasureError
+from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import PromptError
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile

@@ -12,7 +12,7 @@ import harness.measurement.drawn_samples
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words
-from harness.measurement.measure import MeasureError
+from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import KS
