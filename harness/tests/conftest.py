@@ -12,10 +12,11 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.models.vlm import Vlm
 from harness.tests.support.case_runs import cases, recorded
-from harness.tests.support.hub_model import hub, hub_cache, unlist
+from harness.tests.support.hub_model import empty_hub, hub, hub_cache, unlist
+from harness.tests.support.projects import project
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
-__all__ = ["cases", "hub", "hub_cache", "recorded", "unlist"]
+__all__ = ["cases", "empty_hub", "hub", "hub_cache", "project", "recorded", "unlist"]
 
 hypothesis.settings.register_profile(
     "harness",

@@ -29,9 +29,9 @@ from harness.judgement.phases import phases_of
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
 from harness.storage.directory_lock import LockedError
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, arrays_of
 from harness.tests.support.dead import dead_tag
+from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SHIPPED = sorted((ROOT / "baselines").glob("*/*.json"))
 

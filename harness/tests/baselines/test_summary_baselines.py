@@ -28,10 +28,10 @@ from harness.judgement.regression import compare, compare_boundaries, compare_in
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape
 from harness.profile.measures import CURVES, FAMILIES, MEASURES
 from harness.profile.profile import Profile
-from harness.tests.report.test_checks import L, N, on_one_line, synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, Cases, Fault, arrays_of
 from harness.tests.support.faults import features
 from harness.tests.support.synthetic_curves import samples
+from harness.tests.support.synthetic_profiles import L, N, on_one_line, synthetic_profile
 
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 

@@ -12,8 +12,8 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import Sample, Source
-from harness.tests.data.test_winoground import example, write_list, write_parquet
 from harness.tests.support.photographs import encoded, needs_pyarrow, write_official, write_table
+from harness.tests.support.winoground_files import example, write_list, write_parquet
 
 ENCODINGS = {
     "utf-8-sig": lambda text: codecs.BOM_UTF8 + text.encode(),

@@ -11,22 +11,8 @@ import pytest
 
 from harness.data.coco import PARTS
 from harness.data.datasets import find_dataset
-from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.coco_files import draw, file_name, refused, write_part
 from harness.tests.support.photographs import encoded, needs_real_data, pixels, real, write_images, write_official
-
-
-def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
-    source = Source(directory)
-    return list(find_dataset("coco-captions").draw(n, seed, source)), source.left_out
-
-
-def file_name(part: str, number: int) -> str:
-    return f"COCO_{part}_{number:012d}.jpg" if part.endswith("2014") else f"{number:012d}.jpg"
-
-
-def write_part(directory: Path, part: str, numbers: range = range(1, 9)) -> Path:
-    images = {k: file_name(part, k) for k in numbers}
-    return write_official(directory, part, images, [(k, f"{part} {k} number {j}") for j in range(2) for k in numbers])
 
 
 def test_the_registry_says_what_the_paper_used() -> None:
@@ -121,13 +107,6 @@ def test_greyscale_and_cmyk_photographs_are_usable(tmp_path: Path) -> None:
     samples, left_out = draw(tmp_path)
     assert not left_out
     assert [s.picture().mode for s in samples] == ["RGB", "RGB"]
-
-
-def refused(directory: Path) -> str:
-    with pytest.raises(DataError) as error:
-        draw(directory)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_a_directory_without_a_layout_says_what_was_looked_for(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from harness.data.parquet import Amount
 from harness.data.parquet import rows as table_rows
 from harness.data.sample import DataError, Source
 from harness.hub import Snapshot
-from harness.tests.data.test_coco import draw, file_name, refused, write_part
+from harness.tests.support.coco_files import draw, file_name, refused, write_part
 from harness.tests.support.photographs import encoded, needs_pyarrow, needs_real_data, real, write_table
 
 pytestmark = needs_pyarrow

@@ -13,42 +13,15 @@ from typing import Any
 import pytest
 
 from harness.baselines.store import BaselineError, folder_of, read_baseline, write_baseline
-from harness.data.datasets import find_dataset
 from harness.data.photograph import MOST_BYTES, fault
-from harness.data.sample import DataError, Sample, Source
-from harness.data.selection import captions_fault, item_name, tidy_captions
+from harness.data.sample import Source
+from harness.data.selection import item_name, tidy_captions
 from harness.judgement.phases import phases_of
-from harness.tests.data.test_winoground import example, write_list
 from harness.tests.support.case_runs import arrays_of
-from harness.tests.support.photographs import encoded, needs_pyarrow, write_images, write_official, write_table
+from harness.tests.support.hostile_data import ESCAPE, coco, draw, refused
+from harness.tests.support.photographs import encoded, needs_pyarrow, write_images, write_table
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
-
-ESCAPE = "\x1b]0;owned\x07\x1b[2J"
-
-
-def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
-    source = Source(directory)
-    return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
-
-
-def refused(dataset: str, directory: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        draw(dataset, directory)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert len(message) < 1000
-    return message
-
-
-def coco(directory: Path, images: list[dict[str, Any]]) -> None:
-    """COCO's layout with one good image beside those that are given."""
-    folder = write_official(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
-    write_images(folder.parent, {"outside.jpg": encoded("outside", "JPEG")})
-    path = directory / "annotations" / "captions_val2017.json"
-    content = json.loads(path.read_text())
-    content["images"] += images
-    content["annotations"] += [{"image_id": image["id"], "caption": "a blue square"} for image in images]
-    path.write_text(json.dumps(content))
+from harness.tests.support.winoground_files import example, write_list
 
 
 @pytest.mark.parametrize(
@@ -194,164 +167,6 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
 def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="call it by a name and not by a path"):
         folder_of(tmp_path, name)
-
-
-DEEP = "[" * 100_000 + "]" * 100_000
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        DEEP,
-        '{"images": [{"id": NaN, "file_name": "7.jpg"}], "annotations": []}',
-        '{"images": [{"id": 1e999, "file_name": "7.jpg"}], "annotations": []}',
-        '{"images": [{"id": ' + "9" * 5000 + ', "file_name": "7.jpg"}], "annotations": []}',
-        '{"images": [{"id": ' + "9" * 4000 + ', "file_name": "7.jpg"}], "annotations": []}',
-        '{"images": [{"id": {"a": 1}, "file_name": "7.jpg"}], "annotations": []}',
-        '{"images": {"id": 7}, "annotations": 7}',
-        '{"images": 7}',
-    ],
-    ids=["deep", "nan", "infinite", "gigantic", "large", "object", "shape", "count"],
-)
-def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, content: str) -> None:
-    coco(tmp_path, [])
-    (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
-    assert "captions_val2017.json is no file of COCO captions" in refused("coco-captions", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        DEEP,
-        "7",
-        json.dumps(example(0, id=None)),
-    ],
-    ids=["deep", "number", "no-id"],
-)
-def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> None:
-    write_list(tmp_path, [example(1)])
-    (tmp_path / "examples.jsonl").write_text(line)
-    assert "examples.jsonl line 1 is no example of Winoground" in refused("winoground", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("[]", "none of its 0 items"),
-        (json.dumps(example(0, image_0={"path": "/etc/passwd"})), "image_0 is no name"),
-        (json.dumps(example(0, caption_0=[ESCAPE])), "caption_0 is no text"),
-    ],
-)
-def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reason: str) -> None:
-    write_list(tmp_path, [example(1)])
-    (tmp_path / "examples.jsonl").write_text(line)
-    assert reason in refused("winoground", tmp_path)
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def endless(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/dev/zero")
-
-
-def enormous(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1_000_000_001)
-
-
-def directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-NO_FILES = {
-    pipe: "it is a pipe or a device",
-    endless: "it is a pipe or a device",
-    enormous: "it is larger than 1,000,000,000 bytes",
-    directory: "it is a directory",
-}
-needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and devices with paths here")
-
-
-@needs_pipes
-@pytest.mark.parametrize("make", NO_FILES)
-def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    coco(tmp_path / "coco", [])
-    make(tmp_path / "coco" / "annotations" / "captions_val2017.json")
-    write_list(tmp_path / "winoground", [example(1)])
-    make(tmp_path / "winoground" / "examples.jsonl")
-    for name, file in (("coco-captions", "captions_val2017.json"), ("winoground", "examples.jsonl")):
-        message = refused(name, tmp_path / name.removesuffix("-captions"))
-        assert f"{file} cannot be read ({NO_FILES[make]}): " in message
-
-
-@needs_pipes
-def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
-    coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
-    os.mkfifo(tmp_path / "coco" / "val2017" / "8.jpg")
-    os.mkfifo(tmp_path / "coco" / "val2017" / "other.jpg")
-    (tmp_path / "coco" / "val2017" / "9.jpg").symlink_to("/dev/zero")
-    samples, left_out = draw("coco-captions", tmp_path / "coco")
-    assert [sample.id for sample in samples] == ["coco-7"]
-    assert left_out == {f"coco-{k}": f"{k}.jpg cannot be read (it is a pipe or a device)" for k in (8, 9)}
-
-
-def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    coco(tmp_path / "coco", [])
-    (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text("[" + "[]," * 2000 + "[]]")
-    write_list(tmp_path / "winoground", [example(1)])
-    (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
-    monkeypatch.setattr("harness.data.local_copy.MOST_VALUES", 1000)
-    assert "it has 4,002 values or lines, more than the 1,000 that are read" in refused(
-        "coco-captions", tmp_path / "coco"
-    )
-    assert "it has 5,000 values or lines, more than the 1,000" in refused("winoground", tmp_path / "winoground")
-
-
-LONG = "x" * 10_001
-
-
-@pytest.mark.parametrize(
-    ("captions", "reason"),
-    [
-        (["a dog", "dog " * 12_000_000], "a caption has more than 10,000 characters"),
-        (["a dog", LONG], "a caption has more than 10,000 characters"),
-        ([f"{k} " * 2000 for k in range(11, 40)], "its captions have more than 100,000 characters together"),
-        ([str(k) for k in range(1001)], "it has 1,001 captions, more than 1,000"),
-        ([[[[[[[[[["a dog"]]]]]]]]]], "no caption that is text"),
-        ([json.loads(DEEP[99_600:100_400])], "no caption that is text"),
-    ],
-    ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
-)
-def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: list[Any], reason: str) -> None:
-    coco(tmp_path, [])
-    path = tmp_path / "annotations" / "captions_val2017.json"
-    content = json.loads(path.read_text())
-    content["images"].append({"id": 8, "file_name": "7.jpg"})
-    content["annotations"] += [{"image_id": 8, "caption": caption} for caption in captions]
-    path.write_text(json.dumps(content))
-    samples, left_out = draw("coco-captions", tmp_path)
-    assert ([sample.id for sample in samples], left_out) == (["coco-7"], {"coco-8": reason})
-
-
-def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
-    captions = [f"{k} {'dog ' * 2000}" for k in range(12)]
-    assert captions_fault([*captions, "x" * 3000]) == ""
-    assert captions_fault(["x" * 10_000]) == ""
-    assert captions_fault([str(k) for k in range(1000)]) == ""
-
-
-def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:
-    write_list(tmp_path, [example(1), example(2, caption_1="dog " * 12_000_000), example(3, tag="x" * 1_000_000)])
-    samples, left_out = draw("winoground", tmp_path)
-    assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-3"}
-    assert left_out["winoground-2-0"] == "caption_1: a caption has more than 10,000 characters"
 
 
 @pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])

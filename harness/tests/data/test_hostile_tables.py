@@ -11,41 +11,10 @@ import numpy as np
 import pytest
 
 from harness.data import parquet as tables
-from harness.data.datasets import find_dataset
-from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.hostile_tables import HUGE, PICTURE, ROWS, draw, refused, write
 from harness.tests.support.photographs import encoded, needs_pyarrow
 
 pytestmark = needs_pyarrow
-PICTURE = encoded("a")
-ROWS = 777
-HUGE = "x" * 1_000_000
-
-
-def draw(directory: Path, n: int = 100, dataset: str = "coco-captions") -> tuple[list[Sample], dict[str, str]]:
-    source = Source(directory)
-    return list(find_dataset(dataset).draw(n, 0, source)), source.left_out
-
-
-def refused(directory: Path, n: int = 100, dataset: str = "coco-captions") -> str:
-    with pytest.raises(DataError) as caught:
-        draw(directory, n, dataset)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert len(message) < 1000
-    return message
-
-
-def write(directory: Path, rows: int = 2, columns: dict[str, Any] | None = None, **options: Any) -> None:
-    """A table of COCO captions with some columns exchanged. Types are not stored, so all is what the bytes are."""
-    import pyarrow
-    import pyarrow.parquet
-
-    table = {
-        "image": pyarrow.array([PICTURE] * rows),
-        "answer": pyarrow.array([["a dog"]] * rows),
-        "id": pyarrow.array([str(row) for row in range(rows)]),
-    }
-    pyarrow.parquet.write_table(pyarrow.table(table | (columns or {})), directory / "a.parquet", **options)
 
 
 def no_text(count: int = 2) -> Any:
@@ -291,47 +260,3 @@ def test_names_of_columns_are_shortened(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"\x1b[2J" * 100_000: [1]}), tmp_path / "a.parquet")
     assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path)
     assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path, dataset="winoground")
-
-
-def captions_as(kind: str) -> Any:
-    import pyarrow
-
-    text = {"large": pyarrow.large_string(), "view": pyarrow.string_view()}.get(kind, pyarrow.string())
-    texts = pyarrow.array(["a dog", "a cat"], text)
-    if kind == "categories":
-        return texts.dictionary_encode()
-    if kind == "listed-categories":
-        return pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), texts.dictionary_encode())
-    if kind == "structures":
-        return pyarrow.array([[{"raw": text, "tokens": ["a"], "id": 7}] for text in ("a dog", "a cat")])
-    if kind == "large-lists":
-        return pyarrow.array([["a dog"], ["a cat"]], pyarrow.large_list(pyarrow.large_string()))
-    if kind == "pairs":
-        return pyarrow.array([["a dog"], ["a cat"]], pyarrow.list_(pyarrow.string(), 1))
-    return texts
-
-
-@pytest.mark.parametrize(
-    "kind", ["plain", "large", "view", "categories", "listed-categories", "structures", "large-lists", "pairs"]
-)
-@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"store_schema": False}], ids=str)
-def test_honest_captions_are_read_in_every_kind(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
-    write(tmp_path, columns={"answer": captions_as(kind)}, **options)
-    samples, left_out = draw(tmp_path)
-    assert ({sample.id: sample.captions for sample in samples}, left_out) == (
-        {"coco-0": ("a dog",), "coco-1": ("a cat",)},
-        {},
-    )
-
-
-def test_a_row_group_with_more_texts_than_its_dictionary_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writers begin with a dictionary and go on without; large parts are turned into objects row by row."""
-    import pyarrow
-
-    texts = [[f"caption {row} {side}" + "!" * 500 for side in (0, 1)] for row in range(3000)]
-    write(tmp_path, 3000, {"answer": pyarrow.array(texts)}, dictionary_pagesize_limit=10_000)
-    for at_once in (10**9, 1000):
-        monkeypatch.setattr(tables, "_TEXT_AT_ONCE", at_once)
-        samples, _ = draw(tmp_path, 50)
-        for sample in samples:
-            assert list(sample.captions) == texts[int(sample.id.removeprefix("coco-"))]

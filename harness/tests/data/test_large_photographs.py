@@ -17,8 +17,7 @@ from PIL import Image
 from harness.data import photograph as decoding
 from harness.data.photograph import fault, photograph
 from harness.data.value_range import RangeError, ValueRange
-from harness.tests.data.test_photograph import Held, chunk
-from harness.tests.support.photographs import pixels
+from harness.tests.support.photographs import Held, chunk, pixels
 
 SIDE = 10_000
 # Prints the most memory in bytes that a process of its own takes to decode a picture.

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from harness.data.photograph import fault, photograph
 from harness.data.sample import DataError
-from harness.tests.support.photographs import encoded, needs_real_data, pixels, real
+from harness.tests.support.photographs import Held, chunk, encoded, needs_real_data, pixels, real
 
 
 def seen(path: Path) -> np.ndarray:
@@ -88,11 +88,6 @@ def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str)
     assert (fault(tmp_path / f"b.{suffix}") or "").startswith(
         f"b.{suffix} has values from 0 to 4080, which are neither"
     )
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG with its checksum."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
@@ -235,18 +230,6 @@ def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path)
     assert fault(tmp_path / "none.jpg") == "none.jpg is missing"
     assert (fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
     assert (fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
-
-
-class Held:
-    """Bytes that lie in memory."""
-
-    name = "held"
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def read_bytes(self) -> bytes:
-        return self.content
 
 
 WHOLE = {kind: encoded("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}

@@ -10,8 +10,8 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.data.picture_folder import Absent, PictureFolder
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.data.test_winoground import example, write_list
 from harness.tests.support.photographs import encoded, write_images, write_official
+from harness.tests.support.winoground_files import example, write_list
 
 
 def folder_with(tmp_path: Path, *names: str) -> PictureFolder:

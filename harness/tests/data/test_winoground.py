@@ -5,7 +5,6 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,43 +20,12 @@ from harness.tests.support.photographs import (
     write_images,
     write_table,
 )
-
-FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+from harness.tests.support.winoground_files import example, write_list, write_parquet
 
 
 def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
     source = Source(directory)
     return list(find_dataset("winoground").draw(n, seed, source)), source.left_out
-
-
-def example(number: Any, **values: Any) -> dict[str, Any]:
-    return {
-        "id": number,
-        "image_0": f"ex_{number}_img_0",
-        "image_1": f"ex_{number}_img_1",
-        "caption_0": f" the dog {number} sees the  cat ",
-        "caption_1": f"the cat sees the dog {number}",
-        "tag": "Noun",
-        **values,
-    }
-
-
-def write_list(
-    directory: Path, examples: Sequence[dict[str, Any]], suffix: str = "png", images: str = "images"
-) -> Path:
-    """Writes the jsonl in a directory and its images into the folder beside; returns that folder."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)) + "\n\n")
-    names = [e[f"image_{side}"] for e in examples for side in (0, 1)]
-    write_images(directory / images, {f"{n}.{suffix}": encoded(n, FORMATS[suffix]) for n in names})
-    return directory / images
-
-
-def write_parquet(path: Path, examples: Sequence[dict[str, Any]]) -> None:
-    columns = {column: [e[column] for e in examples] for column in examples[0]}
-    for side in ("image_0", "image_1"):
-        columns[side] = [{"bytes": encoded(name), "path": f"{name}.png"} for name in columns[side]]
-    write_table(path, columns)
 
 
 def check_pairs(samples: Sequence[Sample]) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from harness.models.vlm import Vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.judgement.test_against import tuned
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.tiny import tiny_vlm
+from harness.tests.support.tuned_models import tuned
 
 QUICK = ("--phase-samples", "32", "--phase-controls", "none")
 

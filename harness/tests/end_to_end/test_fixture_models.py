@@ -14,7 +14,7 @@ PAIR = ("--phase-model", "fixture:my_vlm", "--phase-dataset", "tiny")
 PLUGIN = """
 import dataclasses
 import pytest
-from harness.tests.judgement.test_against import tuned
+from harness.tests.support.tuned_models import tuned
 from harness.tests.support.tiny import tiny_vlm
 
 built = []

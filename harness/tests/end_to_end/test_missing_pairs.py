@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from harness.tests.support.case_runs import PAIR, Cases
-
-
-@pytest.fixture
-def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A local cache of the hub with nothing in it, and no data by variable."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    for name in ("VLM_PHASE_COCO", "VLM_PHASE_WINOGROUND"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_pairs_that_nobody_named_are_skipped_with_the_remedy(cases: Cases, empty_hub: None) -> None:

@@ -9,10 +9,7 @@ import pytest
 from harness.hub import not_cached
 from harness.run.options import read_options
 from harness.storage.cache_directory import CacheError, default_cache
-from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import Cases
-
-__all__ = ["project"]
 
 SENTENCE = r"no home directory .*: set VLM_PHASE_CACHE to a directory, or give one with --phase-cache$"
 

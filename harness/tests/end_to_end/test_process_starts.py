@@ -14,8 +14,8 @@ import pytest
 from harness.measurement.ranks import Processes
 from harness.plugin.fixtures import SESSION
 from harness.plugin.torchrun import pytest_cmdline_main
-from harness.tests.measurement.test_processes import free_port, run_ranks
 from harness.tests.support.case_runs import ROOT, Cases
+from harness.tests.support.process_runs import free_port, run_ranks
 
 # Prints the profile's number of samples and a hash of all its arrays, or the error.
 PROGRAM = """if True:

@@ -20,9 +20,9 @@ from harness.models.anatomy import refuse_unmeasurable
 from harness.models.prompts.prompt import prompt_text
 from harness.models.registry import find_model
 from harness.report.figures import main
-from harness.tests.judgement.test_against import tuned
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
+from harness.tests.support.tuned_models import tuned
 
 PAGE = ROOT / "docs" / "your-own-model.md"
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)

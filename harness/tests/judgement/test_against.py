@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import harness
 from harness.analysis.calibration import Calibration, Noise, Variant
@@ -18,21 +17,11 @@ from harness.models.vlm import Vlm
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
 from harness.report.against import ModelComparison
-from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic_profile
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
+from harness.tests.support.tuned_models import tuned
 
 N = 32
-
-
-def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
-    """The tiny model with another name and the weights of its last two layers moved by a share of themselves."""
-    vlm = tiny_vlm(layers=layers, width=width)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for layer in vlm.anatomy.layers[-2:]:
-            for parameter in layer.parameters():
-                parameter.mul_(1.0 + amount * torch.randn(parameter.shape, generator=generator))
-    return dataclasses.replace(vlm, name="tuned")
 
 
 def held(now: Vlm, other: Vlm) -> ModelComparison:

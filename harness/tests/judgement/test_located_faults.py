@@ -21,10 +21,10 @@ from harness.probe.self_checks import SelfCheckError
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.storage.cache_directory import default_cache
-from harness.tests.judgement.test_planted_faults import assert_reproduces, not_the_same
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.faults import Change, own_copy
 from harness.tests.support.harmless import HARMLESS
+from harness.tests.support.reproduction_checks import assert_reproduces, not_the_same
 from harness.tests.support.varied_faults import INSTRUCTBLIP, LLAVA, LOCATED
 
 pytestmark = pytest.mark.faults

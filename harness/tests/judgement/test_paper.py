@@ -19,9 +19,9 @@ from harness.data.datasets import DATASETS
 from harness.judgement.paper import FILE, PaperError, paper_claims
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
-from harness.tests.report.test_checks import on_one_line, synthetic_profile
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.synthetic_curves import phases, recalls, samples
+from harness.tests.support.synthetic_profiles import on_one_line, synthetic_profile
 
 PAPER = json.loads(FILE.read_text(encoding="utf-8"))
 

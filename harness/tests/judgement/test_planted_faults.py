@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import harness.measurement.drawn_samples
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline, read_baseline
-from harness.checks import check_boundaries, check_equivalent, check_intervals, check_reproduces
+from harness.checks import check_boundaries, check_equivalent, check_intervals
 from harness.data.datasets import find_dataset
 from harness.data.sample import Source
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
@@ -33,16 +33,15 @@ from harness.probe.self_checks import SelfCheckError
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
-from harness.tests.report.test_checks import on_one_line
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.faults import GROSS, SUBTLE, Change, own_copy, quantise, shift_image_span
 from harness.tests.support.harmless import EXTRA_PADDING, HARMLESS, nothing, pad_left, shuffle
+from harness.tests.support.reproduction_checks import MODEL, all_verdicts, assert_reproduces, not_the_same, said
 
 pytestmark = pytest.mark.faults
 
 PAIRED = 32  # the fewest that are compared in pairs
 DIFFERING = 64
-MODEL = "scenes-llava"
 CHANGED_INPUTS = "pictures of other samples"
 
 
@@ -80,28 +79,6 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
         return measure(own, stored.profile.dataset, **options)
 
     return profile
-
-
-def said(check: Callable[[], None]) -> str:
-    """What an assertion complains about; nothing where it holds or where the evidence does not decide."""
-    try:
-        check()
-    except AssertionError as error:
-        return on_one_line(error)
-    except pytest.xfail.Exception:
-        return ""
-    except pytest.skip.Exception as skipped:
-        pytest.fail(f"a question was not asked: {skipped.msg}")
-    return ""
-
-
-def not_the_same(profile: Profile, stored: Baseline) -> list[str]:
-    """The complaints of every family that its numbers are no longer the baseline's."""
-    checks = [
-        lambda family=family: check_reproduces(profile, stored, compare(profile, stored, family))
-        for family in FAMILIES.values()
-    ]
-    return [message for message in map(said, checks) if message]
 
 
 def different(profile: Profile, stored: Baseline) -> list[str]:
@@ -154,27 +131,6 @@ def test_a_gross_fault_neither_reproduces_nor_is_equivalent(
 def test_a_harmless_change_reproduces(llava: Vlm, stored: Baseline, changed: Measured, name: str) -> None:
     profile = changed(llava, HARMLESS[name].change, **HARMLESS[name].options)
     assert_reproduces(profile, stored)
-
-
-def all_verdicts(profile: Profile, stored: Baseline) -> dict[str, Verdict]:
-    """The verdict on every measure, on the boundaries and on what holds within the phases."""
-    verdicts = {
-        finding.measure.name: finding.agreement.verdict
-        for family in FAMILIES.values()
-        for finding in compare(profile, stored, family).findings
-    }
-    return verdicts | {
-        "boundaries": compare_boundaries(profile, stored).verdict,
-        "phases": compare_intervals(profile, stored).verdict,
-    }
-
-
-def assert_reproduces(profile: Profile, stored: Baseline) -> None:
-    """Every verdict is `reproduces`; the adjusted curve of fewer samples is another number and not compared."""
-    assert not not_the_same(profile, stored)
-    verdicts = all_verdicts(profile, stored)
-    assert ("inter_adjusted" in verdicts) == (profile.n >= stored.profile.n)
-    assert set(verdicts.values()) == {Verdict.REPRODUCES}, verdicts
 
 
 def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from harness.lab.docs.pages import block_of
 from harness.lab.docs.record_page import BLOCK, field_tables, main
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.report.record import bands, record_schema
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import ROOT
+from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SCHEMA = record_schema()
 PAGE = ROOT / "docs" / "record.md"

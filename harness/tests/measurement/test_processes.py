@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,9 @@ import pytest
 
 from harness.measurement.ranks import ProcessError, Processes, processes
 from harness.tests.support.case_runs import ROOT
+from harness.tests.support.process_runs import ACCELERATE, ONE, TORCHRUN, files, free_port, run_cases, run_ranks
 
 ALONE = Processes()
-ONE = (sys.executable,)
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 
 def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
@@ -108,42 +105,6 @@ def started() -> list[subprocess.Popen[str]]:
     ]
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def run_cases(
-    home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """The cases on two tiny models, run to their end, with baselines and cache of their own."""
-    command = [
-        *launcher,
-        *(
-            "-m",
-            "pytest",
-            "cases/",
-            "-p",
-            "harness.tests.support.tiny_pairs",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "regression",
-        ),
-        *("--phase-model", "tiny-llava", "--phase-model", "tiny-other", "--phase-dataset", "tiny"),
-        *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu"),
-        *("--phase-baselines", str(home / name), "--phase-cache", str(home / f"{name}-cache")),
-        *("--phase-json", str(home / f"{name}.json"), *arguments),
-    ]
-    environment = {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
-
-
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
     assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
@@ -207,40 +168,6 @@ def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
     alone._heartbeats.connect(Keeper())
     with pytest.raises(ProcessError, match="process 0 is silent"):
         alone.gathered("batches", lambda: [alone.go_on("batch 1")])
-
-
-def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:
-    """A process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
-    port, launched = free_port(), []
-    for rank, own in enumerate(arguments):
-        command = [
-            *(
-                sys.executable,
-                "-m",
-                "pytest",
-                "cases/",
-                "-p",
-                "harness.tests.support.tiny_pairs",
-                "-p",
-                "no:cacheprovider",
-            ),
-            *("-k", "inter_similarity", "--phase-model", "tiny-llava", "--phase-dataset", "tiny"),
-            *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu", "--phase-no-cache"),
-            *("--phase-baselines", str(home / "baselines"), "--phase-update-new", *own),
-        ]
-        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(arguments)), "OMP_NUM_THREADS": "1"}
-        with (home / f"{rank}.txt").open("w") as output:
-            launched.append(
-                subprocess.Popen(
-                    command,
-                    env=os.environ | ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | environment,
-                    cwd=ROOT,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-    return launched
 
 
 @pytest.mark.slow

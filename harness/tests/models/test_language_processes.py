@@ -11,7 +11,7 @@ import torch
 
 from harness.models.embedded import language
 from harness.models.embedded.language import language_directory
-from harness.tests.models.test_language import (
+from harness.tests.support.language_copies import (
     HOME,
     TENSORS,
     copy_instead,

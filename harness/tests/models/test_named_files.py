@@ -16,7 +16,7 @@ from harness.models.checkpoints.checkpoint_directory import directory_problem
 from harness.models.checkpoints.named_files import is_plain
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
-from harness.tests.models.test_trust import Code, ran
+from harness.tests.support.hostile_code import Code, ran
 from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
 
 __all__ = ["saved_once", "sharded", "whole"]

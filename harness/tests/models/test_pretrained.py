@@ -19,14 +19,9 @@ from harness.models.registry import MODELS, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
 from harness.tests.support.fake_hub import reached, serving
+from harness.tests.support.saved_checkpoints import save_tiny
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 from harness.tests.support.topology import as_published, save_instructblip
-
-
-def save_tiny(directory: Path) -> None:
-    vlm = tiny_vlm()
-    vlm.model.save_pretrained(directory)
-    vlm.processor.save_pretrained(directory)
 
 
 def load(source: str, cache: Path, **options: bool) -> Vlm:

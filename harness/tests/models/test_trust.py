@@ -21,24 +21,8 @@ from harness.models.prompts.prompt import prompt_text
 from harness.models.registry import MODELS, WEIGHT_FILES, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
+from harness.tests.support.hostile_code import MARKER, Code, ran, written_by
 from harness.tests.support.tiny import tiny_vlm
-
-MARKER = "it-ran"
-
-
-class Code:
-    """What runs where it is unpickled."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self) -> Any:
-        return exec, (written_by(self.place),)
-
-
-def written_by(place: Path) -> str:
-    """A program that leaves a mark above the checkpoint's directory."""
-    return f"from pathlib import Path\nPath({str(place.parent / MARKER)!r}).touch()\n"
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +45,6 @@ def place(saved: Path, tmp_path: Path) -> Path:
 
 def load(place: Path) -> Vlm:
     return load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
-
-
-def ran(place: Path) -> bool:
-    return (place.parent / MARKER).exists()
 
 
 def refusal(place: Path) -> str:

@@ -16,12 +16,9 @@ from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
-from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import Cases
 from harness.tests.support.fake_hub import reached, serving
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
-
-__all__ = ["project"]
 
 OWN = """
 from pathlib import Path

@@ -17,11 +17,10 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
-from harness.tests.run.test_options import project
 from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
-__all__ = ["project", "saved_once", "sharded", "whole"]
+__all__ = ["saved_once", "sharded", "whole"]
 
 Weights = dict[str, torch.Tensor]
 

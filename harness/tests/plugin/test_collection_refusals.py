@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.models.checkpoints.checkpoint_directory import directory_problem
-from harness.tests.end_to_end.test_missing_pairs import empty_hub
 from harness.tests.support.case_runs import PAIR, Cases
 from harness.tests.support.photographs import needs_pyarrow, write_official, write_table
 from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
 
-__all__ = ["empty_hub", "saved_once", "sharded", "whole"]
+__all__ = ["saved_once", "sharded", "whole"]
 
 TINY = PAIR[:2]
 

@@ -19,12 +19,9 @@ from harness.report.outcomes import outcomes_of
 from harness.report.summary import summary_lines
 from harness.run.findings import Findings
 from harness.run.options import read_options
-from harness.tests.report.test_checks import synthetic_profile
-from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import Cases, Fault
 from harness.tests.support.faults import swap_layers
-
-__all__ = ["project"]
+from harness.tests.support.synthetic_profiles import synthetic_profile
 
 LONG = "a-quite-long-name-of-a-model"
 WIDTHS = (60, 80, 100, 250)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.profile.pair import Pair
-from harness.tests.measurement.test_processes import ONE, files, run_cases
+from harness.tests.support.process_runs import ONE, files, run_cases
 
 PAIRS = (
     Pair("tiny", "scenes"),

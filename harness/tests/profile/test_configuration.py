@@ -15,8 +15,8 @@ from harness.models.vlm import Vlm
 from harness.profile.configuration import CHECKPOINT, configuration_of
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.profile import Profile
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.changed_settings import BUILT, IN_MEMORY, rebuilt
+from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import N, tiny_profile
 
 

@@ -34,7 +34,7 @@ from harness.profile.profile import Profile
 from harness.report.changed_measure import changed_measure_lines
 from harness.report.panels import attention_panel
 from harness.report.record import bands
-from harness.tests.report.test_checks import L, N, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import L, N, changed, synthetic_profile
 
 ROW = Measure(
     "norm_first", "norm-based attention of the last token on the first", "attention", ATTENTION, "norm_shares", 4,

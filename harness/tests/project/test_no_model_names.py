@@ -40,7 +40,7 @@ def named(condition: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(ROOT.rglob("*.py")) if "tests" not in path.parts],
+    [path for path in sorted(ROOT.rglob("*.py")) if "tests" not in path.relative_to(ROOT).parts],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_no_condition_names_a_model(path: Path) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from harness.report.write import write_report
-from harness.tests.report.test_checks import L, synthetic_profile
-from harness.tests.report.test_page import HOSTILE
-from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.drawings import HOSTILE, synthetic_drawing
 from harness.tests.support.judged import differing, judged_session
+from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 pytestmark = pytest.mark.slow
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")

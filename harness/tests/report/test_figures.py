@@ -26,8 +26,8 @@ from harness.report.held import Held, Mark, marks_of
 from harness.report.palette import style_of
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
-from harness.tests.models.test_pretrained import save_tiny
-from harness.tests.report.test_checks import L, changed, synthetic_profile
+from harness.tests.support.saved_checkpoints import save_tiny
+from harness.tests.support.synthetic_profiles import L, changed, synthetic_profile
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from harness.judgement.phases import phase_reading
 from harness.report.descriptions import described_picture, described_tokens
 from harness.report.heat_maps import phase_layers, phase_maps, picture_figure, token_figure, token_shares
-from harness.tests.report.test_checks import L, synthetic_profile
 from harness.tests.support.drawings import COLUMNS, ROWS, synthetic_drawing
+from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 READING = phase_reading(synthetic_profile())
 

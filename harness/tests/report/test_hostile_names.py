@@ -22,10 +22,10 @@ from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.findings import Findings
 from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.drawings import synthetic_drawing
 from harness.tests.support.judged import judged_session
+from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import tiny_vlm
 
 KINDS = ("svg", "png")

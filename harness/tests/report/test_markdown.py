@@ -16,11 +16,8 @@ from harness.report.markdown import code, markdown_summary, prose
 from harness.run.judge import Judge
 from harness.run.options import read_options
 from harness.run.session import PhaseSession
-from harness.tests.report.test_checks import changed, synthetic_profile
-from harness.tests.run.test_options import project
 from harness.tests.support.case_runs import REGRESSION, Cases
-
-__all__ = ["project"]
+from harness.tests.support.synthetic_profiles import changed, synthetic_profile
 
 HOSTILE = "a|b`c<script>&lt;*x*\n## owned\x1b[31m"
 

@@ -19,11 +19,10 @@ from harness.analysis.claims import CLAIMS
 from harness.report.figures import PANELS
 from harness.report.write import write_report
 from harness.storage.files import write_atomically
-from harness.tests.report.test_checks import L, synthetic_profile
-from harness.tests.support.drawings import synthetic_drawing
+from harness.tests.support.drawings import HOSTILE, synthetic_drawing
 from harness.tests.support.judged import differing, judged_session
+from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
-HOSTILE = "</td></svg></style><script>alert(1)</script><img src=x onerror=alert(2)> \"'&amp; \u202e{{ 7 * 7 }}"
 _VOID = {"meta", "link", "input", "br", "img"}
 
 

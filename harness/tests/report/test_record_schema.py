@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
 from jsonschema import Draft202012Validator
 
 from harness.baselines.store import read_baseline, shown_measures, write_baseline
@@ -26,10 +25,9 @@ from harness.profile.pair import Pair
 from harness.report.record import bands, pair_record, record_of, record_schema, report_record, without_directories
 from harness.run.findings import Findings
 from harness.storage.json_text import dump
-from harness.tests.judgement.test_against import tuned
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.case_runs import PAIR, REGRESSION, ROOT, Cases
 from harness.tests.support.judged import differing, judged_session, session_of
+from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SCHEMA = record_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -62,15 +60,6 @@ class Reported:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.content = json.loads(dump(report_record(session.config.stash[SESSION].found)))
-
-
-def load_tuned(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    vlm = tuned(2.0)
-    return vlm.model, vlm.processor
-
-
-def load_broken(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    raise PhaseError("the checkpoint /somebody/keeps/it/here cannot be loaded; look at /somebody/keeps/it/config.json")
 
 
 @pytest.fixture

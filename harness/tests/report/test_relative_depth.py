@@ -11,7 +11,7 @@ from harness.analysis.turning_points import BoundaryInterval
 from harness.judgement.phases import phases_of, relative_depth
 from harness.profile.profile import Profile
 from harness.report.summary import relative_lines, unread_lines
-from harness.tests.report.test_checks import L, synthetic_profile
+from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 
 def test_a_boundary_is_divided_by_the_number_of_layers() -> None:

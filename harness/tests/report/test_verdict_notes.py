@@ -22,8 +22,8 @@ from harness.report.record import record_of
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.findings import Findings
-from harness.tests.report.test_checks import changed, synthetic_profile
 from harness.tests.support.judged import differing, judged_session
+from harness.tests.support.synthetic_profiles import changed, synthetic_profile
 
 NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 

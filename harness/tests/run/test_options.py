@@ -11,14 +11,6 @@ from harness.models.vlm import choose_dtype
 from harness.profile.pair import Pair
 from harness.run.options import read_options
 
-CONFTEST = 'pytest_plugins = ["harness.plugin.hooks"]'
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest(CONFTEST)
-    return pytester
-
 
 def test_the_ini_file_sets_what_the_command_line_does_not(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nphase_samples = 400\nphase_seed = 7\nphase_dtype = bf16\nphase_baselines = kept/here\n")

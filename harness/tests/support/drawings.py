@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.profile.profile import Drawing
-from harness.tests.report.test_checks import L
+from harness.tests.support.synthetic_profiles import L
 
 ROWS, COLUMNS = 2, 3
 TEXT = 5
@@ -37,3 +37,6 @@ def synthetic_drawing(
         grid=(ROWS, COLUMNS) if grid else None,
         no_grid="" if grid else "its image tokens are learnt queries",
     )
+
+
+HOSTILE = "</td></svg></style><script>alert(1)</script><img src=x onerror=alert(2)> \"'&amp; \u202e{{ 7 * 7 }}"

@@ -82,3 +82,11 @@ def unlist(hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return moved
 
     return forget
+
+
+@pytest.fixture
+def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A local cache of the hub with nothing in it, and no data by variable."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("VLM_PHASE_COCO", "VLM_PHASE_WINOGROUND"):
+        monkeypatch.delenv(name, raising=False)

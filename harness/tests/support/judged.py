@@ -19,7 +19,7 @@ from harness.run.findings import Findings
 from harness.run.judge import Judge
 from harness.run.options import Options
 from harness.run.session import PhaseSession
-from harness.tests.report.test_checks import HERE, L, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic_profile
 
 
 def session_of(baselines: Path, **given: Any) -> PhaseSession:

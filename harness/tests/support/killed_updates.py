@@ -26,8 +26,8 @@ from harness.baselines.stored_files import arrays_path, changing, read_json, wri
 from harness.baselines.updates import write_timing
 from harness.judgement.phases import phases_of
 from harness.profile.profile import Profile
-from harness.tests.report.test_checks import synthetic_profile
 from harness.tests.support.forked_steps import at_each_step, ended, forked, killing, pausing, refusing
+from harness.tests.support.synthetic_profiles import synthetic_profile
 
 
 def stored(path: Path) -> tuple[bytes, bytes] | None:

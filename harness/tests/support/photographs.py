@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,3 +71,20 @@ def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_in_group)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG with its checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+class Held:
+    """Bytes that lie in memory."""
+
+    name = "held"
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def read_bytes(self) -> bytes:
+        return self.content

@@ -52,3 +52,9 @@ def change_weights(folder: Path, alter: Callable[[dict[str, torch.Tensor]], obje
     weights = load_file(folder / "model.safetensors")
     alter(weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def save_tiny(directory: Path) -> None:
+    vlm = tiny_vlm()
+    vlm.model.save_pretrained(directory)
+    vlm.processor.save_pretrained(directory)

@@ -1,0 +1,32 @@
+"""COCO Captions in the official layout, written by the tests that read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.photographs import write_official
+
+
+def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset("coco-captions").draw(n, seed, source)), source.left_out
+
+
+def file_name(part: str, number: int) -> str:
+    return f"COCO_{part}_{number:012d}.jpg" if part.endswith("2014") else f"{number:012d}.jpg"
+
+
+def write_part(directory: Path, part: str, numbers: range = range(1, 9)) -> Path:
+    images = {k: file_name(part, k) for k in numbers}
+    return write_official(directory, part, images, [(k, f"{part} {k} number {j}") for j in range(2) for k in numbers])
+
+
+def refused(directory: Path) -> str:
+    with pytest.raises(DataError) as error:
+        draw(directory)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -1,0 +1,45 @@
+"""Hostile data sets in the official layouts: written, drawn, and refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data.datasets import find_dataset
+from harness.data.sample import DataError, Sample, Source
+from harness.tests.support.photographs import encoded, write_images, write_official
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+
+
+def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
+    source = Source(directory)
+    return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
+
+
+def refused(dataset: str, directory: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        draw(dataset, directory)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+def coco(directory: Path, images: list[dict[str, Any]]) -> None:
+    """COCO's layout with one good image beside those that are given."""
+    folder = write_official(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
+    write_images(folder.parent, {"outside.jpg": encoded("outside", "JPEG")})
+    path = directory / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"] += images
+    content["annotations"] += [{"image_id": image["id"], "caption": "a blue square"} for image in images]
+    path.write_text(json.dumps(content))
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()

@@ -1,0 +1,47 @@
+"""A made-up profile with a phase diagram of its own, and the same profile with a measure changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from harness.profile.environment import Environment
+from harness.profile.measures import CURVES, SHARE_GROUPS
+from harness.profile.profile import Profile
+
+N, L = 64, 12
+HERE = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")
+
+
+def synthetic_profile(seed: int = 0, environment: Environment = HERE) -> Profile:
+    rng = np.random.default_rng(seed)
+    wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, 0.2, 0.8, 0.3])
+    level = 0.02 * rng.standard_normal((N, 1))
+
+    def curve(shift: float) -> Any:
+        return (wave + shift + level + 0.004 * rng.standard_normal((N, L + 1))).astype(np.float32)
+
+    arrays: dict[str, Any] = {name: curve(0.01 * index) for index, name in enumerate(CURVES)}
+    arrays |= {f"post_norm_{name}": arrays[name][:, -1] for name in CURVES if name != "inter_adjusted"}
+    for kind in ("norm", "weight"):
+        shares = rng.dirichlet([40.0, 20.0, 30.0, 10.0], size=(N, L))
+        arrays |= {
+            f"{kind}_{group}": shares[:, :, index].astype(np.float32) for index, group in enumerate(SHARE_GROUPS)
+        }
+    words = np.full(N, 6, dtype=np.int32)
+    found = np.minimum.accumulate(rng.integers(0, 6, (N, L + 1, 2))[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
+    arrays |= {"hits": found, "chance_hits": np.zeros_like(found), "words": words, "chance_words": words}
+    arrays["exit_agreement"] = (np.arange(L + 1) > 9).astype(np.int32) * np.ones((N, 1), dtype=np.int32)
+    ids = tuple(f"sample-{row}" for row in range(N))
+    return Profile("made", "curves", ids, ids, ids, ids, arrays, {"prompt": "p"}, environment, "0123456789abcdef")
+
+
+def changed(profile: Profile, **arrays: Any) -> Profile:
+    return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
+
+
+def on_one_line(error: BaseException) -> str:
+    """A message without its line breaks, wherever it is folded."""
+    return " ".join(str(error).split())
