@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.data.selection import captions_fault
-from harness.tests.support.hostile_data import ESCAPE, coco, directory, draw, refused
+from harness.tests.support.hostile_data import ESCAPE, coco, draw, refused
 from harness.tests.support.winoground_files import example, write_list
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -79,6 +79,11 @@ def endless(path: Path) -> None:
 def enormous(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1_000_000_001)
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 NO_FILES = {

@@ -1,44 +1,124 @@
-"""Imports go downwards only, and the verdicts need numpy and scipy and nothing else."""
+"""The rooms of the harness: where a file may lie, what it may import, how long it is, and that a name occurs once."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 HARNESS = Path(__file__).parents[2]
-VERDICT_CODE = sorted((HARNESS / "analysis").glob("*.py"))
-# What each room may import of the others; the rooms above, harness/*.py, may import all of them.
-MAY_IMPORT = {
-    "data": {"data"},
-    "models": {"data", "models"},
-    "probe": {"data", "models", "probe"},
-    "analysis": {"analysis"},
-}
+# Lowest first: a room imports itself and the rooms before it.
+ROOMS = (
+    *("errors", "storage", "analysis", "hub", "data", "models", "probe", "profile", "measurement", "baselines"),
+    *("judgement", "run", "report", "checks", "plugin", "releases", "lab"),
+)
+AT_ROOT = {"__init__", "errors", "hub", "checks"}
+LONGEST = 300
+SHARED_NAMES = {"__init__.py", "__main__.py"}
 
 
-def imported(path: Path) -> set[str]:
-    """The dotted names of the modules that a file imports, wherever in it."""
+def module_name(path: Path) -> str:
+    parts = path.relative_to(HARNESS.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PRODUCT = {module_name(path): path for path in HARNESS.rglob("*.py") if "tests" not in path.relative_to(HARNESS).parts}
+TESTS = {module_name(path): path for path in (HARNESS / "tests").rglob("*.py")}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """The dotted names that a file imports, wherever in it, but for those that only a type checker sees."""
+    unseen = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", VERDICT_CODE, ids=lambda path: path.stem)
-def test_verdict_code_is_numpy_and_scipy_only(path: Path) -> None:
-    foreign = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
-    assert foreign <= {"numpy", "scipy", "harness"}
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+def upward(module: str, imported: set[str]) -> list[str]:
+    """Those of the imported modules that lie in a room above the module's own."""
+    order = (*ROOMS, "__init__")
+    own = order.index(room_of(module))
+    return sorted(name for name in imported & set(PRODUCT) if order.index(room_of(name)) > own)
+
+
+GRAPH = {
+    name: imports_of(ast.parse(path.read_text(encoding="utf-8"))) & set(PRODUCT) - {name}
+    for name, path in PRODUCT.items()
+}
+
+
+def test_every_file_lies_in_a_room() -> None:
+    assert {path.stem for path in HARNESS.glob("*.py")} <= AT_ROOT
+    assert {room_of(name) for name in PRODUCT} - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_no_room_above_it(room: str) -> None:
-    shared = {"errors", "hub", "storage"}
-    for path in (HARNESS / room).rglob("*.py"):
-        ours = {name.split(".")[1] for name in imported(path) if name.startswith("harness.")}
-        assert ours <= MAY_IMPORT[room] | shared, path
+    assert {
+        name: upward(name, GRAPH[name]) for name in GRAPH if room_of(name) == room and upward(name, GRAPH[name])
+    } == {}
+
+
+def test_an_import_upwards_is_seen() -> None:
+    source = "def late():\n    from harness.report.figures import plot\n"
+    assert upward("harness.profile.profile", imports_of(ast.parse(source))) == ["harness.report.figures"]
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    TopologicalSorter(GRAPH).prepare()
+
+
+@pytest.mark.parametrize("paths", [PRODUCT, TESTS], ids=["product", "tests"])
+def test_no_file_is_longer_than_a_reader_holds(paths: dict[str, Path]) -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths.items()}
+    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
+
+
+def test_a_file_name_and_a_public_class_name_occur_once() -> None:
+    names = Counter(path.name for path in PRODUCT.values() if path.name not in SHARED_NAMES)
+    for path in PRODUCT.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names[node.name] += 1
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_tests_mirror_the_rooms() -> None:
+    others = {"end_to_end", "project", "support"}
+    folders = {path.parent.name for path in (HARNESS / "tests").glob("*/*.py")}
+    assert folders <= {*ROOMS, *others}
+    assert list((HARNESS / "tests").glob("test_*.py")) == []
+    names = Counter(path.name for path in TESTS.values() if path.name not in SHARED_NAMES)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_test_imports_another() -> None:
+    tests = {name for name in TESTS if name.rpartition(".")[2].startswith("test_")}
+    imported = {name: imports_of(ast.parse(path.read_text(encoding="utf-8"))) & tests for name, path in TESTS.items()}
+    assert {name: others for name, others in imported.items() if others} == {}
+
+
+@pytest.mark.parametrize("path", sorted((HARNESS / "analysis").glob("*.py")), ids=lambda path: path.stem)
+def test_verdict_code_is_numpy_and_scipy_only(path: Path) -> None:
+    imported = imports_of(ast.parse(path.read_text(encoding="utf-8")))
+    assert {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names) <= {"numpy", "scipy", "harness"}

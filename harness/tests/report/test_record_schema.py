@@ -66,7 +66,7 @@ class Reported:
 def more_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model `tuned` beside the tiny one, and `broken`, which cannot be loaded."""
     for name in ("tuned", "broken"):
-        entry = ModelEntry(name, "tiny", f"{__name__}:load_{name}", ("tiny",), embedded=True)
+        entry = ModelEntry(name, "tiny", f"harness.tests.support.tuned_models:load_{name}", ("tiny",), embedded=True)
         monkeypatch.setitem(MODELS, name, entry)
 
 

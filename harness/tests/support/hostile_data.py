@@ -38,8 +38,3 @@ def coco(directory: Path, images: list[dict[str, Any]]) -> None:
     content["images"] += images
     content["annotations"] += [{"image_id": image["id"], "caption": "a blue square"} for image in images]
     path.write_text(json.dumps(content))
-
-
-def directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
