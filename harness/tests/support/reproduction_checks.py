@@ -9,7 +9,8 @@ import pytest
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline
 from harness.checks import check_reproduces
-from harness.judgement.regression import FAMILIES, compare, compare_boundaries, compare_intervals
+from harness.judgement.regression import compare, compare_boundaries, compare_intervals
+from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.tests.support.synthetic_profiles import on_one_line
 
