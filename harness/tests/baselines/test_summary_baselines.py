@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,12 +25,9 @@ from harness.judgement.regression import compare, compare_boundaries, compare_in
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape
 from harness.profile.measures import CURVES, FAMILIES, MEASURES
 from harness.profile.profile import Profile
-from harness.tests.support.case_runs import REGRESSION, Cases, Fault, arrays_of
-from harness.tests.support.faults import features
+from harness.tests.support.summaries import stored_shapes, told
 from harness.tests.support.synthetic_curves import samples
 from harness.tests.support.synthetic_profiles import L, N, on_one_line, synthetic_profile
-
-SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 
 
 def same_summary(found: CurveSummary, wanted: CurveSummary) -> None:
@@ -163,18 +157,6 @@ def changed(profile: Profile, **arrays: Any) -> Profile:
     return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
 
 
-def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with np.load(arrays_of(path), allow_pickle=False) as stored:
-        return {name: stored[name].shape for name in stored.files}
-
-
-def told(path: Path, names: Iterable[str]) -> list[str]:
-    """Which of the names stand in a baseline's JSON or, uncompressed, in its arrays."""
-    with zipfile.ZipFile(arrays_of(path)) as stored:
-        written = path.read_bytes() + b"".join(stored.read(member) for member in stored.namelist())
-    return [name for name in names if name.encode() in written or name.encode("utf-32-le") in written]
-
-
 def test_what_is_judged_is_what_the_families_name() -> None:
     assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(MEASURES)
 
@@ -259,51 +241,3 @@ def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> N
     write_files(path, content | {"form": "verse"})
     with pytest.raises(BaselineError, match=r"curves.json is damaged .*'verse'"):
         read_baseline(path)
-
-
-def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
-    new = cases.run(*SUMMARY)
-    new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])
-    written = cases.files()
-    path = cases.baselines / "tiny-llava" / "tiny.json"
-    assert {len(shape) for shape in stored_shapes(path).values()} == {0, 1, 2}
-    assert not any(64 in shape for shape in stored_shapes(path).values())
-    assert not told(path, [f"tiny-{index}" for index in range(64)])
-    plain = cases.run(*REGRESSION, "-rsx", "--phase-json", "run.json")
-    outcomes = plain.parseoutcomes()
-    assert outcomes["skipped"] == 4
-    assert outcomes["passed"] + outcomes["xfailed"] == 6
-    plain.stdout.fnmatch_lines(
-        [
-            "SKIP*not asked sample by sample:",
-            "    the baseline is a summary of its samples: means are compared,*",
-        ]
-    )
-    verdicts = json.loads((cases.baselines.parent / "run.json").read_text())["verdicts"]
-    assert {line["verdict"] for line in verdicts} <= {"equivalent", "inconclusive"}
-    updated = cases.run(*REGRESSION, "--phase-update")
-    updated.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
-    assert cases.files() == written
-
-
-@pytest.mark.slow
-def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
-    path = recorded.baselines / "tiny-llava" / "tiny.json"
-    turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
-    turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
-    assert read_baseline(path).summary_of == 64
-    before, zeroed = recorded.files(), Fault(features(torch.zeros_like))
-    damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
-    assert damaged.ret == pytest.ExitCode.TESTS_FAILED
-    damaged.stdout.fnmatch_lines(
-        [
-            "E*n = 64 unpaired  -> DIFFERS",
-            "E*baseline *tiny.json",
-            "E*(summary of 64 samples, recorded with*",
-        ]
-    )
-    assert recorded.files() == before
-    accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(zeroed,))
-    accepted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
-    assert recorded.files() != before
-    assert read_baseline(path).summary_of == 64
