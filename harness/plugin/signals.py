@@ -97,7 +97,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
     """Handles the signals in xdist's controller, which collects nothing itself."""
-    from harness.plugin.xdist_groups import model_of
+    from harness.plugin.xdist import model_of
 
     pairs = node.config.stash[SESSION].options.pairs()
     if any(model_of(test, pairs) for test in ids):

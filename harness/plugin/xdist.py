@@ -1,29 +1,54 @@
-"""pytest-xdist: what each worker measured, merged in the controller into one summary, one record and one exit status.
+"""pytest-xdist: tests shared out by model, and the findings of all workers merged in the controller.
 
-Nothing here is called without pytest-xdist.
+No hook of this file is called without pytest-xdist.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator
+import re
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
 from harness.plugin.fixtures import SESSION, is_worker
+from harness.profile.pair import Pair
 
 _FOUND, _USAGE = "phase_found", "phase_usage"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The schedule by model, where tests are shared out at all."""
-    if config.getoption("dist") in ("no", "each"):
-        return None
-    from harness.plugin.xdist_groups import LoadModelScheduling
+    """Return a schedule that sends all tests of a model to one worker, so that each model is loaded once.
 
-    return LoadModelScheduling(config, log, config.stash[SESSION].options.pairs())
+    All other tests are shared out as `--dist` says: by file, by scope, or singly.
+    """
+    by = config.getoption("dist")
+    if by in ("no", "each"):
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    pairs = config.stash[SESSION].options.pairs()
+
+    class LoadModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            other = {"loadfile": nodeid.split("::", 1)[0], "loadscope": nodeid.rsplit("::", 1)[0]}
+            return model_of(nodeid, pairs) or other.get(by, nodeid)
+
+    return LoadModelScheduling(config, log)
+
+
+def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
+    """Return the model whose pair a test is about, by the id of the test; empty if it is about none.
+
+    Other parameters may stand before and behind the pair. Of pairs whose names hold each other the longest is meant.
+    In an id pytest spells out what is not ASCII.
+    """
+    given = nodeid.partition("[")[2].removesuffix("]")
+    names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
+    named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", given)]
+    return max(named, key=lambda pair: len(str(pair))).model if named else ""
 
 
 @pytest.hookimpl(tryfirst=True)

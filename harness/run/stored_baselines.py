@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class StoredBaselines:
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
         from harness.baselines.store import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
         from harness.baselines.stored_files import remove_leftovers
+        from harness.baselines.updates import write_configuration
 
         root = self.options.baselines
         try:
@@ -74,21 +76,24 @@ class StoredBaselines:
                 "relative depth only; hold the models against each other with --phase-against, or record this one "
                 "with --phase-update"
             )
-        if stored.path not in self.written:
-            changed = self._changed(profile, stored)
-            if changed and self.options.calibrate and not self.options.update:
-                raise BaselineError(
-                    f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change "
-                    "with --phase-update, together with --phase-calibrate"
-                )
-            if self.options.calibrate or (changed and self.options.update):
-                return self._write(profile, "changed" if changed else "calibrated", stored)
-            if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
-                return self._described_anew(profile, stored)
-        if stored.path not in self.written:
-            self.matched.add(stored.path)
-            if self.processes.first and (self.options.update or self.options.update_new):
-                remove_leftovers(stored.path)
+        if stored.path in self.written:
+            return stored
+        changed = self._changed(profile, stored)
+        if changed and self.options.calibrate and not self.options.update:
+            raise BaselineError(
+                f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change with "
+                "--phase-update, together with --phase-calibrate"
+            )
+        if self.options.calibrate or (changed and self.options.update):
+            return self._write(profile, "changed" if changed else "calibrated", stored)
+        if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
+            # The numbers, which are the same, are not written again.
+            self.written[stored.path] = "changed"
+            change = f"the configuration of {pair}"
+            return self.processes.of_first(change, lambda: write_configuration(stored, profile))
+        self.matched.add(stored.path)
+        if self.processes.first and (self.options.update or self.options.update_new):
+            remove_leftovers(stored.path)
         return stored
 
     def timing(self, pair: Pair, profile: Profile, timing: TimingRatio) -> float | None:
@@ -123,29 +128,15 @@ class StoredBaselines:
             return not is_summary_of(stored, profile)
         if self.options.summary and self.options.update:
             return True
-        then = stored.profile
-        if (profile.sample_ids, profile.environment, profile.weights) != (
-            then.sample_ids,
-            then.environment,
-            then.weights,
-        ):
-            return True
-        for control, curves in profile.controls.items():
-            held = then.controls.get(control, {})
-            if held.keys() != curves.keys() or any(not np.array_equal(curves[name], held[name]) for name in curves):
-                return True
-        names = set(profile.arrays)
-        return names != set(then.arrays) or any(
-            not np.array_equal(profile.arrays[name], then.arrays[name], equal_nan=True) for name in names
-        )
 
-    def _described_anew(self, profile: Profile, stored: Baseline) -> Baseline:
-        """The baseline with the configuration of now; its numbers, which are the same, are not written again."""
-        from harness.baselines.updates import write_configuration
+        def same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+            return now.keys() == then.keys() and all(np.array_equal(now[at], then[at], equal_nan=True) for at in now)
 
-        self.written[stored.path] = "changed"
-        return self.processes.of_first(
-            f"the configuration of {profile.pair}", lambda: write_configuration(stored, profile)
+        facts, then = attrgetter("sample_ids", "environment", "weights"), stored.profile
+        return not (
+            facts(profile) == facts(then)
+            and same(profile.arrays, then.arrays)
+            and all(same(curves, then.controls.get(control, {})) for control, curves in profile.controls.items())
         )
 
     def _write(self, profile: Profile, how: str, kept: Baseline | None) -> Baseline:
@@ -157,22 +148,12 @@ class StoredBaselines:
         if self.options.calibrate:
             calibration, power = self._calibrated(profile)
 
-        def written() -> Baseline:
-            return read_baseline(
-                write_baseline(
-                    self.options.baselines,
-                    profile,
-                    {},
-                    phases_of(profile),
-                    calibration,
-                    power,
-                    summary=self.options.summary,
-                    kept=kept,
-                    first=how == "new",
-                )
-            )
+        def write() -> Baseline:
+            root, summary, phases = self.options.baselines, self.options.summary, phases_of(profile)
+            settings: dict[str, Any] = {"summary": summary, "kept": kept, "first": how == "new"}
+            return read_baseline(write_baseline(root, profile, {}, phases, calibration, power, **settings))
 
-        baseline = self.processes.of_first(f"writing the baseline of {profile.pair}", written)
+        baseline = self.processes.of_first(f"writing the baseline of {profile.pair}", write)
         self.matched.discard(baseline.path)
         self.written[baseline.path] = how
         return baseline
@@ -183,9 +164,8 @@ class StoredBaselines:
         Raises:
             BaselineError: it would find too little.
         """
-        from harness.baselines.store import BaselineError
         from harness.measurement.conditions import calibrate
-        from harness.run.power_gate import power_problem, power_record, simulations
+        from harness.run.power_gate import simulated_power
 
         options = self.options
         measured = self.processes.agreed(
@@ -203,14 +183,8 @@ class StoredBaselines:
             ),
         )
 
-        def power() -> Mapping[str, Any]:
-            simulated = simulations(profile, measured)
-            powers = tuple(simulate(1.0) for simulate in simulated)
-            if problem := power_problem(simulated, powers):
-                raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
-            return power_record(powers)
-
-        return measured.calibration, self.processes.of_first(f"the power of {profile.pair}", power)
+        power = self.processes.of_first(f"the power of {profile.pair}", lambda: simulated_power(profile, measured))
+        return measured.calibration, power
 
 
 def unused_baselines(options: Options) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.plugin.xdist import model_of
 from harness.profile.pair import Pair
 from harness.tests.support.process_runs import ONE, files, run_cases
 
@@ -33,8 +34,7 @@ PAIRS = (
     ],
 )
 def test_a_case_belongs_to_the_model_of_its_pair(test: str, model: str) -> None:
-    scheduling = pytest.importorskip("harness.plugin.xdist_groups")
-    assert scheduling.model_of(test, PAIRS) == model
+    assert model_of(test, PAIRS) == model
 
 
 @pytest.mark.slow
