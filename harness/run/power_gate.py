@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from harness.analysis.power import Power, curve_power, power_refusal, recall_power
-from harness.baselines.margin_table import boundary_values, margin_table
+from harness.baselines.margin_table import boundary_values, margin_table, margin_values
 from harness.baselines.store import BaselineError
 from harness.data.datasets import find_dataset
 from harness.judgement.phases import CLAIM_RECALL
 from harness.judgement.regression import ALPHA_DIFF
 from harness.measurement.conditions import Calibrated
-from harness.profile.profile import KS, Profile, as_floats
+from harness.profile.measures import MEASURES
+from harness.profile.profile import Profile, as_floats
 
 
 def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
     Raises:
         BaselineError: the power is too small to write the baseline; the message says what to do.
     """
-    margins = {name: margin["value"] for name, margin in margin_table(profile, calibrated.calibration).items()}
+    margins = margin_values(margin_table(profile, calibrated.calibration))
     simulate: Callable[..., Power] = partial(
         curve_power,
         as_floats(profile["inter"]),
@@ -34,7 +35,7 @@ def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
     )
     simulations = [simulate]
     if not (profile.no_recall or find_dataset(profile.dataset).regression_only):
-        hits = profile.arrays["hits"][:, :, KS.index(int(CLAIM_RECALL.rsplit("_", 1)[1]))]
+        hits = profile.arrays["hits"][:, :, MEASURES[CLAIM_RECALL].column]
         noise = calibrated.largest_changes(CLAIM_RECALL)
         simulations.append(partial(recall_power, hits, profile.arrays["words"], noise))
     simulations = [partial(simulate, alpha_diff=ALPHA_DIFF, clusters=profile.clusters) for simulate in simulations]

@@ -81,8 +81,8 @@ class StoredBaselines:
         changed = self._changed(profile, stored)
         if changed and self.options.calibrate and not self.options.update:
             raise BaselineError(
-                f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change with "
-                "--phase-update, together with --phase-calibrate"
+                f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change "
+                "with --phase-update, together with --phase-calibrate"
             )
         if self.options.calibrate or (changed and self.options.update):
             return self._write(profile, "changed" if changed else "calibrated", stored)
