@@ -10,62 +10,78 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.measurement.reading_cache import unusable
+from harness.plugin.fixtures import SESSION, pair_of
 from harness.profile.pair import Pair
-from harness.run.option_row import in_memory
+from harness.run.option_row import FIXTURE, in_memory
+from harness.run.options import Options
 from harness.run.session import PhaseSession
 
 
-def refuse_interpreter() -> None:
-    """Assert that Python keeps docstrings, which transformers reads as it is imported.
+def refuse_impossible(session: pytest.Session) -> None:
+    """Assert that what was asked for is there and fit for use; no weight is read, and one picture of each dataset.
+
+    Pairs that nobody named and that cannot be measured here are noted.
 
     Raises:
-        pytest.UsageError: it strips them.
+        pytest.UsageError: Python strips docstrings, a fixture or the device is missing, a directory of data does not
+            exist, has no known layout or no usable sample, a model or dataset that was named is not here, or its
+            configuration, processor or a package that it needs is missing, or cache or outputs cannot be written.
     """
+    state = session.config.stash[SESSION]
+    for name in state.options.fixtures():
+        _refuse_fixture(session, name)
     if sys.flags.optimize > 1:
         raise pytest.UsageError(
             "Python strips docstrings here (-OO or PYTHONOPTIMIZE=2), and transformers cannot be imported without: run "
             "with -O or without it"
         )
+    # Libraries warn as they are imported, too.
+    with state.found.warnings.recording():
+        from harness.models.vlm import choose_device
+
+        try:
+            choose_device(state.options.device)
+        except PhaseError as error:
+            raise pytest.UsageError(str(error)) from None
+        pairs = state.found.collected
+        others = dict.fromkeys(filter(None, map(state.options.other_of, pairs)))
+        on_command_line = [name for name, _ in session.config.getoption("--phase-data") or ()]
+        _refuse_pairs(state, (*pairs, *others), on_command_line)
+        _refuse_directories(state.options)
+        for pair in pairs:
+            state.measured.missing(pair)
 
 
-def refuse_device(session: PhaseSession) -> None:
-    """Assert that the device of the run is there.
+def _refuse_fixture(session: pytest.Session, name: str) -> None:
+    """Refuse `fixture:NAME` where the tests see no such fixture, or one that lives for one test only."""
+    item = next(item for item in session.items if pair_of(item))
+    # pytest has no public way to ask for a fixture without setting it up, and setting this one up loads a model.
+    fixtures = session._fixturemanager.getfixturedefs(name, item)
+    if not fixtures:
+        raise pytest.UsageError(
+            f"{FIXTURE}{name}: {item.location[0]} sees no fixture {name!r}; define it in a conftest.py above the "
+            "tests, or in a plugin named with -p, with scope='session'"
+        )
+    if fixtures[-1].scope != "session":
+        raise pytest.UsageError(
+            f"{FIXTURE}{name}: the fixture has scope {fixtures[-1].scope!r} and would load its model anew; declare it "
+            "with @pytest.fixture(scope='session')"
+        )
 
-    Raises:
-        pytest.UsageError: it is not.
-    """
-    from harness.models.vlm import choose_device
 
-    try:
-        choose_device(session.options.device)
-    except PhaseError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
-def refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: Sequence[str]) -> None:
-    """Assert that what was asked for by name is there and fit for use; no weight is read, and one picture of each list.
-
-    Args:
-        session: the options and the way to load models.
-        pairs: those that are measured.
-        on_command_line: datasets whose directories were named there.
-
-    Raises:
-        pytest.UsageError: a directory of data does not exist, has no known layout or no usable sample, a model or
-            dataset that was named is not here, or its configuration, processor or a package that it needs is missing.
-    """
+def _refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: Sequence[str]) -> None:
     options = session.options
     datasets = {pair.dataset for pair in pairs}
     for name in dict.fromkeys((*on_command_line, *options.datasets)):
         if name in datasets:
-            _refuse_data(session, name)
+            _refuse_data(options, name)
             datasets.remove(name)
     for pair in pairs:
-        missing = options.unavailable(pair)
-        if missing and missing[1]:
-            raise pytest.UsageError(f"{pair} was asked for and cannot be measured here: {missing[0]}")
+        missing, asked_for = options.unavailable(pair) or ("", False)
+        if asked_for:
+            raise _unmeasurable(pair, missing)
         if not missing and pair.dataset in datasets:
-            _refuse_data(session, pair.dataset)
+            _refuse_data(options, pair.dataset)
             datasets.remove(pair.dataset)
     models = {pair.model for pair in pairs}
     for entry in options.named():
@@ -73,38 +89,35 @@ def refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line: 
             try:
                 session.loaded.refuse_unloadable(entry.name)
             except PhaseError as error:
-                raise pytest.UsageError(f"{entry.name} was asked for and cannot be measured here: {error}") from None
+                raise _unmeasurable(entry.name, error) from None
 
 
-def _refuse_data(session: PhaseSession, name: str) -> None:
-    """Assert that a dataset has a usable sample in the directory that was given for it, if one was."""
-    options, dataset = session.options, find_dataset(name)
-    source = options.source(name)
+def _refuse_data(options: Options, name: str) -> None:
+    """Refuse a dataset without a usable sample in the directory that was given for it, if one was."""
+    dataset, source = find_dataset(name), options.source(name)
     if source.directory is None:
         return
     reason = dataset.unavailable(source)
-    if not reason:
-        try:
+    try:
+        if not reason:
             dataset.draw(1, options.seed, source)
-        except PhaseError as error:
-            reason = str(error)
+    except PhaseError as error:
+        reason = str(error)
     if reason:
-        raise pytest.UsageError(f"{name} was asked for and cannot be measured here: {reason}")
+        raise _unmeasurable(name, reason)
 
 
-def refuse_places(session: PhaseSession) -> None:
-    """Assert that cache and outputs can be written.
+def _unmeasurable(name: object, reason: object) -> pytest.UsageError:
+    return pytest.UsageError(f"{name} was asked for and cannot be measured here: {reason}")
 
-    Raises:
-        pytest.UsageError: one cannot.
-    """
+
+def _refuse_directories(options: Options) -> None:
     # A plugin that is imported before pytest loads it is warned about.
     from harness.plugin.outputs import unwritable_output
 
-    cache = session.options.cache
-    if problem := unusable(cache):
+    if problem := unusable(options.cache):
         raise pytest.UsageError(
-            f"--phase-cache: {cache} is not writable ({problem}); choose another with --phase-cache"
+            f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
         )
-    if problem := unwritable_output(session.options):
+    if problem := unwritable_output(options):
         raise pytest.UsageError(problem)

@@ -121,6 +121,12 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pair_of(item: pytest.Item) -> Pair | None:
+    """Return the pair that a test is about, if it is about one."""
+    pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
+    return pair
+
+
 def write_line(config: pytest.Config, line: str) -> None:
     """Writes a line to the terminal for all to see, where this process has one."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

@@ -12,22 +12,21 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.judgement.known_differences import known_differences
-from harness.plugin.collection_refusals import refuse_device, refuse_interpreter, refuse_pairs, refuse_places
+from harness.plugin.collection_refusals import refuse_impossible
 from harness.plugin.fixtures import (
     SESSION,
     baseline,
     contestants,
     is_worker,
     judge,
+    pair_of,
     phase,
     profile,
     strict_evidence,
     vlm,
     write_line,
 )
-from harness.profile.pair import Pair
 from harness.report.layout import reason_text
-from harness.run.option_row import FIXTURE
 from harness.run.options import add_options, read_options
 from harness.run.session import PhaseSession
 
@@ -100,7 +99,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects claims of the paper and times on datasets for regression only."""
-    unasked = [item for item in items if _regression_only(item) and any(map(item.get_closest_marker, _NO_REGRESSION))]
+    unasked = [
+        item
+        for item in items
+        if (pair := pair_of(item)) is not None
+        and find_dataset(pair.dataset).regression_only
+        and any(map(item.get_closest_marker, _NO_REGRESSION))
+    ]
     if unasked:
         items[:] = [item for item in items if item not in unasked]
         config.hook.pytest_deselected(items=unasked)
@@ -109,19 +114,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:
     """Expect the known non-replications to fail, strictly: one that replicates after all is noticed."""
     for item in items:
-        marker, call = item.get_closest_marker("replication"), getattr(item, "callspec", None)
-        if marker is None or call is None:
-            continue
-        reason = known.get(str(call.params["pair"]), {}).get(marker.kwargs["claim"])
-        if reason is not None:
-            told = reason_text("known:", reason)
-            item.add_marker(pytest.mark.xfail(reason=told, strict=True, raises=AssertionError))
-
-
-def _regression_only(item: pytest.Item) -> bool:
-    """Return True if an item's pair is on a dataset for regression only."""
-    pair = _pair_of(item)
-    return pair is not None and find_dataset(pair.dataset).regression_only
+        marker, reasons = item.get_closest_marker("replication"), known.get(str(pair_of(item)), {})
+        if marker is not None and marker.kwargs["claim"] in reasons:
+            reason = reason_text("known:", reasons[marker.kwargs["claim"]])
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -139,7 +135,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     def refuse() -> None:
         if needed:
-            _refuse(session)
+            state.found.collected = tuple(dict.fromkeys(filter(None, map(pair_of, session.items))))
+            refuse_impossible(session)
 
     if several:
         start_together(session, refuse)
@@ -153,45 +150,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _expect_known(session.items, known)
 
 
-def _refuse(session: pytest.Session) -> None:
-    """Turn away what cannot work on this machine."""
-    state = session.config.stash[SESSION]
-    options = state.options
-    state.found.collected = pairs = tuple(dict.fromkeys(filter(None, map(_pair_of, session.items))))
-    _refuse_fixtures(session, options.fixtures())
-    others = dict.fromkeys(filter(None, map(options.other_of, pairs)))
-    given = [name for name, _ in session.config.getoption("--phase-data") or ()]
-    refuse_interpreter()
-    # Libraries warn as they are imported, too.
-    with state.found.warnings.recording():
-        refuse_device(state)
-        refuse_pairs(state, (*pairs, *others), given)
-        refuse_places(state)
-        for pair in pairs:
-            state.measured.missing(pair)
-
-
-def _refuse_fixtures(session: pytest.Session, names: list[str]) -> None:
-    """Turns away `fixture:NAME` where the tests see no such fixture, or one that lives for one test only."""
-    for name in names:
-        item = next(item for item in session.items if _pair_of(item))
-        # pytest has no public way to ask for a fixture without setting it up, and setting this one up loads a model.
-        found = session._fixturemanager.getfixturedefs(name, item)
-        if not found:
-            raise pytest.UsageError(
-                f"{FIXTURE}{name}: {item.location[0]} sees no fixture {name!r}; define it in a conftest.py above the "
-                "tests, or in a plugin named with -p, with scope='session'"
-            )
-        if found[-1].scope != "session":
-            raise pytest.UsageError(
-                f"{FIXTURE}{name}: the fixture has scope {found[-1].scope!r} and would load its model anew; declare it "
-                "with @pytest.fixture(scope='session')"
-            )
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips the cases of a pair that this machine has not got, or whose error another test shows."""
-    if not (pair := _pair_of(item)):
+    if not (pair := pair_of(item)):
         return
     state = item.config.stash[SESSION]
     state.errors.running = item.nodeid
@@ -204,14 +165,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Counts the warnings of a model that is timed, as those of one that is measured."""
-    timed = item.get_closest_marker("timing") is not None and _pair_of(item) is not None
+    timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
     with item.config.stash[SESSION].found.warnings.recording() if timed else nullcontext():
         return (yield)
-
-
-def _pair_of(item: pytest.Item) -> Pair | None:
-    pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
-    return pair
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
