@@ -77,7 +77,7 @@ def _refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line:
             _refuse_data(options, name)
             datasets.remove(name)
     for pair in pairs:
-        missing, asked_for = options.unavailable(pair) or ("", False)
+        missing, asked_for = options.unavailable(pair)
         if asked_for:
             raise _unmeasurable(pair, missing)
         if not missing and pair.dataset in datasets:

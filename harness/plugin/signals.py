@@ -25,7 +25,9 @@ class Ending:
 
     def __init__(self, session: pytest.Session) -> None:
         self._session, self._since = session, 0.0
-        self._process, self._closing = os.getpid(), False
+        self._process = os.getpid()
+        #: True from when the session ends, which a signal no longer interrupts.
+        self.closing = False
         self._installed: list[int] = []
 
     def install(self) -> None:
@@ -36,10 +38,6 @@ class Ending:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._end)
                 self._installed.append(number)
-
-    def close(self) -> None:
-        """Let a signal from now on no longer interrupt: the session ends already."""
-        self._closing = True
 
     def uninstall(self) -> None:
         """Restore the signals."""
@@ -67,7 +65,7 @@ class Ending:
                 _end_process(number)
             return
         self._since = time.monotonic()
-        if not self._closing:
+        if not self.closing:
             # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
             self._session.shouldstop = together.ending = f"ended by {name}"
             raise KeyboardInterrupt(together.ending)
@@ -115,7 +113,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leaves what is written and said at the end undisturbed."""
     if ending := session.config.stash.get(_ENDING, None):
-        ending.close()
+        ending.closing = True
 
 
 @pytest.hookimpl(tryfirst=True)

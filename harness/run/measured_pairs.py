@@ -37,7 +37,7 @@ class MeasuredPairs:
     def missing(self, pair: Pair) -> str:
         """Return why this machine cannot measure a pair, with the remedy; empty where it can."""
         if pair not in self._missing:
-            self._missing[pair] = reason = (self.options.unavailable(pair) or ("", False))[0]
+            self._missing[pair] = reason = self.options.unavailable(pair)[0]
             if reason:
                 self.found.unmeasured[pair] = reason
         return self._missing[pair]

@@ -35,9 +35,14 @@ from harness.run.option_row import (
 )
 from harness.storage.cache_directory import CacheError, default_cache
 
+_ON_DISK = ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items())
 _NAMED = "as it was named with --phase-model or --phase-against; may be repeated"
 # Options about stored baselines.
 _WRITING = ("update", "update_new", "calibrate", "summary")
+
+
+def _distinct(entries: Iterable[ModelEntry]) -> tuple[ModelEntry, ...]:
+    return tuple(dict.fromkeys(entries))
 
 
 def _in_order(controls: Iterable[str]) -> tuple[str, ...]:
@@ -51,103 +56,63 @@ def _in_order(controls: Iterable[str]) -> tuple[str, ...]:
 class Options:
     """What the user asked for: the value of each option."""
 
+    # Each row: the help, then the name of the argument, its parser, the default of the ini file and that of the help.
+    # fmt: off
     models: tuple[ModelEntry, ...] = row(
         "only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME for a "
         f"model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}",
-        "MODEL",
-        model_entry,
-        collect=lambda given: tuple(dict.fromkeys(given)),
-        default="every known one that can be had here",
-        name="model",
-    )
+        "MODEL", model_entry, None, "every known one that can be had here", _distinct, name="model")
     against: ModelEntry | None = row(
         "in place of the stored baselines, hold each --phase-model against this one, measured in the same run on the "
         "same samples; the summary says where they differ",
-        "MODEL",
-        model_entry,
-    )
+        "MODEL", model_entry)
     datasets: tuple[str, ...] = row(
         f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}",
-        "NAME",
-        dataset_name,
-        collect=tuple,
-        default="those of each model",
-        name="dataset",
-    )
+        "NAME", dataset_name, None, "those of each model", tuple, name="dataset")
     trust_code: tuple[ModelEntry, ...] = row(
         f"run the Python code that comes with this checkpoint, {_NAMED}",
-        "MODEL",
-        model_entry,
-        [],
-        "the code of none is run",
-        tuple,
-    )
+        "MODEL", model_entry, [], "the code of none is run", tuple)
     allow_unused_weights: tuple[ModelEntry, ...] = row(
         f"measure this checkpoint though its files hold weights that its model does not use, {_NAMED}",
-        "MODEL",
-        model_entry,
-        [],
-        "such a checkpoint is refused",
-        tuple,
-    )
+        "MODEL", model_entry, [], "such a checkpoint is refused", tuple)
     data: Mapping[str, Path] = row(
-        "directory of a dataset's files; may be repeated. Known: "
-        + ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items()),
-        "NAME=DIR",
-        dataset_directory,
-        [],
-        "the hub's local cache",
-        dict,
-    )
+        f"directory of a dataset's files; may be repeated. Known: {_ON_DISK}",
+        "NAME=DIR", dataset_directory, [], "the hub's local cache", dict)
     controls: tuple[str, ...] = row(
         f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
-        "NAME",
-        control_name,
-        list(CONTROLS),
-        "all",
-        _in_order,
-    )
+        "NAME", control_name, list(CONTROLS), "all", _in_order)
     samples: int | None = row(
-        "samples per pair, or as many as the dataset declares; the paper has 400", "N", sample_count, AS_DECLARED
-    )
+        "samples per pair, or as many as the dataset declares; the paper has 400", "N", sample_count, AS_DECLARED)
     seed: int = row("which samples are drawn", "N", whole_number(0), "0")
     device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto")
     dtype: str = row(
         "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
-        "NAME",
-        dtype_name,
-        "auto",
-    )
+        "NAME", dtype_name, "auto")
     batch_size: int = row("samples per forward pass", "N", whole_number(1), "8")
     baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines")
     cache: Path = row(
-        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, ""
-    )
+        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, "")
     process_timeout: int = row(
-        "how long one of several processes (torchrun) waits for another until it gives up", "SECONDS", seconds, "21600"
-    )
+        "how long one of several processes (torchrun) waits for another until it gives up",
+        "SECONDS", seconds, "21600")
     update: bool = row("write new and changed baselines; the summary lists them")
     update_new: bool = row("write missing baselines only")
     summary: bool = row(
-        "with an update option: store mean, covariance and number of samples only, no value of any sample",
-    )
+        "with an update option: store mean, covariance and number of samples only, no value of any sample")
     calibrate: bool = row(
         "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
-        "noise, margins and power with them",
-    )
+        "noise, margins and power with them")
     strict_evidence: bool = row("fail where the evidence does not decide, instead of an expected failure")
     no_cache: bool = row("keep no readings and use none; weights are still cached")
     download: bool = row("fetch weights and data that are not in the hub's local cache; their size is said first")
     draw: tuple[str, ...] = row(
         "show this sample in full in the report, besides the first two of each pair; may be repeated",
-        "ID",
-        collect=tuple,
-    )
+        "ID", str, None, "", tuple)
     report: Path | None = row(
-        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path
-    )
+        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path)
     json: Path | None = row("write curves, verdicts and provenance to FILE", "FILE", path)
     markdown: Path | None = row("append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY", "FILE", path)
+    # fmt: on
 
     def samples_of(self, pair: Pair) -> int:
         """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares.
@@ -210,15 +175,15 @@ class Options:
         """Where a dataset's files are: by option, ini file or environment variable, else in the hub's cache."""
         return find_dataset(dataset).source(self.data.get(dataset), download=self.download)
 
-    def unavailable(self, pair: Pair) -> tuple[str, bool] | None:
-        """Why a pair cannot be measured here, with the remedy, and whether what is missing was asked for by name."""
+    def unavailable(self, pair: Pair) -> tuple[str, bool]:
+        """Return why a pair cannot be measured here, else an empty text; True if what is missing was asked for."""
         entry = self.model(pair.model)
         if not in_memory(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)
         source = self.source(pair.dataset)
         if reason := find_dataset(pair.dataset).unavailable(source):
             return f"{pair.dataset}: {reason}", source.directory is not None or pair.dataset in self.datasets
-        return None
+        return "", False
 
 
 #: Every option by the field that holds its value, in the order of `--help`.

@@ -46,7 +46,8 @@ class WarningCounts(Counter[str]):
         for kind, count in self.items():
             place, _, text = kind.partition(": ")
             counts[first.setdefault(f"{place}: {_NUMBER.sub('0', text)}", kind)] += count
-        kinds = [f"  {_times(count)} {kind}" for kind, count in counts.most_common(_MOST_KINDS)]
+        often = counts.most_common(_MOST_KINDS)
+        kinds = [f"  {'once' if count == 1 else f'{count} times'} {kind}" for kind, count in often]
         more = len(counts) - len(kinds)
         head = f"warnings while measuring: {self.total()} of {_plural(len(counts), 'kind')}"
         return [head, *kinds, *([f"  and {_plural(more, 'more kind')}"] if more else [])]
@@ -62,10 +63,6 @@ class WarningCounts(Counter[str]):
     ) -> None:
         text = shown(" ".join(str(message).split()), _LONGEST)
         self[f"{category.__name__} at {Path(filename).name}:{lineno}: {text}"] += 1
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _plural(count: int, noun: str) -> str:
