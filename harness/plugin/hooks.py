@@ -12,6 +12,7 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
 from harness.judgement.known_differences import known_differences
+from harness.plugin import hookspec
 from harness.plugin.collection_refusals import refuse_impossible
 from harness.plugin.fixtures import (
     SESSION,
@@ -63,8 +64,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Adds the hook by which a conftest may change a loaded model."""
-    from harness.plugin import hookspec
-
     pluginmanager.add_hookspecs(hookspec)
 
 

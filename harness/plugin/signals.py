@@ -21,14 +21,42 @@ _TWICE = 1.0
 
 
 class Ending:
-    """The handler of signals that end a session, and the signals that it was installed for."""
+    """The handler of signals that end a session, installed when there is something to measure."""
 
     def __init__(self, session: pytest.Session) -> None:
         self._session, self._since = session, 0.0
-        self._process = os.getpid()
-        #: True from when the session ends, which a signal no longer interrupts.
-        self.closing = False
+        self._process, self._closing = os.getpid(), False
         self._installed: list[int] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
+        config = session.config
+        if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
+            self.install()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Handles the signals in xdist's controller, which collects nothing itself."""
+        from harness.plugin.xdist import model_of
+
+        pairs = node.config.stash[SESSION].options.pairs()
+        if any(model_of(test, pairs) for test in ids):
+            self.install()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Leaves what is written and said at the end undisturbed."""
+        self._closing = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self) -> None:
+        """Restores the signals."""
+        for number in self._installed:
+            # A program that has installed its own since keeps it.
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, signal.SIG_DFL)
+        processes().ending = ""
 
     def install(self) -> None:
         """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
@@ -38,14 +66,6 @@ class Ending:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._end)
                 self._installed.append(number)
-
-    def uninstall(self) -> None:
-        """Restore the signals."""
-        for number in self._installed:
-            # A program that has installed its own since keeps it.
-            if signal.getsignal(number) == self._end:
-                signal.signal(number, signal.SIG_DFL)
-        processes().ending = ""
 
     def _end(self, number: int, _: FrameType | None) -> None:
         together, name = processes(), signal.Signals(number).name
@@ -65,7 +85,7 @@ class Ending:
                 _end_process(number)
             return
         self._since = time.monotonic()
-        if not self.closing:
+        if not self._closing:
             # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
             self._session.shouldstop = together.ending = f"ended by {name}"
             raise KeyboardInterrupt(together.ending)
@@ -76,30 +96,9 @@ def _end_process(number: int) -> None:
     signal.raise_signal(number)
 
 
-_ENDING = pytest.StashKey[Ending]()
-
-
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Makes the handler, which is installed when there is something to measure."""
-    session.config.stash[_ENDING] = Ending(session)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
-    config = session.config
-    if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
-        config.stash[_ENDING].install()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
-    """Handles the signals in xdist's controller, which collects nothing itself."""
-    from harness.plugin.xdist import model_of
-
-    pairs = node.config.stash[SESSION].options.pairs()
-    if any(model_of(test, pairs) for test in ids):
-        node.config.stash[_ENDING].install()
+    """Makes the handler of this session."""
+    session.config.pluginmanager.register(Ending(session))
 
 
 @pytest.hookimpl(trylast=True)
@@ -107,17 +106,3 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Ends the session of a process that has heard of another's signal."""
     if reason := processes().ending:
         item.session.shouldstop = reason
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leaves what is written and said at the end undisturbed."""
-    if ending := session.config.stash.get(_ENDING, None):
-        ending.closing = True
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Restores the signals."""
-    if ending := config.stash.get(_ENDING, None):
-        ending.uninstall()

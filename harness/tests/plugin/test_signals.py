@@ -36,7 +36,7 @@ def ending(session: Any) -> Iterator[Ending]:
     made = Ending(session)
     made.install()
     yield made
-    made.uninstall()
+    made.pytest_unconfigure()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_DFL}
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -88,12 +88,12 @@ def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
     assert session.shouldstop == "ended by SIGTERM"
     with pytest.raises(ProcessError, match="ended by SIGTERM"):
         alone.go_on("batch 2 of 2")
-    ending.uninstall()
+    ending.pytest_unconfigure()
     alone.go_on("batch of another session")
 
 
 def test_what_is_written_at_the_end_is_not_disturbed(ending: Ending, session: Any) -> None:
-    ending.close()
+    ending.pytest_sessionfinish()
     signal.raise_signal(signal.SIGTERM)
     assert session.shouldstop is False
 
@@ -105,7 +105,7 @@ def test_of_several_processes_none_is_interrupted(session: Any, monkeypatch: pyt
     ending = Ending(session)
     ending.install()
     signal.raise_signal(signal.SIGTERM)
-    ending.uninstall()
+    ending.pytest_unconfigure()
     signal.signal(signal.SIGTERM, before)
     assert str(session.shouldstop).startswith("ended by its launcher (SIGTERM), as when another process fails")
 
@@ -134,7 +134,7 @@ def test_a_handler_that_was_installed_later_stays(session: Any) -> None:
     ending = Ending(session)
     ending.install()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ending.uninstall()
+    ending.pytest_unconfigure()
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
 
 
@@ -144,7 +144,7 @@ def test_signals_of_others_are_left_alone(session: Any) -> None:
     ending = Ending(session)
     ending.install()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_IGN}
-    ending.uninstall()
+    ending.pytest_unconfigure()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_IGN}
     for number, handler in before.items():
         signal.signal(number, handler)
