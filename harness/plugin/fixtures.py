@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SESSION = pytest.StashKey[PhaseSession]()
-TIMED_SAMPLES = 1
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +76,7 @@ def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair,
     from harness.measurement.stopwatch import Contestants
 
     with _measuring(request, phase, pair):
-        return _plainly(lambda: Contestants(vlm, phase.measured.samples(pair, TIMED_SAMPLES)))
+        return _plainly(lambda: Contestants(vlm, phase.measured.samples(pair, 1)))
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from harness.models.vlm import Vlm
 
 
-class FixtureError(PhaseError):
-    """A fixture does not give a model that can be measured as asked."""
-
-
 @dataclass
 class LoadedModel:
     """Keeps one model loaded; the one before is let go. Models of fixtures stay as long as their fixtures do.
@@ -46,15 +42,21 @@ class LoadedModel:
         """The model of that name.
 
         Raises:
-            FixtureError: its fixture gives no `Vlm`, or not on the device or in the data type that was asked for.
-            PhaseError: it cannot be loaded; said again at every call, without another try.
+            PhaseError: it cannot be loaded, or its fixture gives no `Vlm`, or not on the device or in the data type
+                that was asked for. It is raised again at every call, without another try.
         """
         if model in self._failed:
             raise self._failed[model]
         if self._vlm is None or self._vlm.name != model:
             self.release()
             try:
-                self._vlm = self._taken(model)
+                own = in_memory(self.options.model(model))
+                vlm = self._of_fixture(model) if own else self.load(model)
+                if self.options.against is not None and model not in self.parts:
+                    from harness.judgement.weights import weight_parts
+
+                    self.parts[model] = weight_parts(vlm)
+                self._vlm = vlm
             except Exception as error:
                 self._failed[model] = without_frames(error)
                 raise
@@ -63,14 +65,6 @@ class LoadedModel:
     def failed(self, model: str) -> bool:
         """Return True if the model could not be loaded."""
         return model in self._failed
-
-    def _taken(self, model: str) -> Vlm:
-        vlm = self._of_fixture(model) if in_memory(self.options.model(model)) else self.load(model)
-        if self.options.against is not None and model not in self.parts:
-            from harness.judgement.weights import weight_parts
-
-            self.parts[model] = weight_parts(vlm)
-        return vlm
 
     def load(self, model: str, device: str | None = None, dtype: str | None = None) -> Vlm:
         """A model from its weights, on another device or in another data type than asked for if so said."""
@@ -132,11 +126,11 @@ class LoadedModel:
             except PhaseError:
                 raise
             except Exception as error:  # A user's own code; the frames of libraries behind it fill many screens.
-                raise FixtureError(
+                raise PhaseError(
                     f"the fixture {name} raised {type(error).__name__}: {first_line(error)} ({_own_line(error)})"
                 ) from error
             if not isinstance(given, Vlm):
-                raise FixtureError(
+                raise PhaseError(
                     f"the fixture {name} returns {type(given).__name__!r}, and --phase-model fixture:{name} needs a "
                     "harness.Vlm: return harness.Vlm(name, model, processor, harness.find_anatomy(model))"
                 )
@@ -153,10 +147,10 @@ class LoadedModel:
 
         device, dtype = self.options.device, self.options.dtype
         if device != "auto" and choose_device(device).type != vlm.device.type:
-            raise FixtureError(f"--phase-device {device}: the fixture {name} gives its model on {vlm.device}; move it")
+            raise PhaseError(f"--phase-device {device}: the fixture {name} gives its model on {vlm.device}; move it")
         if dtype != "auto" and choose_dtype(dtype, vlm.device, embedded=False) != vlm.dtype:
             said = str(vlm.dtype).removeprefix("torch.")
-            raise FixtureError(f"--phase-dtype {dtype}: the fixture {name} gives its model in {said}; convert it there")
+            raise PhaseError(f"--phase-dtype {dtype}: the fixture {name} gives its model in {said}; convert it there")
 
 
 def _own_line(error: Exception) -> str:

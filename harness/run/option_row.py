@@ -95,9 +95,9 @@ class Option:
             raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def row(text: str, metavar: str = "", parse: Callable[..., Any] = str, *ini: Any, **settings: Any) -> Any:
+def row(text: str, metavar: str = "", parse: Callable[..., Any] = str, *defaults: Any, **settings: Any) -> Any:
     """Return a field of a dataclass that declares an `Option`."""
-    return field(metadata={"option": Option(text, metavar, parse, *ini, **settings)})
+    return field(metadata={"option": Option(text, metavar, parse, *defaults, **settings)})
 
 
 def model_entry(text: str, root: Path | None = None) -> ModelEntry:
