@@ -28,6 +28,7 @@ from harness.probe.self_checks import (
     hearing_placeholders,
 )
 from harness.probe.separators import without_separators
+from harness.profile.pair import Pair
 from harness.profile.profile import Drawing
 
 DRAWN = 2
@@ -63,8 +64,8 @@ def draw_first(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callabl
         for sample in plan.samples[:DRAWN]:
             if fault := picture_fault(sample):
                 raise SampleError(
-                    f"{vlm.name}-{dataset}: sample {sample.id} cannot be measured: {fault}; it is one of the first "
-                    f"{DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
+                    f"{Pair(vlm.name, dataset)}: sample {sample.id} cannot be measured: {fault}; it is one of the "
+                    f"first {DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
                     "dataset, and run again"
                 )
         try:

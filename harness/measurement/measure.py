@@ -42,6 +42,7 @@ from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
 from harness.profile.configuration import configuration_of
 from harness.profile.environment import environment, weight_hashes
+from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Array, Drawing, Profile
 from harness.storage.cache_directory import default_cache
 
@@ -167,7 +168,7 @@ def _observe(
         task = LensTask(tried.part(places), start.block)
         return observe(vlm, batch, [tried.samples[place] for place in places], task)
 
-    results = passes.over(tried.samples, f"{vlm.name}-{dataset}", name, read)
+    results = passes.over(tried.samples, str(Pair(vlm.name, dataset)), name, read)
     plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
     plan.require_two(dataset)
     measured = [sample for place, sample in enumerate(tried.samples) if place not in results.refused]

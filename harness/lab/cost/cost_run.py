@@ -163,7 +163,7 @@ def outside_share(vlm: Vlm, dataset: str, **options: Any) -> Outside:
     finally:
         for handle in handles:
             handle.remove()
-    return Outside(f"{vlm.name}-{dataset}", profile.n, wall, sum(ends) - sum(starts))
+    return Outside(profile.pair, profile.n, wall, sum(ends) - sum(starts))
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:
