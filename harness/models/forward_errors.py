@@ -13,12 +13,12 @@ import torch
 import transformers
 
 from harness.errors import PhaseError, first_line
+from harness.models.prompts.hashes import PICTURE_DIMENSIONS
 from harness.models.vlm import Vlm, count_image_features
 
 _HARNESS = Path(__file__).parents[1]
 _HELPERS = {Path(torch.__file__).parent, Path(transformers.__file__).parent / "utils"}
 _NAMED = 3
-_PIXEL_DIMENSIONS = 4  # a batch of pictures at least: batch, channels, height, width
 #: Settings that a processor and a model both have, and that decide how many image tokens a picture has.
 _SHARED = ("patch_size", "vision_feature_select_strategy", "image_seq_length")
 _SETTINGS = "patch_size, vision_feature_select_strategy, num_additional_image_tokens and the size of its pictures"
@@ -170,7 +170,7 @@ def _picture_size(vlm: Vlm, inputs: Mapping[str, Any]) -> str:
     pixels = inputs.get("pixel_values")
     config = getattr(vlm.model.config, "vision_config", None)
     size = getattr(config, "image_size", None)
-    if not isinstance(pixels, torch.Tensor) or pixels.ndim < _PIXEL_DIMENSIONS or not isinstance(size, int):
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim < PICTURE_DIMENSIONS or not isinstance(size, int):
         return ""
     height, width = pixels.shape[-2:]
     if (height, width) == (size, size):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.models.prompts.hashes import PICTURE_DIMENSIONS
 from harness.models.vlm import Vlm
 
 #: Pixels of the longer side that are kept of a picture: more than a map over it can show.
@@ -19,7 +20,6 @@ LONGEST_SIDE = 448
 # What a configuration has whose image tokens are learnt queries: each of them has seen the whole picture.
 _QUERIES = ("num_query_tokens", "qformer_config", "perceiver_config", "query_length", "resampler_n_latents")
 _CHANNELS = 3
-_PICTURES = 4  # dimensions of a batch of pictures: batch, channels, height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,11 @@ def seen_picture(
         tokens: how many image tokens the row has.
     """
     values = inputs.get("pixel_values")
-    if not isinstance(values, torch.Tensor) or values.ndim != _PICTURES or values.shape[:2] != (rows, _CHANNELS):
+    if (
+        not isinstance(values, torch.Tensor)
+        or values.ndim != PICTURE_DIMENSIONS
+        or values.shape[:2] != (rows, _CHANNELS)
+    ):
         shown = np.array(_small(picture().convert("RGB")))
         sections = inputs.get("image_grid_thw")
         if isinstance(sections, torch.Tensor) and len(sections) == rows and int(sections[row][0]) == 1:

@@ -17,6 +17,7 @@ from harness.models.anatomy import Anatomy, find_anatomy
 from harness.models.linear import COMPUTING_TYPES
 from harness.models.offloaded import computing_device
 from harness.models.placement import sweep_offloaded
+from harness.models.prompts.hashes import map_tensors
 from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
 
@@ -70,12 +71,10 @@ class Vlm:
     def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as the model takes them: on its device, numbers in its type; lists of tensors stay lists."""
 
-        def moved(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
-                return value.to(self.device, self.dtype if value.is_floating_point() else None)
-            return [moved(part) for part in value] if isinstance(value, (list, tuple)) else value
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
-        return {key: moved(value) for key, value in inputs.items()}
+        return {key: map_tensors(move, value) for key, value in inputs.items()}
 
     @property
     def attention(self) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from harness.errors import is_shortage
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
+from harness.models.prompts.hashes import map_tensors
 from harness.models.prompts.prompt import Batch, TokenGroups
 from harness.models.vlm import Vlm
 
@@ -74,7 +75,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
 
     with anatomy.residual_points(look), torch.inference_mode():
         try:
-            model(**{name: _lost(value) for name, value in inputs.items()}, **prompt_options(model))
+            model(**{name: map_tensors(_lost, value) for name, value in inputs.items()}, **prompt_options(model))
         except _PictureReachedError:
             pass
         except Exception as error:  # Models raise what they like at NaN; the pass with the picture says what is wrong.
@@ -86,10 +87,8 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
     return kept & (2 * kept.sum(1, keepdim=True) < image.sum(1, keepdim=True))
 
 
-def _lost(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_lost(part) for part in value]
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+def _lost(value: torch.Tensor) -> torch.Tensor:
+    if not value.is_floating_point():
         return value
     # A column of whole numbers may be places or counts beside the pixels. White and black are whole numbers in some
     # models, so a number alone tells nothing. A picture of nothing but whole numbers is all pixels.

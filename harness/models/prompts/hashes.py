@@ -14,7 +14,8 @@ from harness.models.stored_numbers import content
 # Of inputs that go with the tokens; every other input goes with the pixels.
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids")
 _PICTORIAL = ("pixel", "image")
-_PICTURES = 4  # dimensions of a batch of pictures: batch, channels, height, width
+#: Dimensions of a batch of pictures: batch, channels, height, width.
+PICTURE_DIMENSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def hash_rows(
     simple = all(
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
-        and value.ndim == _PICTURES
+        and value.ndim == PICTURE_DIMENSIONS
         and value.shape[0] == batch
         for value in pictures.values()
     )
@@ -67,13 +68,18 @@ def is_textual(key: str, value: Any, shape: Sequence[int]) -> bool:
 def negated_pictures(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return model inputs with every number of the pictures negated; whole numbers, as sizes are, stay."""
 
-    def negated(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return -value if value.is_floating_point() else value
-        return [negated(part) for part in value] if isinstance(value, (list, tuple)) else value
+    def negated(tensor: torch.Tensor) -> torch.Tensor:
+        return -tensor if tensor.is_floating_point() else tensor
 
     pictures = _pictures(inputs)
-    return {key: negated(value) if key in pictures else value for key, value in inputs.items()}
+    return {key: map_tensors(negated, value) if key in pictures else value for key, value in inputs.items()}
+
+
+def map_tensors(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Return a model input with its tensors changed, also those in lists; anything else stays."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    return [map_tensors(change, part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _pictures(inputs: Mapping[str, Any]) -> dict[str, Any]:
