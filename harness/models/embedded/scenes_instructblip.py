@@ -84,22 +84,14 @@ def instruction_tokenizer() -> Any:
     inner.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        padding_side="right",
-        model_max_length=_LONGEST,
-        **_SPECIAL,
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="right", model_max_length=_LONGEST, **_SPECIAL)
 
 
 def model_config() -> InstructBlipConfig:
     """The configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
     from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
-    vision = InstructBlipVisionConfig(
-        **TOWER,
-        initializer_range=0.02,
-    )
+    vision = InstructBlipVisionConfig(**TOWER, initializer_range=0.02)
     qformer = InstructBlipQFormerConfig(
         vocab_size=len(instruction_tokenizer()),
         hidden_size=192,

@@ -77,10 +77,7 @@ def model_config() -> LlavaConfig:
     """The configuration: tower of 4 layers of width 192 without its class token, two-layer projector, SmolLM2."""
     from transformers import CLIPVisionConfig, LlavaConfig
 
-    vision = CLIPVisionConfig(
-        **TOWER,
-        projection_dim=192,
-    )
+    vision = CLIPVisionConfig(**TOWER, projection_dim=192)
     config: LlavaConfig = LlavaConfig(
         vision_config=vision,
         text_config=language_config(),
