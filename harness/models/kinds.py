@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness.models.prompts.templates import BARE, IMAGE_FIRST, IMAGE_LAST, LLAVA
+from harness.models.prompts.chat_templates import BARE, IMAGE_FIRST, IMAGE_LAST, LLAVA
 
 
 @dataclass(frozen=True, slots=True)

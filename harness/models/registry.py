@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import shown
 from harness.models.checkpoints.foreign_formats import no_configuration
-from harness.models.prompts.templates import BARE, LLAVA
+from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.storage.file_names import file_name
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from harness.models.embedded.checkpoint import (
     read_trained,
 )
 from harness.models.embedded.language import language_config
-from harness.models.prompts.templates import SCENES_INSTRUCTBLIP
+from harness.models.prompts.chat_templates import SCENES_INSTRUCTBLIP
 
 if TYPE_CHECKING:
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor

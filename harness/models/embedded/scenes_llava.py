@@ -24,7 +24,7 @@ from harness.models.embedded.checkpoint import (
     read_trained,
 )
 from harness.models.embedded.language import language_config
-from harness.models.prompts.templates import SCENES_LLAVA
+from harness.models.prompts.chat_templates import SCENES_LLAVA
 from harness.models.weights_error import WeightsError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PhaseError, first_line
+from harness.models.prompts.chat_templates import DATE, OWN, asks_for_date, chosen_template, with_fixed_date
 from harness.models.prompts.template_process import EndlessTemplateError, TemplateProcessError, render
-from harness.models.prompts.templates import DATE, OWN, asks_for_date, chosen_template, with_fixed_date
 
 _PLACEHOLDER = "instruction-goes-here"
 # How a list of parts looks where a template prints it as it is.

@@ -12,7 +12,7 @@ from transformers.utils import chat_template_utils
 
 from harness.baselines.store import find_baseline, write_baseline
 from harness.models.prompts.chat import prompt_text, refuse_endless_template, template_date
-from harness.models.prompts.templates import DATE, with_fixed_date
+from harness.models.prompts.chat_templates import DATE, with_fixed_date
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
 from harness.tests.support.tiny import same, tiny_profile

@@ -19,8 +19,8 @@ from transformers.utils import chat_template_utils
 
 from harness.models.prompts import chat, template_process
 from harness.models.prompts.chat import PromptError, prompt_text, refuse_endless_template
+from harness.models.prompts.chat_templates import OWN
 from harness.models.prompts.template_process import EndlessTemplateError, RenderingError, TemplateProcessError, render
-from harness.models.prompts.templates import OWN
 from harness.models.vlm import Vlm
 
 REST = "<image>{{ messages[0]['content'][1]['text'] }}"

@@ -15,7 +15,7 @@ import pytest
 import transformers
 from transformers import AddedToken
 
-from harness.models.prompts.templates import BARE, IMAGE_FIRST
+from harness.models.prompts.chat_templates import BARE, IMAGE_FIRST
 from harness.tests.support.local_tokenizers import llama_tokenizer, qformer_tokenizer
 from harness.tests.support.tiny import tiny_tokenizer
 
