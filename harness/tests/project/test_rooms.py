@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import Counter
 from graphlib import TopologicalSorter
@@ -77,6 +78,22 @@ def test_a_room_imports_no_room_above_it(room: str) -> None:
     assert {
         name: upward(name, GRAPH[name]) for name in GRAPH if room_of(name) == room and upward(name, GRAPH[name])
     } == {}
+
+
+def test_the_page_of_the_architecture_shows_the_tower() -> None:
+    page = (HARNESS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tower = page.split("```")[1].splitlines()[1:]
+    shown = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tower if line.strip()]
+    assert shown == ["__init__", *reversed(ROOMS)]
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_of_a_page_exists(page: str) -> None:
+    names = re.findall(r"`([\w./-]+/[\w.-]*)`", (HARNESS.parent / page).read_text(encoding="utf-8"))
+    assert len(names) > 10
+    users = {"coco/", "winoground/"}
+    roots = (HARNESS.parent, HARNESS, HARNESS / "tests")
+    assert [name for name in names if name not in users and not any((root / name).exists() for root in roots)] == []
 
 
 def test_an_import_upwards_is_seen() -> None:
