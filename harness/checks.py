@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
-from harness.analysis.boundary_agreement import BoundaryAgreement
-from harness.analysis.claims import PHASES, Claim, ClaimVerdict
-from harness.analysis.interval_agreement import Answer, IntervalAgreement, IntervalFinding, Question
+from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
+from harness.analysis.claims import Claim, ClaimVerdict
+from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding
 from harness.analysis.mean_difference import Verdict
-from harness.analysis.monotone import Monotonicity
 from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
 from harness.baselines.store import Baseline
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
 from harness.profile.profile import Profile
-from harness.report.changed_measure import changed_measure_lines
 from harness.report.controls_compared import beyond_lines
-from harness.report.held_lines import file_lines, held_lines
-from harness.report.layout import MESSAGE_WIDTH, folded, reason_text, together
-
-# pytest writes this before the first line of a message.
-_BEFORE = len("AssertionError: ")
+from harness.report.layout import reason_text, together
+from harness.report.messages import boundary_lines, changed_measure_lines, file_lines, held_lines, message, phase_lines
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -85,21 +80,9 @@ def check_boundaries(
         AssertionError: naming each boundary that moved, from where to where, its interval and margin.
     """
     __tracebackhide__ = True
-    if agreement.verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
-        return
     moved = [shift for shift in agreement.shifts if shift.verdict is agreement.verdict]
-    lines = [f"phase boundaries of {profile.model} on {profile.dataset}: {agreement.verdict.upper()}"]
-    for shift in moved:
-        low, high = shift.interval
-        lines.append(
-            f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.now:g}: {shift.effect:+g} "
-            + together(
-                f"({agreement.confidence:.4%} interval {low:g} to {high:g}),",
-                f"margin {shift.margin:g},",
-                f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
-            )
-        )
-    _conclude(lines + held_lines(profile, baseline), agreement.verdict, [part.n_needed for part in moved], strict)
+    lines = [line for shift in moved for line in boundary_lines(shift, agreement)]
+    _conclude("phase boundaries", profile, baseline, agreement.verdict, lines, moved, strict)
 
 
 def check_intervals(
@@ -111,15 +94,11 @@ def check_intervals(
         AssertionError: naming phase and layers, what held and what holds now, with effect, interval, margin and n.
     """
     __tracebackhide__ = True
-    if agreement.verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
-        return
     changed = [finding for finding in agreement.findings if finding.verdict is agreement.verdict]
-    lines = [f"phases of {profile.model} on {profile.dataset}: {agreement.verdict.upper()}"]
-    for finding in changed:
-        lines += _phase_changed(finding, agreement)
+    lines = [line for finding in changed for line in phase_lines(finding, agreement)]
     if not changed:
-        lines.append(f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples")
-    _conclude(lines + held_lines(profile, baseline), agreement.verdict, [part.n_needed for part in changed], strict)
+        lines = [f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples"]
+    _conclude("phases", profile, baseline, agreement.verdict, lines, changed, strict)
 
 
 def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
@@ -137,7 +116,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
     lines += [f"  {line}" for line in beyond_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
-        pytest.xfail(_message(lines))
+        pytest.xfail(message(lines))
     _fail(lines)
 
 
@@ -168,36 +147,24 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
         )
 
 
-def _phase_changed(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
-    said: dict[Answer, str] = {Monotonicity.VIOLATED: "not monotone"}
-    then, now = said.get(finding.then, finding.then), said.get(finding.now, finding.now)
-    if finding.verdict is Verdict.INCONCLUSIVE:
-        now = f"no longer certain to be {then}"
-    verb = "rise" if finding.direction > 0 else "fall"
-    what, bound = (verb, "prominence") if finding.question is Question.PRESENCE else ("largest reversal", "margin")
-    (low, high), (least, most) = finding.interval, finding.change_interval
-    numbers = together(
-        f"{what} {finding.effect:.3g} from point {finding.layers[0]} to {finding.layers[1]}",
-        f"(interval {low:.3g} to {high:.3g}),",
-        f"in the baseline {finding.before:.3g},",
-        f"{bound} {finding.margin:.3g};",
-        f"change {finding.change:+.3g}",
-        f"({agreement.confidence:.3%} interval {least:+.3g} to {most:+.3g}),",
-        f"n = {finding.n} {'paired' if agreement.paired else 'unpaired'}",
-    )
-    return [
-        f"  phase {PHASES[finding.phase - 1]}, a {verb} of inter-modal similarity over residual points "
-        f"{finding.first}-{finding.last} of the baseline, was {then} and is {now}:",
-        f"    {numbers}",
-    ]
-
-
-def _conclude(lines: list[str], verdict: Verdict, needed: list[int | None], strict: bool) -> None:
-    """Fails, or is an expected failure where the evidence does not decide."""
+def _conclude(
+    what: str,
+    profile: Profile,
+    baseline: Baseline,
+    verdict: Verdict,
+    lines: list[str],
+    parts: Sequence[BoundaryShift | IntervalFinding],
+    strict: bool,
+) -> None:
+    """Fails where something differs, and is an expected failure where the evidence does not decide."""
     __tracebackhide__ = True
+    if verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
+        return
+    title = f"{what} of {profile.model} on {profile.dataset}: {verdict.upper()}"
+    lines = [title, *lines, *held_lines(profile, baseline)]
     if verdict is Verdict.INCONCLUSIVE and not strict:
-        most = max((n or 0 for n in needed), default=0)
-        pytest.xfail(_message([f"inconclusive{f', needs n of about {most}' if most else ''}:", *lines]))
+        most = max((part.n_needed or 0 for part in parts), default=0)
+        pytest.xfail(message([f"inconclusive{f', needs n of about {most}' if most else ''}:", *lines]))
     _fail(lines)
 
 
@@ -207,7 +174,7 @@ def _undecided(findings: Iterable[Finding], strict: bool, lines: list[str]) -> N
     if strict:
         _fail(lines)
     needed = max((finding.agreement.mean.n_needed or 0 for finding in findings), default=0)
-    pytest.xfail(_message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
+    pytest.xfail(message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
@@ -217,15 +184,6 @@ def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iter
     return lines + held_lines(profile, baseline)
 
 
-def _message(lines: Iterable[str]) -> str:
-    """The lines folded for the narrowest of terminals, the first one behind what pytest writes before it."""
-    told: list[str] = []
-    for line in lines:
-        deeper = 2 if line.startswith(" ") else 4
-        told += folded(line, MESSAGE_WIDTH, deeper, taken=0 if told else _BEFORE)
-    return "\n".join(told)
-
-
 def _fail(lines: Iterable[str]) -> None:
     __tracebackhide__ = True
-    raise AssertionError(_message(lines))
+    raise AssertionError(message(lines))

@@ -15,7 +15,6 @@ from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values
 from harness.judgement.phases import claims_of, number, phase_reading, relative_depth
 from harness.judgement.regression import (
-    Comparison,
     Finding,
     compare,
     compare_boundaries,
@@ -75,19 +74,6 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
-    """A measure of a family that differs by more than its margin: where, and the largest excess."""
-
-    family: str
-    title: str
-    place: str
-    places: tuple[int, ...]
-    effect: float
-    at: int
-    margin: float
-
-
-@dataclass(frozen=True, slots=True)
 class SideBySide:
     """Two models on one dataset.
 
@@ -108,7 +94,7 @@ class SideBySide:
     verdicts: Mapping[str, Verdict]
     traces: tuple[Trace, ...]
     not_traced: str
-    beyond: tuple[Beyond, ...]
+    beyond: tuple[Finding, ...]
     weights: WeightChange | None
 
     @property
@@ -153,7 +139,12 @@ def side_by_side(
         verdicts=verdicts,
         traces=traces_of(profile, reference),
         not_traced=why,
-        beyond=_beyond(families),
+        beyond=tuple(
+            finding
+            for comparison in families
+            for finding in comparison.findings
+            if finding.agreement.verdict is Verdict.DIFFERS
+        ),
         weights=None if weights is None else weight_change(*weights),
     )
 
@@ -173,8 +164,16 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
         "verdicts": {name: str(verdict) for name, verdict in numbers.verdicts.items()},
         "same_until": {trace.name: asdict(trace) for trace in numbers.traces},
         "beyond_margin": [
-            asdict(beyond) | {"effect": number(beyond.effect), "margin": number(beyond.margin)}
-            for beyond in numbers.beyond
+            {
+                "family": finding.measure.family,
+                "title": finding.measure.title,
+                "place": finding.measure.axis.name,
+                "places": finding.measure.axis.places(finding.indices),
+                "effect": number(finding.agreement.mean.effect),
+                "at": finding.worst_place,
+                "margin": number(finding.agreement.mean.margin),
+            }
+            for finding in numbers.beyond
         ],
         "weights": None if numbers.weights is None else asdict(numbers.weights),
     }
@@ -245,18 +244,3 @@ def _length(change: Any, tolerance: Tolerance) -> int:
     """At how many places from the first on enough samples are within the tolerance, of `change` (samples, places)."""
     enough = np.mean(change <= np.max(tolerance.amount), axis=0) >= tolerance.share
     return int(np.argmin(enough)) if not enough.all() else len(enough)
-
-
-def _beyond(families: Sequence[Comparison]) -> tuple[Beyond, ...]:
-    return tuple(
-        _beyond_margin(comparison.family.name, finding)
-        for comparison in families
-        for finding in comparison.findings
-        if finding.agreement.verdict is Verdict.DIFFERS
-    )
-
-
-def _beyond_margin(family: str, finding: Finding) -> Beyond:
-    mean, axis = finding.agreement.mean, finding.measure.axis
-    places = axis.places(finding.indices)
-    return Beyond(family, finding.measure.title, axis.name, places, mean.effect, finding.worst_place, mean.margin)

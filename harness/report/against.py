@@ -12,7 +12,6 @@ from harness.baselines.reference import Reference, reference_of
 from harness.errors import LONGEST_TOKEN, bounded
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.judgement.weights import WeightParts
-from harness.profile.measures import layer_ranges
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Profile
 from harness.report.layout import folded, table_lines
@@ -148,9 +147,9 @@ def _where_lines(numbers: SideBySide) -> list[str]:
         lines.append(f"readings: not asked sample by sample, {numbers.not_traced}")
     lines += [trace_line(trace) for trace in numbers.traces]
     lines += [
-        f"beyond the margin: {beyond.title} at {beyond.place}{'s' if len(beyond.places) > 1 else ''} "
-        f"{layer_ranges(beyond.places)} ({beyond.effect:+.3g} at {beyond.at}, margin {beyond.margin:.3g})"
-        for beyond in numbers.beyond
+        f"beyond the margin: {finding.measure.title} at {finding.measure.axis.words(finding.indices)} "
+        f"({finding.agreement.mean.effect:+.3g} at {finding.worst_place}, margin {finding.agreement.mean.margin:.3g})"
+        for finding in numbers.beyond
     ]
     if not numbers.beyond:
         lines.append("beyond the margin: nothing")

@@ -1,11 +1,11 @@
-"""Verdicts in sentences: each word, every number of a verdict as a row, and the answers that a reader asks first."""
+"""Verdicts in sentences: every number of a verdict as a row, and the answers that a reader asks for first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from operator import attrgetter
 from typing import Any
 
 from harness.analysis.agreement import Agreement
@@ -18,26 +18,12 @@ from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
 from harness.judgement.side_by_side import Trace
-from harness.profile.measures import FAMILIES, layer_ranges
+from harness.profile.measures import layer_ranges
 from harness.report.against import trace_line
+from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
 from harness.storage.json_text import rounded
 
-#: What each word means, whatever it is said of.
-VERDICTS: Mapping[str, str] = MappingProxyType(
-    {
-        "holds": "The paper's claim holds for this model on this data; every part of it is certain.",
-        "fails": "A part of the paper's claim is certainly not so for this model on this data.",
-        "reproduces": "The same numbers as the baseline, sample by sample, within the tolerance.",
-        "equivalent": "No longer the same sample by sample, but the mean is certainly within the margin everywhere.",
-        "differs": "The mean certainly moved by more than the margin at some layer, all layers considered together.",
-        "inconclusive": "The samples do not decide; more of them would.",
-    }
-)
-QUESTIONS: Mapping[str, str] = MappingProxyType(
-    {name: family.title for name, family in FAMILIES.items()}
-    | {"boundaries": "layers that separate the phases", "intervals": "what holds within each phase"}
-)
 _ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "is half done"}
 _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
 _MOVES = 4
@@ -105,12 +91,7 @@ def where_phases_end(pair: Mapping[str, Any]) -> str:
 
 
 def how_sure(pair: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
-    """How certain the phases of a pair are: intervals, certified moves, claims, and what a control does as well.
-
-    Args:
-        pair: its record.
-        results: the verdicts on it.
-    """
+    """The certainty of the phases of a pair of the record: intervals, certified moves, claims, and controls alike."""
     phases = pair["phases"]
     moves = phases["certified_moves"]
     lines = [
@@ -123,7 +104,7 @@ def how_sure(pair: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
     else:
         what = "fewer" if moves < _MOVES else "more"
         lines.append(f"{at}, {what} than four phases have: the layers above are the best cut into four, not a proof.")
-    claims = [result for result in _sorted(results) if result.kind == "replication"]
+    claims = [result for result in sorted(results, key=attrgetter("question")) if result.kind == "replication"]
     if claims:
         told = [
             f"{word}: {', '.join(names)}"
@@ -140,12 +121,7 @@ def how_sure(pair: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
 
 
 def what_changed(pair: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
-    """What changed since the baseline, or between two models: the worst first, each with layers and numbers.
-
-    Args:
-        pair: its record.
-        results: the verdicts on it.
-    """
+    """The changes of a pair of the record since the baseline, or between two models: the worst first, with numbers."""
     regressions = answers(results, "regression")
     if not regressions:
         return ["No baseline was compared in this run."]
@@ -153,7 +129,7 @@ def what_changed(pair: Mapping[str, Any], results: Sequence[Result]) -> list[str
     other = short_name(baseline.get("model") or "the baseline")
     given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
     changed = [answer for answer in regressions if answer.verdict != "reproduces"]
-    notes = [f"{note}." for result in _sorted(results) for note in note_lines(result)]
+    notes = [f"{note}." for result in sorted(results, key=attrgetter("question")) for note in note_lines(result)]
     if not changed:
         same = "in the same environment" if baseline and not given else ""
         lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{', ' if same else ''}{same}."]
@@ -167,11 +143,6 @@ def what_changed(pair: Mapping[str, Any], results: Sequence[Result]) -> list[str
     if same_as_before:
         lines.append(f"The same as in {other}, sample by sample: {_titles(same_as_before)}.")
     return lines + notes
-
-
-def _sorted(results: Iterable[Result]) -> list[Result]:
-    """The verdicts in the order of the record."""
-    return sorted(results, key=lambda result: (result.kind, result.question))
 
 
 def _changed(answer: Answer) -> str:
@@ -191,7 +162,7 @@ def _changed(answer: Answer) -> str:
 
 def _answer(result: Result) -> Answer:
     word, rows = result.word, tuple(map(_row, result.parts))
-    sentence = VERDICTS[word]
+    sentence = VERDICTS[word].meaning
     if result.claim is None:
         if word == "reproduces":
             # What is read off a curve that reproduces does so, however uncertain it is by itself.

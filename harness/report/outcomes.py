@@ -19,12 +19,10 @@ from harness.models.registry import MODELS
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
-from harness.report.meanings import QUESTIONS, note_lines
+from harness.report.meanings import note_lines
+from harness.report.verdict_words import BAD, GOOD, OPEN, QUESTIONS, VERDICTS
 from harness.run.findings import Findings
 from harness.storage.file_names import short_name
-
-GOOD, OPEN, BAD = "green", "yellow", "red"
-_COLOURS = {"holds": GOOD, "reproduces": GOOD, "equivalent": GOOD, "inconclusive": OPEN, "fails": BAD, "differs": BAD}
 
 
 class QuestionGroup(NamedTuple):
@@ -124,7 +122,7 @@ class PairOutcome:
             return "fails as known", ""
         if known and line.word == "holds":
             return "holds, known to fail", BAD
-        return line.word, _COLOURS[line.word]
+        return line.word, VERDICTS[line.word].colour
 
 
 def outcomes_of(found: Findings) -> list[PairOutcome]:
@@ -201,7 +199,7 @@ def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, 
 def _regression(line: Result) -> tuple[str, str]:
     if line.changed and line.word != "differs":
         return f"{line.word}, not the same", BAD
-    return line.word, _COLOURS[line.word]
+    return line.word, VERDICTS[line.word].colour
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:

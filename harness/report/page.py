@@ -18,7 +18,6 @@ from harness.errors import bounded, bounded_texts, shown
 from harness.judgement.results import WORST_FIRST, Result
 from harness.report.decoded import DecodedLayer
 from harness.report.meanings import (
-    VERDICTS,
     Answer,
     answers,
     how_sure,
@@ -27,17 +26,8 @@ from harness.report.meanings import (
     where_phases_end,
 )
 from harness.report.palette import COLOURS
+from harness.report.verdict_words import VERDICTS
 from harness.storage.file_names import short_name
-
-#: Beside each verdict, so that it is not told by colour alone.
-SIGNS: Mapping[str, str] = {
-    "holds": "+",
-    "fails": "\N{MINUS SIGN}",
-    "inconclusive": "?",
-    "reproduces": "=",
-    "equivalent": "\N{ALMOST EQUAL TO}",
-    "differs": "!",
-}
 
 #: The ids that the page itself has.
 PAGE_IDS = ("main", "overview", "overview-table", "reading", "theme-auto", "theme-dark", "theme-light")
@@ -120,7 +110,6 @@ def page(
         comparisons=comparisons,
         written=written,
         styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
-        signs=SIGNS,
         verdicts=VERDICTS,
         answers=answers,
         layers_of_ends=layers_of_ends,

@@ -25,21 +25,14 @@ from harness.report.outcomes import (
     phase_ranges,
     tells_depth,
 )
+from harness.report.verdict_words import VERDICTS
 from harness.run.findings import Findings
 from harness.run.stored_baselines import unused_baselines
 from harness.storage.file_names import short_name
 
 # Where the text beside the names of a block begins.
 _COLUMN = 16
-# One letter a verdict, so that five claims and six regressions fit a terminal; the legend stands below the table.
-_MARKS = {
-    "holds": "+",
-    "fails": "-",
-    "inconclusive": "?",
-    "reproduces": "=",
-    "equivalent": "~",
-    "differs": "!",
-}
+# One sign a claim and its verdict, so that five of them fit a terminal; the legend stands below the table.
 _CLAIM_MARKS = {
     "four-phases": "4",
     "alignment": "I",
@@ -218,7 +211,7 @@ def _row(outcome: PairOutcome) -> list[str]:
 
 
 def _marked(lines: Mapping[str, Result]) -> str:
-    return " ".join(f"{name}{_MARKS[line.word]}" for name, line in lines.items())
+    return " ".join(f"{name}{VERDICTS[line.word].mark}" for name, line in lines.items())
 
 
 def _beyond_lines(found: Findings, width: int) -> list[str]:

@@ -41,7 +41,7 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
     # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first that has another weight.
     assert ends["similarity"] == 4
     assert ends["attention"] == 4
-    assert all(place > 4 for beyond in numbers.beyond for place in beyond.places)
+    assert all(place > 4 for beyond in numbers.beyond for place in beyond.measure.axis.places(beyond.indices))
     text = repr(found)
     assert text.splitlines() == found.lines()
     assert text.startswith("tuned against tiny-llava on tiny: 32 samples, compared in pairs\n")

@@ -21,7 +21,7 @@ from harness.lab.simulation.populations import stored
 from harness.models.vlm import Vlm
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
-from harness.report.changed_measure import changed_measure_lines
+from harness.report.messages import changed_measure_lines
 from harness.tests.support.synthetic_profiles import HERE, L, changed, on_one_line, synthetic_profile
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
 

@@ -31,7 +31,7 @@ from harness.profile.measures import (
     layer_ranges,
 )
 from harness.profile.profile import Profile
-from harness.report.changed_measure import changed_measure_lines
+from harness.report.messages import changed_measure_lines
 from harness.report.panels import attention_panel
 from harness.report.record import bands
 from harness.tests.support.synthetic_profiles import L, N, changed, synthetic_profile
