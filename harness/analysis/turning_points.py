@@ -130,6 +130,12 @@ class BoundaryInterval:
     low: float
     high: float
 
+    def __format__(self, form: str) -> str:
+        """The estimate in a form such as 'g', with its interval where that is not one layer: '27 [21-27]'."""
+        if self.low == self.high:
+            return f"{self.estimate:{form}}"
+        return f"{self.estimate:{form}} [{self.low:{form}}-{self.high:{form}}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.margins import HIT_TOLERANCE
-from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.reference import Reference, reference_of
 from harness.errors import LONGEST_TOKEN, bounded
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
@@ -112,7 +111,9 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
     sides = (numbers.now, numbers.other)
     rows = [["samples", *(str(side.n) for side in sides)], ["layers", *(str(side.depth) for side in sides)]]
     for index, title in enumerate(_ENDS):
-        rows.append([title, *(_end(side.turning_points[index], side.relative()[index]) for side in sides)])
+        rows.append(
+            [title, *(f"layer {side.turning_points[index]:g}, depth {side.relative()[index]:.2f}" for side in sides)]
+        )
     rows.append(["certified moves", *(str(side.moves) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
     return table_lines(["", *_names(numbers)], rows, width)
@@ -120,15 +121,6 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
 
 def _names(numbers: SideBySide) -> tuple[str, str]:
     return short_name(numbers.now.model), short_name(numbers.other.model)
-
-
-def _end(layer: BoundaryInterval, share: BoundaryInterval) -> str:
-    if layer.low == layer.high:
-        return f"layer {layer.estimate:g}, depth {share.estimate:.2f}"
-    return (
-        f"layer {layer.estimate:g} [{layer.low:g}-{layer.high:g}], depth {share.estimate:.2f} "
-        f"[{share.low:.2f}-{share.high:.2f}]"
-    )
 
 
 def _verdict_lines(numbers: SideBySide) -> list[str]:

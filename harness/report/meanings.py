@@ -14,6 +14,7 @@ from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES
 from harness.analysis.claims import Finding as ClaimFinding
 from harness.analysis.interval_agreement import IntervalFinding
+from harness.analysis.turning_points import BoundaryInterval
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
@@ -265,7 +266,7 @@ def _layer(point: Sequence[float | None]) -> str:
     estimate, low, high = point
     if estimate is None or low is None or high is None:
         return "unknown"
-    return f"{estimate:g}" if low == high else f"{estimate:g} [{low:g}-{high:g}]"
+    return f"{BoundaryInterval(estimate, low, high):g}"
 
 
 def _signed(value: float) -> str:

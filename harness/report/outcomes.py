@@ -162,13 +162,6 @@ def phase_ranges(outcome: PairOutcome) -> list[str]:
     return told
 
 
-def interval_words(point: BoundaryInterval, form: str = "g") -> str:
-    """A boundary with its interval, where that is not one layer: '27 [21-27]'."""
-    if point.low == point.high:
-        return f"{point.estimate:{form}}"
-    return f"{point.estimate:{form}} [{point.low:{form}}-{point.high:{form}}]"
-
-
 def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
     reading = found.reading(pair)
     mean = reading.summary.mean

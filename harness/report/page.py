@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from harness.data.sample import left_out_lines
 from harness.errors import bounded, bounded_texts, shown
 from harness.judgement.results import WORST_FIRST, Result
+from harness.report.against import ModelComparison
 from harness.report.decoded import DecodedLayer
 from harness.report.meanings import (
     Answer,
@@ -27,6 +29,7 @@ from harness.report.meanings import (
 )
 from harness.report.palette import COLOURS
 from harness.report.verdict_words import VERDICTS
+from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
 #: The ids that the page itself has.
@@ -71,25 +74,20 @@ class PairPage:
 
 
 def page(
+    found: Findings,
     pairs: Sequence[PairPage],
     figures: Sequence[PageFigure],
     record: Mapping[str, Any],
-    *,
-    made: str,
-    problem: str = "",
-    comparisons: Sequence[Sequence[str]] = (),
-    written: Sequence[str] = (),
+    compared: Sequence[ModelComparison],
 ) -> str:
     """The page as HTML.
 
     Args:
+        found: the findings of the run.
         pairs: in the order of the page.
         figures: those of all pairs together.
         record: the record of the run.
-        made: when.
-        problem: why the run as a whole failed, empty where it decides enough.
-        comparisons: lines on each two models held against each other.
-        written: lines on the baselines that were written.
+        compared: the models held against each other.
     """
     environment = Environment(
         loader=PackageLoader("harness.report", "."),
@@ -105,10 +103,10 @@ def page(
         pairs=pairs,
         figures=figures,
         record=record,
-        made=made,
-        problem=problem,
-        comparisons=comparisons,
-        written=written,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        problem=found.problem(),
+        comparisons=[comparison.lines() for comparison in compared],
+        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
         styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
         verdicts=VERDICTS,
         answers=answers,

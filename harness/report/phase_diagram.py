@@ -78,10 +78,9 @@ def _band(axes: Axes, band: Band, y: float) -> None:
                 [at], [y - _BAND / 2 - 0.035], xerr=[[at - low], [high - at]], color=INK.light, lw=1.1, capsize=2.2,
                 zorder=5,
             )  # fmt: skip
-        said = f"{point.estimate:g}" + (f" [{point.low:g}-{point.high:g}]" if high > low else "")
         side = _side(turns, place)
-        axes.text(at + {"right": -0.006, "left": 0.006}.get(side, 0.0), y - _BAND / 2 - 0.08, said, fontsize=7.5,
-                  color=INK.light, va="top", ha=side)  # fmt: skip
+        axes.text(at + {"right": -0.006, "left": 0.006}.get(side, 0.0), y - _BAND / 2 - 0.08, f"{point:g}",
+                  fontsize=7.5, color=INK.light, va="top", ha=side)  # fmt: skip
     if band.before_depth:
         axes.plot(
             [turn / band.before_depth for turn in band.before], [y + _BAND / 2 + 0.01] * len(band.before), "v",

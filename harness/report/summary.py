@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import LEAST_SAMPLES
 from harness.judgement.phases import SHARES, phase_reading, relative_depth
 from harness.judgement.results import Result
@@ -19,7 +18,6 @@ from harness.report.controls_compared import beyond_table
 from harness.report.layout import Line, folded, kept, named, table_lines
 from harness.report.outcomes import (
     PairOutcome,
-    interval_words,
     left_out_of,
     outcomes_of,
     phase_ranges,
@@ -105,7 +103,7 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
 
     tell("phases", f"in layers: {_listed(phase_ranges(outcome))}")
     if relative:
-        tell("depth", f"I, II, III end at {_listed([interval_words(end, '.2f') for end in outcome.shares])} of it")
+        tell("depth", f"I, II, III end at {_listed([f'{end:.2f}' for end in outcome.shares])} of it")
     counts = ", ".join(str(count) for count in outcome.moves_at)
     shares = ", ".join(f"{100 * share:g}" for share in SHARES)
     tell(
@@ -143,14 +141,10 @@ def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) ->
     rows = []
     for name, profile in profiles.items():
         points = phase_reading(profile).boundaries.turning_points
-        rows.append([name, str(profile.depth), *(_share(point, profile.depth) for point in points)])
+        rows.append([name, str(profile.depth), *(f"{relative_depth(point, profile.depth):.2f}" for point in points)])
     table = table_lines(["pair", "layers", "I ends at", "II ends at", "III ends at"], rows, width)
     legend = [_DEPTH_LEGEND] if width is None else folded(_DEPTH_LEGEND, width)
     return ["", *table, "", *legend, ""]
-
-
-def _share(point: BoundaryInterval, depth: int) -> str:
-    return interval_words(relative_depth(point, depth), ".2f")
 
 
 def unread_lines(name: str, profile: Profile) -> list[str]:
@@ -201,7 +195,7 @@ def _row(outcome: PairOutcome) -> list[str]:
     return [
         outcome.name,
         str(outcome.n),
-        " / ".join(interval_words(end) for end in outcome.ends),
+        " / ".join(f"{end:g}" for end in outcome.ends),
         f"{outcome.moves} ({' '.join(str(count) for count in outcome.moves_at)})",
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
         outcome.recall_words,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,22 +39,98 @@ from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
 
-@dataclass
-class _Gallery:
-    """Draws figures, puts each as SVG and PNG into a folder, and gives it back as a part of the page."""
+class _Report:
+    """The parts of the page, made one by one; every figure is put as SVG and PNG into a folder beside it."""
 
-    folder: Path
-    names: FileNames
+    def __init__(self, found: Findings, record: Mapping[str, Any], folder: Path) -> None:
+        self._found, self._record, self._folder = found, record, folder
+        self._names = FileNames(set(PAGE_IDS))
+        self._readings = {pair: found.reading(pair) for pair in found.profiles}
+        self._held = {
+            pair: Held(held.profile, held.label, marks_of(found.of_pair(pair, "regression").values()))
+            for pair, held in found.held.items()
+        }
 
-    def add(self, of: str, kind: str, draw: Callable[[], Figure], text: str, alternative: str) -> PageFigure:
+    def pair(self, pair: Pair) -> PairPage:
+        """A pair with its figures and its samples in full."""
+        profile, reading, anchor = self._found.profiles[pair], self._readings[pair], self._names.add(f"pair-{pair}")
+        held = self._held.get(pair)
+        # Curves of another depth have no layers in common with this one's.
+        beside = held if held is not None and held.profile.depth == profile.depth else None
+        figures = tuple(
+            self._figure(
+                str(pair),
+                name,
+                partial(panel_figure, profile, name, reading, beside),
+                caption(name, held=beside is not None),
+                described(name, profile, reading),
+            )
+            for name in PANELS
+        )
+        return PairPage(
+            name=str(pair),
+            anchor=anchor,
+            record=self._record["pairs"][str(pair)],
+            results=[result for result in self._found.results if result.pair == pair],
+            figures=figures,
+            samples=tuple(self._sample(profile, drawing, reading) for drawing in profile.drawings),
+            expected=known_differences(self._found.options.baselines).get(str(pair), {}),
+        )
+
+    def common_figures(self) -> Iterator[PageFigure]:
+        """The figures of all pairs together, and one of each two models that were held against each other."""
+        bands, profiles = list(map(self._band, self._readings)), self._found.profiles
+        draw, text = partial(phase_diagram, bands), described_diagram(bands)
+        yield self._figure("phase", "diagram", draw, CAPTIONS["diagram"], text)
+        recalled = [profile for profile in profiles.values() if not profile.no_recall]
+        if recalled:
+            draw, text = partial(recall_by_model, recalled), described_recalls(recalled)
+            yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text)
+        for pair, other in self._found.beside().items():
+            both = profiles[pair], profiles[other]
+            names = " and ".join(short_name(profile.model) for profile in both)
+            yield self._figure(
+                f"{pair}-against-{other.model}",
+                "",
+                partial(overlay_figure, *both),
+                f"{names} on {pair.dataset}. {CAPTIONS['against']}",
+                " ".join(described("inter", profile, phase_reading(profile)) for profile in both),
+            )
+
+    def _figure(self, of: str, kind: str, draw: Callable[[], Figure], text: str, alternative: str) -> PageFigure:
         """A figure of the page; its files carry its name, made of what it shows and which kind of figure it is."""
-        name = self.names.add(of, kind)
+        name = self._names.add(of, kind)
         with drawn_alike():
             figure = draw()
         svg = svg_of(figure)
-        write_atomically(self.folder / f"{name}.svg", svg.encode(), durable=False)
-        write_atomically(self.folder / f"{name}.png", png_of(figure), durable=False)
+        write_atomically(self._folder / f"{name}.svg", svg.encode(), durable=False)
+        write_atomically(self._folder / f"{name}.png", png_of(figure), durable=False)
         return PageFigure(name, inline(svg, name, alternative), text)
+
+    def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> DrawnSample:
+        kinds = [("tokens", token_figure, described_tokens)]
+        if drawing.grid is not None:
+            kinds.insert(0, ("picture", picture_figure, described_picture))
+        name = f"{profile.pair}-{drawing.sample_id}"
+        return DrawnSample(
+            short_name(drawing.sample_id),
+            drawing.instruction,
+            bounded_texts(drawing.captions),
+            tuple(
+                self._figure(name, kind, partial(draw, drawing, reading), CAPTIONS[kind], describe(drawing, reading))
+                for kind, draw, describe in kinds
+            ),
+            decoded_layers(drawing),
+            drawing.no_grid,
+        )
+
+    def _band(self, pair: Pair) -> Band:
+        reading, held = self._readings[pair], self._held.get(pair)
+        name, points = short_name(str(pair)), reading.boundaries.turning_points
+        if held is None:
+            return Band(name, reading.last, points)
+        before = phase_reading(held.profile).boundaries.turning_points
+        return Band(name, reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
 
 
 def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:
@@ -69,130 +143,9 @@ def write_report(found: Findings, compared: Sequence[ModelComparison], place: Pa
     """
     record = report_record(found, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
-    gallery = _Gallery(place / "figures", FileNames(set(PAGE_IDS)))
-    readings = {pair: found.reading(pair) for pair in found.profiles}
-    held = {pair: _held(found, pair) for pair in readings}
-    pairs = [_pair_page(gallery, found, pair, readings[pair], held[pair], record) for pair in readings]
-    content = page(
-        pairs,
-        [*_common_figures(gallery, found, readings, held), *_comparisons(gallery, found)],
-        record,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        problem=found.problem(),
-        comparisons=[comparison.lines() for comparison in compared],
-        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
-    )
+    report = _Report(found, record, place / "figures")
+    pairs = list(map(report.pair, found.profiles))
+    content = page(found, pairs, list(report.common_figures()), record, compared)
     index = place / "index.html"
     write_atomically(index, content.encode(), durable=False)
     return index
-
-
-def _held(found: Findings, pair: Pair) -> Held | None:
-    baseline = found.held.get(pair)
-    if baseline is None:
-        return None
-    return Held(baseline.profile, baseline.label, marks_of(found.of_pair(pair, "regression").values()))
-
-
-def _pair_page(
-    gallery: _Gallery,
-    found: Findings,
-    pair: Pair,
-    reading: PhaseReading,
-    held: Held | None,
-    record: Mapping[str, Any],
-) -> PairPage:
-    profile, anchor = found.profiles[pair], gallery.names.add(f"pair-{pair}")
-    # Curves of another depth have no layers in common with this one's.
-    beside = held if held is not None and held.profile.depth == profile.depth else None
-    figures = tuple(
-        gallery.add(
-            str(pair),
-            name,
-            partial(panel_figure, profile, name, reading, beside),
-            caption(name, held=beside is not None),
-            described(name, profile, reading),
-        )
-        for name in PANELS
-    )
-    return PairPage(
-        name=str(pair),
-        anchor=anchor,
-        record=record["pairs"][str(pair)],
-        results=[result for result in found.results if result.pair == pair],
-        figures=figures,
-        samples=tuple(_sample(gallery, profile, drawing, reading) for drawing in profile.drawings),
-        expected=known_differences(found.options.baselines).get(str(pair), {}),
-    )
-
-
-def _sample(gallery: _Gallery, profile: Profile, drawing: Drawing, reading: PhaseReading) -> DrawnSample:
-    name = f"{profile.pair}-{drawing.sample_id}"
-    figures = []
-    if drawing.grid is not None:
-        figures.append(
-            gallery.add(
-                name,
-                "picture",
-                partial(picture_figure, drawing, reading),
-                CAPTIONS["picture"],
-                described_picture(drawing, reading),
-            )
-        )
-    figures.append(
-        gallery.add(
-            name,
-            "tokens",
-            partial(token_figure, drawing, reading),
-            CAPTIONS["tokens"],
-            described_tokens(drawing, reading),
-        )
-    )
-    return DrawnSample(
-        short_name(drawing.sample_id),
-        drawing.instruction,
-        bounded_texts(drawing.captions),
-        tuple(figures),
-        decoded_layers(drawing),
-        drawing.no_grid,
-    )
-
-
-def _common_figures(
-    gallery: _Gallery,
-    found: Findings,
-    readings: Mapping[Pair, PhaseReading],
-    held: Mapping[Pair, Held | None],
-) -> Iterator[PageFigure]:
-    bands = [_band(pair, reading, held[pair]) for pair, reading in readings.items()]
-    profiles = list(found.profiles.values())
-    yield gallery.add("phase", "diagram", partial(phase_diagram, bands), CAPTIONS["diagram"], described_diagram(bands))
-    recalled = [profile for profile in profiles if not profile.no_recall]
-    if recalled:
-        yield gallery.add(
-            "recall",
-            "by-model",
-            partial(recall_by_model, recalled),
-            CAPTIONS["recalls"],
-            described_recalls(recalled),
-        )
-
-
-def _band(pair: Pair, reading: PhaseReading, held: Held | None) -> Band:
-    name, points = short_name(str(pair)), reading.boundaries.turning_points
-    if held is None:
-        return Band(name, reading.last, points)
-    before = phase_reading(held.profile).boundaries.turning_points
-    return Band(name, reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
-
-
-def _comparisons(gallery: _Gallery, found: Findings) -> Iterator[PageFigure]:
-    for pair, other in found.beside().items():
-        profile, against = found.profiles[pair], found.profiles[other]
-        yield gallery.add(
-            f"{pair}-against-{other.model}",
-            "",
-            partial(overlay_figure, profile, against),
-            f"{short_name(profile.model)} and {short_name(against.model)} on {profile.dataset}. {CAPTIONS['against']}",
-            " ".join(described("inter", one, phase_reading(one)) for one in (profile, against)),
-        )
