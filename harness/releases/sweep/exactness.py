@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,14 +104,13 @@ class _Examination:
                 if isinstance(part, torch.Tensor) and part.ndim == 4 and part.shape[-2] == part.shape[-1]:
                     weights[layer_of[id(module)]] = part[:, :, -1]
 
+        before = self.anatomy.text_config._attn_implementation
         with contextlib.ExitStack() as stack:
-            states = stack.enter_context(_following(self.anatomy))
             for module in (module for layer in self.anatomy.layers for module in layer.modules()):
                 stack.callback(module.register_forward_hook(keep).remove)
-            before = self.anatomy.text_config._attn_implementation
             stack.callback(self.model.set_attn_implementation, {key: before})
             self.model.set_attn_implementation({key: "eager"})
-            output = run_prompt(self.model, self.prompt.inputs, output_hidden_states=True)
+            states, output = self._run(self.prompt.inputs, output_hidden_states=True)
         inner = getattr(output, "language_model_outputs", None) or output
         return states, weights, tuple(getattr(inner, "hidden_states", None) or ())
 
@@ -212,9 +211,14 @@ class _Examination:
                     drawn = torch.randn(value.shape, generator=generator).to(value.dtype)
                     # A whole number is a position or a count beside the pixels.
                     inputs[name] = torch.where(value == value.round(), value, drawn)
-        with _following(self.anatomy) as states:
-            run_prompt(self.model, inputs)
-        return states[: self.anatomy.depth]
+        return self._run(inputs)[0][: self.anatomy.depth]
+
+    def _run(self, inputs: Mapping[str, torch.Tensor], **options: Any) -> tuple[list[torch.Tensor], Any]:
+        """Run the model; return the states at its residual points and its output."""
+        states: list[torch.Tensor] = []
+        with self.anatomy.residual_points(lambda _, point: states.append(point.clone())):
+            output = run_prompt(self.model, inputs, **options)
+        return states, output
 
 
 def _apart(ours: Any, theirs: Any) -> float:
@@ -224,11 +228,3 @@ def _apart(ours: Any, theirs: Any) -> float:
 
 def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-@contextlib.contextmanager
-def _following(anatomy: Anatomy) -> Iterator[list[torch.Tensor]]:
-    """Collect the inputs of the decoder layers and of the final norm, in the order of the pass."""
-    states: list[torch.Tensor] = []
-    with anatomy.residual_points(lambda _, point: states.append(point.clone())):
-        yield states
