@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.data.local_copy import Files, LocalCopy, json_text
-from harness.data.parquet import Cell, column_names, parquet_files
+from harness.data.parquet import PictureCell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source, quoted
@@ -54,7 +54,7 @@ class Photo:
     """
 
     folder: PictureFolder | None = None
-    files: list[str | Cell] = field(default_factory=list)
+    files: list[str | PictureCell] = field(default_factory=list)
     captions: list[str | None] = field(default_factory=list)
     flaw: str = ""
 
@@ -105,7 +105,11 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     photos = _photos_in(directory)
 
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    most = 10 * n + 100 if any(isinstance(file, Cell) for photo in photos.values() for file in photo.files) else None
+    most = (
+        10 * n + 100
+        if any(isinstance(file, PictureCell) for photo in photos.values() for file in photo.files)
+        else None
+    )
     names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
@@ -201,7 +205,7 @@ def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
     photos.setdefault(name, Photo(flaw=unknown)).captions.extend(_texts(caption))
 
 
-def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: Callable[[str], Cell]) -> None:
+def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: Callable[[str], PictureCell]) -> None:
     (column, value), (_, captions) = values.items()
     try:
         name = _number(value)

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.data.parquet import NEEDS_PYARROW, Amount, Cell, has_pyarrow, rows
+from harness.data.parquet import NEEDS_PYARROW, Amount, PictureCell, has_pyarrow, rows
 from harness.data.sample import DataError, Source
 from harness.storage.regular_file import read_regular
 
 #: A list with its folder of pictures, or tables.
 Files = tuple[Path, Path] | list[Path]
 #: Takes the values of a row by column, where the row is, and the cell of each of its columns.
-AddRow = Callable[[Mapping[str, Any], str, Callable[[str], Cell]], None]
+AddRow = Callable[[Mapping[str, Any], str, Callable[[str], PictureCell]], None]
 
 
 #: The largest list of COCO Captions has 92 MB and 3 million values.
@@ -104,7 +104,7 @@ class LocalCopy:
                 origin = f"{path.name} row {row} of row group {group}"
                 count += 1
                 try:
-                    add({name: values[name] for name in columns}, origin, partial(Cell, path, group, row))
+                    add({name: values[name] for name in columns}, origin, partial(PictureCell, path, group, row))
                 except ValueError as error:
                     faulty[origin] = str(error)
         if faulty and len(faulty) == count:

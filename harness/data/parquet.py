@@ -74,7 +74,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PictureCell:
     """One encoded picture in a parquet file: read when it is wanted, and nothing kept.
 
     `row` counts from the start of the row group. The column holds {bytes, path} or the bytes themselves. While it is

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.local_copy import Files, LocalCopy, json_text
-from harness.data.parquet import Cell, column_names, parquet_files
+from harness.data.parquet import PictureCell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source, quoted
@@ -111,7 +111,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     directory = COPY.directory(source)
     examples = _examples_in(directory)
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    tables = any(isinstance(place, Cell) for item in examples.values() for place in item[0].places)
+    tables = any(isinstance(place, PictureCell) for item in examples.values() for place in item[0].places)
     most = 5 * n + 100 if tables else None
     names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most)
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
@@ -226,7 +226,7 @@ def _columns(path: Path) -> tuple[str, ...]:
 
 
 def _add_row(
-    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, cell: Callable[[str], Cell]
+    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, cell: Callable[[str], PictureCell]
 ) -> None:
     zero, one = map(cell, IMAGE_COLUMNS)
     _add(examples, values, origin, (zero, one))
