@@ -26,7 +26,7 @@ Load = Callable[[str, str], Vlm]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CalibrationRun:
     """What one calibration run changes; None leaves it as it is."""
 
     name: str
@@ -49,21 +49,21 @@ class Calibrated:
         return max((changes[name] for changes in self.changes.values()), key=lambda change: float(np.abs(change).max()))
 
 
-def runs_of(profile: Profile, batch_size: int) -> tuple[Run, ...]:
+def runs_of(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
     """The calibration runs that this machine can make of a profile measured with that batch size."""
     here = profile.environment
     other = _NARROW if here.dtype == _FULL else _FULL
     attention = "eager" if here.attention == "sdpa" else "sdpa"
-    runs = [Run(other, dtype=other), Run(attention, attention=attention)]
-    runs += [Run(f"batch size {size}", batch_size=size) for size in _BATCHES if size != batch_size]
+    runs = [CalibrationRun(other, dtype=other), CalibrationRun(attention, attention=attention)]
+    runs += [CalibrationRun(f"batch size {size}", batch_size=size) for size in _BATCHES if size != batch_size]
     if here.device == "cpu":
         runs += [
-            Run(f"{count} thread{'s' * (count > 1)}", threads=count)
+            CalibrationRun(f"{count} thread{'s' * (count > 1)}", threads=count)
             for count in _THREADS
             if count != torch.get_num_threads()
         ]
         if torch.cuda.is_available():
-            runs.append(Run("cuda", device="cuda"))
+            runs.append(CalibrationRun("cuda", device="cuda"))
     return tuple(runs)
 
 

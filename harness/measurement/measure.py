@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.data.controls import CONTROLS
+from harness.data.controls import CONTROLS, blanked
 from harness.data.datasets import find_dataset
-from harness.data.sample import Dataset, Source, left_out_lines
-from harness.measurement.arrays import cosines_between_samples, measured_arrays, stacked_rows
-from harness.measurement.batches import Passes
-from harness.measurement.control_curves import control_curves
+from harness.data.sample import Dataset, Sample, Source, left_out_lines
+from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
+from harness.measurement.batches import Passes, SampleError
 from harness.measurement.drawn_samples import Start, all_drawings, draw_first
 from harness.measurement.plan import MeasureError, Plan, plan_of
 from harness.measurement.rank_settings import measured_settings
@@ -37,6 +37,7 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import KS, LensTask
+from harness.probe.noise import noise_for_features, seed_of
 from harness.probe.observation import Readings
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
@@ -45,6 +46,7 @@ from harness.profile.environment import environment, weight_hashes
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Array, Drawing, Profile
 from harness.storage.cache_directory import default_cache
+from harness.storage.file_names import text_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +132,10 @@ def measure(
         observed = _observe(passes, start, dataset, controls, control_seed, word_order and data.paired, say)
     if store.contradicted:
         say(f"{what}: kept readings are not what the model gives now; they were measured anew")
-    return replace(
-        _assemble(
-            vlm, dataset, observed, all_drawings(vlm, observed.plan, start.drawings, draw), weights, control_seed
-        ),
-        left_out={**source.left_out, **observed.plan.left_out},
-        configuration=configuration,
-    )
+    drawings = all_drawings(vlm, observed.plan, start.drawings, draw)
+    profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
+    left_out = {**source.left_out, **observed.plan.left_out}
+    return replace(profile, left_out=left_out, configuration=configuration)
 
 
 def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: Callable[[str], None]) -> Plan:
@@ -161,25 +160,58 @@ def _observe(
     """Take the samples through the model, then through each control, and the captions of items of two sides."""
     vlm, tried = passes.vlm, start.plan
 
-    def name(place: int, hashes: InputHashes) -> str:
+    def kept_as(place: int, hashes: InputHashes) -> str:
         return reading_name(tried.samples[place], hashes, *tried.words(place))
 
     def read(batch: Batch, places: Sequence[int]) -> Readings:
         task = LensTask(tried.part(places), start.block)
         return observe(vlm, batch, [tried.samples[place] for place in places], task)
 
-    results = passes.over(tried.samples, str(Pair(vlm.name, dataset)), name, read)
+    results = passes.over(tried.samples, str(Pair(vlm.name, dataset)), kept_as, read)
     plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
     plan.require_two(dataset)
     measured = [sample for place, sample in enumerate(tried.samples) if place not in results.refused]
     rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.left_out]
     for line in left_out_lines(dataset, {id_: why for id_, why in plan.left_out.items() if id_ not in start.known}):
         say(line)
-    curves = {
-        control: control_curves(passes, plan.samples, control, seed=control_seed) for control in dict.fromkeys(controls)
-    }
+    curves = {name: _control_curves(passes, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
     return _Observed(plan, rows, curves, likelihood_arrays(passes, plan.samples, inputs) if word_order else {})
+
+
+def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
+    """The curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
+
+    Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
+    the model once.
+
+    Args:
+        passes: through which the samples go.
+        samples: those of the measurement.
+        control: a name of `data.controls.CONTROLS`.
+        seed: of the noise.
+    """
+    vlm, noisy = passes.vlm, control == "noise"
+    shown = samples if noisy else [blanked(sample) for sample in samples]
+
+    def kept_as(place: int, hashes: InputHashes) -> str:
+        parts = control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels
+        return text_digest(json.dumps(parts), 32)
+
+    def read(batch: Batch, places: Sequence[int]) -> Readings:
+        part = [shown[place] for place in places]
+        with contextlib.ExitStack() as stack:
+            if noisy:
+                image = batch.groups.image.to(vlm.device)
+                seeds = [seed_of(sample.id, seed) for sample in part]
+                stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
+            return observe(vlm, batch, part, attention=False)
+
+    results = passes.over(shown, f"{vlm.name}, {control}", kept_as, read)
+    if results.refused:
+        place, reason = next(iter(results.refused.items()))
+        raise SampleError(f"{vlm.name}, {control}: sample {shown[place].id}: {reason}; measure without this control")
+    return curve_arrays(stacked_rows(results.rows))
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
         inputs: what names the model inputs of each.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
-    items = [sides for sides in _sides(samples) if len(sides) == 2]
+    items = _items([sample.cluster for sample in samples])
     at_once = max(1, passes.batch_size // _ROWS)
     portions = passes.portions.of_at_least(_ROWS)
     batches = [items[start : start + at_once] for start in range(0, len(items), at_once)]
@@ -95,10 +95,7 @@ def scores_of(profile: Profile) -> dict[str, Score]:
     if "likelihood_own" not in profile.arrays:
         return {}
     own, other = profile["likelihood_own"], profile["likelihood_other"]
-    places = defaultdict(list)
-    for row, cluster in enumerate(profile.clusters):
-        places[cluster].append(row)
-    items = [sides for sides in places.values() if len(sides) == 2 and np.isfinite(own[sides]).all()]
+    items = [sides for sides in _items(profile.clusters) if np.isfinite(own[sides]).all()]
     if not items:
         return {}
     tables = np.array([[[own[a], other[a]], [other[b], own[b]]] for a, b in items])
@@ -110,11 +107,12 @@ def scores_of(profile: Profile) -> dict[str, Score]:
     return scores
 
 
-def _sides(samples: Sequence[Sample]) -> list[list[int]]:
+def _items(clusters: Sequence[str]) -> list[list[int]]:
+    """Return the rows of the two sides of each item that has both."""
     sides = defaultdict(list)
-    for row, sample in enumerate(samples):
-        sides[sample.cluster].append(row)
-    return list(sides.values())
+    for row, cluster in enumerate(clusters):
+        sides[cluster].append(row)
+    return [rows for rows in sides.values() if len(rows) == 2]
 
 
 def _name(sides: Sequence[tuple[str, str]]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 import harness.measurement.conditions
 from harness.data.datasets import DATASETS
-from harness.measurement.conditions import Run
+from harness.measurement.conditions import CalibrationRun
 from harness.tests.support.case_runs import REGRESSION, Cases, arrays_of
 
 INTER = ("-k", "test_inter_similarity")
@@ -34,7 +34,7 @@ def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(record
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration without the run in bfloat16, in which a random model's words change too much."""
-    runs = (Run("eager", attention="eager"), Run("batch size 1", batch_size=1))
+    runs = (CalibrationRun("eager", attention="eager"), CalibrationRun("batch size 1", batch_size=1))
     monkeypatch.setattr(harness.measurement.conditions, "runs_of", lambda profile, batch_size: runs)
 
 
