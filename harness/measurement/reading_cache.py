@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.errors import PhaseError
 from harness.storage.file_names import text_digest
-from harness.storage.files import unwritable, write_atomically
+from harness.storage.files import sweep, unwritable, write_atomically
 from harness.storage.json_text import dump
 from harness.storage.private_files import exposure, is_sheltered, make_private, read_private
 
@@ -164,7 +164,7 @@ class ReadingStore:
             )
 
     def _prepare(self, folder: Path) -> None:
-        """Write beside the readings whose they are; at the first write only."""
+        """Clear what killed writes left, and write beside the readings whose they are; at the first write only."""
         if self._prepared or self._cache is None:
             return
         make_private(self._cache, _READINGS, self._address)
@@ -172,6 +172,7 @@ class ReadingStore:
         self._exposed = None
         if self._is_exposed():
             return
+        sweep(folder)
         described = folder / KEY_FILE
         if not described.is_file() or described.read_bytes() != self._key:
             write_atomically(described, self._key, durable=False)

@@ -87,9 +87,7 @@ def prepare_directory(directory: Path) -> None:
         OSError: it cannot be made.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    key = directory.absolute()
-    if key not in _swept:
-        _swept.add(key)
+    if directory.absolute() not in _swept:
         sweep(directory)
 
 
@@ -99,6 +97,7 @@ def sweep(directory: Path) -> None:
     The name says which process owns it. The parts of running processes stay, and those of other hosts, whose processes
     cannot be seen from here.
     """
+    _swept.add(directory.absolute())
     with contextlib.suppress(OSError):
         for part in directory.glob(f".*{_PART}"):
             if is_dead(part.name.split(".")[1]):
