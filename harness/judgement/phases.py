@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis.beyond import Beyond
 from harness.analysis.claims import CLAIMS, Claim
-from harness.analysis.curves import summarise
+from harness.analysis.curves import FloatArray, summarise
 from harness.analysis.moves import (
     BoundedRises,
     Moves,
@@ -76,8 +76,6 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
     """
     reading = reading or phase_reading(profile)
     mean = reading.summary.mean
-    kept = persistence(mean)
-    spread = float(mean.max() - mean.min())
     return {
         "level": reading.boundaries.level,
         "turning_points": [_interval(point) for point in reading.boundaries.turning_points],
@@ -87,12 +85,9 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
             "turning_points": _relative(reading.boundaries.turning_points, reading.last),
             "half_heights": _relative(reading.boundaries.half_heights, reading.last),
         },
-        "certified_moves": reading.any_moves.count,
-        "certified_moves_at": certified_at(reading.rises, spread),
-        "certified_chain": _chain(reading.any_moves),
+        **_moves(mean, reading.rises, reading.any_moves),
         "prominence": rounded(declared_prominence(mean)),
-        "moves_at": {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES},
-        "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in kept.vanishing],
+        "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing],
         "claims": {name: claim_record(claim) for name, claim in claims_of(reading).items()},
         "controls": {control: _control(profile, control) for control in profile.controls},
     }
@@ -107,21 +102,19 @@ def _control(profile: Profile, control: str) -> dict[str, Any]:
     """The phases that the inter-modal curve has without its picture."""
     curve = as_floats(profile.controls[control]["inter"])
     summary = summarise(curve, profile.clusters)
-    mean = summary.mean
-    spread = float(mean.max() - mean.min())
-    kept, rises = persistence(mean), bounded_rises(summary)
+    mean, rises = summary.mean, bounded_rises(summary)
     moves = moves_of_rises(rises, declared_prominence(mean))
+    return {"turning_points": list(turning_points(mean, 4)), **_moves(mean, rises, moves)}
+
+
+def _moves(mean: FloatArray, rises: BoundedRises, moves: Moves) -> dict[str, Any]:
+    kept, spread = persistence(mean), float(mean.max() - mean.min())
     return {
-        "turning_points": list(turning_points(mean, 4)),
         "certified_moves": moves.count,
-        "certified_chain": _chain(moves),
         "certified_moves_at": certified_at(rises, spread),
+        "certified_chain": [[move.first, move.last, "up" if move.direction > 0 else "down"] for move in moves.chain],
         "moves_at": {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES},
     }
-
-
-def _chain(moves: Moves) -> list[list[Any]]:
-    return [[move.first, move.last, "up" if move.direction > 0 else "down"] for move in moves.chain]
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from harness.analysis.agreement import Agreement, agree, agree_recall, combined, reproduced
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
@@ -20,6 +21,8 @@ from harness.profile.profile import Array, Profile, as_floats
 
 #: Values of this run and of the baseline, (samples, places), and the clusters of both.
 Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
+
+OffCurve = TypeVar("OffCurve", BoundaryAgreement, IntervalAgreement)
 
 ALPHA_RUN = 0.01
 DECLARED_PAIRS = 4
@@ -136,52 +139,33 @@ def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, st
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
-    """The verdict on turning points and half-heights of the inter-modal similarity.
-
-    Where the curves reproduce sample by sample their boundaries do, however uncertain these are.
-    """
-    inputs = matched(now, baseline)
-    x, y, clusters, then_clusters = _inter_rows(now, baseline.profile, inputs)
-    found = agree_boundaries(
-        x,
-        y,
-        paired=inputs.aligned,
-        alpha_diff=ALPHA_DIFF,
-        margins=boundary_values(baseline.margins) or None,
-        clusters=clusters,
-        baseline_clusters=then_clusters,
-    )
-    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
+    """The verdict on turning points and half-heights of the inter-modal similarity."""
+    return _read_off(now, baseline, partial(agree_boundaries, margins=boundary_values(baseline.margins) or None))
 
 
 def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     """The verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
 
-    The phases are those of the whole baseline, also where this run has fewer of its samples. Where the curves reproduce
-    sample by sample all answers do.
+    The phases are those of the whole baseline, also where this run has fewer of its samples.
     """
     then = baseline.profile
+    noise = max(DECLARED_NOISE, baseline.calibration.mean_noise("inter"))
+    reference = cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0)
+    return _read_off(now, baseline, partial(agree_intervals, noise=noise, reference=reference))
+
+
+def _read_off(now: Profile, baseline: Baseline, decide: Callable[..., OffCurve]) -> OffCurve:
+    """A verdict on what is read off the inter-modal curve: where that reproduces it does, however uncertain it is."""
     inputs = matched(now, baseline)
-    x, y, clusters, then_clusters = _inter_rows(now, then, inputs)
-    found = agree_intervals(
-        x,
-        y,
-        paired=inputs.aligned,
-        alpha_diff=ALPHA_DIFF,
-        noise=max(DECLARED_NOISE, baseline.calibration.mean_noise("inter")),
-        reference=cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0),
-        clusters=clusters,
-        baseline_clusters=then_clusters,
+    rows = _rows(now, baseline.profile, "inter", inputs)
+    assert rows is not None
+    x, y, clusters, then_clusters = rows
+    found = decide(
+        x, y, paired=inputs.aligned, alpha_diff=ALPHA_DIFF, clusters=clusters, baseline_clusters=then_clusters
     )
-    return replace(found, verdict=Verdict.REPRODUCES) if _same_curve(now, baseline, inputs) else found
-
-
-def _same_curve(now: Profile, baseline: Baseline, inputs: Inputs) -> bool:
-    """Whether the inter-modal similarity reproduces, so that whatever is read off it does."""
-    if not inputs.aligned or not_reproducible(now, baseline, inputs):
-        return False
-    x, y, _, _ = _inter_rows(now, baseline.profile, inputs)
-    return reproduced(x - y, tolerance_of(now, baseline, "inter"))
+    asked = inputs.aligned and not not_reproducible(now, baseline, inputs)
+    same = asked and reproduced(x - y, tolerance_of(now, baseline, "inter"))
+    return replace(found, verdict=Verdict.REPRODUCES) if same else found
 
 
 def matched(now: Profile, baseline: Baseline) -> Inputs:
@@ -221,9 +205,3 @@ def _rows(now: Profile, then: Profile, name: str, inputs: Inputs) -> Rows | None
         return None
     clusters = tuple(now.clusters[row] for row in inputs.pairing.now)
     return *values, clusters, tuple(then.clusters[row] for row in inputs.pairing.baseline)
-
-
-def _inter_rows(now: Profile, then: Profile, inputs: Inputs) -> Rows:
-    rows = _rows(now, then, "inter", inputs)
-    assert rows is not None
-    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -72,9 +72,9 @@ class WeightChange:
         if self.unshared:
             line += f"{'' if differing else f' in {same}'}; only one of the models has {', '.join(self.unshared)}"
         if self.restructured:
-            line += f"; of other names or shapes: {_grouped(self.restructured)}"
+            line += f"; of other names or shapes: {_named(*_split(self.restructured))}"
         if self.unread:
-            line += f"; without numbers and not compared: {_grouped(self.unread)}"
+            line += f"; without numbers and not compared: {_named(*_split(self.unread))}"
         return line
 
 
@@ -109,21 +109,28 @@ def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
         return WeightChange(
             reason=f"{len(now.layers)} and {len(other.layers)} layers, so they are not compared part by part"
         )
-    layers = [(f"{_LAYER}{index}", *pair) for index, pair in enumerate(zip(now.layers, other.layers, strict=True), 1)]
-    parts = [*layers, *((name, part, other.others[name]) for name, part in now.others.items() if name in other.others)]
-    differing = {name for name, x, y in parts if (x.structure, x.numbers) != (y.structure, y.numbers)}
-    unread = {name for name, x, y in parts if x.unread or y.unread} - differing
-    numbers = {name: index for index, (name, _, _) in enumerate(layers, start=1)}
-    same = [name for name, _, _ in parts if name not in differing | unread]
+    mine, theirs = _by_name(now), _by_name(other)
+    both = [name for name in mine if name in theirs]
+    restructured = tuple(name for name in both if mine[name].structure != theirs[name].structure)
+    differing = [name for name in both if name in restructured or mine[name].numbers != theirs[name].numbers]
+    unread = [name for name in both if (mine[name].unread or theirs[name].unread) and name not in differing]
     return WeightChange(
-        layers=tuple(numbers[name] for name in numbers if name in differing),
-        others=tuple(name for name, _, _ in parts if name in differing and name not in numbers),
-        same_layers=tuple(numbers[name] for name in same if name in numbers),
-        same_others=tuple(name for name in same if name not in numbers),
-        restructured=tuple(name for name, x, y in parts if x.structure != y.structure),
-        unread=tuple(name for name, _, _ in parts if name in unread),
+        *_split(differing),
+        *_split([name for name in both if name not in differing and name not in unread]),
+        restructured=restructured,
+        unread=tuple(unread),
         unshared=tuple(sorted(now.others.keys() ^ other.others.keys())),
     )
+
+
+def _by_name(parts: WeightParts) -> dict[str, Part]:
+    return {f"{_LAYER}{index}": part for index, part in enumerate(parts.layers, 1)} | dict(parts.others)
+
+
+def _split(names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The layers among names of parts, by number, and the other parts."""
+    layers = {name: int(name.removeprefix(_LAYER)) for name in names if name.startswith(_LAYER)}
+    return tuple(layers.values()), tuple(name for name in names if name not in layers)
 
 
 class _Digest:
@@ -190,12 +197,6 @@ def _beside(name: str, decoder: list[str]) -> str:
     pieces = name.split(".")
     shared = next((index for index, pair in enumerate(zip(pieces, decoder, strict=False)) if pair[0] != pair[1]), 0)
     return ".".join(pieces[: shared + 1])
-
-
-def _grouped(names: tuple[str, ...]) -> str:
-    """Names of parts with the layers among them as ranges."""
-    layers = {name: int(name.removeprefix(_LAYER)) for name in names if name.startswith(_LAYER)}
-    return _named(tuple(layers.values()), tuple(name for name in names if name not in layers))
 
 
 def _named(layers: tuple[int, ...], others: tuple[str, ...]) -> str:

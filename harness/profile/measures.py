@@ -127,41 +127,32 @@ _SHARE_LINES = (
 )
 _ROWS = (
     Measure(
-        "inter", "inter-modal similarity",
-        "inter", SIMILARITY, "similarity", 0, CurveStyle("blue", "-", "image and text tokens"),
+        "inter", "inter-modal similarity", "inter", SIMILARITY, "similarity", 0,
+        CurveStyle("blue", "-", "image and text tokens"),
     ),
     Measure(
-        "inter_instruction", "inter-modal similarity with the instruction's tokens",
-        "inter", SIMILARITY, "similarity", 1, CurveStyle("orange", "--", "image and instruction tokens"),
+        "inter_instruction", "inter-modal similarity with the instruction's tokens", "inter", SIMILARITY,
+        "similarity", 1, CurveStyle("orange", "--", "image and instruction tokens"),
     ),
     Measure(
-        "inter_adjusted", "anisotropy-adjusted inter-modal similarity",
-        "inter", SIMILARITY, "", None, CurveStyle("red", "-.", "anisotropy-adjusted"),
-    ),
-    Measure(
-        "image", "similarity within the image tokens",
-        "intra", SIMILARITY, "similarity", 2, CurveStyle("green", "-", "within the image tokens"),
-    ),
-    Measure(
-        "text", "similarity within the text tokens",
-        "intra", SIMILARITY, "similarity", 3, CurveStyle("purple", "--", "within the text tokens"),
-    ),
-    Measure(
-        "instruction", "similarity within the instruction tokens",
-        "intra", SIMILARITY, "similarity", 4, CurveStyle("orange", "-.", "within the instruction tokens"),
+        "inter_adjusted", "anisotropy-adjusted inter-modal similarity", "inter", SIMILARITY, "", None,
+        CurveStyle("red", "-.", "anisotropy-adjusted"),
     ),
     *(
         Measure(
-            f"norm_{group}", f"norm-based attention of the last token on {group}",
-            "attention", ATTENTION, "norm_shares", column, _SHARE_LINES[column],
+            name, f"similarity within the {name} tokens", "intra", SIMILARITY, "similarity", column,
+            CurveStyle(colour, style, f"within the {name} tokens"),
         )
-        for column, group in enumerate(SHARE_GROUPS)
+        for name, column, colour, style in (
+            ("image", 2, "green", "-"), ("text", 3, "purple", "--"), ("instruction", 4, "orange", "-."),
+        )
     ),
     *(
         Measure(
-            f"weight_{group}", f"attention weight of the last token on {group}",
-            "attention", ATTENTION, "weight_shares", column,
+            f"{kind}_{group}", f"{words} of the last token on {group}", "attention", ATTENTION,
+            f"{kind}_shares", column, _SHARE_LINES[column] if kind == "norm" else None,
         )
+        for kind, words in (("norm", "norm-based attention"), ("weight", "attention weight"))
         for column, group in enumerate(SHARE_GROUPS)
     ),
     Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),

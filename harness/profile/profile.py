@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -179,32 +179,25 @@ class Profile:
             KeyError: an id was not measured.
         """
         place = {sample: row for row, sample in enumerate(self.sample_ids)}
-        rows = [place[sample] for sample in ids]
+        rows, points = [place[sample] for sample in ids], range(self.depth + 1)
 
         def pick(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(names[row] for row in rows)
 
-        return Profile(
-            self.model,
-            self.dataset,
-            pick(self.sample_ids),
-            pick(self.clusters),
-            pick(self.token_hashes),
-            pick(self.pixel_hashes),
-            {name: array[rows] for name, array in self.arrays.items()},
-            self.declared,
-            self.environment,
-            self.weights,
-            controls={
-                control: {name: array[rows] for name, array in curves.items()}
-                for control, curves in self.controls.items()
-            },
-            revision=self.revision,
-            left_out=self.left_out,
-            between_samples=None
-            if self.between_samples is None or len(rows) < self.n
-            else self.between_samples[np.ix_(range(self.depth + 1), rows, rows)],
-            configuration=self.configuration,
+        def picked(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: array[rows] for name, array in arrays.items()}
+
+        between = self.between_samples
+        return replace(
+            self,
+            sample_ids=pick(self.sample_ids),
+            clusters=pick(self.clusters),
+            token_hashes=pick(self.token_hashes),
+            pixel_hashes=pick(self.pixel_hashes),
+            arrays=picked(self.arrays),
+            controls={control: picked(curves) for control, curves in self.controls.items()},
+            drawings=(),
+            between_samples=None if between is None or len(rows) < self.n else between[np.ix_(points, rows, rows)],
         )
 
 
