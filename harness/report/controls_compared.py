@@ -67,10 +67,10 @@ def beyond_lines(claim: Claim) -> list[str]:
     return lines
 
 
-def curve_words(curve: CurveBeyond) -> str:
+def curve_words(curve: CurveBeyond, form: str = "+.2g") -> str:
     """Where a curve exceeds its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
     parts = [
-        f"{size:+.2g} at layers {layer_ranges(layers)}"
+        f"{size:{form}} at layers {layer_ranges(layers)}"
         for size, layers in ((curve.highest, curve.above), (curve.lowest, curve.below))
         if layers
     ]

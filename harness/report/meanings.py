@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from harness.analysis.agreement import Agreement
-from harness.analysis.beyond import Beyond, CurveBeyond
+from harness.analysis.beyond import Beyond
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES
 from harness.analysis.claims import Finding as ClaimFinding
@@ -19,8 +19,8 @@ from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
 from harness.judgement.side_by_side import Trace
-from harness.profile.measures import layer_ranges
 from harness.report.against import trace_line
+from harness.report.controls_compared import curve_words
 from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
 from harness.storage.json_text import rounded
@@ -176,7 +176,10 @@ def _answer(result: Result) -> Answer:
     if word != "holds" and isinstance(decisive.source, ClaimFinding):
         sentence = f"{sentence} Decisive is: {decisive.source.statement}."
     # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
-    curves = tuple(map(_curve_beyond, result.claim.curves_beyond))
+    curves = tuple(
+        f"beyond the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
+        for curve in result.claim.curves_beyond
+    )
     rows = (replace(rows[0], beyond=rows[0].beyond + curves), *rows[1:])
     asked = f"{paper.statement} Tested as: {paper.tested_as}"
     return Answer(result.question, result.question, word, asked, sentence, rows)
@@ -243,15 +246,6 @@ def _beyond(beyond: Beyond) -> str:
     certain = "" if beyond.certain else ", not certain or not on the claim's side"
     control = "another sample's words" if beyond.control == CHANCE else f"the control {beyond.control}"
     return f"beyond {control}: {beyond.what} {_signed(beyond.effect)} ({_span(*beyond.interval)}){certain}"
-
-
-def _curve_beyond(curve: CurveBeyond) -> str:
-    parts = [
-        f"{_signed(size)} at layers {layer_ranges(layers)}"
-        for layers, size in ((curve.above, curve.highest), (curve.below, curve.lowest))
-        if layers
-    ]
-    return f"beyond the control {curve.control}: {', '.join(parts) or 'nothing'} (margin {curve.margin:g})"
 
 
 def _titles(regressions: Sequence[Answer]) -> str:
