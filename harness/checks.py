@@ -68,7 +68,11 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
         _fail(_regression(profile, baseline, comparison.inputs.changed, differing))
     open_ = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.INCONCLUSIVE]
     if open_:
-        _undecided(open_, strict, _regression(profile, baseline, comparison.inputs.changed, open_))
+        lines = _regression(profile, baseline, comparison.inputs.changed, open_)
+        if strict:
+            _fail(lines)
+        needed = max(finding.agreement.mean.n_needed or 0 for finding in open_)
+        pytest.xfail(message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
 
 
 def check_boundaries(
@@ -166,15 +170,6 @@ def _conclude(
         most = max((part.n_needed or 0 for part in parts), default=0)
         pytest.xfail(message([f"inconclusive{f', needs n of about {most}' if most else ''}:", *lines]))
     _fail(lines)
-
-
-def _undecided(findings: Iterable[Finding], strict: bool, lines: list[str]) -> None:
-    """An expected failure where no finding is worse than inconclusive."""
-    __tracebackhide__ = True
-    if strict:
-        _fail(lines)
-    needed = max((finding.agreement.mean.n_needed or 0 for finding in findings), default=0)
-    pytest.xfail(message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:

@@ -91,7 +91,6 @@ def _grouped(groups: Iterable[QuestionGroup]) -> str:
 
 
 def _numbers(title: str, lines: Sequence[Result]) -> str:
-    """A table of the parts that brought about some verdicts; empty where there are none."""
     rows = [_part(line, part) for line in lines for part in _deciding(line)]
     return f"### {title}\n\n{_table(_NUMBERS, rows)}" if rows else ""
 
@@ -122,7 +121,6 @@ def _number(value: float) -> str:
 
 
 def _left_out(found: Findings) -> str:
-    """What was not measured of the pairs that were: samples with their reasons, and recall."""
     lines = [
         f"- {code(short_name(str(pair)))}: {prose(line)}"
         for pair, profile in found.profiles.items()
@@ -132,7 +130,6 @@ def _left_out(found: Findings) -> str:
 
 
 def _known(outcomes: Sequence[PairOutcome]) -> str:
-    """The known differences that were found again, with their reasons."""
     lines = [
         f"- {code(outcome.name)}, {name}: {prose(reason)}"
         for outcome in outcomes

@@ -134,6 +134,5 @@ def _legible(value: Any) -> Any:
 
 
 def _variables() -> str:
-    """The palette as variables, each in its light and its dark value."""
     lines = [f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS]
     return ":root {\n" + "\n".join(lines) + "\n}"

@@ -238,7 +238,6 @@ def _tokens(texts: Sequence[str]) -> list[str]:
 
 
 def _png(drawing: Drawing) -> str:
-    """The picture as base64 of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(drawing.picture).save(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

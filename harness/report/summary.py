@@ -184,7 +184,6 @@ def written_lines(found: Findings, width: int) -> list[Line]:
 
 
 def _table(outcomes: Sequence[PairOutcome]) -> list[Line]:
-    """The table with a row a pair, in the colour of its worst verdict."""
     header = ["pair", "n", "phases end at layer", "moves", "claims", "recall", "regression", "hooked/plain"]
     lines = table_lines(header, [_row(outcome) for outcome in outcomes])
     colours = ["", "", *(outcome.colour() for outcome in outcomes)]
@@ -209,7 +208,6 @@ def _marked(lines: Mapping[str, Result]) -> str:
 
 
 def _beyond_lines(found: Findings, width: int) -> list[str]:
-    """What the claims show beyond their controls, in the order of the paper's phases."""
     judged = [result for result in found.results if result.claim is not None]
     pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
@@ -219,7 +217,6 @@ def _beyond_lines(found: Findings, width: int) -> list[str]:
 
 
 def _winoground_lines(found: Findings) -> list[str]:
-    """Winoground's scores of the pairs that have them."""
     lines = []
     for pair, profile in found.profiles.items():
         scores = scores_of(profile)
