@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.curves import BoolArray, Clusters, FloatArray, as_curves
-from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, LEAST_PAIRS, Tolerance, recall_margins
-from harness.analysis.mean_difference import Comparison, MeanDifference, Verdict, View, named_layers
+from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance, recall_margins
+from harness.analysis.mean_difference import Comparison, MeanDifference, Sides, Verdict, View, named_layers
 
 __all__ = ["Agreement", "Comparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
 
@@ -95,19 +95,13 @@ def agree(
     Raises:
         ValueError: arrays of unequal shape, not finite, with fewer than two independent rows, or a margin not positive.
     """
-    x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"the measure has {x.shape[1]} points and its baseline {y.shape[1]}: not the same model.")
-    if paired and len(x) != len(y):
-        raise ValueError(f"a paired comparison needs the same samples, not {len(x)} now and {len(y)} in the baseline.")
-    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), x.shape[1:])
+    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
+    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), sides.now.shape[1:])
     if not (margins > 0.0).all():
         raise ValueError("an equivalence margin must be positive at every layer.")
-    in_pairs = paired and len(x) >= LEAST_PAIRS
-    labels = (clusters, clusters if paired else baseline_clusters)
     views = (View.LEVEL, View.SHAPE) if shape else (View.LEVEL,)
     compared = {
-        view: MeanDifference.of(x, y, labels, in_pairs, view).compare(margins, alpha_diff / len(views), alpha_eq, guard)
+        view: MeanDifference.of(sides, view).compare(margins, alpha_diff / len(views), alpha_eq, guard)
         for view in views
     }
     decisive = _decisive(list(compared.values()))
@@ -125,7 +119,7 @@ def agree(
         reason=reason if paired else reason or "the samples are not the same",
         tolerance=tolerance,
     )
-    return _reproduction(found, x - y, tolerance, reproducible) if paired else found
+    return _reproduction(found, sides.now - sides.baseline, tolerance, reproducible) if paired else found
 
 
 def agree_recall(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from harness.analysis.curves import Clusters, FloatArray, cluster_means, summarise
 from harness.analysis.mean_difference import named_layers
-from harness.analysis.moves import Rises, bounded_rises
+from harness.analysis.moves import bounded_rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 #: A mean difference to a control counts where it is certainly larger than this cosine.
@@ -103,13 +102,10 @@ def rise_beyond(
     Raises:
         ValueError: fewer than two rows.
     """
-    summary = summarise(rows)
     if chosen:
-        effect, low, high = bounded_rises(summary, alpha).between(*layers)
+        effect, low, high = bounded_rises(summarise(rows), alpha).between(*layers)
     else:
-        ends = summarise(rows[:, list(layers)])
-        effect = float(ends.mean[1] - ends.mean[0])
-        width = float(stats.t.isf(alpha / 2, ends.df)) * float(Rises.of(ends).standard_error[0])
+        effect, width, _ = single_rise(rows, *layers, alpha)
         low, high = effect - width, effect + width
     certain = low > 0.0 if direction > 0 else high < 0.0
-    return Beyond(control, what, effect, (low, high), certain, summary.n)
+    return Beyond(control, what, effect, (low, high), certain, len(rows))

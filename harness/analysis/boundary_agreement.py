@@ -11,10 +11,16 @@ import numpy.typing as npt
 from scipy import stats
 
 from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
-from harness.analysis.curves import Clusters, FloatArray, as_curves, cluster_means
-from harness.analysis.margins import LEAST_PAIRS, boundary_margins
-from harness.analysis.mean_difference import Verdict
-from harness.analysis.turning_points import best_start, half_heights, resampled_means, turning_points_rows
+from harness.analysis.curves import Clusters, FloatArray, cluster_means
+from harness.analysis.margins import boundary_margins
+from harness.analysis.mean_difference import Sides, Verdict, samples_to_decide
+from harness.analysis.turning_points import (
+    best_start,
+    half_heights,
+    outer_quantiles,
+    resampled_means,
+    turning_points_rows,
+)
 
 
 class BoundaryKind(StrEnum):
@@ -103,38 +109,32 @@ def agree_boundaries(
         ValueError: arrays of unequal shape, not finite, or with too few points for the moves, or not 2 moves - 1
             margins.
     """
-    x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
-    if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)):
-        raise ValueError(f"boundaries of curves of shape {x.shape} cannot be compared with those of shape {y.shape}.")
-    if paired and len(x) >= LEAST_PAIRS:
-        both = cluster_means(np.concatenate([x, y], axis=1), clusters)
-        rows_x, rows_y = both[:, : x.shape[1]], both[:, x.shape[1] :]
-        seeds = (seed, seed)
+    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
+    if sides.in_pairs:
+        both = cluster_means(np.concatenate([sides.now, sides.baseline], axis=1), clusters)
+        rows_x, rows_y = np.hsplit(both, 2)
     else:
-        rows_x = cluster_means(x, clusters, "the measure")
-        rows_y = cluster_means(y, clusters if paired else baseline_clusters, "its baseline")
-        seeds = (seed, seed + 1)
+        rows_x = cluster_means(sides.now, sides.clusters, "the measure")
+        rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
     direction = best_start(rows_y.mean(axis=0), moves, start)
-    (at_x, drawn_x), (at_y, drawn_y) = (
-        _layers(rows, draws, one, moves, direction) for rows, one in zip((rows_x, rows_y), seeds, strict=True)
-    )
+    at_x, drawn_x = _layers(rows_x, draws, seed, moves, direction)
+    at_y, drawn_y = _layers(rows_y, draws, seed if sides.in_pairs else seed + 1, moves, direction)
     if margins is None:
         margins = [margin.value for margin in boundary_margins(rows_y, moves=moves, start=direction)]
     if len(margins) != 2 * moves - 1:
         raise ValueError(f"{moves} moves have {2 * moves - 1} boundaries, but there are {len(margins)} margins.")
-    shifts = []
-    for i in range(2 * moves - 1):
-        kind, index = (
-            (BoundaryKind.TURNING_POINT, i + 1) if i < moves - 1 else (BoundaryKind.HALF_HEIGHT, i - moves + 2)
-        )
-        drawn = drawn_x[:, i] - drawn_y[:, i]
-        alphas = (alpha_diff / (2 * moves - 1), alpha_eq)
-        shifts.append(_shift(kind, index, float(at_x[i]), float(at_y[i]), drawn, margins[i], *alphas, len(rows_x)))
+    numbered = [(BoundaryKind.TURNING_POINT, j) for j in range(1, moves)]
+    numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, moves + 1)]
+    alphas = (alpha_diff / (2 * moves - 1), alpha_eq)
+    shifts = [
+        _shift(*number, float(at_x[i]), float(at_y[i]), drawn_x[:, i] - drawn_y[:, i], margins[i], *alphas, len(rows_x))
+        for i, number in enumerate(numbered)
+    ]
     verdict = combined([shift.verdict for shift in shifts])
     deciding = [shift for shift in shifts if shift.verdict is verdict]
     return BoundaryAgreement(
         verdict=verdict,
-        paired=seeds[0] == seeds[1],
+        paired=sides.in_pairs,
         n=len(rows_x),
         n_baseline=len(rows_y),
         moves=moves,
@@ -171,10 +171,9 @@ def _shift(
         return BoundaryShift(kind, index, Verdict.INCONCLUSIVE, now, baseline, effect, unknown, margin, None)
     spread = float(kept.std())
     far = float(stats.norm.isf(alpha / 2)) * spread
-    low = min(float(np.quantile(kept, alpha / 2, method="lower")), effect - far)
-    high = max(float(np.quantile(kept, 1.0 - alpha / 2, method="higher")), effect + far)
-    near_low = float(np.quantile(kept, alpha_eq, method="lower"))
-    near_high = float(np.quantile(kept, 1.0 - alpha_eq, method="higher"))
+    low, high = outer_quantiles(kept, alpha / 2)
+    low, high = min(low, effect - far), max(high, effect + far)
+    near_low, near_high = outer_quantiles(kept, alpha_eq)
     needed: int | None = None
     if low > margin or high < -margin:
         verdict = Verdict.DIFFERS
@@ -184,6 +183,6 @@ def _shift(
         verdict = Verdict.INCONCLUSIVE
         gap = abs(abs(effect) - margin)
         reach = far if abs(effect) > margin else float(stats.norm.isf(alpha_eq)) * spread
-        # Intervals shrink with the root of n; a turning point on a plateau shrinks faster, so this is an upper guess.
-        needed = int(np.ceil(n * max((reach / gap) ** 2, 1.05))) if gap > 0.01 * reach else None
+        # A turning point on a plateau has an interval that shrinks faster, so this is an upper guess.
+        needed = samples_to_decide(n, gap, reach)
     return BoundaryShift(kind, index, verdict, now, baseline, effect, (low, high), margin, needed)

@@ -12,12 +12,12 @@ import numpy as np
 
 from harness.analysis.beyond import Beyond, CurveBeyond, curve_beyond, rise_beyond
 from harness.analysis.curves import FloatArray
-from harness.analysis.monotone import Monotonicity, Presence, monotone, phase_rise
+from harness.analysis.monotone import Answer, Monotonicity, Presence, monotone, phase_rise, reversal_margin
 from harness.analysis.moves import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.turning_points import BoundaryInterval
 
 PHASES = ("I", "II", "III", "IV")
-REVERSAL_SHARE, LEAST_REVERSAL = 0.05, 0.01
 LEAST_RECALL_GAIN = 0.02
 #: The control of recall: another sample's words on the same picture.
 CHANCE = "chance"
@@ -79,20 +79,18 @@ def four_phases(reading: PhaseReading) -> Claim:
     Four are certified and a fifth is not, at the declared prominence; within each of the four intervals no reversal
     exceeds 5 % of the curve's range (0.01 at least).
     """
-    mean = reading.summary.mean
-    margin = max(LEAST_REVERSAL, REVERSAL_SHARE * float(mean.max() - mean.min()))
+    margin = reversal_margin(reading.summary.mean)
     reversals = []
     for phase, name in enumerate(PHASES):
         first, last = reading.edges(phase)
         found = monotone(reading.summary, first, last, _direction(phase), margin)
-        verdict = {Monotonicity.MONOTONE: ClaimVerdict.HOLDS, Monotonicity.VIOLATED: ClaimVerdict.FAILS}
         s, t = found.layers
         reversals.append(
             Finding(
                 name=f"no reversal in {name}",
                 statement=f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
                 f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}",
-                verdict=verdict.get(found.verdict, ClaimVerdict.INCONCLUSIVE),
+                verdict=_holding(found.verdict),
                 effect=found.effect,
                 interval=found.interval,
                 margin=margin,
@@ -108,37 +106,23 @@ def alignment(reading: PhaseReading) -> Claim:
 
     A phase ends only where the curve turns, so the fall after it is asked for as well.
     """
-    quarter = reading.last / 4.0
-    end = reading.boundaries.turning_points[0]
-    low, high = end.low, end.high
-    verdict = _beyond(-high, -low, -quarter)
-    place = Finding(
-        name="I ends in the first quarter",
-        statement=f"I ends at layer {end.estimate:g} ({low:g} to {high:g}), the first quarter at {quarter:g}",
-        verdict=verdict,
-        effect=end.estimate,
-        interval=(low, high),
-        margin=quarter,
-        n=reading.summary.n,
+    end, quarter = reading.boundaries.turning_points[0], reading.last / 4.0
+    statement = f"I ends at layer {end.estimate:g} ({end.low:g} to {end.high:g}), the first quarter at {quarter:g}"
+    early = _turn(
+        reading, "I ends in the first quarter", statement, end, quarter, _beyond(-end.high, -end.low, -quarter)
     )
-    return _claim("alignment", [_inter_moves(reading, 0), _inter_moves(reading, 1), place])
+    return _claim("alignment", [_moves(reading, "inter", 0), _moves(reading, "inter", 1), early])
 
 
 def intra_modal(reading: PhaseReading) -> Claim:
     """Returns whether over phase II inter-modal similarity falls while that within image and within text rises."""
-    return _claim(
-        "intra-modal",
-        [
-            _inter_moves(reading, 1),
-            _other_moves(reading, reading.image, "image", 1, 1),
-            _other_moves(reading, reading.text, "text", 1, 1),
-        ],
-    )
+    parts = [_moves(reading, "inter", 1), _moves(reading, "image", 1, 1), _moves(reading, "text", 1, 1)]
+    return _claim("intra-modal", parts)
 
 
 def inter_modal(reading: PhaseReading) -> Claim:
     """Returns whether inter-modal similarity rises over phase III."""
-    return _claim("inter-modal", [_inter_moves(reading, 2)])
+    return _claim("inter-modal", [_moves(reading, "inter", 2)])
 
 
 def output_preparation(reading: PhaseReading) -> Claim:
@@ -147,28 +131,22 @@ def output_preparation(reading: PhaseReading) -> Claim:
     Recall is late where its mean over the last quarter of the depth exceeds that over the first by more than 0.02.
     Where recall was left out that part is inconclusive.
     """
-    quarter = 3.0 * reading.last / 4.0
-    begin = reading.boundaries.turning_points[2]
-    place = Finding(
-        name="IV lies in the last quarter",
-        statement=f"IV begins at layer {begin.estimate:g} ({begin.low:g} to {begin.high:g}), "
-        f"the last quarter at {quarter:g}",
-        verdict=_beyond(begin.low, begin.high, quarter),
-        effect=begin.estimate,
-        interval=(begin.low, begin.high),
-        margin=quarter,
-        n=reading.summary.n,
+    begin, quarter = reading.boundaries.turning_points[2], 3.0 * reading.last / 4.0
+    statement = (
+        f"IV begins at layer {begin.estimate:g} ({begin.low:g} to {begin.high:g}), the last quarter at {quarter:g}"
     )
-    return _claim(
-        "output-preparation",
-        [
-            _inter_moves(reading, 3),
-            _other_moves(reading, reading.image, "image", 3, -1),
-            _other_moves(reading, reading.text, "text", 3, -1),
-            place,
-            _late_recall(reading),
-        ],
+    late = _turn(
+        reading, "IV lies in the last quarter", statement, begin, quarter, _beyond(begin.low, begin.high, quarter)
     )
+    falls = [_moves(reading, "inter", 3), _moves(reading, "image", 3, -1), _moves(reading, "text", 3, -1)]
+    return _claim("output-preparation", [*falls, late, _late_recall(reading)])
+
+
+def _turn(
+    reading: PhaseReading, name: str, statement: str, turn: BoundaryInterval, quarter: float, verdict: ClaimVerdict
+) -> Finding:
+    """The part of a claim that says where a phase begins or ends."""
+    return Finding(name, statement, verdict, turn.estimate, (turn.low, turn.high), quarter, reading.summary.n)
 
 
 def _late_recall(reading: PhaseReading) -> Finding:
@@ -183,7 +161,7 @@ def _late_recall(reading: PhaseReading) -> Finding:
         rows = _quarters(reading.recall_beyond)
         beyond = (rise_beyond(rows, CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),)
     statement = f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})"
-    return Finding(name, statement, _of_presence(gain.verdict), gain.effect, gain.interval, gain.margin, gain.n, beyond)
+    return Finding(name, statement, _holding(gain.verdict), gain.effect, gain.interval, gain.margin, gain.n, beyond)
 
 
 #: Every claim by the name it has in cases, baselines and reports.
@@ -220,16 +198,6 @@ def _four_moves(reading: PhaseReading) -> Finding:
     )
 
 
-def _inter_moves(reading: PhaseReading, phase: int) -> Finding:
-    """The move of one phase; its bound holds for all pairs of layers, since the phase was found on these curves."""
-    rows, critical = reading.inter, reading.rises.critical
-    return _moves(reading, rows, "inter", phase, _direction(phase), critical)
-
-
-def _other_moves(reading: PhaseReading, rows: FloatArray, name: str, phase: int, direction: int) -> Finding:
-    return _moves(reading, rows, name, phase, direction, None)
-
-
 def _quarters(rows: FloatArray) -> FloatArray:
     """Means over the first and over the last quarter of the depth, (n, 2)."""
     layers, last = np.arange(rows.shape[1]), rows.shape[1] - 1
@@ -237,24 +205,29 @@ def _quarters(rows: FloatArray) -> FloatArray:
     return np.stack([rows[:, first].mean(axis=1), rows[:, final].mean(axis=1)], axis=1)
 
 
-def _moves(
-    reading: PhaseReading, rows: FloatArray, name: str, phase: int, direction: int, critical: float | None
-) -> Finding:
+def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> Finding:
+    """The rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
+
+    The bound of the inter-modal curve holds for all pairs of layers, since the phases were found on it.
+    """
+    rows: FloatArray = getattr(reading, name)
+    is_inter = name == "inter"
+    direction, critical = (_direction(phase), reading.rises.critical) if is_inter else (direction, None)
     first, last = reading.edges(phase)
     prominence = declared_prominence(rows.mean(axis=0))
     found = phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
     verb = "rises" if direction > 0 else "falls"
     ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
-    title, what = "inter-modal" if name == "inter" else name, f"{name} {PHASES[phase]}"
+    title, what = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"
     beyond = tuple(
-        rise_beyond(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=critical is not None)
+        rise_beyond(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=is_inter)
         for control, rows_of in reading.beyond.items()
     )
     return Finding(
         name=f"{title} {verb} over {PHASES[phase]}",
         statement=f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} "
         f"to {last}, prominence {prominence:.3g}",
-        verdict=_of_presence(found.verdict),
+        verdict=_holding(found.verdict),
         effect=found.effect,
         interval=found.interval,
         margin=prominence,
@@ -285,9 +258,10 @@ def _beyond(low: float, high: float, least: float) -> ClaimVerdict:
     return ClaimVerdict.FAILS if high < least else ClaimVerdict.INCONCLUSIVE
 
 
-def _of_presence(presence: Presence) -> ClaimVerdict:
-    found = {Presence.PRESENT: ClaimVerdict.HOLDS, Presence.ABSENT: ClaimVerdict.FAILS}
-    return found.get(presence, ClaimVerdict.INCONCLUSIVE)
+def _holding(answer: Answer) -> ClaimVerdict:
+    if answer in (Presence.PRESENT, Monotonicity.MONOTONE):
+        return ClaimVerdict.HOLDS
+    return ClaimVerdict.FAILS if answer in (Presence.ABSENT, Monotonicity.VIOLATED) else ClaimVerdict.INCONCLUSIVE
 
 
 def _direction(phase: int) -> int:

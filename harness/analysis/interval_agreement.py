@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
-from harness.analysis.claims import LEAST_REVERSAL, REVERSAL_SHARE
-from harness.analysis.curves import Clusters, CurveSummary, FloatArray, as_curves, summarise
-from harness.analysis.margins import LEAST_PAIRS
-from harness.analysis.mean_difference import MeanDifference, Verdict, View
-from harness.analysis.monotone import ALPHA_PRESENT, Monotonicity, Presence, monotone
+from harness.analysis.curves import Clusters, CurveSummary, FloatArray
+from harness.analysis.mean_difference import MeanDifference, Sides, Verdict, View, samples_to_decide
+from harness.analysis.monotone import (
+    ALPHA_PRESENT,
+    Answer,
+    Monotonicity,
+    PhaseFinding,
+    Presence,
+    monotone,
+    presence,
+    reversal_margin,
+)
 from harness.analysis.moves import BoundedRises, Rises, bounded_rises, declared_prominence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_start, turning_points
@@ -28,9 +37,6 @@ class Question(StrEnum):
 
     PRESENCE = "presence"
     MONOTONICITY = "monotonicity"
-
-
-Answer = Presence | Monotonicity
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,48 +134,43 @@ def agree_intervals(
         ValueError: arrays of unequal shape, not finite, fewer than two independent rows, too few points for the moves,
             or a negative noise.
     """
-    x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
-    if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)):
-        raise ValueError(f"phases of curves of shape {x.shape} cannot be compared with those of shape {y.shape}.")
     if noise < 0.0:
         raise ValueError(f"the noise of a layer's mean is not negative, this one is {noise}.")
-    labels = (clusters, clusters if paired else baseline_clusters)
-    in_pairs = paired and len(x) >= LEAST_PAIRS
-    this, that = summarise(x, labels[0], "the measure"), summarise(y, labels[1], "its baseline")
+    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
+    this, that = sides.summaries()
     mean = that.mean if reference is None else np.asarray(reference, dtype=np.float64)
     if mean.shape != that.mean.shape:
         raise ValueError(f"the reference has shape {mean.shape}, the curves have {that.points} points.")
     direction = best_start(mean, moves, start)
     edges = (0, *turning_points(mean, moves, direction), this.points - 1)
-    change = _Change.of(MeanDifference.of(x, y, labels, in_pairs, View.LEVEL), alpha_diff, alpha_eq, 2.0 * noise)
+    change = _Change.of(MeanDifference.of(sides, View.LEVEL), alpha_diff, alpha_eq, 2.0 * noise)
     strict = alpha_diff / (2 * moves)
-    bounds = (bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT), bounded_rises(this, strict))
-    prominence = declared_prominence(mean)
-    margin = max(LEAST_REVERSAL, REVERSAL_SHARE * float(mean.max() - mean.min()))
+    before, after = bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT)
+    strictly = bounded_rises(this, strict)
     findings: list[IntervalFinding] = []
     for phase in range(moves):
-        place = _Place(phase + 1, edges[phase], edges[phase + 1], direction * (-1) ** phase, this.n)
-        findings.append(_judged(_present(place, bounds, change, prominence), change))
-        findings.append(_judged(_monotone(place, this, that, change, margin, strict), change))
+        stretch = (edges[phase], edges[phase + 1], direction * (-1) ** phase)
+        rise, reversal = (*stretch, declared_prominence(mean)), (*stretch, reversal_margin(mean))
+        asked = (
+            (Question.PRESENCE, _rise(before, *rise), _rise(after, *rise), partial(_rise, strictly, *rise)),
+            (
+                Question.MONOTONICITY,
+                monotone(that, *reversal),
+                monotone(this, *reversal),
+                partial(monotone, this, *reversal, (strict, strict)),
+            ),
+        )
+        findings += [change.judged(phase, stretch, *answers) for answers in asked]
     judged = [finding.verdict for finding in findings if finding.verdict is not None]
     return IntervalAgreement(
         verdict=combined(judged) if judged else Verdict.INCONCLUSIVE,
-        paired=in_pairs,
+        paired=sides.in_pairs,
         n=this.n,
         n_baseline=that.n,
         confidence=1.0 - alpha_diff,
         noise=noise,
         findings=tuple(findings),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    phase: int
-    first: int
-    last: int
-    direction: int
-    n: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,106 +193,78 @@ class _Change:
 
     def between(self, layers: tuple[int, int], direction: int) -> tuple[float, tuple[float, float]]:
         """The change of one rise in a direction with its simultaneous interval."""
-        at = int(np.flatnonzero((self.rises.first == layers[0]) & (self.rises.last == layers[1]))[0])
+        at = self.rises.index(*layers)
         # No change is 0, not -0, which a file would show.
         moved, width = direction * float(self.rises.rise[at]) + 0.0, float(self.wide[at])
         return moved, (moved - width, moved + width)
 
     def is_noise(self, first: int, last: int, inside: bool) -> bool:
         """Whether the rise over an interval, or all those inside it, certainly changed by no more than the noise."""
-        if inside:
-            taken = (self.rises.first >= first) & (self.rises.last <= last)
-        else:
-            taken = (self.rises.first == first) & (self.rises.last == last)
+        taken = (self.rises.first >= first) & (self.rises.last <= last)
+        if not inside:
+            taken &= (self.rises.first == first) & (self.rises.last == last)
         return bool((np.abs(self.rises.rise[taken]) + self.narrow[taken] <= self.least).all())
 
+    def judged(
+        self,
+        phase: int,
+        stretch: tuple[int, int, int],
+        question: Question,
+        then: PhaseFinding,
+        now: PhaseFinding,
+        strictly: Callable[[], PhaseFinding],
+    ) -> IntervalFinding:
+        """The answers to one question, with a verdict where the baseline was certain; `strictly` asks once more."""
+        first, last, direction = stretch
+        if now.verdict is not then.verdict:
+            now = strictly()
+        inside = question is Question.MONOTONICITY
+        # A reversal is followed where it was found: in the baseline, else now.
+        followed = then.layers if then.verdict is Monotonicity.VIOLATED else now.layers
+        moved, span = self.between(followed, -direction if inside else direction)
+        verdict, needed = None, None
+        # The two enumerations of answers have one word for "open".
+        if then.verdict != Presence.INCONCLUSIVE:
+            is_noise = self.is_noise(first, last, inside)
+            verdict, needed = self._verdict(then, now, moved, span[1] - moved, is_noise)
+        return IntervalFinding(
+            phase=phase + 1,
+            question=question,
+            first=first,
+            last=last,
+            direction=direction,
+            verdict=verdict,
+            then=then.verdict,
+            now=now.verdict,
+            layers=now.layers,
+            before=then.effect,
+            effect=now.effect,
+            interval=now.interval,
+            margin=now.margin,
+            change=moved,
+            change_interval=span,
+            n=now.n,
+            n_needed=needed,
+        )
 
-def _present(
-    place: _Place, bounds: tuple[BoundedRises, BoundedRises, BoundedRises], change: _Change, prominence: float
-) -> IntervalFinding:
-    """Asked of the baseline's rise, of this run's, and of this run's once more at the strict error."""
-
-    def answer(bounded: BoundedRises) -> tuple[Presence, float, tuple[float, float]]:
-        rise, *span = (place.direction * value for value in bounded.between(place.first, place.last))
-        low, high = sorted(span)
-        if low > prominence:
-            return Presence.PRESENT, rise, (low, high)
-        return (Presence.ABSENT if high < prominence else Presence.INCONCLUSIVE), rise, (low, high)
-
-    then, before, _ = answer(bounds[0])
-    now, effect, interval = answer(bounds[1])
-    if now is not then:
-        now, effect, interval = answer(bounds[2])
-    moved, ends = change.between((place.first, place.last), place.direction)
-    return IntervalFinding(
-        phase=place.phase,
-        question=Question.PRESENCE,
-        first=place.first,
-        last=place.last,
-        direction=place.direction,
-        verdict=None,
-        then=then,
-        now=now,
-        layers=(place.first, place.last),
-        before=before,
-        effect=effect,
-        interval=interval,
-        margin=prominence,
-        change=moved,
-        change_interval=ends,
-        n=place.n,
-        n_needed=None,
-    )
-
-
-def _monotone(
-    place: _Place, this: CurveSummary, that: CurveSummary, change: _Change, margin: float, strict: float
-) -> IntervalFinding:
-    ends = (place.first, place.last, place.direction, margin)
-    then, now = monotone(that, *ends), monotone(this, *ends)
-    if now.verdict is not then.verdict:
-        now = monotone(this, *ends, alpha_violated=strict, alpha_monotone=strict)
-    # A reversal is followed where it was found: in the baseline, else now.
-    followed = then.layers if then.verdict is Monotonicity.VIOLATED else now.layers
-    moved, span = change.between(followed, -place.direction)
-    return IntervalFinding(
-        phase=place.phase,
-        question=Question.MONOTONICITY,
-        first=place.first,
-        last=place.last,
-        direction=place.direction,
-        verdict=None,
-        then=then.verdict,
-        now=now.verdict,
-        layers=now.layers,
-        before=then.effect,
-        effect=now.effect,
-        interval=now.interval,
-        margin=margin,
-        change=moved,
-        change_interval=span,
-        n=now.n,
-        n_needed=None,
-    )
+    def _verdict(
+        self, then: PhaseFinding, now: PhaseFinding, moved: float, width: float, is_noise: bool
+    ) -> tuple[Verdict, int | None]:
+        """The verdict with how many samples would decide; `width` is half the interval of the change `moved`."""
+        if now.verdict == then.verdict or is_noise:
+            return Verdict.EQUIVALENT, None
+        if now.verdict != Presence.INCONCLUSIVE:
+            if abs(moved) - width > self.least:
+                return Verdict.DIFFERS, None
+            gap, reach = abs(moved) - self.least, width
+        else:
+            # How far the estimate is from where a decision turns, and how far its interval reaches.
+            gap, reach = abs(now.margin - now.effect), now.interval[1] - now.effect
+            if now.effect > now.margin:
+                reach = now.effect - now.interval[0]
+        return Verdict.INCONCLUSIVE, samples_to_decide(now.n, gap, reach)
 
 
-def _judged(finding: IntervalFinding, change: _Change) -> IntervalFinding:
-    """The finding with its verdict, where the baseline was certain."""
-    # The two enumerations of answers have one word for "open".
-    if finding.then == Presence.INCONCLUSIVE:
-        return finding
-    inside = finding.question is Question.MONOTONICITY
-    if finding.now == finding.then or change.is_noise(finding.first, finding.last, inside):
-        return replace(finding, verdict=Verdict.EQUIVALENT)
-    low, high = finding.interval
-    # How far the estimate is from where a decision turns, and how far its interval reaches.
-    gap, reach = (finding.margin - finding.effect, high - finding.effect)
-    if gap < 0.0:
-        gap, reach = -gap, finding.effect - low
-    if finding.now != Presence.INCONCLUSIVE:
-        width = finding.change_interval[1] - finding.change
-        if abs(finding.change) - width > change.least:
-            return replace(finding, verdict=Verdict.DIFFERS)
-        gap, reach = abs(finding.change) - change.least, width
-    needed = int(np.ceil(finding.n * max((reach / gap) ** 2, 1.05))) if gap > 0.01 * reach else None
-    return replace(finding, verdict=Verdict.INCONCLUSIVE, n_needed=needed)
+def _rise(bounded: BoundedRises, first: int, last: int, direction: int, prominence: float) -> PhaseFinding:
+    rise, *ends = (direction * value for value in bounded.between(first, last))
+    return presence((first, last), rise, (min(ends), max(ends)), prominence, bounded.n)

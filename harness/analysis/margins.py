@@ -109,14 +109,10 @@ def boundary_margins(
     found = boundary_intervals(rows, moves=moves, start=start, level=OWN_LEVEL)
     declared = declared_margins(rows.mean(axis=0))
     last = rows.shape[1] - 1
+    layers = f"3 % of a depth of {last}, at least 1", f"1.5 % of the depth {last}, at least 0.5"
     kinds = (
-        (
-            "turning_point",
-            found.turning_points,
-            float(declared.turning_points),
-            f"3 % of a depth of {last}, at least 1",
-        ),
-        ("half_height", found.half_heights, declared.half_heights, f"1.5 % of the depth {last}, at least 0.5"),
+        ("turning_point", found.turning_points, float(declared.turning_points), layers[0]),
+        ("half_height", found.half_heights, declared.half_heights, layers[1]),
     )
     margins = []
     for kind, intervals, least, why in kinds:
@@ -130,14 +126,14 @@ def boundary_margins(
     return tuple(margins)
 
 
-def noise_refusal(m: npt.ArrayLike, noise: float, moves: int = 4, start: int = 1) -> str | None:
+def noise_refusal(m: npt.ArrayLike, noise: float) -> str | None:
     """Returns why a baseline is too noisy to guard its phases, or None.
 
     Refused where three times `noise` exceeds a quarter of the smallest move of the mean curve `m` (points,): a margin
     of that size would let the phase shrink unnoticed.
     """
     curve = np.asarray(m, dtype=np.float64)
-    edges = [0, *turning_points(curve, moves, start), len(curve) - 1]
+    edges = [0, *turning_points(curve, 4), len(curve) - 1]
     sizes = np.abs(np.diff(curve[edges]))
     if 3.0 * noise <= sizes.min() / 4.0:
         return None

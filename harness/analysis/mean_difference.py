@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.curves import BoolArray, Clusters, FloatArray, summarise
+from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArray, as_curves, summarise
+from harness.analysis.margins import LEAST_PAIRS
 from harness.analysis.simultaneous import simultaneous_bound
 
 
@@ -58,6 +60,55 @@ def named_layers(condition: BoolArray) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Sides:
+    """The curves (samples, points) of a run and of its baseline, with the labels of their clusters.
+
+    `in_pairs` says that row by row the samples are the same and enough for a comparison in pairs.
+    """
+
+    now: FloatArray
+    baseline: FloatArray
+    clusters: Clusters | None
+    baseline_clusters: Clusters | None
+    in_pairs: bool
+
+    @classmethod
+    def of(
+        cls,
+        now: npt.ArrayLike,
+        baseline: npt.ArrayLike,
+        paired: bool,
+        clusters: Clusters | None,
+        baseline_clusters: Clusters | None,
+    ) -> Sides:
+        """Returns the two sides; where `paired`, `clusters` are those of both.
+
+        Raises:
+            ValueError: as `as_curves`, other points, or where `paired` other samples.
+        """
+        x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
+        unlike = f"a measure of shape {x.shape} cannot be compared with a baseline of shape {y.shape}"
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(f"{unlike}: not the same model.")
+        if paired and len(x) != len(y):
+            raise ValueError(f"{unlike}: a paired comparison needs the same samples.")
+        return cls(x, y, clusters, clusters if paired else baseline_clusters, paired and len(x) >= LEAST_PAIRS)
+
+    def summaries(self) -> tuple[CurveSummary, CurveSummary]:
+        """Returns the summary of either side."""
+        now = summarise(self.now, self.clusters, "the measure")
+        return now, summarise(self.baseline, self.baseline_clusters, "its baseline")
+
+
+def samples_to_decide(n: int, gap: float, reach: float) -> int | None:
+    """Returns about how many samples decide where an interval reaches `reach` and the margin is `gap` away.
+
+    Intervals shrink with the root of n. None where the estimate lies so near the margin that no number would do.
+    """
+    return int(np.ceil(n * max((reach / gap) ** 2, 1.05))) if gap > 0.01 * reach else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MeanDifference:
     """The mean difference at every layer with the variance of one row on each side.
 
@@ -75,18 +126,17 @@ class MeanDifference:
     covariance: FloatArray
 
     @classmethod
-    def of(
-        cls, x: FloatArray, y: FloatArray, labels: tuple[Clusters | None, Clusters | None], paired: bool, view: View
-    ) -> MeanDifference:
-        """Returns the mean difference x - y of curves (samples, points) in one view; `labels` are their clusters."""
+    def of(cls, sides: Sides, view: View) -> MeanDifference:
+        """Returns the mean difference, now minus baseline, in one view."""
         if view is View.SHAPE:
-            x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-        if paired:
-            one = summarise(x - y, labels[0], "the difference to the baseline")
+            now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.now, sides.baseline))
+            sides = replace(sides, now=now, baseline=baseline)
+        if sides.in_pairs:
+            one = summarise(sides.now - sides.baseline, sides.clusters, "the difference to the baseline")
             nothing = np.zeros(one.points)
             variance = np.diag(one.covariance)
             return cls(view, True, one.mean, variance, one.n, nothing, one.n, one.covariance / one.n)
-        one, other = summarise(x, labels[0], "the measure"), summarise(y, labels[1], "its baseline")
+        one, other = sides.summaries()
         return cls(
             view=view,
             paired=False,

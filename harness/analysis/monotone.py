@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.curves import Clusters, CurveSummary, as_curves, summarise
-from harness.analysis.moves import Rises
+from harness.analysis.curves import CurveSummary, FloatArray
+from harness.analysis.moves import Rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 ALPHA_VIOLATED, ALPHA_MONOTONE, ALPHA_PRESENT = 0.01, 0.025, 0.01
+REVERSAL_SHARE, LEAST_REVERSAL = 0.05, 0.01
 
 
 class Monotonicity(StrEnum):
@@ -32,20 +32,29 @@ class Presence(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclass(frozen=True, slots=True)
-class MonotoneFinding:
-    """The reversal that decided: between the two `layers`, of mean size `effect`, positive against `direction`.
+Answer = Presence | Monotonicity
 
-    `interval` runs from the lower bound that holds for all pairs of layers at once to this pair's one-sided upper
-    bound. `n` counts independent rows.
+
+@dataclass(frozen=True, slots=True)
+class PhaseFinding:
+    """The answer to one question about a phase: `effect` between two `layers` with `interval`, against `margin`.
+
+    Of its presence the effect is the rise in its direction; of its monotonicity the reversal that decided, positive
+    against the direction, with an interval from the lower bound that holds for all pairs of layers at once to this
+    pair's one-sided upper bound. `n` counts independent rows.
     """
 
-    verdict: Monotonicity
+    verdict: Answer
     layers: tuple[int, int]
     effect: float
     interval: tuple[float, float]
     margin: float
     n: int
+
+
+def reversal_margin(m: FloatArray) -> float:
+    """Returns the largest reversal of a mean curve that does not count: 5 % of the curve's range, at least 0.01."""
+    return max(LEAST_REVERSAL, REVERSAL_SHARE * float(m.max() - m.min()))
 
 
 def monotone(
@@ -54,10 +63,8 @@ def monotone(
     last: int,
     direction: int,
     margin: float,
-    *,
-    alpha_violated: float = ALPHA_VIOLATED,
-    alpha_monotone: float = ALPHA_MONOTONE,
-) -> MonotoneFinding:
+    alphas: tuple[float, float] = (ALPHA_VIOLATED, ALPHA_MONOTONE),
+) -> PhaseFinding:
     """Returns whether the mean of a summary is monotone from layer `first` to layer `last`.
 
     The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. Monotone up to `margin` where
@@ -71,8 +78,7 @@ def monotone(
         last: layer where it ends, both included.
         direction: +1 rising, -1 falling.
         margin: largest reversal that does not count, in units of the curve.
-        alpha_violated: family-wise error of "violated".
-        alpha_monotone: error of "monotone".
+        alphas: family-wise error of "violated", and error of "monotone".
 
     Raises:
         ValueError: layers that are no interval of the curve, a direction other than +1 and -1, or a margin that is not
@@ -87,10 +93,10 @@ def monotone(
     rises = Rises.of(inside)
     drop = -direction * rises.rise
     critical = simultaneous_bound(
-        inside.covariance, inside.df, alpha_violated, pairs=(rises.first, rises.last), two_sided=False
+        inside.covariance, inside.df, alphas[0], pairs=(rises.first, rises.last), two_sided=False
     )
     lower = drop - critical * rises.standard_error
-    upper = drop + float(stats.t.isf(alpha_monotone, inside.df)) * rises.standard_error
+    upper = drop + float(stats.t.isf(alphas[1], inside.df)) * rises.standard_error
     violated = bool((lower > margin).any())
     verdict = Monotonicity.INCONCLUSIVE
     if violated:
@@ -98,48 +104,27 @@ def monotone(
     elif (upper < margin).all():
         verdict = Monotonicity.MONOTONE
     at = int(np.argmax(lower if violated else upper))
-    return MonotoneFinding(
-        verdict=verdict,
-        layers=(first + int(rises.first[at]), first + int(rises.last[at])),
-        effect=float(drop[at]),
-        interval=(float(lower[at]), float(upper[at])),
-        margin=margin,
-        n=summary.n,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseFinding:
-    """The rise of a phase in its direction: `effect` with `interval`, judged against `margin`, from `n` rows."""
-
-    verdict: Presence
-    effect: float
-    interval: tuple[float, float]
-    margin: float
-    n: int
+    layers = (first + int(rises.first[at]), first + int(rises.last[at]))
+    return PhaseFinding(verdict, layers, float(drop[at]), (float(lower[at]), float(upper[at])), margin, summary.n)
 
 
 def phase_rise(
-    x: npt.ArrayLike,
+    rows: FloatArray,
     first: int,
     last: int,
     direction: int,
     prominence: float,
-    clusters: Clusters | None = None,
     alpha: float = ALPHA_PRESENT,
     critical: float | None = None,
 ) -> PhaseFinding:
-    """Returns whether the mean of curves (samples, points) rises (falls) by more than `prominence` over an interval.
-
-    Present where the lower end of the rise's interval exceeds `prominence`, absent where the upper end lies below it.
+    """Returns whether the mean of independent rows rises (falls) by more than `prominence` over an interval.
 
     Args:
-        x: (samples, points).
+        rows: (n, points).
         first: layer where the phase begins.
         last: layer where it ends.
         direction: +1 for a rise, -1 for a fall.
         prominence: in units of the curve.
-        clusters: one label per sample.
         alpha: two-sided error of the interval.
         critical: half the interval in standard errors, instead of Student's quantile: `BoundedRises.critical` where the
             layers were chosen on the same curves.
@@ -147,24 +132,22 @@ def phase_rise(
     Raises:
         ValueError: as `summarise`, layers that are no interval of the curve, or a direction other than +1 and -1.
     """
-    curves = as_curves(x)
-    _check_interval(first, last, direction, curves.shape[1])
-    summary = summarise(curves[:, [first, last]], clusters)
-    rise = direction * float(summary.mean[1] - summary.mean[0])
-    error = float(Rises.of(summary).standard_error[0])
-    width = error * (float(stats.t.isf(alpha / 2, summary.df)) if critical is None else critical)
+    _check_interval(first, last, direction, rows.shape[1])
+    rise, width, n = single_rise(rows, first, last, alpha, critical)
+    rise *= direction
+    return presence((first, last), rise, (rise - width, rise + width), prominence, n)
+
+
+def presence(
+    layers: tuple[int, int], rise: float, interval: tuple[float, float], prominence: float, n: int
+) -> PhaseFinding:
+    """Returns "present" where the interval of a rise lies above `prominence`, "absent" where it lies below."""
     verdict = Presence.INCONCLUSIVE
-    if rise - width > prominence:
+    if interval[0] > prominence:
         verdict = Presence.PRESENT
-    elif rise + width < prominence:
+    elif interval[1] < prominence:
         verdict = Presence.ABSENT
-    return PhaseFinding(
-        verdict=verdict,
-        effect=rise,
-        interval=(rise - width, rise + width),
-        margin=prominence,
-        n=summary.n,
-    )
+    return PhaseFinding(verdict, layers, rise, interval, prominence, n)
 
 
 def _check_interval(first: int, last: int, direction: int, points: int) -> None:

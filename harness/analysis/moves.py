@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from harness.analysis.curves import BoolArray, CurveSummary, FloatArray, IntArray
+from harness.analysis.curves import BoolArray, CurveSummary, FloatArray, IntArray, summarise
 from harness.analysis.simultaneous import simultaneous_bound
 
 LEAST_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
@@ -38,6 +39,10 @@ class Rises:
         spread = np.where(spread <= 1e-14 * (variance[first] + variance[last]), 0.0, spread)
         return cls(first, last, summary.mean[last] - summary.mean[first], np.sqrt(spread / summary.n))
 
+    def index(self, s: int, t: int) -> int:
+        """Returns where the rise from layer s to layer t > s stands in the arrays."""
+        return int(np.flatnonzero((self.first == s) & (self.last == t))[0])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundedRises:
@@ -58,7 +63,7 @@ class BoundedRises:
 
     def between(self, s: int, t: int) -> tuple[float, float, float]:
         """Returns the rise from layer s to layer t > s with the ends of its simultaneous interval."""
-        at = int(np.flatnonzero((self.rises.first == s) & (self.rises.last == t))[0])
+        at = self.rises.index(s, t)
         rise, width = float(self.rises.rise[at]), float(self.half_width[at])
         return rise, rise - width, rise + width
 
@@ -74,6 +79,21 @@ def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
     rises = Rises.of(summary)
     critical = simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(rises.first, rises.last))
     return BoundedRises(rises, critical, alpha, summary.n)
+
+
+def single_rise(
+    rows: FloatArray, first: int, last: int, alpha: float, critical: float | None = None
+) -> tuple[float, float, int]:
+    """Returns the mean rise of independent rows (n, points) between two layers, half its interval, and n.
+
+    The interval has the two-sided error `alpha`, or reaches `critical` standard errors.
+
+    Raises:
+        ValueError: as `summarise`.
+    """
+    ends = summarise(rows[:, [first, last]])
+    reach = float(stats.t.isf(alpha / 2, ends.df)) if critical is None else critical
+    return float(ends.mean[1] - ends.mean[0]), reach * float(Rises.of(ends).standard_error[0]), ends.n
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ SHIFT, LOSS = 2.0, 0.10
 DRAWS, RECALL_DRAWS = 40, 160
 #: Multiples of a baseline's samples that a refusal tries.
 MORE = (1.5, 2.0, 3.0)
+_THE_SAME = (Verdict.REPRODUCES, Verdict.EQUIVALENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def curve_power(
         rows, labels, moved = runs.draw(rng)
         then = curves[rows]
         verdict = judge(then + moved, then, labels, (Verdict.EQUIVALENT,))
-        stayed += verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT)
-        unlike = (Verdict.REPRODUCES, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
-        found += judge(product(then, shift) + moved, then, labels, unlike) is Verdict.DIFFERS
+        stayed += verdict in _THE_SAME
+        now = product(then, shift) + moved
+        found += judge(now, then, labels, (*_THE_SAME, Verdict.INCONCLUSIVE)) is Verdict.DIFFERS
     change = f"a shift by {SHIFT:g} layers"
     return Power("inter-modal similarity", change, stayed / draws, found / draws, runs.samples, draws)
 
@@ -116,18 +117,9 @@ def recall_power(
 ) -> Power:
     """Returns how often recall stays equivalent, and how often a loss of 0.10 is found.
 
-    As `curve_power`; recall is lost at every layer whose mean recall is at least 0.10, each word found there being
+    `hits` counts the words found (samples, points), of the `words` asked for (samples,), at least one each; all else is
+    as in `curve_power`. Recall is lost at every layer whose mean recall is at least 0.10, each word found there being
     lost with the same probability. Where no layer has that much, `found` is None.
-
-    Args:
-        hits: words found (samples, points), whole numbers.
-        words: words asked for (samples,), at least one each.
-        noise: rows (m, points) of how far recall moved, as in `curve_power`.
-        alpha_diff: as in `curve_power`.
-        clusters: as in `curve_power`.
-        size: as in `curve_power`.
-        draws: as in `curve_power`.
-        seed: as in `curve_power`.
 
     Raises:
         ValueError: as `curve_power`, or more hits than words.
@@ -145,18 +137,11 @@ def recall_power(
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         rows, labels, moved = runs.draw(rng)
-        then = recall[rows]
-        lost = rng.binomial(counts[rows], kept) / asked[rows]
-        for now, is_lost in ((then, False), (lost, True)):
-            if is_lost and not has.any():
-                continue
-            verdict = agree_recall(
-                np.clip(now + moved, 0.0, 1.0), then, paired=True, alpha_diff=alpha_diff, clusters=labels.tolist()
-            ).verdict
-            if is_lost:
-                found += verdict is Verdict.DIFFERS
-            else:
-                stayed += verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT)
+        pair = {"paired": True, "alpha_diff": alpha_diff, "clusters": labels.tolist()}
+        then, lost = recall[rows], rng.binomial(counts[rows], kept) / asked[rows]
+        stayed += agree_recall(np.clip(then + moved, 0.0, 1.0), then, **pair).verdict in _THE_SAME
+        if has.any():
+            found += agree_recall(np.clip(lost + moved, 0.0, 1.0), then, **pair).verdict is Verdict.DIFFERS
     share = found / draws if has.any() else None
     return Power("LogitLens recall", f"a loss of {LOSS:g}", stayed / draws, share, runs.samples, draws)
 
@@ -198,7 +183,7 @@ class _Runs:
         cls, curves: FloatArray, noise: npt.ArrayLike | None, clusters: Clusters | None, size: float, draws: int
     ) -> _Runs:
         rows, points = curves.shape
-        moved = np.zeros((rows, points)) if noise is None else np.asarray(noise, dtype=np.float64)
+        moved = np.asarray(() if noise is None else noise, dtype=np.float64)
         if not moved.size:
             moved = np.zeros((rows, points))
         if moved.ndim != 2 or moved.shape[1] != points or not np.isfinite(moved).all():
@@ -208,10 +193,10 @@ class _Runs:
             raise ValueError(f"there are {len(labels)} cluster labels for {rows} samples.")
         if not size > 0.0 or draws < 1:
             raise ValueError(f"a simulation needs a positive size and at least one draw, not {size} and {draws}.")
-        of: dict[object, list[int]] = {}
+        rows_of: dict[object, list[int]] = {}
         for row, label in enumerate(labels):
-            of.setdefault(label, []).append(row)
-        members = tuple(np.array(found, dtype=np.int64) for found in of.values())
+            rows_of.setdefault(label, []).append(row)
+        members = tuple(np.array(found, dtype=np.int64) for found in rows_of.values())
         return cls(members, moved, rows, max(2, round(size * len(members))))
 
     @property
@@ -235,8 +220,7 @@ def shift_origin(points: int, layers: float) -> FloatArray:
     Straight between layers; what comes before the inside is stretched, what comes after it compressed.
     """
     last = points - 1.0
-    at = np.arange(points, dtype=np.float64)
-    return np.interp(at, (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
+    return np.interp(np.arange(points), (0.0, layers + 1.0, last - 1.0, last), (0.0, 1.0, last - 1.0 - layers, last))
 
 
 def _shift_by(points: int, layers: float) -> FloatArray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,26 +34,14 @@ def covariance_root(covariance: FloatArray) -> FloatArray:
     return root
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Draws:
-    """What every bound over equally many layers draws: kept, since one profile asks for dozens of them."""
-
-    layers: IntArray
-    dealt: IntArray
-    normal: FloatArray
-    state: Mapping[str, Any]
-
-    def generator(self) -> np.random.Generator:
-        """The generator as it stands after these draws."""
-        rng = np.random.default_rng(0)
-        rng.bit_generator.state = self.state
-        return rng
-
-
 @lru_cache(maxsize=16)
-def _drawn(seed: int, count: int, width: int) -> _Draws:
+def _drawn(count: int, width: int) -> tuple[IntArray, IntArray, FloatArray, np.random.Generator]:
+    """What every bound over equally many layers draws, and the generator after it; kept, as a profile asks for dozens.
+
+    Layers and grid points (draws,), normal numbers (draws, width).
+    """
     draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     # Layers are given equally often: one out of each of `draws` equal shares of them.
     strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
     layers = rng.permutation(strata)
@@ -64,7 +50,7 @@ def _drawn(seed: int, count: int, width: int) -> _Draws:
     normal = rng.standard_normal((draws, width))
     for array in (layers, dealt, normal):
         array.flags.writeable = False
-    return _Draws(layers, dealt, normal, rng.bit_generator.state)
+    return layers, dealt, normal, rng
 
 
 def simultaneous_bound(
@@ -74,7 +60,6 @@ def simultaneous_bound(
     *,
     pairs: tuple[IntArray, IntArray] | None = None,
     two_sided: bool = True,
-    seed: int = _SEED,
 ) -> float:
     """Returns c with P(max_l |T_l| > c) = alpha for T multivariate t with the correlation of `covariance`.
 
@@ -95,7 +80,6 @@ def simultaneous_bound(
         alpha: probability of exceeding the bound anywhere, both sides together if `two_sided`.
         pairs: index arrays (K,), (K,).
         two_sided: False bounds max_l T_l.
-        seed: of the draws.
 
     Raises:
         ValueError: alpha not in (0, 1) or df not positive.
@@ -114,11 +98,11 @@ def simultaneous_bound(
         return single
     bonferroni = float(stats.t.isf(alpha / sides / count, df))
 
-    drawn = _drawn(seed, count, factor.shape[1])
-    given, dealt = factor[drawn.layers], drawn.dealt
+    of_layer, dealt, numbers, generator = _drawn(count, factor.shape[1])
+    given = factor[of_layer]
     tail = (np.arange(_TAIL) + 0.5) / _TAIL
-    normal = drawn.normal - given * (given * drawn.normal).sum(axis=1, keepdims=True)
-    normal /= np.sqrt(drawn.generator().chisquare(df + 1.0, size=len(normal)))[:, None]
+    normal = numbers - given * (given * numbers).sum(axis=1, keepdims=True)
+    normal /= np.sqrt(deepcopy(generator).chisquare(df + 1.0, size=len(normal)))[:, None]
 
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
         """Values (K, draws) of all layers, or differences; only counts are taken from them, so they may be narrow."""

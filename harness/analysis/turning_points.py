@@ -24,8 +24,8 @@ def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, .
     Raises:
         ValueError: fewer than moves + 1 points, or a start that is none of these.
     """
-    rows = turning_points_rows(as_curves(np.asarray(m, dtype=np.float64)[None], "the curve"), moves, start)
-    return tuple(int(t) for t in rows[0])
+    row = as_curves(np.asarray(m, dtype=np.float64)[None], "the curve")
+    return tuple(int(t) for t in turning_points_rows(row, moves, best_start(row[0], moves, start))[0])
 
 
 def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
@@ -34,21 +34,15 @@ def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
     Move j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L, and every move has a layer of its own, so
     1 <= t_1 < ... < t_{k-1} <= L - 1. The total signed rise sum_j s_j (m[t_j] - m[t_{j-1}]), s_j = -s_{j-1}, is
     2 sum_{j<k} s_j m[t_j] - s_1 m[0] + s_k m[L]: for a given start the ends are constants, and a dynamic program with
-    a running maximum finds the best interior points in O(k points). Between the two starts the ends decide as well.
-    Of equal maxima the earliest layers are taken, and of equal starts the upward one.
+    a running maximum finds the best interior points in O(k points). Of equal maxima the earliest layers are taken.
 
     Raises:
         ValueError: as `turning_points`.
     """
     if moves < 1 or m.shape[1] < moves + 1:
         raise ValueError(f"{moves} moves need at least {max(moves, 1) + 1} points, the curve has {m.shape[1]}.")
-    if start not in (-1, 0, 1):
+    if start not in (-1, 1):
         raise ValueError(f"start must be +1 (up), -1 (down) or 0 (the better of both), not {start}.")
-    if start == 0:
-        up, down = turning_points_rows(m, moves, 1), turning_points_rows(m, moves, -1)
-        better = (signed_rise(m, up, 1) >= signed_rise(m, down, -1))[:, None]
-        chosen: IntArray = np.where(better, up, down)
-        return chosen
     rows, points = m.shape
     layers = np.arange(points)
     score = np.where(layers == 0, -np.inf, start * m)
@@ -89,10 +83,9 @@ def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike) -> FloatArray:
     Returns:
         (k,) or (rows, k), in layers.
     """
-    curve = np.asarray(m, dtype=np.float64)
-    cuts = np.asarray(boundaries, dtype=np.int64)
+    curve, cuts = np.asarray(m, dtype=np.float64), np.asarray(boundaries, dtype=np.int64)
     if curve.ndim == 1:
-        return _half_heights_rows(curve[None], cuts.reshape(1, -1)).reshape(-1)
+        return _half_heights_rows(curve[None], cuts[None]).reshape(-1)
     return _half_heights_rows(curve, cuts)
 
 
@@ -198,7 +191,10 @@ def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
 
 
 def best_start(m: FloatArray, moves: int, start: int) -> int:
-    """Returns `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,)."""
+    """Returns `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
+
+    Of equal ones it is the upward one.
+    """
     if start != 0:
         return start
     row = m[None]
@@ -235,7 +231,13 @@ def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[B
         if not np.isfinite(value) or len(kept) < 0.95 * len(column):
             found.append(BoundaryInterval(float("nan"), float("nan"), float("nan")))
             continue
-        # Order statistics, outwards: the ends of an integer's interval are integers.
-        low, high = np.quantile(kept, tail, method="lower"), np.quantile(kept, 1.0 - tail, method="higher")
-        found.append(BoundaryInterval(float(value), float(low), float(high)))
+        found.append(BoundaryInterval(float(value), *outer_quantiles(kept, tail)))
     return tuple(found)
+
+
+def outer_quantiles(values: FloatArray, tail: float) -> tuple[float, float]:
+    """Returns the order statistics of `values` (draws,) outside of which a share `tail` lies on either side.
+
+    The ends of an integer's interval are integers.
+    """
+    return float(np.quantile(values, tail, method="lower")), float(np.quantile(values, 1.0 - tail, method="higher"))

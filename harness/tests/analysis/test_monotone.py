@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.curves import summarise
+from harness.analysis.curves import cluster_means, summarise
 from harness.analysis.monotone import Monotonicity, Presence, monotone, phase_rise
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.tests.support.synthetic_curves import phases, samples
@@ -90,7 +90,7 @@ def test_the_rise_of_identical_rows_is_certain() -> None:
 def test_clusters_are_averaged_first() -> None:
     x = samples(phases(), 30, seed=3)
     doubled, labels = np.repeat(x, 2, axis=0), [i // 2 for i in range(60)]
-    assert phase_rise(doubled, 0, 7, 1, 0.05, labels) == phase_rise(x, 0, 7, 1, 0.05)
+    assert phase_rise(cluster_means(doubled, labels), 0, 7, 1, 0.05) == phase_rise(x, 0, 7, 1, 0.05)
     assert monotone(summarise(doubled, labels), 0, 7, 1, 0.05) == monotone(summarise(x), 0, 7, 1, 0.05)
     assert phase_rise(doubled, 0, 7, 1, 0.05).n == 60
 
