@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,15 +127,11 @@ def agree_recall(
     now: npt.ArrayLike,
     baseline: npt.ArrayLike,
     *,
-    paired: bool,
-    alpha_diff: float,
     tolerance: Tolerance = HIT_TOLERANCE,
-    reproducible: bool = True,
-    reason: str = "",
     clusters: Clusters | None = None,
-    baseline_clusters: Clusters | None = None,
+    **options: Any,
 ) -> Agreement:
-    """Returns the verdict on LogitLens recall per sample (samples, points), values in [0, 1].
+    """Returns the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
 
     Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
     loss confined to few samples shows in no variance estimate, so the verdict must survive one added sample whose
@@ -145,21 +142,9 @@ def agree_recall(
     """
     x = as_curves(now, "recall")
     # One sample is that much of an independent row: a word lost in one of two captions moves their mean by half.
-    rows = len(x) if clusters is None else len(set(clusters))
-    return agree(
-        x,
-        baseline,
-        recall_margins(x.shape[1]),
-        paired=paired,
-        alpha_diff=alpha_diff,
-        tolerance=tolerance,
-        reproducible=reproducible,
-        reason=reason,
-        clusters=clusters,
-        baseline_clusters=baseline_clusters,
-        shape=False,
-        guard=RECALL_GUARD * rows / len(x),
-    )
+    guard = RECALL_GUARD * (1.0 if clusters is None else len(set(clusters)) / len(x))
+    margins = recall_margins(x.shape[1])
+    return agree(x, baseline, margins, tolerance=tolerance, clusters=clusters, shape=False, guard=guard, **options)
 
 
 def combined(verdicts: list[Verdict]) -> Verdict:

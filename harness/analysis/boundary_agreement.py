@@ -127,7 +127,7 @@ def agree_boundaries(
     numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, moves + 1)]
     alphas = (alpha_diff / (2 * moves - 1), alpha_eq)
     shifts = [
-        _shift(*number, float(at_x[i]), float(at_y[i]), drawn_x[:, i] - drawn_y[:, i], margins[i], *alphas, len(rows_x))
+        _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alphas, len(rows_x))
         for i, number in enumerate(numbered)
     ]
     verdict = combined([shift.verdict for shift in shifts])
@@ -154,21 +154,19 @@ def _layers(rows: FloatArray, draws: int, seed: int, moves: int, start: int) -> 
 
 
 def _shift(
-    kind: BoundaryKind,
-    index: int,
-    now: float,
-    baseline: float,
+    number: tuple[BoundaryKind, int],
+    at: tuple[float, float],
     drawn: FloatArray,
     margin: float,
-    alpha: float,
-    alpha_eq: float,
+    alphas: tuple[float, float],
     n: int,
 ) -> BoundaryShift:
-    effect = now - baseline
+    """The verdict on one boundary, `at` which layers it is now and in the baseline; `drawn` are resampled shifts."""
+    effect, (alpha, alpha_eq) = at[0] - at[1], alphas
     kept = drawn[np.isfinite(drawn)]
     if not np.isfinite(effect) or len(kept) < 0.95 * len(drawn):
         unknown = (float("nan"), float("nan"))
-        return BoundaryShift(kind, index, Verdict.INCONCLUSIVE, now, baseline, effect, unknown, margin, None)
+        return BoundaryShift(*number, Verdict.INCONCLUSIVE, *at, effect, unknown, margin, None)
     spread = float(kept.std())
     far = float(stats.norm.isf(alpha / 2)) * spread
     low, high = outer_quantiles(kept, alpha / 2)
@@ -185,4 +183,4 @@ def _shift(
         reach = far if abs(effect) > margin else float(stats.norm.isf(alpha_eq)) * spread
         # A turning point on a plateau has an interval that shrinks faster, so this is an upper guess.
         needed = samples_to_decide(n, gap, reach)
-    return BoundaryShift(kind, index, verdict, now, baseline, effect, (low, high), margin, needed)
+    return BoundaryShift(*number, verdict, *at, effect, (low, high), margin, needed)

@@ -44,10 +44,19 @@ class PhaseReading:
         """Index L of the last residual point."""
         return self.summary.points - 1
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The layers where one phase ends and the next begins."""
+        return tuple(int(turn.estimate) for turn in self.boundaries.turning_points)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The layers where phases begin or end, both ends of the curve included."""
+        return 0, *self.turns, self.last
+
     def edges(self, phase: int) -> tuple[int, int]:
         """Returns the layers where phase 0..3 begins and ends."""
-        layers = [0, *(int(t.estimate) for t in self.boundaries.turning_points), self.last]
-        return layers[phase], layers[phase + 1]
+        return self.ends[phase], self.ends[phase + 1]
 
 
 def read_phases(

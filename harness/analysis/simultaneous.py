@@ -35,13 +35,13 @@ def covariance_root(covariance: FloatArray) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def _drawn(count: int, width: int) -> tuple[IntArray, IntArray, FloatArray, np.random.Generator]:
+def _drawn(seed: int, count: int, width: int) -> tuple[IntArray, IntArray, FloatArray, np.random.Generator]:
     """What every bound over equally many layers draws, and the generator after it; kept, as a profile asks for dozens.
 
     Layers and grid points (draws,), normal numbers (draws, width).
     """
     draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _NUMBERS // count))
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(seed)
     # Layers are given equally often: one out of each of `draws` equal shares of them.
     strata = ((np.arange(draws) + rng.random(draws)) * count / draws).astype(np.int64)
     layers = rng.permutation(strata)
@@ -60,6 +60,7 @@ def simultaneous_bound(
     *,
     pairs: tuple[IntArray, IntArray] | None = None,
     two_sided: bool = True,
+    seed: int = _SEED,
 ) -> float:
     """Returns c with P(max_l |T_l| > c) = alpha for T multivariate t with the correlation of `covariance`.
 
@@ -80,6 +81,7 @@ def simultaneous_bound(
         alpha: probability of exceeding the bound anywhere, both sides together if `two_sided`.
         pairs: index arrays (K,), (K,).
         two_sided: False bounds max_l T_l.
+        seed: of the draws.
 
     Raises:
         ValueError: alpha not in (0, 1) or df not positive.
@@ -98,7 +100,7 @@ def simultaneous_bound(
         return single
     bonferroni = float(stats.t.isf(alpha / sides / count, df))
 
-    of_layer, dealt, numbers, generator = _drawn(count, factor.shape[1])
+    of_layer, dealt, numbers, generator = _drawn(seed, count, factor.shape[1])
     given = factor[of_layer]
     tail = (np.arange(_TAIL) + 0.5) / _TAIL
     normal = numbers - given * (given * numbers).sum(axis=1, keepdims=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,8 @@ from harness.analysis.curves import FloatArray
 
 LEAST_TIMING_PAIRS = 21
 SLOWDOWN_FACTOR = 1.15
+#: Coverage asked of an interval.
+CONFIDENCE = 0.95
 
 
 class TimingVerdict(StrEnum):
@@ -63,7 +64,7 @@ def log_ratios(hooked: npt.ArrayLike, plain: npt.ArrayLike) -> FloatArray:
     return np.asarray(np.log(above) - np.log(below), dtype=np.float64)
 
 
-def timing_ratio(paired_log_ratios: npt.ArrayLike, confidence: float = 0.95) -> TimingRatio:
+def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
     """Returns the median ratio of alternating pairs, warm-ups dropped, with its interval.
 
     The interval's ends are order statistics of the log ratios: it assumes no distribution, and one slow pair moves
@@ -71,7 +72,6 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike, confidence: float = 0.95) -> 
 
     Args:
         paired_log_ratios: (pairs,), log(hooked / plain).
-        confidence: least coverage of the interval.
 
     Raises:
         ValueError: fewer than 21 pairs, or a ratio that is not finite.
@@ -79,17 +79,11 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike, confidence: float = 0.95) -> 
     logs = np.asarray(paired_log_ratios, dtype=np.float64)
     if logs.ndim != 1 or len(logs) < LEAST_TIMING_PAIRS or not np.isfinite(logs).all():
         raise ValueError(f"a timing ratio needs at least {LEAST_TIMING_PAIRS} finite pairs, not shape {logs.shape}.")
-    found = stats.quantile_test(logs, p=0.5).confidence_interval(confidence_level=confidence)
-    low, high = cast("tuple[float, float]", found)
-    return TimingRatio(
-        ratio=float(np.exp(np.median(logs))),
-        interval=(float(np.exp(low)), float(np.exp(high))),
-        confidence=confidence,
-        n=len(logs),
-    )
+    median, (low, high), _ = median_of_few(logs)
+    return TimingRatio(float(np.exp(median)), (float(np.exp(low)), float(np.exp(high))), CONFIDENCE, len(logs))
 
 
-def median_of_few(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, tuple[float, float], float]:
+def median_of_few(values: npt.ArrayLike) -> tuple[float, tuple[float, float], float]:
     """Returns the median of however many values, an interval from order statistics, and what that interval covers.
 
     With fewer than six values their whole range covers less than 95 %: the coverage that comes back is the honest
@@ -97,7 +91,6 @@ def median_of_few(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[floa
 
     Args:
         values: (n,), of one population each.
-        confidence: coverage asked for.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -107,7 +100,7 @@ def median_of_few(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[floa
     if n == 0 or not np.isfinite(ordered).all():
         raise ValueError(f"a median needs finite values, not {ordered.tolist()}.")
     # At most `cut` values fall outside on either side: P(Binomial(n, 1/2) <= cut) on each.
-    cut = max(0, int(stats.binom.ppf((1.0 - confidence) / 2.0, n, 0.5)) - 1)
+    cut = max(0, int(stats.binom.ppf((1.0 - CONFIDENCE) / 2.0, n, 0.5)) - 1)
     covered = float(max(0.0, 1.0 - 2.0 * stats.binom.cdf(cut, n, 0.5)))
     return float(np.median(ordered)), (float(ordered[cut]), float(ordered[n - 1 - cut])), covered
 

@@ -1,12 +1,16 @@
-"""Figures in words: what each shows of this pair, for those who do not see it, and how it is to be read."""
+"""Figures in words: the contents of each for those who do not see it, how it is to be read, and decoded tokens."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
+from harness.data.words import content_words, stem
+from harness.errors import LONGEST_TOKEN, bounded, bounded_texts, shown
 from harness.profile.profile import Array, Drawing, Profile
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
@@ -18,6 +22,9 @@ _OVERLAY = (
     "longer the same."
 )
 _OVERLAID = ("inter", "intra", "attention", "recall")
+
+# Decoded tokens that one layer shows, and the sign of a space at a token's end.
+_MOST_WORDS, _SPACE = 8, "\N{OPEN BOX}"
 
 #: How each figure is to be read.
 CAPTIONS: Mapping[str, str] = {
@@ -41,6 +48,25 @@ CAPTIONS: Mapping[str, str] = {
     "moves": "How many moves the mean curve has, by how large each must be. Verdicts use the declared prominence.",
     "against": "Both models over the relative depth; dots mark where each one turns.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded token: its text, at how many image tokens it is the best, and whether a caption has its word."""
+
+    text: str
+    count: int
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedLayer:
+    """One residual point: the commonest best tokens at the image tokens, and the best five at the last token."""
+
+    layer: int
+    image: tuple[Decoded, ...]
+    others: int
+    last: tuple[Decoded, ...]
 
 
 def caption(name: str, *, held: bool) -> str:
@@ -96,9 +122,27 @@ def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
     return f"Sample {short_name(drawing.sample_id)}, {shares.shape[1]} tokens. {' '.join(told)}"
 
 
+def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
+    """What is decoded at every residual point of a drawn sample; a token that a caption names is marked."""
+    stems = {stem(word) for word in content_words(bounded_texts(drawing.captions))}
+
+    def token(text: str, count: int = 1) -> Decoded:
+        text = bounded(text, LONGEST_TOKEN)
+        return Decoded(_legible(text), count, stem(text) in stems)
+
+    layers = []
+    for layer, (image, last) in enumerate(zip(drawing.image_tokens, drawing.last_token, strict=True)):
+        counts = sorted(Counter(image).items(), key=lambda item: (-item[1], item[0]))
+        # What the captions name is shown however seldom it is decoded: it is what recall counts.
+        common = [token(*item) for item in counts]
+        kept = [one for place, one in enumerate(common) if place < _MOST_WORDS or one.named]
+        layers.append(DecodedLayer(layer, tuple(kept), len(common) - len(kept), tuple(token(text) for text in last)))
+    return layers
+
+
 def _inter(profile: Profile, reading: PhaseReading) -> str:
     mean = profile["inter"].mean(0)
-    edges = [0, *(int(point.estimate) for point in reading.boundaries.turning_points), reading.last]
+    edges = reading.ends
     verbs = ("rises", "falls", "rises", "falls")
     moves = ", ".join(f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True))
     after = float(profile["post_norm_inter"].mean())
@@ -138,13 +182,22 @@ def _moves(profile: Profile, reading: PhaseReading) -> str:
 
 
 def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> str:
-    edges = [0, *(int(point.estimate) for point in reading.boundaries.turning_points), reading.last]
+    edges = reading.ends
 
     def values(mean: Array) -> str:
         return ", ".join(f"{mean[edge]:.2f} at layer {edge}" for edge in edges)
 
     titles = {"recall_5": "top 5", "recall_1": "top 1", "recall_chance_5": "another sample's words"}
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in names) + "."
+
+
+def _legible(text: str) -> str:
+    """A token as it may stand in a line: spaces at its ends as signs, what nobody sees as escapes."""
+    inner = text.strip(" ")
+    before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
+    if not inner:
+        return _SPACE * len(text) or "(empty)"
+    return _SPACE * before + shown(inner) + _SPACE * after
 
 
 _PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "moves": _moves}

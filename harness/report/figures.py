@@ -27,9 +27,9 @@ from harness.report.panels import (
     inter_panel,
     intra_panel,
     legible,
+    prominence_panel,
     recall_panel,
 )
-from harness.report.prominence import prominence_panel
 from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
         low, high = np.quantile(one["inter"], [0.1, 0.9], axis=0)
         axes.fill_between(depth, low, high, color=colour, alpha=0.15, lw=0)
         axes.plot(depth, mean, ls=style.line, color=colour, lw=1.8, label=f"{legible(one.model)}, {one.depth} layers")
-        turns = [int(point.estimate) for point in phase_reading(one).boundaries.turning_points]
+        turns = list(phase_reading(one).turns)
         axes.plot([turn / one.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
     dress(axes, "mean cosine", place="depth: 0 the embeddings, 1 the input of the final norm")
     axes.set_xlim(0.0, 1.0)

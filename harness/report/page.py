@@ -18,7 +18,7 @@ from harness.data.sample import left_out_lines
 from harness.errors import bounded, bounded_texts, shown
 from harness.judgement.results import WORST_FIRST, Result
 from harness.report.against import ModelComparison
-from harness.report.decoded import DecodedLayer
+from harness.report.descriptions import DecodedLayer
 from harness.report.meanings import (
     Answer,
     answers,

@@ -7,12 +7,14 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.mean_difference import Verdict
+from harness.analysis.moves import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
 from harness.profile.measures import FAMILIES, MEASURES
-from harness.profile.profile import Array, Profile
+from harness.profile.profile import Array, Profile, as_floats
 from harness.report.held import Held
 from harness.report.palette import (
     CONTROL_LINES,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 Panel = Callable[["Axes", Profile, PhaseReading, Held | None], None]
 
+#: The largest prominence that is shown, a share of the curve's range.
+_MOST = 0.3
 #: Share of a panel's height that the band of the phases takes above it.
 _BAND = 0.075
 # Characters of a line that stands in a panel instead of curves.
@@ -62,23 +66,14 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held 
 
 def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
     """Draws figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
-    names = FAMILIES["intra"].drawn
-    for name in names:
-        _curve(axes, np.arange(profile.depth + 1), profile[name], style_of(name))
-    _compare(axes, names, held)
-    _finish(axes, reading, "mean cosine")
+    _family_panel(axes, profile, reading, held, "intra", "mean cosine")
 
 
 def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
     """Draws figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
     # Layers without softmax attention have no shares: the curves go on at the next that has.
     read = np.flatnonzero(profile["norm_self"].any(axis=0))
-    names = FAMILIES["attention"].drawn
-    for name in names:
-        _curve(axes, read + 1, profile[name][:, read], style_of(name))
-    _compare(axes, names, held, read)
-    axes.set_ylim(bottom=0.0)
-    _finish(axes, reading, "share of the norms")
+    _family_panel(axes, profile, reading, held, "attention", "share of the norms", read)
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
@@ -95,22 +90,33 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held
             parse_math=False,
         )  # fmt: skip
     _compare(axes, () if held is None else held.profile.measured(names), held)
-    axes.set_ylim(bottom=0.0)
-    _finish(axes, reading, "share of words")
+    _finish(axes, reading, "share of words", from_zero=True)
 
 
-def draw_phases(axes: Axes, reading: PhaseReading, *, scale: float = 1.0) -> None:
-    """Draws the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval.
+def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+    """Draws k(delta), how many alternating moves the mean curve has at each prominence, and the declared one.
 
-    Args:
-        axes: whose x is the layer, or with `scale` 1 / L the relative depth.
-        reading: tells the boundaries.
-        scale: what a layer is on the x axis.
+    Each curve's prominence is a share of its own range. A baseline has no part in it.
     """
-    turns = reading.boundaries.turning_points
-    edges = [0.0, *(point.estimate * scale for point in turns), reading.last * scale]
+    inter = style_of("inter")
+    _steps(axes, reading.summary.mean, Style(inter.colour, inter.line, "inter-modal similarity"))
+    for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
+        _steps(axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control}"))
+    axes.axvline(PROMINENCE_SHARE, color=FAINT.light, lw=0.9, ls=(0, (2, 2)))
+    axes.axhline(4, color=FAINT.light, lw=0.5, ls=(0, (1, 3)))
+    axes.text(PROMINENCE_SHARE, 1.01, "declared for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,
+              color=FAINT.light, ha="center", va="bottom")  # fmt: skip
+    dress(axes, "moves k", place="prominence asked for, share of the curve's range")
+    axes.set_xlim(0.0, _MOST)
+    axes.set_ylim(bottom=0.0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(axes)
+
+
+def draw_phases(axes: Axes, reading: PhaseReading) -> None:
+    """Draws the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
     across = axes.get_xaxis_transform()
-    for place, (phase, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
+    for place, (phase, first, last) in enumerate(zip(PHASES, reading.ends, reading.ends[1:], strict=False)):
         if place % 2 == 0:
             axes.axvspan(first, last, color=SHADE.light, lw=0, zorder=-4)
         band = axes.axvspan(
@@ -123,10 +129,10 @@ def draw_phases(axes: Axes, reading: PhaseReading, *, scale: float = 1.0) -> Non
             fontsize=8, color=INK.light, clip_on=False, zorder=3, weight="bold",
             bbox={"boxstyle": "round,pad=0.12", "fc": phase.tint.light, "ec": "none"},
         )  # fmt: skip
-    for point in turns:
-        axes.axvline(point.estimate * scale, color=FAINT.light, lw=0.8, ls=(0, (2, 2)), zorder=-1)
+    for point in reading.boundaries.turning_points:
+        axes.axvline(point.estimate, color=FAINT.light, lw=0.8, ls=(0, (2, 2)), zorder=-1)
         if point.high > point.low:
-            axes.axvspan(point.low * scale, point.high * scale, color=GREY.light, alpha=0.16, lw=0, zorder=-2)
+            axes.axvspan(point.low, point.high, color=GREY.light, alpha=0.16, lw=0, zorder=-2)
 
 
 def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
@@ -157,7 +163,28 @@ def legend_below(axes: Axes) -> None:
     )  # fmt: skip
 
 
-def _finish(axes: Axes, reading: PhaseReading, unit: str) -> None:
+def _family_panel(
+    axes: Axes,
+    profile: Profile,
+    reading: PhaseReading,
+    held: Held | None,
+    family: str,
+    unit: str,
+    where: Any = slice(None),
+) -> None:
+    """Draws the curves of a family with their bands, at some of their places."""
+    names = FAMILIES[family].drawn
+    for name in names:
+        rows = profile[name]
+        places = np.arange(rows.shape[1]) + MEASURES[name].axis.first
+        _curve(axes, places[where], rows[:, where], style_of(name))
+    _compare(axes, names, held, where)
+    _finish(axes, reading, unit, from_zero=family == "attention")
+
+
+def _finish(axes: Axes, reading: PhaseReading, unit: str, *, from_zero: bool = False) -> None:
+    if from_zero:
+        axes.set_ylim(bottom=0.0)
     axes.set_xlim(0, reading.last)
     axes.margins(y=0.06)
     draw_phases(axes, reading)
@@ -195,3 +222,12 @@ def _compare(axes: Axes, names: tuple[str, ...], held: Held | None, where: Any =
                 np.array(layers) + first, np.full(len(layers), 0.985), sign, transform=axes.get_xaxis_transform(),
                 color=RED.light, ms=5, mew=1.2, clip_on=False, zorder=5, label=what,
             )  # fmt: skip
+
+
+def _steps(axes: Axes, mean: Array, style: Style) -> None:
+    kept, spread = persistence(mean), float(mean.max() - mean.min())
+    shares = np.linspace(0.0, _MOST, 301)
+    axes.step(
+        shares, [kept.moves_at(share * spread) for share in shares], where="post", color=style.colour.light,
+        ls=style.line, lw=1.7, label=style.label,
+    )  # fmt: skip

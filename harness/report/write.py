@@ -16,10 +16,10 @@ from harness.judgement.phases import phase_reading
 from harness.profile.pair import Pair
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
-from harness.report.decoded import decoded_layers
 from harness.report.descriptions import (
     CAPTIONS,
     caption,
+    decoded_layers,
     described,
     described_diagram,
     described_picture,
