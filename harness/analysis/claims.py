@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -12,7 +12,15 @@ import numpy as np
 
 from harness.analysis.beyond import Beyond, CurveBeyond, curve_beyond, rise_beyond
 from harness.analysis.curves import FloatArray
-from harness.analysis.monotone import Answer, Monotonicity, Presence, monotone, phase_rise, reversal_margin
+from harness.analysis.monotone import (
+    Answer,
+    Monotonicity,
+    PhaseFinding,
+    Presence,
+    monotone,
+    phase_rise,
+    reversal_margin,
+)
 from harness.analysis.moves import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import BoundaryInterval
@@ -85,20 +93,13 @@ def four_phases(reading: PhaseReading) -> Claim:
         first, last = reading.edges(phase)
         found = monotone(reading.summary, first, last, _direction(phase), margin)
         s, t = found.layers
-        reversals.append(
-            Finding(
-                name=f"no reversal in {name}",
-                statement=f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
-                f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}",
-                verdict=_holding(found.verdict),
-                effect=found.effect,
-                interval=found.interval,
-                margin=margin,
-                n=found.n,
-            )
+        statement = (
+            f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
+            f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}"
         )
+        reversals.append(_part(f"no reversal in {name}", statement, found))
     beyond = tuple(curve_beyond(rows["inter"], control, reading.alpha) for control, rows in reading.beyond.items())
-    return replace(_claim("four-phases", [_four_moves(reading), *reversals]), curves_beyond=beyond)
+    return _claim("four-phases", [_four_moves(reading), *reversals], beyond)
 
 
 def alignment(reading: PhaseReading) -> Claim:
@@ -161,7 +162,7 @@ def _late_recall(reading: PhaseReading) -> Finding:
         rows = _quarters(reading.recall_beyond)
         beyond = (rise_beyond(rows, CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),)
     statement = f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})"
-    return Finding(name, statement, _holding(gain.verdict), gain.effect, gain.interval, gain.margin, gain.n, beyond)
+    return _part(name, statement, gain, beyond)
 
 
 #: Every claim by the name it has in cases, baselines and reports.
@@ -186,16 +187,12 @@ def _four_moves(reading: PhaseReading) -> Finding:
     else:
         verdict = ClaimVerdict.FAILS if up.at_most < len(PHASES) else ClaimVerdict.INCONCLUSIVE
     chain = ", ".join(f"{'up' if move.direction > 0 else 'down'} {move.first}-{move.last}" for move in shown.chain)
-    return Finding(
-        name="four moves",
-        statement=f"at least {shown.count} and at most {shown.at_most} alternating moves larger than "
-        f"{shown.prominence:.3g}{': ' if chain else ''}{chain}",
-        verdict=verdict,
-        effect=float(shown.count),
-        interval=(float(shown.count), float(shown.at_most)),
-        margin=float(len(PHASES)),
-        n=shown.n,
+    statement = (
+        f"at least {shown.count} and at most {shown.at_most} alternating moves larger than {shown.prominence:.3g}"
+        f"{': ' if chain else ''}{chain}"
     )
+    least, most = float(shown.count), float(shown.at_most)
+    return Finding("four moves", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
 
 
 def _quarters(rows: FloatArray) -> FloatArray:
@@ -223,32 +220,23 @@ def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> 
         rise_beyond(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=is_inter)
         for control, rows_of in reading.beyond.items()
     )
-    return Finding(
-        name=f"{title} {verb} over {PHASES[phase]}",
-        statement=f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} "
-        f"to {last}, prominence {prominence:.3g}",
-        verdict=_holding(found.verdict),
-        effect=found.effect,
-        interval=found.interval,
-        margin=prominence,
-        n=found.n,
-        beyond=beyond,
+    statement = (
+        f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} to {last}, "
+        f"prominence {prominence:.3g}"
     )
+    return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, beyond)
 
 
-def _claim(name: str, parts: list[Finding]) -> Claim:
+def _part(name: str, statement: str, found: PhaseFinding, beyond: tuple[Beyond, ...] = ()) -> Finding:
+    verdict = _holding(found.verdict)
+    return Finding(name, statement, verdict, found.effect, found.interval, found.margin, found.n, beyond)
+
+
+def _claim(name: str, parts: list[Finding], beyond: tuple[CurveBeyond, ...] = ()) -> Claim:
     order = (ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE, ClaimVerdict.HOLDS)
-    decisive = next(part for verdict in order for part in parts if part.verdict is verdict)
-    return Claim(
-        name=name,
-        verdict=decisive.verdict,
-        decisive=decisive.name,
-        effect=decisive.effect,
-        interval=decisive.interval,
-        margin=decisive.margin,
-        n=decisive.n,
-        parts=tuple(parts),
-    )
+    first = next(part for verdict in order for part in parts if part.verdict is verdict)
+    numbers = (first.effect, first.interval, first.margin, first.n)
+    return Claim(name, first.verdict, first.name, *numbers, tuple(parts), beyond)
 
 
 def _beyond(low: float, high: float, least: float) -> ClaimVerdict:

@@ -46,14 +46,13 @@ class Rises:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundedRises:
-    """Rises of which each true one lies within `critical` standard errors, all at once with probability 1 - `alpha`.
+    """Rises of which each true one lies within `critical` standard errors, all at once with the probability asked for.
 
     So a pair of layers may be chosen after looking at the curve. `n` counts independent rows.
     """
 
     rises: Rises
     critical: float
-    alpha: float
     n: int
 
     @property
@@ -78,7 +77,7 @@ def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
     """
     rises = Rises.of(summary)
     critical = simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(rises.first, rises.last))
-    return BoundedRises(rises, critical, alpha, summary.n)
+    return BoundedRises(rises, critical, summary.n)
 
 
 def single_rise(
@@ -116,7 +115,7 @@ class Moves:
     """The certified number of alternating moves: at least `count`, at most `at_most`, each larger than `prominence`.
 
     `start` is the direction of the first certified move (0 if there is none), `chain` the moves in order of depth,
-    `alpha` the probability that any statement in here is wrong, and `n` the number of independent rows.
+    and `n` the number of independent rows.
     """
 
     count: int
@@ -124,7 +123,6 @@ class Moves:
     start: int
     chain: tuple[Move, ...]
     prominence: float
-    alpha: float
     n: int
 
 
@@ -134,7 +132,7 @@ def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> 
     A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
     not overlap. Of the longest chains the one with the largest total rise and fall is returned. `at_most` is the
     longest chain of moves whose simultaneous upper bound exceeds it: the true curve has no more with the same
-    confidence. Both are over-stated with probability at most `bounded.alpha` together.
+    confidence. Both are over-stated with the error of the bounds together at most.
 
     Args:
         bounded: rises of the mean curve.
@@ -166,7 +164,6 @@ def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> 
         start=chain[0].direction if chain else 0,
         chain=chain,
         prominence=prominence,
-        alpha=bounded.alpha,
         n=bounded.n,
     )
 

@@ -70,7 +70,7 @@ def signed_rise(m: FloatArray, boundaries: IntArray, start: int) -> FloatArray:
     return np.asarray((np.diff(ends, axis=1) * signs).sum(axis=1), dtype=np.float64)
 
 
-def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike) -> FloatArray:
+def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike, values: FloatArray | None = None) -> FloatArray:
     """Returns, for every phase, the interpolated layer where the curve first reaches the middle of its two end values.
 
     The first crossing counts, walking from the phase's start; between layers the curve is taken as straight. A phase
@@ -79,32 +79,20 @@ def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike) -> FloatArray:
     Args:
         m: (points,) or (rows, points).
         boundaries: turning points (k-1,) or (rows, k-1), the number of dimensions that of `m`.
+        values: of the ends of the phases (rows, k + 1); by default those of the curve there.
 
     Returns:
         (k,) or (rows, k), in layers.
     """
-    curve, cuts = np.asarray(m, dtype=np.float64), np.asarray(boundaries, dtype=np.int64)
-    if curve.ndim == 1:
-        return _half_heights_rows(curve[None], cuts[None]).reshape(-1)
-    return _half_heights_rows(curve, cuts)
-
-
-def _with_ends(boundaries: IntArray, points: int) -> IntArray:
-    rows = len(boundaries)
-    first, last = np.zeros((rows, 1), dtype=np.int64), np.full((rows, 1), points - 1, dtype=np.int64)
-    return np.concatenate([first, boundaries, last], axis=1)
-
-
-def _half_heights_rows(m: FloatArray, boundaries: IntArray, values: FloatArray | None = None) -> FloatArray:
-    """Half-heights (rows, k) between the curve's values at its turns, or between `values` (rows, k + 1)."""
-    edges = _with_ends(boundaries, m.shape[1])
-    ends = np.take_along_axis(m, edges, axis=1) if values is None else values
-    layers = np.arange(m.shape[1])
-    found = np.full((len(m), edges.shape[1] - 1), np.nan)
+    curves, cuts = np.atleast_2d(np.asarray(m, dtype=np.float64)), np.atleast_2d(np.asarray(boundaries, dtype=np.int64))
+    edges = _with_ends(cuts, curves.shape[1])
+    ends = np.take_along_axis(curves, edges, axis=1) if values is None else values
+    layers = np.arange(curves.shape[1])
+    found = np.full((len(curves), edges.shape[1] - 1), np.nan)
     for j in range(found.shape[1]):
         first, last = edges[:, j : j + 1], edges[:, j + 1 : j + 2]
         low, high = ends[:, j : j + 1], ends[:, j + 1 : j + 2]
-        above = (m - (low + high) / 2) * np.sign(high - low)
+        above = (curves - (low + high) / 2) * np.sign(high - low)
         with np.errstate(invalid="ignore"):
             reached = np.argmax((layers > first) & (layers <= last) & (above >= 0.0), axis=1)[:, None]
         after = np.take_along_axis(above, reached, axis=1)
@@ -112,7 +100,12 @@ def _half_heights_rows(m: FloatArray, boundaries: IntArray, values: FloatArray |
         valid = np.isfinite(high - low) & (high != low) & np.isfinite(after - before) & (after > before)
         step = np.where(valid, after - before, 1.0)
         found[:, j] = np.where(valid, reached - after / step, np.nan)[:, 0]
-    return found
+    return found if np.ndim(m) > 1 else found[0]
+
+
+def _with_ends(boundaries: IntArray, points: int) -> IntArray:
+    first = np.zeros(len(boundaries), dtype=np.int64)
+    return np.column_stack([first, boundaries, first + points - 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +206,7 @@ def _plateau_heights(
     layers = np.concatenate([ends[:1], turns, ends[-1:]]).astype(np.float64)
     layers /= layers.sum(axis=1, keepdims=True)
     curves, cuts = np.concatenate([mean[None], draws]), np.concatenate([estimate, drawn])
-    heights = _half_heights_rows(curves, cuts, product(curves, layers.T))
+    heights = half_heights(curves, cuts, product(curves, layers.T))
     return heights[0], heights[1:]
 
 

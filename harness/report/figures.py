@@ -64,7 +64,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Held
     for axes, name in zip(figure.subplots(2, 2).flat, _IN_THE_PAPER, strict=True):
         title, draw = PANELS[name]
         draw(axes, profile, reading, held)
-        axes.set_title(title, loc="left", fontsize=10, color=INK.light, pad=22)
+        _panel_title(axes, title)
     _title(figure, f"{short_name(profile.model)} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
     return figure
 
@@ -129,15 +129,12 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
         axes = pyplot.subplots(figsize=(WIDTH * 1.2, HEIGHT * 1.2), layout="constrained")[1]
     title, draw = PANELS[figure]
     draw(axes, profile, phase_reading(profile), None)
-    axes.set_title(
-        f"{title}, {shown(short_name(profile.pair))}",
-        parse_math=False,
-        loc="left",
-        fontsize=10,
-        color=INK.light,
-        pad=22,
-    )
+    _panel_title(axes, f"{title}, {shown(short_name(profile.pair))}")
     return axes
+
+
+def _panel_title(axes: Axes, text: str) -> None:
+    axes.set_title(text, parse_math=False, loc="left", fontsize=10, color=INK.light, pad=22)
 
 
 def _title(figure: Figure, text: str) -> None:
