@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from harness.analysis.curves import BoolArray, Clusters, FloatArray, as_curves
 from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance, recall_margins
-from harness.analysis.mean_difference import Comparison, MeanDifference, Sides, Verdict, View, named_layers
+from harness.analysis.mean_difference import MeanComparison, MeanDifference, Sides, Verdict, View, named_layers
 
-__all__ = ["Agreement", "Comparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
+__all__ = ["Agreement", "MeanComparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
 
 ALPHA_EQUIVALENT = 0.025
 RECALL_GUARD = 0.5
@@ -43,9 +43,9 @@ class Agreement:
 
     verdict: Verdict
     reproduced: bool | None
-    mean: Comparison
-    level: Comparison
-    shape: Comparison | None
+    mean: MeanComparison
+    level: MeanComparison
+    shape: MeanComparison | None
     layers: tuple[int, ...]
     beyond: int
     compared: int
@@ -153,7 +153,7 @@ def combined(verdicts: list[Verdict]) -> Verdict:
     return next(verdict for verdict in order if verdict in verdicts)
 
 
-def _decisive(comparisons: list[Comparison]) -> Comparison:
+def _decisive(comparisons: list[MeanComparison]) -> MeanComparison:
     """The first of those that share the combined verdict, so the level before the shape; it needs the larger n."""
     verdict = combined([c.verdict for c in comparisons])
     deciding = [c for c in comparisons if c.verdict is verdict]

@@ -61,7 +61,6 @@ class BoundaryAgreement:
     paired: bool
     n: int
     n_baseline: int
-    moves: int
     start: int
     confidence: float
     decisive: BoundaryShift
@@ -137,7 +136,6 @@ def agree_boundaries(
         paired=sides.in_pairs,
         n=len(rows_x),
         n_baseline=len(rows_y),
-        moves=moves,
         start=direction,
         confidence=1.0 - alpha_diff,
         decisive=max(deciding, key=lambda shift: np.nan_to_num(abs(shift.effect) / shift.margin, nan=np.inf)),

@@ -40,7 +40,7 @@ class ClaimVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ClaimPart:
     """One part of a claim: its verdict with effect, interval, margin, n, and what was found in one line.
 
     `beyond` says by how much the part's effect exceeds the same under each control; the verdict does not depend on it.
@@ -72,7 +72,7 @@ class Claim:
     interval: tuple[float, float]
     margin: float
     n: int
-    parts: tuple[Finding, ...]
+    parts: tuple[ClaimPart, ...]
     curves_beyond: tuple[CurveBeyond, ...] = ()
 
     @property
@@ -145,18 +145,19 @@ def output_preparation(reading: PhaseReading) -> Claim:
 
 def _turn(
     reading: PhaseReading, name: str, statement: str, turn: BoundaryInterval, quarter: float, verdict: ClaimVerdict
-) -> Finding:
+) -> ClaimPart:
     """The part of a claim that says where a phase begins or ends."""
-    return Finding(name, statement, verdict, turn.estimate, (turn.low, turn.high), quarter, reading.summary.n)
+    return ClaimPart(name, statement, verdict, turn.estimate, (turn.low, turn.high), quarter, reading.summary.n)
 
 
-def _late_recall(reading: PhaseReading) -> Finding:
+def _late_recall(reading: PhaseReading) -> ClaimPart:
     name, unknown = "recall is late", math.nan
-    if reading.recall is None:
+    recall = reading.rows.get("recall")
+    if recall is None:
         statement, interval = f"recall is left out: {reading.no_recall}", (unknown, unknown)
         n, verdict = reading.summary.n, ClaimVerdict.INCONCLUSIVE
-        return Finding(name, statement, verdict, unknown, interval, LEAST_RECALL_GAIN, n)
-    gain = phase_rise(_quarters(reading.recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
+        return ClaimPart(name, statement, verdict, unknown, interval, LEAST_RECALL_GAIN, n)
+    gain = phase_rise(_quarters(recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
     beyond: tuple[Beyond, ...] = ()
     if reading.recall_beyond is not None:
         rows = _quarters(reading.recall_beyond)
@@ -177,7 +178,7 @@ CLAIMS: Mapping[str, Callable[[PhaseReading], Claim]] = MappingProxyType(
 )
 
 
-def _four_moves(reading: PhaseReading) -> Finding:
+def _four_moves(reading: PhaseReading) -> ClaimPart:
     every, up = reading.any_moves, reading.up_moves
     shown = every if every.count > len(PHASES) else up
     if every.count > len(PHASES):
@@ -192,7 +193,7 @@ def _four_moves(reading: PhaseReading) -> Finding:
         f"{': ' if chain else ''}{chain}"
     )
     least, most = float(shown.count), float(shown.at_most)
-    return Finding("four moves", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
+    return ClaimPart("four moves", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
 
 
 def _quarters(rows: FloatArray) -> FloatArray:
@@ -202,13 +203,12 @@ def _quarters(rows: FloatArray) -> FloatArray:
     return np.stack([rows[:, first].mean(axis=1), rows[:, final].mean(axis=1)], axis=1)
 
 
-def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> Finding:
+def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> ClaimPart:
     """The rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
 
     The bound of the inter-modal curve holds for all pairs of layers, since the phases were found on it.
     """
-    rows: FloatArray = getattr(reading, name)
-    is_inter = name == "inter"
+    rows, is_inter = reading.rows[name], name == "inter"
     direction, critical = (_direction(phase), reading.rises.critical) if is_inter else (direction, None)
     first, last = reading.edges(phase)
     prominence = declared_prominence(rows.mean(axis=0))
@@ -227,12 +227,12 @@ def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> 
     return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, beyond)
 
 
-def _part(name: str, statement: str, found: PhaseFinding, beyond: tuple[Beyond, ...] = ()) -> Finding:
+def _part(name: str, statement: str, found: PhaseFinding, beyond: tuple[Beyond, ...] = ()) -> ClaimPart:
     verdict = _holding(found.verdict)
-    return Finding(name, statement, verdict, found.effect, found.interval, found.margin, found.n, beyond)
+    return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, beyond)
 
 
-def _claim(name: str, parts: list[Finding], beyond: tuple[CurveBeyond, ...] = ()) -> Claim:
+def _claim(name: str, parts: list[ClaimPart], beyond: tuple[CurveBeyond, ...] = ()) -> Claim:
     order = (ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE, ClaimVerdict.HOLDS)
     first = next(part for verdict in order for part in parts if part.verdict is verdict)
     numbers = (first.effect, first.interval, first.margin, first.n)

@@ -83,7 +83,6 @@ class IntervalAgreement:
     n: int
     n_baseline: int
     confidence: float
-    noise: float
     findings: tuple[IntervalFinding, ...]
 
 
@@ -168,7 +167,6 @@ def agree_intervals(
         n=this.n,
         n_baseline=that.n,
         confidence=1.0 - alpha_diff,
-        noise=noise,
         findings=tuple(findings),
     )
 

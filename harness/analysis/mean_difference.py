@@ -31,7 +31,7 @@ class View(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class MeanComparison:
     """Equivalent, different or undecided in the mean, in one view.
 
     `layers` are those that differ, or those that keep an inconclusive verdict from being equivalent. `layer` is the
@@ -194,7 +194,7 @@ class MeanDifference:
                 return int(np.ceil(self.n * factor))
         return None
 
-    def compare(self, margins: FloatArray, alpha: float, alpha_eq: float, guard: float) -> Comparison:
+    def compare(self, margins: FloatArray, alpha: float, alpha_eq: float, guard: float) -> MeanComparison:
         """Returns the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
         error = self.standard_error
         df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
@@ -206,7 +206,7 @@ class MeanDifference:
         layer = int(np.argmax(size + reach * error - margins))
         effect, width = float(self.difference[layer]), float(critical * error[layer])
         undecided = verdict is Verdict.INCONCLUSIVE
-        return Comparison(
+        return MeanComparison(
             view=self.view,
             verdict=verdict,
             paired=self.paired,

@@ -19,16 +19,13 @@ class PhaseReading:
     """What all claims of one pair are judged on; made by `read_phases`.
 
     `boundaries` segment the mean inter-modal curve into four moves, the first one up; `any_moves` and `up_moves` are
-    its certified chains with any first move, and with an upward one. The curves are independent rows (n, points), each
-    in an order of its own. `beyond` holds, per control, the rows of `inter`, `image` and `text` less the control's;
-    `recall_beyond` those of recall less the recall of another sample's words, None where that was not measured.
-    `recall` is None where it was left out, and `no_recall` says why.
+    its certified chains with any first move, and with an upward one. `rows` holds `inter`, `image`, `text` and `recall`
+    as independent rows (n, points), each in an order of its own. `beyond` holds, per control, the first three less the
+    control's; `recall_beyond` recall less the recall of another sample's words, None where that was not measured.
+    There is no `recall` where it was left out, and `no_recall` says why.
     """
 
-    inter: FloatArray
-    image: FloatArray
-    text: FloatArray
-    recall: FloatArray | None
+    rows: Mapping[str, FloatArray]
     summary: CurveSummary
     boundaries: Boundaries
     rises: BoundedRises
@@ -97,10 +94,7 @@ def read_phases(
     rises = bounded_rises(summary, alpha)
     prominence = declared_prominence(summary.mean)
     return PhaseReading(
-        inter=rows["inter"],
-        image=rows["image"],
-        text=rows["text"],
-        recall=rows.get("recall"),
+        rows=rows,
         summary=summary,
         boundaries=boundary_intervals(rows["inter"], moves=4, start=1, level=1.0 - alpha),
         rises=rises,

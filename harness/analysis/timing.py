@@ -121,11 +121,4 @@ def slower_than(timing: TimingRatio, baseline_ratio: float, factor: float = SLOW
         verdict = TimingVerdict.SLOWER
     elif high <= factor:
         verdict = TimingVerdict.WITHIN
-    return TimingFinding(
-        verdict=verdict,
-        effect=timing.ratio / baseline_ratio,
-        interval=(low, high),
-        confidence=timing.confidence,
-        margin=factor,
-        n=timing.n,
-    )
+    return TimingFinding(verdict, timing.ratio / baseline_ratio, (low, high), timing.confidence, factor, timing.n)

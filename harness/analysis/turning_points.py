@@ -130,7 +130,6 @@ class Boundaries:
     `start` is the direction of the first move and `n` the number of independent rows.
     """
 
-    moves: int
     start: int
     turning_points: tuple[BoundaryInterval, ...]
     half_heights: tuple[BoundaryInterval, ...]
@@ -167,7 +166,6 @@ def boundary_intervals(
     at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
     on_plateaus = _intervals(*_plateau_heights(mean, means, estimate, drawn), level)
     return Boundaries(
-        moves=moves,
         start=direction,
         turning_points=_intervals(estimate[0].astype(np.float64), drawn.astype(np.float64), level),
         half_heights=tuple(map(_spanning, at_turns, on_plateaus)),

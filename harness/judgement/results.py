@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
-from harness.analysis.claims import PHASES, Claim
-from harness.analysis.claims import Finding as ClaimFinding
+from harness.analysis.claims import PHASES, Claim, ClaimPart
 from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.timing import TimingRatio
@@ -46,7 +45,7 @@ class Evidence:
     interval: tuple[float, float]
     margin: float
     n: int
-    source: Finding | NotCompared | BoundaryShift | IntervalFinding | ClaimFinding | TimingRatio
+    source: Finding | NotCompared | BoundaryShift | IntervalFinding | ClaimPart | TimingRatio
     paired: bool | None = None
 
     @property

@@ -11,8 +11,7 @@ from typing import Any
 from harness.analysis.agreement import Agreement
 from harness.analysis.beyond import Beyond
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
-from harness.analysis.claims import CHANCE, PHASES
-from harness.analysis.claims import Finding as ClaimFinding
+from harness.analysis.claims import CHANCE, PHASES, ClaimPart
 from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.turning_points import BoundaryInterval
 from harness.judgement.paper import paper_claims
@@ -173,7 +172,7 @@ def _answer(result: Result) -> Answer:
     paper, decisive = paper_claims()[result.question], result.worst_first[0]
     if word == "inconclusive" and not math.isfinite(decisive.effect):
         sentence = "A part of the paper's claim was not measured, and no other part fails."
-    if word != "holds" and isinstance(decisive.source, ClaimFinding):
+    if word != "holds" and isinstance(decisive.source, ClaimPart):
         sentence = f"{sentence} Decisive is: {decisive.source.statement}."
     # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
     curves = tuple(
@@ -190,7 +189,7 @@ def _row(part: Evidence) -> Row:
     name, effect, interval = part.title, part.effect, part.interval
     beyond: tuple[str, ...] = ()
     match part.source:
-        case ClaimFinding(statement=statement) as claim:
+        case ClaimPart(statement=statement) as claim:
             sentence, beyond = f"{_capitalised(statement)}.", tuple(map(_beyond, claim.beyond))
         case Finding() as finding:
             sentence = _measure_sentence(finding)
