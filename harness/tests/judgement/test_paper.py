@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.analysis import claims as rules
-from harness.analysis import moves
+from harness.analysis import monotone, moves
 from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.checks import check_claim
@@ -67,8 +67,8 @@ def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
     numbers = {
         "prominence_share": moves.PROMINENCE_SHARE,
         "least_prominence": moves.LEAST_PROMINENCE,
-        "reversal_share": rules.REVERSAL_SHARE,
-        "least_reversal": rules.LEAST_REVERSAL,
+        "reversal_share": monotone.REVERSAL_SHARE,
+        "least_reversal": monotone.LEAST_REVERSAL,
         "least_recall_gain": rules.LEAST_RECALL_GAIN,
     }
     found = reading(phases())
