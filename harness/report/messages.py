@@ -8,9 +8,9 @@ import numpy as np
 
 from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
 from harness.analysis.claims import PHASES
-from harness.analysis.interval_agreement import Answer, IntervalAgreement, IntervalFinding, Question
+from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding, Question
 from harness.analysis.mean_difference import Verdict, View
-from harness.analysis.monotone import Monotonicity
+from harness.analysis.monotone import Answer, Monotonicity
 from harness.baselines.store import Baseline
 from harness.judgement.regression import Finding
 from harness.judgement.results import largest_change
