@@ -35,15 +35,13 @@ def phase(request: pytest.FixtureRequest) -> Iterator[PhaseSession]:
 @pytest.fixture(scope="session")
 def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
     """The loaded model of the pair."""
-    with _measuring(request, phase, pair):
-        return _plainly(lambda: phase.loaded.vlm(pair.model))
+    return _attempt(request, phase, pair, lambda: phase.loaded.vlm(pair.model))
 
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
     """What was measured of the pair, once per session."""
-    with _measuring(request, phase, pair):
-        return _plainly(lambda: phase.measured.profile(pair))
+    return _attempt(request, phase, pair, lambda: phase.measured.profile(pair))
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +50,7 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
     With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
     """
-    with _measuring(request, phase, pair):
-        found = _plainly(lambda: phase.baseline(pair))
+    found = _attempt(request, phase, pair, lambda: phase.baseline(pair))
     depths = (profile.depth, found.profile.depth)
     if phase.options.against is not None and depths[0] != depths[1]:
         pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
@@ -75,8 +72,7 @@ def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair,
         pytest.skip("timed by the first process alone")
     from harness.measurement.stopwatch import Contestants
 
-    with _measuring(request, phase, pair):
-        return _plainly(lambda: Contestants(vlm, phase.measured.samples(pair, 1)))
+    return _attempt(request, phase, pair, lambda: Contestants(vlm, phase.measured.samples(pair, 1)))
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +81,13 @@ def strict_evidence(phase: PhaseSession) -> bool:
     return phase.options.strict_evidence
 
 
-@contextmanager
-def _measuring(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Iterator[None]:
-    """Prepare for loading and measuring: fixtures can be asked for, progress is seen, warnings and errors are noted."""
+def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, get: Callable[[], T]) -> T:
+    """Load or measure: fixtures can be asked for, progress is seen, warnings and errors are noted."""
     phase.loaded.fixture_value = request.getfixturevalue
     assert request.fixturename is not None
     try:
         with _seen(request.config), phase.found.warnings.recording():
-            yield
+            return plainly(get)
     except (Exception, pytest.fail.Exception):
         phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))
         raise
@@ -136,7 +131,7 @@ def write_line(config: pytest.Config, line: str) -> None:
             reporter.write_line(f"phase: {shown(line)}")
 
 
-def _plainly(get: Callable[[], T]) -> T:
+def plainly(get: Callable[[], T]) -> T:
     """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
     try:
         return get()

@@ -15,7 +15,7 @@ import pytest
 from harness.errors import PhaseError
 from harness.measurement.rank_settings import Setting, option_settings, selection_settings
 from harness.measurement.ranks import ProcessError, processes
-from harness.plugin.fixtures import SESSION, uncaptured, write_line
+from harness.plugin.fixtures import SESSION, plainly, uncaptured, write_line
 
 _FAILURES = pytest.StashKey[list[tuple[str, str]]]()
 _SILENCE = pytest.StashKey[TextIO]()
@@ -109,14 +109,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     if not together.several or item.get_closest_marker("timing") is None:
         return
     session = item.session
-    try:
-        ended = together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail)
-    except PhaseError as error:
-        problem = str(error)
-    else:
-        session.shouldfail = session.shouldfail or ended
-        return
-    pytest.fail(problem, pytrace=False)
+    ended = plainly(lambda: together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail))
+    session.shouldfail = session.shouldfail or ended
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from harness.data.controls import CONTROLS
-from harness.data.datasets import DATASETS, find_dataset
+from harness.data.datasets import DATASETS
 from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
 
 AS_DECLARED = "auto"
@@ -113,11 +113,6 @@ def model_entry(text: str, root: Path | None = None) -> ModelEntry:
 def in_memory(entry: ModelEntry) -> bool:
     """Return True if a fixture gives the model."""
     return entry.loader.startswith(FIXTURE)
-
-
-def dataset_name(text: str) -> str:
-    """Return the name of a dataset."""
-    return find_dataset(text).name
 
 
 def dataset_directory(text: str, root: Path | None = None) -> tuple[str, Path]:

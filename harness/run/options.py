@@ -22,7 +22,6 @@ from harness.run.option_row import (
     cache_directory,
     control_name,
     dataset_directory,
-    dataset_name,
     device_name,
     dtype_name,
     in_memory,
@@ -68,7 +67,7 @@ class Options:
         "MODEL", model_entry)
     datasets: tuple[str, ...] = row(
         f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}",
-        "NAME", dataset_name, None, "those of each model", tuple, name="dataset")
+        "NAME", lambda text: find_dataset(text).name, None, "those of each model", tuple, name="dataset")
     trust_code: tuple[ModelEntry, ...] = row(
         f"run the Python code that comes with this checkpoint, {_NAMED}",
         "MODEL", model_entry, [], "the code of none is run", tuple)
