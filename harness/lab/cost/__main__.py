@@ -122,39 +122,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Lists are separated by commas. Without --tokens, --layers, "
         "--full-width and --pairs everything is measured.",
     )
-    cells = parser.add_argument_group("cells")
-    cells.add_argument("--tokens", type=_numbers, metavar="N,...", help="prompt lengths of the small drawn models")
-    cells.add_argument("--layers", type=_numbers, metavar="N,...", help="their depths")
-    cells.add_argument(
-        "--full-width", type=_number, metavar="LAYERS", help="LLaVA-1.5-7B's widths with so many of its 32 layers"
-    )
-    cells.add_argument(
-        "--pairs", type=_names(PAIRS), metavar="MODEL,...", help="embedded models with their own samples"
-    )
-    cells.add_argument("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
-    how = parser.add_argument_group("measuring")
-    how.add_argument("--contestants", type=_names(tuple(CONTESTANTS)), metavar="NAME,...", help=", ".join(CONTESTANTS))
-    how.add_argument(
-        "--rounds", type=_number, metavar="N", help="so many in every cell; by default what the budget gives"
-    )
-    how.add_argument(
-        "--budget", type=float, default=20.0, metavar="S", help="seconds a cell (default: 20), 3 rounds at least"
-    )
-    how.add_argument(
-        "--samples", type=int, metavar="N", help="of a pair's whole measurement; by default all, 0 leaves it out"
-    )
-    how.add_argument("--device", default="auto")
-    how.add_argument("--dtype", default="auto")
-    how.add_argument("--threads", type=_number, metavar="N", help="of torch on a CPU")
-    out = parser.add_argument_group("output")
-    out.add_argument(
-        "--profile", action="store_true", help="print where the time of a cell goes, and measure nothing else"
-    )
-    out.add_argument("--json", type=Path, metavar="FILE", help="keep the results")
-    out.add_argument(
-        "--read", type=Path, action="append", default=[], metavar="FILE", help="measure nothing, take these"
-    )
-    out.add_argument("--page", type=Path, metavar="FILE", help="write the page there, and its plot beside it")
+    add = parser.add_argument_group("cells").add_argument
+    add("--tokens", type=_numbers, metavar="N,...", help="prompt lengths of the small drawn models")
+    add("--layers", type=_numbers, metavar="N,...", help="their depths")
+    add("--full-width", type=_number, metavar="LAYERS", help="LLaVA-1.5-7B's widths with so many of its 32 layers")
+    add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="embedded models with their own samples")
+    add("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
+    add = parser.add_argument_group("measuring").add_argument
+    add("--contestants", type=_names(tuple(CONTESTANTS)), metavar="NAME,...", help=", ".join(CONTESTANTS))
+    add("--rounds", type=_number, metavar="N", help="so many in every cell; by default what the budget gives")
+    add("--budget", type=float, default=20.0, metavar="S", help="seconds a cell (default: 20), 3 rounds at least")
+    add("--samples", type=int, metavar="N", help="of a pair's whole measurement; by default all, 0 leaves it out")
+    add("--device", default="auto")
+    add("--dtype", default="auto")
+    add("--threads", type=_number, metavar="N", help="of torch on a CPU")
+    add = parser.add_argument_group("output").add_argument
+    add("--profile", action="store_true", help="print where the time of a cell goes, and measure nothing else")
+    add("--json", type=Path, metavar="FILE", help="keep the results")
+    add("--read", type=Path, action="append", default=[], metavar="FILE", help="measure nothing, take these")
+    add("--page", type=Path, metavar="FILE", help="write the page there, and its plot beside it")
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,12 @@ from statistics import median
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from torch.overrides import TorchFunctionMode, resolve_name
 
 import harness.probe
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
+from harness.lab.cost.race import race
 from harness.lab.cost.subject import Subject
 
 _PROBE = str(Path(str(harness.probe.__file__)).parent)
@@ -24,6 +26,7 @@ _WRAPPER = "attend"
 # Reading a shape or a device.
 _NO_WORK = ("__get__", "__len__")
 _LARGEST = 20
+_TIMED = "timed operations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class _Operations(TorchFunctionMode):
         super().__init__()
         self._synchronise = synchronise
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        self.calls: dict[tuple[str, str], int] = defaultdict(int)
+        self.calls: Counter[tuple[str, str]] = Counter()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -77,57 +80,51 @@ class _Operations(TorchFunctionMode):
 
 
 def breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -> Breakdown:
-    """Where the time of a contestant goes beside the plain forward pass.
-
-    Args:
-        subject: the model and its batch.
-        contestant: one that observes.
-        passes: how many are timed of each kind.
-    """
+    """Time a contestant that observes beside the plain forward pass, `passes` times each."""
     runs = {name: CONTESTANTS[name].prepared(subject) for name in (PLAIN, contestant)}
     for run in runs.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    clocks = [_Operations(subject.synchronise) for _ in range(passes)]
-    for turn, clock in enumerate(clocks):
-        for name in sorted(runs, reverse=bool(turn % 2)):
-            start = time.perf_counter()
-            runs[name]()
-            subject.synchronise()
-            seconds[name].append(time.perf_counter() - start)
-        with clock:
+    clocks = []
+
+    def timed() -> None:
+        clocks.append(_Operations(subject.synchronise))
+        with clocks[-1]:
             runs[contestant]()
+
+    times = race({**runs, _TIMED: timed}, synchronise=subject.synchronise, rounds=passes)
+    plain, observed = np.array([times[PLAIN], times[contestant]], dtype=np.float64)
     shares = [
         Share(*key, median(clock.seconds[key] for clock in clocks), clocks[0].calls[key])
         for key in dict.fromkeys(key for clock in clocks for key in clock.seconds)
     ]
-    extra = median(mine - plain for mine, plain in zip(seconds[contestant], seconds[PLAIN], strict=True))
-    return Breakdown(median(seconds[PLAIN]), extra, tuple(sorted(shares, key=lambda share: -share.seconds)))
+    shares.sort(key=lambda share: -share.seconds)
+    return Breakdown(float(np.median(plain)), float(np.median(observed - plain)), tuple(shares))
 
 
-def breakdown_lines(found: Breakdown, least: float = 0.002) -> list[str]:
-    """The breakdown as text: functions, then operations; what is below `least` of the plain pass is summed up."""
-    counted = sum(share.seconds for share in found.shares)
+def breakdown_lines(parts: Breakdown, least: float = 0.002) -> list[str]:
+    """Return the breakdown as text: functions, then operations; less than `least` of the plain pass is summed up."""
     by_function: dict[str, float] = defaultdict(float)
-    for share in found.shares:
+    for share in parts.shares:
         by_function[share.function] += share.seconds
-    lines = [
-        f"plain {found.plain * 1e3:.2f} ms, extra {found.extra * 1e3:.2f} ms: {1 + found.extra / found.plain:.3f} x",
-        f"{'% plain':>8} {'ms':>8} {'calls':>6}",
+    counted = sum(share.seconds for share in parts.shares)
+    functions = sorted(by_function.items(), key=lambda function: -function[1])
+    large = [(seconds, "", name) for name, seconds in functions if seconds >= least * parts.plain]
+    small = [seconds for _, seconds in functions if seconds < least * parts.plain]
+    listed = parts.shares[:_LARGEST]
+    rows = [
+        *large,
+        (sum(small), "", "other functions"),
+        (parts.extra - counted, "", "Python, hooks, and what the model loses to them"),
+        *((share.seconds, str(share.calls), f"{share.function} -> {share.operation}") for share in listed),
+        (counted - sum(share.seconds for share in listed), "", "other operations"),
     ]
-
-    def line(seconds: float, name: str, calls: str = "") -> str:
-        return f"{100 * seconds / found.plain:8.2f} {seconds * 1e3:8.2f} {calls:>6}  {name}"
-
-    functions = sorted(by_function.items(), key=lambda item: -item[1])
-    lines += [line(spent, name) for name, spent in functions if spent >= least * found.plain]
-    lines.append(line(sum(spent for _, spent in functions if spent < least * found.plain), "other functions"))
-    lines.append(line(found.extra - counted, "Python, hooks, and what the model loses to them"))
-    lines.append("operations:")
-    shown = found.shares[:_LARGEST]
-    lines += [line(one.seconds, f"{one.function} -> {one.operation}", str(one.calls)) for one in shown]
-    lines.append(line(counted - sum(share.seconds for share in shown), "other operations"))
-    return lines
+    lines = [
+        f"{100 * seconds / parts.plain:8.2f} {seconds * 1e3:8.2f} {calls:>6}  {name}" for seconds, calls, name in rows
+    ]
+    lines.insert(len(large) + 2, "operations:")
+    ratio = 1 + parts.extra / parts.plain
+    title = f"plain {parts.plain * 1e3:.2f} ms, extra {parts.extra * 1e3:.2f} ms: {ratio:.3f} x"
+    return [title, f"{'% plain':>8} {'ms':>8} {'calls':>6}", *lines]
 
 
 def _asker(frame: FrameType | None) -> str:

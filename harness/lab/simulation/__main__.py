@@ -23,11 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     plan = quick_plan(options.seed) if options.quick else full_plan(options.seed)
-    plan = replace(
-        plan,
-        suites=options.suites or plan.suites,
-        repetitions=options.repetitions or plan.repetitions,
-    )
+    plan = replace(plan, suites=options.suites or plan.suites, repetitions=options.repetitions or plan.repetitions)
     try:
         if options.write is not None:
             _check_writable(options.write)

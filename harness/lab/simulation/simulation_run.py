@@ -13,8 +13,18 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from harness.lab.simulation.rates import SCENARIOS, SIZES, DetectionRate, Trial, simulate_trial, tallied
-from harness.lab.simulation.suites import Alarms, Suite, gathered, simulate_suite
+from harness.lab.simulation.rates import (
+    SCENARIOS,
+    SIZES,
+    Alarms,
+    DetectionRate,
+    Suite,
+    Trial,
+    gathered,
+    simulate_suite,
+    simulate_trial,
+    tallied,
+)
 
 #: Changes that must be found at this n, measured in pairs, and in what share of the repetitions.
 BARRED, BARRED_N, BARRED_SHARE = ("shift by 2 layers", "phase II flattened"), 64, 0.99

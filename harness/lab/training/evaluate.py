@@ -83,8 +83,6 @@ def write_card(measured: Measured, trained: Path) -> Path:
     record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
     tally = measured.tally
     record["held_out"] = {
-        "samples": measured.samples,
-        "seed": measured.seed,
         "shares": {key: round(tally.share(key), 4) for key in sorted(tally.asked)},
         "word_order": {"items": measured.items, **measured.order},
     }
@@ -98,21 +96,14 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
     tally = measured.tally
     missed = [answer for answer in BARRED if tally.share(f"{answer}/all") < BAR]
     rows = [
-        [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.asked.get(f"{row}/{c}") else "" for c in _COLUMNS)]
+        [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.asked[f"{row}/{c}"] else "" for c in _COLUMNS)]
         for row in _ROWS
     ]
     data = {
-        "model": measured.model,
-        "samples": measured.samples,
-        "items": measured.items,
-        "seed": measured.seed,
-        "order": measured.order,
-        "plan": record["plan"],
-        "minutes": record["seconds"] / 60,
-        "threads": record["threads"],
-        "notes": record.get("notes", []),
+        "measured": measured,
+        "record": record,
         "columns": _COLUMNS,
-        "rows": [*rows, ["objects", *(tally.asked.get(f"colour/{c}", 0) for c in _COLUMNS)]],
+        "rows": [*rows, ["objects", *(tally.asked[f"colour/{c}"] for c in _COLUMNS)]],
         "bar": BAR,
         "verdict": f"missed for {', '.join(missed)}" if missed else "reached",
         "requirement": REQUIREMENT,

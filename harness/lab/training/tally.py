@@ -10,6 +10,7 @@ in colour and shape (the word alone is counted beside it). An exact caption equa
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from harness.data.scenes import COLOURS, OPPOSITE, RADII, SHAPES, Scene
@@ -31,17 +32,17 @@ class Reading:
 class Tally:
     """Right answers out of all, by what was asked."""
 
-    right: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
+    right: Counter[str] = field(default_factory=Counter)
+    asked: Counter[str] = field(default_factory=Counter)
 
     def add(self, key: str, correct: bool) -> None:
         """Count one answer."""
-        self.right[key] = self.right.get(key, 0) + correct
-        self.asked[key] = self.asked.get(key, 0) + 1
+        self.right[key] += correct
+        self.asked[key] += 1
 
     def share(self, key: str) -> float:
         """The share of right answers; NaN where nothing was asked."""
-        return self.right.get(key, 0) / self.asked[key] if self.asked.get(key) else float("nan")
+        return self.right[key] / self.asked[key] if self.asked[key] else float("nan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ _VALIDATION_SEED_OFFSET = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What a training run does; two runs with the same plan on one machine differ only by rounding."""
 
     seed: int = 0
@@ -62,7 +62,7 @@ class Plan:
 class Trainer:
     """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
 
-    def __init__(self, eyes: Eyes, plan: Plan, cache: Path, out: Path) -> None:
+    def __init__(self, eyes: Eyes, plan: TrainingPlan, cache: Path, out: Path) -> None:
         self.eyes, self.plan, self.out = eyes, plan, out
         register_training_attention()
         self.model, self.processor = eyes.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
@@ -267,20 +267,20 @@ def environment() -> dict[str, Any]:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """The command line."""
-    plan = Plan()
+    plan = TrainingPlan()
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.train", description=__doc__)
     parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
-    parser.add_argument("--seed", type=int, default=plan.seed)
-    parser.add_argument("--steps-dense", type=int, default=plan.steps_dense)
-    parser.add_argument("--steps-caption", type=int, default=plan.steps_caption)
-    parser.add_argument("--batch-caption", type=int, default=plan.batch_caption)
+    for name in ("seed", "steps_dense", "steps_caption", "batch_caption"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(plan, name))
     parser.add_argument("--out", type=Path, help="directory of the results; build/MODEL by default")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     given = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(given.threads)
-    chosen = Plan(given.seed, given.steps_dense, steps_caption=given.steps_caption, batch_caption=given.batch_caption)
+    chosen = TrainingPlan(
+        given.seed, given.steps_dense, steps_caption=given.steps_caption, batch_caption=given.batch_caption
+    )
     trainer = Trainer(EYES[given.model], chosen, given.cache, given.out or Path("build") / given.model)
     if given.resume:
         trainer.resume()
