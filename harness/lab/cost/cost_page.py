@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.lab.cost.contestants import CONTESTANTS, PLAIN
-from harness.lab.cost.results import SMALL_KIND, CellResult, CostRun
+from harness.lab.cost.cost_results import SMALL_KIND, CellResult, CostRun
 from harness.lab.cost.targets import extra_memory, percent, ratio, targets
 from harness.lab.docs.pages import padded_table
 from harness.storage.templates import render

@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLAIN
+from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
 from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
 from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
-from harness.lab.cost.results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
 from harness.lab.cost.subject import AbsentError, Subject, pair_subject
 from harness.measurement.measure import measure
 from harness.models.registry import find_model

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
 from harness.lab.cost.contestants import ATTENTION, EVERYTHING, NAIVE, NNSIGHT, PLAIN, RECALL, SIMILARITY
-from harness.lab.cost.results import CellResult
+from harness.lab.cost.cost_results import CellResult
 from harness.lab.cost.targets import ratio
 
 if TYPE_CHECKING:

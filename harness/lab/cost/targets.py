@@ -10,7 +10,7 @@ import numpy as np
 from harness.analysis.curves import FloatArray
 from harness.analysis.timing import log_ratios, median_of_few
 from harness.lab.cost.contestants import ATTENTION, EVERYTHING, PLAIN
-from harness.lab.cost.results import FULL_WIDTH, PAIR, SMALL_KIND, CellResult, CostRun
+from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, CellResult, CostRun
 
 #: Times plain, on a CPU and on a GPU.
 ATTENTION_RATIO = {"cpu": 1.10, "cuda": 1.05}
