@@ -8,12 +8,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from harness.lab.cost.naive import naive_reader
 from harness.lab.cost.nnsight_states import nnsight_reader
 from harness.lab.cost.subject import Subject
-from harness.probe.observation import observing
 
 PLAIN = "plain"
 SIMILARITY = "similarity"
@@ -37,25 +34,8 @@ class Contestant:
     costly: bool = False
 
 
-def observed(subject: Subject, *, attention: bool, recall: bool) -> Any:
-    """The readings of one observed forward pass, and the lens that read it (None without recall)."""
-    with (
-        torch.inference_mode(),
-        observing(
-            subject.model,
-            subject.anatomy,
-            subject.groups,
-            sample_ids=subject.names,
-            lens=subject.task if recall else None,
-            attention=attention,
-        ) as seen,
-    ):
-        subject.model(**subject.inputs, use_cache=False, logits_to_keep=1)
-        return seen.readings(), seen.lens
-
-
 def _observing(*, attention: bool, recall: bool) -> Callable[[Subject], Callable[[], Any]]:
-    return lambda subject: partial(observed, subject, attention=attention, recall=recall)
+    return lambda subject: partial(subject.observed, attention=attention, recall=recall)
 
 
 CONTESTANTS: Mapping[str, Contestant] = MappingProxyType(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.lab.cost.subject import Subject, learnt_block
+from harness.lab.cost.subject import Subject
 from harness.models.anatomy import find_anatomy
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.lens_task import LensTask, References
@@ -74,7 +74,6 @@ def drawn_subject(
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
-    seed: int = 0,
 ) -> Subject:
     """A drawn model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
 
@@ -82,19 +81,16 @@ def drawn_subject(
         ValueError: too few tokens for a picture.
     """
     side = image_side(tokens)
-    model = drawn_llava(topology, layers, side=side, tokens=tokens, dtype=dtype, device=device, seed=seed)
+    model = drawn_llava(topology, layers, side=side, tokens=tokens, dtype=dtype, device=device)
     anatomy = find_anatomy(model)
     groups = drawn_groups(tokens, side * side, batch).to(torch.device(device))
-    generator = torch.Generator().manual_seed(seed + 1)
-    references = drawn_references(topology.vocabulary, batch, generator)
-    other, given = (drawn_inputs(model, groups, generator) for _ in range(2))
-    block = learnt_block(model, anatomy, other, groups, references)
-    return Subject(model, anatomy, given, groups, LensTask(references, block))
+    generator = torch.Generator().manual_seed(1)
+    task = LensTask(drawn_references(topology.vocabulary, batch, generator), ())
+    other, drawn = (Subject(model, anatomy, drawn_inputs(model, groups, generator), groups, task) for _ in range(2))
+    return drawn.learnt_from(other)
 
 
-def drawn_llava(
-    topology: Topology, layers: int, *, side: int, tokens: int, dtype: torch.dtype, device: str, seed: int
-) -> Any:
+def drawn_llava(topology: Topology, layers: int, *, side: int, tokens: int, dtype: torch.dtype, device: str) -> Any:
     """The model, for pictures of `side` x `side` patches, with states of order one at every depth."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
     from transformers.initialization import no_init_weights
@@ -125,7 +121,7 @@ def drawn_llava(
     )
     with torch.device(device), no_init_weights():
         model = LlavaForConditionalGeneration(config).to(dtype)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             part = name.split(".")[-2]

@@ -42,11 +42,6 @@ class Subject:
     task: LensTask
 
     @property
-    def names(self) -> list[str]:
-        """A name for each sample of the batch."""
-        return [f"sample {row}" for row in range(len(self.groups.real))]
-
-    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return torch.device(self.model.device)
@@ -61,40 +56,36 @@ class Subject:
         with torch.inference_mode():
             return self.model(**self.inputs, use_cache=False, logits_to_keep=1, **options)
 
+    def observed(self, *, attention: bool, recall: bool) -> Any:
+        """The readings of one observed forward pass, and the lens that read it (None without recall)."""
+        names = [f"sample {row}" for row in range(len(self.groups.real))]
+        lens = self.task if recall else None
+        observer = observing(self.model, self.anatomy, self.groups, sample_ids=names, lens=lens, attention=attention)
+        with torch.inference_mode(), observer as seen:
+            self.model(**self.inputs, use_cache=False, logits_to_keep=1)
+            return seen.readings(), seen.lens
+
+    def learnt_from(self, other: Subject) -> Subject:
+        """Return the subject with the entries as its block that a dense lens decodes most often in one pass of `other`.
+
+        Args:
+            other: the same model with other inputs and any words; at most 256 image tokens a sample are decoded.
+        """
+        image = other.groups.image
+        ordinal = image.int().cumsum(1)
+        spread = image & (ordinal % max(1, int(ordinal.max()) // _LEARNT_TOKENS) == 0)
+        thinned = replace(
+            other,
+            groups=replace(other.groups, image=spread),
+            task=LensTask(other.task.references, (), dense=True),
+        )
+        readings, _ = thinned.observed(attention=False, recall=True)
+        return replace(self, task=replace(self.task, block=readings.block(self.anatomy.vocabulary_size)))
+
     def synchronise(self) -> None:
         """Waits until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def learnt_block(
-    model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], groups: TokenGroups, references: References
-) -> tuple[int, ...]:
-    """The entries that a dense lens decodes most often in one forward pass, for `LensTask.block`.
-
-    Args:
-        model: the model.
-        anatomy: its parts.
-        inputs: other inputs than those that will be timed.
-        groups: their token groups, on the model's device; of the image tokens at most 256 a sample are decoded.
-        references: words for these samples, any.
-    """
-    ordinal = groups.image.int().cumsum(1)
-    spread = groups.image & (ordinal % max(1, int(ordinal.max()) // _LEARNT_TOKENS) == 0)
-    task = LensTask(references, (), dense=True)
-    with (
-        torch.inference_mode(),
-        observing(
-            model,
-            anatomy,
-            replace(groups, image=spread),
-            sample_ids=[""] * len(groups.real),
-            lens=task,
-            attention=False,
-        ) as seen,
-    ):
-        model(**inputs, use_cache=False, logits_to_keep=1)
-        return seen.readings().block(anatomy.vocabulary_size)
 
 
 def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
@@ -107,11 +98,11 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     data = find_dataset(dataset)
     samples = data.draw(batch + _LEARNT_SAMPLES, 0, data.source())
     words = references_of(vlm, samples)
-    parts = []
+    subjects = []
     for rows in (slice(_LEARNT_SAMPLES), slice(_LEARNT_SAMPLES, None)):
         encoded = encode(vlm.processor, samples[rows], vlm.anatomy.image_positions)
-        references = References(words.own[rows], words.chance[rows])
-        parts.append((vlm.given(encoded.inputs), encoded.groups.to(vlm.device), references))
-    learning, (inputs, groups, references) = parts
-    block = learnt_block(vlm.model, vlm.anatomy, *learning)
-    return Subject(vlm.model, vlm.anatomy, inputs, groups, LensTask(references, block))
+        task = LensTask(References(words.own[rows], words.chance[rows]), ())
+        inputs, groups = vlm.given(encoded.inputs), encoded.groups.to(vlm.device)
+        subjects.append(Subject(vlm.model, vlm.anatomy, inputs, groups, task))
+    learning, timed = subjects
+    return timed.learnt_from(learning)

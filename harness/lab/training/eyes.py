@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 
 from harness.models.embedded import scenes_instructblip, scenes_llava
-
-Inputs = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,10 @@ class Eyes:
     """The trained part of an embedded model.
 
     `load` is the public loader. `parts` are the prefixes of the trained tensors. `configs` name the sub-configurations
-    with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the vision tower, whose
-    last hidden state (batch, 1 + 36, width) has a class token in front. `bridge` are the parameters between tower and
-    language model, `exit` the last layer among them; `rows(model, features, prompt)` are the image rows (batch, image
-    tokens, d) of such features after a prompt of one sample.
+    with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the path of the vision
+    tower, whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts are the bridge
+    between tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)` are the image
+    rows (batch, image tokens, d) of such features after a prompt of one sample.
     """
 
     name: str
@@ -33,18 +34,46 @@ class Eyes:
     image_tokens: int
     configs: tuple[str, ...]
     ordered: bool
-    tower: Callable[[Any], nn.Module]
-    bridge: Callable[[Any], list[nn.Parameter]]
-    exit: Callable[[Any], nn.Linear]
-    rows: Callable[[Any, torch.Tensor, Inputs], torch.Tensor]
+    tower: str
+    exit: str
+    rows: Callable[[Any, torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]
+
+    def bridge(self, model: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters between the vision tower and the language model."""
+        parts = tuple(part for part in self.parts if part != f"{self.tower}.")
+        return [parameter for name, parameter in model.named_parameters() if name.startswith(parts)]
+
+    def attend_in_float32(self, model: Any) -> None:
+        """Make every part attend by `_float_attention`: SDPA's backward pass is slow in bfloat16 on a CPU."""
+        for name, causal in (("train_full", False), ("train_causal", True)):
+            AttentionInterface.register(name, partial(_float_attention, causal=causal))
+        model.set_attn_implementation({"text_config": "train_causal"} | dict.fromkeys(self.configs, "train_full"))
 
 
-def _projected(model: Any, features: torch.Tensor, prompt: Inputs) -> torch.Tensor:
+def _float_attention(
+    module: nn.Module,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    attention_mask: Any,
+    scaling: float,
+    causal: bool,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of q (batch, heads, tokens, width) as (batch, tokens, heads, width); rows are padded on the right."""
+    groups = q.shape[1] // k.shape[1]
+    wide_k, wide_v = (t.float().repeat_interleave(groups, dim=1) for t in (k, v))
+    with torch.autocast("cpu", enabled=False):
+        out = scaled_dot_product_attention(q.float(), wide_k, wide_v, is_causal=causal, scale=scaling)
+    return out.transpose(1, 2).to(q.dtype).contiguous(), None
+
+
+def _projected(model: Any, features: torch.Tensor, prompt: Mapping[str, torch.Tensor]) -> torch.Tensor:
     rows: torch.Tensor = model.model.multi_modal_projector(features[:, 1:])
     return rows
 
 
-def _queried(model: Any, features: torch.Tensor, prompt: Inputs) -> torch.Tensor:
+def _queried(model: Any, features: torch.Tensor, prompt: Mapping[str, torch.Tensor]) -> torch.Tensor:
     queries = model.query_tokens.expand(len(features), -1, -1)
     ids = prompt["qformer_input_ids"].expand(len(features), -1)
     answers = model.qformer(input_ids=ids, query_embeds=queries, encoder_hidden_states=features)
@@ -63,9 +92,8 @@ EYES: dict[str, Eyes] = {
             image_tokens=scenes_llava.IMAGE_TOKENS,
             configs=("vision_config",),
             ordered=True,
-            tower=lambda model: model.model.vision_tower,
-            bridge=lambda model: list(model.model.multi_modal_projector.parameters()),
-            exit=lambda model: model.model.multi_modal_projector.linear_2,
+            tower="model.vision_tower",
+            exit="model.multi_modal_projector.linear_2",
             rows=_projected,
         ),
         Eyes(
@@ -76,13 +104,8 @@ EYES: dict[str, Eyes] = {
             image_tokens=scenes_instructblip.IMAGE_TOKENS,
             configs=("vision_config", "qformer_config"),
             ordered=False,
-            tower=lambda model: model.vision_model,
-            bridge=lambda model: [
-                model.query_tokens,
-                *model.qformer.parameters(),
-                *model.language_projection.parameters(),
-            ],
-            exit=lambda model: model.language_projection,
+            tower="vision_model",
+            exit="language_projection",
             rows=_queried,
         ),
     )

@@ -32,7 +32,6 @@ from harness.data.scenes import Scene, scene
 from harness.lab.training.captioning import IGNORED, caption_targets, prompt_ids, prompt_inputs
 from harness.lab.training.dense import DenseHead, dense_loss, patch_labels
 from harness.lab.training.eyes import EYES, Eyes
-from harness.lab.training.training_attention import CAUSAL, FULL, register_training_attention
 from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
@@ -64,12 +63,11 @@ class Trainer:
 
     def __init__(self, eyes: Eyes, plan: TrainingPlan, cache: Path, out: Path) -> None:
         self.eyes, self.plan, self.out = eyes, plan, out
-        register_training_attention()
         self.model, self.processor = eyes.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
-        self.model.set_attn_implementation({"text_config": CAUSAL} | dict.fromkeys(eyes.configs, FULL))
+        eyes.attend_in_float32(self.model)
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
-        self.tower = eyes.tower(self.model)
+        self.tower = self.model.get_submodule(eyes.tower)
         for parameter in (*self.tower.parameters(), *eyes.bridge(self.model)):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
@@ -148,7 +146,7 @@ class Trainer:
             pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
             spread = self._rows(self._features(pixels)).float().std()
             wanted = self.model.get_input_embeddings().weight.float().std()
-            self.eyes.exit(self.model).weight.mul_(wanted / spread)
+            self.model.get_submodule(self.eyes.exit).weight.mul_(wanted / spread)
 
     def _optimiser(self) -> torch.optim.AdamW:
         plan = self.plan
@@ -270,7 +268,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     plan = TrainingPlan()
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.train", description=__doc__)
     parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
-    for name in ("seed", "steps_dense", "steps_caption", "batch_caption"):
+    varied = ("seed", "steps_dense", "steps_caption", "batch_caption")
+    for name in varied:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(plan, name))
     parser.add_argument("--out", type=Path, help="directory of the results; build/MODEL by default")
     parser.add_argument("--cache", type=Path, default=default_cache())
@@ -278,10 +277,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     given = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(given.threads)
-    chosen = TrainingPlan(
-        given.seed, given.steps_dense, steps_caption=given.steps_caption, batch_caption=given.batch_caption
-    )
-    trainer = Trainer(EYES[given.model], chosen, given.cache, given.out or Path("build") / given.model)
+    plan = TrainingPlan(**{name: getattr(given, name) for name in varied})
+    trainer = Trainer(EYES[given.model], plan, given.cache, given.out or Path("build") / given.model)
     if given.resume:
         trainer.resume()
     trainer.run()
