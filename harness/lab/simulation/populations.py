@@ -196,12 +196,7 @@ def measured_again(profile: Profile, seed: int) -> Profile:
 def stored(profile: Profile) -> Baseline:
     """Returns the profile as a baseline, with the margins that a real one of these numbers would have."""
     margins = margin_values(margin_table(profile, Calibration()))
-    return Baseline(
-        path=Path(f"{profile.pair}.json"),
-        profile=profile,
-        margins=margins,
-        timing={},
-    )
+    return Baseline(Path(f"{profile.pair}.json"), profile, margins, timing={})
 
 
 #: The four pairs of a simulated suite.

@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from harness.data.order import scenes_order
 from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES, Scene, scene
-from harness.lab.training.captioning import chat_prompt
-from harness.lab.training.eyes import EYES
+from harness.lab.training.eyes import EYES, chat_prompt
 from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
 from harness.models.anatomy import find_anatomy
 from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained

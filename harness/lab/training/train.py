@@ -29,9 +29,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from harness.data.scenes import Scene, scene
-from harness.lab.training.captioning import IGNORED, caption_targets, prompt_ids, prompt_inputs
 from harness.lab.training.dense import DenseHead, dense_loss, patch_labels
-from harness.lab.training.eyes import EYES, Eyes
+from harness.lab.training.eyes import EYES, IGNORED, Eyes, caption_targets, prompt_ids, prompt_inputs
 from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically

@@ -11,7 +11,16 @@ import torch
 from harness.analysis.timing import median_of_few, timing_ratio
 from harness.lab.cost.__main__ import _command, main
 from harness.lab.cost.breakdown import breakdown, breakdown_lines
-from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, SIMILARITY
+from harness.lab.cost.contestants import (
+    ATTENTION,
+    CONTESTANTS,
+    EVERYTHING,
+    NAIVE,
+    NNSIGHT,
+    PLAIN,
+    SIMILARITY,
+    nnsight_reader,
+)
 from harness.lab.cost.cost_page import times_table
 from harness.lab.cost.cost_results import (
     SMALL_KIND,
@@ -26,7 +35,6 @@ from harness.lab.cost.cost_results import (
 from harness.lab.cost.cost_run import Conditions, drawn_cells, measured, outside_share
 from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
 from harness.lab.cost.naive import naive_reader, read_naively
-from harness.lab.cost.nnsight_states import nnsight_reader
 from harness.lab.cost.race import peak_bytes, race
 from harness.lab.cost.subject import AbsentError, Subject
 from harness.lab.cost.targets import extra_memory, growth, ratio, targets

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from harness.data.scenes import Scene, Thing
-from harness.lab.training.captioning import caption_targets
 from harness.lab.training.dense import NOTHING, DenseHead, dense_loss, patch_labels
+from harness.lab.training.eyes import caption_targets
 from harness.lab.training.train import schedule
 from harness.models.embedded.checkpoint import PAD_TOKEN_ID
 from harness.models.embedded.scenes_llava import IMAGE_TOKENS, processor

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 
 from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
-from harness.lab.training.captioning import prompt_ids
 from harness.lab.training.evaluate import write_captions
-from harness.lab.training.eyes import EYES, Eyes
+from harness.lab.training.eyes import EYES, Eyes, prompt_ids
 from harness.lab.training.tally import Tally, judge
 from harness.models.embedded.checkpoint import BUNDLED_SHA256, PAD_TOKEN_ID, flat_name, read_trained
 from harness.models.embedded.language import file_sha256, language_config, language_directory

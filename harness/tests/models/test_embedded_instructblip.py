@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from harness.data.scenes import INSTRUCTION, scene, scenes
-from harness.lab.training.captioning import chat_prompt, prompt_ids, prompt_inputs
-from harness.lab.training.eyes import EYES
+from harness.lab.training.eyes import EYES, chat_prompt, prompt_ids, prompt_inputs
 from harness.models.embedded.scenes_instructblip import IMAGE_TOKENS, instruction_tokenizer, load
 from harness.storage.cache_directory import default_cache
 
