@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import BoolArray, Clusters, FloatArray, as_curves
+from harness.analysis.curves import BoolArray, FloatArray
 from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance, recall_margins
 from harness.analysis.mean_difference import MeanComparison, MeanDifference, Sides, Verdict, View, named_layers
 
@@ -56,18 +56,14 @@ class Agreement:
 
 
 def agree(
-    now: npt.ArrayLike,
-    baseline: npt.ArrayLike,
+    sides: Sides,
     margin: npt.ArrayLike,
     *,
-    paired: bool,
     alpha_diff: float,
     tolerance: Tolerance = CURVE_TOLERANCE,
     reproducible: bool = True,
     reason: str = "",
     alpha_eq: float = ALPHA_EQUIVALENT,
-    clusters: Clusters | None = None,
-    baseline_clusters: Clusters | None = None,
     shape: bool = True,
     guard: float = 0.0,
 ) -> Agreement:
@@ -78,25 +74,20 @@ def agree(
     within its margin. `alpha_diff` is spent on all views together.
 
     Args:
-        now: (samples, points).
-        baseline: (samples, points); the rows those of `now` where `paired`.
+        sides: the run and its baseline. Fewer than 32 paired samples are compared in the mean as if they were not
+            paired, but are still asked whether they reproduce.
         margin: one value, or one per point.
-        paired: the rows are the same samples with the same model inputs. Fewer than 32 are compared in the mean as if
-            they were not, but are still asked whether they reproduce.
         alpha_diff: probability of a false "differs", the run's divided by the number of declared assertions.
         tolerance: of the pair of environments.
         reproducible: False where the two are not expected to be the same (other data type, other inputs).
         reason: why not.
         alpha_eq: one-sided error of "equivalent".
-        clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
-        baseline_clusters: of the baseline's samples, where not `paired`.
         shape: compare the shapes as well.
         guard: the verdict must survive one added sample whose difference is plus, and one whose is minus, this.
 
     Raises:
-        ValueError: arrays of unequal shape, not finite, with fewer than two independent rows, or a margin not positive.
+        ValueError: fewer than two independent rows, or a margin not positive.
     """
-    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
     margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), sides.now.shape[1:])
     if not (margins > 0.0).all():
         raise ValueError("an equivalence margin must be positive at every layer.")
@@ -117,20 +108,13 @@ def agree(
         compared=0,
         worst_samples=(),
         largest=None,
-        reason=reason if paired else reason or "the samples are not the same",
+        reason=reason if sides.paired else reason or "the samples are not the same",
         tolerance=tolerance,
     )
-    return _reproduction(found, sides.now - sides.baseline, tolerance, reproducible) if paired else found
+    return _reproduction(found, sides.now - sides.baseline, tolerance, reproducible) if sides.paired else found
 
 
-def agree_recall(
-    now: npt.ArrayLike,
-    baseline: npt.ArrayLike,
-    *,
-    tolerance: Tolerance = HIT_TOLERANCE,
-    clusters: Clusters | None = None,
-    **options: Any,
-) -> Agreement:
+def agree_recall(sides: Sides, **options: Any) -> Agreement:
     """Returns the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
 
     Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
@@ -140,11 +124,10 @@ def agree_recall(
     Raises:
         ValueError: as `agree`.
     """
-    x = as_curves(now, "recall")
     # One sample is that much of an independent row: a word lost in one of two captions moves their mean by half.
-    guard = RECALL_GUARD * (1.0 if clusters is None else len(set(clusters)) / len(x))
-    margins = recall_margins(x.shape[1])
-    return agree(x, baseline, margins, tolerance=tolerance, clusters=clusters, shape=False, guard=guard, **options)
+    guard = RECALL_GUARD * (1.0 if sides.clusters is None else len(set(sides.clusters)) / len(sides.now))
+    margins = recall_margins(sides.now.shape[1])
+    return agree(sides, margins, tolerance=HIT_TOLERANCE, shape=False, guard=guard, **options)
 
 
 def combined(verdicts: list[Verdict]) -> Verdict:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
-from harness.analysis.curves import Clusters, FloatArray, cluster_means
+from harness.analysis.curves import FloatArray, cluster_means
 from harness.analysis.margins import boundary_margins
 from harness.analysis.mean_difference import Sides, Verdict, samples_to_decide
 from harness.analysis.turning_points import (
@@ -68,17 +67,13 @@ class BoundaryAgreement:
 
 
 def agree_boundaries(
-    now: npt.ArrayLike,
-    baseline: npt.ArrayLike,
+    sides: Sides,
     *,
-    paired: bool,
     alpha_diff: float,
     moves: int = 4,
     start: int = 1,
     margins: Sequence[float] | None = None,
     alpha_eq: float = ALPHA_EQUIVALENT,
-    clusters: Clusters | None = None,
-    baseline_clusters: Clusters | None = None,
     draws: int = 2000,
     seed: int = 0,
 ) -> BoundaryAgreement:
@@ -90,27 +85,21 @@ def agree_boundaries(
     interval at level 1 - 2 alpha_eq lies within the margin, ends included: a turning point moves by whole layers.
 
     Args:
-        now: (samples, points).
-        baseline: (samples, points); the rows those of `now` where `paired`.
-        paired: as in `agree`; fewer than 32 rows are compared as if they were not.
+        sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
         alpha_diff: probability of a false "differs", all boundaries together.
         moves: number of moves to fit.
         start: direction of the first; 0 takes the baseline's better one.
         margins: in layers, of the turning points, then of the half-heights; by default the baseline's
             `boundary_margins`.
         alpha_eq: one-sided error of "equivalent" of each boundary.
-        clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
-        baseline_clusters: of the baseline's samples, where not `paired`.
         draws: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: arrays of unequal shape, not finite, or with too few points for the moves, or not 2 moves - 1
-            margins.
+        ValueError: too few points for the moves, or not 2 moves - 1 margins.
     """
-    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
     if sides.in_pairs:
-        both = cluster_means(np.concatenate([sides.now, sides.baseline], axis=1), clusters)
+        both = cluster_means(np.concatenate([sides.now, sides.baseline], axis=1), sides.clusters)
         rows_x, rows_y = np.hsplit(both, 2)
     else:
         rows_x = cluster_means(sides.now, sides.clusters, "the measure")

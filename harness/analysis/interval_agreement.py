@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
-from harness.analysis.curves import Clusters, CurveSummary, FloatArray
+from harness.analysis.curves import CurveSummary, FloatArray
 from harness.analysis.mean_difference import MeanDifference, Sides, Verdict, View, samples_to_decide
 from harness.analysis.monotone import (
     ALPHA_PRESENT,
@@ -87,18 +87,14 @@ class IntervalAgreement:
 
 
 def agree_intervals(
-    now: npt.ArrayLike,
-    baseline: npt.ArrayLike,
+    sides: Sides,
     *,
-    paired: bool,
     alpha_diff: float,
     reference: npt.ArrayLike | None = None,
     noise: float = DECLARED_NOISE,
     moves: int = 4,
     start: int = 1,
     alpha_eq: float = ALPHA_EQUIVALENT,
-    clusters: Clusters | None = None,
-    baseline_clusters: Clusters | None = None,
 ) -> IntervalAgreement:
     """Returns whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
 
@@ -117,25 +113,19 @@ def agree_intervals(
     just fails to be certain again is no doubt. Inconclusive: neither.
 
     Args:
-        now: (samples, points).
-        baseline: (samples, points); the rows those of `now` where `paired`.
-        paired: as in `agree`; fewer than 32 rows are compared as if they were not.
+        sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
         alpha_diff: probability of a false "differs", all questions together.
-        reference: mean curve (points,) that sets phases, prominence and margin; by default that of `baseline`.
+        reference: mean curve (points,) that sets phases, prominence and margin; by default that of the baseline.
         noise: largest change of a layer's mean between measurements of the same samples.
         moves: number of phases.
         start: direction of the first; 0 takes the reference's better one.
         alpha_eq: one-sided error of a change within the noise.
-        clusters: labels of the samples that are not independent; of `baseline` too, where `paired`.
-        baseline_clusters: of the baseline's samples, where not `paired`.
 
     Raises:
-        ValueError: arrays of unequal shape, not finite, fewer than two independent rows, too few points for the moves,
-            or a negative noise.
+        ValueError: fewer than two independent rows, too few points for the moves, or a negative noise.
     """
     if noise < 0.0:
         raise ValueError(f"the noise of a layer's mean is not negative, this one is {noise}.")
-    sides = Sides.of(now, baseline, paired, clusters, baseline_clusters)
     this, that = sides.summaries()
     mean = that.mean if reference is None else np.asarray(reference, dtype=np.float64)
     if mean.shape != that.mean.shape:

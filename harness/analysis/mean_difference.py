@@ -63,14 +63,15 @@ def named_layers(condition: BoolArray) -> tuple[int, ...]:
 class Sides:
     """The curves (samples, points) of a run and of its baseline, with the labels of their clusters.
 
-    `in_pairs` says that row by row the samples are the same and enough for a comparison in pairs.
+    `paired` says that row by row the samples are the same, with the same model inputs; `in_pairs` that they are also
+    enough for a comparison in pairs.
     """
 
     now: FloatArray
     baseline: FloatArray
     clusters: Clusters | None
     baseline_clusters: Clusters | None
-    in_pairs: bool
+    paired: bool
 
     @classmethod
     def of(
@@ -78,8 +79,8 @@ class Sides:
         now: npt.ArrayLike,
         baseline: npt.ArrayLike,
         paired: bool,
-        clusters: Clusters | None,
-        baseline_clusters: Clusters | None,
+        clusters: Clusters | None = None,
+        baseline_clusters: Clusters | None = None,
     ) -> Sides:
         """Returns the two sides; where `paired`, `clusters` are those of both.
 
@@ -92,7 +93,12 @@ class Sides:
             raise ValueError(f"{unlike}: not the same model.")
         if paired and len(x) != len(y):
             raise ValueError(f"{unlike}: a paired comparison needs the same samples.")
-        return cls(x, y, clusters, clusters if paired else baseline_clusters, paired and len(x) >= LEAST_PAIRS)
+        return cls(x, y, clusters, clusters if paired else baseline_clusters, paired)
+
+    @property
+    def in_pairs(self) -> bool:
+        """True if the samples are compared in pairs."""
+        return self.paired and len(self.now) >= LEAST_PAIRS
 
     def summaries(self) -> tuple[CurveSummary, CurveSummary]:
         """Returns the summary of either side."""

@@ -13,7 +13,7 @@ from harness.analysis.agreement import agree, agree_recall
 from harness.analysis.boundary_agreement import agree_boundaries
 from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, product
 from harness.analysis.margins import boundary_margins
-from harness.analysis.mean_difference import Verdict
+from harness.analysis.mean_difference import Sides, Verdict
 
 LEAST_EQUIVALENT, LEAST_FOUND = 0.95, 0.80
 SHIFT, LOSS = 2.0, 0.10
@@ -87,9 +87,9 @@ def curve_power(
 
     def judge(now: FloatArray, then: FloatArray, labels: IntArray, enough: tuple[Verdict, ...]) -> Verdict:
         """The verdict on the curve; where it is `enough` to go on, that on the boundaries."""
-        pair = {"paired": True, "alpha_diff": alpha_diff, "clusters": labels.tolist()}
-        curve = agree(now, then, margin, **pair).verdict
-        return agree_boundaries(now, then, margins=margins, **pair).verdict if curve in enough else curve
+        sides = Sides.of(now, then, True, labels.tolist())
+        curve = agree(sides, margin, alpha_diff=alpha_diff).verdict
+        return agree_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
 
     stayed = found = 0
     rng = np.random.default_rng(seed)
@@ -137,11 +137,11 @@ def recall_power(
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         rows, labels, moved = runs.draw(rng)
-        pair = {"paired": True, "alpha_diff": alpha_diff, "clusters": labels.tolist()}
         then, lost = recall[rows], rng.binomial(counts[rows], kept) / asked[rows]
-        stayed += agree_recall(np.clip(then + moved, 0.0, 1.0), then, **pair).verdict in _THE_SAME
+        same, less = (Sides.of(np.clip(now + moved, 0.0, 1.0), then, True, labels.tolist()) for now in (then, lost))
+        stayed += agree_recall(same, alpha_diff=alpha_diff).verdict in _THE_SAME
         if has.any():
-            found += agree_recall(np.clip(lost + moved, 0.0, 1.0), then, **pair).verdict is Verdict.DIFFERS
+            found += agree_recall(less, alpha_diff=alpha_diff).verdict is Verdict.DIFFERS
     share = found / draws if has.any() else None
     return Power("LogitLens recall", f"a loss of {LOSS:g}", stayed / draws, share, runs.samples, draws)
 

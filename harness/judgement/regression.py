@@ -11,16 +11,13 @@ from harness.analysis.agreement import Agreement, agree, agree_recall, combined,
 from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
-from harness.analysis.mean_difference import Verdict
+from harness.analysis.mean_difference import Sides, Verdict
 from harness.baselines.margin_table import boundary_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
 from harness.profile.measures import MEASURES, Family, Measure
-from harness.profile.profile import Array, Profile, as_floats
-
-#: Values of this run and of the baseline, (samples, places), and the clusters of both.
-Rows = tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
+from harness.profile.profile import Profile, as_floats
 
 OffCurve = TypeVar("OffCurve", BoundaryAgreement, IntervalAgreement)
 
@@ -116,14 +113,14 @@ def compare(now: Profile, baseline: Baseline, family: Family, only: Container[st
     for measure in family.measures:
         if measure.name in not_compared or (only is not None and measure.name not in only):
             continue
-        rows = _rows(now, then, measure.name, inputs)
-        if rows is None:
+        sides = _sides(now, then, measure.name, inputs)
+        if sides is None:
             not_compared[measure.name] = (
                 f"each sample is adjusted over the other {then.n - 1} in the baseline and the other {now.n - 1} here, "
                 f"of which {len(inputs.pairing.now)} are common"
             )
         else:
-            findings.append(Finding(measure, _agree(now, baseline, measure, inputs, rows, reason)))
+            findings.append(Finding(measure, _agree(now, baseline, measure, inputs, sides, reason)))
     return Comparison(family, tuple(findings), inputs, reason or other_type(now, then), not_compared)
 
 
@@ -157,14 +154,11 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
 def _read_off(now: Profile, baseline: Baseline, decide: Callable[..., OffCurve]) -> OffCurve:
     """A verdict on what is read off the inter-modal curve: where that reproduces it does, however uncertain it is."""
     inputs = matched(now, baseline)
-    rows = _rows(now, baseline.profile, "inter", inputs)
-    assert rows is not None
-    x, y, clusters, then_clusters = rows
-    found = decide(
-        x, y, paired=inputs.aligned, alpha_diff=ALPHA_DIFF, clusters=clusters, baseline_clusters=then_clusters
-    )
-    asked = inputs.aligned and not not_reproducible(now, baseline, inputs)
-    same = asked and reproduced(x - y, tolerance_of(now, baseline, "inter"))
+    sides = _sides(now, baseline.profile, "inter", inputs)
+    assert sides is not None
+    found = decide(sides, alpha_diff=ALPHA_DIFF)
+    asked = sides.paired and not not_reproducible(now, baseline, inputs)
+    same = asked and reproduced(sides.now - sides.baseline, tolerance_of(now, baseline, "inter"))
     return replace(found, verdict=Verdict.REPRODUCES) if same else found
 
 
@@ -173,35 +167,24 @@ def matched(now: Profile, baseline: Baseline) -> Inputs:
     return match_inputs(now, baseline.profile, by_id=baseline.by_id)
 
 
-def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, rows: Rows, reason: str) -> Agreement:
-    x, y, clusters, then_clusters = rows
+def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, sides: Sides, reason: str) -> Agreement:
     margin = baseline.margins.get(measure.name)
     if margin is None:
         # What has no margin of its own counts whole words or tokens, and is judged as recall is.
         decide = agree_recall
     else:
         decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
-    agreement = decide(
-        x,
-        y,
-        paired=inputs.aligned,
-        alpha_diff=ALPHA_DIFF,
-        reproducible=not reason,
-        reason=reason,
-        clusters=clusters,
-        baseline_clusters=then_clusters,
-    )
+    agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
     # Rows were those of the common samples; readers know the samples of the run.
     worst = (replace(change, index=int(inputs.pairing.now[change.index])) for change in agreement.worst_samples)
     return replace(agreement, worst_samples=tuple(worst))
 
 
-def _rows(now: Profile, then: Profile, name: str, inputs: Inputs) -> Rows | None:
+def _sides(now: Profile, then: Profile, name: str, inputs: Inputs) -> Sides | None:
     """The values of a measure in pairs where samples are common, else all; None where they cannot be compared."""
     if not inputs.aligned:
-        return as_floats(now[name]), as_floats(then[name]), now.clusters, then.clusters
+        return Sides.of(now[name], then[name], False, now.clusters, then.clusters)
     values = common_values(now, then, name, inputs.pairing)
     if values is None:
         return None
-    clusters = tuple(now.clusters[row] for row in inputs.pairing.now)
-    return *values, clusters, tuple(then.clusters[row] for row in inputs.pairing.baseline)
+    return Sides.of(*values, True, [now.clusters[row] for row in inputs.pairing.now])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.agreement import Agreement, Verdict, View, agree, agree_recall, combined
+from harness.analysis.agreement import Agreement, Verdict, View, combined
 from harness.analysis.curves import FloatArray
 from harness.analysis.margins import (
     Tolerance,
@@ -17,6 +17,7 @@ from harness.analysis.margins import (
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.lab.simulation.synthetic import shifted
 from harness.tests.support.synthetic_curves import POINTS, phases, recalls, rerun, samples
+from harness.tests.support.two_sides import agree, agree_recall
 
 ALPHA = 0.01 / 160
 MARGIN = declared_margins(phases()).curve

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from harness.analysis.agreement import Verdict
-from harness.analysis.boundary_agreement import BoundaryKind, agree_boundaries
+from harness.analysis.boundary_agreement import BoundaryKind
 from harness.analysis.curves import FloatArray
 from harness.analysis.turning_points import half_heights, turning_points
 from harness.lab.simulation.synthetic import EDGES, shifted
 from harness.tests.support.synthetic_curves import phases, plateaus, rerun, samples
+from harness.tests.support.two_sides import agree_boundaries
 
 ALPHA = 0.01 / 160
 BASELINE = samples(phases(), 64, seed=100)

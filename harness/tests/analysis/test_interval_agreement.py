@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding, Question, agree_intervals
+from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding, Question
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.monotone import Monotonicity, Presence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import turning_points
 from harness.lab.simulation.synthetic import shifted
 from harness.tests.support.synthetic_curves import phases, rerun, samples
+from harness.tests.support.two_sides import agree_intervals
 
 ALPHA = 0.01 / 76
 #: an answer, empty where it is open, and the two layers that it rests on

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import turning_points
-from harness.analysis.agreement import Agreement, agree
+from harness.analysis.agreement import Agreement
 from harness.analysis.curves import CurveSummary, FloatArray, rows_of_summary, summarise
 from harness.analysis.simultaneous import covariance_root
 from harness.analysis.turning_points import Boundaries, boundary_intervals
@@ -28,6 +28,7 @@ from harness.profile.profile import Profile
 from harness.tests.support.summaries import stored_shapes, told
 from harness.tests.support.synthetic_curves import samples
 from harness.tests.support.synthetic_profiles import L, N, on_one_line, synthetic_profile
+from harness.tests.support.two_sides import agree
 
 
 def same_summary(found: CurveSummary, wanted: CurveSummary) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.analysis.agreement import agree_recall
 from harness.analysis.mean_difference import Verdict
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence
@@ -24,6 +23,7 @@ from harness.report.write import write_report
 from harness.run.findings import Findings
 from harness.tests.support.judged import differing, judged_session
 from harness.tests.support.synthetic_profiles import changed, synthetic_profile
+from harness.tests.support.two_sides import agree_recall
 
 NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 

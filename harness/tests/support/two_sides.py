@@ -1,0 +1,35 @@
+"""The decision rule asked with two arrays, as most tests have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from harness.analysis import agreement, boundary_agreement, interval_agreement
+from harness.analysis.curves import Clusters
+from harness.analysis.mean_difference import Sides
+
+Found = TypeVar("Found")
+
+
+def _of_arrays(decide: Callable[..., Found]) -> Callable[..., Found]:
+    def decided(
+        now: npt.ArrayLike,
+        baseline: npt.ArrayLike,
+        *margins: Any,
+        paired: bool,
+        clusters: Clusters | None = None,
+        baseline_clusters: Clusters | None = None,
+        **options: Any,
+    ) -> Found:
+        return decide(Sides.of(now, baseline, paired, clusters, baseline_clusters), *margins, **options)
+
+    return decided
+
+
+agree = _of_arrays(agreement.agree)
+agree_recall = _of_arrays(agreement.agree_recall)
+agree_boundaries = _of_arrays(boundary_agreement.agree_boundaries)
+agree_intervals = _of_arrays(interval_agreement.agree_intervals)
