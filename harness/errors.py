@@ -55,6 +55,11 @@ def first_line(error: object, otherwise: str | None = None) -> str:
     return lines[0] if lines else repr(error) if otherwise is None else otherwise
 
 
+def last_line(text: str, otherwise: str) -> str:
+    """Return the last line of a text; `otherwise` of an empty one."""
+    return (text.strip().splitlines() or [otherwise])[-1]
+
+
 def without_frames(error: Exception) -> Exception:
     """A copy of an error to be raised again later.
 

@@ -215,12 +215,15 @@ def _fetch(
             raise HubError(f"{name} needs {_size(size)} and the disk of {cache} has {_size(free)} free{also}: {remedy}")
         some = f"{len(coming)} of {len(wanted)}" if len(coming) < len(wanted) else f"{len(wanted)}"
         say(f"fetching {_name(repository, kind, info.sha)}: {some} files, {_size(size)}, into {cache}")
-    for file in damaged:
-        paths[file].resolve().unlink()
-    fetch(revision=revision, tqdm_class=_TerminalBar, max_workers=_AT_A_TIME)
-    cached = _look_up(repository, kind, patterns, revision)
-    if cached and not cached.missing:
-        return cached.snapshot
+    # The client links to the content that another version has, whole or not, so what it linked to may be damaged too.
+    for _ in range(2):
+        for file in damaged:
+            paths[file].resolve().unlink()
+        fetch(revision=revision, tqdm_class=_TerminalBar, max_workers=_AT_A_TIME)
+        cached = _look_up(repository, kind, patterns, revision)
+        if cached and not cached.missing:
+            return cached.snapshot
+        damaged = [file for file in cached.missing if paths[file].is_file()] if cached else []
     lacking = f", {cached.lacking()}" if cached else ""
     raise HubError(f"{name} is still not whole in the local cache {cache}{lacking}: try again")
 

@@ -15,14 +15,25 @@ from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
 from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.stored_arrays import Form, form_of, packed, packed_summary, unpacked
-from harness.baselines.stored_files import SCHEMA, changing, read_files, read_json, remove_unnamed, restore, write_files
+from harness.baselines.stored_files import (
+    SCHEMA,
+    change_json,
+    changing,
+    folder_of,
+    paths_of,
+    read_files,
+    read_json,
+    remove_unnamed,
+    restore,
+    write_files,
+)
 from harness.baselines.stored_files import BaselineError as BaselineError
 from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.profile.environment import Environment
 from harness.profile.measures import MEASURES, RECALL, chance_of
 from harness.profile.profile import Profile
-from harness.storage.file_names import BASELINE_ENDING, file_name, is_plain_name
+from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import rounded
 
 LEAST_SAMPLES = 64
@@ -94,17 +105,6 @@ class Baseline:
         return f"{path} ({form}recorded with {self.profile.environment})"
 
 
-def folder_of(root: Path, model: str) -> Path:
-    """Where the baselines of a model lie.
-
-    Raises:
-        BaselineError: the model's name is no directory's, and could lead out of the baselines.
-    """
-    if not is_plain_name(model) or not model.strip("."):
-        raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
-    return root / file_name(model)
-
-
 def find_baseline(root: Path, profile: Profile) -> Baseline:
     """The stored baseline of the profile's pair; among several the one recorded in the nearest environment.
 
@@ -112,7 +112,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
         MissingBaselineError: there is none.
         BaselineError: a file is damaged, of another schema, or declares other choices than the profile.
     """
-    paths = _paths(root, profile.model, profile.dataset)
+    paths = paths_of(root, profile.model, profile.dataset)
     if not paths:
         raise MissingBaselineError(
             f"no baseline for {profile.pair} in {root}; record one with: "
@@ -172,7 +172,7 @@ def write_baseline(
     Args:
         root: the baselines' directory.
         profile: what was measured.
-        timing: hooked/plain ratios per `timing_key`.
+        timing: hooked/plain ratios per device, dtype and attention.
         phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
         calibration: what the samples do where nothing but the environment changes; None where that was not measured.
         power: how surely the rule finds what it should against this baseline, for the reader of the file.
@@ -194,7 +194,7 @@ def write_baseline(
         )
     with changing(folder_of(root, profile.model)) as alone:
         path = _path_for(root, profile)
-        stored = [read_json(other) for other in _paths(root, profile.model, profile.dataset)]
+        stored = [read_json(other) for other in paths_of(root, profile.model, profile.dataset)]
         if stored and first:
             raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
         if kept is not None:
@@ -203,9 +203,8 @@ def write_baseline(
             if calibration is None and before["weights"] == profile.weights:
                 calibration = Calibration.of_record(before.get("calibration", {}))
         calibration = calibration or Calibration()
-        too_noisy = noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter"))
-        if too_noisy:
-            raise BaselineError(f"no baseline of {profile.pair} was written: {too_noisy}")
+        if noise := noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter")):
+            raise BaselineError(f"no baseline of {profile.pair} was written: {noise}")
         summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
         arrays = packed_summary(profile) if summary else packed(profile)
         content = _shown(profile) | {
@@ -226,6 +225,22 @@ def write_baseline(
         if alone:
             remove_unnamed(path)
     return path
+
+
+def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
+    """Replace the stored configuration by that of a profile with the same numbers; return the baseline as it is now.
+
+    Raises:
+        BaselineError: the file is not writable; it is untouched.
+        LockedError: another run is writing to the directory.
+    """
+    change_json(baseline.path, lambda content: content.update(configuration=profile.configuration))
+    return read_baseline(baseline.path)
+
+
+def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
+    """Store the hooked/plain ratio of a device, dtype and attention; raises as `write_configuration`."""
+    change_json(baseline.path, lambda content: content["timing"].update({key: rounded(ratio)}))
 
 
 def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
@@ -263,34 +278,21 @@ def _shown(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _paths(root: Path, model: str, dataset: str) -> list[Path]:
-    folder, name = folder_of(root, model), file_name(dataset, ending=BASELINE_ENDING)
-    return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
-
-
 def _path_for(root: Path, profile: Profile) -> Path:
     """The file of the same device type and dtype, else the plain name if it is free, else one with both in its name."""
     mine = (profile.environment.device, profile.environment.dtype)
-    paths = _paths(root, profile.model, profile.dataset)
+    paths = paths_of(root, profile.model, profile.dataset)
     for path in paths:
         content = read_json(path)
         _refuse_other(path, content.get("model"), profile)
-        stored = content["environment"]
-        if (stored["device"], stored["dtype"]) == mine:
+        if (content["environment"]["device"], content["environment"]["dtype"]) == mine:
             return path
-    folder, name = folder_of(root, profile.model), file_name(profile.dataset, ending=BASELINE_ENDING)
-    plain = folder / f"{name}.json"
-    return folder / f"{name}.{'-'.join(mine)}.json" if plain in paths else plain
+    plain = folder_of(root, profile.model) / f"{file_name(profile.dataset, ending=BASELINE_ENDING)}.json"
+    return plain.with_name(f"{plain.stem}.{'-'.join(mine)}.json") if plain in paths else plain
 
 
 def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
-    """Raise BaselineError if a file in a model's directory is of another: a file system may ignore the case of names.
-
-    Args:
-        path: the baseline's JSON.
-        model: the name that it was stored with.
-        profile: of the model whose baseline is wanted.
-    """
+    """Raise BaselineError if a file in a model's directory is of another; a file system may ignore case."""
     if model != profile.model:
         raise BaselineError(
             f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "

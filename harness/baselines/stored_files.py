@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import PhaseError
 from harness.profile.environment import Environment
 from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
-from harness.storage.file_names import is_plain_name
+from harness.storage.file_names import BASELINE_ENDING, file_name, is_plain_name
 from harness.storage.files import sweep, write_together
 from harness.storage.json_text import checksum, dump
 from harness.storage.regular_file import read_regular
@@ -39,6 +39,23 @@ class BaselineExistsError(BaselineError):
     """There is a baseline of this pair already."""
 
 
+def folder_of(root: Path, model: str) -> Path:
+    """Where the baselines of a model lie.
+
+    Raises:
+        BaselineError: the model's name is no directory's, and could lead out of the baselines.
+    """
+    if not is_plain_name(model) or not model.strip("."):
+        raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
+    return root / file_name(model)
+
+
+def paths_of(root: Path, model: str, dataset: str) -> list[Path]:
+    """Return the JSON files of a pair's baselines, sorted; raises as `folder_of`."""
+    folder, name = folder_of(root, model), file_name(dataset, ending=BASELINE_ENDING)
+    return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a baseline's JSON, without its checksum.
 
@@ -46,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
         BaselineError: not readable, not of this schema, or not what its checksum was made of.
     """
     try:
-        content = json.loads(_read(path))
+        content = json.loads(read_regular(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BaselineError(f"the baseline {path} cannot be read: {reason}; {restore(path)}") from None
@@ -147,6 +164,14 @@ def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = N
         raise _not_writable(path, error) from None
 
 
+def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a baseline's JSON says and leave its arrays; raises as `changing` and `write_files`."""
+    with changing(path.parent):
+        content = read_json(path)
+        change(content)
+        write_files(path, content)
+
+
 def remove_unnamed(path: Path) -> None:
     """Remove arrays of a baseline that no JSON names: those of its former state and of updates that were killed.
 
@@ -156,7 +181,7 @@ def remove_unnamed(path: Path) -> None:
     named: set[str] = set()
     try:
         for other in path.parent.glob("*.json"):
-            content = json.loads(_read(other))
+            content = json.loads(read_regular(other, _MOST_BYTES))
             default = other.with_suffix(_SUFFIX).name
             named.add(content.get(_NAME, default) if isinstance(content, dict) else default)
         for file in path.parent.iterdir():
@@ -179,19 +204,10 @@ def restore(path: Path) -> str:
     return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
 
 
-def _read(path: Path) -> bytes:
-    return read_regular(path, _MOST_BYTES)
-
-
 def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
-    """The bytes of the arrays of a baseline's JSON.
-
-    Raises:
-        BaselineError: not readable, or not the file that the JSON was written with.
-    """
     beside = arrays_path(path, content)
     try:
-        arrays = _read(beside)
+        arrays = read_regular(beside, _MOST_BYTES)
     except OSError as error:
         raise BaselineError(
             f"the arrays {beside.name} of {path} cannot be read: {error.strerror}; {restore(path)}"

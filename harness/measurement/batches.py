@@ -45,16 +45,6 @@ class SampleError(PhaseError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """The places of some samples with their model inputs, or without any and why: by place in `faults` or `refused`."""
-
-    at: tuple[int, ...]
-    batch: Batch | None
-    faults: dict[int, str] = field(default_factory=dict)
-    refused: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcome:
     """What one batch gave: the name of every place, a row for every name that has one, and what went wrong by place."""
 
@@ -70,6 +60,10 @@ class _Outcome:
         self.refused.update(other.refused)
         for name, row in other.rows.items():
             self.rows.setdefault(name, row)
+
+
+#: The places of some samples with their model inputs, or with why they have none.
+_Prepared = tuple[tuple[int, ...], Batch | _Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +121,11 @@ class Passes:
             found: list[_Outcome] = []
             share = processes().share(-(-len(samples) // self.batch_size))
             with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
-                for prepared in ahead(self._prepared(samples, share)):
+                for at, batch in ahead(self._prepared(samples, share)):
                     processes().go_on(f"{what}, batch {len(found) + 1} of {len(share)}")
-                    found.append(self._outcome(samples, prepared, name, read, seen))
+                    found.append(self._outcome(samples, at, batch, name, read, seen))
                     # The whole run's progress, as far as this process can tell.
-                    bar.update(min(len(prepared.at) * processes().count, len(samples) - bar.n))
+                    bar.update(min(len(at) * processes().count, len(samples) - bar.n))
                     if sum(len(outcome.faults) for outcome in found) >= _MOST_FAULTS:
                         break
             return found
@@ -172,7 +166,7 @@ class Passes:
     def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> Iterator[_Prepared]:
         """Yield the samples at these places as one batch, or as several where their prompts cannot be padded."""
         try:
-            yield _Prepared(at, self._encode([samples[place] for place in at]))
+            yield at, self._encode([samples[place] for place in at])
         except UnevenPromptsError:
             groups = self._even_groups(samples, at)
             if len(groups) == 1:
@@ -188,7 +182,7 @@ class Passes:
                 refused = {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
             if not faults and not refused:
                 raise
-            yield _Prepared((*faults, *refused), None, faults, refused)
+            yield (*faults, *refused), _Outcome(faults=faults, refused=refused)
             whole = tuple(place for place in at if place not in faults and place not in refused)
             if whole:
                 yield from self._encoded(samples, whole)
@@ -211,16 +205,21 @@ class Passes:
             return encode(self.vlm.processor, samples, self.vlm.anatomy.image_positions)
 
     def _outcome(
-        self, samples: Sequence[Sample], prepared: _Prepared, name: Name, read: Read, seen: dict[str, Row]
+        self,
+        samples: Sequence[Sample],
+        at: tuple[int, ...],
+        batch: Batch | _Outcome,
+        name: Name,
+        read: Read,
+        seen: dict[str, Row],
     ) -> _Outcome:
-        if prepared.batch is None:
-            return _Outcome(faults=prepared.faults, refused=prepared.refused)
-        at, hashes = prepared.at, prepared.batch.hashes
-        outcome = _Outcome({place: name(place, own) for place, own in zip(at, hashes, strict=True)})
+        if isinstance(batch, _Outcome):
+            return batch
+        outcome = _Outcome({place: name(place, own) for place, own in zip(at, batch.hashes, strict=True)})
         missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in seen]
         kept = self.store.read(missing) if missing else []
         if kept is None:
-            rows = self._measured(samples, prepared.batch, at, read, outcome.faults)
+            rows = self._measured(samples, batch, at, read, outcome.faults)
             measured = {outcome.names[place]: row for place, row in rows.items()}
             missing = [key for key in missing if key in measured]
             kept = [measured[key] for key in missing]

@@ -41,22 +41,19 @@ class Heartbeats:
 
     def __init__(self, rank: int, count: int) -> None:
         self._rank, self._others = rank, [other for other in range(count) if other != rank]
-        self._store: Any = None
+        #: The store of torch.distributed that all processes share; None before they have it.
+        self.store: Any = None
         self._meeting = -1
         self._signs: dict[int, _Sign] = {}
         # When all signs were last read.
         self._looked, self._pause = (0.0, ""), SILENCE
 
-    def connect(self, store: Any) -> None:
-        """Take the store of torch.distributed that all processes share."""
-        self._store = store
-
     def beat(self, work: str, meeting: int = -1) -> None:
         """Show the others that this process has come to another piece of work, or to a meeting."""
-        if self._store is not None:
+        if self.store is not None:
             # Over a lost store the next meeting has its own error.
             with contextlib.suppress(RuntimeError):
-                self._store.set(_key(self._rank), json.dumps([_clock(), work, meeting]))
+                self.store.set(_key(self._rank), json.dumps([_clock(), work, meeting]))
 
     def await_all(self, patience: timedelta, go_on: Callable[[], None]) -> None:
         """Return when all processes have given a sign.
@@ -68,9 +65,9 @@ class Heartbeats:
         Raises:
             TimeoutError: a process has not come.
         """
-        assert self._store is not None
+        assert self.store is not None
         end = time.monotonic() + patience.total_seconds()
-        while not self._store.check([_key(other) for other in self._others]):
+        while not self.store.check([_key(other) for other in self._others]):
             go_on()
             if time.monotonic() > end:
                 raise TimeoutError("timed out")
@@ -119,12 +116,12 @@ class Heartbeats:
         """Keep the others' last signs until the wait is over."""
         with contextlib.suppress(RuntimeError):
             while not over.wait(self._pause):
-                if self._store is None:
+                if self.store is None:
                     continue
                 for other in self._others:
-                    if not self._store.check([_key(other)]):
+                    if not self.store.check([_key(other)]):
                         continue
-                    clock, work, meeting = json.loads(self._store.get(_key(other)))
+                    clock, work, meeting = json.loads(self.store.get(_key(other)))
                     last = self._signs[other]
                     if (last.clock, last.work, last.meeting) != (clock, work, meeting):
                         # The first sign may be as old as the wait.
@@ -150,7 +147,7 @@ class Heartbeats:
     def _standing(self) -> list[tuple[float, str]]:
         """The processes that this one waits for: since when their work stands here, and a text on each."""
         looked, clock = self._looked
-        if self._store is None:
+        if self.store is None:
             return [(looked, f"not all processes have come since {clock}")]
         if time.monotonic() - looked > _LOOKS / 3 * self._pause:
             return [(looked, f"the process that keeps the common store, 0 or the launcher, is silent since {clock}")]

@@ -184,12 +184,6 @@ def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, see
 
     Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
     the model once.
-
-    Args:
-        passes: through which the samples go.
-        samples: those of the measurement.
-        control: a name of `data.controls.CONTROLS`.
-        seed: of the noise.
     """
     vlm, noisy = passes.vlm, control == "noise"
     shown = samples if noisy else [blanked(sample) for sample in samples]

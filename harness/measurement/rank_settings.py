@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.storage.file_names import text_digest
 
 if TYPE_CHECKING:
-    import pytest
-
     from harness.data.sample import Sample
-    from harness.run.options import Options
 
-# Options that may differ: each process has a GPU of its own, paths are those of its machine, the first alone writes.
-# Data and weights are compared where they are read, devices by their kind.
-MAY_DIFFER = ("device", "data", "baselines", "cache", "process_timeout", "json", "markdown", "report")
-_FIELDS = {"models": "model", "datasets": "dataset"}
-_LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 _TESTS, _CHOOSING = "tests", ("-k", "-m", "paths")
 _NAMED = 3
 
@@ -37,44 +28,9 @@ class Setting:
         return self.shown or self.value
 
 
-def option_settings(options: Options, device: str) -> dict[str, Setting]:
-    """The options that must be the same in all processes, and the versions of libraries, by name.
-
-    Args:
-        options: what the user asked for.
-        device: the kind of device of this process.
-    """
-    settings = {
-        f"--phase-{_FIELDS.get(field.name, field.name).replace('_', '-')}": getattr(options, field.name)
-        for field in fields(options)
-        if field.name not in MAY_DIFFER
-    }
-    named = options.named()
-    settings["--phase-trust-code"] = [entry for entry in named if entry.trusted]
-    settings["--phase-allow-unused-weights"] = [entry for entry in named if entry.unused_weights]
-    settings["device"] = device
-    return {name: Setting(_text(value)) for name, value in settings.items()} | {
-        name: Setting(version(name)) for name in _LIBRARIES
-    }
-
-
-def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> dict[str, Setting]:
-    """The tests in which processes meet, with what chose them, and the number of failures that ends a run."""
-    # A user's other tests may differ, such as those of a set's elements.
-    ids = [item.nodeid for item in items if _meets(item)]
-    return {
-        "--maxfail": Setting(_text(config.getoption("maxfail", 0))),
-        "-k": Setting(_text(config.getoption("keyword", ""))),
-        "-m": Setting(_text(config.getoption("markexpr", ""))),
-        "paths": Setting(" ".join(map(str, config.args))),
-        _TESTS: Setting("\n".join(ids), f"{len(ids)}"),
-    }
-
-
-def _meets(item: pytest.Item) -> bool:
-    """Return True if processes may meet in a test."""
-    fixtures = {"pair", "phase"}.intersection(getattr(item, "fixturenames", ()))
-    return bool(fixtures) or item.get_closest_marker("timing") is not None
+def setting(value: Any) -> Setting:
+    """Return a value, such as an option's, in the words that a user gives it in; models and datasets by their names."""
+    return Setting(_text(value))
 
 
 def measured_settings(
@@ -89,7 +45,7 @@ def measured_settings(
     """
     environment = {name: value for name, value in key["environment"].items() if name != "device_name"}
     named = {name: key[name] for name in ("batch_size", "weights", "configuration")} | environment | dict(asked)
-    settings = {name.replace("_", " "): Setting(_text(value)) for name, value in named.items()}
+    settings = {name.replace("_", " "): setting(value) for name, value in named.items()}
     lines = [f"{sample.id} ({_digest(sample)})" for sample in samples]
     return settings | {"samples": Setting("\n".join(lines), f"{len(lines)}")}
 
@@ -146,7 +102,6 @@ def _digest(sample: Sample) -> str:
 
 
 def _text(value: Any) -> str:
-    """An option's value as a user gives it; models and datasets by their names."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple | list):

@@ -241,7 +241,7 @@ class Processes:
         if distributed.is_initialized():
             return {}
         store, _, _ = next(rendezvous("env://", self.rank, self.count, timeout=self.patience))
-        self._heartbeats.connect(store)
+        self._heartbeats.store = store
         self._heartbeats.beat("the start", 0)
         self._heartbeats.await_all(self.patience, self._stop)
         return {"store": store}

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import NoReturn, TextIO
 
 import pytest
 
-from harness.errors import PhaseError
-from harness.measurement.rank_settings import Setting, option_settings, selection_settings
+from harness.errors import PhaseError, last_line
+from harness.measurement.rank_settings import Setting, setting
 from harness.measurement.ranks import ProcessError, processes
 from harness.plugin.fixtures import SESSION, plainly, uncaptured, write_line
+from harness.run.options import OPTIONS, Options
 
 _FAILURES = pytest.StashKey[list[tuple[str, str]]]()
 _SILENCE = pytest.StashKey[TextIO]()
+_LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,6 +93,43 @@ def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
         refuse_together(str(error))
 
 
+def option_settings(options: Options, device: str) -> dict[str, Setting]:
+    """Return the options that must be the same in all processes, and the versions of libraries, by name.
+
+    Args:
+        options: what the user asked for.
+        device: the kind of device of this process.
+    """
+    # Data and weights are compared where they are read.
+    rows = {name: option.argument for name, option in OPTIONS.items() if not option.per_process}
+    values = {argument: getattr(options, name) for name, argument in rows.items()}
+    named = options.named()
+    values["--phase-trust-code"] = [entry for entry in named if entry.trusted]
+    values["--phase-allow-unused-weights"] = [entry for entry in named if entry.unused_weights]
+    values["device"] = device
+    return {name: setting(value) for name, value in values.items()} | {
+        name: Setting(version(name)) for name in _LIBRARIES
+    }
+
+
+def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> dict[str, Setting]:
+    """Return the tests in which processes meet, what chose them, and the number of failures that ends a run."""
+    # A user's other tests may differ, such as those of a set's elements.
+    ids = [item.nodeid for item in items if _meets(item)]
+    return {
+        "--maxfail": setting(config.getoption("maxfail", 0)),
+        "-k": setting(config.getoption("keyword", "")),
+        "-m": setting(config.getoption("markexpr", "")),
+        "paths": Setting(" ".join(map(str, config.args))),
+        "tests": Setting("\n".join(ids), f"{len(ids)}"),
+    }
+
+
+def _meets(item: pytest.Item) -> bool:
+    fixtures = {"pair", "phase"}.intersection(getattr(item, "fixturenames", ()))
+    return bool(fixtures) or item.get_closest_marker("timing") is not None
+
+
 def refuse_together(problem: str) -> NoReturn:
     """End all processes with the exit status of a usage error; the first prints it."""
     if processes().first:
@@ -118,8 +158,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Remembers what failed, for the first process to tell."""
     report = yield
     if report.failed and processes().several:
-        said = str(report.longreprtext).strip().splitlines() or ["failed"]
-        item.config.stash[_FAILURES].append((report.nodeid, said[-1]))
+        item.config.stash[_FAILURES].append((report.nodeid, last_line(report.longreprtext, "failed")))
     return report
 
 

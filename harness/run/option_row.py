@@ -31,7 +31,8 @@ class Option:
     `metavar` is empty for a flag. `parse` takes a text, of an ini file also its directory, and raises `LookupError` or
     `ValueError` with the message for the user. `ini` is the default of the ini twin, None without one; to an empty list
     the command line adds. `default` is its wording in `--help` where it is no text. `collect` makes a value of all that
-    was given for an option that may be repeated.
+    was given for an option that may be repeated. A `per_process` option may differ among processes that measure
+    together: each has a GPU of its own, paths are those of its machine, the first alone writes.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Option:
     default: str = ""
     collect: Callable[[Iterable[Any]], Any] | None = None
     name: str = ""
+    per_process: bool = False
 
     @property
     def argument(self) -> str:

@@ -76,24 +76,27 @@ class Options:
         "MODEL", model_entry, [], "such a checkpoint is refused", tuple)
     data: Mapping[str, Path] = row(
         f"directory of a dataset's files; may be repeated. Known: {_ON_DISK}",
-        "NAME=DIR", dataset_directory, [], "the hub's local cache", dict)
+        "NAME=DIR", dataset_directory, [], "the hub's local cache", dict, per_process=True)
     controls: tuple[str, ...] = row(
         f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
         "NAME", control_name, list(CONTROLS), "all", _in_order)
     samples: int | None = row(
         "samples per pair, or as many as the dataset declares; the paper has 400", "N", sample_count, AS_DECLARED)
     seed: int = row("which samples are drawn", "N", whole_number(0), "0")
-    device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto")
+    device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto",
+        per_process=True)
     dtype: str = row(
         "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
         "NAME", dtype_name, "auto")
     batch_size: int = row("samples per forward pass", "N", whole_number(1), "8")
-    baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines")
+    baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines",
+        per_process=True)
     cache: Path = row(
-        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, "")
+        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, "",
+        per_process=True)
     process_timeout: int = row(
         "how long one of several processes (torchrun) waits for another until it gives up",
-        "SECONDS", seconds, "21600")
+        "SECONDS", seconds, "21600", per_process=True)
     update: bool = row("write new and changed baselines; the summary lists them")
     update_new: bool = row("write missing baselines only")
     summary: bool = row(
@@ -108,9 +111,11 @@ class Options:
         "show this sample in full in the report, besides the first two of each pair; may be repeated",
         "ID", str, None, "", tuple)
     report: Path | None = row(
-        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path)
-    json: Path | None = row("write curves, verdicts and provenance to FILE", "FILE", path)
-    markdown: Path | None = row("append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY", "FILE", path)
+        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path,
+        per_process=True)
+    json: Path | None = row("write curves, verdicts and provenance to FILE", "FILE", path, per_process=True)
+    markdown: Path | None = row("append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY", "FILE", path,
+        per_process=True)
     # fmt: on
 
     def samples_of(self, pair: Pair) -> int:

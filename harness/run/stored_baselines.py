@@ -49,9 +49,14 @@ class StoredBaselines:
         return self._known[pair]
 
     def _found(self, pair: Pair, profile: Profile) -> Baseline:
-        from harness.baselines.store import BaselineError, BaselineExistsError, MissingBaselineError, find_baseline
+        from harness.baselines.store import (
+            BaselineError,
+            BaselineExistsError,
+            MissingBaselineError,
+            find_baseline,
+            write_configuration,
+        )
         from harness.baselines.stored_files import remove_leftovers
-        from harness.baselines.updates import write_configuration
 
         root = self.options.baselines
         try:
@@ -103,9 +108,10 @@ class StoredBaselines:
         where the stored one lies outside of its interval by more than the factor that would be an alarm.
         """
         from harness.analysis.timing import SLOWDOWN_FACTOR
-        from harness.baselines.updates import timing_key, write_timing
+        from harness.baselines.store import write_timing
 
-        baseline, key = self.baseline(pair, profile), timing_key(profile.environment)
+        baseline, here = self.baseline(pair, profile), profile.environment
+        key = f"{here.device_name}, {here.dtype}, {here.attention}"
         stored = baseline.timing.get(key)
         if stored is not None:
             low, high = timing.interval

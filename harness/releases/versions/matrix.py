@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, last_line
 from harness.releases.versions.cell_outcome import CHECKOUT, PARTS, CellOutcome, ReleaseCell, load_outcome, save_outcome
 
 _LONGEST = 7200  # seconds of one command
@@ -32,9 +32,9 @@ class Done(NamedTuple):
     @property
     def reason(self) -> str:
         """The first error that pip names, else the last line."""
-        lines = [line.strip() for line in self.text.splitlines() if line.strip()]
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        return (errors or lines[-1:] or ["no message"])[0]
+        lines = map(str.strip, self.text.splitlines())
+        errors = (line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: "))
+        return next(errors, last_line(self.text, "no message").strip())
 
 
 #: Runs a command in a directory and appends its text to a log.
@@ -87,7 +87,7 @@ def environment(cell: ReleaseCell, home: Path, log: Path, run: Runner = run_comm
         done = run(command, CHECKOUT, log)
         if done.status:
             raise InstallError(f"cannot {step}: {done.reason}")
-    releases = (done.text.strip().splitlines() or [""])[-1]
+    releases = last_line(done.text, "")
     if releases != f"{cell.transformers} {cell.torch}":
         raise InstallError(f"cannot be installed: the environment holds {releases!r}")
     ready.touch()

@@ -14,7 +14,7 @@ import pytest
 
 from harness.analysis.calibration import Calibration, Noise, Variant
 from harness.baselines import stored_files
-from harness.baselines.store import read_baseline, write_baseline
+from harness.baselines.store import read_baseline, write_baseline, write_configuration, write_timing
 from harness.baselines.stored_files import (
     BaselineError,
     BaselineExistsError,
@@ -24,7 +24,6 @@ from harness.baselines.stored_files import (
     remove_leftovers,
     write_files,
 )
-from harness.baselines.updates import write_configuration, write_timing
 from harness.judgement.phases import phases_of
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile

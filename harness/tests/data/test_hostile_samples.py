@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.baselines.store import BaselineError, folder_of, read_baseline, write_baseline
+from harness.baselines.store import BaselineError, read_baseline, write_baseline
+from harness.baselines.stored_files import folder_of
 from harness.data.photograph import MOST_BYTES, fault
 from harness.data.sample import Source
 from harness.data.selection import item_name, tidy_captions

@@ -159,6 +159,17 @@ def test_a_truncated_file_is_found_and_fetched_again(hub: FakeHub) -> None:
     assert not_cached(NAME, "model", PATTERNS) is None
 
 
+def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: FakeHub) -> None:
+    path = fetch()
+    (path / SHARDS[0]).resolve().write_bytes(b"short")
+    hub.repositories["model", NAME] = {**MODEL, "config.json": b'{"changed": true}'}
+    commit = hub.commit("model", NAME)
+    snapshot = find_snapshot(NAME, "model", PATTERNS, revision=commit, download=True, say=lambda _: None)
+    assert snapshot.path != path
+    assert (snapshot.path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]
+    assert not_cached(NAME, "model", PATTERNS, revision=commit) is None
+
+
 def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) -> None:
     hub.failing[SHARDS[2]] = 500
     message = refusal()

@@ -43,7 +43,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[Heartbeats]:
     monkeypatch.setattr(heartbeats, "SILENCE", 1.0)
     store, made = HashStore(), [Heartbeats(rank, 3) for rank in range(3)]
     for process in made:
-        process.connect(store)
+        process.store = store
         process.beat("the start", 0)
     return made
 
@@ -134,7 +134,7 @@ def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch
             return not over.wait(LONGEST)
 
     process, lines = Heartbeats(1, 2), Lines()
-    process.connect(Hanging())
+    process.store = Hanging()
     try:
         with process.waiting("it", HOURS, lines.say):
             lines.wait_for(1)
@@ -153,7 +153,7 @@ def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) ->
         check = set
 
     process, lines = Heartbeats(0, 2), Lines()
-    process.connect(Lost())
+    process.store = Lost()
     process.beat("it")
     with process.waiting("it", HOURS, lines.say):
         lines.wait_for(1)
@@ -162,7 +162,7 @@ def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) ->
 def test_all_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats]) -> None:
     processes[0].await_all(HOURS, lambda: None)
     alone = Heartbeats(0, 2)
-    alone.connect(HashStore())
+    alone.store = HashStore()
     with pytest.raises(TimeoutError):
         alone.await_all(timedelta(seconds=0.1), lambda: None)
 

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.measurement.rank_settings import (
-    MAY_DIFFER,
-    Setting,
-    difference,
-    measured_settings,
-    option_settings,
-    selection_settings,
-)
+from harness.measurement.rank_settings import Setting, difference, measured_settings
 from harness.measurement.reading_keys import store_key
-from harness.run.options import Options, read_options
+from harness.plugin.torchrun import option_settings, selection_settings
+from harness.run.options import OPTIONS, Options, read_options
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 ALIKE = ": start all processes with the same"
@@ -114,11 +108,10 @@ def test_what_may_differ_is_no_difference(started: Any, given: tuple[str, ...]) 
 
 def test_every_option_is_compared_or_may_differ(started: Any) -> None:
     compared = {name.removeprefix("--phase-").replace("-", "_") for name in started()}
-    named = {field.name.removesuffix("s") for field in fields(Options)} - {
-        name.removesuffix("s") for name in MAY_DIFFER
-    }
+    may_differ = {name for name, option in OPTIONS.items() if option.per_process}
+    named = {field.name.removesuffix("s") for field in fields(Options) if field.name not in may_differ}
     assert named <= {name.removesuffix("s") for name in compared}
-    assert set(MAY_DIFFER) <= {field.name for field in fields(Options)}
+    assert may_differ == {"device", "data", "baselines", "cache", "process_timeout", "json", "markdown", "report"}
 
 
 def test_tests_that_differ_are_explained_by_what_chose_them(started: Any) -> None:

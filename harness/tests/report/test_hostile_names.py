@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.baselines.store import BaselineError, find_baseline, folder_of, write_baseline
+from harness.baselines.store import BaselineError, find_baseline, write_baseline
+from harness.baselines.stored_files import folder_of
 from harness.judgement.phases import phases_of
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile

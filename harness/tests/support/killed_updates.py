@@ -21,9 +21,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness.baselines.store import BaselineError, MissingBaselineError, find_baseline, read_baseline, write_baseline
+from harness.baselines.store import (
+    BaselineError,
+    MissingBaselineError,
+    find_baseline,
+    read_baseline,
+    write_baseline,
+    write_timing,
+)
 from harness.baselines.stored_files import arrays_path, changing, read_json, write_files
-from harness.baselines.updates import write_timing
 from harness.judgement.phases import phases_of
 from harness.profile.profile import Profile
 from harness.tests.support.forked_steps import at_each_step, ended, forked, killing, pausing, refusing
