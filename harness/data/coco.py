@@ -105,11 +105,8 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     photos = _photos_in(directory)
 
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    most = (
-        10 * n + 100
-        if any(isinstance(file, PictureCell) for photo in photos.values() for file in photo.files)
-        else None
-    )
+    tables = any(isinstance(file, PictureCell) for photo in photos.values() for file in photo.files)
+    most = 10 * n + 100 if tables else None
     names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
@@ -131,7 +128,6 @@ def _photos_in(directory: Path) -> dict[str, Photo]:
 
 
 def _files(directory: Path) -> Files:
-    """The annotations and their folder of images, or parquet files."""
     annotated = [part for part in PARTS if _annotations(directory, part).exists()]
     for part in annotated:
         for folder in (directory / part, directory / "images" / part):
@@ -217,7 +213,6 @@ def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: 
 
 
 def _columns(path: Path) -> tuple[str, str]:
-    """Return the columns of ids and captions in a table."""
     names = column_names(path)
     for captions, ids in KNOWN_COLUMNS.items():
         column = next((name for name in ids if name in names), None)

@@ -18,7 +18,6 @@ def _call(function: str, *args: Any) -> Any:
 
 
 def _draw(function: str, n: int, seed: int, source: Source) -> Sequence[Sample]:
-    """Draw samples that need no files."""
     samples: Sequence[Sample] = _call(function, n, seed)
     return samples
 

@@ -73,7 +73,6 @@ class LocalCopy:
         return None
 
     def _problem(self, directory: Path) -> str | None:
-        """Return why a directory cannot hold the dataset, or None."""
         try:
             if not directory.is_dir():
                 return f"{directory} is no directory: {self.dataset} is looked for there; {self.remedy}"

@@ -5,6 +5,7 @@ Built like Winoground (Thrush et al. 2022): only the order of the words tells wh
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ def order_item(index: int, seed: int) -> tuple[Scene, Scene]:
     swap: Swap = "objects" if rng.random() < 0.5 else "colours"
     while True:
         scene = random_scene(rng, count=2)
-        other = scene.reordered(_exchanged(scene.things, swap))
+        other = replace(scene, things=_exchanged(scene.things, swap))
         if scene.held_out and other.held_out:
             return scene, other
 

@@ -182,7 +182,6 @@ def rows(path: Path, columns: Sequence[str], amount: Amount) -> Iterator[tuple[i
 
 
 def _leaves(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
-    """The paths of the leaves of some columns that are read."""
     paths: list[str] = []
     for column in columns:
         leaves = [
@@ -261,7 +260,6 @@ def _written_out(table: Any, schema: Any) -> Any:
 
 
 def _value(cell: Any, schema: Any) -> Any:
-    """The value of a table of one row and one column."""
     try:
         return _written_out(cell, schema).column(0)[0].as_py()
     except MemoryError:

@@ -172,7 +172,6 @@ def _refuse_damaged(content: bytes) -> None:
 
 
 def _tile_pixels(file: Image) -> int:
-    """The pixels of a tile of a TIFF, 0 where there are none."""
     tags = getattr(file, "tag_v2", {})
     width, height = (int(tags.get(tag, 0)) for tag in _TILE_SIDES)
     return width * height
@@ -184,7 +183,10 @@ def _rgb(file: Image) -> Image:
     sixteen = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
     _turn_upright(file)
     wide = file.mode.startswith(("I", "F"))
-    factor, divisor = _range(file).factors() if wide else (1.0, 1.0)
+    values = ValueRange()
+    for _, strip in _strips(file) if wide else ():
+        values.add(np.asarray(strip, dtype=np.float64))
+    factor, divisor = values.factors() if wide else (1.0, 1.0)
     if sixteen and not wide:
         _refuse_dark(file)
     tag, zero = _WHITE_IS_ZERO
@@ -207,13 +209,6 @@ def _strips(image: Image) -> Iterator[tuple[int, Image]]:
     rows = max(1, _PIXELS_AT_ONCE // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _range(image: Image) -> ValueRange:
-    values = ValueRange()
-    for _, strip in _strips(image):
-        values.add(np.asarray(strip, dtype=np.float64))
-    return values
 
 
 def _refuse_dark(image: Image) -> None:

@@ -123,7 +123,6 @@ class PictureFolder:
         return dict(index)
 
     def _shown(self, path: Path) -> str:
-        """A path inside the dataset, for messages."""
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
         return quoted("the dataset" if inside == Path() else inside.as_posix())
 

@@ -8,8 +8,7 @@ shape and background: a training scene holds no held-out combination, a test sce
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -149,10 +148,6 @@ class Scene:
     def held_out(self) -> bool:
         """Whether the scene belongs to the test split: at least one thing is a held-out combination."""
         return any(thing.held_out_on(self.background) for thing in self.things)
-
-    def reordered(self, things: Sequence[Thing]) -> Scene:
-        """The same ground, relations and noise with other things in the places."""
-        return replace(self, things=tuple(things))
 
 
 def scene(index: int, seed: int, split: Split = "test") -> Scene:

@@ -67,7 +67,6 @@ class ValueRange:
         )
 
     def _median_is_bright(self) -> bool:
-        """True if the median of the positive values is 1 or more."""
         if 2 * self.bright == self.positive:
             return (self.below + self.above) / 2 >= 1
         return 2 * self.bright > self.positive

@@ -63,7 +63,9 @@ class Example:
         """Why the item cannot be used, both sides looked at, or None."""
         if self.flaw:
             return self.flaw
-        reasons = [f"image_{side} is no name" if place is None else fault(place) for side, place in self.sides()]
+        reasons = [
+            f"image_{side} is no name" if place is None else fault(place) for side, place in enumerate(self.places)
+        ]
         for side, text in enumerate(self.captions):
             if text is None or not tidy_captions([text]):
                 reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
@@ -80,10 +82,6 @@ class Example:
         return ["caption_0 and caption_1 are the same"] * same_text + [
             "image_0 and image_1 are the same picture"
         ] * same_picture
-
-    def sides(self) -> Iterator[tuple[int, Place | None]]:
-        """The number of each side with its picture."""
-        return enumerate(self.places)
 
     def is_repeated_by(self, other: Example) -> bool:
         """Whether another example says the same of the same pictures."""
@@ -121,7 +119,6 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
 
 
 def _fault(examples: Sequence[Example]) -> str | None:
-    """Why the item that one or more examples describe cannot be used, or None."""
     if len(examples) > _MOST_ENTRIES:
         return f"{len(examples):,} entries have this id; give each item an id of its own"
     first, *others = examples
@@ -136,7 +133,7 @@ def _examples_in(directory: Path) -> dict[str, list[Example]]:
     files = COPY.files(directory)
     examples: dict[str, list[Example]] = {}
     if isinstance(files, list):
-        faulty = COPY.read_tables(files, partial(_add_row, examples))
+        faulty = COPY.read_tables(files, partial(_add, examples))
     else:
         path, images = files
         faulty = _read_list(examples, path, PictureFolder(images, directory))
@@ -146,7 +143,6 @@ def _examples_in(directory: Path) -> dict[str, list[Example]]:
 
 
 def _files(directory: Path) -> Files:
-    """The list of examples and the folder of images, or parquet files."""
     folders = (directory / "data", directory)
     lists = [path for name in LISTS for folder in folders if (path := folder / name).exists()]
     images = [path for folder in folders if (path := folder / "images").is_dir()]
@@ -170,8 +166,7 @@ def _read_list(examples: dict[str, list[Example]], path: Path, images: PictureFo
     faulty: dict[str, Exception] = {}
     for origin, values in _entries(path):
         try:
-            zero, one = (_picture(images, values[column]) for column in IMAGE_COLUMNS)
-            _add(examples, values, origin, (zero, one))
+            _add(examples, values, origin, partial(_picture, images, values))
         except (ValueError, KeyError, TypeError) as error:
             faulty[origin] = error
     if faulty and not examples:
@@ -208,7 +203,8 @@ def _no_example(path: Path, origin: str, error: Exception) -> DataError:
     )
 
 
-def _picture(images: PictureFolder, name: Any) -> Place | None:
+def _picture(images: PictureFolder, values: Any, column: str) -> Place | None:
+    name = values[column]
     if not isinstance(name, str):
         return None
     place = images.find(name)
@@ -225,27 +221,18 @@ def _columns(path: Path) -> tuple[str, ...]:
     return TEXT_COLUMNS
 
 
-def _add_row(
-    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, cell: Callable[[str], PictureCell]
-) -> None:
-    zero, one = map(cell, IMAGE_COLUMNS)
-    _add(examples, values, origin, (zero, one))
-
-
 def _add(
-    examples: dict[str, list[Example]],
-    values: Mapping[str, Any],
-    origin: str,
-    places: tuple[Place | None, Place | None],
+    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, picture: Callable[[str], Place | None]
 ) -> None:
+    left, right = map(picture, IMAGE_COLUMNS)
     zero, one = (shortened(text) if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1))
-    examples.setdefault(item_name(values["id"]), []).append(Example(origin, places, (zero, one)))
+    examples.setdefault(item_name(values["id"]), []).append(Example(origin, (left, right), (zero, one)))
 
 
 def _sides(name: str, example: Example) -> list[Sample]:
     cluster = f"winoground-{name}"
     return [
         Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, tidy_captions([text]), cluster)
-        for (side, place), text in zip(example.sides(), example.captions, strict=True)
+        for side, (place, text) in enumerate(zip(example.places, example.captions, strict=True))
         if place is not None
     ]

@@ -13,8 +13,9 @@ from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import witness_tolerance
 from harness.models.forward_errors import ForwardError
 from harness.models.patches import seen_picture
+from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import negated_pictures
-from harness.models.prompts.prompt import Batch, PromptError, UnevenPromptsError, encode
+from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import LensTask

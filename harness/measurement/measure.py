@@ -30,9 +30,9 @@ from harness.measurement.reading_keys import (
 from harness.measurement.word_order import likelihood_arrays
 from harness.models.library_messages import plain_messages
 from harness.models.likelihood import LIKELIHOOD_POLICY
-from harness.models.prompts.chat import template_date
+from harness.models.prompts.chat import prompt_text, template_date
 from harness.models.prompts.hashes import InputHashes
-from harness.models.prompts.prompt import Batch, prompt_text
+from harness.models.prompts.prompt import Batch
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.forward import observe

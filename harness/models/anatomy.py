@@ -133,7 +133,9 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
         final_norm=_final_norm(parent, name, width),
         unembedding=_unembedding(model, name, width),
         text_config=text_config,
-        attention_key=_attention_key(config, text_config),
+        attention_key=next(
+            (str(key) for key in getattr(config, "sub_configs", {}) if getattr(config, key, None) is text_config), ""
+        ),
         image_token_id=-1 if image_positions is not None else _image_token_id(config, name, kind),
         image_input=kind.image_input,
         positions=image_positions,
@@ -189,20 +191,19 @@ def _projection_in(module: nn.Module) -> nn.Module | None:
     return next((child for child in children if is_linear(child)), None)
 
 
-def _stacks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
+def _stacks(module: nn.Module) -> Iterator[tuple[nn.Module, nn.ModuleList]]:
     for child_name, child in module.named_children():
-        path = f"{prefix}.{child_name}" if prefix else child_name
         if any(word in child_name.lower() for word in _NOT_A_DECODER):
             continue
         if isinstance(child, nn.ModuleList):
-            yield path, module, child
-        yield from _stacks(child, path)
+            yield module, child
+        yield from _stacks(child)
 
 
 def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.ModuleList]:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     for root in (decoder, model):
-        found = [(parent, stack) for _, parent, stack in _stacks(root) if len(stack) == depth]
+        found = [(parent, stack) for parent, stack in _stacks(root) if len(stack) == depth]
         if found:
             return found[0]
     raise AnatomyError(
@@ -233,13 +234,6 @@ def _unembedding(model: Any, name: str, width: int) -> nn.Module:
         if head is not None and takes_width(head, width):
             return head  # type: ignore[no-any-return]
     raise AnatomyError(f"{name} has no unembedding of width {width}, so LogitLens has nothing to decode with.")
-
-
-def _attention_key(config: Any, text_config: Any) -> str:
-    for key in getattr(config, "sub_configs", {}):
-        if getattr(config, key, None) is text_config:
-            return str(key)
-    return ""
 
 
 def _image_token_id(config: Any, name: str, kind: Kind) -> int:

@@ -54,10 +54,7 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         "the model leaves torch.inference_mode in its pass, or was loaded under it: load it outside of it, and freeze "
         "it with model.requires_grad_(False)",
     ),
-    (
-        r"flash[_ ]?att",
-        "load the model with attn_implementation='sdpa'",
-    ),
+    (r"flash[_ ]?att", "load the model with attn_implementation='sdpa'"),
     (
         r"No module named|ImportError|Triton is not|not compiled with|no kernel image",
         "a package is missing or was built for another machine: install the one that the error names (of torch, the "
@@ -72,10 +69,8 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
         r"same device|on cpu or on the same|different devices",
         "the parts of the model lie on different devices: move it whole (model.to(device)) or load it with device_map",
     ),
-    (
-        r"has no attribute 'patch_size'|values to unpack \(expected 4",  # batch, channels, height, width
-        _OTHER_FORM,
-    ),
+    # Four are batch, channels, height and width.
+    (r"has no attribute 'patch_size'|values to unpack \(expected 4", _OTHER_FORM),
     (
         r"index out of range|out of bounds|device-side assert|indices should be",
         "an id or a position lies beyond a table of the model: use the processor of this checkpoint, and check the "
@@ -128,7 +123,8 @@ def explained(
         image: image positions, bool (batch, tokens).
         sample_ids: names of the rows.
     """
-    words = _by_words(error)
+    text = f"{type(error).__name__}: {error}"
+    words = next((advice for words, advice in _BY_WORDS if re.search(words, text, re.IGNORECASE)), "")
     if _raised_by_harness(error) and not words:
         return None
     more = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
@@ -198,7 +194,6 @@ def _image_tokens(vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor) -> s
 
 
 def _disagreement(vlm: Vlm) -> str:
-    """Name the settings in which processor and model differ, or those that may."""
     config = vlm.model.config
     known, written = vlm.anatomy.image_token_id, getattr(vlm.processor, "image_token_id", None)
     if written is not None and known >= 0 and written != known:
@@ -213,11 +208,6 @@ def _disagreement(vlm: Vlm) -> str:
         f"set the processor's {_SETTINGS} (processor_config.json) to those of the model, or use the processor of this "
         "checkpoint"
     )
-
-
-def _by_words(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
-    return next((advice for words, advice in _BY_WORDS if re.search(words, text, re.IGNORECASE)), "")
 
 
 def _place(model: Any, error: Exception) -> str:

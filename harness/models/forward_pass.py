@@ -71,12 +71,8 @@ def _last(model: Any, positions: int) -> Any:
     if len(placed) > 1:
         # accelerate moves tensors to the first GPU, and the last states lie on another; a slice lies on none.
         return slice(-positions, None)
-    return torch.arange(-positions, 0, device=_device(model))
-
-
-def _device(model: Any) -> torch.device:
-    device = torch.device(next(model.parameters()).device)
-    return torch.device("cpu") if device.type == "meta" else device
+    device = next(model.parameters()).device
+    return torch.arange(-positions, 0, device="cpu" if device.type == "meta" else device)
 
 
 class TokenIdError(ForwardError):

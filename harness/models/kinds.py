@@ -75,9 +75,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 
-_PLAIN = Kind("structure tells everything")
-
 
 def kind_of(model_type: str) -> Kind:
     """The row of a type; an empty one where structure tells everything."""
-    return KINDS.get(model_type, _PLAIN)
+    return KINDS.get(model_type, Kind("structure tells everything"))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from harness.data.sample import Sample
 from harness.models.forward_pass import forward_pass
 from harness.models.kinds import kind_of
+from harness.models.prompts.chat import PromptError, prompt_text
 from harness.models.prompts.hashes import is_textual
-from harness.models.prompts.prompt import Batch, PromptError, encode, prompt_text
+from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 
 #: What a guess reaches, in the order of `winoground_scores`.

@@ -81,7 +81,6 @@ def _merged(rows: int, columns: int, tokens: int) -> tuple[int, int] | None:
 
 
 def _patches(config: Any) -> Iterator[int]:
-    """The patch sides that the configuration of the vision tower names."""
     for name in ("vision_config", "vision_tower_config"):
         patch = getattr(getattr(config, name, None), "patch_size", None)
         sides = {patch} if isinstance(patch, int) else set(patch) if isinstance(patch, tuple | list) else set()

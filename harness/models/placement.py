@@ -83,7 +83,6 @@ def _folder(cache: Path) -> str:
 
 
 def _free_memory() -> int:
-    """Bytes of the CPU's memory that weights may fill."""
     import psutil
 
     return int(_FILLED * psutil.virtual_memory().available)

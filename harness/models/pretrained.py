@@ -51,7 +51,8 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     Raises:
         WeightsError, PromptError, AnatomyError: see `load`.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     if not entry.chat_template:
         template_process.start()
@@ -66,12 +67,16 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     refuse_unmeasurable(config, entry.name)
     with _told(entry, folder):
         refuse_without_processor(folder, entry.source)
-        processor = _processor_class(config).from_pretrained(folder, **trust)
+        # By the model's type: published InstructBLIPs name the video processor, which is another and needs torchvision.
+        processor = PROCESSOR_MAPPING.get(type(config), AutoProcessor).from_pretrained(folder, **trust)
     own = getattr(processor, "chat_template", None)
     if template := entry.chat_template or ("" if own else kind_of(config.model_type).chat_template):
         processor.chat_template = template
     refuse_endless_template(processor, entry.source)
-    _give_padding(processor)
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token is None:
+        # Padding is masked, so the choice of token changes nothing.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return config, processor
 
 
@@ -192,30 +197,12 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         ) from cause
 
 
-def _processor_class(config: Any) -> Any:
-    """The processor that belongs to the model, whatever the checkpoint says.
-
-    Published ones name others: InstructBLIP's ask for the video processor, which is another and needs torchvision.
-    """
-    from transformers import AutoProcessor
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-
-    return PROCESSOR_MAPPING.get(type(config), AutoProcessor)
-
-
 def _model_class(config: Any, entry: ModelEntry) -> Any:
     """The class that loads the model; of a trusted checkpoint one that its code is named for."""
     import transformers
 
     named = (getattr(config, "auto_map", None) or {}) if entry.trusted else {}
     return getattr(transformers, next((name for name in _CLASSES if name in named), _CLASSES[0]))
-
-
-def _give_padding(processor: Any) -> None:
-    """Pads with the end of text where no token is for padding: it is masked, so which one it is changes nothing."""
-    tokenizer = processor.tokenizer
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
 
 def _choose_readable_attention(config: Any) -> list[str]:
@@ -231,7 +218,6 @@ def _choose_readable_attention(config: Any) -> list[str]:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    """Iterate over a configuration and those inside of it."""
     yield config
     for key in getattr(config, "sub_configs", {}):
         if (inner := getattr(config, key, None)) is not None:

@@ -76,7 +76,7 @@ class ModelEntry:
     @property
     def files(self) -> tuple[str, ...]:
         """Shell patterns of what is fetched from the hub."""
-        return (*WEIGHT_FILES, *CODE_FILES) if self.trusted else WEIGHT_FILES
+        return (*WEIGHT_FILES, "*.py") if self.trusted else WEIGHT_FILES
 
     def load(self, request: LoadRequest) -> tuple[Any, Any]:
         """Model and processor.
@@ -119,8 +119,6 @@ class ModelEntry:
 
 #: What is fetched of a model's repository: no pickles, and no code.
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-#: What is fetched besides where the code is trusted.
-CODE_FILES = ("*.py",)
 #: The loader of checkpoints: directories, and repositories of the hub.
 FROM_HUB = "harness.models.pretrained:load"
 

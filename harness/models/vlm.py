@@ -157,14 +157,14 @@ def count_image_features(model: Any, inputs: Mapping[str, Any]) -> int | None:
     asked = inspect.signature(model.get_image_features).parameters
     if any(key not in inputs and _required(parameter) for key, parameter in asked.items()):
         return None
-    given = {key: value for key, value in inputs.items() if key in asked or _is_floating(value)}
+    given = {
+        key: value
+        for key, value in inputs.items()
+        if key in asked or (torch.is_tensor(value) and value.is_floating_point())
+    }
     with torch.inference_mode():
         made = getattr(model.get_image_features(**given, return_dict=True), "pooler_output", None)
     return None if made is None else sum(int(np.prod(part.shape[:-1])) for part in made)
-
-
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _required(parameter: inspect.Parameter) -> bool:

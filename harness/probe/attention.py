@@ -123,11 +123,9 @@ def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.T
     found = _between[projection]
     if found == _NOTHING:
         return row
-    return (
-        replace(row, values=row.values * _gate(given, fed).unsqueeze(1))
-        if found == _GATE
-        else replace(row, refused=found)
-    )
+    if found == _GATE:
+        return replace(row, values=row.values * _gate(given, fed).unsqueeze(1))
+    return replace(row, refused=found)
 
 
 def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
@@ -172,11 +170,11 @@ def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 _NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
-_BASES = {"sdpa": (ALL_ATTENTION_FUNCTIONS["sdpa"], sdpa_mask), "eager": (_own_eager, eager_mask)}
-for _backend, _name in _NAMES.items():
-    # Without a mask function of the same name transformers drops the mask silently, left padding included.
-    AttentionInterface.register(_name, _observe_then(_BASES[_backend][0]))
-    AttentionMaskInterface.register(_name, _BASES[_backend][1])
+AttentionInterface.register(_NAMES["sdpa"], _observe_then(ALL_ATTENTION_FUNCTIONS["sdpa"]))
+AttentionInterface.register(_NAMES["eager"], _observe_then(_own_eager))
+# Without a mask function of the same name transformers drops the mask silently, left padding included.
+AttentionMaskInterface.register(_NAMES["sdpa"], sdpa_mask)
+AttentionMaskInterface.register(_NAMES["eager"], eager_mask)
 
 
 @contextlib.contextmanager

@@ -28,12 +28,10 @@ class AttentionCheck:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._parts: dict[int, torch.Tensor] = {}
-        self._values: dict[int, torch.Tensor] = {}
         self._awaited: dict[nn.Module, int] = {}
-        self._inputs: dict[int, torch.Tensor] = {}
-        self._outputs: dict[int, torch.Tensor] = {}
-        self._projections: dict[int, nn.Module] = {}
+        # By layer: projection, sum of the values and sum of the parts; then what the projection takes and gives.
+        self._read: dict[int, tuple[nn.Module, torch.Tensor, torch.Tensor]] = {}
+        self._own: dict[int, list[torch.Tensor]] = {}
 
     def parts(self, layer: int, projection: nn.Module, values: torch.Tensor, total: torch.Tensor) -> None:
         """Take the sums over the keys of one layer.
@@ -44,9 +42,8 @@ class AttentionCheck:
             values: the weighted values summed, (batch, heads x value dimension).
             total: the projected vectors summed, (batch, d), the projection's bias added.
         """
-        self._parts[layer], self._values[layer] = total, values
+        self._read[layer] = projection, values, total
         self._awaited[projection] = layer
-        self._projections[layer] = projection
 
     @contextlib.contextmanager
     def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
@@ -56,8 +53,8 @@ class AttentionCheck:
         def record(projection: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if not busy() and projection in self._awaited:
                 layer = self._awaited.pop(projection)
-                for rows, kept in ((args[0], self._inputs), (output, self._outputs)):
-                    kept[layer] = rows.reshape(self._parts[layer].shape[0], -1, rows.shape[-1])[:, -1]
+                batch = len(self._read[layer][1])
+                self._own[layer] = [rows.reshape(batch, -1, rows.shape[-1])[:, -1] for rows in (args[0], output)]
 
         with contextlib.ExitStack() as stack:
             for layer in anatomy.layers:
@@ -71,14 +68,14 @@ class AttentionCheck:
         Raises:
             SelfCheckError: naming the layer and both norms.
         """
-        for layer, parts in sorted(self._parts.items()):
-            output, projection = self._outputs[layer], self._projections[layer]
+        for layer, (projection, values, parts) in sorted(self._read.items()):
+            given, output = self._own[layer]
             tolerance, remedy = TOLERANCE.get(output.dtype, 5e-2), ""
             if not is_plain(projection):
                 name = type(projection).__name__
                 remedy = f"; {name} is too far from linear: dequantise the model or merge the adapter, and measure that"
             if stores_codes(projection):
-                self._hold(layer, self._values[layer], self._inputs[layer], tolerance, "input to W_O")
+                self._hold(layer, values, given, tolerance, "input to W_O")
                 tolerance = _CODED
             self._hold(layer, parts, output, tolerance, "attention output", remedy)
 

@@ -103,7 +103,6 @@ class Lens:
         return dense_logits(self._last[-1][:, -1, 0], self._head)
 
     def _look_at_held(self) -> None:
-        """Look at the points that are held, together; nothing where none is."""
         if not self._held:
             return
         self._last.append(self._normed(self._held_last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,23 +65,15 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
     kept = _indexed.setdefault(tokenizer, {})
     # A tokenizer to which words are added is another one.
     key = (size, len(tokenizer))
-    if key not in kept:
-        kept[key] = _made_index(tokenizer, size)
-    return kept[key]
-
-
-def _made_index(tokenizer: Any, size: int) -> _Index:
+    if key in kept:
+        return kept[key]
     special = set(tokenizer.all_special_ids)
     by_spelling: dict[str, list[int]] = defaultdict(list)
-    for entry, text in enumerate(_texts(tokenizer, size)):
+    for entry, text in enumerate(tokenizer.batch_decode([[entry] for entry in range(min(size, len(tokenizer)))])):
         spelled = text.strip().lower()
         if entry not in special and spelled.isalpha():
             by_spelling[spelled].append(entry)
     by_stem: dict[str, list[int]] = defaultdict(list)
     for spelled, entries in by_spelling.items():
         by_stem[stem(spelled)].extend(entries)
-    return _Index(by_spelling, by_stem)
-
-
-def _texts(tokenizer: Any, size: int) -> Sequence[str]:
-    return list(tokenizer.batch_decode([[entry] for entry in range(min(size, len(tokenizer)))]))
+    return kept.setdefault(key, _Index(by_spelling, by_stem))

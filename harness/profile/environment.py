@@ -74,11 +74,6 @@ def device_name(device: Any) -> str:
         return platform.processor() or platform.machine()
 
 
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 (16 hex digits) over every parameter and buffer of `model`, the non-persistent ones included."""
-    return weight_hashes(model)[0]
-
-
 def weight_hashes(model: nn.Module) -> tuple[str, str]:
     """Two SHA-256 (16 hex digits each): over every parameter and buffer, and without the non-persistent buffers.
 

@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from harness.data.scenes import INSTRUCTION, scene
 from harness.models.embedded import scenes_instructblip, scenes_llava
+from harness.models.embedded.checkpoint import INSTRUCTBLIP_EYES, LLAVA_EYES
 
 IGNORED = -100
 _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
@@ -91,7 +92,7 @@ EYES: dict[str, Eyes] = {
         Eyes(
             name="scenes-llava",
             load=scenes_llava.load,
-            trained=scenes_llava.TRAINED,
+            trained=LLAVA_EYES,
             parts=scenes_llava.TRAINED_PARTS,
             image_tokens=scenes_llava.IMAGE_TOKENS,
             configs=("vision_config",),
@@ -103,7 +104,7 @@ EYES: dict[str, Eyes] = {
         Eyes(
             name="scenes-instructblip",
             load=scenes_instructblip.load,
-            trained=scenes_instructblip.TRAINED,
+            trained=INSTRUCTBLIP_EYES,
             parts=scenes_instructblip.TRAINED_PARTS,
             image_tokens=scenes_instructblip.IMAGE_TOKENS,
             configs=("vision_config", "qformer_config"),

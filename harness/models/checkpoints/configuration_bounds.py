@@ -50,11 +50,10 @@ def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: s
     Raises:
         WeightsError: there are too few.
     """
-    largest = {}
-    for pattern in (_LAYERS, _EXPERTS):
-        numbers = [(number, key) for key, number in _numbers(settings) if pattern.fullmatch(key)]
-        largest[pattern] = max(numbers, default=(0, ""))
-    (layers, name), (experts, other) = largest[_LAYERS], largest[_EXPERTS]
+    (layers, name), (experts, other) = (
+        max(((number, key) for key, number in _numbers(settings) if pattern.fullmatch(key)), default=(0, ""))
+        for pattern in (_LAYERS, _EXPERTS)
+    )
     if layers > max(_SHARED_LAYERS, tensors):
         stated = f"{name} {layers}"
     elif layers * experts > max(_FUSED_EXPERTS, tensors):
@@ -81,6 +80,4 @@ def _numbers(content: Any) -> Iterator[tuple[str, int]]:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
-    )
+    return (isinstance(value, float) and isfinite(value)) or (isinstance(value, int) and not isinstance(value, bool))

@@ -2,80 +2,68 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.storage.regular_file import read_regular
+from harness.models.checkpoints.readable_files import read_settings
+from harness.models.weights_error import WeightsError
 
 ADAPTER = "adapter_config.json"
 _UNNAMED = "BASE"
-_SETTINGS_BYTES = 1 << 20
 _NEW = "save_pretrained('merged')"
 _CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """A way to store weights that is not read: shell patterns of its files, its name, and the remedy."""
-
-    patterns: tuple[str, ...]
-    name: str
-    remedy: str
-
-
-# The more telling file names come first. FOLDER stands for the directory.
-_FORMATS = (
-    _Format(
+# Ways to store weights that are not read: shell patterns of the files, the name, and the remedy, in which FOLDER stands
+# for the directory. The more telling file names come first.
+_FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
         ("global_step*", "*_model_states.pt", "zero_to_fp32.py"),
         "a DeepSpeed checkpoint",
         "run its zero_to_fp32.py with --safe_serialization, put config.json and the processor's files beside what it "
         "writes, and give that directory",
     ),
-    _Format(
+    (
         ("pytorch_model_fsdp*", "*.distcp"),
         "shards of FSDP",
         "merge them with `accelerate merge-weights`, and put config.json and the processor's files beside the weights",
     ),
-    _Format(
+    (
         ("mp_rank_*", "iter_*", "latest_checkpointed_iteration.txt", "*.nemo"),
         "a Megatron checkpoint",
         "convert it to transformers with the exporter of the program that trained it",
     ),
-    _Format(
+    (
         ("consolidated*", "params.json"),
         "weights in their publisher's own format",
         "take the version for transformers, or convert them with transformers' script for this model",
     ),
-    _Format(
+    (
         ("pytorch_model*.bin", "*.pth", "model*.pt"),
         "pickles, which can run code and are never opened",
         f"if you trust them, save them as safetensors: from transformers import {_CLASSES}; "
         "M.from_pretrained('FOLDER').save_pretrained('new'); P.from_pretrained('FOLDER').save_pretrained('new')",
     ),
-    _Format(("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
-    _Format(("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
-    _Format(
+    (("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
+    (("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
+    (
         ("tf_model.h5", "*.msgpack"),
         "weights of TensorFlow or Flax",
         "load them with transformers 4 (from_tf, from_flax) and save them with save_pretrained",
     ),
-    _Format(
+    (
         ("*.incomplete", "*.part", "*.crdownload", "*.aria2"),
         "an unfinished download",
         "finish it, or copy the file again",
     ),
-    _Format(("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
-    _Format(
+    (("*.ckpt",), "a training checkpoint", "save its model with save_pretrained"),
+    (
         ("model-*-of-*.safetensors",),
         "shards without their index",
         "put model.safetensors.index.json back, or save the model anew with save_pretrained",
     ),
-    _Format(
-        ("adapter_model*",), "an adapter without its configuration", f"put {ADAPTER} back and merge it into its model"
-    ),
-    _Format(
+    (("adapter_model*",), "an adapter without its configuration", f"put {ADAPTER} back and merge it into its model"),
+    (
         ("*.safetensors",),
         "safetensors under another name",
         "call one file model.safetensors, or save the model anew with save_pretrained",
@@ -108,7 +96,11 @@ def no_configuration(folder: Path) -> str:
 
 def adapter_without_model(folder: Path) -> str:
     """Return the predicate of a sentence about a directory of a PEFT adapter, with the commands that merge it."""
-    base = _setting(folder / ADAPTER, "base_model_name_or_path") or _UNNAMED
+    try:
+        base = read_settings(folder / ADAPTER).get("base_model_name_or_path")
+    except (OSError, WeightsError, RecursionError):
+        base = None
+    base = base if base and isinstance(base, str) else _UNNAMED
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
         return (
             f"holds a PEFT adapter ({ADAPTER}) beside the weights of a model, and transformers would apply it: move "
@@ -153,17 +145,8 @@ def _merging(base: str, adapter: str) -> str:
 
 def _format_of(folder: Path) -> str:
     """Return the first format whose files lie in the directory, an example of them, and the remedy; "" for none."""
-    for row in _FORMATS:
-        for pattern in row.patterns:
+    for patterns, form, remedy in _FORMATS:
+        for pattern in patterns:
             if name := min((path.name for path in folder.glob(pattern)), default=""):
-                return f"{row.name} ({name}): {row.remedy.replace('FOLDER', str(folder))}"
+                return f"{form} ({name}): {remedy.replace('FOLDER', str(folder))}"
     return ""
-
-
-def _setting(path: Path, name: str) -> str:
-    """Return a text from a JSON file, "" where there is none or the file cannot be read."""
-    try:
-        value = json.loads(read_regular(path, _SETTINGS_BYTES)).get(name)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
-    return value if isinstance(value, str) else ""

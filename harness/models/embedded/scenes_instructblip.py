@@ -17,6 +17,7 @@ import torch
 from harness.data.scenes import INSTRUCTION
 from harness.models.embedded.checkpoint import (
     IMAGE_SIDE,
+    INSTRUCTBLIP_EYES,
     PAD_TOKEN_ID,
     TOWER,
     assemble,
@@ -30,7 +31,6 @@ from harness.models.prompts.chat_templates import SCENES_INSTRUCTBLIP
 if TYPE_CHECKING:
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-TRAINED = Path(__file__).parent / "scenes-instructblip" / "trained.safetensors"
 IMAGE_TOKENS = 16
 TRAINED_PARTS = ("vision_model.", "query_tokens", "qformer.", "language_projection.")
 _LONGEST = 128  # tokens of an instruction in the Q-Former
@@ -39,7 +39,7 @@ _TURNS = r"<\|im_(start|end)\|>(user|assistant|system)?\n?"
 
 
 def load(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = INSTRUCTBLIP_EYES, seed: int = 0
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
     """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 

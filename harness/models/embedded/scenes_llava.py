@@ -14,6 +14,7 @@ import torch
 
 from harness.models.embedded.checkpoint import (
     IMAGE_SIDE,
+    LLAVA_EYES,
     PAD_TOKEN_ID,
     PATCH,
     PATCHES,
@@ -30,14 +31,13 @@ from harness.models.weights_error import WeightsError
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-TRAINED = Path(__file__).parent / "scenes-llava" / "trained.safetensors"
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<empty_output>", 16
 IMAGE_TOKENS = PATCHES
 TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 def load(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = TRAINED, seed: int = 0
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = LLAVA_EYES, seed: int = 0
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 

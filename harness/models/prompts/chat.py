@@ -109,7 +109,6 @@ def template_date(processor: Any) -> str:
 
 
 def _template(processor: Any) -> Any:
-    """The chat template of a processor, or that of its tokenizer."""
     for owner in (processor, processor.tokenizer):
         if template := getattr(owner, "chat_template", None):
             return template

@@ -95,7 +95,6 @@ def call_processor(
 
 
 def _remedy(problem: Exception | None) -> str:
-    """Return what to do about the error of a processor."""
     if isinstance(problem, ImportError):
         return "install the package that it names"
     if "image dimensions" in str(problem):

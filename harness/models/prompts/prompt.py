@@ -12,21 +12,9 @@ from PIL import Image
 
 from harness.data.sample import Sample
 from harness.errors import first_line
-from harness.models.prompts.chat import Prompt, PromptError, image_tokens, prompt_text, write_prompt
+from harness.models.prompts.chat import Prompt, PromptError, image_tokens, write_prompt
 from harness.models.prompts.hashes import InputHashes, hash_rows
 from harness.models.prompts.processor_call import call_processor
-
-__all__ = [
-    "Batch",
-    "ImagePositions",
-    "InputHashes",
-    "PromptError",
-    "TokenGroups",
-    "UnevenPromptsError",
-    "encode",
-    "prompt_text",
-]
-
 
 #: Of model inputs: the positions of the image features, bool (batch, tokens).
 ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
@@ -137,8 +125,8 @@ def _groups(
                 f"sample {samples[row].id}: the tokens in the instruction's place give back {back!r} instead of "
                 f"{prompts[row].instruction!r}"
             )
-    for label, mask, least in (("image", image, 2), ("text", text, 2), ("instruction", instruction, 2)):
-        short = (mask.sum(1) < least).nonzero().flatten().tolist()
+    for label, mask in (("image", image), ("text", text), ("instruction", instruction)):
+        short = (mask.sum(1) < 2).nonzero().flatten().tolist()
         if short and label == "image" and not mask[short[0]].any():
             raise PromptError(
                 f"the prompt of sample {samples[short[0]].id} has no image token that the model's configuration knows "
@@ -148,7 +136,7 @@ def _groups(
         if short:
             raise PromptError(
                 f"sample {samples[short[0]].id} has {int(mask[short[0]].sum())} {label} tokens, but a mean over pairs "
-                f"needs at least {least}: use a longer instruction, or check the processor's image token"
+                f"needs at least 2: use a longer instruction, or check the processor's image token"
             )
     return TokenGroups(image=image, text=text, instruction=instruction, other=real & ~image & ~instruction, real=real)
 
@@ -167,7 +155,6 @@ def _row_ends(image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _written_token(processor: Any) -> str:
-    """Name the image token that the processor writes, and its id."""
     tokens = image_tokens(processor)[:1]
     return "".join(
         f"; the processor writes {token!r} of id {processor.tokenizer.convert_tokens_to_ids(token)}" for token in tokens

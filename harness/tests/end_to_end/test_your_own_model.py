@@ -17,7 +17,7 @@ from transformers import InstructBlipConfig, T5Config
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.models.anatomy import refuse_unmeasurable
-from harness.models.prompts.prompt import prompt_text
+from harness.models.prompts.chat import prompt_text
 from harness.models.registry import find_model
 from harness.report.figures import main
 from harness.tests.support.case_runs import ROOT

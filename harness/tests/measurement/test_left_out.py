@@ -12,7 +12,7 @@ import pytest
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample, left_out_lines
 from harness.measurement.plan import MeasureError
-from harness.models.prompts.prompt import PromptError
+from harness.models.prompts.chat import PromptError
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
 from harness.tests.support.picky import REFUSAL, make_picky, narrow

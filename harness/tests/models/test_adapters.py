@@ -14,8 +14,8 @@ from harness.models.anatomy import find_anatomy
 from harness.models.linear import is_plain
 from harness.models.vlm import Vlm
 from harness.probe.self_checks import SelfCheckError
-from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
+from harness.tests.support.saved_weights import weights_hash
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
 peft = pytest.importorskip("peft", reason="adapters need peft: pip install peft")

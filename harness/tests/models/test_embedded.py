@@ -15,12 +15,11 @@ from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.lab.training.evaluate import write_captions
 from harness.lab.training.eyes import EYES, Eyes, prompt_ids
 from harness.lab.training.tally import Tally, judge
-from harness.models.embedded.checkpoint import BUNDLED_SHA256, PAD_TOKEN_ID, flat_name, read_trained
+from harness.models.embedded.checkpoint import BUNDLED_SHA256, LLAVA_EYES, PAD_TOKEN_ID, flat_name, read_trained
 from harness.models.embedded.language import file_sha256, language_config, language_directory
 from harness.models.embedded.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
-    TRAINED,
     load,
     model_config,
     untrained_eyes,
@@ -219,7 +218,7 @@ def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone()
 
 
 def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "trained.safetensors").write_bytes(TRAINED.read_bytes()[:1000])
+    (tmp_path / "trained.safetensors").write_bytes(LLAVA_EYES.read_bytes()[:1000])
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot be read .*harness\.lab\.training\.train"):
             read_trained(path)
@@ -227,12 +226,12 @@ def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> Non
 
 def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trained.safetensors"
-    content = bytearray(TRAINED.read_bytes())
+    content = bytearray(LLAVA_EYES.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     # Results of a training of one's own are not compared.
-    assert read_trained(path).keys() == read_trained(TRAINED).keys()
-    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[TRAINED])
+    assert read_trained(path).keys() == read_trained(LLAVA_EYES).keys()
+    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[LLAVA_EYES])
     with pytest.raises(WeightsError, match=r"instead of 4ad40a3c.* install the package again"):
         read_trained(path)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.models.anatomy import AnatomyError, find_anatomy
 from harness.models.forward_errors import ForwardError
-from harness.models.prompts.prompt import PromptError
+from harness.models.prompts.chat import PromptError
 from harness.models.vlm import Vlm, VlmError
 from harness.probe.self_checks import SelfCheckError
 from harness.tests.support.tiny import same, tiny_profile

@@ -15,7 +15,8 @@ from harness.measurement.measure import measure
 from harness.measurement.word_order import scores_of
 from harness.models.anatomy import find_anatomy
 from harness.models.likelihood import caption_likelihoods
-from harness.models.prompts.prompt import PromptError, encode, prompt_text
+from harness.models.prompts.chat import PromptError, prompt_text
+from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.tests.support.processors import FAMILIES, processor_of
 from harness.tests.support.tiny import tiny_samples

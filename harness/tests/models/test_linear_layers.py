@@ -19,9 +19,9 @@ from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.last_token import linear_map, split_product
 from harness.probe.self_checks import SelfCheckError
-from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
 from harness.tests.support import literal
+from harness.tests.support.saved_weights import weights_hash
 from harness.tests.support.tiny import drawing_task, observe, same, tiny_profile, tiny_samples, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")

@@ -28,10 +28,10 @@ from harness.models.placement import keep_with, placement
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
-from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.dead import dead_tag
+from harness.tests.support.saved_weights import weights_hash
 from harness.tests.support.tiny import same, tiny_profile, tiny_samples, tiny_vlm
 
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import InstructBlipConfig, T5Config
 
 from harness.models.anatomy import AnatomyError
-from harness.models.prompts.prompt import encode, prompt_text
+from harness.models.prompts.chat import prompt_text
+from harness.models.prompts.prompt import encode
 from harness.models.registry import MODELS, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError

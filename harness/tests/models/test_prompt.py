@@ -14,7 +14,9 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from harness.data.sample import Sample
-from harness.models.prompts.prompt import Batch, InputHashes, PromptError, _row_ends, encode, prompt_text
+from harness.models.prompts.chat import PromptError, prompt_text
+from harness.models.prompts.hashes import InputHashes
+from harness.models.prompts.prompt import Batch, _row_ends, encode
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import SIDE, tiny_vlm
 

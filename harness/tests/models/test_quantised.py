@@ -19,8 +19,8 @@ from harness.models.anatomy import find_anatomy
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.last_token import linear_map
-from harness.profile.environment import weights_hash
 from harness.profile.profile import Profile
+from harness.tests.support.saved_weights import weights_hash
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")

@@ -16,8 +16,7 @@ from safetensors import safe_open
 from harness.errors import PhaseError, shown
 from harness.lab.training.train import read_checkpoint
 from harness.models.prompts import template_process
-from harness.models.prompts.chat import refuse_endless_template
-from harness.models.prompts.prompt import prompt_text
+from harness.models.prompts.chat import prompt_text, refuse_endless_template
 from harness.models.registry import MODELS, WEIGHT_FILES, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError

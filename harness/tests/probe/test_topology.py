@@ -14,8 +14,9 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
+from harness.models.prompts.chat import prompt_text
 from harness.models.prompts.chat_templates import BARE, LLAVA
-from harness.models.prompts.prompt import Batch, encode, prompt_text
+from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.probe.observation import Readings

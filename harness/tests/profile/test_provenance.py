@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from harness.models.vlm import Vlm
-from harness.profile.environment import Environment, environment, weights_hash
+from harness.profile.environment import Environment, environment
+from harness.tests.support.saved_weights import weights_hash
 from harness.tests.support.tiny import tiny_vlm
 
 HERE = Environment("2.15.0", "5.23.0", "cpu", "Some CPU", "float32", "sdpa")
