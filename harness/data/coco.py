@@ -10,20 +10,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness.data import selection
 from harness.data.local_copy import Files, LocalCopy, json_text
 from harness.data.parquet import PictureCell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source, quoted
-from harness.data.selection import (
-    captions_fault,
-    entry_problem,
-    first_usable,
-    item_name,
-    none_usable,
-    shortened,
-    tidy_captions,
-)
 
 DATASET = "coco-captions"
 INSTRUCTION = "Describe the image."
@@ -65,7 +57,7 @@ class Photo:
 
     def fault(self) -> str | None:
         """Why the image cannot be used, or None."""
-        if reason := captions_fault(self.captions):
+        if reason := selection.captions_fault(self.captions):
             return reason
         if len(self.files) > _MOST_PICTURES:
             return f"{len(self.files):,} pictures have this id; give each picture an id of its own"
@@ -107,10 +99,10 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
     tables = any(isinstance(file, PictureCell) for photo in photos.values() for file in photo.files)
     most = 10 * n + 100 if tables else None
-    names, faulty = first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
+    names, faulty = selection.first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
-        raise DataError(none_usable(directory, len(photos), "images", faulty, "coco"))
+        raise DataError(selection.none_usable(directory, len(photos), "images", faulty, "coco"))
     return [_sample(name, photos[name]) for name in names]
 
 
@@ -181,14 +173,14 @@ def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str,
         try:
             add(entry)
         except (KeyError, TypeError, ValueError) as error:
-            reasons[f"{key}[{index}]"] = entry_problem(error)
+            reasons[f"{key}[{index}]"] = selection.entry_problem(error)
             if len(reasons) == len(content[key]):
                 raise
     return reasons
 
 
 def _add_image(photos: dict[str, Photo], folder: PictureFolder, image: Any) -> None:
-    name, file = item_name(image["id"]), image["file_name"]
+    name, file = selection.item_name(image["id"]), image["file_name"]
     photo = photos.setdefault(name, Photo(folder))
     flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {quoted(repr(file))}"
     photo.flaw = photo.flaw or flaw
@@ -197,7 +189,7 @@ def _add_image(photos: dict[str, Photo], folder: PictureFolder, image: Any) -> N
 
 
 def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
-    name, caption = item_name(note["image_id"]), note["caption"]
+    name, caption = selection.item_name(note["image_id"]), note["caption"]
     photos.setdefault(name, Photo(flaw=unknown)).captions.extend(_texts(caption))
 
 
@@ -227,10 +219,10 @@ def _columns(path: Path) -> tuple[str, str]:
 
 def _number(value: Any) -> str:
     """The number of an image, from an id or from the end of its file's name ("COCO_val2014_000000000042.jpg" is 42)."""
-    stem = PurePosixPath(item_name(value)).stem
+    stem = PurePosixPath(selection.item_name(value)).stem
     # Other names that end in digits, such as hexadecimal ones, may have these in common.
     digits = re.fullmatch(r"(?:COCO_\w+_)?([0-9]+)", stem)
-    return str(int(digits[1])) if digits else item_name(stem)
+    return str(int(digits[1])) if digits else selection.item_name(stem)
 
 
 def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
@@ -239,11 +231,11 @@ def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
         return [text for entry in value for text in _texts(entry, depth - 1)]
     if isinstance(value, dict):
         value = value.get("raw")
-    return [shortened(value) if isinstance(value, str) else None]
+    return [selection.shortened(value) if isinstance(value, str) else None]
 
 
 def _sample(name: str, photo: Photo) -> Sample:
     place = photo.places()[0]
     return Sample(
-        f"coco-{name}", partial(photograph, place), INSTRUCTION, tidy_captions(photo.captions), f"coco-{name}"
+        f"coco-{name}", partial(photograph, place), INSTRUCTION, selection.tidy_captions(photo.captions), f"coco-{name}"
     )

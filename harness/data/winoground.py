@@ -9,20 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.data import selection
 from harness.data.local_copy import Files, LocalCopy, json_text
 from harness.data.parquet import PictureCell, column_names, parquet_files
 from harness.data.photograph import Place, fault, photograph
 from harness.data.picture_folder import Absent, PictureFolder, same_content
 from harness.data.sample import DataError, Sample, Source, quoted
-from harness.data.selection import (
-    captions_fault,
-    entry_problem,
-    first_usable,
-    item_name,
-    none_usable,
-    shortened,
-    tidy_captions,
-)
 
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
@@ -67,9 +59,9 @@ class Example:
             f"image_{side} is no name" if place is None else fault(place) for side, place in enumerate(self.places)
         ]
         for side, text in enumerate(self.captions):
-            if text is None or not tidy_captions([text]):
+            if text is None or not selection.tidy_captions([text]):
                 reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
-            elif reason := captions_fault([text]):
+            elif reason := selection.captions_fault([text]):
                 reasons.append(f"caption_{side}: {reason}")
         if not any(reasons):
             reasons += self._likeness()
@@ -77,7 +69,7 @@ class Example:
 
     def _likeness(self) -> list[str]:
         """Why no model can tell the sides apart, which would count against it; empty where one can."""
-        same_text = tidy_captions(self.captions[:1]) == tidy_captions(self.captions[1:])
+        same_text = selection.tidy_captions(self.captions[:1]) == selection.tidy_captions(self.captions[1:])
         same_picture = same_content([place for place in self.places if place is not None])
         return ["caption_0 and caption_1 are the same"] * same_text + [
             "image_0 and image_1 are the same picture"
@@ -111,10 +103,12 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
     tables = any(isinstance(place, PictureCell) for item in examples.values() for place in item[0].places)
     most = 5 * n + 100 if tables else None
-    names, faulty = first_usable(examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most)
+    names, faulty = selection.first_usable(
+        examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most
+    )
     source.left_out.update({f"winoground-{name}-{side}": r for name, r in faulty.items() for side in (0, 1)})
     if n > 0 and not names:
-        raise DataError(none_usable(directory, len(examples), "items", faulty, DATASET))
+        raise DataError(selection.none_usable(directory, len(examples), "items", faulty, DATASET))
     return [sample for name in names for sample in _sides(name, examples[name][0])][:n]
 
 
@@ -171,7 +165,7 @@ def _read_list(examples: dict[str, list[Example]], path: Path, images: PictureFo
             faulty[origin] = error
     if faulty and not examples:
         raise _no_example(path, *next(iter(faulty.items())))
-    return {origin: entry_problem(error) for origin, error in faulty.items()}
+    return {origin: selection.entry_problem(error) for origin, error in faulty.items()}
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -225,14 +219,16 @@ def _add(
     examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, picture: Callable[[str], Place | None]
 ) -> None:
     left, right = map(picture, IMAGE_COLUMNS)
-    zero, one = (shortened(text) if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1))
-    examples.setdefault(item_name(values["id"]), []).append(Example(origin, (left, right), (zero, one)))
+    zero, one = (
+        selection.shortened(text) if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1)
+    )
+    examples.setdefault(selection.item_name(values["id"]), []).append(Example(origin, (left, right), (zero, one)))
 
 
 def _sides(name: str, example: Example) -> list[Sample]:
     cluster = f"winoground-{name}"
     return [
-        Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, tidy_captions([text]), cluster)
+        Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, selection.tidy_captions([text]), cluster)
         for side, (place, text) in enumerate(zip(example.places, example.captions, strict=True))
         if place is not None
     ]

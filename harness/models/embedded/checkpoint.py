@@ -14,6 +14,8 @@ from harness.models.weights_error import WeightsError
 
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
 IMAGE_SIDE, PATCH = 96, 16
+#: Arguments of both image processors: pictures to 96x96 in [-1, 1].
+PICTURES = {"size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PATCHES = (IMAGE_SIDE // PATCH) ** 2
 #: The configuration of both vision towers.
 TOWER: Mapping[str, Any] = {

@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data.scenes import INSTRUCTION
-from harness.models.embedded.checkpoint import (
-    IMAGE_SIDE,
-    INSTRUCTBLIP_EYES,
-    PAD_TOKEN_ID,
-    TOWER,
-    assemble,
-    padded_tokenizer,
-    pillow_processor,
-    read_trained,
-)
+from harness.models.embedded import checkpoint
 from harness.models.embedded.language import language_config
 from harness.models.prompts.chat_templates import SCENES_INSTRUCTBLIP
 
@@ -39,7 +30,11 @@ _TURNS = r"<\|im_(start|end)\|>(user|assistant|system)?\n?"
 
 
 def load(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = INSTRUCTBLIP_EYES, seed: int = 0
+    cache: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    trained: Path | None = checkpoint.INSTRUCTBLIP_EYES,
+    seed: int = 0,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
     """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
@@ -47,8 +42,10 @@ def load(
     controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
     config = model_config()
-    eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
-    model = assemble("InstructBlipForConditionalGeneration", config, cache, dtype, eyes, "language_model.model.")
+    eyes = untrained_eyes(config, seed) if trained is None else checkpoint.read_trained(trained)
+    model = checkpoint.assemble(
+        "InstructBlipForConditionalGeneration", config, cache, dtype, eyes, "language_model.model."
+    )
     return model, processor(cache)
 
 
@@ -56,11 +53,9 @@ def processor(cache: Path) -> InstructBlipProcessor:
     """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
     from transformers import InstructBlipProcessor
 
-    pictures = pillow_processor("BlipImageProcessor")(
-        size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
+    pictures = checkpoint.pillow_processor("BlipImageProcessor")(**checkpoint.PICTURES)
     made: InstructBlipProcessor = InstructBlipProcessor(
-        pictures, padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
+        pictures, checkpoint.padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
     )
     made.chat_template = SCENES_INSTRUCTBLIP
     return made
@@ -91,7 +86,7 @@ def model_config() -> InstructBlipConfig:
     """The configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
     from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
-    vision = InstructBlipVisionConfig(**TOWER, initializer_range=0.02)
+    vision = InstructBlipVisionConfig(**checkpoint.TOWER, initializer_range=0.02)
     qformer = InstructBlipQFormerConfig(
         vocab_size=len(instruction_tokenizer()),
         hidden_size=192,
@@ -115,7 +110,7 @@ def model_config() -> InstructBlipConfig:
         num_query_tokens=IMAGE_TOKENS,
         image_token_index=image_token_id,
         tie_word_embeddings=True,
-        pad_token_id=PAD_TOKEN_ID,
+        pad_token_id=checkpoint.PAD_TOKEN_ID,
     )
     return config
 

@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.models.embedded.checkpoint import (
-    IMAGE_SIDE,
-    LLAVA_EYES,
-    PAD_TOKEN_ID,
-    PATCH,
-    PATCHES,
-    TOWER,
-    assemble,
-    padded_tokenizer,
-    pillow_processor,
-    read_trained,
-)
+from harness.models.embedded import checkpoint
 from harness.models.embedded.language import language_config
 from harness.models.prompts.chat_templates import SCENES_LLAVA
 from harness.models.weights_error import WeightsError
@@ -32,12 +21,12 @@ if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<empty_output>", 16
-IMAGE_TOKENS = PATCHES
+IMAGE_TOKENS = checkpoint.PATCHES
 TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 def load(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = LLAVA_EYES, seed: int = 0
+    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = checkpoint.LLAVA_EYES, seed: int = 0
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
@@ -45,8 +34,8 @@ def load(
     `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
     config = model_config()
-    eyes = untrained_eyes(config, seed) if trained is None else read_trained(trained)
-    model = assemble("LlavaForConditionalGeneration", config, cache, dtype, eyes, "model.language_model.")
+    eyes = untrained_eyes(config, seed) if trained is None else checkpoint.read_trained(trained)
+    model = checkpoint.assemble("LlavaForConditionalGeneration", config, cache, dtype, eyes, "model.language_model.")
     return model, processor(cache)
 
 
@@ -54,17 +43,16 @@ def processor(cache: Path) -> LlavaProcessor:
     """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
     from transformers import LlavaProcessor
 
-    tokenizer = padded_tokenizer(cache)
+    tokenizer = checkpoint.padded_tokenizer(cache)
     if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
         raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
-    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    pictures = pillow_processor("CLIPImageProcessor")(
-        size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    pictures = checkpoint.pillow_processor("CLIPImageProcessor")(
+        **checkpoint.PICTURES, crop_size=checkpoint.PICTURES["size"], do_center_crop=False
     )
     made: LlavaProcessor = LlavaProcessor(
         pictures,
         tokenizer,
-        patch_size=PATCH,
+        patch_size=checkpoint.PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token=IMAGE_TOKEN,
@@ -77,7 +65,7 @@ def model_config() -> LlavaConfig:
     """The configuration: tower of 4 layers of width 192 without its class token, two-layer projector, SmolLM2."""
     from transformers import CLIPVisionConfig, LlavaConfig
 
-    vision = CLIPVisionConfig(**TOWER, projection_dim=192)
+    vision = CLIPVisionConfig(**checkpoint.TOWER, projection_dim=192)
     config: LlavaConfig = LlavaConfig(
         vision_config=vision,
         text_config=language_config(),
@@ -87,7 +75,7 @@ def model_config() -> LlavaConfig:
         image_seq_length=IMAGE_TOKENS,
         projector_hidden_act="gelu",
         tie_word_embeddings=True,
-        pad_token_id=PAD_TOKEN_ID,
+        pad_token_id=checkpoint.PAD_TOKEN_ID,
         attn_implementation="sdpa",
     )
     return config
