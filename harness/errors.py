@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,11 @@ def shown(text: str, longest: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def to_stderr(line: str) -> None:
+    """Print a line on the standard error at once, spelled out as by `shown`."""
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def first_line(error: object, otherwise: str | None = None) -> str:

@@ -64,16 +64,12 @@ class Example:
             elif reason := selection.captions_fault([text]):
                 reasons.append(f"caption_{side}: {reason}")
         if not any(reasons):
-            reasons += self._likeness()
+            # No model can tell such sides apart, which would count against it.
+            if selection.tidy_captions(self.captions[:1]) == selection.tidy_captions(self.captions[1:]):
+                reasons.append("caption_0 and caption_1 are the same")
+            if same_content([place for place in self.places if place is not None]):
+                reasons.append("image_0 and image_1 are the same picture")
         return "; ".join(reason for reason in reasons if reason) or None
-
-    def _likeness(self) -> list[str]:
-        """Why no model can tell the sides apart, which would count against it; empty where one can."""
-        same_text = selection.tidy_captions(self.captions[:1]) == selection.tidy_captions(self.captions[1:])
-        same_picture = same_content([place for place in self.places if place is not None])
-        return ["caption_0 and caption_1 are the same"] * same_text + [
-            "image_0 and image_1 are the same picture"
-        ] * same_picture
 
     def is_repeated_by(self, other: Example) -> bool:
         """Whether another example says the same of the same pictures."""

@@ -6,14 +6,13 @@ import contextlib
 import functools
 import os
 import pickle
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, to_stderr
 from harness.measurement.heartbeats import Heartbeats
 from harness.measurement.rank_errors import ProcessError as ProcessError
 from harness.measurement.rank_errors import portable, received
@@ -26,10 +25,6 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=6)
 # Marks an error that all processes have heard of.
 _TOLD = "phase_told_to_all"
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class Processes:
     beside: bool = False
     ending: str = ""
     patience: timedelta = PATIENCE
-    say: Callable[[str], None] = field(default=_to_stderr, repr=False, compare=False)
+    say: Callable[[str], None] = field(default=to_stderr, repr=False, compare=False)
     _heartbeats: Heartbeats = field(init=False, repr=False, compare=False)
     _lost: str = field(default="", repr=False)
     _met: bool = field(default=False, repr=False)

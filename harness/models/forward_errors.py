@@ -125,7 +125,10 @@ def explained(
     """
     text = f"{type(error).__name__}: {error}"
     words = next((advice for words, advice in _BY_WORDS if re.search(words, text, re.IGNORECASE)), "")
-    if _raised_by_harness(error) and not words:
+    frames = _frames(error)[1:]
+    innermost = {*Path(frames[-1][0].f_code.co_filename).parents} if frames else set()
+    # Models of tests are defined beside the tests.
+    if _HARNESS in innermost and _HARNESS / "tests" not in innermost and not words:
         return None
     more = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
     event = (
@@ -136,14 +139,6 @@ def explained(
     counts = "" if words == _OTHER_FORM else _picture_size(vlm, inputs) or _image_tokens(vlm, inputs, image)
     cause = _sparse_weight(vlm) or counts or words
     return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
-
-
-def _raised_by_harness(error: BaseException) -> bool:
-    """Return True if the innermost code that raised the error is the harness's own."""
-    frames = _frames(error)[1:]
-    innermost = {*Path(frames[-1][0].f_code.co_filename).parents} if frames else set()
-    # Models of tests are defined beside the tests.
-    return _HARNESS in innermost and _HARNESS / "tests" not in innermost
 
 
 def _frames(error: BaseException) -> list[tuple[FrameType, int]]:

@@ -55,7 +55,10 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
     first = next(iter(room))
     if needed <= room[first]:
         return {} if first == "cpu" else {"device_map": {"": request.device}}
-    return {"device_map": "auto", "max_memory": room, "offload_folder": _folder(request.cache)}
+    # A folder of this load alone: its content belongs to these weights, dtype and process.
+    folder = part_in(make_private(request.cache, _OFFLOAD))
+    folder.mkdir(mode=0o700)
+    return {"device_map": "auto", "max_memory": room, "offload_folder": str(folder)}
 
 
 def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
@@ -73,13 +76,6 @@ def _remove(folder: str, owner: int) -> None:
     # A fork of the owner that ends must not take the weights from it.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder(cache: Path) -> str:
-    """A folder of this load alone: what stands in it belongs to these weights, dtype and process."""
-    folder = part_in(make_private(cache, _OFFLOAD))
-    folder.mkdir(mode=0o700)
-    return str(folder)
 
 
 def _free_memory() -> int:

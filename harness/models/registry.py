@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import shown
+from harness.errors import to_stderr
 from harness.models.checkpoints.foreign_formats import no_configuration
 from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.storage.file_names import file_name
@@ -28,10 +27,6 @@ _ASCII_SIGNS = re.compile(r"[^\w.\x80-\U0010ffff-]+")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
-def _to_stderr(line: str) -> None:
-    print(shown(line), file=sys.stderr)
-
-
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
     """How a model is wanted: where weights of our own are kept, dtype, device, and whether the hub may be asked.
@@ -43,7 +38,7 @@ class LoadRequest:
     dtype: torch.dtype
     device: torch.device
     download: bool = False
-    say: Callable[[str], None] = _to_stderr
+    say: Callable[[str], None] = to_stderr
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ def count_image_features(model: Any, inputs: Mapping[str, Any]) -> int | None:
         return None
     # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
     asked = inspect.signature(model.get_image_features).parameters
-    if any(key not in inputs and _required(parameter) for key, parameter in asked.items()):
+    further = {key: parameter for key, parameter in asked.items() if key not in inputs}
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    if any(parameter.default is parameter.empty and parameter.kind not in variadic for parameter in further.values()):
         return None
     given = {
         key: value
@@ -165,10 +167,3 @@ def count_image_features(model: Any, inputs: Mapping[str, Any]) -> int | None:
     with torch.inference_mode():
         made = getattr(model.get_image_features(**given, return_dict=True), "pooler_output", None)
     return None if made is None else sum(int(np.prod(part.shape[:-1])) for part in made)
-
-
-def _required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_KEYWORD,
-        parameter.VAR_POSITIONAL,
-    )

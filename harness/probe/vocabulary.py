@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
         return kept[key]
     special = set(tokenizer.all_special_ids)
     by_spelling: dict[str, list[int]] = defaultdict(list)
-    for entry, text in enumerate(tokenizer.batch_decode([[entry] for entry in range(min(size, len(tokenizer)))])):
+    for entry, text in enumerate(_texts(tokenizer, size)):
         spelled = text.strip().lower()
         if entry not in special and spelled.isalpha():
             by_spelling[spelled].append(entry)
@@ -77,3 +77,7 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
     for spelled, entries in by_spelling.items():
         by_stem[stem(spelled)].extend(entries)
     return kept.setdefault(key, _Index(by_spelling, by_stem))
+
+
+def _texts(tokenizer: Any, size: int) -> Sequence[str]:
+    return list(tokenizer.batch_decode([[entry] for entry in range(min(size, len(tokenizer)))]))

@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.errors import last_line
+from harness.errors import last_line, to_stderr
 from harness.models.library_messages import quiet_transformers
 from harness.models.weights_error import WeightsError
 from harness.storage.files import part_in, prepare_directory, sweep
@@ -48,11 +48,7 @@ _GGUF_BYTES = 150_000_000  # no more is unpacked, whatever the archive says
 T = TypeVar("T")
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=_to_stderr)
+_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=to_stderr)
 
 
 @contextmanager
