@@ -137,8 +137,7 @@ def missing_by_name(path: Path, patterns: Sequence[str]) -> list[str]:
             expected.add(index)
         else:
             expected |= set(_matching(names, patterns))
-    numbered = filter(None, map(_NUMBERED.fullmatch, _matching(there, patterns)))
-    series = sorted({(name[1], len(name[2]), name[3], name[4]) for name in numbered})
+    series = sorted({(m[1], len(m[2]), m[3], m[4]) for m in map(_NUMBERED.fullmatch, _matching(there, patterns)) if m})
 
     def parts() -> Iterator[str]:
         for before, digits, total, behind in series:
@@ -163,9 +162,8 @@ def _look_up(repository: str, kind: Kind, patterns: Sequence[str], revision: str
         except errors.CachedRepoTreeNotFoundError:
             return _Cached(snapshot, dict.fromkeys(missing_by_name(path, patterns), 0), listed=False)
         sizes = {file.path: file.size for file in tree}
-        wanted = _wanted(repository, sizes, patterns)
-        missing = {name: sizes[name] for name in wanted if _bytes(path / name) != sizes[name]}
-        return _Cached(snapshot, missing, listed=True)
+        wanted = {name: sizes[name] for name in _wanted(repository, sizes, patterns)}
+        return _Cached(snapshot, {name: n for name, n in wanted.items() if _bytes(path / name) != n}, listed=True)
     except errors.HFValidationError as error:
         raise HubError(f"{repository!r} is no name of a repository: write OWNER/NAME") from error
     except errors.LocalEntryNotFoundError:
@@ -254,8 +252,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> str:
         if isinstance(link, errors.RevisionNotFoundError):
             return f"{name} has no revision {revision}: name a branch, a tag or a commit that it has"
         if isinstance(link, errors.HfHubHTTPError):
-            status = link.response.status_code
-            if status == 401:
+            if (status := link.response.status_code) == 401:
                 return f"the hub refuses your token ({status}) for {name}: give a valid one with {_LOG_IN}"
             return f"the hub answers {status} to the request for {name}: {_AGAIN}"
         if isinstance(link, OSError):

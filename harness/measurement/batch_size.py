@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 from harness.errors import PhaseError, first_line, is_shortage
@@ -36,7 +35,8 @@ class Portions:
         """
         results: list[R] = []
         while len(results) < len(items):
-            results += self.one(partial(_first, items[len(results) :], work), most=len(items) - len(results))
+            left = items[len(results) :]
+            results += self.one(lambda size: work(left[:size]), most=len(left))  # noqa: B023 - called at once
         return results
 
     def one(self, work: Callable[[int], R], most: int | None = None) -> R:
@@ -67,7 +67,3 @@ class Portions:
         clear_device_cache(garbage_collection=True)
         self.size = tried // 2
         self._say(f"{self._what}: out of memory with {tried} samples at a time, going on with {self.size}")
-
-
-def _first(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: int) -> Sequence[R]:
-    return work(items[:size])

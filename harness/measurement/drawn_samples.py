@@ -137,10 +137,11 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
     assert dense.norm_rows is not None
     assert dense.decoded is not None
     assert dense.decoded_last is not None
-    real = batch.groups.real[row].numpy()
+    real = batch.groups.real[row]
+    entries, images = batch.inputs["input_ids"][row][real], batch.groups.image[row][real]
     tokenizer = vlm.processor.tokenizer
-    sample, image = samples[row], int(batch.groups.image[row].sum())
-    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, image)
+    sample = samples[row]
+    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, int(batch.groups.image[row].sum()))
 
     def texts(entries: Any) -> tuple[str, ...]:
         return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)
@@ -149,17 +150,12 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
         sample_id=sample.id,
         instruction=sample.instruction,
         captions=tuple(sample.captions),
-        norm_rows=dense.norm_rows[row][:, real],
-        groups={name: getattr(batch.groups, name)[row].numpy()[real] for name in ("image", "instruction", "other")},
+        norm_rows=dense.norm_rows[row][:, real.numpy()],
+        groups={name: getattr(batch.groups, name)[row][real].numpy() for name in ("image", "instruction", "other")},
         image_tokens=tuple(texts(point[:, 0]) for point in dense.decoded[row]),
         last_token=tuple(texts(point) for point in dense.decoded_last[row]),
         tokens=tuple(
-            "" if is_image else tokenizer.decode([int(entry)])
-            for entry, is_image in zip(
-                batch.inputs["input_ids"][row][batch.groups.real[row]],
-                batch.groups.image[row][batch.groups.real[row]],
-                strict=True,
-            )
+            "" if is_image else tokenizer.decode([int(entry)]) for entry, is_image in zip(entries, images, strict=True)
         ),
         picture=seen.pixels,
         grid=seen.grid,

@@ -89,10 +89,9 @@ def plan_of(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool =
         for sample, entries in zip(samples, own, strict=True)
         if not any(entries)
     }
-    left_out = _with_sides(samples, reasons) if paired else reasons
-    kept = [row for row, sample in enumerate(samples) if sample.id not in left_out]
-    rest, words = tuple(samples[row] for row in kept), tuple(own[row] for row in kept)
-    return Plan(rest, References(words, _chance(rest, words)), paired, left_out)
+    plan = Plan(tuple(samples), References(tuple(own), tuple(own)), paired).without(reasons)
+    words = plan.references.own
+    return replace(plan, references=References(words, _chance(plan.samples, words)))
 
 
 def _chance(samples: Sequence[Sample], own: Sequence[Words]) -> tuple[Words, ...]:

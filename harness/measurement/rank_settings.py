@@ -46,7 +46,8 @@ def measured_settings(
     environment = {name: value for name, value in key["environment"].items() if name != "device_name"}
     named = {name: key[name] for name in ("batch_size", "weights", "configuration")} | environment | dict(asked)
     settings = {name.replace("_", " "): setting(value) for name, value in named.items()}
-    lines = [f"{sample.id} ({_digest(sample)})" for sample in samples]
+    rows = [(sample.id, sample.instruction, sample.captions, sample.cluster) for sample in samples]
+    lines = [f"{row[0]} ({text_digest(repr(row), 8)})" for row in rows]
     return settings | {"samples": Setting("\n".join(lines), f"{len(lines)}")}
 
 
@@ -95,10 +96,6 @@ def _processes(ranks: Sequence[int]) -> str:
         return f"process {ranks[0]}"
     shown = [str(rank) for rank in ranks[:_NAMED]] + [f"{len(ranks) - _NAMED} more"] * (len(ranks) > _NAMED)
     return f"processes {', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _digest(sample: Sample) -> str:
-    return text_digest(repr((sample.id, sample.instruction, sample.captions, sample.cluster)), 8)
 
 
 def _text(value: Any) -> str:
