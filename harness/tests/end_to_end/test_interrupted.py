@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def lines(module: str, *arguments: str) -> list[list[str]]:
-    command = [sys.executable, "-m", f"harness.tests.{module}", *arguments]
+    command = [sys.executable, "-m", f"harness.tests.support.{module}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
