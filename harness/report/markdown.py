@@ -77,7 +77,7 @@ def _paragraph(text: str) -> str:
 def _row(outcome: PairOutcome) -> list[str]:
     return [
         code(outcome.name),
-        str(outcome.n),
+        str(outcome.profile.n),
         "<br>".join(phase_ranges(outcome)),
         _grouped(outcome.claim_groups()),
         _grouped(outcome.regression_groups()),

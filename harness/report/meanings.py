@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
-from harness.analysis.agreement import Agreement
 from harness.analysis.beyond import Beyond
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES, ClaimPart
 from harness.analysis.interval_agreement import IntervalFinding
-from harness.analysis.turning_points import BoundaryInterval
+from harness.analysis.moves import declared_prominence
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
-from harness.judgement.side_by_side import Trace
+from harness.judgement.side_by_side import traces_of
 from harness.report.against import trace_line
 from harness.report.controls_compared import curve_words
+from harness.report.outcomes import PairOutcome, note_lines, tolerated
 from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
 from harness.storage.json_text import rounded
@@ -56,87 +55,64 @@ class Answer:
     rows: tuple[Row, ...]
 
 
-def answers(results: Iterable[Result], kind: str) -> list[Answer]:
-    """The answers of one kind on one pair: claims in the order of the paper's phases, or the regression questions."""
-    given = {result.question: result for result in results if result.kind == kind}
-    questions = paper_claims() if kind == "replication" else QUESTIONS
-    return [_answer(given[question]) for question in questions if question in given]
+def where_phases_end(outcome: PairOutcome) -> str:
+    """The layers that bound the phases of a pair, in one sentence."""
+    ends = zip(PHASES, outcome.ends, strict=False)
+    sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer:g}" for name, layer in ends))
+    return f"{sentence}; phase IV is the rest of {outcome.profile.depth} layers."
 
 
-def note_lines(result: Result) -> list[str]:
-    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
+def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The certainty of the phases of a pair: intervals, certified moves, claims, and controls alike.
 
-    These are the measures that reproduce although some samples changed, and those that could not be compared.
+    Args:
+        outcome: of the pair.
+        controls: the phases under each control, as `phases_of` tells them.
     """
-    lines = []
-    for part in result.parts:
-        match part.source:
-            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond:
-                lines.append(f"{part.title}: {_tolerated(agreement)}")
-            case NotCompared(reason=reason):
-                lines.append(f"{part.title}: not compared, {reason}")
-    return lines
-
-
-def layers_of_ends(pair: Mapping[str, Any]) -> list[str]:
-    """The layers at which phases I, II and III of a pair of the record end, with their intervals: '27 [21-27]'."""
-    return [_layer(point) for point in pair["phases"]["turning_points"]]
-
-
-def where_phases_end(pair: Mapping[str, Any]) -> str:
-    """The layers that bound the phases of a pair of the record, in one sentence."""
-    ends = zip(PHASES, layers_of_ends(pair), strict=False)
-    sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer}" for name, layer in ends))
-    return f"{sentence}; phase IV is the rest of {pair['depth']} layers."
-
-
-def how_sure(pair: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
-    """The certainty of the phases of a pair of the record: intervals, certified moves, claims, and controls alike."""
-    phases = pair["phases"]
-    moves = phases["certified_moves"]
+    reading, moves = outcome.reading, outcome.reading.any_moves.count
     lines = [
-        f"The layers in brackets are {phases['level']:.0%} intervals, from {pair['n']} samples; a layer without "
-        "brackets is the same in all of them."
+        f"The layers in brackets are {reading.boundaries.level:.0%} intervals, from {outcome.profile.n} samples; a "
+        "layer without brackets is the same in all of them."
     ]
-    at = f"{moves} alternating moves are certain at the declared prominence of {phases['prominence']:.3g}"
+    prominence = rounded(declared_prominence(reading.summary.mean))
+    at = f"{moves} alternating moves are certain at the declared prominence of {prominence:.3g}"
     if moves == _MOVES:
         lines.append(f"{at}, as many as four phases have.")
     else:
         what = "fewer" if moves < _MOVES else "more"
         lines.append(f"{at}, {what} than four phases have: the layers above are the best cut into four, not a proof.")
-    claims = [result for result in sorted(results, key=attrgetter("question")) if result.kind == "replication"]
-    if claims:
+    if outcome.claims:
         told = [
             f"{word}: {', '.join(names)}"
             for word in ("holds", "fails", "inconclusive")
-            if (names := [result.question for result in claims if result.word == word])
+            if (names := [name for name, claim in sorted(outcome.claims.items()) if claim.word == word])
         ]
-        lines.append(f"Of the paper's {len(claims)} claims - {'; '.join(told)}.")
+        lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(told)}.")
     lines += [
         f"Under the control {control} the curve turns at layers {', '.join(map(str, found['turning_points']))}, and "
         f"{found['certified_moves']} of its moves are certain."
-        for control, found in phases["controls"].items()
+        for control, found in controls.items()
     ]
     return lines
 
 
-def what_changed(pair: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
-    """The changes of a pair of the record since the baseline, or between two models: the worst first, with numbers."""
-    regressions = answers(results, "regression")
-    if not regressions:
+def what_changed(outcome: PairOutcome) -> list[str]:
+    """The changes of a pair since the baseline, or between two models: the worst first, with numbers."""
+    held, profile = outcome.held, outcome.profile
+    if held is None:
         return ["No baseline was compared in this run."]
-    baseline = pair["baseline"] or {}
-    other = short_name(baseline.get("model") or "the baseline")
-    given = f"Other than in {other}: {'; '.join(baseline['main_changes'])}." if baseline.get("changes") else ""
+    regressions = list(map(answer_of, outcome.regressions.values()))
+    other = short_name(held.source.get("model", "the baseline"))
+    main = "; ".join(profile.main_changes(held.profile))
+    given = f"Other than in {other}: {main}." if profile.changes(held.profile) else ""
     changed = [answer for answer in regressions if answer.verdict != "reproduces"]
-    notes = [f"{note}." for result in sorted(results, key=attrgetter("question")) for note in note_lines(result)]
+    notes = [f"{note}." for _, result in sorted(outcome.regressions.items()) for note in note_lines(result)]
     if not changed:
-        same = "in the same environment" if baseline and not given else ""
-        lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{', ' if same else ''}{same}."]
-        lines += notes
+        same = "" if given else ", in the same environment"
+        lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{same}.", *notes]
         return [*lines, given] if given else lines
     lines = [given] if given else []
-    lines += [trace_line(Trace(**trace)) for trace in baseline.get("same_until", {}).values()]
+    lines += map(trace_line, traces_of(profile, held))
     for verdict in ("differs", "inconclusive", "equivalent"):
         lines += [_changed(answer) for answer in changed if answer.verdict == verdict]
     same_as_before = [answer for answer in regressions if answer.verdict == "reproduces"]
@@ -160,7 +136,8 @@ def _changed(answer: Answer) -> str:
     )
 
 
-def _answer(result: Result) -> Answer:
+def answer_of(result: Result) -> Answer:
+    """The verdict on a claim or a regression question in sentences."""
     word, rows = result.word, tuple(map(_row, result.parts))
     sentence = VERDICTS[word].meaning
     if result.claim is None:
@@ -226,7 +203,7 @@ def _measure_sentence(finding: Finding) -> str:
             if not agreement.largest:
                 return "The same in every sample, to the last digit."
             same = "The same in every sample within the tolerance"
-            return f"{_tolerated(agreement) if agreement.beyond else same}; {largest_change(finding)}."
+            return f"{tolerated(agreement) if agreement.beyond else same}; {largest_change(finding)}."
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
@@ -234,11 +211,6 @@ def _measure_sentence(finding: Finding) -> str:
             return f"The mean certainly moved{view} by more than the margin at {where}; {most}. {moved}"
         case _:
             return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
-
-
-def _tolerated(agreement: Agreement) -> str:
-    allowed = 100 * (1.0 - agreement.tolerance.share)
-    return f"{agreement.beyond} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
 
 def _beyond(beyond: Beyond) -> str:
@@ -253,13 +225,6 @@ def _titles(regressions: Sequence[Answer]) -> str:
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _layer(point: Sequence[float | None]) -> str:
-    estimate, low, high = point
-    if estimate is None or low is None or high is None:
-        return "unknown"
-    return f"{BoundaryInterval(estimate, low, high):g}"
 
 
 def _signed(value: float) -> str:

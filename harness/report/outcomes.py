@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness.analysis.agreement import Agreement
 from harness.analysis.claims import CLAIMS, PHASES
 from harness.analysis.moves import persistence
+from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
+from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
 from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
-from harness.judgement.results import Result
+from harness.judgement.regression import Finding
+from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
+from harness.profile.measures import chance_of
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
-from harness.report.meanings import note_lines
 from harness.report.verdict_words import BAD, GOOD, OPEN, QUESTIONS, VERDICTS
 from harness.run.findings import Findings
 from harness.storage.file_names import short_name
@@ -35,30 +39,23 @@ class QuestionGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairOutcome:
-    """One pair: where its phases end (residual points 0..depth), its certified moves, and every verdict by question.
+    """One pair: its phases, and every verdict by question, in the order in which readers are told them.
 
-    `moves_at` counts the moves of the mean at each of `phases.SHARES` of its range; `recall` and `chance` are top 5 at
-    the last point, None where recall is left out, and `no_recall` says why. `known` gives the reasons of the claims
-    that are known not to hold, `ratio` hooked over plain time with its interval. Where something is not as in the
-    baseline, `same_until` says up to where each kind of reading is. `beside` names the measures that reproduce although
-    some samples changed, or that could not be compared.
+    `known` gives the reasons of the claims that are known not to hold, `held` what the pair was held against, `ratio`
+    hooked over plain time with its interval. `notes` are sentences that a reader needs beside the regression verdicts:
+    where something is not as in the baseline, up to where each kind of reading is, and the measures that reproduce
+    although some samples changed, or that could not be compared.
     """
 
     pair: Pair
-    n: int
-    depth: int
-    ends: tuple[BoundaryInterval, ...]
-    moves: int
-    moves_at: tuple[int, ...]
-    recall: float | None
-    chance: float | None
+    profile: Profile
+    reading: PhaseReading
     claims: Mapping[str, Result]
     regressions: Mapping[str, Result]
     known: Mapping[str, str]
+    held: Baseline | None
     ratio: TimingRatio | None
-    same_until: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    no_recall: str = ""
+    notes: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -66,29 +63,39 @@ class PairOutcome:
         return short_name(str(self.pair))
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences that a reader needs beside the regression verdicts."""
-        return (*self.same_until, *self.beside)
+    def ends(self) -> tuple[BoundaryInterval, ...]:
+        """Where its phases end, in residual points 0..depth."""
+        return tuple(self.reading.boundaries.turning_points)
+
+    @property
+    def moves_at(self) -> list[int]:
+        """The moves of the mean at each of `phases.SHARES` of its range."""
+        mean = self.reading.summary.mean
+        persistent, spread = persistence(mean), float(mean.max() - mean.min())
+        return [persistent.moves_at(share * spread) for share in SHARES]
+
+    @property
+    def recall(self) -> tuple[float, float] | None:
+        """Top 5 at the last point, and that of another sample's words; None where recall is left out."""
+        if self.profile.no_recall:
+            return None
+        real, chance = (float(self.profile[name].mean(0)[-1]) for name in (CLAIM_RECALL, chance_of(CLAIM_RECALL)))
+        return real, chance
 
     @property
     def recall_words(self) -> str:
         """Recall with that of another sample's words in brackets, or that it is left out."""
-        if self.recall is None or self.chance is None:
-            return "left out"
-        return f"{self.recall:.2f} ({self.chance:.2f})"
+        return "left out" if self.recall is None else "{:.2f} ({:.2f})".format(*self.recall)
 
     @property
     def ratio_words(self) -> str:
         """Hooked over plain time with its interval; empty where it was not measured."""
-        if self.ratio is None:
-            return ""
-        low, high = self.ratio.interval
-        return f"{self.ratio.ratio:.2f} ({low:.2f} to {high:.2f})"
+        return "" if self.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(self.ratio.ratio, *self.ratio.interval)
 
     @property
     def shares(self) -> tuple[BoundaryInterval, ...]:
         """Where the phases end, as shares of the depth."""
-        return tuple(relative_depth(end, self.depth) for end in self.ends)
+        return tuple(relative_depth(end, self.profile.depth) for end in self.ends)
 
     def claim_groups(self) -> list[QuestionGroup]:
         """The claims by verdict; what is known to fail is told apart."""
@@ -153,7 +160,7 @@ def tells_depth(profiles: Mapping[str, Profile]) -> bool:
 
 def phase_ranges(outcome: PairOutcome) -> list[str]:
     """The layers of each phase, with the 99 % interval of its end where that is not one layer."""
-    edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.depth)]
+    edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.profile.depth)]
     told = []
     for phase, (name, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
         end = outcome.ends[phase] if phase < len(outcome.ends) else None
@@ -162,30 +169,44 @@ def phase_ranges(outcome: PairOutcome) -> list[str]:
     return told
 
 
+def note_lines(result: Result) -> list[str]:
+    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
+
+    These are the measures that reproduce although some samples changed, and those that could not be compared.
+    """
+    lines = []
+    for part in result.parts:
+        match part.source:
+            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond:
+                lines.append(f"{part.title}: {tolerated(agreement)}")
+            case NotCompared(reason=reason):
+                lines.append(f"{part.title}: not compared, {reason}")
+    return lines
+
+
+def tolerated(agreement: Agreement) -> str:
+    """How many samples changed in a measure that reproduces all the same."""
+    allowed = 100 * (1.0 - agreement.tolerance.share)
+    return f"{agreement.beyond} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
+
+
 def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
-    reading = found.reading(pair)
-    mean = reading.summary.mean
-    persistent, spread = persistence(mean), float(mean.max() - mean.min())
     claims, regressions = (found.of_pair(pair, kind) for kind in ("replication", "regression"))
+    regressions = {name: regressions[name] for name in QUESTIONS if name in regressions}
+    held, notes = found.held.get(pair), [note for result in regressions.values() for note in note_lines(result)]
     # Two models are told apart by their comparison.
-    changed = any(result.changed for result in regressions.values())
-    held = found.held.get(pair) if changed and found.options.against is None else None
+    if held is not None and found.options.against is None and any(result.changed for result in regressions.values()):
+        notes = [*map(trace_line, traces_of(profile, held)), *notes]
     return PairOutcome(
         pair=pair,
-        n=profile.n,
-        depth=profile.depth,
-        ends=tuple(reading.boundaries.turning_points),
-        moves=reading.any_moves.count,
-        moves_at=tuple(persistent.moves_at(share * spread) for share in SHARES),
-        recall=None if profile.no_recall else float(profile[CLAIM_RECALL].mean(0)[-1]),
-        chance=None if profile.no_recall else float(profile["recall_chance_5"].mean(0)[-1]),
-        no_recall=profile.no_recall,
+        profile=profile,
+        reading=found.reading(pair),
         claims={name: claims[name] for name in CLAIMS if name in claims},
-        regressions={name: regressions[name] for name in QUESTIONS if name in regressions},
+        regressions=regressions,
         known=known,
+        held=held,
         ratio=found.ratios.get(pair),
-        same_until=() if held is None else tuple(map(trace_line, traces_of(profile, held))),
-        beside=tuple(note for result in regressions.values() for note in note_lines(result)),
+        notes=tuple(notes),
     )
 
 

@@ -16,17 +16,17 @@ from markupsafe import Markup
 
 from harness.data.sample import left_out_lines
 from harness.errors import bounded, bounded_texts, shown
-from harness.judgement.results import WORST_FIRST, Result
+from harness.judgement.results import WORST_FIRST
 from harness.report.against import ModelComparison
 from harness.report.descriptions import DecodedLayer
 from harness.report.meanings import (
     Answer,
-    answers,
+    answer_of,
     how_sure,
-    layers_of_ends,
     what_changed,
     where_phases_end,
 )
+from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
 from harness.report.verdict_words import VERDICTS
 from harness.run.findings import Findings
@@ -59,18 +59,13 @@ class DrawnSample:
 
 @dataclass(frozen=True, slots=True)
 class PairPage:
-    """What the page tells of one pair: its name in the record, its id in the page, its record, and its figures.
+    """What the page tells of one pair: its phases and verdicts, its id in the page, its record, and its figures."""
 
-    `expected` gives the reasons of the claims that are known not to hold.
-    """
-
-    name: str
+    outcome: PairOutcome
     anchor: str
     record: Mapping[str, Any]
-    results: Sequence[Result]
     figures: tuple[PageFigure, ...]
     samples: tuple[DrawnSample, ...]
-    expected: Mapping[str, str]
 
 
 def page(
@@ -98,6 +93,7 @@ def page(
         finalize=_legible,
     )
     environment.filters |= {"short_name": short_name, "bounded_texts": bounded_texts, "grouped": _grouped}
+    environment.filters |= {"answer": answer_of}
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         pairs=pairs,
@@ -109,8 +105,6 @@ def page(
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
         styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
         verdicts=VERDICTS,
-        answers=answers,
-        layers_of_ends=layers_of_ends,
         left_out_lines=left_out_lines,
         where_phases_end=where_phases_end,
         how_sure=how_sure,

@@ -96,7 +96,8 @@ def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[L
 
 def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
     """The lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
-    lines = [Line(text) for text in folded(f"{outcome.name}: {outcome.n} samples, {outcome.depth} layers", width)]
+    profile, moves = outcome.profile, outcome.reading.any_moves.count
+    lines = _folded([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
 
     def tell(name: str, text: str, colour: str = "") -> None:
         lines.extend(Line(line, colour) for line in named(name, text, width, _COLUMN))
@@ -108,17 +109,17 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     shares = ", ".join(f"{100 * share:g}" for share in SHARES)
     tell(
         "moves",
-        f"{outcome.moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(shares)} %",
+        f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(shares)} %",
     )
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
             tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)
     for place, text in enumerate(outcome.notes):
         tell("" if place else "baseline", text)
-    if outcome.recall is None or outcome.chance is None:
-        tell("recall", f"left out: {outcome.no_recall}")
+    if outcome.recall is None:
+        tell("recall", f"left out: {profile.no_recall}")
     else:
-        tell("recall", f"{outcome.recall:.2f} of the words; of another sample's words, by chance, {outcome.chance:.2f}")
+        tell("recall", "{:.2f} of the words; of another sample's words, by chance, {:.2f}".format(*outcome.recall))
     if outcome.ratio is not None:
         ratio, interval = outcome.ratio_words.split(" ", 1)
         tell("hooked/plain", f"{ratio} times the plain time {kept(interval)}")
@@ -193,9 +194,9 @@ def _table(outcomes: Sequence[PairOutcome]) -> list[Line]:
 def _row(outcome: PairOutcome) -> list[str]:
     return [
         outcome.name,
-        str(outcome.n),
+        str(outcome.profile.n),
         " / ".join(f"{end:g}" for end in outcome.ends),
-        f"{outcome.moves} ({' '.join(str(count) for count in outcome.moves_at)})",
+        f"{outcome.reading.any_moves.count} ({' '.join(str(count) for count in outcome.moves_at)})",
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
         outcome.recall_words,
         _marked(outcome.regressions),

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import bounded_texts
-from harness.judgement.known_differences import known_differences
 from harness.judgement.phases import phase_reading
 from harness.profile.pair import Pair
 from harness.profile.profile import Drawing, Profile
@@ -29,6 +28,7 @@ from harness.report.descriptions import (
 from harness.report.figures import PANELS, overlay_figure, panel_figure
 from harness.report.heat_maps import picture_figure, token_figure
 from harness.report.held import Held, marks_of
+from harness.report.outcomes import PairOutcome, outcomes_of
 from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.record import report_record
@@ -51,9 +51,10 @@ class _Report:
             for pair, held in found.held.items()
         }
 
-    def pair(self, pair: Pair) -> PairPage:
+    def pair(self, outcome: PairOutcome) -> PairPage:
         """A pair with its figures and its samples in full."""
-        profile, reading, anchor = self._found.profiles[pair], self._readings[pair], self._names.add(f"pair-{pair}")
+        pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
+        anchor = self._names.add(f"pair-{pair}")
         held = self._held.get(pair)
         # Curves of another depth have no layers in common with this one's.
         beside = held if held is not None and held.profile.depth == profile.depth else None
@@ -68,13 +69,11 @@ class _Report:
             for name in PANELS
         )
         return PairPage(
-            name=str(pair),
+            outcome=outcome,
             anchor=anchor,
             record=self._record["pairs"][str(pair)],
-            results=[result for result in self._found.results if result.pair == pair],
             figures=figures,
             samples=tuple(self._sample(profile, drawing, reading) for drawing in profile.drawings),
-            expected=known_differences(self._found.options.baselines).get(str(pair), {}),
         )
 
     def common_figures(self) -> Iterator[PageFigure]:
@@ -144,7 +143,7 @@ def write_report(found: Findings, compared: Sequence[ModelComparison], place: Pa
     record = report_record(found, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
     report = _Report(found, record, place / "figures")
-    pairs = list(map(report.pair, found.profiles))
+    pairs = list(map(report.pair, outcomes_of(found)))
     content = page(found, pairs, list(report.common_figures()), record, compared)
     index = place / "index.html"
     write_atomically(index, content.encode(), durable=False)

@@ -17,7 +17,7 @@ from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.markdown import markdown_summary
 from harness.report.meanings import what_changed
-from harness.report.record import record_of
+from harness.report.outcomes import outcomes_of
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.findings import Findings
@@ -87,7 +87,7 @@ def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) ->
         text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
         assert NOTE in text
     assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
-    assert f"{NOTE}." in what_changed(record_of(session)["pairs"]["made-curves"], session.results)
+    assert f"{NOTE}." in what_changed(*outcomes_of(session))
 
 
 def test_one_of_128_samples_may_have_another_recall() -> None:
