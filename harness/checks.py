@@ -173,10 +173,8 @@ def _conclude(
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
-    lines = [first] if first else []
-    for finding in findings:
-        lines += changed_measure_lines(finding, profile)
-    return lines + held_lines(profile, baseline)
+    lines = [line for finding in findings for line in changed_measure_lines(finding, profile)]
+    return [*([first] if first else []), *lines, *held_lines(profile, baseline)]
 
 
 def _fail(lines: Iterable[str]) -> None:

@@ -1,8 +1,12 @@
-"""What the paper claims, in our words, how each claim is tested, and what was declared to test it: `paper.json`."""
+"""What the paper claims, how each claim is tested (`paper.json`), and where claims are known not to hold.
+
+Each known difference stands with its measured reason in one visible file beside the baselines.
+"""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +16,15 @@ from harness.errors import PhaseError
 
 #: The claims are the project's, not a run's: other baselines (`--phase-baselines`) are held against the same paper.
 FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
+KNOWN_DIFFERENCES = "known_differences.toml"
 
 
 class PaperError(PhaseError):
     """The claims of the paper cannot be read."""
+
+
+class KnownDifferencesError(PhaseError):
+    """The list of known non-replications cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,25 @@ def paper_claims(path: Path = FILE) -> dict[str, PaperClaim]:
     except KeyError as error:
         reason = f"{error} is missing"
     raise PaperError(f"the paper's claims cannot be read from {path} ({reason}): restore it from version control")
+
+
+def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
+    """The reasons by pair and claim; empty where the directory holds no such file.
+
+    Raises:
+        KnownDifferencesError: the file is not TOML, or not a table of reasons per pair.
+    """
+    path = baselines / KNOWN_DIFFERENCES
+    if not path.exists():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KnownDifferencesError(f"{path} cannot be read: {error}; restore it from version control") from None
+    for pair, reasons in content.items():
+        if not isinstance(reasons, dict) or not all(isinstance(reason, str) for reason in reasons.values()):
+            raise KnownDifferencesError(f'{path}: [{pair}] must be a table of claim = "reason"')
+    return content
 
 
 def _cited(paper: Mapping[str, Any]) -> str:

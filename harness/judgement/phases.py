@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
-from harness.analysis.beyond import Beyond
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
 from harness.analysis.moves import (
@@ -75,16 +74,16 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
     depth compare. `reading` is `phase_reading` of the profile where the caller has it.
     """
     reading = reading or phase_reading(profile)
-    mean = reading.summary.mean
+    mean, found = reading.summary.mean, reading.boundaries
+    points = {"turning_points": found.turning_points, "half_heights": found.half_heights}
+    ends = {name: [interval_record(point) for point in mine] for name, mine in points.items()}
+    relative = {
+        name: [interval_record(relative_depth(point, reading.last)) for point in mine] for name, mine in points.items()
+    }
     return {
-        "level": reading.boundaries.level,
-        "turning_points": [_interval(point) for point in reading.boundaries.turning_points],
-        "half_heights": [_interval(point) for point in reading.boundaries.half_heights],
-        "relative_depth": {
-            "depth": reading.last,
-            "turning_points": _relative(reading.boundaries.turning_points, reading.last),
-            "half_heights": _relative(reading.boundaries.half_heights, reading.last),
-        },
+        "level": found.level,
+        **ends,
+        "relative_depth": {"depth": reading.last} | relative,
         **_moves(mean, reading.rises, reading.any_moves),
         "prominence": rounded(declared_prominence(mean)),
         "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing],
@@ -108,53 +107,45 @@ def _control(profile: Profile, control: str) -> dict[str, Any]:
 
 
 def _moves(mean: FloatArray, rises: BoundedRises, moves: Moves) -> dict[str, Any]:
-    kept, spread = persistence(mean), float(mean.max() - mean.min())
     return {
         "certified_moves": moves.count,
-        "certified_moves_at": certified_at(rises, spread),
+        "certified_moves_at": certified_at(rises, float(mean.max() - mean.min())),
         "certified_chain": [[move.first, move.last, "up" if move.direction > 0 else "down"] for move in moves.chain],
-        "moves_at": {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES},
+        "moves_at": moves_at(mean),
     }
+
+
+def moves_at(mean: FloatArray) -> dict[str, int]:
+    """How many alternating moves a mean curve has at each declared share of its range."""
+    kept, spread = persistence(mean), float(mean.max() - mean.min())
+    return {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES}
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:
     """A claim as JSON types."""
+    parts, curves = ([_plain(asdict(one)) for one in ones] for ones in (claim.parts, claim.curves_beyond))
+    for one in (*(beyond for part in parts for beyond in part["beyond"]), *curves):
+        del one["n"]
     return {
         "verdict": str(claim.verdict),
         "decisive": claim.decisive,
-        "parts": [
-            asdict(part)
-            | {
-                "verdict": str(part.verdict),
-                "effect": number(part.effect),
-                "interval": [number(end) for end in part.interval],
-                "margin": number(part.margin),
-                "beyond": [_beyond(beyond) for beyond in part.beyond],
-            }
-            for part in claim.parts
-        ],
-        "curves_beyond": {
-            curve.control: {
-                "above": list(curve.above),
-                "below": list(curve.below),
-                "highest": number(curve.highest),
-                "lowest": number(curve.lowest),
-                "margin": number(curve.margin),
-                "confidence": curve.confidence,
-            }
-            for curve in claim.curves_beyond
-        },
+        "parts": parts,
+        "curves_beyond": {curve.pop("control"): curve for curve in curves},
     }
 
 
-def _beyond(beyond: Beyond) -> dict[str, Any]:
-    return {
-        "control": beyond.control,
-        "what": beyond.what,
-        "effect": number(beyond.effect),
-        "interval": [number(end) for end in beyond.interval],
-        "certain": beyond.certain,
-    }
+def _plain(value: Any) -> Any:
+    """A value as JSON types, numbers as `number` has them."""
+    match value:
+        case float():
+            return number(value)
+        case StrEnum():
+            return str(value)
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+        case tuple():
+            return list(map(_plain, value))
+    return value
 
 
 def number(value: float) -> float | None:
@@ -162,9 +153,6 @@ def number(value: float) -> float | None:
     return float(rounded(value)) if math.isfinite(value) else None
 
 
-def _relative(points: Sequence[BoundaryInterval], depth: int) -> list[list[float | None]]:
-    return [_interval(relative_depth(point, depth)) for point in points]
-
-
-def _interval(point: BoundaryInterval) -> list[float | None]:
+def interval_record(point: BoundaryInterval) -> list[float | None]:
+    """A boundary with the ends of its interval as JSON types."""
     return [number(point.estimate), number(point.low), number(point.high)]

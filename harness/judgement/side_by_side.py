@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values
-from harness.judgement.phases import claims_of, number, phase_reading, relative_depth
+from harness.judgement.phases import claims_of, interval_record, number, phase_reading, relative_depth
 from harness.judgement.regression import (
     Finding,
     compare,
@@ -77,18 +77,16 @@ class Trace:
 class SideBySide:
     """Two models on one dataset.
 
-    `common` counts the samples of both, compared in pairs where `paired`; `inputs`, `configuration` and `environment`
-    say what else is not the same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings
-    are the same, `beyond` where they differ for certain; all empty for models of different depth, which compare by
-    relative depth. `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
+    `inputs` says how their samples belong together; with `configuration` and `environment` it says what else is not the
+    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same, `beyond`
+    where they differ for certain; all empty for models of different depth, which compare by relative depth.
+    `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
     """
 
     dataset: str
     now: Side
     other: Side
-    common: int
-    paired: bool
-    inputs: str
+    inputs: Inputs
     configuration: ConfigurationChanges
     environment: tuple[str, ...]
     verdicts: Mapping[str, Verdict]
@@ -131,9 +129,7 @@ def side_by_side(
         dataset=profile.dataset,
         now=_side(profile),
         other=_side(other),
-        common=len(inputs.pairing.now),
-        paired=inputs.pairing.paired,
-        inputs=inputs.changed,
+        inputs=inputs,
         configuration=profile.configuration_changes(other),
         environment=tuple(profile.environment.differences(other.environment)),
         verdicts=verdicts,
@@ -156,9 +152,9 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
         "models": {side.model: _side_record(side) for side in (numbers.now, numbers.other)},
         "model": numbers.now.model,
         "against": numbers.other.model,
-        "common_samples": numbers.common,
-        "paired": numbers.paired,
-        "inputs": numbers.inputs,
+        "common_samples": len(numbers.inputs.pairing.now),
+        "paired": numbers.inputs.pairing.paired,
+        "inputs": numbers.inputs.changed,
         "configuration": numbers.configuration.lines(),
         "environment": list(numbers.environment),
         "verdicts": {name: str(verdict) for name, verdict in numbers.verdicts.items()},
@@ -194,16 +190,13 @@ def _side(profile: Profile) -> Side:
 
 
 def _side_record(side: Side) -> dict[str, Any]:
-    def ends(points: Sequence[BoundaryInterval]) -> list[list[float | None]]:
-        return [[number(point.estimate), number(point.low), number(point.high)] for point in points]
-
     return {
         "n": side.n,
         "layers": side.depth,
         "prompt": side.prompt,
         "first_token": side.first_token,
-        "turning_points": ends(side.turning_points),
-        "relative_depth": ends(side.relative()),
+        "turning_points": list(map(interval_record, side.turning_points)),
+        "relative_depth": list(map(interval_record, side.relative())),
         "certified_moves": side.moves,
         "claims": dict(side.claims),
     }

@@ -11,7 +11,7 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
-from harness.judgement.known_differences import known_differences
+from harness.judgement.paper import known_differences
 from harness.plugin import hookspec
 from harness.plugin.collection_refusals import refuse_impossible
 from harness.plugin.fixtures import (

@@ -36,10 +36,10 @@ class ModelComparison:
         Args:
             width: of a terminal that lines and cells are folded for, None where they may be as long as they are.
         """
-        numbers = self.numbers
+        numbers, pairing = self.numbers, self.numbers.inputs.pairing
         title = (
-            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {numbers.common} samples"
-            f"{', compared in pairs' if numbers.paired else ', too few to be compared in pairs'}"
+            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.now)} samples"
+            f"{', compared in pairs' if pairing.paired else ', too few to be compared in pairs'}"
         )
         above = [title, *_given_lines(numbers)]
         below = [*_verdict_lines(numbers), *_where_lines(numbers)]
@@ -85,7 +85,7 @@ def comparisons_of(found: Findings, reference: Callable[[Pair], Reference]) -> l
 
 def _given_lines(numbers: SideBySide) -> list[str]:
     """What else is not the same for the two models, said before anything is compared."""
-    lines = [f"  {numbers.inputs}"] if numbers.inputs else []
+    lines = [f"  {numbers.inputs.changed}"] if numbers.inputs.changed else []
     prompts = (numbers.now.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
         lines.append(f"  prompts: {bounded(prompts[0])!r} and {bounded(prompts[1])!r}")

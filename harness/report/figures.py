@@ -18,9 +18,9 @@ from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
-from harness.report.held import Held
 from harness.report.palette import INK, PAPER, SERIES
 from harness.report.panels import (
+    Held,
     Panel,
     attention_panel,
     dress,

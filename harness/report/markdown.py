@@ -35,7 +35,7 @@ def markdown_summary(found: Findings, compared: Sequence[ModelComparison] = ()) 
     undecided = [line for outcome in outcomes for line in outcome.undecided()]
     parts = [
         f"## Phases of vision-language models: {_overall(found, len(unexpected), len(undecided))}",
-        _paragraph(found.problem()),
+        f"**{prose(found.problem())}**" if found.problem() else "",
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
         "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
@@ -70,10 +70,6 @@ def _overall(found: Findings, unexpected: int, undecided: int) -> str:
     return ", ".join(counts) or f"all {total} verdicts as expected"
 
 
-def _paragraph(text: str) -> str:
-    return f"**{prose(text)}**" if text else ""
-
-
 def _row(outcome: PairOutcome) -> list[str]:
     return [
         code(outcome.name),
@@ -92,7 +88,11 @@ def _grouped(groups: Iterable[QuestionGroup]) -> str:
 
 def _numbers(title: str, lines: Sequence[Result]) -> str:
     rows = [_part(line, part) for line in lines for part in _deciding(line)]
-    return f"### {title}\n\n{_table(_NUMBERS, rows)}" if rows else ""
+    return _section(title, [_table(_NUMBERS, rows)] if rows else [])
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"### {title}", "", *lines]) if lines else ""
 
 
 def _deciding(result: Result) -> Sequence[Evidence]:
@@ -126,7 +126,7 @@ def _left_out(found: Findings) -> str:
         for pair, profile in found.profiles.items()
         for line in left_out_of(profile)
     ]
-    return "\n".join(["### Left out", "", *lines]) if lines else ""
+    return _section("Left out", lines)
 
 
 def _known(outcomes: Sequence[PairOutcome]) -> str:
@@ -136,12 +136,12 @@ def _known(outcomes: Sequence[PairOutcome]) -> str:
         for name, reason in outcome.known.items()
         if name in outcome.claims and outcome.claims[name].word == "fails"
     ]
-    return "\n".join(["### Known differences, as expected", "", *lines]) if lines else ""
+    return _section("Known differences, as expected", lines)
 
 
 def _side_by_side(comparison: ModelComparison) -> str:
     lines = [html.escape(shown(bounded(line)), quote=False) for line in comparison.lines()]
-    return "\n".join(["### Side by side", "", "<pre>", *lines, "</pre>"])
+    return _section("Side by side", ["<pre>", *lines, "</pre>"])
 
 
 def _baselines(found: Findings) -> str:

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from harness.analysis.agreement import Agreement
 from harness.analysis.claims import CLAIMS, PHASES
-from harness.analysis.moves import persistence
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.timing import TimingRatio
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
-from harness.judgement.known_differences import known_differences
-from harness.judgement.phases import CLAIM_RECALL, SHARES, relative_depth
+from harness.judgement.paper import known_differences
+from harness.judgement.phases import CLAIM_RECALL, moves_at, relative_depth
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import traces_of
@@ -70,9 +69,7 @@ class PairOutcome:
     @property
     def moves_at(self) -> list[int]:
         """The moves of the mean at each of `phases.SHARES` of its range."""
-        mean = self.reading.summary.mean
-        persistent, spread = persistence(mean), float(mean.max() - mean.min())
-        return [persistent.moves_at(share * spread) for share in SHARES]
+        return [*moves_at(self.reading.summary.mean).values()]
 
     @property
     def recall(self) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ are told apart by readers with any colour vision; nothing is said by colour alon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.profile.measures import MEASURES
 
@@ -15,8 +15,7 @@ from harness.profile.measures import MEASURES
 LineStyle = str | tuple[float, tuple[float, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Colour:
+class Colour(NamedTuple):
     """One colour of a figure in its two values, hexadecimal; `name` is that of its variable on the page."""
 
     name: str
@@ -29,8 +28,7 @@ class Colour:
         return f"--{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """How a curve is drawn: colour, line style, and what the legend calls it."""
 
     colour: Colour
@@ -38,8 +36,7 @@ class Style:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(NamedTuple):
     """One phase in figures: its number, its name, and the tint and the pattern of its band."""
 
     number: str
@@ -74,8 +71,6 @@ COLOURS: tuple[Colour, ...] = (
 CONTROL_LINES: tuple[LineStyle, ...] = ((0, (5, 2)), (0, (1, 1.5)))
 #: One style a model, where several lie in one figure.
 SERIES = (Style(BLUE, "-", ""), Style(RED, "--", ""), Style(GREEN, "-.", ""), Style(PURPLE, ":", ""))
-
-
 _BY_NAME = {colour.name: colour for colour in COLOURS}
 _CHANCE = Style(GREY, ":", "another sample's words, top 5")
 

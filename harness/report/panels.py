@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -13,9 +14,10 @@ from harness.analysis.mean_difference import Verdict
 from harness.analysis.moves import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
+from harness.judgement.regression import Finding
+from harness.judgement.results import Result
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
-from harness.report.held import Held
 from harness.report.palette import (
     CONTROL_LINES,
     FAINT,
@@ -33,6 +35,26 @@ from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+class Mark(NamedTuple):
+    """The places of a measure that a verdict names: indices into its curve."""
+
+    verdict: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stored baseline, or another model, whose curves are laid under a profile's; `name` is what legends call it.
+
+    `marks` holds, per measure, where it differs, or where it is no longer the same.
+    """
+
+    profile: Profile
+    name: str = "baseline"
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+
 
 Panel = Callable[["Axes", Profile, PhaseReading, Held | None], None]
 
@@ -111,6 +133,16 @@ def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: 
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(axes)
+
+
+def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
+    """The places of each measure that is not the same, of the verdicts on one pair."""
+    return {
+        part.source.measure.name: Mark(part.word, part.source.agreement.layers)
+        for result in results
+        for part in result.parts
+        if isinstance(part.source, Finding) and part.word in (Verdict.DIFFERS, Verdict.EQUIVALENT)
+    }
 
 
 def draw_phases(axes: Axes, reading: PhaseReading) -> None:
@@ -206,7 +238,7 @@ def _compare(axes: Axes, names: tuple[str, ...], held: Held | None, where: Any =
     first = MEASURES[names[0]].axis.first
     label: str | None = legible(held.name)
     for name in names:
-        mean = held.mean(name)
+        mean = held.profile[name].mean(0)
         places = (np.arange(len(mean)) + first)[where]
         colour = style_of(name).colour.light
         axes.plot(places, mean[where], "o", mfc="none", mec=colour, mew=0.8, ms=3.2, zorder=3, label=label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from matplotlib.figure import Figure
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import bounded_texts
 from harness.judgement.phases import phase_reading
-from harness.profile.pair import Pair
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
 from harness.report.descriptions import (
@@ -27,9 +27,9 @@ from harness.report.descriptions import (
 )
 from harness.report.figures import PANELS, overlay_figure, panel_figure
 from harness.report.heat_maps import picture_figure, token_figure
-from harness.report.held import Held, marks_of
 from harness.report.outcomes import PairOutcome, outcomes_of
 from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
+from harness.report.panels import Held, marks_of
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.record import report_record
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
@@ -45,19 +45,15 @@ class _Report:
     def __init__(self, found: Findings, record: Mapping[str, Any], folder: Path) -> None:
         self._found, self._record, self._folder = found, record, folder
         self._names = FileNames(set(PAGE_IDS))
-        self._readings = {pair: found.reading(pair) for pair in found.profiles}
-        self._held = {
-            pair: Held(held.profile, held.label, marks_of(found.of_pair(pair, "regression").values()))
-            for pair, held in found.held.items()
-        }
 
     def pair(self, outcome: PairOutcome) -> PairPage:
         """A pair with its figures and its samples in full."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
-        held = self._held.get(pair)
+        held, beside = outcome.held, None
         # Curves of another depth have no layers in common with this one's.
-        beside = held if held is not None and held.profile.depth == profile.depth else None
+        if held is not None and held.profile.depth == profile.depth:
+            beside = Held(held.profile, held.label, marks_of(outcome.regressions.values()))
         figures = tuple(
             self._figure(
                 str(pair),
@@ -76,9 +72,9 @@ class _Report:
             samples=tuple(self._sample(profile, drawing, reading) for drawing in profile.drawings),
         )
 
-    def common_figures(self) -> Iterator[PageFigure]:
+    def common_figures(self, outcomes: Sequence[PairOutcome]) -> Iterator[PageFigure]:
         """The figures of all pairs together, and one of each two models that were held against each other."""
-        bands, profiles = list(map(self._band, self._readings)), self._found.profiles
+        bands, profiles = list(map(_band, outcomes)), self._found.profiles
         draw, text = partial(phase_diagram, bands), described_diagram(bands)
         yield self._figure("phase", "diagram", draw, CAPTIONS["diagram"], text)
         recalled = [profile for profile in profiles.values() if not profile.no_recall]
@@ -123,13 +119,14 @@ class _Report:
             drawing.no_grid,
         )
 
-    def _band(self, pair: Pair) -> Band:
-        reading, held = self._readings[pair], self._held.get(pair)
-        name, points = short_name(str(pair)), reading.boundaries.turning_points
-        if held is None:
-            return Band(name, reading.last, points)
-        before = phase_reading(held.profile).boundaries.turning_points
-        return Band(name, reading.last, points, tuple(point.estimate for point in before), held.profile.depth)
+
+def _band(outcome: PairOutcome) -> Band:
+    band = Band(outcome.name, outcome.profile.depth, outcome.ends)
+    if outcome.held is None:
+        return band
+    then = outcome.held.profile
+    before = phase_reading(then).boundaries.turning_points
+    return replace(band, before=tuple(point.estimate for point in before), before_depth=then.depth)
 
 
 def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:
@@ -143,8 +140,9 @@ def write_report(found: Findings, compared: Sequence[ModelComparison], place: Pa
     record = report_record(found, compared)
     write_atomically(place / "phase.json", dump(record), durable=False)
     report = _Report(found, record, place / "figures")
-    pairs = list(map(report.pair, outcomes_of(found)))
-    content = page(found, pairs, list(report.common_figures()), record, compared)
+    outcomes = outcomes_of(found)
+    pairs = list(map(report.pair, outcomes))
+    content = page(found, pairs, list(report.common_figures(outcomes)), record, compared)
     index = place / "index.html"
     write_atomically(index, content.encode(), durable=False)
     return index

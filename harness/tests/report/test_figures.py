@@ -22,8 +22,8 @@ from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
-from harness.report.held import Held, Mark, marks_of
 from harness.report.palette import style_of
+from harness.report.panels import Held, Mark, marks_of
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import drawn_alike, inline, png_of, svg_of
 from harness.tests.support.saved_checkpoints import save_tiny
