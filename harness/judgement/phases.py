@@ -135,7 +135,6 @@ def claim_record(claim: Claim) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON types, numbers as `number` has them."""
     match value:
         case float():
             return number(value)

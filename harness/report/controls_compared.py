@@ -40,7 +40,6 @@ def beyond_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) 
 
 
 def _kept_pieces(cell: str) -> str:
-    """A cell that is folded between its effects only."""
     return ", ".join(kept(piece) for piece in cell.split(", "))
 
 

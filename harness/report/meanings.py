@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.analysis.beyond import Beyond
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
@@ -28,8 +27,7 @@ _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
 _MOVES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One part of a verdict; numbers that do not apply are empty texts. `excess` is |effect| over the margin."""
 
     name: str
@@ -43,8 +41,7 @@ class Row:
     excess: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The verdict on one question, with its parts; `asked` says what the question is."""
 
     question: str
@@ -143,7 +140,7 @@ def answer_of(result: Result) -> Answer:
     if result.claim is None:
         if word == "reproduces":
             # What is read off a curve that reproduces does so, however uncertain it is by itself.
-            rows = tuple(replace(row, verdict=word) if row.verdict in VERDICTS else row for row in rows)
+            rows = tuple(row._replace(verdict=word) if row.verdict in VERDICTS else row for row in rows)
         sentence = f"{result.inputs}. {sentence}" if result.inputs else sentence
         return Answer(result.question, QUESTIONS[result.question], word, "", sentence, rows)
     paper, decisive = paper_claims()[result.question], result.worst_first[0]
@@ -156,7 +153,7 @@ def answer_of(result: Result) -> Answer:
         f"beyond the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
         for curve in result.claim.curves_beyond
     )
-    rows = (replace(rows[0], beyond=rows[0].beyond + curves), *rows[1:])
+    rows = (rows[0]._replace(beyond=rows[0].beyond + curves), *rows[1:])
     asked = f"{paper.statement} Tested as: {paper.tested_as}"
     return Answer(result.question, result.question, word, asked, sentence, rows)
 

@@ -6,10 +6,9 @@ It runs no script and loads nothing; every text in it is escaped.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -36,8 +35,7 @@ from harness.storage.file_names import short_name
 PAGE_IDS = ("main", "overview", "overview-table", "reading", "theme-auto", "theme-dark", "theme-light")
 
 
-@dataclass(frozen=True, slots=True)
-class PageFigure:
+class PageFigure(NamedTuple):
     """A figure on the page: its name, unique there; the SVG; the words below it."""
 
     name: str
@@ -45,8 +43,7 @@ class PageFigure:
     caption: str
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnSample:
+class DrawnSample(NamedTuple):
     """A sample that is shown in full."""
 
     sample_id: str
@@ -57,8 +54,7 @@ class DrawnSample:
     no_grid: str
 
 
-@dataclass(frozen=True, slots=True)
-class PairPage:
+class PairPage(NamedTuple):
     """What the page tells of one pair: its phases and verdicts, its id in the page, its record, and its figures."""
 
     outcome: PairOutcome

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,8 +23,7 @@ _BAND, _STEP = 0.34, 1.0
 _NEAR = 0.12
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(NamedTuple):
     """One pair in the diagram: its name, its depth L, its turning points in layers, and those of its baseline."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ def _band(outcome: PairOutcome) -> Band:
         return band
     then = outcome.held.profile
     before = phase_reading(then).boundaries.turning_points
-    return replace(band, before=tuple(point.estimate for point in before), before_depth=then.depth)
+    return band._replace(before=tuple(point.estimate for point in before), before_depth=then.depth)
 
 
 def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:

@@ -116,7 +116,6 @@ class LoadedModel:
         gc.collect()
 
     def _of_fixture(self, name: str) -> Vlm:
-        """What the fixture returns, under the fixture's name."""
         if name not in self._given:
             from harness.models.vlm import Vlm
 
