@@ -28,7 +28,7 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
     Args:
         profile: what was measured now.
         baseline: what it is held against.
-        comparison: of the two (`comparison.compare`).
+        comparison: of the two (`regression.compare`).
 
     Raises:
         AssertionError: naming measure, layers, difference, interval, margin, baseline and the command to accept it.

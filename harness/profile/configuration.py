@@ -44,7 +44,7 @@ def configuration_of(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
 
     Args:
         vlm: the loaded model.
-        checkpoint: hash of the parameters and persistent buffers (`provenance.weight_hashes`), empty where not known.
+        checkpoint: hash of the parameters and persistent buffers (`environment.weight_hashes`), empty where not known.
     """
     settings = {
         **_flat(vlm.model.config.to_dict()),

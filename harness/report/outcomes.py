@@ -14,7 +14,7 @@ from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
 from harness.judgement.paper import known_differences
-from harness.judgement.phases import CLAIM_RECALL, moves_at, relative_depth
+from harness.judgement.phases import CLAIM_RECALL, moves_at
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import traces_of
@@ -88,11 +88,6 @@ class PairOutcome:
     def ratio_words(self) -> str:
         """Hooked over plain time with its interval; empty where it was not measured."""
         return "" if self.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(self.ratio.ratio, *self.ratio.interval)
-
-    @property
-    def shares(self) -> tuple[BoundaryInterval, ...]:
-        """Where the phases end, as shares of the depth."""
-        return tuple(relative_depth(end, self.profile.depth) for end in self.ends)
 
     def claim_groups(self) -> list[QuestionGroup]:
         """The claims by verdict; what is known to fail is told apart."""

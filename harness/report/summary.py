@@ -104,12 +104,13 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
 
     tell("phases", f"in layers: {_listed(phase_ranges(outcome))}")
     if relative:
-        tell("depth", f"I, II, III end at {_listed([f'{end:.2f}' for end in outcome.shares])} of it")
+        shares = [f"{relative_depth(end, profile.depth):.2f}" for end in outcome.ends]
+        tell("depth", f"I, II, III end at {_listed(shares)} of it")
     counts = ", ".join(str(count) for count in outcome.moves_at)
-    shares = ", ".join(f"{100 * share:g}" for share in SHARES)
+    at = ", ".join(f"{100 * share:g}" for share in SHARES)
     tell(
         "moves",
-        f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(shares)} %",
+        f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %",
     )
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
