@@ -9,14 +9,7 @@ from typing import Any
 
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
-from harness.analysis.moves import (
-    BoundedRises,
-    Moves,
-    bounded_rises,
-    declared_prominence,
-    moves_of_rises,
-    persistence,
-)
+from harness.analysis.moves import BoundedRises, Moves, bounded_rises, declared_prominence, moves_of_rises, persistence
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.profile.measures import chance_of

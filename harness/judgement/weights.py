@@ -140,13 +140,7 @@ class _Digest:
         self._path, self._unread = path, False
         self._structure, self._numbers = hashlib.sha256(), hashlib.sha256()
 
-    def add(
-        self,
-        name: str,
-        tensor: Any,
-        numbers: Callable[[Any], Any],
-        read: dict[int, bytes],
-    ) -> None:
+    def add(self, name: str, tensor: Any, numbers: Callable[[Any], Any], read: dict[int, bytes]) -> None:
         own = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
         self._structure.update(own.encode())
         self._numbers.update(f"{own} {getattr(tensor, 'dtype', '')}".encode())

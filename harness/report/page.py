@@ -18,13 +18,7 @@ from harness.errors import bounded, bounded_texts, shown
 from harness.judgement.results import WORST_FIRST
 from harness.report.against import ModelComparison
 from harness.report.descriptions import DecodedLayer
-from harness.report.meanings import (
-    Answer,
-    answer_of,
-    how_sure,
-    what_changed,
-    where_phases_end,
-)
+from harness.report.meanings import Answer, answer_of, how_sure, what_changed, where_phases_end
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
 from harness.report.verdict_words import VERDICTS
@@ -90,6 +84,7 @@ def page(
     )
     environment.filters |= {"short_name": short_name, "bounded_texts": bounded_texts, "grouped": _grouped}
     environment.filters |= {"answer": answer_of}
+    variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         pairs=pairs,
@@ -99,7 +94,7 @@ def page(
         problem=found.problem(),
         comparisons=[comparison.lines() for comparison in compared],
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
-        styles=Markup(f"{_variables()}\n{styles}"),  # noqa: S704 - our own file
+        styles=Markup(f":root {{\n{variables}\n}}\n{styles}"),  # noqa: S704 - our own file
         verdicts=VERDICTS,
         left_out_lines=left_out_lines,
         where_phases_end=where_phases_end,
@@ -121,8 +116,3 @@ def _grouped(given: Sequence[Answer], expected: Collection[str]) -> list[tuple[s
 def _legible(value: Any) -> Any:
     """What is put into the page, of bounded length: signs that nobody sees, or that turn a line, are spelled out."""
     return shown(bounded(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _variables() -> str:
-    lines = [f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS]
-    return ":root {\n" + "\n".join(lines) + "\n}"

@@ -18,19 +18,7 @@ from harness.judgement.regression import Finding
 from harness.judgement.results import Result
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
-from harness.report.palette import (
-    CONTROL_LINES,
-    FAINT,
-    GREY,
-    GRID,
-    INK,
-    PAPER,
-    PHASES,
-    RED,
-    SHADE,
-    Style,
-    style_of,
-)
+from harness.report.palette import CONTROL_LINES, FAINT, GREY, GRID, INK, PAPER, PHASES, RED, SHADE, Style, style_of
 from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:

@@ -16,13 +16,7 @@ from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
 from harness.report.controls_compared import beyond_table
 from harness.report.layout import Line, folded, kept, named, table_lines
-from harness.report.outcomes import (
-    PairOutcome,
-    left_out_of,
-    outcomes_of,
-    phase_ranges,
-    tells_depth,
-)
+from harness.report.outcomes import PairOutcome, left_out_of, outcomes_of, phase_ranges, tells_depth
 from harness.report.verdict_words import VERDICTS
 from harness.run.findings import Findings
 from harness.run.stored_baselines import unused_baselines
@@ -108,10 +102,7 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
         tell("depth", f"I, II, III end at {_listed(shares)} of it")
     counts = ", ".join(str(count) for count in outcome.moves_at)
     at = ", ".join(f"{100 * share:g}" for share in SHARES)
-    tell(
-        "moves",
-        f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %",
-    )
+    tell("moves", f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %")
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
             tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)

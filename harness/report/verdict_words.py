@@ -30,14 +30,10 @@ VERDICTS: Mapping[str, Word] = MappingProxyType(
         "fails": Word(BAD, "-", "A part of the paper's claim is certainly not so for this model on this data."),
         "reproduces": Word(GOOD, "=", "The same numbers as the baseline, sample by sample, within the tolerance."),
         "equivalent": Word(
-            GOOD,
-            "~",
-            "No longer the same sample by sample, but the mean is certainly within the margin everywhere.",
+            GOOD, "~", "No longer the same sample by sample, but the mean is certainly within the margin everywhere."
         ),
         "differs": Word(
-            BAD,
-            "!",
-            "The mean certainly moved by more than the margin at some layer, all layers considered together.",
+            BAD, "!", "The mean certainly moved by more than the margin at some layer, all layers considered together."
         ),
         "inconclusive": Word(OPEN, "?", "The samples do not decide; more of them would."),
     }
