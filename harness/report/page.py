@@ -5,7 +5,7 @@ It runs no script and loads nothing; every text in it is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from markupsafe import Markup
 from harness.data.sample import left_out_lines
 from harness.errors import bounded, bounded_texts, shown
 from harness.judgement.results import WORST_FIRST
+from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison
 from harness.report.descriptions import DecodedLayer
 from harness.report.meanings import Answer, answer_of, how_sure, what_changed, where_phases_end
@@ -40,12 +41,9 @@ class PageFigure(NamedTuple):
 class DrawnSample(NamedTuple):
     """A sample that is shown in full."""
 
-    sample_id: str
-    instruction: str
-    captions: Sequence[str]
+    drawing: Drawing
     figures: tuple[PageFigure, ...]
     layers: Sequence[DecodedLayer]
-    no_grid: str
 
 
 class PairPage(NamedTuple):
@@ -103,7 +101,7 @@ def page(
     )
 
 
-def _grouped(given: Sequence[Answer], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
+def _grouped(given: Iterable[Answer], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
     """The titles of questions by verdict, the worst first, and by True for what was expected, which comes last."""
     titles: dict[tuple[str, bool], list[str]] = {}
     for answer in given:

@@ -10,7 +10,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.errors import bounded_texts
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
@@ -106,17 +105,11 @@ class _Report:
         if drawing.grid is not None:
             kinds.insert(0, ("picture", picture_figure, described_picture))
         name = f"{profile.pair}-{drawing.sample_id}"
-        return DrawnSample(
-            short_name(drawing.sample_id),
-            drawing.instruction,
-            bounded_texts(drawing.captions),
-            tuple(
-                self._figure(name, kind, partial(draw, drawing, reading), CAPTIONS[kind], describe(drawing, reading))
-                for kind, draw, describe in kinds
-            ),
-            decoded_layers(drawing),
-            drawing.no_grid,
+        figures = (
+            self._figure(name, kind, partial(draw, drawing, reading), CAPTIONS[kind], describe(drawing, reading))
+            for kind, draw, describe in kinds
         )
+        return DrawnSample(drawing, tuple(figures), decoded_layers(drawing))
 
 
 def _band(outcome: PairOutcome) -> Band:
