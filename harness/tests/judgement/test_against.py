@@ -94,7 +94,7 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     assert lines[2] == (
         "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
     )
-    assert (found.numbers.paired, found.numbers.traces) == (True, ())
+    assert (found.numbers.inputs.pairing.paired, found.numbers.traces) == (True, ())
     assert "readings: not asked sample by sample, the two models are not given the same inputs" in lines
     assert not {"reproduces"} & set(found.numbers.verdicts.values())
 
