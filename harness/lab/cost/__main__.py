@@ -14,10 +14,9 @@ import transformers
 from harness.errors import PhaseError
 from harness.lab.cost.breakdown import breakdown, breakdown_lines
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
-from harness.lab.cost.cost_page import cost_page, memory_table, plotted, targets_table, times_table
+from harness.lab.cost.cost_page import cost_page, memory_table, plotted, ratio_plot, targets_table, times_table
 from harness.lab.cost.cost_results import FULL_WIDTH, SMALL_KIND, CostRun, read_run, to_json
 from harness.lab.cost.cost_run import BATCHES, LAYERS, PAIRS, TOKENS, Conditions, CostPlan, drawn_cells, run_plan
-from harness.lab.cost.plot import ratio_plot
 from harness.models.vlm import choose_device
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically

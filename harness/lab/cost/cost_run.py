@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,13 +174,11 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
     start = time.perf_counter()
     device = choose_device(plan.conditions.device)
     results = []
-    with tqdm(
-        total=len(plan.cells) + len(plan.pairs), desc="cells", unit="cell", disable=not sys.stderr.isatty()
-    ) as bar:
-        for cell, subject in plan.subjects():
+    count = len(plan.cells) + len(plan.pairs)
+    with tqdm(plan.subjects(), total=count, desc="cells", unit="cell", disable=None) as bar:
+        for cell, subject in bar:
             bar.set_postfix_str(cell.title)
             results.append(measured(cell, subject, replace(plan.conditions_of(cell, device), tick=bar.refresh)))
-            bar.update()
     models = plan.models if plan.samples != 0 else []
     return CostRun(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -62,7 +62,7 @@ class SimulationPlan:
             for n in self.sizes
         )
         return [
-            Trial(first.seed, first.place, first.paired, first.n, repetition)
+            replace(first, repetition=repetition)
             for first in firsts
             for repetition in range(self.repetitions * (_BARRED_TIMES if has_bar(first) else 1))
         ]
@@ -112,12 +112,12 @@ def quick_plan(seed: int) -> SimulationPlan:
 
 def run_plan(plan: SimulationPlan, jobs: int = 1) -> SimulationOutcome:
     """Return the outcome of a plan on `jobs` processes; but for its duration it does not depend on their number."""
-    begin = time.monotonic()
+    begin, cpu_begin = time.monotonic(), _cpu_seconds()
     trials = plan.all_trials()
     spawning = multiprocessing.get_context("spawn")
     with nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=spawning) as pool:
-        suites, suite_seconds = _run_all(pool, simulate_suite, plan.all_suites(), "suites")
-        verdicts, trial_seconds = _run_all(pool, simulate_trial, trials, "comparisons with a known change")
+        suites = _run_all(pool, simulate_suite, plan.all_suites(), "suites")
+        verdicts = _run_all(pool, simulate_trial, trials, "comparisons with a known change")
     return SimulationOutcome(
         plan=plan,
         paired=gathered(suites[: plan.suites], paired=True),
@@ -125,25 +125,23 @@ def run_plan(plan: SimulationPlan, jobs: int = 1) -> SimulationOutcome:
         cells=tuple(tallied(trials, verdicts)),
         jobs=jobs,
         seconds=time.monotonic() - begin,
-        cpu_seconds=suite_seconds + trial_seconds,
+        cpu_seconds=_cpu_seconds() - cpu_begin,
     )
 
 
 def _run_all(
     pool: Executor | None, simulate: Callable[[Task], Result], tasks: Sequence[Task], title: str
-) -> tuple[list[Result], float]:
-    """Return the results in the order of the tasks, and the processors' seconds."""
-    timed = partial(_timed, simulate)
-    results = map(timed, tasks) if pool is None else pool.map(timed, tasks, chunksize=_CHUNK)
+) -> list[Result]:
+    """Return the results in the order of the tasks."""
+    results = map(simulate, tasks) if pool is None else pool.map(simulate, tasks, chunksize=_CHUNK)
     try:
-        done = list(tqdm(results, desc=title, total=len(tasks), disable=None))
+        return list(tqdm(results, desc=title, total=len(tasks), disable=None))
     except BaseException:
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
         raise
-    return [result for result, _ in done], sum(seconds for _, seconds in done)
 
 
-def _timed(simulate: Callable[[Task], Result], task: Task) -> tuple[Result, float]:
-    begin = time.process_time()
-    return simulate(task), time.process_time() - begin
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])

@@ -20,14 +20,15 @@ import torch
 import transformers
 from tqdm import tqdm
 
+from harness.data import scenes
 from harness.data.order import scenes_order
-from harness.data.scenes import COLOURS, INSTRUCTION, SHAPES, Scene, scene
+from harness.data.scenes import Scene, scene
 from harness.lab.training.eyes import EYES, chat_prompt
 from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
 from harness.models.anatomy import find_anatomy
+from harness.models.embedded import scenes_llava
 from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained
 from harness.models.embedded.language import REQUIREMENT, file_sha256
-from harness.models.embedded.scenes_llava import IMAGE_TOKEN, IMAGE_TOKEN_ID
 from harness.models.likelihood import caption_likelihoods, winoground_scores
 from harness.models.vlm import Vlm
 from harness.storage.cache_directory import default_cache
@@ -40,11 +41,11 @@ _COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in tr
 
 
 @torch.inference_mode()
-def write_captions(model: Any, processor: Any, scenes: Sequence[Scene]) -> list[str]:
+def write_captions(model: Any, processor: Any, truths: Sequence[Scene]) -> list[str]:
     """Greedy captions of one batch, through the chat template and the processor."""
     batch = processor(
-        images=[truth.picture() for truth in scenes],
-        text=[chat_prompt(processor)] * len(scenes),
+        images=[truth.picture() for truth in truths],
+        text=[chat_prompt(processor)] * len(truths),
         padding=True,
         return_tensors="pt",
     )
@@ -58,8 +59,8 @@ def evaluate(model: Any, processor: Any, samples: int, seed: int, batch: int = 5
     """The tally over the first `samples` scenes of the test split."""
     tally = Tally()
     for first in tqdm(range(0, samples, batch), disable=not sys.stderr.isatty(), desc="captions"):
-        scenes = [scene(index, seed) for index in range(first, min(samples, first + batch))]
-        for truth, caption in zip(scenes, write_captions(model, processor, scenes), strict=True):
+        truths = [scene(index, seed) for index in range(first, min(samples, first + batch))]
+        for truth, caption in zip(truths, write_captions(model, processor, truths), strict=True):
             judge(truth, caption, tally)
     return tally
 
@@ -106,12 +107,9 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
         "bar": BAR,
         "verdict": f"missed for {', '.join(missed)}" if missed else "reached",
         "requirement": REQUIREMENT,
-        "instruction": INSTRUCTION,
-        "image_token": IMAGE_TOKEN,
-        "image_token_id": IMAGE_TOKEN_ID,
+        "scenes": scenes,
+        "scenes_llava": scenes_llava,
         "pad_token": PAD_TOKEN,
-        "colours": len(COLOURS),
-        "shapes": len(SHAPES),
         "parameters": sum(tensor.numel() for tensor in read_trained(trained).values()),
         "megabytes": trained.stat().st_size / 1e6,
         "sha256": file_sha256(trained),
@@ -134,8 +132,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--write-card", action="store_true", help="write CARD.md beside the trained weights")
     given = parser.parse_args(None if arguments is None else list(arguments))
     begun = time.time()
-    trained = given.trained or EYES[given.model].trained
-    model, processor = EYES[given.model].load(given.cache, torch.float32, trained=trained)
+    eyes = EYES[given.model]
+    trained = given.trained or eyes.trained
+    model, processor = eyes.module.load(given.cache, torch.float32, trained=trained)
     tally = evaluate(model, processor, given.samples, given.seed)
     for key in sorted(tally.asked):
         print(f"{key:45} {tally.right[key]:5d} of {tally.asked[key]:5d}  {tally.share(key):.4f}")

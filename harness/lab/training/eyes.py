@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,18 +26,16 @@ _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape
 class Eyes:
     """The trained part of an embedded model.
 
-    `load` is the public loader. `parts` are the prefixes of the trained tensors. `configs` name the sub-configurations
-    with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the path of the vision
-    tower, whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts are the bridge
-    between tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)` are the image
-    rows (batch, image tokens, d) of such features after a prompt of one sample.
+    `module` has the public loader, `trained` are the trained tensors. `configs` name the sub-configurations with
+    attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the path of the vision tower,
+    whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts are the bridge between
+    tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)` are the image rows
+    (batch, image tokens, d) of such features after a prompt of one sample.
     """
 
     name: str
-    load: Callable[..., tuple[Any, Any]]
+    module: ModuleType
     trained: Path
-    parts: tuple[str, ...]
-    image_tokens: int
     configs: tuple[str, ...]
     ordered: bool
     tower: str
@@ -45,7 +44,7 @@ class Eyes:
 
     def bridge(self, model: nn.Module) -> list[nn.Parameter]:
         """Return the parameters between the vision tower and the language model."""
-        parts = tuple(part for part in self.parts if part != f"{self.tower}.")
+        parts = tuple(part for part in self.module.TRAINED_PARTS if part != f"{self.tower}.")
         return [parameter for name, parameter in model.named_parameters() if name.startswith(parts)]
 
     def attend_in_float32(self, model: Any) -> None:
@@ -91,10 +90,8 @@ EYES: dict[str, Eyes] = {
     for eyes in (
         Eyes(
             name="scenes-llava",
-            load=scenes_llava.load,
+            module=scenes_llava,
             trained=LLAVA_EYES,
-            parts=scenes_llava.TRAINED_PARTS,
-            image_tokens=scenes_llava.IMAGE_TOKENS,
             configs=("vision_config",),
             ordered=True,
             tower="model.vision_tower",
@@ -103,10 +100,8 @@ EYES: dict[str, Eyes] = {
         ),
         Eyes(
             name="scenes-instructblip",
-            load=scenes_instructblip.load,
+            module=scenes_instructblip,
             trained=INSTRUCTBLIP_EYES,
-            parts=scenes_instructblip.TRAINED_PARTS,
-            image_tokens=scenes_instructblip.IMAGE_TOKENS,
             configs=("vision_config", "qformer_config"),
             ordered=False,
             tower="vision_model",

@@ -62,7 +62,7 @@ class Trainer:
 
     def __init__(self, eyes: Eyes, plan: TrainingPlan, cache: Path, out: Path) -> None:
         self.eyes, self.plan, self.out = eyes, plan, out
-        self.model, self.processor = eyes.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
+        self.model, self.processor = eyes.module.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
         eyes.attend_in_float32(self.model)
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
@@ -74,7 +74,7 @@ class Trainer:
             torch.manual_seed(plan.seed + 1)
             self.head = DenseHead(self.model.config.vision_config.hidden_size, places=not eyes.ordered)
         self.prompt = prompt_inputs(self.processor)
-        self.before, self.after = prompt_ids(self.processor, eyes.image_tokens)
+        self.before, self.after = prompt_ids(self.processor, eyes.module.IMAGE_TOKENS)
         self.record: dict[str, Any] = {"model": eyes.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
         self.stage, self.step = 0, 0
         self.optimiser = self._optimiser()
@@ -112,7 +112,13 @@ class Trainer:
         write_atomically(self.out / "checkpoint.pt", buffer.getvalue())
         halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._trained().items()}
         write_atomically(self.out / self.eyes.trained.name, save(halves))
-        text = json.dumps(self.record | environment(), indent=1, sort_keys=True) + "\n"
+        versions = {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        }
+        machine = {"versions": versions, "threads": torch.get_num_threads(), "machine": platform.machine()}
+        text = json.dumps(self.record | machine, indent=1, sort_keys=True) + "\n"
         write_atomically(self.out / "training.json", text.encode())
 
     def resume(self) -> None:
@@ -132,7 +138,9 @@ class Trainer:
         self.record |= {"plan": asdict(self.plan), "resumed": [*self.record.get("resumed", []), earlier]}
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        return {k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(self.eyes.parts)}
+        return {
+            k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(self.eyes.module.TRAINED_PARTS)
+        }
 
     def _next_stage(self) -> None:
         self.stage, self.step = self.stage + 1, 0
@@ -250,16 +258,6 @@ def schedule(step: int, steps: int, warm_up: int) -> float:
         return (step + 1) / warm_up
     done = (step - warm_up) / max(1, steps - warm_up)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine of a training record."""
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-    return {"versions": versions, "threads": torch.get_num_threads(), "machine": platform.machine()}
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

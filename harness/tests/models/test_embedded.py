@@ -45,7 +45,7 @@ def eyes(request: pytest.FixtureRequest) -> Eyes:
 @pytest.fixture(scope="module")
 def either(eyes: Eyes) -> tuple[Any, Any]:
     """Each embedded model and its processor."""
-    return eyes.load(default_cache())
+    return eyes.module.load(default_cache())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[s
 def test_the_model_is_ready_to_be_measured(eyes: Eyes, either: tuple[Any, Any]) -> None:
     model, _ = either
     assert eyes.name in MODELS
-    assert MODELS[eyes.name].loader == f"{eyes.load.__module__}:load"
+    assert MODELS[eyes.name].loader == f"{eyes.module.__name__}:load"
     assert not any(module.training for module in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -90,7 +90,7 @@ def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
 
 
 def test_two_loads_give_identical_tensors(eyes: Eyes, either: tuple[Any, Any]) -> None:
-    again, _ = eyes.load(default_cache())
+    again, _ = eyes.module.load(default_cache())
     first = {**dict(either[0].named_parameters()), **dict(either[0].named_buffers())}
     second = {**dict(again.named_parameters()), **dict(again.named_buffers())}
     assert first.keys() == second.keys()
@@ -183,7 +183,9 @@ def test_the_captions_fit_no_other_scene(told: tuple[list[Scene], list[str]]) ->
 def test_the_committed_part_is_small_and_is_exactly_the_eyes(eyes: Eyes, either: tuple[Any, Any]) -> None:
     tensors = load_file(eyes.trained)
     assert eyes.trained.stat().st_size <= 10_000_000
-    assert set(tensors) == {flat_name(name) for name in either[0].state_dict() if name.startswith(eyes.parts)}
+    assert set(tensors) == {
+        flat_name(name) for name in either[0].state_dict() if name.startswith(eyes.module.TRAINED_PARTS)
+    }
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 
 
