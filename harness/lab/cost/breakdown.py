@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,7 @@ class _Operations(TorchFunctionMode):
     def __init__(self, synchronise: Callable[[], None]) -> None:
         super().__init__()
         self._synchronise = synchronise
-        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        self.calls: Counter[tuple[str, str]] = Counter()
+        self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -74,8 +73,7 @@ class _Operations(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         self._synchronise()
         key = asker, (resolve_name(func) or getattr(func, "__name__", str(func))).rsplit(".", 1)[-1]
-        self.seconds[key] += time.perf_counter() - start
-        self.calls[key] += 1
+        self.seconds[key].append(time.perf_counter() - start)
         return result
 
 
@@ -94,7 +92,7 @@ def breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -
     times = race({**runs, _TIMED: timed}, synchronise=subject.synchronise, rounds=passes)
     plain, observed = np.array([times[PLAIN], times[contestant]], dtype=np.float64)
     shares = [
-        Share(*key, median(clock.seconds[key] for clock in clocks), clocks[0].calls[key])
+        Share(*key, median(sum(clock.seconds[key]) for clock in clocks), len(clocks[0].seconds[key]))
         for key in dict.fromkeys(key for clock in clocks for key in clock.seconds)
     ]
     shares.sort(key=lambda share: -share.seconds)

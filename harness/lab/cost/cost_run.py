@@ -119,7 +119,7 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
             peaks[name], read = peak_bytes(runs[name], subject.device)
             seconds = time.perf_counter() - start
             if name == EVERYTHING:
-                left_open = read[1].opened / subject.lens_tokens
+                left_open = read[1].opened / (int(subject.groups.image.sum()) * (subject.anatomy.depth + 1))
             del read
         except (AbsentError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)

@@ -46,11 +46,6 @@ class Subject:
         """Where the model is."""
         return torch.device(self.model.device)
 
-    @property
-    def lens_tokens(self) -> int:
-        """Image tokens x residual points: what the lens has to answer for."""
-        return int(self.groups.image.sum()) * (self.anatomy.depth + 1)
-
     def forward(self, **options: Any) -> Any:
         """What the model gives for the whole prompt, logits of the last token only; `options` are its own."""
         with torch.inference_mode():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.timing import log_ratios, median_of_few
+from harness.analysis.timing import CONFIDENCE, log_ratios, median_of_few
 from harness.lab.cost.contestants import ATTENTION, EVERYTHING, PLAIN
 from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, CellResult, CostRun
 
@@ -89,16 +89,14 @@ def extra_memory(result: CellResult, contestant: str, *, weights: bool) -> float
     return (result.peaks[contestant] - plain) / (plain + (result.weights if weights else 0))
 
 
-def growth(results: Sequence[CellResult], contestant: str, confidence: float = 0.95, seed: int = 0) -> Growth | None:
-    """Fit the median extra seconds over cells of one topology, with percentile intervals of a bootstrap.
+def growth(results: Sequence[CellResult], contestant: str) -> Growth | None:
+    """Fit the median extra seconds over cells of one topology, with 95 % percentile intervals of a bootstrap.
 
     Least squares in logarithms; the bootstrap draws the rounds of every cell anew.
 
     Args:
         results: cells of different numbers of tokens and layers.
         contestant: whose seconds beyond the plain pass of the same round are fitted.
-        confidence: of the intervals.
-        seed: of the bootstrap.
 
     Returns:
         The exponents; None where too few cells have an extra above zero.
@@ -111,14 +109,14 @@ def growth(results: Sequence[CellResult], contestant: str, confidence: float = 0
         return None
     design = np.column_stack([np.ones(len(used)), sizes[:, varied]])
     fitted = _exponents(design, np.array([np.median(extra) for _, extra in used]))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = []
     for _ in range(_DRAWS):
         medians = np.array([np.median(rng.choice(extra, len(extra))) for _, extra in used])
         kept = medians > 0.0
         if np.linalg.matrix_rank(design[kept]) == design.shape[1]:
             draws.append(_exponents(design[kept], medians[kept]))
-    tail = 100 * (1.0 - confidence) / 2.0
+    tail = 100 * (1.0 - CONFIDENCE) / 2.0
     low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
     exponents = {column: (float(fitted[at]), (float(low[at]), float(high[at]))) for at, column in enumerate(varied)}
     return Growth(exponents.get(0), exponents.get(1), len(used), len(results) - len(used))

@@ -30,23 +30,16 @@ def compact_table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
     return "\n".join(re.sub(" +", " ", line) for line in (title, re.sub("-+", "---", rule), *lines))
 
 
-def block_of(text: str, name: str) -> str:
-    """Return the content between the markers `<!-- NAME: begin -->` and `<!-- NAME: end -->` of a page.
+def with_block(text: str, name: str, content: str) -> str:
+    """Return the page with other content between its markers `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 
     Raises:
         PageBlockError: one of the markers is missing, or is there twice.
     """
-    return _split(text, name)[1].strip()
-
-
-def with_block(text: str, name: str, content: str) -> str:
-    """Return the page with other content between its markers.
-
-    Raises:
-        PageBlockError: as `block_of`.
-    """
-    before, _, after = _split(text, name)
-    return f"{before}\n\n{content.strip()}\n\n{after}"
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise PageBlockError(f"there is no block {name}: put {begin} and, below it, {end} where it is to stand, once")
+    return f"{text[: text.index(begin)]}{begin}\n\n{content.strip()}\n\n{text[text.index(end) :]}"
 
 
 def rewrite_block(program: str, name: str, content: str, arguments: Sequence[str] | None = None) -> int:
@@ -73,13 +66,3 @@ def rewrite_block(program: str, name: str, content: str, arguments: Sequence[str
         print(f"{program}: {shown(str(page))}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _split(text: str, name: str) -> tuple[str, str, str]:
-    """Return the page up to the block, with its marker; the block; and the rest from the closing marker on."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise PageBlockError(f"there is no block {name}: put {begin} and, below it, {end} where it is to stand, once")
-    opening = text.index(begin) + len(begin)
-    closing = text.index(end)
-    return text[:opening], text[opening:closing], text[closing:]

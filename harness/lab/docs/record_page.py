@@ -55,7 +55,8 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(_type(one, schema) for one in field["anyOf"])
     if "const" in field or "enum" in field:
-        return " or ".join(_constant(value) for value in field.get("enum", [field.get("const")]))
+        values = field.get("enum", [field.get("const")])
+        return " or ".join("null" if value is None else f"`{value}`" for value in values)
     kinds = [field["type"]] if isinstance(field.get("type"), str) else list(field.get("type", ()))
     return " or ".join(_of_kind(kind, field, schema) for kind in kinds) or "anything"
 
@@ -75,10 +76,6 @@ def _of_kind(kind: str, field: Mapping[str, Any], schema: Mapping[str, Any]) -> 
 def _link(section: Mapping[str, Any]) -> str:
     title: str = section["title"]
     return f"[{title[0].lower()}{title[1:]}](#{title.lower().replace(' ', '-')})"
-
-
-def _constant(value: Any) -> str:
-    return "null" if value is None else f"`{value}`"
 
 
 if __name__ == "__main__":

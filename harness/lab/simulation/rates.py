@@ -176,9 +176,9 @@ def tallied(trials: Iterable[Trial], verdicts: Iterable[dict[str, Verdict]]) -> 
     return [_detection_rate(*zip(*cell, strict=True)) for cell in cells.values()]
 
 
-def share_interval(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided Clopper-Pearson interval of a share seen `count` times in `of`."""
-    interval = stats.binomtest(count, of).proportion_ci(level, "exact")
+def share_interval(count: int, of: int) -> tuple[float, float]:
+    """Return the two-sided Clopper-Pearson interval (95 %) of a share seen `count` times in `of`."""
+    interval = stats.binomtest(count, of).proportion_ci(0.95, "exact")
     return float(interval.low), float(interval.high)
 
 

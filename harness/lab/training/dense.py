@@ -20,9 +20,9 @@ from harness.models.embedded.checkpoint import PATCH
 NOTHING = -1  # label of a patch that no thing covers
 _REACH = 4.0  # pixels beyond the radius at which a patch centre still counts as covered
 _GRID = SIDE // PATCH
-_CLASSES = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(RADII), "ground": len(BACKGROUNDS), "covered": 2}
+_OF_THINGS = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(RADII)}
+_CLASSES = {key: len(known) for key, known in _OF_THINGS.items()} | {"ground": len(BACKGROUNDS), "covered": 2}
 _PLACES = {"row": _GRID, "column": _GRID}
-_OF_THINGS = ("colour", "shape", "size")
 _OTHER_WEIGHT = 0.3
 
 
@@ -35,15 +35,14 @@ def patch_labels(scenes: Sequence[Scene], *, places: bool = False) -> dict[str, 
     """
     centres = (np.arange(_GRID) + 0.5) * PATCH
     px, py = np.tile(centres, _GRID), np.repeat(centres, _GRID)
-    names = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(RADII)}
-    labels = {key: np.full((len(scenes), _GRID**2), NOTHING) for key in names}
+    labels = {key: np.full((len(scenes), _GRID**2), NOTHING) for key in _OF_THINGS}
     for row, scene in enumerate(scenes):
         placed = scene.placements()
         distance = np.stack([np.hypot(px - p.x, py - p.y) for p in placed])
         nearest = distance.argmin(axis=0)
         reach = np.array([p.radius + _REACH for p in placed])
         covered = distance.min(axis=0) <= reach[nearest]
-        for key, known in names.items():
+        for key, known in _OF_THINGS.items():
             of_things = np.array([known.index(getattr(thing, key)) for thing in scene.things])
             labels[key][row] = np.where(covered, of_things[nearest], NOTHING)
     ground = np.array([tuple(BACKGROUNDS).index(scene.background) for scene in scenes])

@@ -79,14 +79,14 @@ class Trainer:
         self.stage, self.step = 0, 0
         self.optimiser = self._optimiser()
 
-    def run(self, stop_at: float = math.inf) -> None:
-        """Train until the plan is done or the clock passes `stop_at` (seconds since the epoch)."""
+    def run(self) -> None:
+        """Train until the plan is done."""
         for stage, steps in ((0, self.plan.steps_dense), (1, self.plan.steps_caption)):
             if self.stage > stage:
                 continue
             if self.stage < stage:
                 self._next_stage()
-            while self.step < steps and time.time() < stop_at:
+            while self.step < steps:
                 begun = time.time()
                 facts = self._train_step(steps)
                 self.step += 1

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.lab.docs.option_reference import BLOCK, main, option_table
-from harness.lab.docs.pages import PageBlockError, block_of, compact_table, with_block
+from harness.lab.docs.pages import PageBlockError, compact_table, with_block
 from harness.run.options import OPTIONS
 from harness.tests.support.case_runs import ROOT
+from harness.tests.support.page_blocks import block_of
 
 MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafter\n"
 

@@ -11,11 +11,11 @@ from jsonschema import Draft202012Validator
 
 from harness.analysis.claims import CLAIMS
 from harness.baselines.store import shown_measures
-from harness.lab.docs.pages import block_of
 from harness.lab.docs.record_page import BLOCK, field_tables, main
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.report.record import bands, record_schema
 from harness.tests.support.case_runs import ROOT
+from harness.tests.support.page_blocks import block_of
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SCHEMA = record_schema()

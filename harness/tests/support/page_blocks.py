@@ -1,0 +1,10 @@
+"""Blocks of a Markdown page between two markers."""
+
+from __future__ import annotations
+
+
+def block_of(text: str, name: str) -> str:
+    """The content between the only markers `<!-- NAME: begin -->` and `<!-- NAME: end -->` of a page."""
+    _, rest = text.split(f"<!-- {name}: begin -->")
+    content, _ = rest.split(f"<!-- {name}: end -->")
+    return content.strip()
