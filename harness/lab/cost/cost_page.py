@@ -133,7 +133,6 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
 
 
 def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
-    """The curves, each named at its end."""
     axes.axhline(1.0, color=_FAINT, lw=1.0, zorder=-1)
     ends = []
     for name, (colour, marker, line) in _STYLES.items():

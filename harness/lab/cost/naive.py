@@ -60,20 +60,14 @@ def read_naively(subject: Subject) -> NaiveReadings:
         output = subject.forward(output_attentions=True, output_hidden_states=True)
         # A model around a language model of its own hands on that one's output.
         output = getattr(output, "language_model_outputs", output)
+        *inputs, last = output.hidden_states
+        layers = zip(subject.anatomy.layers, inputs, output.attentions, strict=True)
         with torch.inference_mode():
-            return NaiveReadings(
-                similarity=torch.stack([_similarities(subject, states) for states in output.hidden_states], dim=1),
-                norm_shares=torch.stack(
-                    [
-                        _shares(subject, _norms(layer, states, weights))
-                        for layer, states, weights in zip(
-                            subject.anatomy.layers, output.hidden_states[:-1], output.attentions, strict=True
-                        )
-                    ],
-                    dim=1,
-                ),
-                hits=torch.stack([_hits(subject, states) for states in _normed(subject, output)], dim=1),
-            )
+            similarity = [_similarities(subject, states) for states in output.hidden_states]
+            shares = [_shares(subject, _norms(*layer)) for layer in layers]
+            # The last of them has gone through the final norm already.
+            hits = [_hits(subject, states) for states in [*map(subject.anatomy.final_norm, inputs), last]]
+            return NaiveReadings(*(torch.stack(readings, dim=1) for readings in (similarity, shares, hits)))
     finally:
         subject.model.set_attn_implementation(before)
 
@@ -126,11 +120,6 @@ def _shares(subject: Subject, norms: torch.Tensor) -> torch.Tensor:
         total = torch.stack([*parts, row[-1]])
         rows.append(total / total.sum())
     return torch.stack(rows)
-
-
-def _normed(subject: Subject, output: Any) -> list[torch.Tensor]:
-    """The hidden states after the final norm, which the last of them has gone through already."""
-    return [*(subject.anatomy.final_norm(states) for states in output.hidden_states[:-1]), output.hidden_states[-1]]
 
 
 def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:

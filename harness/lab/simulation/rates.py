@@ -183,7 +183,6 @@ def share_interval(count: int, of: int) -> tuple[float, float]:
 
 
 def _detection_rate(trials: Sequence[Trial], verdicts: Sequence[dict[str, Verdict]]) -> DetectionRate:
-    """Return the rate of the trials of one cell."""
     overall = [combined(list(by_question.values())) for by_question in verdicts]
     found = [verdict is Verdict.DIFFERS for verdict in overall]
     shapes = [trial.population.shape.name for trial in trials]

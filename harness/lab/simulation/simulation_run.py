@@ -132,7 +132,6 @@ def run_plan(plan: SimulationPlan, jobs: int = 1) -> SimulationOutcome:
 def _run_all(
     pool: Executor | None, simulate: Callable[[Task], Result], tasks: Sequence[Task], title: str
 ) -> list[Result]:
-    """Return the results in the order of the tasks."""
     results = map(simulate, tasks) if pool is None else pool.map(simulate, tasks, chunksize=_CHUNK)
     try:
         return list(tqdm(results, desc=title, total=len(tasks), disable=None))

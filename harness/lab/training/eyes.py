@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -40,7 +40,7 @@ class Eyes:
     ordered: bool
     tower: str
     exit: str
-    rows: Callable[[Any, torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]
+    rows: Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
 
     def bridge(self, model: nn.Module) -> list[nn.Parameter]:
         """Return the parameters between the vision tower and the language model."""
@@ -55,15 +55,8 @@ class Eyes:
 
 
 def _float_attention(
-    module: nn.Module,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    attention_mask: Any,
-    scaling: float,
-    causal: bool,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
+    module: Any, q: Tensor, k: Tensor, v: Tensor, attention_mask: Any, scaling: float, causal: bool, **_: Any
+) -> tuple[Tensor, None]:
     """Attention of q (batch, heads, tokens, width) as (batch, tokens, heads, width); rows are padded on the right."""
     groups = q.shape[1] // k.shape[1]
     wide_k, wide_v = (t.float().repeat_interleave(groups, dim=1) for t in (k, v))
@@ -72,16 +65,16 @@ def _float_attention(
     return out.transpose(1, 2).to(q.dtype).contiguous(), None
 
 
-def _projected(model: Any, features: torch.Tensor, prompt: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    rows: torch.Tensor = model.model.multi_modal_projector(features[:, 1:])
+def _projected(model: Any, features: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
+    rows: Tensor = model.model.multi_modal_projector(features[:, 1:])
     return rows
 
 
-def _queried(model: Any, features: torch.Tensor, prompt: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _queried(model: Any, features: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
     queries = model.query_tokens.expand(len(features), -1, -1)
     ids = prompt["qformer_input_ids"].expand(len(features), -1)
     answers = model.qformer(input_ids=ids, query_embeds=queries, encoder_hidden_states=features)
-    rows: torch.Tensor = model.language_projection(answers.last_hidden_state[:, : queries.shape[1]])
+    rows: Tensor = model.language_projection(answers.last_hidden_state[:, : queries.shape[1]])
     return rows
 
 
@@ -118,15 +111,15 @@ def chat_prompt(processor: Any) -> str:
     return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
 
 
-def prompt_inputs(processor: Any) -> Mapping[str, torch.Tensor]:
+def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
     """The model inputs of one sample, as the processor writes them."""
-    inputs: Mapping[str, torch.Tensor] = processor(
+    inputs: Mapping[str, Tensor] = processor(
         images=scene(0, 0, "train").picture(), text=chat_prompt(processor), return_tensors="pt"
     )
     return inputs
 
 
-def prompt_ids(processor: Any, image_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+def prompt_ids(processor: Any, image_tokens: int) -> tuple[Tensor, Tensor]:
     """The prompt's token ids before and after the image tokens, as the processor writes them.
 
     Raises:
@@ -141,7 +134,7 @@ def prompt_ids(processor: Any, image_tokens: int) -> tuple[torch.Tensor, torch.T
     return ids[: at[0]], ids[at[-1] + 1 :]
 
 
-def caption_targets(processor: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def caption_targets(processor: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
     """Caption ids with the end of turn, padded on the right, and the same as targets with the padding ignored."""
     rows = [processor.tokenizer(caption + "<|im_end|>", add_special_tokens=False).input_ids for caption in captions]
     if max(map(len, rows)) > _LONGEST:
