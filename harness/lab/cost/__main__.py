@@ -91,19 +91,12 @@ def _plan(options: argparse.Namespace) -> CostPlan:
     if options.full_width is not None or everything:
         cells += drawn_cells(FULL_WIDTH, (_FULL_TOKENS,), (options.full_width or _FULL_LAYERS[device.type],))
     models = PAIRS if everything else options.pairs or ()
-    return CostPlan(
-        cells=cells,
-        pairs=[(model, batch) for model in models for batch in options.batches],
-        samples=options.samples,
-        conditions=Conditions(
-            contestants=list(dict.fromkeys([PLAIN, *(options.contestants or CONTESTANTS)])),
-            rounds=options.rounds,
-            budget=options.budget,
-            device=options.device,
-            dtype=options.dtype,
-            cache=default_cache(),
-        ),
+    pairs = [(model, batch) for model in models for batch in options.batches]
+    contestants = list(dict.fromkeys([PLAIN, *(options.contestants or CONTESTANTS)]))
+    conditions = Conditions(
+        contestants, options.rounds, options.budget, options.device, options.dtype, cache=default_cache()
     )
+    return CostPlan(cells, pairs, options.samples, conditions)
 
 
 def _print_breakdowns(plan: CostPlan) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from harness.errors import first_line
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLAIN
 from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
 from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
@@ -123,7 +124,7 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
             del read
         except (AbsentError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
-            absent[name] = str(error).splitlines()[0]
+            absent[name] = first_line(error)
             continue
         if CONTESTANTS[name].costly and conditions.rounds is None and seconds > COSTLY_SHARE * conditions.budget:
             timed[name] = seconds

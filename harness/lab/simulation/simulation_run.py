@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -55,12 +56,8 @@ class SimulationPlan:
 
     def all_trials(self) -> list[Trial]:
         """Return the trials to simulate, cell by cell."""
-        firsts = (
-            Trial(self.seed, scenario, paired, n, 0)
-            for paired in (True, False)
-            for scenario in range(len(SCENARIOS))
-            for n in self.sizes
-        )
+        cells = product((True, False), range(len(SCENARIOS)), self.sizes)
+        firsts = [Trial(self.seed, scenario, paired, n, 0) for paired, scenario, n in cells]
         return [
             replace(first, repetition=repetition)
             for first in firsts

@@ -140,6 +140,17 @@ def test_an_nnsight_that_does_not_run_says_why(subject: Subject, monkeypatch: py
         nnsight_reader(subject)
 
 
+def test_a_lack_of_memory_without_a_message_is_a_row_too(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(_: Subject) -> None:
+        raise torch.OutOfMemoryError
+
+    contestants = {**CONTESTANTS, SIMILARITY: replace(CONTESTANTS[SIMILARITY], prepared=lacking)}
+    monkeypatch.setattr("harness.lab.cost.cost_run.CONTESTANTS", contestants)
+    cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
+    found = measured(cell, subject, Conditions((PLAIN, SIMILARITY), 1, 1.0, "cpu", "auto", Path("unused")))
+    assert dict(found.absent) == {SIMILARITY: "OutOfMemoryError()"}
+
+
 def test_a_costly_contestant_is_not_run_again_where_once_takes_the_budget(subject: Subject) -> None:
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
     found = measured(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
