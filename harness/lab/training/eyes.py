@@ -26,11 +26,11 @@ _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape
 class Eyes:
     """The trained part of an embedded model.
 
-    `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` name the sub-configurations with
-    attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the path of the vision tower,
-    whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts are the bridge between
-    tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)` are the image rows
-    (batch, image tokens, d) of such features after a prompt of one sample.
+    `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` name the
+    sub-configurations with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the
+    path of the vision tower, whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts
+    are the bridge between tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)`
+    are the image rows (batch, image tokens, d) of such features after a prompt of one sample.
     """
 
     name: str
