@@ -14,7 +14,6 @@ from harness.analysis.mean_difference import MeanComparison, MeanDifference, Sid
 
 __all__ = ["Agreement", "MeanComparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
 
-ALPHA_EQUIVALENT = 0.025
 RECALL_GUARD = 0.5
 _WORST = 5
 
@@ -42,17 +41,17 @@ class Agreement:
     """
 
     verdict: Verdict
-    reproduced: bool | None
     mean: MeanComparison
     level: MeanComparison
     shape: MeanComparison | None
     layers: tuple[int, ...]
-    beyond: int
-    compared: int
-    worst_samples: tuple[SampleChange, ...]
-    largest: float | None
     reason: str
     tolerance: Tolerance
+    reproduced: bool | None = None
+    beyond: int = 0
+    compared: int = 0
+    worst_samples: tuple[SampleChange, ...] = ()
+    largest: float | None = None
 
 
 def agree(
@@ -63,7 +62,6 @@ def agree(
     tolerance: Tolerance = CURVE_TOLERANCE,
     reproducible: bool = True,
     reason: str = "",
-    alpha_eq: float = ALPHA_EQUIVALENT,
     shape: bool = True,
     guard: float = 0.0,
 ) -> Agreement:
@@ -81,7 +79,6 @@ def agree(
         tolerance: of the pair of environments.
         reproducible: False where the two are not expected to be the same (other data type, other inputs).
         reason: why not.
-        alpha_eq: one-sided error of "equivalent".
         shape: compare the shapes as well.
         guard: the verdict must survive one added sample whose difference is plus, and one whose is minus, this.
 
@@ -92,22 +89,14 @@ def agree(
     if not (margins > 0.0).all():
         raise ValueError("an equivalence margin must be positive at every layer.")
     views = (View.LEVEL, View.SHAPE) if shape else (View.LEVEL,)
-    compared = {
-        view: MeanDifference.of(sides, view).compare(margins, alpha_diff / len(views), alpha_eq, guard)
-        for view in views
-    }
+    compared = {view: MeanDifference.of(sides, view).compare(margins, alpha_diff / len(views), guard) for view in views}
     decisive = _decisive(list(compared.values()))
     found = Agreement(
         verdict=decisive.verdict,
-        reproduced=None,
         mean=decisive,
         level=compared[View.LEVEL],
         shape=compared.get(View.SHAPE),
         layers=decisive.layers,
-        beyond=0,
-        compared=0,
-        worst_samples=(),
-        largest=None,
         reason=reason if sides.paired else reason or "the samples are not the same",
         tolerance=tolerance,
     )

@@ -9,11 +9,12 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
+from harness.analysis.agreement import combined
 from harness.analysis.curves import FloatArray, cluster_means
 from harness.analysis.margins import boundary_margins
-from harness.analysis.mean_difference import Sides, Verdict, samples_to_decide
+from harness.analysis.mean_difference import ALPHA_EQUIVALENT, Sides, Verdict, samples_to_decide
 from harness.analysis.turning_points import (
+    DRAWS,
     best_start,
     half_heights,
     outer_quantiles,
@@ -73,16 +74,13 @@ def agree_boundaries(
     moves: int = 4,
     start: int = 1,
     margins: Sequence[float] | None = None,
-    alpha_eq: float = ALPHA_EQUIVALENT,
-    draws: int = 2000,
-    seed: int = 0,
 ) -> BoundaryAgreement:
     """Returns whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
 
     Bootstrap of the shift over independent rows, of pairs where the samples are the same. Differs: the interval of
     some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 moves - 1), the wider of the
     percentile and the normal one, because so far out 2,000 draws end before the percentiles do. Equivalent: every
-    interval at level 1 - 2 alpha_eq lies within the margin, ends included: a turning point moves by whole layers.
+    interval at level 95 % lies within the margin, ends included: a turning point moves by whole layers.
 
     Args:
         sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
@@ -91,9 +89,6 @@ def agree_boundaries(
         start: direction of the first; 0 takes the baseline's better one.
         margins: in layers, of the turning points, then of the half-heights; by default the baseline's
             `boundary_margins`.
-        alpha_eq: one-sided error of "equivalent" of each boundary.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: too few points for the moves, or not 2 moves - 1 margins.
@@ -105,17 +100,17 @@ def agree_boundaries(
         rows_x = cluster_means(sides.now, sides.clusters, "the measure")
         rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
     direction = best_start(rows_y.mean(axis=0), moves, start)
-    at_x, drawn_x = _layers(rows_x, draws, seed, moves, direction)
-    at_y, drawn_y = _layers(rows_y, draws, seed if sides.in_pairs else seed + 1, moves, direction)
+    at_x, drawn_x = _layers(rows_x, 0, moves, direction)
+    at_y, drawn_y = _layers(rows_y, 0 if sides.in_pairs else 1, moves, direction)
     if margins is None:
         margins = [margin.value for margin in boundary_margins(rows_y, moves=moves, start=direction)]
     if len(margins) != 2 * moves - 1:
         raise ValueError(f"{moves} moves have {2 * moves - 1} boundaries, but there are {len(margins)} margins.")
     numbered = [(BoundaryKind.TURNING_POINT, j) for j in range(1, moves)]
     numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, moves + 1)]
-    alphas = (alpha_diff / (2 * moves - 1), alpha_eq)
+    alpha = alpha_diff / (2 * moves - 1)
     shifts = [
-        _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alphas, len(rows_x))
+        _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alpha, len(rows_x))
         for i, number in enumerate(numbered)
     ]
     verdict = combined([shift.verdict for shift in shifts])
@@ -132,9 +127,9 @@ def agree_boundaries(
     )
 
 
-def _layers(rows: FloatArray, draws: int, seed: int, moves: int, start: int) -> tuple[FloatArray, FloatArray]:
+def _layers(rows: FloatArray, seed: int, moves: int, start: int) -> tuple[FloatArray, FloatArray]:
     """Turning points, then half-heights: of the mean (2 k - 1,) and of its resamples (draws, 2 k - 1)."""
-    means = np.concatenate([rows.mean(axis=0)[None], resampled_means(rows, draws, seed)])
+    means = np.concatenate([rows.mean(axis=0)[None], resampled_means(rows, DRAWS, seed)])
     points = turning_points_rows(means, moves, start)
     layers = np.concatenate([points.astype(np.float64), half_heights(means, points)], axis=1)
     return layers[0], layers[1:]
@@ -145,11 +140,11 @@ def _shift(
     at: tuple[float, float],
     drawn: FloatArray,
     margin: float,
-    alphas: tuple[float, float],
+    alpha: float,
     n: int,
 ) -> BoundaryShift:
     """The verdict on one boundary, `at` which layers it is now and in the baseline; `drawn` are resampled shifts."""
-    effect, (alpha, alpha_eq) = at[0] - at[1], alphas
+    effect = at[0] - at[1]
     kept = drawn[np.isfinite(drawn)]
     if not np.isfinite(effect) or len(kept) < 0.95 * len(drawn):
         unknown = (float("nan"), float("nan"))
@@ -158,7 +153,7 @@ def _shift(
     far = float(stats.norm.isf(alpha / 2)) * spread
     low, high = outer_quantiles(kept, alpha / 2)
     low, high = min(low, effect - far), max(high, effect + far)
-    near_low, near_high = outer_quantiles(kept, alpha_eq)
+    near_low, near_high = outer_quantiles(kept, ALPHA_EQUIVALENT)
     needed: int | None = None
     if low > margin or high < -margin:
         verdict = Verdict.DIFFERS
@@ -167,7 +162,7 @@ def _shift(
     else:
         verdict = Verdict.INCONCLUSIVE
         gap = abs(abs(effect) - margin)
-        reach = far if abs(effect) > margin else float(stats.norm.isf(alpha_eq)) * spread
+        reach = far if abs(effect) > margin else float(stats.norm.isf(ALPHA_EQUIVALENT)) * spread
         # A turning point on a plateau has an interval that shrinks faster, so this is an upper guess.
         needed = samples_to_decide(n, gap, reach)
     return BoundaryShift(*number, verdict, *at, effect, (low, high), margin, needed)

@@ -23,7 +23,6 @@ from harness.analysis.monotone import (
 )
 from harness.analysis.moves import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
-from harness.analysis.turning_points import BoundaryInterval
 
 PHASES = ("I", "II", "III", "IV")
 LEAST_RECALL_GAIN = 0.02
@@ -37,6 +36,12 @@ class ClaimVerdict(StrEnum):
     HOLDS = "holds"
     FAILS = "fails"
     INCONCLUSIVE = "inconclusive"
+
+
+_HOLDING: Mapping[Answer, ClaimVerdict] = {
+    **dict.fromkeys((Presence.PRESENT, Monotonicity.MONOTONE), ClaimVerdict.HOLDS),
+    **dict.fromkeys((Presence.ABSENT, Monotonicity.VIOLATED), ClaimVerdict.FAILS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +63,26 @@ class ClaimPart:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim's verdict: it holds when all `parts` do and fails when one does.
+    """A claim with its parts.
 
-    Effect, interval, margin and n are those of the part named `decisive`: the first that fails, else the first that is
-    inconclusive, else the first. `curves_beyond` says where the whole inter-modal curve exceeds each control, for the
-    claim that is about the whole curve.
+    `curves_beyond` says where the whole inter-modal curve exceeds each control, for the claim that is about the whole
+    curve.
     """
 
     name: str
-    verdict: ClaimVerdict
-    decisive: str
-    effect: float
-    interval: tuple[float, float]
-    margin: float
-    n: int
     parts: tuple[ClaimPart, ...]
     curves_beyond: tuple[CurveBeyond, ...] = ()
+
+    @property
+    def decisive(self) -> ClaimPart:
+        """The first part that fails, else the first that is inconclusive, else the first."""
+        order = (ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE, ClaimVerdict.HOLDS)
+        return next(part for verdict in order for part in self.parts if part.verdict is verdict)
+
+    @property
+    def verdict(self) -> ClaimVerdict:
+        """A claim holds when all parts do and fails when one does."""
+        return self.decisive.verdict
 
     @property
     def beyond(self) -> tuple[Beyond, ...]:
@@ -99,7 +108,7 @@ def four_phases(reading: PhaseReading) -> Claim:
         )
         reversals.append(_part(f"no reversal in {name}", statement, found))
     beyond = tuple(curve_beyond(rows["inter"], control, reading.alpha) for control, rows in reading.beyond.items())
-    return _claim("four-phases", [_four_moves(reading), *reversals], beyond)
+    return Claim("four-phases", (_four_moves(reading), *reversals), beyond)
 
 
 def alignment(reading: PhaseReading) -> Claim:
@@ -107,23 +116,19 @@ def alignment(reading: PhaseReading) -> Claim:
 
     A phase ends only where the curve turns, so the fall after it is asked for as well.
     """
-    end, quarter = reading.boundaries.turning_points[0], reading.last / 4.0
-    statement = f"I ends at layer {end.estimate:g} ({end.low:g} to {end.high:g}), the first quarter at {quarter:g}"
-    early = _turn(
-        reading, "I ends in the first quarter", statement, end, quarter, _beyond(-end.high, -end.low, -quarter)
-    )
-    return _claim("alignment", [_moves(reading, "inter", 0), _moves(reading, "inter", 1), early])
+    early = _turn(reading, 0, "I ends in the first quarter", "I ends", early=True)
+    return Claim("alignment", (_moves(reading, "inter", 0), _moves(reading, "inter", 1), early))
 
 
 def intra_modal(reading: PhaseReading) -> Claim:
     """Returns whether over phase II inter-modal similarity falls while that within image and within text rises."""
-    parts = [_moves(reading, "inter", 1), _moves(reading, "image", 1, 1), _moves(reading, "text", 1, 1)]
-    return _claim("intra-modal", parts)
+    parts = (_moves(reading, "inter", 1), _moves(reading, "image", 1, 1), _moves(reading, "text", 1, 1))
+    return Claim("intra-modal", parts)
 
 
 def inter_modal(reading: PhaseReading) -> Claim:
     """Returns whether inter-modal similarity rises over phase III."""
-    return _claim("inter-modal", [_moves(reading, "inter", 2)])
+    return Claim("inter-modal", (_moves(reading, "inter", 2),))
 
 
 def output_preparation(reading: PhaseReading) -> Claim:
@@ -132,22 +137,21 @@ def output_preparation(reading: PhaseReading) -> Claim:
     Recall is late where its mean over the last quarter of the depth exceeds that over the first by more than 0.02.
     Where recall was left out that part is inconclusive.
     """
-    begin, quarter = reading.boundaries.turning_points[2], 3.0 * reading.last / 4.0
-    statement = (
-        f"IV begins at layer {begin.estimate:g} ({begin.low:g} to {begin.high:g}), the last quarter at {quarter:g}"
-    )
-    late = _turn(
-        reading, "IV lies in the last quarter", statement, begin, quarter, _beyond(begin.low, begin.high, quarter)
-    )
-    falls = [_moves(reading, "inter", 3), _moves(reading, "image", 3, -1), _moves(reading, "text", 3, -1)]
-    return _claim("output-preparation", [*falls, late, _late_recall(reading)])
+    late = _turn(reading, 2, "IV lies in the last quarter", "IV begins", early=False)
+    falls = (_moves(reading, "inter", 3), _moves(reading, "image", 3, -1), _moves(reading, "text", 3, -1))
+    return Claim("output-preparation", (*falls, late, _late_recall(reading)))
 
 
-def _turn(
-    reading: PhaseReading, name: str, statement: str, turn: BoundaryInterval, quarter: float, verdict: ClaimVerdict
-) -> ClaimPart:
-    """The part of a claim that says where a phase begins or ends."""
-    return ClaimPart(name, statement, verdict, turn.estimate, (turn.low, turn.high), quarter, reading.summary.n)
+def _turn(reading: PhaseReading, index: int, name: str, event: str, *, early: bool) -> ClaimPart:
+    """The part of a claim that says if a phase ends in the first quarter of the depth, or begins in the last."""
+    turn, bound = reading.boundaries.turning_points[index], (1.0 if early else 3.0) * reading.last / 4.0
+    inside, outside = turn.low >= bound, turn.high < bound
+    if early:
+        inside, outside = turn.high <= bound, turn.low > bound
+    verdict = ClaimVerdict.HOLDS if inside else ClaimVerdict.FAILS if outside else ClaimVerdict.INCONCLUSIVE
+    quarter = "first quarter" if early else "last quarter"
+    statement = f"{event} at layer {turn.estimate:g} ({turn.low:g} to {turn.high:g}), the {quarter} at {bound:g}"
+    return ClaimPart(name, statement, verdict, turn.estimate, (turn.low, turn.high), bound, reading.summary.n)
 
 
 def _late_recall(reading: PhaseReading) -> ClaimPart:
@@ -228,28 +232,8 @@ def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> 
 
 
 def _part(name: str, statement: str, found: PhaseFinding, beyond: tuple[Beyond, ...] = ()) -> ClaimPart:
-    verdict = _holding(found.verdict)
+    verdict = _HOLDING.get(found.verdict, ClaimVerdict.INCONCLUSIVE)
     return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, beyond)
-
-
-def _claim(name: str, parts: list[ClaimPart], beyond: tuple[CurveBeyond, ...] = ()) -> Claim:
-    order = (ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE, ClaimVerdict.HOLDS)
-    first = next(part for verdict in order for part in parts if part.verdict is verdict)
-    numbers = (first.effect, first.interval, first.margin, first.n)
-    return Claim(name, first.verdict, first.name, *numbers, tuple(parts), beyond)
-
-
-def _beyond(low: float, high: float, least: float) -> ClaimVerdict:
-    """Whether an interval lies from `least` on, below it, or across."""
-    if low >= least:
-        return ClaimVerdict.HOLDS
-    return ClaimVerdict.FAILS if high < least else ClaimVerdict.INCONCLUSIVE
-
-
-def _holding(answer: Answer) -> ClaimVerdict:
-    if answer in (Presence.PRESENT, Monotonicity.MONOTONE):
-        return ClaimVerdict.HOLDS
-    return ClaimVerdict.FAILS if answer in (Presence.ABSENT, Monotonicity.VIOLATED) else ClaimVerdict.INCONCLUSIVE
 
 
 def _direction(phase: int) -> int:

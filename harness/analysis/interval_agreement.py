@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.agreement import ALPHA_EQUIVALENT, combined
+from harness.analysis.agreement import combined
 from harness.analysis.curves import CurveSummary, FloatArray
-from harness.analysis.mean_difference import MeanDifference, Sides, Verdict, View, samples_to_decide
+from harness.analysis.mean_difference import ALPHA_EQUIVALENT, MeanDifference, Sides, Verdict, View, samples_to_decide
 from harness.analysis.monotone import (
     ALPHA_PRESENT,
     Answer,
@@ -94,7 +94,6 @@ def agree_intervals(
     noise: float = DECLARED_NOISE,
     moves: int = 4,
     start: int = 1,
-    alpha_eq: float = ALPHA_EQUIVALENT,
 ) -> IntervalAgreement:
     """Returns whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
 
@@ -119,7 +118,6 @@ def agree_intervals(
         noise: largest change of a layer's mean between measurements of the same samples.
         moves: number of phases.
         start: direction of the first; 0 takes the reference's better one.
-        alpha_eq: one-sided error of a change within the noise.
 
     Raises:
         ValueError: fewer than two independent rows, too few points for the moves, or a negative noise.
@@ -132,7 +130,7 @@ def agree_intervals(
         raise ValueError(f"the reference has shape {mean.shape}, the curves have {that.points} points.")
     direction = best_start(mean, moves, start)
     edges = (0, *turning_points(mean, moves, direction), this.points - 1)
-    change = _Change.of(MeanDifference.of(sides, View.LEVEL), alpha_diff, alpha_eq, 2.0 * noise)
+    change = _Change.of(MeanDifference.of(sides, View.LEVEL), alpha_diff, 2.0 * noise)
     strict = alpha_diff / (2 * moves)
     before, after = bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT)
     strictly = bounded_rises(this, strict)
@@ -171,12 +169,12 @@ class _Change:
     least: float
 
     @classmethod
-    def of(cls, difference: MeanDifference, alpha_diff: float, alpha_eq: float, least: float) -> _Change:
+    def of(cls, difference: MeanDifference, alpha_diff: float, least: float) -> _Change:
         rises = Rises.of(CurveSummary(difference.difference, difference.covariance, 1))
         varies = difference.standard_error > 0.0
         df = float(difference.df[varies].min()) if varies.any() else difference.n - 1.0
         critical = simultaneous_bound(difference.covariance, df, alpha_diff, pairs=(rises.first, rises.last))
-        single = float(stats.t.isf(alpha_eq, df))
+        single = float(stats.t.isf(ALPHA_EQUIVALENT, df))
         return cls(rises, critical * rises.standard_error, single * rises.standard_error, least)
 
     def between(self, layers: tuple[int, int], direction: int) -> tuple[float, tuple[float, float]]:

@@ -13,6 +13,9 @@ from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArra
 from harness.analysis.margins import LEAST_PAIRS
 from harness.analysis.simultaneous import simultaneous_bound
 
+#: One-sided error of "equivalent".
+ALPHA_EQUIVALENT = 0.025
+
 
 class Verdict(StrEnum):
     """What a regression says of one measure, from the sharpest agreement to none."""
@@ -175,40 +178,40 @@ class MeanDifference:
         squares = (self.n - 1.0) * self.variance + self.n / (self.n + 1.0) * gap**2
         return replace(self, difference=self.difference + gap / (self.n + 1.0), variance=squares / self.n, n=self.n + 1)
 
-    def outcome(self, critical: float, margins: FloatArray, alpha_eq: float) -> tuple[Verdict, BoolArray, BoolArray]:
+    def outcome(self, critical: float, margins: FloatArray) -> tuple[Verdict, BoolArray, BoolArray]:
         """Returns the verdict with the layers that differ and those that are equivalent."""
         size, error = np.abs(self.difference), self.standard_error
         differs = size - critical * error > margins
-        equivalent = size + stats.t.isf(alpha_eq, self.df) * error < margins
+        equivalent = size + stats.t.isf(ALPHA_EQUIVALENT, self.df) * error < margins
         if differs.any():
             return Verdict.DIFFERS, differs, equivalent
         return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
 
-    def guarded(self, critical: float, margins: FloatArray, alpha_eq: float, guard: float) -> Verdict:
+    def guarded(self, critical: float, margins: FloatArray, guard: float) -> Verdict:
         """Returns the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
-        verdict = self.outcome(critical, margins, alpha_eq)[0]
+        verdict = self.outcome(critical, margins)[0]
         for pseudo in (guard, -guard) if guard else ():
-            if self.with_sample(pseudo).outcome(critical, margins, alpha_eq)[0] is not verdict:
+            if self.with_sample(pseudo).outcome(critical, margins)[0] is not verdict:
                 return Verdict.INCONCLUSIVE
         return verdict
 
-    def samples_needed(self, critical: float, margins: FloatArray, alpha_eq: float, guard: float) -> int | None:
+    def samples_needed(self, critical: float, margins: FloatArray, guard: float) -> int | None:
         """Returns about how many samples decide, if differences and variances stay as they are."""
         for factor in 1.05 ** np.arange(1, 142):
             larger = replace(self, n=self.n * factor, other_n=self.other_n * factor)
-            if larger.guarded(critical, margins, alpha_eq, guard) is not Verdict.INCONCLUSIVE:
+            if larger.guarded(critical, margins, guard) is not Verdict.INCONCLUSIVE:
                 return int(np.ceil(self.n * factor))
         return None
 
-    def compare(self, margins: FloatArray, alpha: float, alpha_eq: float, guard: float) -> MeanComparison:
+    def compare(self, margins: FloatArray, alpha: float, guard: float) -> MeanComparison:
         """Returns the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
         error = self.standard_error
         df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
         critical = simultaneous_bound(self.covariance, df, alpha)
-        _, differs, equivalent = self.outcome(critical, margins, alpha_eq)
-        verdict = self.guarded(critical, margins, alpha_eq, guard)
+        _, differs, equivalent = self.outcome(critical, margins)
+        verdict = self.guarded(critical, margins, guard)
         size = np.abs(self.difference)
-        reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(alpha_eq, self.df)
+        reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(ALPHA_EQUIVALENT, self.df)
         layer = int(np.argmax(size + reach * error - margins))
         effect, width = float(self.difference[layer]), float(critical * error[layer])
         undecided = verdict is Verdict.INCONCLUSIVE
@@ -224,5 +227,5 @@ class MeanDifference:
             interval=(effect - width, effect + width),
             confidence=1.0 - alpha,
             margin=float(margins[layer]),
-            n_needed=self.samples_needed(critical, margins, alpha_eq, guard) if undecided else None,
+            n_needed=self.samples_needed(critical, margins, guard) if undecided else None,
         )

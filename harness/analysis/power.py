@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +54,6 @@ def curve_power(
     clusters: Clusters | None = None,
     size: float = 1.0,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Power:
     """Returns how often a curve and its boundaries stay equivalent, and how often a shift by two layers is found.
 
@@ -72,7 +70,6 @@ def curve_power(
         clusters: one label per sample.
         size: multiple of the baseline's clusters that a draw has.
         draws: number of simulated runs of each kind; shares have a standard error of 0.5 / sqrt(draws) at most.
-        seed: of the draws.
 
     Raises:
         ValueError: arrays that are no curves of one depth, fewer than seven points, or a size or draws not positive.
@@ -92,9 +89,7 @@ def curve_power(
         return agree_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
 
     stayed = found = 0
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        rows, labels, moved = runs.draw(rng)
+    for rows, labels, moved, _ in runs.drawn():
         then = curves[rows]
         verdict = judge(then + moved, then, labels, (Verdict.EQUIVALENT,))
         stayed += verdict in _THE_SAME
@@ -113,7 +108,6 @@ def recall_power(
     clusters: Clusters | None = None,
     size: float = 1.0,
     draws: int = RECALL_DRAWS,
-    seed: int = 0,
 ) -> Power:
     """Returns how often recall stays equivalent, and how often a loss of 0.10 is found.
 
@@ -134,9 +128,7 @@ def recall_power(
     has = mean >= LOSS
     kept = np.where(has, 1.0 - LOSS / np.where(has, mean, 1.0), 1.0)
     stayed = found = 0
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        rows, labels, moved = runs.draw(rng)
+    for rows, labels, moved, rng in runs.drawn():
         then, lost = recall[rows], rng.binomial(counts[rows], kept) / asked[rows]
         same, less = (Sides.of(np.clip(now + moved, 0.0, 1.0), then, True, labels.tolist()) for now in (then, lost))
         stayed += agree_recall(same, alpha_diff=alpha_diff).verdict in _THE_SAME
@@ -177,6 +169,7 @@ class _Runs:
     noise: FloatArray
     rows: int
     clusters: int
+    draws: int
 
     @classmethod
     def of(
@@ -197,21 +190,23 @@ class _Runs:
         for row, label in enumerate(labels):
             rows_of.setdefault(label, []).append(row)
         members = tuple(np.array(found, dtype=np.int64) for found in rows_of.values())
-        return cls(members, moved, rows, max(2, round(size * len(members))))
+        return cls(members, moved, rows, max(2, round(size * len(members))), draws)
 
     @property
     def samples(self) -> int:
         """About how many samples a draw has."""
         return round(self.rows * self.clusters / len(self.members))
 
-    def draw(self, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
-        """Rows of drawn clusters (k,), a label for each (k,), and the noise of each (k, points)."""
-        drawn = [self.members[one] for one in rng.integers(0, len(self.members), self.clusters)]
-        rows = np.fromiter(chain.from_iterable(drawn), dtype=np.int64)
-        labels = np.repeat(np.arange(len(drawn)), [len(one) for one in drawn])
-        # Noise is a property of the sample where it is known for each.
-        own = len(self.noise) == self.rows
-        return rows, labels, self.noise[rows if own else rng.integers(0, len(self.noise), len(rows))]
+    def drawn(self) -> Iterator[tuple[IntArray, IntArray, FloatArray, np.random.Generator]]:
+        """Yield rows of drawn clusters (k,), a label and the noise of each (k,) (k, points), and the generator."""
+        rng = np.random.default_rng(0)
+        for _ in range(self.draws):
+            drawn = [self.members[cluster] for cluster in rng.integers(0, len(self.members), self.clusters)]
+            rows = np.concatenate(drawn)
+            labels = np.repeat(np.arange(len(drawn)), [len(members) for members in drawn])
+            # Noise is a property of the sample where it is known for each.
+            own = len(self.noise) == self.rows
+            yield rows, labels, self.noise[rows if own else rng.integers(0, len(self.noise), len(rows))], rng
 
 
 def shift_origin(points: int, layers: float) -> FloatArray:

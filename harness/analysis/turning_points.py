@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, cluster_means, product
 
+#: Resamples of a bootstrap.
+DRAWS = 2000
 #: A layer in which the curve turns in fewer of the draws than this is no part of a plateau.
 _SELDOM = 0.002
 
@@ -49,11 +51,10 @@ def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
     origins: list[IntArray] = []
     for j in range(2, moves):
         best = np.maximum.accumulate(score, axis=1)
-        is_new = score > np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
-        origin = np.maximum.accumulate(np.where(is_new, layers, 0), axis=1)
+        reach = np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
+        origin = np.maximum.accumulate(np.where(score > reach, layers, 0), axis=1)
         # A move must end after the one before it has: what came best up to the layer before.
         origins.append(np.concatenate([np.zeros((rows, 1), dtype=np.int64), origin[:, :-1]], axis=1))
-        reach = np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
         score = reach + start * (-1) ** (j + 1) * m
     found = np.zeros((rows, moves - 1), dtype=np.int64)
     if moves > 1:
@@ -143,8 +144,6 @@ def boundary_intervals(
     moves: int = 4,
     start: int = 1,
     level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
 ) -> Boundaries:
     """Returns turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
 
@@ -159,7 +158,7 @@ def boundary_intervals(
         ValueError: as `cluster_means` and `turning_points`.
     """
     rows = cluster_means(x, clusters)
-    mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
+    mean, means = rows.mean(axis=0), resampled_means(rows, DRAWS, 0)
     direction = best_start(mean, moves, start)
     estimate = turning_points_rows(mean[None], moves, direction)
     drawn = turning_points_rows(means, moves, direction)

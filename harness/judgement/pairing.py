@@ -71,11 +71,10 @@ def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairin
 def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inputs:
     """How the samples of two profiles belong together, by id and, unless `by_id`, by the hash of their model inputs."""
     place = {sample: row for row, sample in enumerate(baseline.sample_ids)}
-    mine = {sample: row for row, sample in enumerate(now.sample_ids)}
-    both = [sample for sample in now.sample_ids if sample in place]
+    both = [(row, sample) for row, sample in enumerate(now.sample_ids) if sample in place]
 
     def changed(hashes_now: tuple[str, ...], hashes_then: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in both if hashes_now[mine[name]] != hashes_then[place[name]])
+        return tuple(sample for row, sample in both if hashes_now[row] != hashes_then[place[sample]])
 
     profiles = (now, baseline)
     hashes = [

@@ -121,7 +121,7 @@ def claim_record(claim: Claim) -> dict[str, Any]:
         del one["n"]
     return {
         "verdict": str(claim.verdict),
-        "decisive": claim.decisive,
+        "decisive": claim.decisive.name,
         "parts": parts,
         "curves_beyond": {curve.pop("control"): curve for curve in curves},
     }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,10 @@ def weight_parts(vlm: Vlm) -> WeightParts:
         if own is None:
             own = _beside(name, decoder)
             before.setdefault(own, _Digest(own))
-        (digests | before)[own].add(name, tensor, partial(numbers_of, model, name), read)
+        # A tied tensor comes twice, under two names.
+        if id(tensor) not in read and (numbers := numbers_of(model, name, tensor)) is not None:
+            read[id(tensor)] = _hash(numbers)
+        (digests | before)[own].add(name, tensor, read.get(id(tensor)))
     return WeightParts(
         tuple(digests[path].part() for path in layers),
         {name: digest.part() for name, digest in before.items()}
@@ -140,18 +142,12 @@ class _Digest:
         self._path, self._unread = path, False
         self._structure, self._numbers = hashlib.sha256(), hashlib.sha256()
 
-    def add(self, name: str, tensor: Any, numbers: Callable[[Any], Any], read: dict[int, bytes]) -> None:
+    def add(self, name: str, tensor: Any, numbers: bytes | None) -> None:
         own = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
         self._structure.update(own.encode())
         self._numbers.update(f"{own} {getattr(tensor, 'dtype', '')}".encode())
-        # A tied tensor comes twice, under two names.
-        if id(tensor) not in read:
-            found = numbers(tensor)
-            if found is None:
-                self._unread = True
-                return
-            read[id(tensor)] = _hash(found)
-        self._numbers.update(read[id(tensor)])
+        self._unread |= numbers is None
+        self._numbers.update(numbers or b"")
 
     def part(self) -> Part:
         return Part(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)

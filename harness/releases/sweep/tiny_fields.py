@@ -110,15 +110,13 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
                 "deepstack_layer_map": [[1, 1], [2, 2]],
                 "downsample_rate": "4/8",
                 # Older releases take another decoder by default, whose configuration lacks them.
-                **{
-                    f"text_config.{name}": 1.0
-                    for name in (
-                        "attention_multiplier",
-                        "embedding_multiplier",
-                        "residual_multiplier",
-                        "logits_scaling",
-                    )
-                },
+                **_under(
+                    "text_config",
+                    attention_multiplier=1.0,
+                    embedding_multiplier=1.0,
+                    residual_multiplier=1.0,
+                    logits_scaling=1.0,
+                ),
             },
         ),
         "hunyuan_vl": (

@@ -43,8 +43,8 @@ def test_a_curve_made_as_the_paper_says_holds_everywhere() -> None:
         claim = judge(found)
         assert claim.name == name
         assert all(p.verdict is HOLDS and p.n == 64 and p.statement for p in claim.parts)
-        assert claim.decisive == claim.parts[0].name
-        assert (claim.effect, claim.interval, claim.margin) == (
+        assert claim.decisive.name == claim.parts[0].name
+        assert (claim.decisive.effect, claim.decisive.interval, claim.decisive.margin) == (
             claim.parts[0].effect,
             claim.parts[0].interval,
             claim.parts[0].margin,
@@ -66,8 +66,8 @@ def test_other_numbers_of_moves_are_no_four_phases(inter: FloatArray, count: int
     """Counted from the first upward move where there are no more than four: a chain that begins downwards has three."""
     claim = four_phases(reading(inter, sd=0.01))
     assert claim.verdict is FAILS
-    assert claim.decisive == "four moves"
-    assert (claim.effect, claim.margin) == (count, 4.0)
+    assert claim.decisive.name == "four moves"
+    assert (claim.decisive.effect, claim.decisive.margin) == (count, 4.0)
 
 
 def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
@@ -75,22 +75,22 @@ def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
     dented = np.interp(np.arange(POINTS), (0, 7, 15, 18, 20, 24, 30), (0.10, 0.45, 0.20, 0.42, 0.375, 0.65, 0.40))
     claim = four_phases(reading(dented, sd=0.02))
     assert part(claim, "four moves") is HOLDS
-    assert (claim.verdict, claim.decisive) == (FAILS, "no reversal in III")
-    assert claim.effect == pytest.approx(0.045, abs=0.01)
+    assert (claim.verdict, claim.decisive.name) == (FAILS, "no reversal in III")
+    assert claim.decisive.effect == pytest.approx(0.045, abs=0.01)
 
 
 def test_a_phase_that_ends_late_is_no_alignment() -> None:
     late = phases((0, 14, 19, 26, 30), (0.1, 0.45, 0.2, 0.65, 0.4))
     claim = alignment(reading(late))
-    assert (claim.verdict, claim.decisive) == (FAILS, "I ends in the first quarter")
-    assert (claim.effect, claim.margin) == (14.0, 7.5)
+    assert (claim.verdict, claim.decisive.name) == (FAILS, "I ends in the first quarter")
+    assert (claim.decisive.effect, claim.decisive.margin) == (14.0, 7.5)
 
 
 def test_an_end_within_its_uncertainty_of_the_quarter_is_undecided() -> None:
     flat_top = np.interp(np.arange(POINTS), (0, 5, 10, 15, 24, 30), (0.1, 0.45, 0.45, 0.2, 0.65, 0.4))
     claim = alignment(reading(flat_top))
-    assert (claim.verdict, claim.decisive) == (INCONCLUSIVE, "I ends in the first quarter")
-    assert claim.interval[0] <= 7.5 < claim.interval[1]
+    assert (claim.verdict, claim.decisive.name) == (INCONCLUSIVE, "I ends in the first quarter")
+    assert claim.decisive.interval[0] <= 7.5 < claim.decisive.interval[1]
 
 
 def test_one_rise_aligns_nothing() -> None:
@@ -103,9 +103,9 @@ def test_one_rise_aligns_nothing() -> None:
 def test_intra_modal_similarity_that_falls_with_the_rest_fails() -> None:
     falling = phases((0, 7, 15, 24, 30), (0.20, 0.50, 0.35, 0.60, 0.25))
     claim = intra_modal(reading(text=falling))
-    assert (claim.verdict, claim.decisive) == (FAILS, "text rises over II")
+    assert (claim.verdict, claim.decisive.name) == (FAILS, "text rises over II")
     assert part(claim, "image rises over II") is HOLDS
-    assert claim.effect == pytest.approx(-0.15, abs=0.03)
+    assert claim.decisive.effect == pytest.approx(-0.15, abs=0.03)
 
 
 def test_output_preparation_needs_late_recall_and_a_late_phase() -> None:

@@ -135,6 +135,6 @@ def test_claims_are_those_of_the_truth(shape: Shape, moves: int, four_phases: Cl
     reading = phase_reading(measured(shape))
     claims = claims_of(reading)
     assert reading.any_moves.count == moves
-    assert (claims["four-phases"].verdict, claims["four-phases"].decisive) == (four_phases, decisive)
+    assert (claims["four-phases"].verdict, claims["four-phases"].decisive.name) == (four_phases, decisive)
     assert (claims["alignment"].verdict is HOLDS) is (shape in (SHARP, REVERSAL))
     assert (claims["output-preparation"].verdict is HOLDS) is (shape in (SHARP, REVERSAL))
