@@ -195,12 +195,13 @@ def pair_samples(
         reason = f"{len(same)} samples are common, {LEAST_PAIRS} are needed for a comparison in pairs"
     elif len(same) < LEAST_SHARE * smaller:
         reason = f"{len(same)} of {smaller} samples are common, {LEAST_SHARE:.0%} are needed"
+    paired = not reason
     if changed:
         reason = ", ".join(filter(None, [f"{len(changed)} samples have other model inputs", reason]))
     return Pairing(
         now=np.array([row for row, _ in same], dtype=np.int64),
         baseline=np.array([old for _, old in same], dtype=np.int64),
         changed=changed,
-        paired=len(same) >= LEAST_PAIRS and len(same) >= LEAST_SHARE * smaller,
+        paired=paired,
         reason=reason,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,7 @@ class WeightChange:
 def weight_parts(vlm: Vlm) -> WeightParts:
     """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
     from harness.models.offloaded import numbers_of
+    from harness.models.stored_numbers import further_state
 
     model, anatomy = _unwrapped(vlm.model), vlm.anatomy
     path = {id(module): name for name, module in model.named_modules()}
@@ -89,7 +90,8 @@ def weight_parts(vlm: Vlm) -> WeightParts:
     before: dict[str, _Digest] = {}
     read: dict[int, bytes] = {}
     decoder = layers[0].split(".")
-    for name, tensor in _tensors(model):
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    for name, tensor in sorted(chain(*named, further_state(model)), key=lambda item: item[0]):
         own = _prefix(name, digests)
         if own is None:
             own = _beside(name, decoder)
@@ -167,13 +169,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     while len(children := list(model.children())) == 1 and not [*model.parameters(recurse=False)]:
         model = children[0]
     return model
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    from harness.models.stored_numbers import further_state
-
-    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    return iter(sorted(chain(*named, further_state(model)), key=lambda item: item[0]))
 
 
 def _prefix(name: str, paths: Mapping[str, object]) -> str | None:

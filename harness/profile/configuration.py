@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.profile.environment import installed_version
 from harness.storage.json_text import rounded
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def configuration_of(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
         **_attention_beside(vlm),
         **_processor_settings(vlm.processor),
         **_live_facts(vlm.model),
-        "torchvision": _torchvision(),
+        "torchvision": installed_version("torchvision").split("+")[0],
     }
     if checkpoint:
         settings[CHECKPOINT] = checkpoint
@@ -192,10 +192,3 @@ def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
     values = numbers.detach().double().flatten().cpu()
     first, last, total = (f"{float(value):.6g}" for value in (values[0], values[-1], values.sum()))
     return f"{first} to {last}, sum {total}"
-
-
-def _torchvision() -> str:
-    try:
-        return version("torchvision").split("+")[0]
-    except PackageNotFoundError:
-        return "not installed"

@@ -133,26 +133,20 @@ def _change(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
 def _values(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The values of a setting as 'then -> now'; of a list the entries that differ, where they differ alike."""
     one, other = (settings.get(key, _ABSENT) for settings in (then, now))
-    if isinstance(one, list) or isinstance(other, list):
-        entries = _entries(one, other)
-        changes = {_arrow(*pair) for pair in entries.values()}
-        size = max(len(value) for value in (one, other) if isinstance(value, list))
-        if len(changes) == 1 and len(entries) < size:
+    lists = [value for value in (one, other) if isinstance(value, list)]
+    if lists and _ABSENT not in (one, other) and len(lists[0]) == len(lists[-1]):
+        size = len(lists[0])
+        # A stack of which every layer had the same value is stored as that value.
+        pairs = zip(*(value if isinstance(value, list) else [value] * size for value in (one, other)), strict=True)
+        entries = {
+            index: _arrow(*pair)
+            for index, pair in enumerate(pairs, start=1)
+            if pair[0] != pair[1] and (len(lists) == 2 or None not in pair)
+        }
+        if len(set(entries.values())) == 1 and len(entries) < size:
             noun = ("layer", "layers") if "*" in key else ("entry", "entries")
-            return f"{changes.pop()} in {noun[len(entries) > 1]} {layer_ranges(entries)}"
+            return f"{next(iter(entries.values()))} in {noun[len(entries) > 1]} {layer_ranges(entries)}"
     return _arrow(one, other)
-
-
-def _entries(one: Any, other: Any) -> dict[int, tuple[Any, Any]]:
-    """The entries that differ, counted from 1; none where lists are of two lengths or only one value is there."""
-    size = max(len(value) for value in (one, other) if isinstance(value, list))
-    # A stack of which every layer had the same value is stored as that value.
-    sides = [value if isinstance(value, list) else [value] * size for value in (one, other)]
-    if _ABSENT in (one, other) or len(sides[0]) != len(sides[1]):
-        return {}
-    pairs = enumerate(zip(*sides, strict=True), start=1)
-    lists = isinstance(one, list) and isinstance(other, list)
-    return {index: pair for index, pair in pairs if pair[0] != pair[1] and (lists or None not in pair)}
 
 
 def _arrow(one: Any, other: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def environment(device: Any, dtype: Any, attention: str) -> Environment:
         dtype=str(dtype).removeprefix("torch."),
         attention=attention,
     )
+
+
+def installed_version(package: str) -> str:
+    """Return the version of a package, "not installed" if it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def device_name(device: Any) -> str:

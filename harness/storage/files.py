@@ -17,7 +17,6 @@ from harness.storage.dead_processes import is_dead, owner_tag
 # The end of the names of files and directories that are being written; the start is the tag of the owner.
 _PART = ".phase-part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY
 _TRIES = 100  # of names for a part
 _numbers = itertools.count()
 _swept: set[Path] = set()
@@ -146,7 +145,7 @@ def _mode(path: Path) -> int | None:
 def _sync_names(directory: Path) -> None:
     """Wait until the disk has the names in a directory; not every system can be asked for that."""
     with contextlib.suppress(OSError):
-        handle = os.open(directory, _READ)
+        handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +22,7 @@ from harness.lab.cost.subject import AbsentError, Subject, pair_subject
 from harness.measurement.measure import measure
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
-from harness.profile.environment import device_name
+from harness.profile.environment import device_name, installed_version
 
 TOKENS, LAYERS = (64, 300, 600, 1200, 2400), (14, 32)
 PAIRS = ("scenes-llava", "scenes-instructblip")
@@ -188,7 +187,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
         device_name=device_name(device),
         dtype=_dtype(plan, device),
         threads=torch.get_num_threads(),
-        versions={package: _version(package) for package in _PACKAGES},
+        versions={package: installed_version(package) for package in _PACKAGES},
         cells=tuple(results),
         outside=tuple(
             outside_share(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
@@ -207,10 +206,3 @@ def _dtype(plan: CostPlan, device: torch.device) -> str:
     }
     kinds = set(used.values())
     return kinds.pop() if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in used.items())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -45,11 +45,9 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
             if options.write is not None:
                 page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *given]), CHECKOUT)
                 write_atomically(options.write, page.encode())
-    except PhaseError as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{_PROGRAM}: {error.filename} cannot be written ({error.strerror})", file=sys.stderr)
+    except (PhaseError, OSError) as error:
+        unwritten = f"{error.filename} cannot be written ({error.strerror})" if isinstance(error, OSError) else error
+        print(f"{_PROGRAM}: {unwritten}", file=sys.stderr)
         return 2
     print(matrix_table(outcomes))
     print("\n".join(["", *findings(outcomes)]))
