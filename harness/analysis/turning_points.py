@@ -144,6 +144,8 @@ def boundary_intervals(
     moves: int = 4,
     start: int = 1,
     level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Boundaries:
     """Returns turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
 
@@ -158,7 +160,7 @@ def boundary_intervals(
         ValueError: as `cluster_means` and `turning_points`.
     """
     rows = cluster_means(x, clusters)
-    mean, means = rows.mean(axis=0), resampled_means(rows, DRAWS, 0)
+    mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
     direction = best_start(mean, moves, start)
     estimate = turning_points_rows(mean[None], moves, direction)
     drawn = turning_points_rows(means, moves, direction)

@@ -110,11 +110,11 @@ def test_intra_modal_similarity_that_falls_with_the_rest_fails() -> None:
 
 def test_output_preparation_needs_late_recall_and_a_late_phase() -> None:
     silent = output_preparation(reading(recall=np.zeros((64, POINTS))))
-    assert (silent.verdict, silent.decisive, silent.effect) == (FAILS, "recall is late", 0.0)
+    assert (silent.verdict, silent.decisive.name, silent.decisive.effect) == (FAILS, "recall is late", 0.0)
     early = output_preparation(reading(phases((0, 5, 10, 16, 30), (0.1, 0.45, 0.2, 0.65, 0.4))))
     assert part(early, "IV lies in the last quarter") is FAILS
     rising = output_preparation(reading(image=phases((0, 30), (0.1, 0.5))))
-    assert (rising.verdict, rising.decisive) == (FAILS, "image falls over IV")
+    assert (rising.verdict, rising.decisive.name) == (FAILS, "image falls over IV")
 
 
 def test_weak_data_neither_hold_nor_fail() -> None:
