@@ -16,6 +16,7 @@ from harness.hub import HubError, find_snapshot, not_cached
 from harness.tests.support.fake_hub import FakeHub
 from harness.tests.support.hub_model import (
     DISK,
+    MODEL,
     NAME,
     PATTERNS,
     SIZE,
@@ -132,3 +133,11 @@ def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, hub_cache: Path) 
 def test_no_bar_and_no_word_where_there_is_no_terminal(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
     fetch()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("start", ["../../../", "/nowhere/", "a/../../../../"])
+def test_a_file_of_a_hub_never_leads_out_of_the_cache(hub: FakeHub, hub_cache: Path, start: str) -> None:
+    hub.repositories["model", NAME] = {**MODEL, f"{start}outside.json": b"{}"}
+    with pytest.raises(HubError, match=r"outside\.json"):
+        find_snapshot(NAME, "model", PATTERNS, download=True, say=lambda _: None)
+    assert not list(hub_cache.parent.rglob("outside.json"))

@@ -105,14 +105,12 @@ def test_no_imports_run_in_a_circle() -> None:
     TopologicalSorter(GRAPH).prepare()
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 @pytest.mark.parametrize("paths", [PRODUCT, TESTS], ids=["product", "tests"])
 def test_no_file_is_longer_than_a_reader_holds(paths: dict[str, Path]) -> None:
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths.items()}
     assert {name: count for name, count in lines.items() if count > LONGEST} == {}
 
 
-@pytest.mark.xfail(reason="being renamed", strict=False)
 def test_a_file_name_and_a_public_class_name_occur_once() -> None:
     names = Counter(path.name for path in PRODUCT.values() if path.name not in SHARED_NAMES)
     for path in PRODUCT.values():
