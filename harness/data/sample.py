@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.errors import PhaseError, shown
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 _NAMED = 8
 #: Characters of what is quoted from a file, or of somebody else's error.
 LONGEST_QUOTED = 200
+
+
+#: Controls by name, the same prompts with the picture taken out, and what each puts in its place.
+CONTROLS: Mapping[str, str] = MappingProxyType(
+    {
+        "noise": "image features replaced by seeded Gaussian noise of the same norm per token",
+        "blank": "a uniform grey picture of the same size, through the vision tower",
+    }
+)
+_GREY = (128, 128, 128)
 
 
 class DataError(PhaseError):
@@ -43,6 +54,13 @@ class Sample:
     instruction: str
     captions: tuple[str, ...]
     cluster: str
+
+
+def blanked(sample: Sample) -> Sample:
+    """Return the sample with a uniform grey picture of the same size in the place of its own."""
+    from PIL import Image
+
+    return replace(sample, picture=lambda: Image.new("RGB", sample.picture().size, _GREY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from harness.measurement.reading_cache import ReadingStore
 from harness.models.forward_errors import ForwardError
 from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
-from harness.models.prompts.lengths import expected_lengths
+from harness.models.prompts.processor_call import expected_lengths
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, picture_refusal
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings

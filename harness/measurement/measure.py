@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.data.controls import CONTROLS, blanked
 from harness.data.datasets import find_dataset
-from harness.data.sample import Dataset, Sample, Source, left_out_lines
+from harness.data.sample import CONTROLS, Dataset, Sample, Source, blanked, left_out_lines
 from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
 from harness.measurement.batches import Passes, SampleError
 from harness.measurement.drawn_samples import Start, all_drawings, draw_first
@@ -87,7 +86,7 @@ def measure(
         samples: how many samples are drawn; None draws as many as the dataset declares.
         seed: which samples are drawn.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
-        controls: names of `data.controls.CONTROLS`, measured on the same samples in the same run; None measures all,
+        controls: names of `data.sample.CONTROLS`, measured on the same samples in the same run; None measures all,
             and none beside a dataset for regression only.
         control_seed: of the noise.
         word_order: whether Winoground's scores are measured too, where the dataset has items of two pictures and two

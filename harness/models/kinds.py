@@ -31,31 +31,31 @@ ENCODER_DECODER = (
     "is an encoder-decoder: image and instruction tokens do not share one residual stream, so the phases are not "
     "defined for it. Use a decoder-only model."
 )
-_CROSS = "image features enter by cross-attention; no position of the residual stream is an image token"
-_STREAMS = "several residual streams run side by side, so there is no one stream to follow"
-_BLOCKS = "its layers attend over the sums of earlier blocks of layers too, so there is no one stream to follow"
-_MARKED = "the processor marks the positions, no token id does"
+_CROSS = Kind(
+    "image features enter by cross-attention; no position of the residual stream is an image token", refused=True
+)
+_STREAMS = Kind("several residual streams run side by side, so there is no one stream to follow", refused=True)
+_BLOCKS = Kind(
+    "its layers attend over the sums of earlier blocks of layers too, so there is no one stream to follow", refused=True
+)
+_NO_ROLES = Kind("it knows no roles, and its processors have no template", chat_template=BARE)
+_MARKED = Kind("the processor marks the positions, no token id does", image_input="image_embeds_position_mask")
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "blip": Kind(_CROSS, refused=True),
+        **dict.fromkeys(("blip", "idefics", "mllama"), _CROSS),
+        **dict.fromkeys(("gemma3n", "glm5_next", "hy_v4_vl", "qwen4_exp"), _STREAMS),
+        **dict.fromkeys(("inkling2", "inkling2_loop"), _BLOCKS),
+        **dict.fromkeys(("blip-2", "instructblip"), _NO_ROLES),
+        **dict.fromkeys(("kosmos-2", "kosmos-2.5"), _MARKED),
         "diffusion_gemma": Kind(
             "a block of tokens is denoised beside the prompt: prompt and answer share no residual stream", refused=True
         ),
         "evolla": Kind("it reads proteins, not pictures", refused=True),
-        "gemma3n": Kind(_STREAMS, refused=True),
         "git": Kind("its attention function cannot be exchanged (no AttentionInterface)", refused=True),
-        "glm5_next": Kind(_STREAMS, refused=True),
-        "idefics": Kind(_CROSS, refused=True),
-        "inkling2": Kind(_BLOCKS, refused=True),
-        "inkling2_loop": Kind(_BLOCKS, refused=True),
         "mistral4": Kind("it takes no pictures", refused=True),
-        "mllama": Kind(_CROSS, refused=True),
         "pi0": Kind("it predicts a robot's actions and has no vocabulary to decode with", refused=True),
-        "qwen4_exp": Kind(_STREAMS, refused=True),
         "llava": Kind("early checkpoints were published without the template of LLaVA-1.5", chat_template=LLAVA),
-        "instructblip": Kind("it knows no roles, and its processors have no template", chat_template=BARE),
-        "blip-2": Kind("it knows no roles, and its processors have no template", chat_template=BARE),
         "paligemma": Kind(
             "it knows no roles, and its processor adds BOS and the line break behind; tokens of type 0 are its prefix, "
             "which attends in both directions, and would see the answer",
@@ -63,15 +63,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             answer_type=1,
         ),
         "instructblipvideo": Kind("its pictures are frames of a video", image_field="video_token_index"),
-        "kosmos-2": Kind(_MARKED, image_input="image_embeds_position_mask"),
-        "kosmos-2.5": Kind(_MARKED, image_input="image_embeds_position_mask"),
         "chameleon": Kind(
             "its authors' examples have the image behind the question, and it has no template",
             chat_template=IMAGE_LAST,
         ),
         "pixtral": Kind("older releases list it, but it is a vision tower alone", refused=True),
         "vision-encoder-decoder": Kind("it is an encoder-decoder of any two models", refused=True),
-        "hy_v4_vl": Kind(_STREAMS, refused=True),
     }
 )
 

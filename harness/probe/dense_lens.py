@@ -64,11 +64,13 @@ class DenseLens:
 
     def decoded_last(self) -> torch.Tensor:
         """Entries decoded at the last token, (batch, points, k)."""
-        return torch.stack([self._logits(states).topk(max(KS), dim=-1).indices for states in self._last], dim=1)
+        return torch.stack(
+            [dense_logits(states[:, 0], self._head).topk(max(KS), dim=-1).indices for states in self._last], dim=1
+        )
 
     def last_logits(self) -> torch.Tensor:
         """Logits of the last token at the point read last, (batch, vocabulary) in float32 or better."""
-        return self._logits(self._last[-1])
+        return dense_logits(self._last[-1][:, 0], self._head)
 
     def exit_agreement(self, own_logits: torch.Tensor) -> torch.Tensor:
         """Whether the last token's best entry at each point is the model's own, bool (batch, points).
@@ -81,13 +83,9 @@ class DenseLens:
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         points = []
         for states in self._last:
-            logits = self._logits(states)
+            logits = dense_logits(states[:, 0], self._head)
             points.append(logits.masked_fill(~is_own, -torch.inf).amax(-1) >= logits.amax(-1))
         return torch.stack(points, dim=1)
-
-    def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        """The logits of one point's normed last states (batch, 1, d), in one call of the head as the model makes it."""
-        return dense_logits(states[:, 0], self._head)
 
 
 # Vocabulary entries whose rows are brought to float32 at a time.

@@ -19,12 +19,7 @@ LENS_POLICY = (
 
 
 class Vocabulary:
-    """The entries of a tokenizer, indexed by the stem of their text.
-
-    Policy, stored in every baseline as `LENS_POLICY`: an entry spells a word where the entry's text, stripped and in
-    lower case, has the word's stem; a word that no single entry spells counts by the first piece of three or more
-    letters that the tokenizer cuts it into.
-    """
+    """The entries of a tokenizer, indexed by the stem of their text as `LENS_POLICY` says, which baselines store."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         """Index the first `size` entries of `tokenizer` (the number of rows of the unembedding)."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
-from harness.data.controls import CONTROLS
 from harness.data.datasets import DATASETS
+from harness.data.sample import CONTROLS
 from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
 
 AS_DECLARED = "auto"

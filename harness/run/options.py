@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.controls import CONTROLS
 from harness.data.datasets import DATASETS, find_dataset
-from harness.data.sample import Source
+from harness.data.sample import CONTROLS, Source
 from harness.models.registry import MODELS, ModelEntry, find_model
 from harness.profile.pair import Pair
 from harness.run.option_row import (

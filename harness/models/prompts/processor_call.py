@@ -1,4 +1,4 @@
-"""The call of a processor: its tensors for pictures and prompts, and the texts that its tokenizer gets."""
+"""The call of a processor: tensors of pictures and prompts, texts that its tokenizer gets, and expected lengths."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from harness.models.prompts.chat import Prompt, PromptError
 
 # What a processor gives for training; a model that gets it computes a loss.
 _NOT_GIVEN = ("labels", "offset_mapping")
+# Two sizes (height, width) that a processor of one resolution makes the same number of image tokens of.
+_LIKE, _UNLIKE = [448, 448], [224, 1344]
 
 
 class _Listening:
@@ -118,3 +120,37 @@ def _refuse_shapes(name: str, inputs: Mapping[str, Any], prompts: int) -> None:
                 f"{name} gives {key} as {type(value).__name__}{shape} where {prompts} prompts need a tensor of shape "
                 f"({prompts}, tokens): use the processor of this checkpoint, or let its __call__ keep to return_tensors"
             )
+
+
+def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
+    """Tokens of each sample's prompt, but for what all prompts share.
+
+    The instruction's tokens, and where the processor makes more image tokens of larger pictures, those. It only serves
+    to put prompts of like length beside each other: an estimate that is off costs padding, never a number.
+    """
+    instructions = {sample.instruction for sample in samples}
+    words = {text: len(processor.tokenizer(text, add_special_tokens=False).input_ids) for text in instructions}
+    lengths = [words[sample.instruction] for sample in samples]
+    fixed = _image_tokens(processor, [_LIKE, _UNLIKE])
+    if fixed is None or fixed[0] == fixed[1]:
+        return lengths
+    pictured = _image_tokens(processor, [_size(sample) for sample in samples])
+    return lengths if pictured is None else [sum(pair) for pair in zip(lengths, pictured, strict=True)]
+
+
+def _size(sample: Sample) -> Sequence[int]:
+    """Height and width of a sample's picture; any where it cannot be had, which is said when it is encoded."""
+    try:
+        width, height = sample.picture().size
+    except Exception:  # A dataset's own code raises what it likes.
+        return _LIKE
+    return [height, width]
+
+
+def _image_tokens(processor: Any, sizes: Sequence[Sequence[int]]) -> list[int] | None:
+    """What the processor says of pictures of these sizes, (height, width) each; None where it says nothing."""
+    try:
+        told = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+    except Exception:  # No public way leads there: what it lacks or cannot take differs from type to type.
+        return None
+    return list(told) if len(told) == len(sizes) else None

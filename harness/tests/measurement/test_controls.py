@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.controls import CONTROLS, blanked
+from harness.data.sample import CONTROLS, blanked
 from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.data.sample import DataError
-from harness.models.prompts.lengths import expected_lengths
+from harness.models.prompts.processor_call import expected_lengths
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import SIDE, tiny_samples
 
