@@ -196,14 +196,6 @@ def _leaves(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
     return paths
 
 
-def _chunks(file: Any, group: int, leaves: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    """The leaves of a row group, each with what the file says of its values."""
-    content = file.metadata.row_group(group)
-    for index in range(content.num_columns):
-        if file.schema.column(index).path in leaves:
-            yield file.schema.column(index), content.column(index)
-
-
 def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) -> None:
     """Add what a file says that it holds, before anything is unpacked; raise DataError if it is too much."""
     if file.num_row_groups > _MOST_GROUPS:
@@ -211,15 +203,17 @@ def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) ->
     amount.add(path, rows=max(0, file.metadata.num_rows))
     held = Amount()
     for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
+        content = file.metadata.row_group(group)
+        count = content.num_rows
         held.add(path, rows=max(0, count))
         if count > _MOST_ROWS_IN_GROUP:
             raise DataError(f"{path} has a row group of {count:,} rows: write it with {_MOST_ROWS_IN_GROUP:,} or fewer")
         # Reads a row first: of an encrypted column pyarrow cannot say anything without ending the whole process.
         next(file.iter_batches(batch_size=1, row_groups=[group], columns=leaves, use_threads=False), None)
-        for leaf, chunk in _chunks(file, group, leaves):
+        for index in (index for index in range(content.num_columns) if file.schema.column(index).path in leaves):
+            chunk = content.column(index)
             values = max(0, chunk.num_values)
-            fixed = values * max(0, leaf.length or 0)
+            fixed = values * max(0, file.schema.column(index).length or 0)
             amount.add(path, values=values, text=max(fixed, chunk.total_uncompressed_size))
 
 

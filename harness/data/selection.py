@@ -14,8 +14,6 @@ from harness.data.sample import LONGEST_QUOTED, quoted
 from harness.data.scenes import stable_seed
 from harness.errors import shown
 
-# The end of the sentence about a dataset of which nothing can be used.
-_UNUSABLE = "check that its list and its pictures belong together, or fetch both again"
 #: Characters of a caption, and of all captions of a picture: the longest that are published have a few thousand. What
 #: is read becomes words, tokens and pages.
 MOST_CAPTION, MOST_TOGETHER = 10_000, 100_000
@@ -81,7 +79,8 @@ def none_usable(directory: Path, count: int, noun: str, faulty: Mapping[str, str
     """Return the sentence about a dataset of `count` items of which none can be used."""
     tried = f"its {count}" if len(faulty) == count else f"the {len(faulty)} that were tried of its {count}"
     example = next((f", for example {dataset}-{name}: {reason}" for name, reason in faulty.items()), "")
-    return f"{directory}: none of {tried} {noun} can be used{example}; {_UNUSABLE}"
+    remedy = "check that its list and its pictures belong together, or fetch both again"
+    return f"{directory}: none of {tried} {noun} can be used{example}; {remedy}"
 
 
 def shortened(text: str) -> str:

@@ -86,7 +86,10 @@ def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Ite
     On a GPU such a look-up ends the whole process's use of the device. Some models replace the ids of image tokens
     before the look-up, so ids beyond the embedding are refused only where they reach it.
     """
-    embedding = _embedding(vlm.model)
+    try:
+        embedding = vlm.model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embedding = None
     rows = _rows(embedding)
     beyond = (ids < 0) | (ids >= rows) if rows else torch.zeros_like(ids, dtype=torch.bool)
     if not bool(beyond.any()):
@@ -112,13 +115,6 @@ def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Ite
         yield
     finally:
         handle.remove()
-
-
-def _embedding(model: Any) -> Any:
-    try:
-        return model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
 
 
 def _rows(embedding: Any) -> int:
