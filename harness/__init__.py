@@ -11,28 +11,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.data.sample import Source
-    from harness.judgement.phases import phases_of
-    from harness.judgement.weights import weight_parts
-    from harness.measurement.measure import measure
-    from harness.models.anatomy import find_anatomy
-    from harness.models.vlm import Vlm
-    from harness.profile.profile import Profile
-    from harness.report.against import compare_models
-    from harness.report.figures import phase_figure, plot
-
-__all__ = [
-    "Profile",
-    "Source",
-    "Vlm",
-    "compare_models",
-    "find_anatomy",
-    "measure",
-    "phase_figure",
-    "phases_of",
-    "plot",
-    "weight_parts",
-]
+    from harness.data.sample import Source as Source
+    from harness.judgement.phases import phases_of as phases_of
+    from harness.judgement.weights import weight_parts as weight_parts
+    from harness.measurement.measure import measure as measure
+    from harness.models.anatomy import find_anatomy as find_anatomy
+    from harness.models.vlm import Vlm as Vlm
+    from harness.profile.profile import Profile as Profile
+    from harness.report.against import compare_models as compare_models
+    from harness.report.figures import phase_figure as phase_figure
+    from harness.report.figures import plot as plot
 
 _HOMES = {
     "Profile": "harness.profile.profile",
@@ -46,6 +34,7 @@ _HOMES = {
     "plot": "harness.report.figures",
     "weight_parts": "harness.judgement.weights",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
