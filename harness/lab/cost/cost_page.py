@@ -11,16 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
-from harness.lab.cost.contestants import (
-    ATTENTION,
-    CONTESTANTS,
-    EVERYTHING,
-    NAIVE,
-    NNSIGHT,
-    PLAIN,
-    RECALL,
-    SIMILARITY,
-)
+from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, RECALL, SIMILARITY
 from harness.lab.cost.cost_results import SMALL_KIND, CellResult, CostRun
 from harness.lab.cost.targets import extra_memory, percent, ratio, targets
 from harness.lab.docs.pages import padded_table
