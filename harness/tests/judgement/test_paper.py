@@ -55,7 +55,7 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
 ) -> None:
     expected = AssertionError if verdict is ClaimVerdict.FAILS else pytest.xfail.Exception
     with pytest.raises(expected) as caught:
-        check_claim(profile, replace(judged[name], verdict=verdict))
+        check_claim(profile, replace(judged[name], parts=(replace(judged[name].decisive, verdict=verdict),)))
     first, stated, *_ = str(caught.value).splitlines()
     assert first == f"{name} of {profile.model} on {profile.dataset}: {verdict.upper()}"
     assert stated.startswith("  the paper (Wei, Shi and Inoue 2024, arXiv 2411.00646, figure")

@@ -165,7 +165,7 @@ def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
             raise AssertionError("a store whose keeper hangs blocks")
 
     alone = Processes(1, 2, _lost="process 0 is silent", _met=True)
-    alone._heartbeats.connect(Keeper())
+    alone._heartbeats.store = Keeper()
     with pytest.raises(ProcessError, match="process 0 is silent"):
         alone.gathered("batches", lambda: [alone.go_on("batch 1")])
 

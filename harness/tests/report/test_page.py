@@ -6,13 +6,14 @@ import dataclasses
 import html
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from harness.analysis.claims import CLAIMS
@@ -265,6 +266,15 @@ def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
     assert len(told) > 2 * (L + 1)
     for path in (tmp_path / "report" / "figures").iterdir():
         assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png)", path.name)
+
+
+def test_scores_of_word_order_come_with_their_number_of_items(tmp_path: Path) -> None:
+    made = synthetic_profile()
+    arrays = {**made.arrays, "likelihood_own": np.zeros(made.n), "likelihood_other": np.full(made.n, -1.0)}
+    paired = dataclasses.replace(made, clusters=made.sample_ids[: made.n // 2] * 2, arrays=arrays)
+    write_report(judged_session(tmp_path / "kept", paired), (), tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count('data-label="items">32</td>') == 3
 
 
 def test_a_page_is_not_larger_than_it_has_to_be(text: str) -> None:
