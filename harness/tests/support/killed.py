@@ -53,7 +53,7 @@ class Slowly:
 
 
 def slowly_measured(cache: Path, json: Path) -> None:
-    with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=Slowly)):
+    with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=Slowly, O_RDONLY=os.O_RDONLY)):
         measured(cache, json, json.with_suffix(".written"))
 
 
