@@ -143,6 +143,21 @@ def test_a_reader_that_is_overtaken_reads_both_files_again(
         read_files(path)
 
 
+def test_a_reader_meets_a_baseline_that_was_replaced_and_put_back(
+    tmp_path: Path, made: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, answers = written(tmp_path, made), [BaselineError("the arrays cannot be read: No such file")]
+
+    def once_away(path: Path, content: Any) -> bytes:
+        if answers:
+            raise answers.pop()
+        return read_arrays(path, content)
+
+    read_arrays = stored_files._read_arrays
+    monkeypatch.setattr(stored_files, "_read_arrays", once_away)
+    assert read_files(path)[0] == read_json(path)
+
+
 def test_only_arrays_of_the_baseline_that_no_json_names_are_removed(
     tmp_path: Path, made: Profile, other: Profile
 ) -> None:
