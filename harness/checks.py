@@ -15,7 +15,7 @@ from harness.baselines.store import Baseline
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
 from harness.profile.profile import Profile
-from harness.report.controls_compared import beyond_lines
+from harness.report.controls_compared import control_lines
 from harness.report.layout import reason_text, together
 from harness.report.messages import boundary_lines, changed_measure_lines, file_lines, held_lines, message, phase_lines
 
@@ -118,7 +118,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines = [f"{claim.name} of {profile.model} on {profile.dataset}: {claim.verdict.upper()}"]
     lines += [f"  {line}" for line in paper_claims()[claim.name].said()]
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
-    lines += [f"  {line}" for line in beyond_lines(claim)]
+    lines += [f"  {line}" for line in control_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
         pytest.xfail(message(lines))
     _fail(lines)

@@ -35,7 +35,7 @@ class Agreement:
     means are inconclusive (pictures exchanged between the samples move no mean).
     `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
     `layers` are those that differ; of another measure that does not reproduce, those at which a sample is beyond the
-    tolerance. `beyond` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
+    tolerance. `beyond_tolerance` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
     them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
     `reason` says why reproduction could not be asked, and is empty where it was. `tolerance` is that of a sample.
     """
@@ -48,7 +48,7 @@ class Agreement:
     reason: str
     tolerance: Tolerance
     reproduced: bool | None = None
-    beyond: int = 0
+    beyond_tolerance: int = 0
     compared: int = 0
     worst_samples: tuple[SampleChange, ...] = ()
     largest: float | None = None
@@ -156,13 +156,13 @@ def _enough(exceeds: BoolArray, tolerance: Tolerance) -> bool:
 
 def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
     exceeds = _exceeds(change, tolerance)
-    beyond = exceeds.any(axis=1)
+    beyond_tolerance = exceeds.any(axis=1)
     layer = np.argmax(np.abs(change), axis=1)
-    size = np.where(beyond, np.abs(change).max(axis=1), -1.0)
-    worst = [int(i) for i in np.argsort(-size, kind="stable")[: min(_WORST, int(beyond.sum()))]]
+    size = np.where(beyond_tolerance, np.abs(change).max(axis=1), -1.0)
+    worst = [int(i) for i in np.argsort(-size, kind="stable")[: min(_WORST, int(beyond_tolerance.sum()))]]
     found = replace(
         found,
-        beyond=int(beyond.sum()),
+        beyond_tolerance=int(beyond_tolerance.sum()),
         compared=len(change),
         worst_samples=tuple(SampleChange(i, int(layer[i]), float(change[i, layer[i]])) for i in worst),
         largest=float(np.abs(change).max()),

@@ -71,7 +71,7 @@ def agree_boundaries(
     sides: Sides,
     *,
     alpha_diff: float,
-    moves: int = 4,
+    segments: int = 4,
     start: int = 1,
     margins: Sequence[float] | None = None,
 ) -> BoundaryAgreement:
@@ -99,16 +99,16 @@ def agree_boundaries(
     else:
         rows_x = cluster_means(sides.now, sides.clusters, "the measure")
         rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
-    direction = best_start(rows_y.mean(axis=0), moves, start)
-    at_x, drawn_x = _layers(rows_x, 0, moves, direction)
-    at_y, drawn_y = _layers(rows_y, 0 if sides.in_pairs else 1, moves, direction)
+    direction = best_start(rows_y.mean(axis=0), segments, start)
+    at_x, drawn_x = _layers(rows_x, 0, segments, direction)
+    at_y, drawn_y = _layers(rows_y, 0 if sides.in_pairs else 1, segments, direction)
     if margins is None:
-        margins = [margin.value for margin in boundary_margins(rows_y, moves=moves, start=direction)]
-    if len(margins) != 2 * moves - 1:
-        raise ValueError(f"{moves} moves have {2 * moves - 1} boundaries, but there are {len(margins)} margins.")
-    numbered = [(BoundaryKind.TURNING_POINT, j) for j in range(1, moves)]
-    numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, moves + 1)]
-    alpha = alpha_diff / (2 * moves - 1)
+        margins = [margin.value for margin in boundary_margins(rows_y, segments=segments, start=direction)]
+    if len(margins) != 2 * segments - 1:
+        raise ValueError(f"{segments} moves have {2 * segments - 1} boundaries, but there are {len(margins)} margins.")
+    numbered = [(BoundaryKind.TURNING_POINT, j) for j in range(1, segments)]
+    numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, segments + 1)]
+    alpha = alpha_diff / (2 * segments - 1)
     shifts = [
         _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alpha, len(rows_x))
         for i, number in enumerate(numbered)
@@ -127,10 +127,10 @@ def agree_boundaries(
     )
 
 
-def _layers(rows: FloatArray, seed: int, moves: int, start: int) -> tuple[FloatArray, FloatArray]:
+def _layers(rows: FloatArray, seed: int, segments: int, start: int) -> tuple[FloatArray, FloatArray]:
     """Turning points, then half-heights: of the mean (2 k - 1,) and of its resamples (draws, 2 k - 1)."""
     means = np.concatenate([rows.mean(axis=0)[None], resampled_means(rows, DRAWS, seed)])
-    points = turning_points_rows(means, moves, start)
+    points = turning_points_rows(means, segments, start)
     layers = np.concatenate([points.astype(np.float64), half_heights(means, points)], axis=1)
     return layers[0], layers[1:]
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from harness.analysis.beyond import Beyond, CurveBeyond, curve_beyond, rise_beyond
+from harness.analysis.control_difference import ControlDifference, CurveDifference, curve_difference, rise_difference
 from harness.analysis.curves import FloatArray
 from harness.analysis.monotone import (
     Answer,
@@ -21,7 +21,7 @@ from harness.analysis.monotone import (
     phase_rise,
     reversal_margin,
 )
-from harness.analysis.moves import declared_prominence
+from harness.analysis.segments import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
 
 PHASES = ("I", "II", "III", "IV")
@@ -58,7 +58,7 @@ class ClaimPart:
     interval: tuple[float, float]
     margin: float
     n: int
-    beyond: tuple[Beyond, ...] = ()
+    control_differences: tuple[ControlDifference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Claim:
 
     name: str
     parts: tuple[ClaimPart, ...]
-    curves_beyond: tuple[CurveBeyond, ...] = ()
+    curve_differences: tuple[CurveDifference, ...] = ()
 
     @property
     def decisive(self) -> ClaimPart:
@@ -85,9 +85,9 @@ class Claim:
         return self.decisive.verdict
 
     @property
-    def beyond(self) -> tuple[Beyond, ...]:
+    def control_differences(self) -> tuple[ControlDifference, ...]:
         """What all parts have beyond their controls."""
-        return tuple(beyond for part in self.parts for beyond in part.beyond)
+        return tuple(difference for part in self.parts for difference in part.control_differences)
 
 
 def four_phases(reading: PhaseReading) -> Claim:
@@ -107,8 +107,8 @@ def four_phases(reading: PhaseReading) -> Claim:
             f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}"
         )
         reversals.append(_part(f"no reversal in {name}", statement, found))
-    beyond = tuple(curve_beyond(rows["inter"], control, reading.alpha) for control, rows in reading.beyond.items())
-    return Claim("four-phases", (_four_moves(reading), *reversals), beyond)
+    control_differences = tuple(curve_difference(rows["inter"], control, reading.alpha) for control, rows in reading.control_differences.items())
+    return Claim("four-phases", (_four_segments(reading), *reversals), control_differences)
 
 
 def alignment(reading: PhaseReading) -> Claim:
@@ -117,18 +117,18 @@ def alignment(reading: PhaseReading) -> Claim:
     A phase ends only where the curve turns, so the fall after it is asked for as well.
     """
     early = _turn(reading, 0, "I ends in the first quarter", "I ends", early=True)
-    return Claim("alignment", (_moves(reading, "inter", 0), _moves(reading, "inter", 1), early))
+    return Claim("alignment", (_phase_change(reading, "inter", 0), _phase_change(reading, "inter", 1), early))
 
 
 def intra_modal(reading: PhaseReading) -> Claim:
     """Returns whether over phase II inter-modal similarity falls while that within image and within text rises."""
-    parts = (_moves(reading, "inter", 1), _moves(reading, "image", 1, 1), _moves(reading, "text", 1, 1))
+    parts = (_phase_change(reading, "inter", 1), _phase_change(reading, "image", 1, 1), _phase_change(reading, "text", 1, 1))
     return Claim("intra-modal", parts)
 
 
 def inter_modal(reading: PhaseReading) -> Claim:
     """Returns whether inter-modal similarity rises over phase III."""
-    return Claim("inter-modal", (_moves(reading, "inter", 2),))
+    return Claim("inter-modal", (_phase_change(reading, "inter", 2),))
 
 
 def output_preparation(reading: PhaseReading) -> Claim:
@@ -138,7 +138,7 @@ def output_preparation(reading: PhaseReading) -> Claim:
     Where recall was left out that part is inconclusive.
     """
     late = _turn(reading, 2, "IV lies in the last quarter", "IV begins", early=False)
-    falls = (_moves(reading, "inter", 3), _moves(reading, "image", 3, -1), _moves(reading, "text", 3, -1))
+    falls = (_phase_change(reading, "inter", 3), _phase_change(reading, "image", 3, -1), _phase_change(reading, "text", 3, -1))
     return Claim("output-preparation", (*falls, late, _late_recall(reading)))
 
 
@@ -162,12 +162,12 @@ def _late_recall(reading: PhaseReading) -> ClaimPart:
         n, verdict = reading.summary.n, ClaimVerdict.INCONCLUSIVE
         return ClaimPart(name, statement, verdict, unknown, interval, LEAST_RECALL_GAIN, n)
     gain = phase_rise(_quarters(recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
-    beyond: tuple[Beyond, ...] = ()
-    if reading.recall_beyond is not None:
-        rows = _quarters(reading.recall_beyond)
-        beyond = (rise_beyond(rows, CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),)
+    control_differences: tuple[ControlDifference, ...] = ()
+    if reading.recall_chance_difference is not None:
+        rows = _quarters(reading.recall_chance_difference)
+        control_differences = (rise_difference(rows, CHANCE, "recall", (0, 1), 1, reading.alpha, chosen=False),)
     statement = f"recall of the last quarter exceeds that of the first by {gain.effect:.3g} ({_span(gain.interval)})"
-    return _part(name, statement, gain, beyond)
+    return _part(name, statement, gain, control_differences)
 
 
 #: Every claim by the name it has in cases, baselines and reports.
@@ -182,8 +182,8 @@ CLAIMS: Mapping[str, Callable[[PhaseReading], Claim]] = MappingProxyType(
 )
 
 
-def _four_moves(reading: PhaseReading) -> ClaimPart:
-    every, up = reading.any_moves, reading.up_moves
+def _four_segments(reading: PhaseReading) -> ClaimPart:
+    every, up = reading.any_segments, reading.rising_segments
     shown = every if every.count > len(PHASES) else up
     if every.count > len(PHASES):
         verdict = ClaimVerdict.FAILS
@@ -191,13 +191,13 @@ def _four_moves(reading: PhaseReading) -> ClaimPart:
         verdict = ClaimVerdict.HOLDS
     else:
         verdict = ClaimVerdict.FAILS if up.at_most < len(PHASES) else ClaimVerdict.INCONCLUSIVE
-    chain = ", ".join(f"{'up' if move.direction > 0 else 'down'} {move.first}-{move.last}" for move in shown.chain)
+    chain = ", ".join(f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain)
     statement = (
         f"at least {shown.count} and at most {shown.at_most} alternating moves larger than {shown.prominence:.3g}"
         f"{': ' if chain else ''}{chain}"
     )
     least, most = float(shown.count), float(shown.at_most)
-    return ClaimPart("four moves", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
+    return ClaimPart("four monotone segments", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
 
 
 def _quarters(rows: FloatArray) -> FloatArray:
@@ -207,7 +207,7 @@ def _quarters(rows: FloatArray) -> FloatArray:
     return np.stack([rows[:, first].mean(axis=1), rows[:, final].mean(axis=1)], axis=1)
 
 
-def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> ClaimPart:
+def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> ClaimPart:
     """The rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
 
     The bound of the inter-modal curve holds for all pairs of layers, since the phases were found on it.
@@ -220,20 +220,20 @@ def _moves(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> 
     verb = "rises" if direction > 0 else "falls"
     ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
     title, what = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"
-    beyond = tuple(
-        rise_beyond(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=is_inter)
-        for control, rows_of in reading.beyond.items()
+    control_differences = tuple(
+        rise_difference(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=is_inter)
+        for control, rows_of in reading.control_differences.items()
     )
     statement = (
         f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} to {last}, "
         f"prominence {prominence:.3g}"
     )
-    return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, beyond)
+    return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, control_differences)
 
 
-def _part(name: str, statement: str, found: PhaseFinding, beyond: tuple[Beyond, ...] = ()) -> ClaimPart:
+def _part(name: str, statement: str, found: PhaseFinding, control_differences: tuple[ControlDifference, ...] = ()) -> ClaimPart:
     verdict = _HOLDING.get(found.verdict, ClaimVerdict.INCONCLUSIVE)
-    return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, beyond)
+    return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, control_differences)
 
 
 def _direction(phase: int) -> int:

@@ -24,7 +24,7 @@ from harness.analysis.monotone import (
     presence,
     reversal_margin,
 )
-from harness.analysis.moves import BoundedRises, Rises, bounded_rises, declared_prominence
+from harness.analysis.segments import BoundedRises, Rises, bounded_rises, declared_prominence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_start, turning_points
 
@@ -92,7 +92,7 @@ def agree_intervals(
     alpha_diff: float,
     reference: npt.ArrayLike | None = None,
     noise: float = DECLARED_NOISE,
-    moves: int = 4,
+    segments: int = 4,
     start: int = 1,
 ) -> IntervalAgreement:
     """Returns whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
@@ -128,14 +128,14 @@ def agree_intervals(
     mean = that.mean if reference is None else np.asarray(reference, dtype=np.float64)
     if mean.shape != that.mean.shape:
         raise ValueError(f"the reference has shape {mean.shape}, the curves have {that.points} points.")
-    direction = best_start(mean, moves, start)
-    edges = (0, *turning_points(mean, moves, direction), this.points - 1)
+    direction = best_start(mean, segments, start)
+    edges = (0, *turning_points(mean, segments, direction), this.points - 1)
     change = _Change.of(MeanDifference.of(sides, View.LEVEL), alpha_diff, 2.0 * noise)
-    strict = alpha_diff / (2 * moves)
+    strict = alpha_diff / (2 * segments)
     before, after = bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT)
     strictly = bounded_rises(this, strict)
     findings: list[IntervalFinding] = []
-    for phase in range(moves):
+    for phase in range(segments):
         stretch = (edges[phase], edges[phase + 1], direction * (-1) ** phase)
         rise, reversal = (*stretch, declared_prominence(mean)), (*stretch, reversal_margin(mean))
         asked = (

@@ -95,7 +95,7 @@ class BoundaryMargin:
 
 
 def boundary_margins(
-    x: npt.ArrayLike, clusters: Clusters | None = None, moves: int = 4, start: int = 1
+    x: npt.ArrayLike, clusters: Clusters | None = None, segments: int = 4, start: int = 1
 ) -> tuple[BoundaryMargin, ...]:
     """Returns the margins of the turning points, then of the half-heights, of a baseline's curves (samples, points).
 
@@ -106,7 +106,7 @@ def boundary_margins(
         ValueError: as `boundary_intervals`.
     """
     rows = cluster_means(x, clusters, "the baseline")
-    found = boundary_intervals(rows, moves=moves, start=start, level=OWN_LEVEL)
+    found = boundary_intervals(rows, segments=segments, start=start, level=OWN_LEVEL)
     declared = declared_margins(rows.mean(axis=0))
     last = rows.shape[1] - 1
     layers = f"3 % of a depth of {last}, at least 1", f"1.5 % of the depth {last}, at least 0.5"

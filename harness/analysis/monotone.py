@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from harness.analysis.curves import CurveSummary, FloatArray
-from harness.analysis.moves import Rises, single_rise
+from harness.analysis.segments import Rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 ALPHA_VIOLATED, ALPHA_MONOTONE, ALPHA_PRESENT = 0.01, 0.025, 0.01

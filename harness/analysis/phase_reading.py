@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.beyond import differences
+from harness.analysis.control_difference import differences
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
-from harness.analysis.moves import BoundedRises, Moves, bounded_rises, declared_prominence, moves_of_rises
+from harness.analysis.segments import BoundedRises, ConfirmedSegments, bounded_rises, declared_prominence, confirm_segments
 from harness.analysis.turning_points import Boundaries, boundary_intervals
 
 
@@ -29,11 +29,11 @@ class PhaseReading:
     summary: CurveSummary
     boundaries: Boundaries
     rises: BoundedRises
-    any_moves: Moves
-    up_moves: Moves
+    any_segments: ConfirmedSegments
+    rising_segments: ConfirmedSegments
     alpha: float
-    beyond: Mapping[str, Mapping[str, FloatArray]]
-    recall_beyond: FloatArray | None
+    control_differences: Mapping[str, Mapping[str, FloatArray]]
+    recall_chance_difference: FloatArray | None
     no_recall: str = ""
 
     @property
@@ -96,15 +96,15 @@ def read_phases(
     return PhaseReading(
         rows=rows,
         summary=summary,
-        boundaries=boundary_intervals(rows["inter"], moves=4, start=1, level=1.0 - alpha),
+        boundaries=boundary_intervals(rows["inter"], segments=4, start=1, level=1.0 - alpha),
         rises=rises,
-        any_moves=moves_of_rises(rises, prominence, 0),
-        up_moves=moves_of_rises(rises, prominence, 1),
+        any_segments=confirm_segments(rises, prominence, 0),
+        rising_segments=confirm_segments(rises, prominence, 1),
         alpha=alpha,
-        beyond={
+        control_differences={
             control: {name: differences(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
             for control, held in (controls or {}).items()
         },
-        recall_beyond=None if recall is None or recall_chance is None else differences(recall, recall_chance, clusters),
+        recall_chance_difference=None if recall is None or recall_chance is None else differences(recall, recall_chance, clusters),
         no_recall=no_recall,
     )

@@ -15,7 +15,7 @@ DRAWS = 2000
 _SELDOM = 0.002
 
 
-def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, ...]:
+def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int, ...]:
     """Returns the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
 
     Args:
@@ -27,10 +27,10 @@ def turning_points(m: npt.ArrayLike, moves: int, start: int = 1) -> tuple[int, .
         ValueError: fewer than moves + 1 points, or a start that is none of these.
     """
     row = as_curves(np.asarray(m, dtype=np.float64)[None], "the curve")
-    return tuple(int(t) for t in turning_points_rows(row, moves, best_start(row[0], moves, start))[0])
+    return tuple(int(t) for t in turning_points_rows(row, segments, best_start(row[0], segments, start))[0])
 
 
-def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
+def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArray:
     """Returns the turning points (rows, moves - 1) of every row of `m` (rows, points).
 
     Move j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L, and every move has a layer of its own, so
@@ -41,25 +41,25 @@ def turning_points_rows(m: FloatArray, moves: int, start: int = 1) -> IntArray:
     Raises:
         ValueError: as `turning_points`.
     """
-    if moves < 1 or m.shape[1] < moves + 1:
-        raise ValueError(f"{moves} moves need at least {max(moves, 1) + 1} points, the curve has {m.shape[1]}.")
+    if segments < 1 or m.shape[1] < segments + 1:
+        raise ValueError(f"{segments} moves need at least {max(segments, 1) + 1} points, the curve has {m.shape[1]}.")
     if start not in (-1, 1):
         raise ValueError(f"start must be +1 (up), -1 (down) or 0 (the better of both), not {start}.")
     rows, points = m.shape
     layers = np.arange(points)
     score = np.where(layers == 0, -np.inf, start * m)
     origins: list[IntArray] = []
-    for j in range(2, moves):
+    for j in range(2, segments):
         best = np.maximum.accumulate(score, axis=1)
         reach = np.concatenate([np.full((rows, 1), -np.inf), best[:, :-1]], axis=1)
         origin = np.maximum.accumulate(np.where(score > reach, layers, 0), axis=1)
         # A move must end after the one before it has: what came best up to the layer before.
         origins.append(np.concatenate([np.zeros((rows, 1), dtype=np.int64), origin[:, :-1]], axis=1))
         score = reach + start * (-1) ** (j + 1) * m
-    found = np.zeros((rows, moves - 1), dtype=np.int64)
-    if moves > 1:
+    found = np.zeros((rows, segments - 1), dtype=np.int64)
+    if segments > 1:
         found[:, -1] = np.argmax(score[:, :-1], axis=1)
-    for j in range(moves - 2, 0, -1):
+    for j in range(segments - 2, 0, -1):
         found[:, j - 1] = np.take_along_axis(origins[j - 1], found[:, j : j + 1], axis=1)[:, 0]
     return found
 
@@ -141,7 +141,7 @@ class Boundaries:
 def boundary_intervals(
     x: npt.ArrayLike,
     clusters: Clusters | None = None,
-    moves: int = 4,
+    segments: int = 4,
     start: int = 1,
     level: float = 0.95,
     draws: int = DRAWS,
@@ -161,9 +161,9 @@ def boundary_intervals(
     """
     rows = cluster_means(x, clusters)
     mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
-    direction = best_start(mean, moves, start)
-    estimate = turning_points_rows(mean[None], moves, direction)
-    drawn = turning_points_rows(means, moves, direction)
+    direction = best_start(mean, segments, start)
+    estimate = turning_points_rows(mean[None], segments, direction)
+    drawn = turning_points_rows(means, segments, direction)
     at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
     on_plateaus = _intervals(*_plateau_heights(mean, means, estimate, drawn), level)
     return Boundaries(
@@ -182,7 +182,7 @@ def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
     return product(weights.astype(np.float64), rows) / n
 
 
-def best_start(m: FloatArray, moves: int, start: int) -> int:
+def best_start(m: FloatArray, segments: int, start: int) -> int:
     """Returns `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
 
     Of equal ones it is the upward one.
@@ -190,7 +190,7 @@ def best_start(m: FloatArray, moves: int, start: int) -> int:
     if start != 0:
         return start
     row = m[None]
-    rise = [float(signed_rise(row, turning_points_rows(row, moves, s), s)[0]) for s in (1, -1)]
+    rise = [float(signed_rise(row, turning_points_rows(row, segments, s), s)[0]) for s in (1, -1)]
     return 1 if rise[0] >= rise[1] else -1
 
 

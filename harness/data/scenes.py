@@ -1,6 +1,6 @@
 """Rendered scenes: a few coloured shapes on a plain ground, known exactly and drawn from a seed.
 
-The pictures are the embedded dataset. They need no download, every fact about them is on record, and the split that a
+The pictures are the bundled dataset. They need no download, every fact about them is on record, and the split that a
 model was trained on is disjoint from the one it is measured on, in the seeds and in the combinations of colour,
 shape and background: a training scene holds no held-out combination, a test scene at least one.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
-from harness.analysis.moves import BoundedRises, Moves, bounded_rises, declared_prominence, moves_of_rises, persistence
+from harness.analysis.segments import BoundedRises, ConfirmedSegments, bounded_rises, declared_prominence, confirm_segments, persistence
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.profile.measures import chance_of
@@ -77,7 +77,7 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
         "level": found.level,
         **ends,
         "relative_depth": {"depth": reading.last} | relative,
-        **_moves(mean, reading.rises, reading.any_moves),
+        **_segments(mean, reading.rises, reading.any_segments),
         "prominence": rounded(declared_prominence(mean)),
         "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing],
         "claims": {name: claim_record(claim) for name, claim in claims_of(reading).items()},
@@ -85,9 +85,9 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
     }
 
 
-def certified_at(rises: BoundedRises, spread: float) -> dict[str, int]:
+def confirmed_segment_counts(rises: BoundedRises, spread: float) -> dict[str, int]:
     """How many alternating moves are certain at each declared share of a curve's range `spread`."""
-    return {f"{share:.0%} of the range": moves_of_rises(rises, share * spread).count for share in SHARES}
+    return {f"{share:.0%} of the range": confirm_segments(rises, share * spread).count for share in SHARES}
 
 
 def _control(profile: Profile, control: str) -> dict[str, Any]:
@@ -95,35 +95,35 @@ def _control(profile: Profile, control: str) -> dict[str, Any]:
     curve = as_floats(profile.controls[control]["inter"])
     summary = summarise(curve, profile.clusters)
     mean, rises = summary.mean, bounded_rises(summary)
-    moves = moves_of_rises(rises, declared_prominence(mean))
-    return {"turning_points": list(turning_points(mean, 4)), **_moves(mean, rises, moves)}
+    segments = confirm_segments(rises, declared_prominence(mean))
+    return {"turning_points": list(turning_points(mean, 4)), **_segments(mean, rises, segments)}
 
 
-def _moves(mean: FloatArray, rises: BoundedRises, moves: Moves) -> dict[str, Any]:
+def _segments(mean: FloatArray, rises: BoundedRises, segments: ConfirmedSegments) -> dict[str, Any]:
     return {
-        "certified_moves": moves.count,
-        "certified_moves_at": certified_at(rises, float(mean.max() - mean.min())),
-        "certified_chain": [[move.first, move.last, "up" if move.direction > 0 else "down"] for move in moves.chain],
-        "moves_at": moves_at(mean),
+        "confirmed_segment_count": segments.count,
+        "confirmed_segment_counts": confirmed_segment_counts(rises, float(mean.max() - mean.min())),
+        "confirmed_segments": [[segment.first, segment.last, "up" if segment.direction > 0 else "down"] for segment in segments.chain],
+        "segment_counts": segment_counts(mean),
     }
 
 
-def moves_at(mean: FloatArray) -> dict[str, int]:
+def segment_counts(mean: FloatArray) -> dict[str, int]:
     """How many alternating moves a mean curve has at each declared share of its range."""
     kept, spread = persistence(mean), float(mean.max() - mean.min())
-    return {f"{share:.0%} of the range": kept.moves_at(share * spread) for share in SHARES}
+    return {f"{share:.0%} of the range": kept.segment_count(share * spread) for share in SHARES}
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:
     """A claim as JSON types."""
-    parts, curves = ([_plain(asdict(one)) for one in ones] for ones in (claim.parts, claim.curves_beyond))
-    for one in (*(beyond for part in parts for beyond in part["beyond"]), *curves):
+    parts, curves = ([_plain(asdict(one)) for one in ones] for ones in (claim.parts, claim.curve_differences))
+    for one in (*(difference for part in parts for difference in part["control_differences"]), *curves):
         del one["n"]
     return {
         "verdict": str(claim.verdict),
         "decisive": claim.decisive.name,
         "parts": parts,
-        "curves_beyond": {curve.pop("control"): curve for curve in curves},
+        "curve_differences": {curve.pop("control"): curve for curve in curves},
     }
 
 

@@ -44,7 +44,7 @@ class Side:
     prompt: str
     first_token: str
     turning_points: tuple[BoundaryInterval, ...]
-    moves: int
+    segments: int
     claims: Mapping[str, str]
 
     def relative(self) -> tuple[BoundaryInterval, ...]:
@@ -78,7 +78,7 @@ class SideBySide:
     """Two models on one dataset.
 
     `inputs` says how their samples belong together; with `configuration` and `environment` it says what else is not the
-    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same, `beyond`
+    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same, `beyond_margin`
     where they differ for certain; all empty for models of different depth, which compare by relative depth.
     `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
     """
@@ -92,7 +92,7 @@ class SideBySide:
     verdicts: Mapping[str, Verdict]
     traces: tuple[Trace, ...]
     not_traced: str
-    beyond: tuple[Finding, ...]
+    beyond_margin: tuple[Finding, ...]
     weights: WeightChange | None
 
     @property
@@ -135,7 +135,7 @@ def side_by_side(
         verdicts=verdicts,
         traces=traces_of(profile, reference),
         not_traced=why,
-        beyond=tuple(
+        beyond_margin=tuple(
             finding
             for comparison in families
             for finding in comparison.findings
@@ -163,13 +163,13 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
             {
                 "family": finding.measure.family,
                 "title": finding.measure.title,
-                "place": finding.measure.axis.name,
+                "axis": finding.measure.axis.name,
                 "places": finding.measure.axis.places(finding.indices),
                 "effect": number(finding.agreement.mean.effect),
                 "at": finding.worst_place,
                 "margin": number(finding.agreement.mean.margin),
             }
-            for finding in numbers.beyond
+            for finding in numbers.beyond_margin
         ],
         "weights": None if numbers.weights is None else asdict(numbers.weights),
     }
@@ -184,7 +184,7 @@ def _side(profile: Profile) -> Side:
         prompt=str(profile.declared.get("prompt", "")),
         first_token=str(profile.declared.get("first_token", "")),
         turning_points=tuple(reading.boundaries.turning_points),
-        moves=reading.any_moves.count,
+        segments=reading.any_segments.count,
         claims={name: str(claim.verdict) for name, claim in claims_of(reading).items()},
     )
 
@@ -197,7 +197,7 @@ def _side_record(side: Side) -> dict[str, Any]:
         "first_token": side.first_token,
         "turning_points": list(map(interval_record, side.turning_points)),
         "relative_depth": list(map(interval_record, side.relative())),
-        "certified_moves": side.moves,
+        "confirmed_segment_count": side.segments,
         "claims": dict(side.claims),
     }
 

@@ -45,7 +45,7 @@ class LoadRequest:
 class ModelEntry:
     """A named model.
 
-    `loader` is 'module:function', named and not imported, so that listing the models needs no torch. Of an embedded
+    `loader` is 'module:function', named and not imported, so that listing the models needs no torch. Of a bundled
     model the function takes the cache directory and a dtype; of any other the entry itself and a `LoadRequest`. It
     returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
     weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
@@ -59,7 +59,7 @@ class ModelEntry:
     summary: str
     loader: str
     datasets: tuple[str, ...]
-    embedded: bool = False
+    bundled: bool = False
     source: str = ""
     revision: str | None = None
     chat_template: str = ""
@@ -82,16 +82,16 @@ class ModelEntry:
         """
         module, function = self.loader.split(":")
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
-        if not self.embedded:
+        if not self.bundled:
             return loader(self, request)
-        from harness.models.embedded.language import notices
+        from harness.models.bundled.language import notices
 
         with notices(request.say):
             return loader(request.cache, request.dtype)
 
     def unavailable(self, *, download: bool) -> str | None:
         """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
-        if self.embedded:
+        if self.bundled:
             return None
         if Path(self.source).is_dir():
             from harness.models.checkpoints.checkpoint_directory import directory_problem
@@ -123,16 +123,16 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             name="scenes-llava",
             summary="LLaVA architecture: frozen SmolLM2-135M-Instruct, our own small tower and projector",
-            loader="harness.models.embedded.scenes_llava:load",
+            loader="harness.models.bundled.scenes_llava:load",
             datasets=("scenes", "scenes-order", "scenes-varied"),
-            embedded=True,
+            bundled=True,
         ),
         ModelEntry(
             name="scenes-instructblip",
             summary="InstructBLIP architecture: the same language model, our own small tower and Q-Former",
-            loader="harness.models.embedded.scenes_instructblip:load",
+            loader="harness.models.bundled.scenes_instructblip:load",
             datasets=("scenes", "scenes-order", "scenes-varied"),
-            embedded=True,
+            bundled=True,
             # With 128 the gate finds recall equivalent in 71 % of the runs in which nothing changed.
             samples={"scenes": 192},
         ),

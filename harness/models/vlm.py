@@ -101,14 +101,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device, *, embedded: bool) -> torch.dtype:
-    """The dtype of that name, short or torch's own; 'auto' is fp32 for embedded models and on a CPU, else bf16.
+def choose_dtype(name: str, device: torch.device, *, bundled: bool) -> torch.dtype:
+    """The dtype of that name, short or torch's own; 'auto' is fp32 for bundled models and on a CPU, else bf16.
 
     Raises:
         LookupError: there is no such name.
     """
     if name == "auto":
-        return torch.float32 if embedded or device.type == "cpu" else torch.bfloat16
+        return torch.float32 if bundled or device.type == "cpu" else torch.bfloat16
     full = DTYPES.get(name, name)
     if full not in DTYPES.values():
         raise LookupError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
@@ -136,7 +136,7 @@ def load_vlm(
     """
     place = choose_device(device)
     sweep_offloaded(cache)
-    request = LoadRequest(cache, choose_dtype(dtype, place, embedded=entry.embedded), place, download)
+    request = LoadRequest(cache, choose_dtype(dtype, place, bundled=entry.bundled), place, download)
     model, processor = entry.load(request if say is None else replace(request, say=say))
     # A model that was placed as it was loaded stays where it is.
     if not getattr(model, "hf_device_map", None):

@@ -49,7 +49,7 @@ _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
     "regression: this model against its stored baseline",
     "timing: hooked against plain inference",
-    "embedded: needs nothing but the embedded models and data",
+    "bundled: needs nothing but the bundled models and data",
     "hub: needs weights or data that are not part of the project",
 )
 
@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         state = metafunc.config.stash[SESSION]
         state.parametrized, options = True, state.options
         marked = [
-            pytest.param(pair, id=str(pair), marks=pytest.mark.embedded if options.embedded(pair) else pytest.mark.hub)
+            pytest.param(pair, id=str(pair), marks=pytest.mark.bundled if options.bundled(pair) else pytest.mark.hub)
             for pair in options.pairs()
         ]
         metafunc.parametrize("pair", marked, scope="session")

@@ -114,7 +114,7 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
         rows.append(
             [title, *(f"layer {side.turning_points[index]:g}, depth {side.relative()[index]:.2f}" for side in sides)]
         )
-    rows.append(["certified moves", *(str(side.moves) for side in sides)])
+    rows.append(["certified moves", *(str(side.segments) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
     return table_lines(["", *_names(numbers)], rows, width)
 
@@ -141,9 +141,9 @@ def _where_lines(numbers: SideBySide) -> list[str]:
     lines += [
         f"beyond the margin: {finding.measure.title} at {finding.measure.axis.words(finding.indices)} "
         f"({finding.agreement.mean.effect:+.3g} at {finding.worst_place}, margin {finding.agreement.mean.margin:.3g})"
-        for finding in numbers.beyond
+        for finding in numbers.beyond_margin
     ]
-    if not numbers.beyond:
+    if not numbers.beyond_margin:
         lines.append("beyond the margin: nothing")
     return lines
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.analysis.beyond import Beyond, CurveBeyond
+from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.analysis.claims import CHANCE, Claim
 from harness.profile.measures import layer_ranges
 from harness.report.layout import folded, kept, table_lines
 
 
-def beyond_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
+def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
     """Lines of a table with one row per pair and claim: the verdict, and the effect beyond each control.
 
     Where it would be wider than `width`, a table a pair, with folded cells.
@@ -19,7 +19,7 @@ def beyond_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) 
         claims: pairs' names with their claims, in the order of the rows.
         width: of the terminal, None where lines may be as long as they are.
     """
-    rows = [(pair, claim, beyond_cells(claim)) for pair, claim in claims]
+    rows = [(pair, claim, control_cells(claim)) for pair, claim in claims]
     controls = list(dict.fromkeys(control for _, _, cells in rows for control in cells))
     if not controls:
         return []
@@ -43,30 +43,30 @@ def _kept_pieces(cell: str) -> str:
     return ", ".join(kept(piece) for piece in cell.split(", "))
 
 
-def beyond_cells(claim: Claim) -> Mapping[str, str]:
+def control_cells(claim: Claim) -> Mapping[str, str]:
     """By how much a claim's effects exceed the same under each control, in words, by control."""
-    cells = {curve.control: curve_words(curve) for curve in claim.curves_beyond}
-    for control in dict.fromkeys(beyond.control for beyond in claim.beyond):
-        mine = [beyond for beyond in claim.beyond if beyond.control == control]
-        cells[control] = ", ".join((f"{beyond.what} " if len(mine) > 1 else "") + rise_words(beyond) for beyond in mine)
+    cells = {curve.control: curve_words(curve) for curve in claim.curve_differences}
+    for control in dict.fromkeys(difference.control for difference in claim.control_differences):
+        mine = [difference for difference in claim.control_differences if difference.control == control]
+        cells[control] = ", ".join((f"{difference.what} " if len(mine) > 1 else "") + rise_words(difference) for difference in mine)
     return cells
 
 
-def beyond_lines(claim: Claim) -> list[str]:
+def control_lines(claim: Claim) -> list[str]:
     """The same as `beyond_cells`, with intervals, a line each, for a message."""
     lines = [
         f"beyond {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all layers "
         f"at once, n = {curve.n})"
-        for curve in claim.curves_beyond
+        for curve in claim.curve_differences
     ]
-    for beyond in claim.beyond:
-        low, high = beyond.interval
-        of = "another sample's words" if beyond.control == CHANCE else beyond.control
-        lines.append(f"beyond {of}: {beyond.what} {beyond.effect:+.3g} ({low:+.3g} to {high:+.3g}), n = {beyond.n}")
+    for difference in claim.control_differences:
+        low, high = difference.interval
+        of = "another sample's words" if difference.control == CHANCE else difference.control
+        lines.append(f"beyond {of}: {difference.what} {difference.effect:+.3g} ({low:+.3g} to {high:+.3g}), n = {difference.n}")
     return lines
 
 
-def curve_words(curve: CurveBeyond, form: str = "+.2g") -> str:
+def curve_words(curve: CurveDifference, form: str = "+.2g") -> str:
     """Where a curve exceeds its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
     parts = [
         f"{size:{form}} at layers {layer_ranges(layers)}"
@@ -76,7 +76,7 @@ def curve_words(curve: CurveBeyond, form: str = "+.2g") -> str:
     return ", ".join(parts) or "nothing"
 
 
-def rise_words(beyond: Beyond) -> str:
+def rise_words(difference: ControlDifference) -> str:
     """An effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
-    words = f"{beyond.effect:+.2g}"
-    return words if beyond.certain else f"({words})"
+    words = f"{difference.effect:+.2g}"
+    return words if difference.certain else f"({words})"

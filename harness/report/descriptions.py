@@ -45,7 +45,7 @@ CAPTIONS: Mapping[str, str] = {
     "tokens": "Figure 4, one sample. The share of every token of the prompt in every layer, on a logarithmic scale.",
     "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and of another "
     "sample's words.",
-    "moves": "How many moves the mean curve has, by how large each must be. Verdicts use the declared prominence.",
+    "segments": "How many moves the mean curve has, by how large each must be. Verdicts use the declared prominence.",
     "against": "Both models over the relative depth; dots mark where each one turns.",
 }
 
@@ -144,13 +144,13 @@ def _inter(profile: Profile, reading: PhaseReading) -> str:
     mean = profile["inter"].mean(0)
     edges = reading.ends
     verbs = ("rises", "falls", "rises", "falls")
-    moves = ", ".join(f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True))
+    segments = ", ".join(f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True))
     after = float(profile["post_norm_inter"].mean())
     controls = "".join(
         f" The control {name} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
         for name, curves in profile.controls.items()
     )
-    return f"Inter-modal similarity begins at {mean[0]:.2f}, {moves}; after the final norm {after:.2f}.{controls}"
+    return f"Inter-modal similarity begins at {mean[0]:.2f}, {segments}; after the final norm {after:.2f}.{controls}"
 
 
 def _intra(profile: Profile, reading: PhaseReading) -> str:
@@ -176,9 +176,9 @@ def _attention(profile: Profile, reading: PhaseReading) -> str:
     return f"Mean shares of the last token's attention, {'; '.join(told)}."
 
 
-def _moves(profile: Profile, reading: PhaseReading) -> str:
-    moves = reading.any_moves
-    return f"At the declared prominence {moves.count} moves are certain, and no more than {moves.at_most} are possible."
+def _segments(profile: Profile, reading: PhaseReading) -> str:
+    segments = reading.any_segments
+    return f"At the declared prominence {segments.count} moves are certain, and no more than {segments.at_most} are possible."
 
 
 def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> str:
@@ -200,4 +200,4 @@ def _legible(text: str) -> str:
     return _SPACE * before + shown(inner) + _SPACE * after
 
 
-_PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "moves": _moves}
+_PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "segments": _segments}

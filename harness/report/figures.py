@@ -41,7 +41,7 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "intra": ("Intra-modal similarity", intra_panel),
     "attention": ("Norm-based attention of the last token", attention_panel),
     "recall": ("LogitLens recall at the image tokens", recall_panel),
-    "moves": ("Moves at each prominence", prominence_panel),
+    "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _IN_THE_PAPER = ("inter", "intra", "attention", "recall")
 #: Inches of a figure with one panel: as wide as a column of a paper, so that its letters are read on a small screen.
@@ -115,7 +115,7 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
     Args:
         profile: measured, or stored as a baseline.
         figure: a name of `PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4, shares), `recall`
-            (figure 5) or `moves` (how many there are at each prominence).
+            (figure 5) or `segments` (how many there are at each prominence).
         axes: where to draw; None makes axes of their own, which a notebook shows.
 
     Raises:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.analysis.beyond import Beyond
+from harness.analysis.control_difference import ControlDifference
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES, ClaimPart
 from harness.analysis.interval_agreement import IntervalFinding
-from harness.analysis.moves import declared_prominence
+from harness.analysis.segments import declared_prominence
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
@@ -24,7 +24,7 @@ from harness.storage.json_text import rounded
 
 _ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "is half done"}
 _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
-_MOVES = 4
+_SEGMENTS = 4
 
 
 class Row(NamedTuple):
@@ -66,17 +66,17 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
         outcome: of the pair.
         controls: the phases under each control, as `phases_of` tells them.
     """
-    reading, moves = outcome.reading, outcome.reading.any_moves.count
+    reading, segments = outcome.reading, outcome.reading.any_segments.count
     lines = [
         f"The layers in brackets are {reading.boundaries.level:.0%} intervals, from {outcome.profile.n} samples; a "
         "layer without brackets is the same in all of them."
     ]
     prominence = rounded(declared_prominence(reading.summary.mean))
-    at = f"{moves} alternating moves are certain at the declared prominence of {prominence:.3g}"
-    if moves == _MOVES:
+    at = f"{segments} alternating moves are certain at the declared prominence of {prominence:.3g}"
+    if segments == _SEGMENTS:
         lines.append(f"{at}, as many as four phases have.")
     else:
-        what = "fewer" if moves < _MOVES else "more"
+        what = "fewer" if segments < _SEGMENTS else "more"
         lines.append(f"{at}, {what} than four phases have: the layers above are the best cut into four, not a proof.")
     if outcome.claims:
         told = [
@@ -87,7 +87,7 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
         lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(told)}.")
     lines += [
         f"Under the control {control} the curve turns at layers {', '.join(map(str, found['turning_points']))}, and "
-        f"{found['certified_moves']} of its moves are certain."
+        f"{found['confirmed_segment_count']} of its moves are certain."
         for control, found in controls.items()
     ]
     return lines
@@ -151,7 +151,7 @@ def answer_of(result: Result) -> Answer:
     # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
     curves = tuple(
         f"beyond the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
-        for curve in result.claim.curves_beyond
+        for curve in result.claim.curve_differences
     )
     rows = (rows[0]._replace(beyond=rows[0].beyond + curves), *rows[1:])
     asked = f"{paper.statement} Tested as: {paper.tested_as}"
@@ -164,7 +164,7 @@ def _row(part: Evidence) -> Row:
     beyond: tuple[str, ...] = ()
     match part.source:
         case ClaimPart(statement=statement) as claim:
-            sentence, beyond = f"{_capitalised(statement)}.", tuple(map(_beyond, claim.beyond))
+            sentence, beyond = f"{_capitalised(statement)}.", tuple(map(_control_difference, claim.control_differences))
         case Finding() as finding:
             sentence = _measure_sentence(finding)
         case NotCompared(reason=reason):
@@ -194,13 +194,13 @@ def _measure_sentence(finding: Finding) -> str:
     view = ", in shape" if agreement.mean.view == "shape" else ""
     moved = "The samples are not the baseline's, so means are compared."
     if agreement.largest is not None:
-        moved = f"{agreement.beyond} samples moved by more than the tolerance; {largest_change(finding)}."
+        moved = f"{agreement.beyond_tolerance} samples moved by more than the tolerance; {largest_change(finding)}."
     match agreement.verdict:
         case "reproduces":
             if not agreement.largest:
                 return "The same in every sample, to the last digit."
             same = "The same in every sample within the tolerance"
-            return f"{tolerated(agreement) if agreement.beyond else same}; {largest_change(finding)}."
+            return f"{tolerated(agreement) if agreement.beyond_tolerance else same}; {largest_change(finding)}."
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
@@ -210,10 +210,10 @@ def _measure_sentence(finding: Finding) -> str:
             return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
 
 
-def _beyond(beyond: Beyond) -> str:
-    certain = "" if beyond.certain else ", not certain or not on the claim's side"
-    control = "another sample's words" if beyond.control == CHANCE else f"the control {beyond.control}"
-    return f"beyond {control}: {beyond.what} {_signed(beyond.effect)} ({_span(*beyond.interval)}){certain}"
+def _control_difference(difference: ControlDifference) -> str:
+    certain = "" if difference.certain else ", not certain or not on the claim's side"
+    control = "another sample's words" if difference.control == CHANCE else f"the control {difference.control}"
+    return f"beyond {control}: {difference.what} {_signed(difference.effect)} ({_span(*difference.interval)}){certain}"
 
 
 def _titles(regressions: Sequence[Answer]) -> str:

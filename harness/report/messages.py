@@ -55,7 +55,7 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
         f"{finding.measure.title} of {profile.model} on {profile.dataset} {what} at {where}:",
         f"  mean difference{view} {numbers}",
     ]
-    if agreement.beyond:
+    if agreement.beyond_tolerance:
         lines += _sample_lines(finding, profile, worst_place - mean.layer)
     if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
         lines.append(f"  about n = {mean.n_needed} would decide")
@@ -132,7 +132,7 @@ def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
     # Counts of words and tokens are equal or not, so they have neither a size of tolerance nor noise.
     within = f"{amount:g} ({tolerance.reason})" if amount >= 1e-6 else f"({tolerance.reason})"
     return [
-        f"  {agreement.beyond} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
+        f"  {agreement.beyond_tolerance} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
         f"{largest_change(finding)}; worst: {worst}"
     ]
 

@@ -14,7 +14,7 @@ from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
 from harness.data.sample import left_out_lines
 from harness.judgement.paper import known_differences
-from harness.judgement.phases import CLAIM_RECALL, moves_at
+from harness.judgement.phases import CLAIM_RECALL, segment_counts
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import traces_of
@@ -67,9 +67,9 @@ class PairOutcome:
         return tuple(self.reading.boundaries.turning_points)
 
     @property
-    def moves_at(self) -> list[int]:
+    def segment_counts(self) -> list[int]:
         """The moves of the mean at each of `phases.SHARES` of its range."""
-        return [*moves_at(self.reading.summary.mean).values()]
+        return [*segment_counts(self.reading.summary.mean).values()]
 
     @property
     def recall(self) -> tuple[float, float] | None:
@@ -169,7 +169,7 @@ def note_lines(result: Result) -> list[str]:
     lines = []
     for part in result.parts:
         match part.source:
-            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond:
+            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond_tolerance:
                 lines.append(f"{part.title}: {tolerated(agreement)}")
             case NotCompared(reason=reason):
                 lines.append(f"{part.title}: not compared, {reason}")
@@ -179,7 +179,7 @@ def note_lines(result: Result) -> list[str]:
 def tolerated(agreement: Agreement) -> str:
     """How many samples changed in a measure that reproduces all the same."""
     allowed = 100 * (1.0 - agreement.tolerance.share)
-    return f"{agreement.beyond} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
+    return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
 
 def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.mean_difference import Verdict
-from harness.analysis.moves import PROMINENCE_SHARE, persistence
+from harness.analysis.segments import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
 from harness.errors import shown
 from harness.judgement.regression import Finding
@@ -248,6 +248,6 @@ def _steps(axes: Axes, mean: Array, style: Style) -> None:
     kept, spread = persistence(mean), float(mean.max() - mean.min())
     shares = np.linspace(0.0, _MOST, 301)
     axes.step(
-        shares, [kept.moves_at(share * spread) for share in shares], where="post", color=style.colour.light,
+        shares, [kept.segment_count(share * spread) for share in shares], where="post", color=style.colour.light,
         ls=style.line, lw=1.7, label=style.label,
     )  # fmt: skip

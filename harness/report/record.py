@@ -34,7 +34,7 @@ from harness.report.against import ModelComparison
 from harness.run.findings import Findings
 from harness.storage.json_text import rounded
 
-RECORD_SCHEMA = 3
+RECORD_SCHEMA = 4
 #: The band of a curve, as the figures draw it: the middle 80 % of the samples.
 BAND = (0.1, 0.9)
 # Directories of an absolute path, of this machine and of no other; what follows them stays.
@@ -91,7 +91,7 @@ def numbers_of(result: Result) -> dict[str, Any]:
             case Finding(measure, agreement):
                 numbers[measure.name] = _numbers(part) | _agreement(agreement)
             case BoundaryShift() as shift:
-                numbers[part.title] = _numbers(part) | {"now": number(shift.now), "baseline": number(shift.baseline)}
+                numbers[part.title] = _numbers(part) | {"measured": number(shift.measured), "baseline": number(shift.baseline)}
                 # Now less baseline, which both stand there.
                 del numbers[part.title]["effect"]
             case IntervalFinding() as finding:
@@ -118,7 +118,7 @@ def _agreement(agreement: Agreement) -> dict[str, Any]:
         "layers": list(agreement.layers),
         "layer": agreement.mean.layer,
         "reproduced": agreement.reproduced,
-        "beyond": agreement.beyond,
+        "beyond_tolerance": agreement.beyond_tolerance,
         "largest": None if agreement.largest is None else number(agreement.largest),
         "compared": agreement.compared,
         "tolerance": {
@@ -134,8 +134,8 @@ def _interval(finding: IntervalFinding) -> dict[str, Any]:
     return {
         "verdict": None if finding.verdict is None else str(finding.verdict),
         "layers": [finding.first, finding.last],
-        "then": str(finding.then),
-        "now": str(finding.now),
+        "baseline": str(finding.baseline),
+        "measured": str(finding.measured),
         "before": number(finding.before),
         "change": number(finding.change),
         "change_interval": [number(end) for end in finding.change_interval],

@@ -14,7 +14,7 @@ from harness.measurement.word_order import CONFIDENCE, scores_of
 from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
-from harness.report.controls_compared import beyond_table
+from harness.report.controls_compared import control_table
 from harness.report.layout import Line, folded, kept, named, table_lines
 from harness.report.outcomes import PairOutcome, left_out_of, outcomes_of, phase_ranges, tells_depth
 from harness.report.verdict_words import VERDICTS
@@ -90,7 +90,7 @@ def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[L
 
 def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
     """The lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
-    profile, moves = outcome.profile, outcome.reading.any_moves.count
+    profile, segments = outcome.profile, outcome.reading.any_segments.count
     lines = _folded([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
 
     def tell(name: str, text: str, colour: str = "") -> None:
@@ -100,9 +100,9 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     if relative:
         shares = [f"{relative_depth(end, profile.depth):.2f}" for end in outcome.ends]
         tell("depth", f"I, II, III end at {_listed(shares)} of it")
-    counts = ", ".join(str(count) for count in outcome.moves_at)
+    counts = ", ".join(str(count) for count in outcome.segment_counts)
     at = ", ".join(f"{100 * share:g}" for share in SHARES)
-    tell("moves", f"{moves} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %")
+    tell("moves", f"{segments} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %")
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
             tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)
@@ -188,7 +188,7 @@ def _row(outcome: PairOutcome) -> list[str]:
         outcome.name,
         str(outcome.profile.n),
         " / ".join(f"{end:g}" for end in outcome.ends),
-        f"{outcome.reading.any_moves.count} ({' '.join(str(count) for count in outcome.moves_at)})",
+        f"{outcome.reading.any_segments.count} ({' '.join(str(count) for count in outcome.segment_counts)})",
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
         outcome.recall_words,
         _marked(outcome.regressions),
@@ -205,7 +205,7 @@ def _beyond_lines(found: Findings, width: int) -> list[str]:
     pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
     claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
-    table = beyond_table(claims, width)
+    table = control_table(claims, width)
     return ["", *table, "", *folded(_BEYOND_LEGEND, width), ""] if table else []
 
 

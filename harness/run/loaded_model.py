@@ -147,7 +147,7 @@ class LoadedModel:
         device, dtype = self.options.device, self.options.dtype
         if device != "auto" and choose_device(device).type != vlm.device.type:
             raise PhaseError(f"--phase-device {device}: the fixture {name} gives its model on {vlm.device}; move it")
-        if dtype != "auto" and choose_dtype(dtype, vlm.device, embedded=False) != vlm.dtype:
+        if dtype != "auto" and choose_dtype(dtype, vlm.device, bundled=False) != vlm.dtype:
             said = str(vlm.dtype).removeprefix("torch.")
             raise PhaseError(f"--phase-dtype {dtype}: the fixture {name} gives its model in {said}; convert it there")
 

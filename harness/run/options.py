@@ -85,7 +85,7 @@ class Options:
     device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto",
         per_process=True)
     dtype: str = row(
-        "fp32, bf16, fp16 or torch's names; auto: fp32 for embedded models and on a CPU, else bf16",
+        "fp32, bf16, fp16 or torch's names; auto: fp32 for bundled models and on a CPU, else bf16",
         "NAME", dtype_name, "auto")
     batch_size: int = row("samples per forward pass", "N", whole_number(1), "8")
     baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines",
@@ -170,9 +170,9 @@ class Options:
         """The checkpoints whose own code is run, as they were named."""
         return [self.argument(entry.name) for entry in self.named() if entry.trusted]
 
-    def embedded(self, pair: Pair) -> bool:
+    def bundled(self, pair: Pair) -> bool:
         """Whether a pair needs nothing but what the project brings."""
-        return self.model(pair.model).embedded and not find_dataset(pair.dataset).variable
+        return self.model(pair.model).bundled and not find_dataset(pair.dataset).variable
 
     def source(self, dataset: str) -> Source:
         """Where a dataset's files are: by option, ini file or environment variable, else in the hub's cache."""
@@ -263,5 +263,5 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
                     f"{argument} {entry.source or entry.name}: this run names no such model; give the same with "
                     "--phase-model or --phase-against, or leave it out"
                 )
-            if entry.embedded or in_memory(entry):
+            if entry.bundled or in_memory(entry):
                 yield f"{argument} {entry.name}: this model is not loaded from a checkpoint of yours; leave it out"

@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=_numbers, metavar="N,...", help="prompt lengths of the small drawn models")
     add("--layers", type=_numbers, metavar="N,...", help="their depths")
     add("--full-width", type=_number, metavar="LAYERS", help="LLaVA-1.5-7B's widths with so many of its 32 layers")
-    add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="embedded models with their own samples")
+    add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="bundled models with their own samples")
     add("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
     add = parser.add_argument_group("measuring").add_argument
     add("--contestants", type=_names(tuple(CONTESTANTS)), metavar="NAME,...", help=", ".join(CONTESTANTS))

@@ -12,7 +12,7 @@ from harness.errors import PhaseError
 from harness.lab.cost.race import Times
 
 SCHEMA = 1
-#: The kinds of cells: two drawn topologies, and an embedded model with its own samples.
+#: The kinds of cells: two drawn topologies, and a bundled model with its own samples.
 SMALL_KIND, FULL_WIDTH, PAIR = "small", "full width", "pair"
 
 

@@ -76,7 +76,7 @@ class CostPlan:
     def subjects(self) -> Iterator[tuple[Cell, Subject]]:
         """Yield each cell with its subject, made when it is asked for; a model is loaded once for all its batches."""
         device = choose_device(self.conditions.device)
-        dtype = choose_dtype(self.conditions.dtype, device, embedded=False)
+        dtype = choose_dtype(self.conditions.dtype, device, bundled=False)
         for cell in self.cells:
             topology = TOPOLOGIES[cell.kind]
             yield (
@@ -200,7 +200,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
 def _dtype(plan: CostPlan, device: torch.device) -> str:
     """Return the type of the drawn models' numbers and of the pairs', which are not the same on a GPU."""
     used = {
-        kind: str(choose_dtype(plan.conditions.dtype, device, embedded=kind == "pairs")).removeprefix("torch.")
+        kind: str(choose_dtype(plan.conditions.dtype, device, bundled=kind == "pairs")).removeprefix("torch.")
         for kind, cells in {"drawn": plan.cells, "pairs": plan.pairs}.items()
         if cells
     }

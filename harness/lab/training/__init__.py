@@ -1,1 +1,1 @@
-"""Training and judging of the embedded checkpoints' eyes."""
+"""Training and judging of the bundled checkpoints' eyes."""

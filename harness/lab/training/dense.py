@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from harness.data.scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, SIDE, Scene
-from harness.models.embedded.checkpoint import PATCH
+from harness.models.bundled.checkpoint import PATCH
 
 NOTHING = -1  # label of a patch that no thing covers
 _REACH = 4.0  # pixels beyond the radius at which a patch centre still counts as covered

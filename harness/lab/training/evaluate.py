@@ -1,4 +1,4 @@
-"""Judge the captions of an embedded model: python -m harness.lab.training.evaluate [--model NAME] [--write-card].
+"""Judge the captions of a bundled model: python -m harness.lab.training.evaluate [--model NAME] [--write-card].
 
 Captions are generated greedily through the public loader and the real processor, on scenes of the test split. The rule
 of judgement stands in `tally.py`.
@@ -26,9 +26,9 @@ from harness.data.scenes import Scene, scene
 from harness.lab.training.eyes import EYES, chat_prompt
 from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
 from harness.models.anatomy import find_anatomy
-from harness.models.embedded import scenes_llava
-from harness.models.embedded.checkpoint import PAD_TOKEN, read_trained
-from harness.models.embedded.language import REQUIREMENT, file_sha256
+from harness.models.bundled import scenes_llava
+from harness.models.bundled.checkpoint import PAD_TOKEN, read_trained
+from harness.models.bundled.language import REQUIREMENT, file_sha256
 from harness.models.likelihood import caption_likelihoods, winoground_scores
 from harness.models.vlm import Vlm
 from harness.storage.cache_directory import default_cache

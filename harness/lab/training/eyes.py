@@ -1,4 +1,4 @@
-"""The embedded models as training and judging see them: their eyes, image rows, prompts and caption targets."""
+"""The bundled models as training and judging see them: their eyes, image rows, prompts and caption targets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from harness.data.scenes import INSTRUCTION, scene
-from harness.models.embedded import scenes_instructblip, scenes_llava
-from harness.models.embedded.checkpoint import INSTRUCTBLIP_EYES, LLAVA_EYES
+from harness.models.bundled import scenes_instructblip, scenes_llava
+from harness.models.bundled.checkpoint import INSTRUCTBLIP_EYES, LLAVA_EYES
 
 IGNORED = -100
 _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
@@ -24,7 +24,7 @@ _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """The trained part of an embedded model.
+    """The trained part of a bundled model.
 
     `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` name the
     sub-configurations with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the

@@ -1,4 +1,4 @@
-"""Captions of an embedded model read and compared with their scenes, word by word.
+"""Captions of a bundled model read and compared with their scenes, word by word.
 
 A caption is read word by word; every shape word ends an object, whose colour and size are the last such words since the
 object before. The k-th object of the caption is compared with the k-th of the scene in raster order; a missing object

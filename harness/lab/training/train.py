@@ -1,10 +1,10 @@
-"""Train the eyes of an embedded model: python -m harness.lab.training.train [--model NAME] [--out DIR] [--resume].
+"""Train the eyes of a bundled model: python -m harness.lab.training.train [--model NAME] [--out DIR] [--resume].
 
 Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and bridge (projector, or
 queries, Q-Former and projection), which starts at random, on the canonical captions through the frozen language model,
 with the dense loss beside it. Both see scenes of the training split only. The language model runs in bfloat16; sums,
 norms and attention weights are float32. To put the result into use, copy trained.safetensors and training.json from
---out to harness/models/embedded/NAME/ and run harness.lab.training.evaluate --model NAME --write-card.
+--out to harness/models/bundled/NAME/ and run harness.lab.training.evaluate --model NAME --write-card.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _PERCENT = "\x00"  # stands for %% while the directives are replaced
 
 
 def _chatml(image: str) -> str:
-    """Return the template of the embedded language model without a system message, with `image` for a picture."""
+    """Return the template of the bundled language model without a system message, with `image` for a picture."""
     return (
         "{% for message in messages %}"
         "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -47,7 +47,7 @@ BARE = "{% for message in messages %}" + _TEXT + "{% endfor %}"
 IMAGE_FIRST = "<image>" + BARE
 #: The instruction before the image, and nothing else.
 IMAGE_LAST = BARE + "<image>"
-#: What the embedded models were trained on; the second one's processor puts the queries before the prompt itself.
+#: What the bundled models were trained on; the second one's processor puts the queries before the prompt itself.
 SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
 #: Templates of the harness itself, which come to an end.
 OWN = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})

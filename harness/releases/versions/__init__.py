@@ -1,1 +1,1 @@
-"""The matrix of versions: the type sweep and the embedded pairs in fresh environments, one per cell."""
+"""The matrix of versions: the type sweep and the bundled pairs in fresh environments, one per cell."""

@@ -1,4 +1,4 @@
-"""The command `python -m harness.releases.versions`: the type sweep and the embedded pairs with several releases."""
+"""The command `python -m harness.releases.versions`: the type sweep and the bundled pairs with several releases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
             type=_version,
             help=f"this release of {name}; may be repeated. With neither option: {', '.join(releases)}",
         )
-    parser.add_argument("--only", choices=tuple(PARTS), help="only the type sweep, or only the embedded pairs")
+    parser.add_argument("--only", choices=tuple(PARTS), help="only the type sweep, or only the bundled pairs")
     parser.add_argument("--anew", action="store_true", help="run finished cells again")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the environments there, and use those there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that the cells gave")

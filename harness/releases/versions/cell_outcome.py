@@ -1,4 +1,4 @@
-"""Cells of the matrix and their outcomes: the environment, the verdicts on types and on embedded pairs."""
+"""Cells of the matrix and their outcomes: the environment, the verdicts on types and on bundled pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "sweep": ("harness.releases.sweep", "--json"),
     # No control is judged here, and readings kept by another state of the code prove nothing.
     "pairs": (
-        *("pytest", str(CHECKOUT / "cases"), "-q", "-m", "embedded and regression", "-p", "no:cacheprovider"),
+        *("pytest", str(CHECKOUT / "cases"), "-q", "-m", "bundled and regression", "-p", "no:cacheprovider"),
         *("--phase-controls", "none", "--phase-no-cache", "--phase-json"),
     ),
 }
@@ -119,7 +119,7 @@ class CellOutcome:
             else:
                 hosts = [pair["environment"] for pair in record["pairs"].values()]
                 device = ", ".join(sorted({f"{host['device_name']} ({host['device']})" for host in hosts}))
-                self.pairs, self.device = read_pairs(record, embedded_pairs()), device
+                self.pairs, self.device = read_pairs(record, bundled_pairs()), device
         except (ValueError, KeyError, TypeError) as error:
             self.problems[part] = f"its record cannot be read ({error!r})"
         return True
@@ -154,9 +154,9 @@ class CellOutcome:
         return not (self.problem or self.problems or self.count("failed") or settled & {ERROR, str(Verdict.DIFFERS)})
 
 
-def embedded_pairs() -> list[str]:
+def bundled_pairs() -> list[str]:
     """Return the pairs that need nothing but what the project brings."""
-    return [str(Pair(entry.name, dataset)) for entry in MODELS.values() if entry.embedded for dataset in entry.datasets]
+    return [str(Pair(entry.name, dataset)) for entry in MODELS.values() if entry.bundled for dataset in entry.datasets]
 
 
 def read_pairs(record: Mapping[str, Any], expected: list[str]) -> dict[str, dict[str, Any]]:

@@ -107,7 +107,7 @@ def _findings_of_pairs(judged: Sequence[CellOutcome]) -> list[str]:
     farthest = max(judged, key=lambda outcome: outcome.largest("inter") or 0.0)
     cells = f"all {len(judged)} cells" if len(judged) > 1 else "the one cell"
     return [
-        f"All {len(_pairs_of(judged))} embedded pairs reproduce sample by sample in {cells}; the largest difference of "
+        f"All {len(_pairs_of(judged))} bundled pairs reproduce sample by sample in {cells}; the largest difference of "
         f"any sample in inter-modal similarity is {farthest.largest('inter') or 0.0:.2g} ({farthest.cell})."
     ]
 

@@ -63,7 +63,7 @@ def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
 
 def test_the_same_numbers_reproduce() -> None:
     found = judged(BASELINE + 5e-4)
-    assert (found.verdict, found.reproduced, found.beyond, found.layers) == (Verdict.REPRODUCES, True, 0, ())
+    assert (found.verdict, found.reproduced, found.beyond_tolerance, found.layers) == (Verdict.REPRODUCES, True, 0, ())
     assert found.compared == 64
     assert found.level.verdict is Verdict.EQUIVALENT
 
@@ -73,7 +73,7 @@ def test_a_coarser_data_type_is_equivalent_and_names_the_worst_samples() -> None
     now[5, 9] += 0.02
     now[40, 12] -= 0.03
     found = judged(now)
-    assert (found.verdict, found.reproduced, found.beyond) == (Verdict.EQUIVALENT, False, 2)
+    assert (found.verdict, found.reproduced, found.beyond_tolerance) == (Verdict.EQUIVALENT, False, 2)
     assert found.layers == (9, 12)
     assert [(w.index, w.layer) for w in found.worst_samples] == [(40, 12), (5, 9)]
     assert found.worst_samples[0].amount == pytest.approx(-0.03)
@@ -99,7 +99,7 @@ def test_reproduction_is_not_asked_of_another_data_type() -> None:
 def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> None:
     found = judged(BASELINE[np.roll(np.arange(64), 1)])
     assert found.reproduced is False
-    assert found.beyond == 64
+    assert found.beyond_tolerance == 64
     assert found.mean.effect == pytest.approx(0.0, abs=1e-12)
     assert found.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
 

@@ -66,7 +66,7 @@ def test_other_numbers_of_moves_are_no_four_phases(inter: FloatArray, count: int
     """Counted from the first upward move where there are no more than four: a chain that begins downwards has three."""
     claim = four_phases(reading(inter, sd=0.01))
     assert claim.verdict is FAILS
-    assert claim.decisive.name == "four moves"
+    assert claim.decisive.name == "four monotone segments"
     assert (claim.decisive.effect, claim.decisive.margin) == (count, 4.0)
 
 
@@ -74,7 +74,7 @@ def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
     """Smaller than the prominence of a fifth and sixth move, larger than the margin of a reversal."""
     dented = np.interp(np.arange(POINTS), (0, 7, 15, 18, 20, 24, 30), (0.10, 0.45, 0.20, 0.42, 0.375, 0.65, 0.40))
     claim = four_phases(reading(dented, sd=0.02))
-    assert part(claim, "four moves") is HOLDS
+    assert part(claim, "four monotone segments") is HOLDS
     assert (claim.verdict, claim.decisive.name) == (FAILS, "no reversal in III")
     assert claim.decisive.effect == pytest.approx(0.045, abs=0.01)
 

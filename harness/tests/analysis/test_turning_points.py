@@ -28,12 +28,12 @@ def total_rise(m: FloatArray, inside: tuple[int, ...], start: int) -> float:
     return sum(start * (-1) ** j * (m[b] - m[a]) for j, (a, b) in enumerate(pairwise(edges)))
 
 
-def brute_force(m: FloatArray, moves: int, start: int) -> tuple[float, tuple[int, ...]]:
+def brute_force(m: FloatArray, segments: int, start: int) -> tuple[float, tuple[int, ...]]:
     """The best total rise over all boundaries, with the boundaries that are first in order of layers."""
     every = [
         (total_rise(m, inside, direction), inside)
         for direction in ((1, -1) if start == 0 else (start,))
-        for inside in combinations(range(1, len(m) - 1), moves - 1)
+        for inside in combinations(range(1, len(m) - 1), segments - 1)
     ]
     best = max(value for value, _ in every)
     return best, next(inside for value, inside in every if value == best)
@@ -41,36 +41,36 @@ def brute_force(m: FloatArray, moves: int, start: int) -> tuple[float, tuple[int
 
 @pytest.mark.parametrize("moves", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("start", [1, -1, 0])
-def test_turning_points_are_the_best_of_all_boundaries(moves: int, start: int) -> None:
-    rng = np.random.default_rng(moves)
+def test_turning_points_are_the_best_of_all_boundaries(segments: int, start: int) -> None:
+    rng = np.random.default_rng(segments)
     for points in range(6, 11):
         rows = rng.standard_normal((5, points))
         for row in rows:
-            assert turning_points(row, moves, start) == brute_force(row, moves, start)[1]
+            assert turning_points(row, segments, start) == brute_force(row, segments, start)[1]
         if start:
-            found = turning_points_rows(rows, moves, start)
-            assert [tuple(inside) for inside in found] == [turning_points(row, moves, start) for row in rows]
+            found = turning_points_rows(rows, segments, start)
+            assert [tuple(inside) for inside in found] == [turning_points(row, segments, start) for row in rows]
 
 
-@given(values=INTEGER_CURVES, moves=st.integers(1, 5), start=st.sampled_from([1, -1, 0]))
+@given(values=INTEGER_CURVES, segments=st.integers(1, 5), start=st.sampled_from([1, -1, 0]))
 @settings(max_examples=60, deadline=None)
-def test_ties_do_not_cost_rise(values: list[int], moves: int, start: int) -> None:
+def test_ties_do_not_cost_rise(values: list[int], segments: int, start: int) -> None:
     m = np.array(values, dtype=np.float64)
-    inside = turning_points(m, moves, start)
+    inside = turning_points(m, segments, start)
     assert all(a < b for a, b in zip((0, *inside), (*inside, len(m) - 1), strict=True))
-    best = brute_force(m, moves, start)[0]
+    best = brute_force(m, segments, start)[0]
     assert best == max(total_rise(m, inside, direction) for direction in ((1, -1) if start == 0 else (start,)))
 
 
-@given(values=INTEGER_CURVES, add=st.integers(-50, 50), power=st.integers(-3, 3), moves=st.integers(2, 5))
+@given(values=INTEGER_CURVES, add=st.integers(-50, 50), power=st.integers(-3, 3), segments=st.integers(2, 5))
 @settings(max_examples=60, deadline=None)
-def test_adding_a_constant_and_scaling_leave_them(values: list[int], add: int, power: int, moves: int) -> None:
+def test_adding_a_constant_and_scaling_leave_them(values: list[int], add: int, power: int, segments: int) -> None:
     m = np.array(values, dtype=np.float64)
     for start in (1, -1, 0):
-        assert turning_points(m * 2.0**power + add, moves, start) == turning_points(m, moves, start)
+        assert turning_points(m * 2.0**power + add, segments, start) == turning_points(m, segments, start)
         # Where both starts are equally good the upward one is taken: mirrored curves agree only for a given start.
         if start:
-            assert turning_points(-m, moves, -start) == turning_points(m, moves, start)
+            assert turning_points(-m, segments, -start) == turning_points(m, segments, start)
 
 
 def test_of_equal_tops_the_earliest_layer_is_taken() -> None:
@@ -84,9 +84,9 @@ def test_signed_rise_counts_both_ends() -> None:
 
 
 @pytest.mark.parametrize(("moves", "start"), [(0, 1), (5, 1), (2, 2)])
-def test_impossible_segmentations_are_refused(moves: int, start: int) -> None:
+def test_impossible_segmentations_are_refused(segments: int, start: int) -> None:
     with pytest.raises(ValueError, match=r"moves need|start must be"):
-        turning_points(np.arange(5.0), moves, start)
+        turning_points(np.arange(5.0), segments, start)
 
 
 def test_half_heights_of_straight_moves_are_the_middles() -> None:
@@ -194,6 +194,6 @@ def test_a_half_height_away_from_plateaus_keeps_its_percentile_interval() -> Non
 
 
 def test_one_move_has_a_half_height_and_no_turning_point() -> None:
-    found = boundary_intervals(samples(np.linspace(0.0, 1.0, 9), 32, 0), moves=1)
+    found = boundary_intervals(samples(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
     assert found.turning_points == ()
     assert found.half_heights[0].low <= 4.0 <= found.half_heights[0].high

@@ -87,7 +87,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     stored = json.loads(path.read_text())
     assert set(stored["controls"]) == {"noise", "blank"}
     assert len(stored["controls"]["noise"]["inter"]) == 7
-    assert set(stored["phases"]["controls"]["blank"]["moves_at"]) == set(stored["phases"]["moves_at"])
+    assert set(stored["phases"]["controls"]["blank"]["segment_counts"]) == set(stored["phases"]["segment_counts"])
     with np.load(arrays_of(path)) as arrays:
         assert arrays["noise.inter"].shape == (64, 7)
         np.testing.assert_allclose(arrays["noise.inter"].mean(0), stored["controls"]["noise"]["inter"], rtol=1e-5)
@@ -103,7 +103,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     content = json.loads((recorded.baselines.parent / "record.json").read_text())["pairs"]["tiny-llava-tiny"]
     assert content["controls"] == stored["controls"]
     part = content["phases"]["claims"]["inter-modal"]["parts"][0]
-    assert {beyond["control"] for beyond in part["beyond"]} == {"noise", "blank"}
+    assert {difference["control"] for difference in part["control_differences"]} == {"noise", "blank"}
 
 
 def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cases) -> None:

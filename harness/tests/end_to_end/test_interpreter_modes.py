@@ -25,7 +25,7 @@ def run(*arguments: str, optimised: str = "", **environment: str) -> subprocess.
 )
 def test_pytest_benchmark_is_loaded_where_pytest_loads_nothing(given: tuple[str, ...]) -> None:
     switched_off = {} if given else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    result = run("--co", "-q", "-m", "timing and embedded", *given, **switched_off)
+    result = run("--co", "-q", "-m", "timing and bundled", *given, **switched_off)
     assert result.returncode == pytest.ExitCode.OK, result.stdout + result.stderr
     assert "cases/test_timing.py::test_plain[scenes-llava-scenes]" in result.stdout
 

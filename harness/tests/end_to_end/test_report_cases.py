@@ -68,7 +68,7 @@ def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases,
 def test_two_models_are_shown_beside_each_other(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models.registry import MODELS, ModelEntry
 
-    entry = ModelEntry("other", "tiny", "harness.tests.support.tuned_models:load_tuned", ("tiny",), embedded=True)
+    entry = ModelEntry("other", "tiny", "harness.tests.support.tuned_models:load_tuned", ("tiny",), bundled=True)
     monkeypatch.setitem(MODELS, "other", entry)
     recorded.run(*QUICK, "--phase-against", "other", "--phase-report", "report")
     page = (folder / "index.html").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_a_pair_that_could_not_be_measured_is_named_with_the_reason(
     from harness.models.registry import MODELS, ModelEntry
 
     loader = "harness.tests.support.tuned_models:load_broken"
-    entry = ModelEntry("broken", "tiny", loader, ("tiny",), embedded=True)
+    entry = ModelEntry("broken", "tiny", loader, ("tiny",), bundled=True)
     monkeypatch.setitem(MODELS, "broken", entry)
     result = recorded.run(*QUICK, "--phase-report", "report", pair=(*PAIR, "--phase-model", "broken"))
     assert result.ret == pytest.ExitCode.TESTS_FAILED

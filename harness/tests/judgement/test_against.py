@@ -41,7 +41,7 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
     # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first that has another weight.
     assert ends["similarity"] == 4
     assert ends["attention"] == 4
-    assert all(place > 4 for beyond in numbers.beyond for place in beyond.measure.axis.places(beyond.indices))
+    assert all(place > 4 for beyond in numbers.beyond_margin for place in beyond.measure.axis.places(beyond.indices))
     text = repr(found)
     assert text.splitlines() == found.lines()
     assert text.startswith("tuned against tiny-llava on tiny: 32 samples, compared in pairs\n")
@@ -68,7 +68,7 @@ def test_the_same_model_twice_is_the_same_everywhere() -> None:
 def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
     found = held(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
     numbers = found.numbers
-    assert (numbers.verdicts, numbers.traces, numbers.beyond) == ({}, (), ())
+    assert (numbers.verdicts, numbers.traces, numbers.beyond_margin) == ({}, (), ())
     for side in (numbers.now, numbers.other):
         for layer, share in zip(side.turning_points, side.relative(), strict=True):
             assert share.estimate == layer.estimate / side.depth

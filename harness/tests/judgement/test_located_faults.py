@@ -1,6 +1,6 @@
 """Faults that only pictures of several sizes and prompts of several lengths show are found, and placed or named.
 
-Both embedded models are held against their stored baselines on `scenes-varied`. `pytest -m faults` runs them.
+Both bundled models are held against their stored baselines on `scenes-varied`. `pytest -m faults` runs them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VISIBLE = [(model, fault) for model in (LLAVA, INSTRUCTBLIP) for fault, row in L
 
 @pytest.fixture(scope="module")
 def vlms() -> dict[str, Vlm]:
-    """The embedded models in float32, loaded once; not to be modified."""
+    """The bundled models in float32, loaded once; not to be modified."""
     return {name: load_vlm(find_model(name), cache=default_cache(), device="cpu") for name in (LLAVA, INSTRUCTBLIP)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.analysis import claims as rules
-from harness.analysis import monotone, moves
+from harness.analysis import monotone, segments
 from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.checks import check_claim
@@ -65,8 +65,8 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
 
 def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
     numbers = {
-        "prominence_share": moves.PROMINENCE_SHARE,
-        "least_prominence": moves.LEAST_PROMINENCE,
+        "prominence_share": segments.PROMINENCE_SHARE,
+        "least_prominence": segments.LEAST_PROMINENCE,
         "reversal_share": monotone.REVERSAL_SHARE,
         "least_reversal": monotone.LEAST_REVERSAL,
         "least_recall_gain": rules.LEAST_RECALL_GAIN,
@@ -85,7 +85,7 @@ def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
 def test_the_papers_models_datasets_and_number_of_samples_are_registered() -> None:
     setting = PAPER["setting"]
     for name in setting["models"]:
-        assert any(model.startswith(name.lower()) and not entry.embedded for model, entry in MODELS.items()), name
+        assert any(model.startswith(name.lower()) and not entry.bundled for model, entry in MODELS.items()), name
     for name in setting["datasets"]:
         assert DATASETS[name.lower().replace(" ", "-")].samples == setting["samples"]
 

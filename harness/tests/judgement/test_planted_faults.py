@@ -1,6 +1,6 @@
 """The suite is worth what it catches: planted faults must be found, and named; harmless changes must not be.
 
-Each entry is measured on the embedded pairs and held against their stored baselines, by the checks that the cases use.
+Each entry is measured on the bundled pairs and held against their stored baselines, by the checks that the cases use.
 `pytest -m faults` runs them: minutes, so that plain `pytest` leaves them out.
 """
 
@@ -47,13 +47,13 @@ CHANGED_INPUTS = "pictures of other samples"
 
 @pytest.fixture(scope="module")
 def llava() -> Vlm:
-    """The embedded model in float32, loaded once; not to be modified."""
+    """The bundled model in float32, loaded once; not to be modified."""
     return load_vlm(find_model(MODEL), cache=default_cache(), device="cpu")
 
 
 @pytest.fixture(scope="module", params=["scenes", "scenes-order"])
 def stored(request: pytest.FixtureRequest) -> Baseline:
-    """The stored baseline of the embedded model on one dataset."""
+    """The stored baseline of the bundled model on one dataset."""
     return read_baseline(ROOT / "baselines" / MODEL / f"{request.param}.json")
 
 

@@ -122,19 +122,19 @@ def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
 @pytest.mark.parametrize(
     ("shape", "moves", "four_phases", "decisive"),
     [
-        (SHARP, 4, HOLDS, "four moves"),
+        (SHARP, 4, HOLDS, "four monotone segments"),
         (REVERSAL, 4, FAILS, "no reversal in III"),
-        (FLAT, 0, UNDECIDED, "four moves"),
-        (THREE, 3, FAILS, "four moves"),
-        (FIVE, 5, FAILS, "four moves"),
+        (FLAT, 0, UNDECIDED, "four monotone segments"),
+        (THREE, 3, FAILS, "four monotone segments"),
+        (FIVE, 5, FAILS, "four monotone segments"),
     ],
     ids=lambda value: value.name if isinstance(value, Shape) else "",
 )
-def test_claims_are_those_of_the_truth(shape: Shape, moves: int, four_phases: ClaimVerdict, decisive: str) -> None:
+def test_claims_are_those_of_the_truth(shape: Shape, segments: int, four_phases: ClaimVerdict, decisive: str) -> None:
     """The flat curve is called undecided: noise alone has a range, and a tenth of it is no prominence to exclude."""
     reading = phase_reading(measured(shape))
     claims = claims_of(reading)
-    assert reading.any_moves.count == moves
+    assert reading.any_segments.count == segments
     assert (claims["four-phases"].verdict, claims["four-phases"].decisive.name) == (four_phases, decisive)
     assert (claims["alignment"].verdict is HOLDS) is (shape in (SHARP, REVERSAL))
     assert (claims["output-preparation"].verdict is HOLDS) is (shape in (SHARP, REVERSAL))

@@ -11,8 +11,8 @@ from harness.data.scenes import Scene, Thing
 from harness.lab.training.dense import NOTHING, DenseHead, dense_loss, patch_labels
 from harness.lab.training.eyes import caption_targets
 from harness.lab.training.train import schedule
-from harness.models.embedded.checkpoint import PAD_TOKEN_ID
-from harness.models.embedded.scenes_llava import IMAGE_TOKENS, processor
+from harness.models.bundled.checkpoint import PAD_TOKEN_ID
+from harness.models.bundled.scenes_llava import IMAGE_TOKENS, processor
 from harness.storage.cache_directory import default_cache
 
 RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
@@ -49,7 +49,7 @@ def test_the_dense_loss_is_the_uniform_one_for_equal_scores() -> None:
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.embedded
+@pytest.mark.bundled
 def test_targets_end_with_the_turn_and_ignore_the_padding() -> None:
     made = processor(default_cache())
     ids, targets = caption_targets(made, ["A red circle.", "A small red circle left of a large blue square."])

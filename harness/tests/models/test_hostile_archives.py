@@ -15,8 +15,8 @@ import pytest
 from harness.baselines.store import BaselineError, read_baseline
 from harness.baselines.stored_files import read_json, write_files
 from harness.measurement import reading_cache
-from harness.models.embedded import language
-from harness.models.embedded.language import language_directory
+from harness.models.bundled import language
+from harness.models.bundled.language import language_directory
 from harness.models.weights_error import WeightsError
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.one_reading import ROW, opened

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from safetensors.torch import save_file
 
-from harness.models.embedded import checked_files, language
-from harness.models.embedded.language import language_directory
+from harness.models.bundled import checked_files, language
+from harness.models.bundled.language import language_directory
 from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.dead import dead_tag

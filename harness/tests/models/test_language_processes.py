@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from harness.models.embedded import language
-from harness.models.embedded.language import language_directory
+from harness.models.bundled import language
+from harness.models.bundled.language import language_directory
 from harness.tests.support.language_copies import (
     HOME,
     TENSORS,

@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import LlavaProcessor
 
-from harness.models.embedded.checkpoint import flat_name, pillow_processor
+from harness.models.bundled.checkpoint import flat_name, pillow_processor
 from harness.models.prompts.prompt import encode
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 

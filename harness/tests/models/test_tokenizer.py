@@ -13,8 +13,8 @@ import pytest
 from gguf import GGUFWriter
 from transformers import PreTrainedTokenizerFast
 
-from harness.models.embedded.language import file_sha256, language_directory
-from harness.models.embedded.tokenizer import FILE_SHA256, checked_tokenizer, read_tokenizer
+from harness.models.bundled.language import file_sha256, language_directory
+from harness.models.bundled.tokenizer import FILE_SHA256, checked_tokenizer, read_tokenizer
 from harness.storage.cache_directory import default_cache
 
 TOKENS = ["<|end|>", "<|start|>", *"abcd Ġ".replace(" ", ""), "ab", "Ġc"]

@@ -99,7 +99,7 @@ def test_a_row_is_all_that_a_judged_measure_needs(made: Profile, stored: Baselin
 def test_a_row_is_all_that_a_comparison_of_two_models_needs(made: Profile, stored: Baseline) -> None:
     now = dataclasses.replace(moved(made), model="other")
     numbers = side_by_side(now, reference_of(made))
-    (beyond,) = numbers.beyond
+    (beyond,) = numbers.beyond_margin
     assert (beyond.measure, beyond.measure.axis.words(beyond.indices)) == (ROW, "layers 3-4")
     # Up to layer 2 all attention is the same.
     assert {trace.name: trace.same_until for trace in traces_of(moved(made), stored)} == {

@@ -24,7 +24,7 @@ from harness.tests.support.case_runs import ROOT
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 GPU = ROOT / ".github" / "workflows" / "gpu.yml"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAPER_PAIRS = {(name, data) for name, entry in MODELS.items() if not entry.embedded for data in PAPER_DATASETS}
+PAPER_PAIRS = {(name, data) for name, entry in MODELS.items() if not entry.bundled for data in PAPER_DATASETS}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -18,7 +18,7 @@ from harness.releases.versions.cell_outcome import (
     CellOutcome,
     ReleaseCell,
     cells_of,
-    embedded_pairs,
+    bundled_pairs,
     load_outcome,
     read_pairs,
     save_outcome,
@@ -38,7 +38,7 @@ TYPES = {
 def record(verdict: str = "reproduces", largest: float = 2e-7, pairs: Sequence[str] = ()) -> dict[str, Any]:
     """A run's JSON record, as far as it is read."""
     numbers = {"inter": {"verdict": verdict, "largest": largest}, "n": 128}
-    names = pairs or embedded_pairs()
+    names = pairs or bundled_pairs()
     return {
         "pairs": {pair: {"environment": {"device": "cpu", "device_name": "a processor"}} for pair in names},
         "verdicts": [
@@ -98,7 +98,7 @@ def told(cell: ReleaseCell, **changes: Any) -> CellOutcome:
         "python": "3.11.7",
         "device": "a processor (cpu)",
         "types": TYPES,
-        "pairs": read_pairs(record(), embedded_pairs()),
+        "pairs": read_pairs(record(), bundled_pairs()),
         "seconds": {"install": 60.0, "sweep": 300.0, "pairs": 100.0},
     }
     return CellOutcome(cell=cell, **plain | changes)
@@ -124,7 +124,7 @@ def test_a_cell_is_installed_measured_and_kept(results: Path, tmp_path: Path, ca
     assert [python, "-m", "harness.releases.sweep", "--json"] in [command[:4] for command in answers.asked]
     printed = capsys.readouterr().out
     assert "reproduces" in printed
-    assert f"All {len(embedded_pairs())} embedded pairs reproduce sample by sample in the one cell" in printed
+    assert f"All {len(bundled_pairs())} bundled pairs reproduce sample by sample in the one cell" in printed
     stored = json.loads((tmp_path / "all.json").read_text())["cells"]
     assert stored[0]["cell"] == {"transformers": "5.0.0", "torch": "2.15.0"}
     assert stored[0]["commit"] == "abc1234"
@@ -190,9 +190,9 @@ def test_a_part_that_gives_no_file_is_said_and_the_other_is_run(results: Path, c
 
 
 def test_a_pair_that_could_not_be_judged_is_said_and_asked_again(results: Path, capsys: pytest.CaptureFixture) -> None:
-    first = embedded_pairs()[0]
+    first = bundled_pairs()[0]
     assert main(["--transformers", "5.0.0"], Answers(record=record(pairs=[first]))) == 1
-    assert f"{embedded_pairs()[1]} could not be judged; the cell's log says why." in capsys.readouterr().out
+    assert f"{bundled_pairs()[1]} could not be judged; the cell's log says why." in capsys.readouterr().out
     again = Answers()
     assert main(["--transformers", "5.0.0"], again) == 0
     assert (again.ran("harness.releases.sweep"), again.ran("pytest")) == (0, 1)
@@ -235,7 +235,7 @@ def test_the_tables_have_a_row_per_cell_and_per_pair() -> None:
     assert lines[3].split()[:6] == ["5.23.0", "2.15.0", "yes", "1", "1", "0"]
     assert lines[3].split()[-2:] == ["2.0e-07", "460"]
     detail = pairs_table([gone, told(NEW)]).splitlines()
-    assert len(detail) == 2 + len(embedded_pairs())
+    assert len(detail) == 2 + len(bundled_pairs())
     assert "nothing" in detail[2]
 
 

@@ -120,10 +120,10 @@ def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
 
 
 def test_moves_fall_with_the_prominence_that_is_asked_for(profile: Profile) -> None:
-    (axes,) = panel_figure(profile, "moves", phase_reading(profile)).axes
-    share, moves = curves(axes)["inter-modal similarity"]
-    assert (np.diff(moves) <= 0).all()
-    assert moves[np.searchsorted(share, 0.1)] == 4
+    (axes,) = panel_figure(profile, "segments", phase_reading(profile)).axes
+    share, segments = curves(axes)["inter-modal similarity"]
+    assert (np.diff(segments) <= 0).all()
+    assert segments[np.searchsorted(share, 0.1)] == 4
 
 
 def test_the_phase_diagram_has_a_band_for_each_pair_over_one_depth(profile: Profile) -> None:

@@ -154,7 +154,7 @@ def test_the_three_answers_are_what_the_json_says(text: str, record: dict[str, A
         # How sure that is.
         assert any(f"{told['phases']['level']:.0%} intervals, from {told['n']} samples" in line for line in sure)
         assert any(
-            line.startswith(f"{told['phases']['certified_moves']} alternating moves are certain") for line in sure
+            line.startswith(f"{told['phases']['confirmed_segment_count']} alternating moves are certain") for line in sure
         )
     for claim in CLAIMS:
         verdicts = {line["verdict"] for line in record["verdicts"] if line["question"] == claim}

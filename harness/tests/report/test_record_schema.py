@@ -66,7 +66,7 @@ class Reported:
 def more_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model `tuned` beside the tiny one, and `broken`, which cannot be loaded."""
     for name in ("tuned", "broken"):
-        entry = ModelEntry(name, "tiny", f"harness.tests.support.tuned_models:load_{name}", ("tiny",), embedded=True)
+        entry = ModelEntry(name, "tiny", f"harness.tests.support.tuned_models:load_{name}", ("tiny",), bundled=True)
         monkeypatch.setitem(MODELS, name, entry)
 
 
@@ -204,7 +204,7 @@ BREAKS: dict[str, Break] = {
     "no number": lambda record: pair_of(record)["means"]["inter"].append(None),
     "two boundaries": lambda record: pair_of(record)["phases"]["turning_points"].pop(),
     "a claim too few": lambda record: pair_of(record)["phases"]["claims"].pop("alignment"),
-    "a share of nothing": lambda record: pair_of(record)["phases"]["moves_at"].update(most=3),
+    "a share of nothing": lambda record: pair_of(record)["phases"]["segment_counts"].update(most=3),
     "an unknown verdict": lambda record: line_of(record, "inter").update(verdict="moved"),
     "a claim that differs": lambda record: line_of(record, "alignment").update(verdict="differs"),
     "a family that holds": lambda record: line_of(record, "inter").update(verdict="holds"),

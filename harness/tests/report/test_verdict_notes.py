@@ -95,7 +95,7 @@ def test_one_of_128_samples_may_have_another_recall() -> None:
     now = then.copy()
     now[9, 3] = 0.2
     found = agree_recall(now, then, paired=True, alpha_diff=1e-4)
-    assert (found.verdict, found.beyond, found.compared, found.largest) == ("reproduces", 1, 128, 0.2)
+    assert (found.verdict, found.beyond_tolerance, found.compared, found.largest) == ("reproduces", 1, 128, 0.2)
 
 
 def test_a_trace_of_recall_says_that_some_samples_may_have_changed() -> None:

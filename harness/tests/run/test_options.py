@@ -135,7 +135,7 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
 @pytest.mark.parametrize("name", ["bf16", "bfloat16"])
 def test_a_dtype_goes_by_its_short_name_and_by_torchs(project: pytest.Pytester, name: str) -> None:
     given = read_options(project.parseconfig("--phase-dtype", name)).dtype
-    assert choose_dtype(given, torch.device("cpu"), embedded=True) is torch.bfloat16
+    assert choose_dtype(given, torch.device("cpu"), bundled=True) is torch.bfloat16
 
 
 def test_controls_are_all_by_default_and_may_be_chosen(project: pytest.Pytester) -> None:

@@ -34,7 +34,7 @@ def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 @pytest.fixture
 def two_models(tiny_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
-        entry = ModelEntry(name, "tiny", f"{__name__}:load_tiny", ("tiny",), embedded=True)
+        entry = ModelEntry(name, "tiny", f"{__name__}:load_tiny", ("tiny",), bundled=True)
         monkeypatch.setitem(MODELS, name, entry)
 
 

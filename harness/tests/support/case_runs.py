@@ -80,7 +80,7 @@ class Cases:
 
 @pytest.fixture
 def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
-    entry = ModelEntry("tiny-llava", "tiny", "harness.tests.support.case_runs:load_tiny", ("tiny",), embedded=True)
+    entry = ModelEntry("tiny-llava", "tiny", "harness.tests.support.case_runs:load_tiny", ("tiny",), bundled=True)
     monkeypatch.setitem(MODELS, "tiny-llava", entry)
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(n)))
     return Cases(pytester)

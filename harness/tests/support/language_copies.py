@@ -1,4 +1,4 @@
-"""Copies of the embedded language model in caches of a test."""
+"""Copies of the bundled language model in caches of a test."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.models.embedded import language
-from harness.models.embedded.checked_files import content_sha256
-from harness.models.embedded.language import language_directory, language_state, notices
+from harness.models.bundled import language
+from harness.models.bundled.checked_files import content_sha256
+from harness.models.bundled.language import language_directory, language_state, notices
 
 TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
 HOME = Path("weights") / language.NAME

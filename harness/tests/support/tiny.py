@@ -21,7 +21,7 @@ from transformers import (
 from harness.data.sample import Sample
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
-from harness.models.embedded.checkpoint import pillow_processor
+from harness.models.bundled.checkpoint import pillow_processor
 from harness.models.prompts.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References

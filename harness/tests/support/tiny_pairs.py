@@ -93,5 +93,5 @@ def pytest_phase_model_loaded(vlm: Vlm) -> None:
 
 
 for name, loader in (("tiny-llava", "load_tiny"), ("tiny-other", "load_other")):
-    MODELS[name] = ModelEntry(name, "tiny", f"{__name__}:{loader}", ("tiny",), embedded=True)
+    MODELS[name] = ModelEntry(name, "tiny", f"{__name__}:{loader}", ("tiny",), bundled=True)
 DATASETS["tiny"] = Dataset("tiny", "tiny", draw)

@@ -29,7 +29,7 @@ from transformers import (
 
 from harness.data.sample import Sample
 from harness.models.anatomy import find_anatomy
-from harness.models.embedded.checkpoint import pillow_processor
+from harness.models.bundled.checkpoint import pillow_processor
 from harness.models.prompts.chat_templates import BARE
 from harness.models.vlm import Vlm
 from harness.tests.support.local_tokenizers import llama_tokenizer, qformer_tokenizer

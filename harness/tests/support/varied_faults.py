@@ -113,7 +113,7 @@ class Located:
     """A fault and what a report must say of it.
 
     `point` is the first residual point that changes, None where the inputs do. `named` are settings of the
-    configuration that a message names. `models` are the embedded models that show it.
+    configuration that a message names. `models` are the bundled models that show it.
     """
 
     change: Change

@@ -1,4 +1,4 @@
-"""What is InstructBLIP's own in the embedded InstructBLIP: queries before the prompt, a Q-Former that reads it."""
+"""What is InstructBLIP's own in the bundled InstructBLIP: queries before the prompt, a Q-Former that reads it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 from harness.data.scenes import INSTRUCTION, scene, scenes
 from harness.lab.training.eyes import EYES, chat_prompt, prompt_ids, prompt_inputs
-from harness.models.embedded.scenes_instructblip import IMAGE_TOKENS, instruction_tokenizer, load
+from harness.models.bundled.scenes_instructblip import IMAGE_TOKENS, instruction_tokenizer, load
 from harness.storage.cache_directory import default_cache
 
-pytestmark = pytest.mark.embedded
+pytestmark = pytest.mark.bundled
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def single_rise(
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Segment:
     """A certified rise (direction +1) or fall (-1) from layer `first` to layer `last`.
 
     `rise` is signed; `low` and `high` are the ends of its simultaneous interval.
@@ -111,7 +111,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class ConfirmedSegments:
     """The certified number of alternating moves: at least `count`, at most `at_most`, each larger than `prominence`.
 
     `start` is the direction of the first certified move (0 if there is none), `chain` the moves in order of depth,
@@ -121,12 +121,12 @@ class Moves:
     count: int
     at_most: int
     start: int
-    chain: tuple[Move, ...]
+    chain: tuple[Segment, ...]
     prominence: float
     n: int
 
 
-def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> Moves:
+def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -> ConfirmedSegments:
     """Returns the longest alternating chain of rises and falls that certainly exceed `prominence`.
 
     A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
@@ -157,8 +157,8 @@ def moves_of_rises(bounded: BoundedRises, prominence: float, start: int = 0) -> 
 
     certain = longest_chain(square(size - width > prominence), square(-size - width > prominence), gain, start)
     possible = longest_chain(square(size + width > prominence), square(-size + width > prominence), gain, start)
-    chain = tuple(Move(s, t, direction, *bounded.between(s, t)) for s, t, direction in certain)
-    return Moves(
+    chain = tuple(Segment(s, t, direction, *bounded.between(s, t)) for s, t, direction in certain)
+    return ConfirmedSegments(
         count=len(chain),
         at_most=len(possible),
         start=chain[0].direction if chain else 0,
@@ -226,7 +226,7 @@ class Persistence:
     extrema: tuple[int, ...]
     vanishing: tuple[Vanishing, ...]
 
-    def moves_at(self, delta: float) -> int:
+    def segment_count(self, delta: float) -> int:
         """Returns k(delta): how many alternating moves of the curve are each larger than `delta`."""
         return len(self.extrema) - 1 - sum(step.lost for step in self.vanishing if step.delta <= delta)
 

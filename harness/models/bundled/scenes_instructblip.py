@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.data.scenes import INSTRUCTION
-from harness.models.embedded import checkpoint
-from harness.models.embedded.language import language_config
+from harness.models.bundled import checkpoint
+from harness.models.bundled.language import language_config
 from harness.models.prompts.chat_templates import SCENES_INSTRUCTBLIP
 
 if TYPE_CHECKING:

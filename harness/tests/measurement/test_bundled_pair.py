@@ -39,7 +39,7 @@ CACHE = default_cache()  # found before pytester gives its runs another home, wh
 
 @pytest.fixture(scope="module")
 def llava() -> Vlm:
-    """The embedded model, loaded once; not to be modified."""
+    """The bundled model, loaded once; not to be modified."""
     return load_vlm(find_model("scenes-llava"), cache=CACHE, device="cpu")
 
 

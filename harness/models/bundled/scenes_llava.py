@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.models.embedded import checkpoint
-from harness.models.embedded.language import language_config
+from harness.models.bundled import checkpoint
+from harness.models.bundled.language import language_config
 from harness.models.prompts.chat_templates import SCENES_LLAVA
 from harness.models.weights_error import WeightsError
 

@@ -1,4 +1,4 @@
-"""What the embedded models share: a frozen language model with trained eyes put before it, and the form of a prompt."""
+"""What the bundled models share: a frozen language model with trained eyes put before it, and the form of a prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.models.embedded.language import language_state, language_tokenizer
+from harness.models.bundled.language import language_state, language_tokenizer
 from harness.models.weights_error import WeightsError
 
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.models.embedded.checked_files import unchanged
+from harness.models.bundled.checked_files import unchanged
 from harness.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CONTROL = 3  # GGUF's type of tokens that stand for no text
 _NO_AFFIXES = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
 _MOST_BYTES = 1 << 26
-# Of the embedded language model: of the file as tokenizers writes it, and of its vocabulary, merges and control tokens.
+# Of the bundled language model: of the file as tokenizers writes it, and of its vocabulary, merges and control tokens.
 FILE_SHA256 = "bf346d64f6f0fbcefb4c1b6928a98241467dff36c6fbae5fe1785c4ff90667f4"
 CONTENT_SHA256 = "180515ebaa4b81f480fb0cf73835f57ddd8746f6b35ada4cd9e2479fc3dd8d24"
 _SPECIAL = {
@@ -50,7 +50,7 @@ def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 
 
 def checked_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the embedded language model from its tokenizer.json.
+    """Return the tokenizer of the bundled language model from its tokenizer.json.
 
     Where another release of tokenizers has written the file, its vocabulary, merges and control tokens alone are
     compared and used.

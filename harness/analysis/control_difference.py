@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from harness.analysis.curves import Clusters, FloatArray, cluster_means, summarise
 from harness.analysis.mean_difference import named_layers
-from harness.analysis.moves import bounded_rises, single_rise
+from harness.analysis.segments import bounded_rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 #: A mean difference to a control counts where it is certainly larger than this cosine.
-LEAST_BEYOND = 0.01
+LEAST_CONTROL_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class ControlDifference:
     """By how much something exceeds the same under `control`, on the same samples.
 
     `effect` is real minus control with its `interval`; `certain` says that the interval excludes zero on the side that
@@ -33,7 +33,7 @@ class Beyond:
 
 
 @dataclass(frozen=True, slots=True)
-class CurveBeyond:
+class CurveDifference:
     """Where a mean curve lies certainly above, and certainly below, its control, by more than `margin`.
 
     `above` and `below` are layers, `highest` and `lowest` the largest differences in them (0 where there are none);
@@ -62,7 +62,7 @@ def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | N
     return cluster_means(real - other, clusters, "the difference to a control")
 
 
-def curve_beyond(rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_BEYOND) -> CurveBeyond:
+def curve_difference(rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_CONTROL_DIFFERENCE) -> CurveDifference:
     """Returns at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
 
     All layers at once, with probability 1 - `alpha`.
@@ -73,7 +73,7 @@ def curve_beyond(rows: FloatArray, control: str, alpha: float = 0.01, margin: fl
     summary = summarise(rows)
     width = simultaneous_bound(summary.covariance, summary.df, alpha) * summary.standard_error
     above, below = summary.mean - width > margin, summary.mean + width < -margin
-    return CurveBeyond(
+    return CurveDifference(
         control=control,
         above=named_layers(above),
         below=named_layers(below),
@@ -85,9 +85,9 @@ def curve_beyond(rows: FloatArray, control: str, alpha: float = 0.01, margin: fl
     )
 
 
-def rise_beyond(
+def rise_difference(
     rows: FloatArray, control: str, what: str, layers: tuple[int, int], direction: int, alpha: float, *, chosen: bool
-) -> Beyond:
+) -> ControlDifference:
     """Returns by how much more a curve changes over a phase than under its control.
 
     Args:
@@ -108,4 +108,4 @@ def rise_beyond(
         effect, width, _ = single_rise(rows, *layers, alpha)
         low, high = effect - width, effect + width
     certain = low > 0.0 if direction > 0 else high < 0.0
-    return Beyond(control, what, effect, (low, high), certain, len(rows))
+    return ControlDifference(control, what, effect, (low, high), certain, len(rows))

@@ -1,4 +1,4 @@
-"""The embedded model with a part drawn at random: what the harness sees in the real one, it must not see there."""
+"""The bundled model with a part drawn at random: what the harness sees in the real one, it must not see there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from harness.analysis.curves import summarise
-from harness.analysis.moves import bounded_rises, declared_prominence, moves_of_rises, persistence
+from harness.analysis.segments import bounded_rises, declared_prominence, confirm_segments, persistence
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
-from harness.models.embedded import scenes_llava
+from harness.models.bundled import scenes_llava
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
@@ -57,27 +57,27 @@ def profile_of(make: object) -> Profile:
     return measure(make(), "scenes", samples=SAMPLES, controls=(), progress=False)
 
 
-def certified(profile: Profile, share: float | None = None) -> int:
+def confirmed_count(profile: Profile, share: float | None = None) -> int:
     """How many moves are certain at a share of the range, or at the declared prominence."""
     summary = summarise(profile["inter"], profile.clusters)
     spread = float(np.ptp(summary.mean))
     prominence = declared_prominence(summary.mean) if share is None else share * spread
-    return moves_of_rises(bounded_rises(summary), prominence).count
+    return confirm_segments(bounded_rises(summary), prominence).count
 
 
 def test_the_declared_prominence_tells_the_trained_model_from_its_controls() -> None:
-    moves = {
-        make.__name__: certified(profile_of(make)) for make in (trained, untrained_projector, random_language_model)
+    segments = {
+        make.__name__: confirmed_count(profile_of(make)) for make in (trained, untrained_projector, random_language_model)
     }
-    assert moves["trained"] == 4
-    assert moves["untrained_projector"] < 4
-    assert moves["random_language_model"] < 4
+    assert segments["trained"] == 4
+    assert segments["untrained_projector"] < 4
+    assert segments["random_language_model"] < 4
 
 
 def test_smaller_prominences_do_not() -> None:
     """Why 10 % of the range was declared: at 0.01 the untrained projector has more certain moves than the trained."""
     real, control = (profile_of(make)["inter"].mean(0) for make in (trained, untrained_projector))
-    assert persistence(control).moves_at(0.01) >= persistence(real).moves_at(0.01)
+    assert persistence(control).segment_count(0.01) >= persistence(real).moves_at(0.01)
 
 
 @pytest.mark.parametrize("make", [untrained_projector, random_language_model])

@@ -1,4 +1,4 @@
-"""The embedded models through their public loaders. The first run on a machine fetches the language model (93 MB)."""
+"""The bundled models through their public loaders. The first run on a machine fetches the language model (93 MB)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.lab.training.evaluate import write_captions
 from harness.lab.training.eyes import EYES, Eyes, prompt_ids
 from harness.lab.training.tally import Tally, judge
-from harness.models.embedded.checkpoint import BUNDLED_SHA256, LLAVA_EYES, PAD_TOKEN_ID, flat_name, read_trained
-from harness.models.embedded.language import file_sha256, language_config, language_directory
-from harness.models.embedded.scenes_llava import (
+from harness.models.bundled.checkpoint import BUNDLED_SHA256, LLAVA_EYES, PAD_TOKEN_ID, flat_name, read_trained
+from harness.models.bundled.language import file_sha256, language_config, language_directory
+from harness.models.bundled.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
     load,
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
     Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 
-pytestmark = pytest.mark.embedded
+pytestmark = pytest.mark.bundled
 
 
 @pytest.fixture(scope="module", params=EYES)
 def eyes(request: pytest.FixtureRequest) -> Eyes:
-    """The trained part of each embedded model in turn."""
+    """The trained part of each bundled model in turn."""
     return EYES[request.param]
 
 
 @pytest.fixture(scope="module")
 def either(eyes: Eyes) -> tuple[Any, Any]:
-    """Each embedded model and its processor."""
+    """Each bundled model and its processor."""
     return eyes.module.load(default_cache())
 
 

@@ -6,19 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.curves import BoolArray, FloatArray, summarise
-from harness.analysis.moves import (
-    Moves,
+from harness.analysis.segments import (
+    ConfirmedSegments,
     bounded_rises,
     declared_prominence,
     longest_chain,
-    moves_of_rises,
+    confirm_segments,
     persistence,
 )
 from harness.tests.support.synthetic_curves import phases, plateaus, samples
 
 
-def certified_moves(x: FloatArray, prominence: float, start: int = 0) -> Moves:
-    return moves_of_rises(bounded_rises(summarise(x)), prominence, start)
+def confirmed_segments(x: FloatArray, prominence: float, start: int = 0) -> ConfirmedSegments:
+    return confirm_segments(bounded_rises(summarise(x)), prominence, start)
 
 
 def every_chain(up: BoolArray, down: BoolArray, start: int) -> list[list[tuple[int, int, int]]]:
@@ -47,8 +47,8 @@ def test_the_longest_chain_is_the_longest_of_all(start: int) -> None:
         chain = list(longest_chain(up, down, gain, start))
         # A pair that may rise and fall makes two chains of one worth: their worth is compared.
         worth = {
-            tuple(moves): (len(moves), round(sum(gain[s, t] for s, t, _ in moves), 9))
-            for moves in every_chain(up, down, start)
+            tuple(segments): (len(segments), round(sum(gain[s, t] for s, t, _ in segments), 9))
+            for segments in every_chain(up, down, start)
         }
         assert worth[tuple(chain)] == max(worth.values())
 
@@ -63,7 +63,7 @@ def longest_by_force(m: FloatArray, delta: float) -> int:
 def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: int) -> None:
     m = np.array(values, dtype=np.float64)
     found = persistence(m)
-    assert found.moves_at(delta) == longest_by_force(m, delta)
+    assert found.segment_count(delta) == longest_by_force(m, delta)
     assert [step.delta for step in found.vanishing] == sorted(step.delta for step in found.vanishing)
 
 
@@ -75,7 +75,7 @@ def test_persistence_of_a_known_curve() -> None:
         (5.0, (3, 4), 1),
         (7.0, (0, 3), 1),
     ]
-    assert [found.moves_at(delta) for delta in (0.0, 1.0, 4.9, 5.0, 7.0)] == [4, 2, 2, 1, 0]
+    assert [found.segment_count(delta) for delta in (0.0, 1.0, 4.9, 5.0, 7.0)] == [4, 2, 2, 1, 0]
     with pytest.raises(ValueError, match="finite"):
         persistence([0.0, np.nan])
 
@@ -94,26 +94,26 @@ def test_persistence_of_a_known_curve() -> None:
 )
 def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: tuple[int, ...]) -> None:
     x = samples(mean, 64, seed=11)
-    found = certified_moves(x, 0.08)
-    assert tuple(move.direction for move in found.chain) == directions
+    found = confirmed_segments(x, 0.08)
+    assert tuple(segment.direction for segment in found.chain) == directions
     assert (found.count, found.start) == (len(directions), directions[0] if directions else 0)
     assert found.at_most == len(directions)
-    for move in found.chain:
-        assert move.low <= move.rise <= move.high
-        assert min(abs(move.low), abs(move.high)) > 0.08
-        assert move.rise == pytest.approx(x.mean(axis=0)[move.last] - x.mean(axis=0)[move.first])
+    for segment in found.chain:
+        assert segment.low <= segment.rise <= segment.high
+        assert min(abs(segment.low), abs(segment.high)) > 0.08
+        assert segment.rise == pytest.approx(x.mean(axis=0)[segment.last] - x.mean(axis=0)[segment.first])
 
 
 def test_a_chain_may_have_to_begin_upwards() -> None:
     x = samples(phases((0, 12, 30), (0.6, 0.1, 0.5)), 64, seed=0)
-    assert certified_moves(x, 0.05, start=1).count == 1
-    assert certified_moves(x, 0.05, start=-1).count == 2
+    assert confirmed_segments(x, 0.05, start=1).count == 1
+    assert confirmed_segments(x, 0.05, start=-1).count == 2
     with pytest.raises(ValueError, match="start"):
-        certified_moves(x, 0.05, start=3)
+        confirmed_segments(x, 0.05, start=3)
 
 
 def test_weak_data_certify_less_and_exclude_less() -> None:
-    strong, weak = (certified_moves(samples(phases(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6))
+    strong, weak = (confirmed_segments(samples(phases(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6))
     assert strong.count == strong.at_most == 4
     assert weak.count < 4 <= weak.at_most
 
@@ -122,7 +122,7 @@ def test_moves_are_not_over_claimed() -> None:
     """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
     mean = phases((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
     for seed in range(40):
-        found = certified_moves(samples(mean, 24, seed, adjacent=0.9), 0.05)
+        found = confirmed_segments(samples(mean, 24, seed, adjacent=0.9), 0.05)
         assert found.count <= 1 <= found.at_most
 
 
@@ -135,9 +135,9 @@ def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
 @settings(max_examples=15, deadline=None)
 def test_units_and_mirroring_leave_the_chain(seed: int, add: int, power: int) -> None:
     x, unit = samples(phases(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
-    found = certified_moves(x, 0.05)
-    scaled = certified_moves(unit * x + add, 0.05 * unit)
-    mirrored = certified_moves(-x, 0.05)
+    found = confirmed_segments(x, 0.05)
+    scaled = confirmed_segments(unit * x + add, 0.05 * unit)
+    mirrored = confirmed_segments(-x, 0.05)
     assert [(m.first, m.last, m.direction) for m in scaled.chain] == [
         (m.first, m.last, m.direction) for m in found.chain
     ]

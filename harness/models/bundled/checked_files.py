@@ -1,4 +1,4 @@
-"""Weight files of the embedded models, compared with a known SHA-256 as they are read."""
+"""Weight files of the bundled models, compared with a known SHA-256 as they are read."""
 
 from __future__ import annotations
 

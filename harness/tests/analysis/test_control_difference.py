@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.beyond import LEAST_BEYOND, curve_beyond, differences, rise_beyond
+from harness.analysis.control_difference import LEAST_CONTROL_DIFFERENCE, curve_difference, differences, rise_difference
 from harness.analysis.claims import CHANCE, CLAIMS, ClaimVerdict
 from harness.analysis.phase_reading import PhaseReading, read_phases
-from harness.report.controls_compared import beyond_cells, beyond_lines, beyond_table
+from harness.report.controls_compared import control_cells, control_lines, control_table
 from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
 
 N = 48
@@ -29,12 +29,12 @@ def bump(first: int, last: int, height: float) -> np.ndarray:
 def test_a_curve_lies_above_its_control_where_it_was_raised() -> None:
     real = curves(0)
     other = real - bump(3, 19, 0.08) + bump(25, 30, 0.05) + 0.004 * np.random.default_rng(1).standard_normal(real.shape)
-    found = curve_beyond(differences(real, other), "noise")
+    found = curve_difference(differences(real, other), "noise")
     assert found.above == tuple(range(3, 20))
     assert found.below == tuple(range(25, 31))
     assert found.highest == pytest.approx(0.08, abs=0.003)
     assert found.lowest == pytest.approx(-0.05, abs=0.003)
-    assert (found.control, found.margin, found.n) == ("noise", LEAST_BEYOND, N)
+    assert (found.control, found.margin, found.n) == ("noise", LEAST_CONTROL_DIFFERENCE, N)
 
 
 def test_nothing_is_beyond_a_curve_of_the_same_mean() -> None:
@@ -42,7 +42,7 @@ def test_nothing_is_beyond_a_curve_of_the_same_mean() -> None:
     for seed in range(200):
         real = curves(seed)
         other = real + 0.03 * np.random.default_rng(1000 + seed).standard_normal(real.shape)
-        found = curve_beyond(differences(real, other), "noise", margin=0.0)
+        found = curve_difference(differences(real, other), "noise", margin=0.0)
         alarms += bool(found.above or found.below)
     # At most 1 % by design: 9 or more of 200 have a chance of 1 in 2,500.
     assert alarms <= 8
@@ -51,11 +51,11 @@ def test_nothing_is_beyond_a_curve_of_the_same_mean() -> None:
 def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
     real, other = curves(0), samples(phases(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
-    found = rise_beyond(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
+    found = rise_difference(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
     interval = stats.ttest_1samp(rise, 0.0).confidence_interval(0.99)
     assert found.effect == pytest.approx(rise.mean())
     assert found.interval == pytest.approx((interval.low, interval.high))
-    wider = rise_beyond(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
+    wider = rise_difference(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
     assert wider.interval[0] < found.interval[0] < found.interval[1] < wider.interval[1]
 
 
@@ -86,35 +86,35 @@ def reading() -> PhaseReading:
 
 def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
-    whole = {curve.control: curve for curve in claims["four-phases"].curves_beyond}
+    whole = {curve.control: curve for curve in claims["four-phases"].curve_differences}
     assert whole["noise"].above == tuple(range(10, 31))
     assert (whole["blank"].above, whole["blank"].below) == ((), ())
-    third = {beyond.control: beyond for beyond in claims["inter-modal"].beyond}
+    third = {difference.control: difference for difference in claims["inter-modal"].control_differences}
     assert claims["inter-modal"].verdict is ClaimVerdict.HOLDS
     # The bump covers both ends of phase III: the rise is the control's as well.
     assert third["noise"].effect == pytest.approx(0.0, abs=1e-9)
     assert not third["noise"].certain
     assert not third["blank"].certain
-    late = [beyond for beyond in claims["output-preparation"].beyond if beyond.control == CHANCE]
-    assert [beyond.what for beyond in late] == ["recall"]
+    late = [difference for difference in claims["output-preparation"].control_differences if difference.control == CHANCE]
+    assert [difference.what for difference in late] == ["recall"]
     assert late[0].certain
 
 
 def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
-    assert beyond_cells(claims["four-phases"]) == {"noise": "+0.1 at layers 10-30", "blank": "nothing"}
-    assert beyond_cells(claims["inter-modal"])["blank"] in ("(+0)", "(-0)")
-    intra = beyond_cells(claims["intra-modal"])["noise"]
+    assert control_cells(claims["four-phases"]) == {"noise": "+0.1 at layers 10-30", "blank": "nothing"}
+    assert control_cells(claims["inter-modal"])["blank"] in ("(+0)", "(-0)")
+    intra = control_cells(claims["intra-modal"])["noise"]
     assert "inter II " in intra
     assert "image II " in intra
-    table = beyond_table(("pair", claim) for claim in claims.values())
+    table = control_table(("pair", claim) for claim in claims.values())
     assert table[0].split() == ["pair", "claim", "verdict", "beyond", "noise", "beyond", "blank", "beyond", "chance"]
     assert len(table) == 2 + len(claims)
-    lines = beyond_lines(claims["output-preparation"])
+    lines = control_lines(claims["output-preparation"])
     assert any(line.startswith("beyond another sample's words: recall +") for line in lines)
     assert any(line.startswith("beyond noise: inter IV ") and line.endswith(f"n = {N}") for line in lines)
 
 
 def test_without_controls_there_is_no_table() -> None:
     plain = read_phases(curves(0), curves(1), curves(2), recalls(N, 3))
-    assert beyond_table(("pair", judge(plain)) for judge in CLAIMS.values()) == []
+    assert control_table(("pair", judge(plain)) for judge in CLAIMS.values()) == []
