@@ -116,7 +116,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     if claim.verdict is ClaimVerdict.HOLDS:
         return
     lines = [f"{claim.name} of {profile.model} on {profile.dataset}: {claim.verdict.upper()}"]
-    lines += [f"  {line}" for line in paper_claims()[claim.name].said()]
+    lines += [f"  {line}" for line in paper_claims()[claim.name].lines()]
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
     lines += [f"  {line}" for line in control_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:

@@ -35,8 +35,8 @@ class Agreement:
     means are inconclusive (pictures exchanged between the samples move no mean).
     `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
     `layers` are those that differ; of another measure that does not reproduce, those at which a sample is beyond the
-    tolerance. `beyond_tolerance` counts such samples among the `compared` common ones, and `worst_samples` are the largest of
-    them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
+    tolerance. `beyond_tolerance` counts such samples among the `compared` common ones, and `worst_samples` are the
+    largest of them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
     `reason` says why reproduction could not be asked, and is empty where it was. `tolerance` is that of a sample.
     """
 
@@ -85,7 +85,7 @@ def agree(
     Raises:
         ValueError: fewer than two independent rows, or a margin not positive.
     """
-    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), sides.now.shape[1:])
+    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), sides.measured.shape[1:])
     if not (margins > 0.0).all():
         raise ValueError("an equivalence margin must be positive at every layer.")
     views = (View.LEVEL, View.SHAPE) if shape else (View.LEVEL,)
@@ -100,7 +100,7 @@ def agree(
         reason=reason if sides.paired else reason or "the samples are not the same",
         tolerance=tolerance,
     )
-    return _reproduction(found, sides.now - sides.baseline, tolerance, reproducible) if sides.paired else found
+    return _reproduction(found, sides.measured - sides.baseline, tolerance, reproducible) if sides.paired else found
 
 
 def agree_recall(sides: Sides, **options: Any) -> Agreement:
@@ -114,8 +114,8 @@ def agree_recall(sides: Sides, **options: Any) -> Agreement:
         ValueError: as `agree`.
     """
     # One sample is that much of an independent row: a word lost in one of two captions moves their mean by half.
-    guard = RECALL_GUARD * (1.0 if sides.clusters is None else len(set(sides.clusters)) / len(sides.now))
-    margins = recall_margins(sides.now.shape[1])
+    guard = RECALL_GUARD * (1.0 if sides.clusters is None else len(set(sides.clusters)) / len(sides.measured))
+    margins = recall_margins(sides.measured.shape[1])
     return agree(sides, margins, tolerance=HIT_TOLERANCE, shape=False, guard=guard, **options)
 
 

@@ -42,7 +42,7 @@ class BoundaryShift:
     kind: BoundaryKind
     index: int
     verdict: Verdict
-    now: float
+    measured: float
     baseline: float
     effect: float
     interval: tuple[float, float]
@@ -78,26 +78,26 @@ def agree_boundaries(
     """Returns whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
 
     Bootstrap of the shift over independent rows, of pairs where the samples are the same. Differs: the interval of
-    some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 moves - 1), the wider of the
+    some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 segments - 1), the wider of the
     percentile and the normal one, because so far out 2,000 draws end before the percentiles do. Equivalent: every
     interval at level 95 % lies within the margin, ends included: a turning point moves by whole layers.
 
     Args:
         sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
         alpha_diff: probability of a false "differs", all boundaries together.
-        moves: number of moves to fit.
+        segments: number of monotone segments to fit.
         start: direction of the first; 0 takes the baseline's better one.
         margins: in layers, of the turning points, then of the half-heights; by default the baseline's
             `boundary_margins`.
 
     Raises:
-        ValueError: too few points for the moves, or not 2 moves - 1 margins.
+        ValueError: too few points for the segments, or not 2 segments - 1 margins.
     """
     if sides.in_pairs:
-        both = cluster_means(np.concatenate([sides.now, sides.baseline], axis=1), sides.clusters)
+        both = cluster_means(np.concatenate([sides.measured, sides.baseline], axis=1), sides.clusters)
         rows_x, rows_y = np.hsplit(both, 2)
     else:
-        rows_x = cluster_means(sides.now, sides.clusters, "the measure")
+        rows_x = cluster_means(sides.measured, sides.clusters, "the measure")
         rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
     direction = best_start(rows_y.mean(axis=0), segments, start)
     at_x, drawn_x = _layers(rows_x, 0, segments, direction)
@@ -105,7 +105,9 @@ def agree_boundaries(
     if margins is None:
         margins = [margin.value for margin in boundary_margins(rows_y, segments=segments, start=direction)]
     if len(margins) != 2 * segments - 1:
-        raise ValueError(f"{segments} moves have {2 * segments - 1} boundaries, but there are {len(margins)} margins.")
+        raise ValueError(
+            f"{segments} segments have {2 * segments - 1} boundaries, but there are {len(margins)} margins."
+        )
     numbered = [(BoundaryKind.TURNING_POINT, j) for j in range(1, segments)]
     numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, segments + 1)]
     alpha = alpha_diff / (2 * segments - 1)

@@ -21,8 +21,8 @@ from harness.analysis.monotone import (
     phase_rise,
     reversal_margin,
 )
-from harness.analysis.segments import declared_prominence
 from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.segments import declared_prominence
 
 PHASES = ("I", "II", "III", "IV")
 LEAST_RECALL_GAIN = 0.02
@@ -107,7 +107,9 @@ def four_phases(reading: PhaseReading) -> Claim:
             f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}"
         )
         reversals.append(_part(f"no reversal in {name}", statement, found))
-    control_differences = tuple(curve_difference(rows["inter"], control, reading.alpha) for control, rows in reading.control_differences.items())
+    control_differences = tuple(
+        curve_difference(rows["inter"], control, reading.alpha) for control, rows in reading.control_differences.items()
+    )
     return Claim("four-phases", (_four_segments(reading), *reversals), control_differences)
 
 
@@ -122,7 +124,11 @@ def alignment(reading: PhaseReading) -> Claim:
 
 def intra_modal(reading: PhaseReading) -> Claim:
     """Returns whether over phase II inter-modal similarity falls while that within image and within text rises."""
-    parts = (_phase_change(reading, "inter", 1), _phase_change(reading, "image", 1, 1), _phase_change(reading, "text", 1, 1))
+    parts = (
+        _phase_change(reading, "inter", 1),
+        _phase_change(reading, "image", 1, 1),
+        _phase_change(reading, "text", 1, 1),
+    )
     return Claim("intra-modal", parts)
 
 
@@ -138,7 +144,11 @@ def output_preparation(reading: PhaseReading) -> Claim:
     Where recall was left out that part is inconclusive.
     """
     late = _turn(reading, 2, "IV lies in the last quarter", "IV begins", early=False)
-    falls = (_phase_change(reading, "inter", 3), _phase_change(reading, "image", 3, -1), _phase_change(reading, "text", 3, -1))
+    falls = (
+        _phase_change(reading, "inter", 3),
+        _phase_change(reading, "image", 3, -1),
+        _phase_change(reading, "text", 3, -1),
+    )
     return Claim("output-preparation", (*falls, late, _late_recall(reading)))
 
 
@@ -191,7 +201,9 @@ def _four_segments(reading: PhaseReading) -> ClaimPart:
         verdict = ClaimVerdict.HOLDS
     else:
         verdict = ClaimVerdict.FAILS if up.at_most < len(PHASES) else ClaimVerdict.INCONCLUSIVE
-    chain = ", ".join(f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain)
+    chain = ", ".join(
+        f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain
+    )
     statement = (
         f"at least {shown.count} and at most {shown.at_most} alternating moves larger than {shown.prominence:.3g}"
         f"{': ' if chain else ''}{chain}"
@@ -231,7 +243,9 @@ def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int =
     return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, control_differences)
 
 
-def _part(name: str, statement: str, found: PhaseFinding, control_differences: tuple[ControlDifference, ...] = ()) -> ClaimPart:
+def _part(
+    name: str, statement: str, found: PhaseFinding, control_differences: tuple[ControlDifference, ...] = ()
+) -> ClaimPart:
     verdict = _HOLDING.get(found.verdict, ClaimVerdict.INCONCLUSIVE)
     return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, control_differences)
 

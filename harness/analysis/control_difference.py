@@ -20,15 +20,15 @@ LEAST_CONTROL_DIFFERENCE = 0.01
 class ControlDifference:
     """By how much something exceeds the same under `control`, on the same samples.
 
-    `effect` is real minus control with its `interval`; `certain` says that the interval excludes zero on the side that
-    the claim asks for. `what` names the quantity.
+    `effect` is real minus control with its `interval`; `confirmed` is True if the interval excludes zero on the side
+    that the claim asks for. `quantity` names the quantity.
     """
 
     control: str
-    what: str
+    quantity: str
     effect: float
     interval: tuple[float, float]
-    certain: bool
+    confirmed: bool
     n: int
 
 
@@ -62,7 +62,9 @@ def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | N
     return cluster_means(real - other, clusters, "the difference to a control")
 
 
-def curve_difference(rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_CONTROL_DIFFERENCE) -> CurveDifference:
+def curve_difference(
+    rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_CONTROL_DIFFERENCE
+) -> CurveDifference:
     """Returns at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
 
     All layers at once, with probability 1 - `alpha`.

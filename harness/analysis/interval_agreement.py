@@ -57,8 +57,8 @@ class IntervalFinding:
     last: int
     direction: int
     verdict: Verdict | None
-    then: Answer
-    now: Answer
+    baseline: Answer
+    measured: Answer
     layers: tuple[int, int]
     before: float
     effect: float
@@ -101,12 +101,12 @@ def agree_intervals(
     margin (monotone or violated)? Both are those of the claims, with their errors: a phase is chosen for its rise, so
     its bounds hold for all pairs of layers at once. What the baseline is certain of is judged.
 
-    Differs: the opposite is certain now, each question at `alpha_diff` / (2 moves), **and** the quantity has certainly
-    changed by more than 2 `noise`, all pairs of layers together at `alpha_diff`. The answer alone would not do. Near
-    its margin a quantity is certain one way with the claims' error and, where this run is the larger, certain the other
-    way almost always. The change knows no margin: where nothing changed it is false with `alpha_diff` at most, wherever
-    the quantity lies. And as certainty is cheap with many samples, what measuring again may do to the means of the two
-    layers of a rise is no change.
+    Differs: the opposite is certain now, each question at `alpha_diff` / (2 segments), **and** the quantity has
+    certainly changed by more than 2 `noise`, all pairs of layers together at `alpha_diff`. The answer alone would not
+    do. Near its margin a quantity is certain one way with the claims' error and, where this run is the larger, certain
+    the other way almost always. The change knows no margin: where nothing changed it is false with `alpha_diff` at
+    most, wherever the quantity lies. And as certainty is cheap with many samples, what measuring again may do to the
+    means of the two layers of a rise is no change.
 
     Equivalent: the same answer is certain now, or every change certainly lies within 2 `noise`, so that an answer that
     just fails to be certain again is no doubt. Inconclusive: neither.
@@ -116,11 +116,11 @@ def agree_intervals(
         alpha_diff: probability of a false "differs", all questions together.
         reference: mean curve (points,) that sets phases, prominence and margin; by default that of the baseline.
         noise: largest change of a layer's mean between measurements of the same samples.
-        moves: number of phases.
+        segments: number of phases.
         start: direction of the first; 0 takes the reference's better one.
 
     Raises:
-        ValueError: fewer than two independent rows, too few points for the moves, or a negative noise.
+        ValueError: fewer than two independent rows, too few points for the segments, or a negative noise.
     """
     if noise < 0.0:
         raise ValueError(f"the noise of a layer's mean is not negative, this one is {noise}.")
@@ -220,8 +220,8 @@ class _Change:
             last=last,
             direction=direction,
             verdict=verdict,
-            then=then.verdict,
-            now=now.verdict,
+            baseline=then.verdict,
+            measured=now.verdict,
             layers=now.layers,
             before=then.effect,
             effect=now.effect,

@@ -154,11 +154,11 @@ def recall_margins(points: int) -> FloatArray:
 class Pairing:
     """Which samples of two measurements are the same, and whether the two are to be compared in pairs.
 
-    `now` and `baseline` are the rows of the common samples, aligned, (common,). `changed` names ids that are in both
-    but with other model inputs. `reason` says why `paired` is False, and is empty where it is True.
+    `measured` and `baseline` are the rows of the common samples, aligned, (common,). `changed` names ids that are in
+    both but with other model inputs. `reason` says why `paired` is False, and is empty where it is True.
     """
 
-    now: IntArray
+    measured: IntArray
     baseline: IntArray
     changed: tuple[str, ...]
     paired: bool
@@ -199,7 +199,7 @@ def pair_samples(
     if changed:
         reason = ", ".join(filter(None, [f"{len(changed)} samples have other model inputs", reason]))
     return Pairing(
-        now=np.array([row for row, _ in same], dtype=np.int64),
+        measured=np.array([row for row, _ in same], dtype=np.int64),
         baseline=np.array([old for _, old in same], dtype=np.int64),
         changed=changed,
         paired=paired,

@@ -70,7 +70,7 @@ class Sides:
     enough for a comparison in pairs.
     """
 
-    now: FloatArray
+    measured: FloatArray
     baseline: FloatArray
     clusters: Clusters | None
     baseline_clusters: Clusters | None
@@ -101,11 +101,11 @@ class Sides:
     @property
     def in_pairs(self) -> bool:
         """True if the samples are compared in pairs."""
-        return self.paired and len(self.now) >= LEAST_PAIRS
+        return self.paired and len(self.measured) >= LEAST_PAIRS
 
     def summaries(self) -> tuple[CurveSummary, CurveSummary]:
         """Returns the summary of either side."""
-        now = summarise(self.now, self.clusters, "the measure")
+        now = summarise(self.measured, self.clusters, "the measure")
         return now, summarise(self.baseline, self.baseline_clusters, "its baseline")
 
 
@@ -138,10 +138,10 @@ class MeanDifference:
     def of(cls, sides: Sides, view: View) -> MeanDifference:
         """Returns the mean difference, now minus baseline, in one view."""
         if view is View.SHAPE:
-            now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.now, sides.baseline))
-            sides = replace(sides, now=now, baseline=baseline)
+            now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.measured, sides.baseline))
+            sides = replace(sides, measured=now, baseline=baseline)
         if sides.in_pairs:
-            one = summarise(sides.now - sides.baseline, sides.clusters, "the difference to the baseline")
+            one = summarise(sides.measured - sides.baseline, sides.clusters, "the difference to the baseline")
             nothing = np.zeros(one.points)
             variance = np.diag(one.covariance)
             return cls(view, True, one.mean, variance, one.n, nothing, one.n, one.covariance / one.n)

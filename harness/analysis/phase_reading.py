@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from harness.analysis.control_difference import differences
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
-from harness.analysis.segments import BoundedRises, ConfirmedSegments, bounded_rises, declared_prominence, confirm_segments
+from harness.analysis.segments import (
+    BoundedRises,
+    ConfirmedSegments,
+    bounded_rises,
+    confirm_segments,
+    declared_prominence,
+)
 from harness.analysis.turning_points import Boundaries, boundary_intervals
 
 
@@ -105,6 +111,8 @@ def read_phases(
             control: {name: differences(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
             for control, held in (controls or {}).items()
         },
-        recall_chance_difference=None if recall is None or recall_chance is None else differences(recall, recall_chance, clusters),
+        recall_chance_difference=None
+        if recall is None or recall_chance is None
+        else differences(recall, recall_chance, clusters),
         no_recall=no_recall,
     )

@@ -27,21 +27,22 @@ _THE_SAME = (Verdict.REPRODUCES, Verdict.EQUIVALENT)
 class Power:
     """What the decision rule said of simulated runs of one measure against a baseline with `samples` samples.
 
-    `equivalent` is the share of `draws` runs with nothing changed but noise that reproduced or were equivalent, `found`
-    the share of runs with the `change` that differed; None where the measure has nothing that could change so.
+    `equivalent` is the share of `draws` runs with nothing changed but noise that reproduced or were equivalent,
+    `detected` the share of runs with the `change` that differed; None where the measure has nothing that could change
+    so.
     """
 
     measure: str
     change: str
     equivalent: float
-    found: float | None
+    detected: float | None
     samples: int
     draws: int
 
     @property
     def enough(self) -> bool:
         """Whether such a baseline may be written; what cannot change is no reason against it."""
-        return self.equivalent >= LEAST_EQUIVALENT and (self.found is None or self.found >= LEAST_FOUND)
+        return self.equivalent >= LEAST_EQUIVALENT and (self.detected is None or self.detected >= LEAST_FOUND)
 
 
 def curve_power(
@@ -149,8 +150,8 @@ def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | Non
         return None
     larger = next((more for more in map(simulate, MORE) if more.enough), None)
     found = ""
-    if power.found is not None:
-        found = f", and of as many with {power.change} {power.found:.0%} were found ({LEAST_FOUND:.0%} are asked)"
+    if power.detected is not None:
+        found = f", and of as many with {power.change} {power.detected:.0%} were found ({LEAST_FOUND:.0%} are asked)"
     remedy = f"{MORE[-1]:g} times as many would not do: measure with less noise, in float32"
     if larger is not None:
         remedy = f"record it with --phase-samples {larger.samples}"

@@ -20,11 +20,11 @@ def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int
 
     Args:
         m: (points,), finite.
-        moves: number of moves, at least one.
+        segments: number of monotone segments, at least one.
         start: +1 first move up, -1 first move down, 0 whichever has the larger total signed rise.
 
     Raises:
-        ValueError: fewer than moves + 1 points, or a start that is none of these.
+        ValueError: fewer than segments + 1 points, or a start that is none of these.
     """
     row = as_curves(np.asarray(m, dtype=np.float64)[None], "the curve")
     return tuple(int(t) for t in turning_points_rows(row, segments, best_start(row[0], segments, start))[0])
@@ -42,7 +42,9 @@ def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArra
         ValueError: as `turning_points`.
     """
     if segments < 1 or m.shape[1] < segments + 1:
-        raise ValueError(f"{segments} moves need at least {max(segments, 1) + 1} points, the curve has {m.shape[1]}.")
+        raise ValueError(
+            f"{segments} segments need at least {max(segments, 1) + 1} points, the curve has {m.shape[1]}."
+        )
     if start not in (-1, 1):
         raise ValueError(f"start must be +1 (up), -1 (down) or 0 (the better of both), not {start}.")
     rows, points = m.shape

@@ -43,7 +43,7 @@ class Reference(Baseline):
         model = self.profile.model
         return f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """The model, and that it was measured in this run, for messages."""
         return f"{self.profile.model} measured in this run ({self.profile.environment})"
 

@@ -97,7 +97,7 @@ class Baseline:
         """Whose calibration is missing where one is, and what to do about that."""
         return "the baseline's", "record one with --phase-calibrate"
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """The file and what it was recorded with, for messages."""
         here = Path.cwd()
         path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path

@@ -19,7 +19,9 @@ from harness.storage.files import sweep, write_together
 from harness.storage.json_text import checksum, dump
 from harness.storage.regular_file import read_regular
 
-SCHEMA = 1
+SCHEMA = 2
+#: Schemas that are read. They differ in names under `phases`, by which nothing is judged.
+READABLE_SCHEMAS = (1, SCHEMA)
 _CHECKSUM, _NAME, _ARRAYS = "checksum", "arrays", "arrays_sha256"
 _SUFFIX = ".npz"
 _DIGITS = 12  # of the content's SHA-256 in the name of the arrays
@@ -67,9 +69,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BaselineError(f"the baseline {path} cannot be read: {reason}; {restore(path)}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise BaselineError(f"the baseline {path} is of schema {found}, this version reads {SCHEMA}; {restore(path)}")
+    if not isinstance(content, dict) or content.get("schema") not in READABLE_SCHEMAS:
+        schema = content.get("schema") if isinstance(content, dict) else None
+        known = " and ".join(map(str, READABLE_SCHEMAS))
+        raise BaselineError(f"the baseline {path} is of schema {schema}, this version reads {known}; {restore(path)}")
     stated = content.pop(_CHECKSUM, None)
     try:
         found = checksum(content)

@@ -50,7 +50,7 @@ class Photo:
     captions: list[str | None] = field(default_factory=list)
     flaw: str = ""
 
-    def places(self) -> list[Place]:
+    def find_files(self) -> list[Place]:
         """Where its files lie, each place once."""
         found = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
         return list(dict.fromkeys(place for place in found if not isinstance(place, str)))
@@ -61,7 +61,7 @@ class Photo:
             return reason
         if len(self.files) > _MOST_PICTURES:
             return f"{len(self.files):,} pictures have this id; give each picture an id of its own"
-        places = self.places()
+        places = self.find_files()
         if self.flaw or not places:
             return self.flaw or "no file is named for it"
         if len(places) > 1 and not same_content(places):
@@ -235,7 +235,7 @@ def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
 
 
 def _sample(name: str, photo: Photo) -> Sample:
-    place = photo.places()[0]
+    place = photo.find_files()[0]
     return Sample(
         f"coco-{name}", partial(photograph, place), INSTRUCTION, selection.tidy_captions(photo.captions), f"coco-{name}"
     )

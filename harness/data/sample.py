@@ -75,7 +75,7 @@ class Source:
     download: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def said(self, dataset: str, drawn: int, wanted: int) -> list[str]:
+    def omission_lines(self, dataset: str, drawn: int, wanted: int) -> list[str]:
         """One line per reason why something was left out, and one where there are fewer samples than wanted."""
         lines = left_out_lines(dataset, self.left_out)
         if drawn < wanted:

@@ -47,7 +47,7 @@ class Example:
     """
 
     origin: str
-    places: tuple[Place | None, Place | None]
+    files: tuple[Place | None, Place | None]
     captions: tuple[str | None, str | None]
     flaw: str = ""
 
@@ -56,7 +56,7 @@ class Example:
         if self.flaw:
             return self.flaw
         reasons = [
-            f"image_{side} is no name" if place is None else fault(place) for side, place in enumerate(self.places)
+            f"image_{side} is no name" if place is None else fault(place) for side, place in enumerate(self.files)
         ]
         for side, text in enumerate(self.captions):
             if text is None or not selection.tidy_captions([text]):
@@ -67,7 +67,7 @@ class Example:
             # No model can tell such sides apart, which would count against it.
             if selection.tidy_captions(self.captions[:1]) == selection.tidy_captions(self.captions[1:]):
                 reasons.append("caption_0 and caption_1 are the same")
-            if same_content([place for place in self.places if place is not None]):
+            if same_content([place for place in self.files if place is not None]):
                 reasons.append("image_0 and image_1 are the same picture")
         return "; ".join(reason for reason in reasons if reason) or None
 
@@ -75,7 +75,7 @@ class Example:
         """Whether another example says the same of the same pictures."""
         if self.captions != other.captions:
             return False
-        pairs = zip(self.places, other.places, strict=True)
+        pairs = zip(self.files, other.files, strict=True)
         return all(one == two or (one and two and same_content((one, two))) for one, two in pairs)
 
 
@@ -97,7 +97,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     directory = COPY.directory(source)
     examples = _examples_in(directory)
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    tables = any(isinstance(place, PictureCell) for item in examples.values() for place in item[0].places)
+    tables = any(isinstance(place, PictureCell) for item in examples.values() for place in item[0].files)
     most = 5 * n + 100 if tables else None
     names, faulty = selection.first_usable(
         examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most
@@ -225,6 +225,6 @@ def _sides(name: str, example: Example) -> list[Sample]:
     cluster = f"winoground-{name}"
     return [
         Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, selection.tidy_captions([text]), cluster)
-        for side, (place, text) in enumerate(zip(example.places, example.captions, strict=True))
+        for side, (place, text) in enumerate(zip(example.files, example.captions, strict=True))
         if place is not None
     ]

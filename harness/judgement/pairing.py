@@ -34,7 +34,7 @@ class Inputs:
         names = tuple(dict.fromkeys((*self.changed_tokens, *self.changed_pixels)))
         if not names:
             return ""
-        common = len(self.pairing.now) + len(self.pairing.changed)
+        common = len(self.pairing.measured) + len(self.pairing.changed)
         counts = (
             f"{len(self.changed_tokens)} have other token ids and {len(self.changed_pixels)} other pixels "
             f"(first: {names[0]})"
@@ -59,7 +59,7 @@ def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairin
     Returns:
         None if one side has more samples than the common ones, and cannot be adjusted over these.
     """
-    sides = ((now, pairing.now), (baseline, pairing.baseline))
+    sides = ((now, pairing.measured), (baseline, pairing.baseline))
     if measure == "inter_adjusted":
         values = [profile.adjusted_over(rows.tolist()) for profile, rows in sides]
     else:
@@ -86,6 +86,6 @@ def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inp
         pairing=pairing,
         changed_tokens=changed(now.token_hashes, baseline.token_hashes),
         changed_pixels=changed(now.pixel_hashes, baseline.pixel_hashes),
-        nested=len(pairing.now) == min(now.n, baseline.n) and not pairing.changed,
+        nested=len(pairing.measured) == min(now.n, baseline.n) and not pairing.changed,
         by_id=by_id,
     )

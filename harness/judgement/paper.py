@@ -41,7 +41,7 @@ class PaperClaim:
     source: str
     readings: Mapping[str, float]
 
-    def said(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Two lines for a message: the paper's statement, and the test."""
         return [f"the paper ({self.source}): {self.statement}", f"tested as: {self.tested_as}"]
 

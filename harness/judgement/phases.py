@@ -9,8 +9,15 @@ from typing import Any
 
 from harness.analysis.claims import CLAIMS, Claim
 from harness.analysis.curves import FloatArray, summarise
-from harness.analysis.segments import BoundedRises, ConfirmedSegments, bounded_rises, declared_prominence, confirm_segments, persistence
 from harness.analysis.phase_reading import PhaseReading, read_phases
+from harness.analysis.segments import (
+    BoundedRises,
+    ConfirmedSegments,
+    bounded_rises,
+    confirm_segments,
+    declared_prominence,
+    persistence,
+)
 from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.profile.measures import chance_of
 from harness.profile.profile import Profile, as_floats
@@ -103,7 +110,9 @@ def _segments(mean: FloatArray, rises: BoundedRises, segments: ConfirmedSegments
     return {
         "confirmed_segment_count": segments.count,
         "confirmed_segment_counts": confirmed_segment_counts(rises, float(mean.max() - mean.min())),
-        "confirmed_segments": [[segment.first, segment.last, "up" if segment.direction > 0 else "down"] for segment in segments.chain],
+        "confirmed_segments": [
+            [segment.first, segment.last, "up" if segment.direction > 0 else "down"] for segment in segments.chain
+        ],
         "segment_counts": segment_counts(mean),
     }
 

@@ -80,7 +80,7 @@ def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
         whose, remedy = baseline.uncalibrated
         types = f"{now.environment.dtype} against {whose} {baseline.profile.environment.dtype}"
         return f"{types}: no per-sample tolerance is calibrated for these; {remedy}"
-    if not len(inputs.pairing.now):
+    if not len(inputs.pairing.measured):
         return "no sample is the baseline's; draw the same ones with the baseline's seed"
     return ""
 
@@ -117,7 +117,7 @@ def compare(now: Profile, baseline: Baseline, family: Family, only: Container[st
         if sides is None:
             not_compared[measure.name] = (
                 f"each sample is adjusted over the other {then.n - 1} in the baseline and the other {now.n - 1} here, "
-                f"of which {len(inputs.pairing.now)} are common"
+                f"of which {len(inputs.pairing.measured)} are common"
             )
         else:
             findings.append(Finding(measure, _agree(now, baseline, measure, inputs, sides, reason)))
@@ -158,7 +158,7 @@ def _read_off(now: Profile, baseline: Baseline, decide: Callable[..., OffCurve])
     assert sides is not None
     found = decide(sides, alpha_diff=ALPHA_DIFF)
     asked = sides.paired and not not_reproducible(now, baseline, inputs)
-    same = asked and reproduced(sides.now - sides.baseline, tolerance_of(now, baseline, "inter"))
+    same = asked and reproduced(sides.measured - sides.baseline, tolerance_of(now, baseline, "inter"))
     return replace(found, verdict=Verdict.REPRODUCES) if same else found
 
 
@@ -176,7 +176,7 @@ def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, s
         decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
     agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
     # Rows were those of the common samples; readers know the samples of the run.
-    worst = (replace(change, index=int(inputs.pairing.now[change.index])) for change in agreement.worst_samples)
+    worst = (replace(change, index=int(inputs.pairing.measured[change.index])) for change in agreement.worst_samples)
     return replace(agreement, worst_samples=tuple(worst))
 
 
@@ -187,4 +187,4 @@ def _sides(now: Profile, then: Profile, name: str, inputs: Inputs) -> Sides | No
     values = common_values(now, then, name, inputs.pairing)
     if values is None:
         return None
-    return Sides.of(*values, True, [now.clusters[row] for row in inputs.pairing.now])
+    return Sides.of(*values, True, [now.clusters[row] for row in inputs.pairing.measured])

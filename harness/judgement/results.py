@@ -119,7 +119,7 @@ def boundary_result(pair: Pair, agreement: BoundaryAgreement) -> Result:
     parts = (
         Evidence(
             f"{shift.kind} {shift.index}",
-            f"layer {shift.baseline:g} to {shift.now:g}",
+            f"layer {shift.baseline:g} to {shift.measured:g}",
             str(shift.verdict),
             shift.effect,
             shift.interval,

@@ -78,13 +78,13 @@ class SideBySide:
     """Two models on one dataset.
 
     `inputs` says how their samples belong together; with `configuration` and `environment` it says what else is not the
-    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same, `beyond_margin`
-    where they differ for certain; all empty for models of different depth, which compare by relative depth.
+    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same,
+    `beyond_margin` where they differ for certain; all empty for models of different depth.
     `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
     """
 
     dataset: str
-    now: Side
+    measured: Side
     other: Side
     inputs: Inputs
     configuration: ConfigurationChanges
@@ -98,7 +98,7 @@ class SideBySide:
     @property
     def same_depth(self) -> bool:
         """Whether the models can be compared layer by layer."""
-        return self.now.depth == self.other.depth
+        return self.measured.depth == self.other.depth
 
 
 def side_by_side(
@@ -127,7 +127,7 @@ def side_by_side(
     why = not_reproducible(profile, reference, inputs) if alike else "the models are of different depth"
     return SideBySide(
         dataset=profile.dataset,
-        now=_side(profile),
+        measured=_side(profile),
         other=_side(other),
         inputs=inputs,
         configuration=profile.configuration_changes(other),
@@ -149,10 +149,10 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
     """The numbers as JSON types."""
     return {
         "dataset": numbers.dataset,
-        "models": {side.model: _side_record(side) for side in (numbers.now, numbers.other)},
-        "model": numbers.now.model,
+        "models": {side.model: _side_record(side) for side in (numbers.measured, numbers.other)},
+        "model": numbers.measured.model,
         "against": numbers.other.model,
-        "common_samples": len(numbers.inputs.pairing.now),
+        "common_samples": len(numbers.inputs.pairing.measured),
         "paired": numbers.inputs.pairing.paired,
         "inputs": numbers.inputs.changed,
         "configuration": numbers.configuration.lines(),
@@ -164,7 +164,7 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
                 "family": finding.measure.family,
                 "title": finding.measure.title,
                 "axis": finding.measure.axis.name,
-                "places": finding.measure.axis.places(finding.indices),
+                "places": finding.measure.axis.positions(finding.indices),
                 "effect": number(finding.agreement.mean.effect),
                 "at": finding.worst_place,
                 "margin": number(finding.agreement.mean.margin),

@@ -61,7 +61,7 @@ class WeightChange:
     unshared: tuple[str, ...] = ()
     reason: str = ""
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """The same in one line: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
         if self.reason:
             return f"weights: {self.reason}"

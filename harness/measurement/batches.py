@@ -96,7 +96,7 @@ class Passes:
         # A tokenizer holds how it pads, and batches are made ahead in another thread than halves of one are.
         self._tokenizing = threading.Lock()
 
-    def over(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> PassResults:
+    def read_samples(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> PassResults:
         """One row of readings a sample, in their order, but for those whose picture the processor refuses.
 
         The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which

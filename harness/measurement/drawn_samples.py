@@ -103,7 +103,7 @@ def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, 
     if not any(bool(mask.any()) for mask in masks):
         # Nothing else shows that this model has put image features into the prompts.
         _refuse_blind(vlm, batch, samples, dense)
-    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.given(batch.inputs), masks)
+    check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.to_device(batch.inputs), masks)
     # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
     separated = without_separators(vlm, batch)
     if separated is not batch:

@@ -142,7 +142,9 @@ def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: 
     drawn = tuple(data.draw(wanted, seed, source))
     plan = plan_of(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size), paired=data.paired)
     no_recall = [f"{data.name}: recall is left out: {plan.no_recall}"] if plan.no_recall else []
-    for line in source.said(data.name, len(drawn), wanted) + left_out_lines(data.name, plan.left_out) + no_recall:
+    for line in (
+        source.omission_lines(data.name, len(drawn), wanted) + left_out_lines(data.name, plan.left_out) + no_recall
+    ):
         say(line)
     return plan
 
@@ -166,7 +168,7 @@ def _observe(
         task = LensTask(tried.part(places), start.block)
         return observe(vlm, batch, [tried.samples[place] for place in places], task)
 
-    results = passes.over(tried.samples, str(Pair(vlm.name, dataset)), kept_as, read)
+    results = passes.read_samples(tried.samples, str(Pair(vlm.name, dataset)), kept_as, read)
     plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
     plan.require_two(dataset)
     measured = [sample for place, sample in enumerate(tried.samples) if place not in results.refused]
@@ -200,7 +202,7 @@ def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, see
                 stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
-    results = passes.over(shown, f"{vlm.name}, {control}", kept_as, read)
+    results = passes.read_samples(shown, f"{vlm.name}, {control}", kept_as, read)
     if results.refused:
         place, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, {control}: sample {shown[place].id}: {reason}; measure without this control")
@@ -215,7 +217,7 @@ def _saying_kept(store: ReadingStore, what: str, say: Callable[[str], None]) -> 
     except (KeyboardInterrupt, ProcessError):
         # The terminal may be gone.
         with contextlib.suppress(OSError):
-            say(f"{what}: ended early; {store.kept}")
+            say(f"{what}: ended early; {store.progress}")
         raise
 
 

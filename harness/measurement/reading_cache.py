@@ -86,7 +86,7 @@ class ReadingStore:
         self.contradicted = False
 
     @property
-    def kept(self) -> str:
+    def progress(self) -> str:
         """The number of readings that this run has seen kept, and where, for a run that ends early."""
         if self._folder is None:
             return "nothing is kept without a cache"

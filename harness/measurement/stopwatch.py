@@ -41,7 +41,7 @@ class Contestants:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
         self._vlm = vlm
         batch = without_separators(vlm, encode(vlm.processor, samples, vlm.anatomy.image_positions))
-        self._inputs = vlm.given(batch.inputs)
+        self._inputs = vlm.to_device(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
         references = references_of(vlm, samples)

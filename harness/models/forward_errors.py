@@ -177,7 +177,7 @@ def _image_tokens(vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor) -> s
     """Name both numbers where the prompts hold other image tokens than the model makes features."""
     tokens, pictures = int(image.sum()), len(image)
     try:
-        features = count_image_features(vlm.model, vlm.given(inputs))
+        features = count_image_features(vlm.model, vlm.to_device(inputs))
     except Exception:  # The features may be what fails.
         return ""
     if features is None or features == tokens:

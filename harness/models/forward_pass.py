@@ -34,7 +34,7 @@ def forward_pass(
     refuse_autocast(vlm.name, vlm.device.type)
     with _checking_ids(vlm, inputs["input_ids"], sample_ids):
         try:
-            return vlm.model(**vlm.given(inputs), **prompt_options(vlm.model, positions))
+            return vlm.model(**vlm.to_device(inputs), **prompt_options(vlm.model, positions))
         except PhaseError:
             raise
         except Exception as error:  # A model's own code raises what it likes.

@@ -68,7 +68,7 @@ class Vlm:
         parts = chain(islice(self.anatomy.layers[0].parameters(), 1), [self.model], self.model.parameters())
         return next((part.dtype for part in parts if part.dtype in COMPUTING_TYPES), torch.float32)
 
-    def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as the model takes them: on its device, numbers in its type; lists of tensors stay lists."""
 
         def move(tensor: torch.Tensor) -> torch.Tensor:

@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _say(config: pytest.Config, line: str) -> None:
     if is_worker(config):
-        config.stash[SESSION].found.said.append(line)
+        config.stash[SESSION].found.messages.append(line)
     else:
         write_line(config, line)
 

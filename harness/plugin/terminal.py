@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     With -q only the verdicts and what was written, with -qq only what was written and why the run fails.
     """
     found = config.stash[SESSION].found
-    for line in found.said:
+    for line in found.messages:
         write_line(config, line)
     verbosity, width = config.get_verbosity(), terminal_width()
     if verbosity >= 0:

@@ -40,7 +40,7 @@ def without_separators(vlm: Vlm, batch: Batch) -> Batch:
     """
     if not _SEPARATED.get(vlm.model, True):
         return batch
-    separators = find_separators(vlm.model, vlm.anatomy, vlm.given(batch.inputs), batch.groups.image)
+    separators = find_separators(vlm.model, vlm.anatomy, vlm.to_device(batch.inputs), batch.groups.image)
     _SEPARATED.setdefault(vlm.model, bool(separators.any()))
     return replace(batch, groups=regrouped(batch.groups, separators)) if separators.any() else batch
 

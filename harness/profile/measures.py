@@ -16,13 +16,13 @@ class Axis:
     name: str
     first: int
 
-    def places(self, indices: Iterable[int]) -> tuple[int, ...]:
+    def positions(self, indices: Iterable[int]) -> tuple[int, ...]:
         """The places of indices into a curve, as readers count them."""
         return tuple(index + self.first for index in indices)
 
     def words(self, indices: Iterable[int]) -> str:
         """The places of indices into a curve: 'residual points 3, 6-8'."""
-        places = self.places(indices)
+        places = self.positions(indices)
         return f"{self.name}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
 
 

@@ -38,7 +38,7 @@ class ModelComparison:
         """
         numbers, pairing = self.numbers, self.numbers.inputs.pairing
         title = (
-            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.now)} samples"
+            f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.measured)} samples"
             f"{', compared in pairs' if pairing.paired else ', too few to be compared in pairs'}"
         )
         above = [title, *_given_lines(numbers)]
@@ -86,7 +86,7 @@ def comparisons_of(found: Findings, reference: Callable[[Pair], Reference]) -> l
 def _given_lines(numbers: SideBySide) -> list[str]:
     """What else is not the same for the two models, said before anything is compared."""
     lines = [f"  {numbers.inputs.changed}"] if numbers.inputs.changed else []
-    prompts = (numbers.now.prompt, numbers.other.prompt)
+    prompts = (numbers.measured.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
         lines.append(f"  prompts: {bounded(prompts[0])!r} and {bounded(prompts[1])!r}")
     lines += _first_token_line(numbers)
@@ -95,7 +95,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
 
 def _first_token_line(numbers: SideBySide) -> list[str]:
     """A line if the first token is text in one of the models only: there it takes part in every mean over the text."""
-    sides = (numbers.now, numbers.other)
+    sides = (numbers.measured, numbers.other)
     as_text = [side for side in sides if side.first_token == AS_TEXT]
     as_bos = [side for side in sides if side.first_token not in ("", AS_TEXT)]
     if not (as_text and as_bos):
@@ -108,31 +108,32 @@ def _first_token_line(numbers: SideBySide) -> list[str]:
 
 
 def _table(numbers: SideBySide, width: int | None) -> list[str]:
-    sides = (numbers.now, numbers.other)
+    sides = (numbers.measured, numbers.other)
     rows = [["samples", *(str(side.n) for side in sides)], ["layers", *(str(side.depth) for side in sides)]]
     for index, title in enumerate(_ENDS):
         rows.append(
             [title, *(f"layer {side.turning_points[index]:g}, depth {side.relative()[index]:.2f}" for side in sides)]
         )
-    rows.append(["certified moves", *(str(side.segments) for side in sides)])
-    rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.now.claims]
+    rows.append(["monotone segments, confirmed", *(str(side.segments) for side in sides)])
+    rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.measured.claims]
     return table_lines(["", *_names(numbers)], rows, width)
 
 
 def _names(numbers: SideBySide) -> tuple[str, str]:
-    return short_name(numbers.now.model), short_name(numbers.other.model)
+    return short_name(numbers.measured.model), short_name(numbers.other.model)
 
 
 def _verdict_lines(numbers: SideBySide) -> list[str]:
     if not numbers.same_depth:
         return [
-            f"regression: not judged, {numbers.now.depth} and {numbers.other.depth} layers compare by relative depth"
+            f"regression: not judged, {numbers.measured.depth} and {numbers.other.depth} layers "
+            "compare by relative depth"
         ]
     return ["regression: " + ", ".join(f"{name} {verdict}" for name, verdict in numbers.verdicts.items())]
 
 
 def _where_lines(numbers: SideBySide) -> list[str]:
-    lines = [] if numbers.weights is None else [numbers.weights.said()]
+    lines = [] if numbers.weights is None else [numbers.weights.describe()]
     if not numbers.same_depth:
         return lines
     if numbers.not_traced:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.analysis.claims import CHANCE, Claim
+from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.profile.measures import layer_ranges
 from harness.report.layout import folded, kept, table_lines
 
@@ -27,14 +27,14 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
         [pair, claim.name, str(claim.verdict), *(_kept_pieces(cells.get(control, "")) for control in controls)]
         for pair, claim, cells in rows
     ]
-    headers = ["pair", "claim", "verdict", *(f"beyond {control}" for control in controls)]
+    headers = ["pair", "claim", "verdict", *(f"difference to {control}" for control in controls)]
     whole = table_lines(headers, table)
     if width is None or max(map(len, whole)) <= width:
         return whole
     lines: list[str] = []
     for pair in dict.fromkeys(row[0] for row in table):
         mine = [row[1:2] + row[3:] for row in table if row[0] == pair]
-        lines += [*([""] if lines else []), *folded(f"{pair}, beyond its controls:", width)]
+        lines += [*([""] if lines else []), *folded(f"{pair}, difference to its controls:", width)]
         lines += table_lines(headers[1:2] + headers[3:], mine, width)
     return lines
 
@@ -48,21 +48,26 @@ def control_cells(claim: Claim) -> Mapping[str, str]:
     cells = {curve.control: curve_words(curve) for curve in claim.curve_differences}
     for control in dict.fromkeys(difference.control for difference in claim.control_differences):
         mine = [difference for difference in claim.control_differences if difference.control == control]
-        cells[control] = ", ".join((f"{difference.what} " if len(mine) > 1 else "") + rise_words(difference) for difference in mine)
+        cells[control] = ", ".join(
+            (f"{difference.quantity} " if len(mine) > 1 else "") + rise_words(difference) for difference in mine
+        )
     return cells
 
 
 def control_lines(claim: Claim) -> list[str]:
     """The same as `beyond_cells`, with intervals, a line each, for a message."""
     lines = [
-        f"beyond {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all layers "
-        f"at once, n = {curve.n})"
+        f"difference to {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all "
+        f"layers at once, n = {curve.n})"
         for curve in claim.curve_differences
     ]
     for difference in claim.control_differences:
         low, high = difference.interval
         of = "another sample's words" if difference.control == CHANCE else difference.control
-        lines.append(f"beyond {of}: {difference.what} {difference.effect:+.3g} ({low:+.3g} to {high:+.3g}), n = {difference.n}")
+        lines.append(
+            f"difference to {of}: {difference.quantity} {difference.effect:+.3g} ({low:+.3g} to {high:+.3g}), "
+            f"n = {difference.n}"
+        )
     return lines
 
 
@@ -79,4 +84,4 @@ def curve_words(curve: CurveDifference, form: str = "+.2g") -> str:
 def rise_words(difference: ControlDifference) -> str:
     """An effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
     words = f"{difference.effect:+.2g}"
-    return words if difference.certain else f"({words})"
+    return words if difference.confirmed else f"({words})"

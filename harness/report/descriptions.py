@@ -144,7 +144,9 @@ def _inter(profile: Profile, reading: PhaseReading) -> str:
     mean = profile["inter"].mean(0)
     edges = reading.ends
     verbs = ("rises", "falls", "rises", "falls")
-    segments = ", ".join(f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True))
+    segments = ", ".join(
+        f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True)
+    )
     after = float(profile["post_norm_inter"].mean())
     controls = "".join(
         f" The control {name} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
@@ -178,7 +180,10 @@ def _attention(profile: Profile, reading: PhaseReading) -> str:
 
 def _segments(profile: Profile, reading: PhaseReading) -> str:
     segments = reading.any_segments
-    return f"At the declared prominence {segments.count} moves are certain, and no more than {segments.at_most} are possible."
+    return (
+        f"At the declared prominence {segments.count} monotone segments are statistically "
+        f"confirmed, and at most {segments.at_most} are possible."
+    )
 
 
 def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> str:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.analysis.control_difference import ControlDifference
 from harness.analysis.boundary_agreement import BoundaryKind, BoundaryShift
 from harness.analysis.claims import CHANCE, PHASES, ClaimPart
+from harness.analysis.control_difference import ControlDifference
 from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.segments import declared_prominence
 from harness.judgement.paper import paper_claims
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     margin: str
     n: str
     sentence: str
-    beyond: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     excess: float = 0.0
 
 
@@ -72,7 +72,7 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
         "layer without brackets is the same in all of them."
     ]
     prominence = rounded(declared_prominence(reading.summary.mean))
-    at = f"{segments} alternating moves are certain at the declared prominence of {prominence:.3g}"
+    at = f"{segments} alternating monotone segments are confirmed at the declared prominence of {prominence:.3g}"
     if segments == _SEGMENTS:
         lines.append(f"{at}, as many as four phases have.")
     else:
@@ -87,7 +87,7 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
         lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(told)}.")
     lines += [
         f"Under the control {control} the curve turns at layers {', '.join(map(str, found['turning_points']))}, and "
-        f"{found['confirmed_segment_count']} of its moves are certain."
+        f"{found['confirmed_segment_count']} of its segments are confirmed."
         for control, found in controls.items()
     ]
     return lines
@@ -95,7 +95,7 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
 
 def what_changed(outcome: PairOutcome) -> list[str]:
     """The changes of a pair since the baseline, or between two models: the worst first, with numbers."""
-    held, profile = outcome.held, outcome.profile
+    held, profile = outcome.baseline, outcome.profile
     if held is None:
         return ["No baseline was compared in this run."]
     regressions = list(map(answer_of, outcome.regressions.values()))
@@ -148,12 +148,12 @@ def answer_of(result: Result) -> Answer:
         sentence = "A part of the paper's claim was not measured, and no other part fails."
     if word != "holds" and isinstance(decisive.source, ClaimPart):
         sentence = f"{sentence} Decisive is: {decisive.source.statement}."
-    # What is beyond a control as a whole curve stands with the first part, which is about the whole curve.
+    # The difference of the whole curve is shown with the first part, which is about the whole curve.
     curves = tuple(
-        f"beyond the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
+        f"difference to the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
         for curve in result.claim.curve_differences
     )
-    rows = (rows[0]._replace(beyond=rows[0].beyond + curves), *rows[1:])
+    rows = (rows[0]._replace(differences=rows[0].differences + curves), *rows[1:])
     asked = f"{paper.statement} Tested as: {paper.tested_as}"
     return Answer(result.question, result.question, word, asked, sentence, rows)
 
@@ -161,32 +161,37 @@ def answer_of(result: Result) -> Answer:
 def _row(part: Evidence) -> Row:
     """A part with its sentence; what is said of a phase is said of its change since the baseline."""
     name, effect, interval = part.title, part.effect, part.interval
-    beyond: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     match part.source:
         case ClaimPart(statement=statement) as claim:
-            sentence, beyond = f"{_capitalised(statement)}.", tuple(map(_control_difference, claim.control_differences))
+            sentence, differences = (
+                f"{_capitalised(statement)}.",
+                tuple(map(_control_difference, claim.control_differences)),
+            )
         case Finding() as finding:
             sentence = _measure_sentence(finding)
         case NotCompared(reason=reason):
             return Row(name, part.word, "", "", "", "", f"{_capitalised(reason)}.")
         case BoundaryShift() as shift:
             name = f"phase {PHASES[shift.index - 1]} {_ENDS[shift.kind]}"
-            sentence = f"In the baseline at layer {shift.baseline:.3g}, now at {shift.now:.3g}."
-            effect = rounded(shift.now) - rounded(shift.baseline)
+            sentence = f"In the baseline at layer {shift.baseline:.3g}, now at {shift.measured:.3g}."
+            effect = rounded(shift.measured) - rounded(shift.baseline)
             if not math.isfinite(effect):
                 sentence = "There is no such layer."
         case IntervalFinding() as phase:
             name = f"phase {PHASES[phase.phase - 1]} {_KINDS[phase.question]}"
             effect, interval = phase.change, phase.change_interval
             points = f"{phase.first}-{phase.last}"
-            sentence = f"Over residual points {points} of the baseline: was {phase.then}, is {phase.now}."
+            sentence = f"Over residual points {points} of the baseline: was {phase.baseline}, is {phase.measured}."
             if phase.verdict is None:
                 sentence += " The baseline left it open, so nothing is held to it."
     n = str(part.n) if part.paired is None else f"{part.n} {'paired' if part.paired else 'unpaired'}"
     # Rounded as in the record, so that a last digit decides nothing.
     excess = abs(rounded(effect)) / rounded(part.margin)
     excess = excess if math.isfinite(excess) else 0.0
-    return Row(name, part.word, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, beyond, excess)
+    return Row(
+        name, part.word, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, differences, excess
+    )
 
 
 def _measure_sentence(finding: Finding) -> str:
@@ -211,9 +216,10 @@ def _measure_sentence(finding: Finding) -> str:
 
 
 def _control_difference(difference: ControlDifference) -> str:
-    certain = "" if difference.certain else ", not certain or not on the claim's side"
+    certain = "" if difference.confirmed else ", not confirmed or not on the claim's side"
     control = "another sample's words" if difference.control == CHANCE else f"the control {difference.control}"
-    return f"beyond {control}: {difference.what} {_signed(difference.effect)} ({_span(*difference.interval)}){certain}"
+    size = f"{_signed(difference.effect)} ({_span(*difference.interval)})"
+    return f"difference to {control}: {difference.quantity} {size}{certain}"
 
 
 def _titles(regressions: Sequence[Answer]) -> str:

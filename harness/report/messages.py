@@ -70,14 +70,14 @@ def boundary_lines(shift: BoundaryShift, agreement: BoundaryAgreement) -> list[s
         f"margin {shift.margin:g},",
         f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
     )
-    moved = f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.now:g}:"
+    moved = f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.measured:g}:"
     return [f"{moved} {shift.effect:+g} {numbers}"]
 
 
 def phase_lines(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
     """Return what held in a phase and what holds now, with the numbers of both."""
     said: dict[Answer, str] = {Monotonicity.VIOLATED: "not monotone"}
-    then, now = said.get(finding.then, finding.then), said.get(finding.now, finding.now)
+    then, now = said.get(finding.baseline, finding.baseline), said.get(finding.measured, finding.measured)
     if finding.verdict is Verdict.INCONCLUSIVE:
         now = f"no longer certain to be {then}"
     verb = "rise" if finding.direction > 0 else "fall"
@@ -108,12 +108,12 @@ def held_lines(profile: Profile, baseline: Baseline) -> list[str]:
     if profile.configuration and not compared:
         changes += "; the baseline stores no configuration to compare"
     if baseline.by_id:
-        return [f"  between the two models: {changes}", f"  held against {baseline.said()}"]
+        return [f"  between the two models: {changes}", f"  held against {baseline.describe()}"]
     command = "the same command with --phase-update"
     if profile.model in MODELS:
         command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
     # A command is there to be copied, however long it is.
-    return [f"  since the baseline: {changes}", *file_lines(baseline.said()), kept(f"  meant? {command}")]
+    return [f"  since the baseline: {changes}", *file_lines(baseline.describe()), kept(f"  meant? {command}")]
 
 
 def file_lines(said: str) -> list[str]:

@@ -40,10 +40,10 @@ class QuestionGroup(NamedTuple):
 class PairOutcome:
     """One pair: its phases, and every verdict by question, in the order in which readers are told them.
 
-    `known` gives the reasons of the claims that are known not to hold, `held` what the pair was held against, `ratio`
-    hooked over plain time with its interval. `notes` are sentences that a reader needs beside the regression verdicts:
-    where something is not as in the baseline, up to where each kind of reading is, and the measures that reproduce
-    although some samples changed, or that could not be compared.
+    `known` gives the reasons of the claims that are known not to hold, `baseline` what the pair was held against,
+    `ratio` hooked over plain time with its interval. `notes` are sentences that a reader needs beside the regression
+    verdicts: where something is not as in the baseline, up to where each kind of reading is, and the measures that
+    reproduce although some samples changed, or that could not be compared.
     """
 
     pair: Pair
@@ -52,7 +52,7 @@ class PairOutcome:
     claims: Mapping[str, Result]
     regressions: Mapping[str, Result]
     known: Mapping[str, str]
-    held: Baseline | None
+    baseline: Baseline | None
     ratio: TimingRatio | None
     notes: tuple[str, ...]
 
@@ -185,7 +185,7 @@ def tolerated(agreement: Agreement) -> str:
 def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
     claims, regressions = (found.of_pair(pair, kind) for kind in ("replication", "regression"))
     regressions = {name: regressions[name] for name in QUESTIONS if name in regressions}
-    held, notes = found.held.get(pair), [note for result in regressions.values() for note in note_lines(result)]
+    held, notes = found.baselines.get(pair), [note for result in regressions.values() for note in note_lines(result)]
     # Two models are told apart by their comparison.
     if held is not None and found.options.against is None and any(result.changed for result in regressions.values()):
         notes = [*map(trace_line, traces_of(profile, held)), *notes]
@@ -196,7 +196,7 @@ def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, 
         claims={name: claims[name] for name in CLAIMS if name in claims},
         regressions=regressions,
         known=known,
-        held=held,
+        baseline=held,
         ratio=found.ratios.get(pair),
         notes=tuple(notes),
     )

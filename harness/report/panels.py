@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.mean_difference import Verdict
-from harness.analysis.segments import PROMINENCE_SHARE, persistence
 from harness.analysis.phase_reading import PhaseReading
+from harness.analysis.segments import PROMINENCE_SHARE, persistence
 from harness.errors import shown
 from harness.judgement.regression import Finding
 from harness.judgement.results import Result
@@ -29,7 +29,7 @@ class Mark(NamedTuple):
     """The places of a measure that a verdict names: indices into its curve."""
 
     verdict: str
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _compare(axes: Axes, names: tuple[str, ...], held: Held | None, where: Any =
         (Verdict.DIFFERS, "v", "differs here"),
         (Verdict.EQUIVALENT, "|", "no longer the same here"),
     ):
-        layers = sorted({place for mark in marked.values() if mark.verdict == verdict for place in mark.places})
+        layers = sorted({place for mark in marked.values() if mark.verdict == verdict for place in mark.positions})
         if layers:
             axes.plot(
                 np.array(layers) + first, np.full(len(layers), 0.985), sign, transform=axes.get_xaxis_transform(),

@@ -49,7 +49,7 @@ def record_of(found: Findings, compared: Sequence[ModelComparison] = ()) -> dict
         "harness": version("vlm-phase-harness"),
         "seed": found.options.seed,
         "pairs": {
-            str(pair): pair_record(profile, found.held.get(pair), found.reading(pair))
+            str(pair): pair_record(profile, found.baselines.get(pair), found.reading(pair))
             for pair, profile in found.profiles.items()
         },
         "not_measured": {str(pair): without_directories(reason) for pair, reason in found.not_measured().items()},
@@ -91,7 +91,10 @@ def numbers_of(result: Result) -> dict[str, Any]:
             case Finding(measure, agreement):
                 numbers[measure.name] = _numbers(part) | _agreement(agreement)
             case BoundaryShift() as shift:
-                numbers[part.title] = _numbers(part) | {"measured": number(shift.measured), "baseline": number(shift.baseline)}
+                numbers[part.title] = _numbers(part) | {
+                    "measured": number(shift.measured),
+                    "baseline": number(shift.baseline),
+                }
                 # Now less baseline, which both stand there.
                 del numbers[part.title]["effect"]
             case IntervalFinding() as finding:

@@ -36,17 +36,18 @@ _MARKS_LEGEND = (
     "claims: + holds, - fails, ? inconclusive   regression: = reproduces, ~ equivalent, ! differs, ? inconclusive"
 )
 _NUMBERS_LEGEND = (
-    "phases: where I / II / III end, with 99 % intervals; moves: certified at 10 % of the range, in "
-    f"brackets k(delta) of the mean at {', '.join(f'{share:.0%}' for share in SHARES)}; recall: top 5 at "
-    "the last point, in brackets that of another sample's words"
+    "phases: where I / II / III end, with 99 % intervals; segments: monotone segments confirmed at 10 % "
+    f"of the range, in brackets those of the mean curve at {', '.join(f'{share:.0%}' for share in SHARES)}; "
+    "recall: top 5 at the last point, in brackets that of another sample's words"
 )
 _BLOCKS_LEGEND = (
-    "intervals: 99 %, of the times too; moves: of the similarity between image and text tokens, where the paper has "
-    "four; recall: of LogitLens, top 5 at the last point"
+    "intervals: 99 %, of the times too; segments: monotone segments of the similarity between image and text "
+    "tokens, where the paper has four; recall: of LogitLens, top 5 at the last point"
 )
 _DEPTH_LEGEND = "shares of the depth: 0 is the embeddings, 1 the input of the final norm; with 99 % intervals"
-_BEYOND_LEGEND = (
-    "beyond: real minus control on the same samples; in brackets what is not certain, or not on the claim's side"
+_CONTROL_LEGEND = (
+    "difference to a control: real minus control on the same samples; in brackets: not confirmed, or not on the "
+    "claim's side"
 )
 
 
@@ -102,7 +103,10 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
         tell("depth", f"I, II, III end at {_listed(shares)} of it")
     counts = ", ".join(str(count) for count in outcome.segment_counts)
     at = ", ".join(f"{100 * share:g}" for share in SHARES)
-    tell("moves", f"{segments} certified at 10 % of the curve's range; the mean makes {kept(counts)} at {kept(at)} %")
+    tell(
+        "segments",
+        f"{segments} confirmed at 10 % of the curve's range; the mean curve has {kept(counts)} at {kept(at)} %",
+    )
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
         for place, group in enumerate(groups):
             tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)
@@ -177,7 +181,7 @@ def written_lines(found: Findings, width: int) -> list[Line]:
 
 
 def _table(outcomes: Sequence[PairOutcome]) -> list[Line]:
-    header = ["pair", "n", "phases end at layer", "moves", "claims", "recall", "regression", "hooked/plain"]
+    header = ["pair", "n", "phases end at layer", "segments", "claims", "recall", "regression", "hooked/plain"]
     lines = table_lines(header, [_row(outcome) for outcome in outcomes])
     colours = ["", "", *(outcome.colour() for outcome in outcomes)]
     return [Line(text, colour) for text, colour in zip(lines, colours, strict=True)]
@@ -206,7 +210,7 @@ def _beyond_lines(found: Findings, width: int) -> list[str]:
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
     claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
     table = control_table(claims, width)
-    return ["", *table, "", *folded(_BEYOND_LEGEND, width), ""] if table else []
+    return ["", *table, "", *folded(_CONTROL_LEGEND, width), ""] if table else []
 
 
 def _winoground_lines(found: Findings) -> list[str]:

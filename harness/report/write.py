@@ -48,7 +48,7 @@ class _Report:
         """A pair with its figures and its samples in full."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
-        held, beside = outcome.held, None
+        held, beside = outcome.baseline, None
         # Curves of another depth have no layers in common with this one's.
         if held is not None and held.profile.depth == profile.depth:
             beside = Held(held.profile, held.label, marks_of(outcome.regressions.values()))
@@ -114,9 +114,9 @@ class _Report:
 
 def _band(outcome: PairOutcome) -> Band:
     band = Band(outcome.name, outcome.profile.depth, outcome.ends)
-    if outcome.held is None:
+    if outcome.baseline is None:
         return band
-    then = outcome.held.profile
+    then = outcome.baseline.profile
     before = phase_reading(then).boundaries.turning_points
     return band._replace(before=tuple(point.estimate for point in before), before_depth=then.depth)
 

@@ -28,9 +28,9 @@ PRIMARY = "inter"
 class Findings:
     """Profiles, verdicts and the fate of baselines, by pair where they belong to one.
 
-    `collected` are the pairs of the selected tests, `held` what a regression was judged against, `weights` the hashes
-    of each model's parts, `matched` the baselines read and `written` those written, and how. `said` are lines for the
-    terminal, `unmeasured` the reasons of pairs that could not be measured.
+    `collected` are the pairs of the selected tests, `baselines` what a regression was judged against, `weights` the
+    hashes of each model's parts, `matched` the baselines read and `written` those written, and how. `messages` are
+    lines for the terminal, `unmeasured` the reasons of pairs that could not be measured.
     """
 
     options: Options
@@ -38,11 +38,11 @@ class Findings:
     profiles: dict[Pair, Profile] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     ratios: dict[Pair, TimingRatio] = field(default_factory=dict)
-    held: dict[Pair, Baseline] = field(default_factory=dict)
+    baselines: dict[Pair, Baseline] = field(default_factory=dict)
     weights: dict[str, WeightParts] = field(default_factory=dict)
     matched: set[Path] = field(default_factory=set)
     written: dict[Path, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     unmeasured: dict[Pair, str] = field(default_factory=dict)
     warnings: WarningCounts = field(default_factory=WarningCounts)
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
@@ -66,10 +66,10 @@ class Findings:
         self.written.clear()
         self.written.update(sorted(written.items()))
         self.results[:] = sorted([*self.results, *other.results], key=lambda result: position(result.pair))
-        self.held |= other.held
+        self.baselines |= other.baselines
         self.weights |= other.weights
         self.matched |= other.matched
-        self.said += [line for line in other.said if line not in self.said]
+        self.messages += [line for line in other.messages if line not in self.messages]
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
         self.warnings.update(other.warnings)
 

@@ -27,7 +27,7 @@ class MeasuredPairs:
 
     options: Options
     say: Callable[[str], None]
-    found: Findings
+    findings: Findings
     loaded: LoadedModel
     processes: Processes
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
@@ -39,12 +39,12 @@ class MeasuredPairs:
         if pair not in self._missing:
             self._missing[pair] = reason = self.options.unavailable(pair)[0]
             if reason:
-                self.found.unmeasured[pair] = reason
+                self.findings.unmeasured[pair] = reason
         return self._missing[pair]
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
         """Return the first `n` samples of a pair, without those that its measurement left out."""
-        profiles = self.found.profiles
+        profiles = self.findings.profiles
         left_out = profiles[pair].left_out if pair in profiles else {}
         source, most = self.options.source(pair.dataset), n + len(left_out)
         drawn = find_dataset(pair.dataset).draw(most, self.options.seed, source)
@@ -56,7 +56,7 @@ class MeasuredPairs:
         Raises:
             PhaseError: it cannot be measured; said again at every call, without another try.
         """
-        profiles, other = self.found.profiles, self.options.other_of(pair)
+        profiles, other = self.findings.profiles, self.options.other_of(pair)
         if pair not in profiles and other is not None and other != pair:
             self._measure_first(other)
         if pair in self._failed:
@@ -68,7 +68,7 @@ class MeasuredPairs:
                 self._failed[pair] = without_frames(error)
                 plain = isinstance(error, PhaseError)
                 reason = str(error) if plain else shown(bounded(f"{type(error).__name__}: {error}"))
-                self.found.unmeasured[pair] = reason
+                self.findings.unmeasured[pair] = reason
                 raise
         return profiles[pair]
 
@@ -106,6 +106,6 @@ class MeasuredPairs:
 
     def _measure_first(self, other: Pair) -> None:
         """Measure a model on all datasets of the run while it is loaded; errors are raised where it is asked for."""
-        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.found.collected))):
+        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.findings.collected))):
             with suppress(Exception):
                 self.profile(Pair(other.model, dataset))

@@ -46,7 +46,7 @@ def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
     return {
         power.measure: {
             "equivalent with nothing changed": power.equivalent,
-            f"found: {power.change}": power.found,
+            f"detected: {power.change}": power.detected,
             "draws": power.draws,
         }
         for power in powers

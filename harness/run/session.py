@@ -65,7 +65,7 @@ class PhaseSession:
         self.asked.append(result)
         self.found.record(result)
         if held is not None:
-            self.found.held.setdefault(result.pair, held)
+            self.found.baselines.setdefault(result.pair, held)
 
     def record_ratio(self, result: Result, ratio: TimingRatio) -> None:
         """Keep a ratio for the views and for the running test; no two runs agree on it, so it is no verdict."""

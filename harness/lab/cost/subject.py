@@ -97,7 +97,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     for rows in (slice(_LEARNT_SAMPLES), slice(_LEARNT_SAMPLES, None)):
         encoded = encode(vlm.processor, samples[rows], vlm.anatomy.image_positions)
         task = LensTask(References(words.own[rows], words.chance[rows]), ())
-        inputs, groups = vlm.given(encoded.inputs), encoded.groups.to(vlm.device)
+        inputs, groups = vlm.to_device(encoded.inputs), encoded.groups.to(vlm.device)
         subjects.append(Subject(vlm.model, vlm.anatomy, inputs, groups, task))
     learning, timed = subjects
     return timed.learnt_from(learning)

@@ -135,7 +135,7 @@ class Trial:
 class DetectionRate:
     """The outcomes of one scenario at one n: of `repetitions`, how many were found, by which question, or undecided.
 
-    `found` counts repetitions in which some question's verdict is DIFFERS, `undecided` those in which none is and
+    `detected` counts repetitions in which some question's verdict is DIFFERS, `undecided` those in which none is and
     some is INCONCLUSIVE. `by_shape` holds (found, repetitions) of each population.
     """
 
@@ -143,7 +143,7 @@ class DetectionRate:
     paired: bool
     n: int
     repetitions: int
-    found: int
+    detected: int
     undecided: int
     by_question: dict[str, int]
     by_shape: dict[str, tuple[int, int]]
@@ -192,7 +192,7 @@ def _detection_rate(trials: Sequence[Trial], verdicts: Sequence[dict[str, Verdic
         trials[0].paired,
         trials[0].n,
         repetitions=len(overall),
-        found=sum(found),
+        detected=sum(found),
         undecided=overall.count(Verdict.INCONCLUSIVE),
         by_question={name: sum(row[name] is Verdict.DIFFERS for row in verdicts) for name in verdicts[0]},
         by_shape={shape: (found_shapes[shape], count) for shape, count in Counter(shapes).items()},

@@ -42,14 +42,14 @@ def detection_table(outcome: SimulationOutcome, style: str, *, paired: bool) -> 
     """Return the table of detected changes in a style of tabulate, for paired or unpaired samples."""
     rows = []
     for cell in (cell for cell in outcome.cells if cell.paired is paired):
-        low, high = share_interval(cell.found, cell.repetitions)
+        low, high = share_interval(cell.detected, cell.repetitions)
         counts = [cell.by_question.get(question) for question in _QUESTIONS]
         rows.append(
             [
                 cell.scenario.title,
                 cell.n,
                 cell.repetitions,
-                f"{cell.found / cell.repetitions:.3f}",
+                f"{cell.detected / cell.repetitions:.3f}",
                 f"{low:.3f} to {high:.3f}",
                 *("-" if count is None else f"{count / cell.repetitions:.2f}" for count in counts),
                 f"{cell.undecided / cell.repetitions:.2f}",
@@ -69,9 +69,9 @@ def bar_lines(outcome: SimulationOutcome) -> list[str]:
         f"95 % interval {low:.2%} to {high:.2%})."
     ]
     for cell in filter(has_bar, outcome.cells):
-        low, high = share_interval(cell.found, cell.repetitions)
+        low, high = share_interval(cell.detected, cell.repetitions)
         lines.append(
-            f"{cell.scenario.title}, n = {cell.n} paired: found in {cell.found} of {cell.repetitions} (asked for: "
+            f"{cell.scenario.title}, n = {cell.n} paired: found in {cell.detected} of {cell.repetitions} (asked for: "
             f"{BARRED_SHARE:.0%}; 95 % interval {low:.2%} to {high:.2%})."
         )
     return lines

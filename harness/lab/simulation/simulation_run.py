@@ -85,10 +85,10 @@ class SimulationOutcome:
         """The bars that were missed, one sentence each."""
         alarmed, suites = self.paired.alarmed, self.paired.suites
         return ([f"{alarmed} of {suites} paired suites raised a false alarm, none may."] if alarmed else []) + [
-            f"{cell.scenario.title} at n = {cell.n}, paired, was found in {cell.found} of {cell.repetitions} "
+            f"{cell.scenario.title} at n = {cell.n}, paired, was found in {cell.detected} of {cell.repetitions} "
             f"repetitions, {BARRED_SHARE:.0%} are asked for."
             for cell in filter(has_bar, self.cells)
-            if cell.found < BARRED_SHARE * cell.repetitions
+            if cell.detected < BARRED_SHARE * cell.repetitions
         ]
 
 

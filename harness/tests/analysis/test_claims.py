@@ -151,5 +151,5 @@ def test_curves_of_unequal_shape_are_refused() -> None:
     x = samples(INTER, 8, 0)
     with pytest.raises(ValueError, match="one shape"):
         read_phases(x, x, x[:, :-1], x)
-    with pytest.raises(ValueError, match="moves need"):
+    with pytest.raises(ValueError, match="segments need"):
         read_phases(x[:, :4], x[:, :4], x[:, :4], x[:, :4])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.control_difference import LEAST_CONTROL_DIFFERENCE, curve_difference, differences, rise_difference
 from harness.analysis.claims import CHANCE, CLAIMS, ClaimVerdict
+from harness.analysis.control_difference import LEAST_CONTROL_DIFFERENCE, curve_difference, differences, rise_difference
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.report.controls_compared import control_cells, control_lines, control_table
 from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
@@ -37,7 +37,7 @@ def test_a_curve_lies_above_its_control_where_it_was_raised() -> None:
     assert (found.control, found.margin, found.n) == ("noise", LEAST_CONTROL_DIFFERENCE, N)
 
 
-def test_nothing_is_beyond_a_curve_of_the_same_mean() -> None:
+def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
     alarms = 0
     for seed in range(200):
         real = curves(seed)
@@ -93,11 +93,13 @@ def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReadin
     assert claims["inter-modal"].verdict is ClaimVerdict.HOLDS
     # The bump covers both ends of phase III: the rise is the control's as well.
     assert third["noise"].effect == pytest.approx(0.0, abs=1e-9)
-    assert not third["noise"].certain
-    assert not third["blank"].certain
-    late = [difference for difference in claims["output-preparation"].control_differences if difference.control == CHANCE]
-    assert [difference.what for difference in late] == ["recall"]
-    assert late[0].certain
+    assert not third["noise"].confirmed
+    assert not third["blank"].confirmed
+    late = [
+        difference for difference in claims["output-preparation"].control_differences if difference.control == CHANCE
+    ]
+    assert [difference.quantity for difference in late] == ["recall"]
+    assert late[0].confirmed
 
 
 def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReading) -> None:
@@ -108,11 +110,24 @@ def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReadin
     assert "inter II " in intra
     assert "image II " in intra
     table = control_table(("pair", claim) for claim in claims.values())
-    assert table[0].split() == ["pair", "claim", "verdict", "beyond", "noise", "beyond", "blank", "beyond", "chance"]
+    assert table[0].split() == [
+        "pair",
+        "claim",
+        "verdict",
+        "difference",
+        "to",
+        "noise",
+        "difference",
+        "to",
+        "blank",
+        "difference",
+        "to",
+        "chance",
+    ]
     assert len(table) == 2 + len(claims)
     lines = control_lines(claims["output-preparation"])
-    assert any(line.startswith("beyond another sample's words: recall +") for line in lines)
-    assert any(line.startswith("beyond noise: inter IV ") and line.endswith(f"n = {N}") for line in lines)
+    assert any(line.startswith("difference to another sample's words: recall +") for line in lines)
+    assert any(line.startswith("difference to noise: inter IV ") and line.endswith(f"n = {N}") for line in lines)
 
 
 def test_without_controls_there_is_no_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -21,8 +22,7 @@ from harness.tests.support.synthetic_curves import phases, rerun, samples
 from harness.tests.support.two_sides import agree_intervals
 
 ALPHA = 0.01 / 76
-#: an answer, empty where it is open, and the two layers that it rests on
-Answered = tuple[str, int, int]
+Answered = tuple[str, int, int]  # an answer, empty where it is open, and the two layers that it rests on
 BASELINE = samples(phases(), 64, seed=100)
 
 
@@ -129,7 +129,7 @@ def test_the_same_phases_stay(paired: bool) -> None:
     found = agree_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
     assert (found.verdict, found.paired, found.n, found.n_baseline) == (Verdict.EQUIVALENT, paired, 64, 64)
     assert [(one.phase, one.question) for one in found.findings] == [(p, q) for p in (1, 2, 3, 4) for q in Question]
-    assert {(one.then, one.now) for one in found.findings} == {
+    assert {(one.baseline, one.measured) for one in found.findings} == {
         (Presence.PRESENT, Presence.PRESENT),
         (Monotonicity.MONOTONE, Monotonicity.MONOTONE),
     }
@@ -152,7 +152,8 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
         x = samples(now, 64, seed=1 if paired else 2, sd=0.03)
         found = agree_intervals(x, y, paired=paired, alpha_diff=ALPHA)
         second = found_of(found, 2, Question.PRESENCE)
-        assert (found.verdict, second.verdict, (second.then, second.now)) == (Verdict.DIFFERS, Verdict.DIFFERS, answers)
+        assert found.verdict is second.verdict is Verdict.DIFFERS
+        assert (second.baseline, second.measured) == answers
         at = (second.first, second.last)
         assert (second.layers, second.direction, second.margin) == (at, -1, pytest.approx(0.1 * np.ptp(y.mean(0))))
         assert second.effect == pytest.approx(x.mean(0)[at[0]] - x.mean(0)[at[1]])
@@ -174,7 +175,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
         third = found_of(
             agree_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
         )
-        assert (third.verdict, (third.then, third.now)) == (Verdict.DIFFERS, answers)
+        assert (third.verdict, (third.baseline, third.measured)) == (Verdict.DIFFERS, answers)
         assert third.first <= third.layers[0] < third.layers[1] <= third.last
         # The reversal from layer 18 to 19 is 0.05 of rise less 0.16.
         assert third.change == pytest.approx(0.16 * (1 if now is dented else -1), abs=0.03)
@@ -185,7 +186,7 @@ def test_what_the_baseline_left_open_is_not_judged() -> None:
     y = samples(short(0.06), 64, seed=5)
     found = agree_intervals(samples(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
-    assert (second.then, second.now, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
+    assert (second.baseline, second.measured, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
     assert found.verdict is Verdict.EQUIVALENT
 
 
@@ -201,7 +202,7 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
     y = samples(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
     second = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
-    assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
+    assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.EQUIVALENT
     strict = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
     assert strict.verdict is Verdict.DIFFERS
@@ -213,7 +214,7 @@ def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
     lucky = y - y.mean(axis=0) + short(0.076)
     x = samples(short(0.057), 3000, seed=8, sd=0.05)
     second = found_of(agree_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
-    assert (second.then, second.now) == (Presence.PRESENT, Presence.ABSENT)
+    assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.INCONCLUSIVE
     assert second.n_needed is not None
 
@@ -232,10 +233,10 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
 
 def test_undecided_says_how_many_samples_would_decide() -> None:
     y = samples(short(), 64, seed=9, sd=0.03)
-    x = samples(short(0.07), 64, seed=10, sd=0.12)
-    found = agree_intervals(x, y, paired=False, alpha_diff=ALPHA)
+    found = agree_intervals(samples(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
-    assert (found.verdict, second.then, second.now) == (Verdict.INCONCLUSIVE, Presence.PRESENT, Presence.INCONCLUSIVE)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.INCONCLUSIVE)
     assert second.n_needed is None or second.n_needed > 64
 
 
@@ -258,8 +259,8 @@ def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
     up = agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
     down = agree_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
     for one, other in zip(up.findings, down.findings, strict=True):
-        said = (one.first, one.last, one.direction, one.verdict, one.then, one.now, one.layers)
-        assert said == (other.first, other.last, -other.direction, other.verdict, other.then, other.now, other.layers)
+        same = attrgetter("first", "last", "verdict", "baseline", "measured", "layers")
+        assert (same(one), one.direction) == (same(other), -other.direction)
         assert (one.effect, *one.interval, one.change, *one.change_interval) == pytest.approx(
             (other.effect, *other.interval, other.change, *other.change_interval)
         )

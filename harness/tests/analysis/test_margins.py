@@ -38,7 +38,7 @@ def test_pairing_wants_the_same_inputs_and_enough_of_them() -> None:
     assert whole.paired
     assert (whole.reason, whole.changed) == ("", ())
     assert whole.baseline.tolist() == list(range(64))[::-1]
-    assert whole.now.tolist() == list(range(64))
+    assert whole.measured.tolist() == list(range(64))
     assert pair_samples(ids[:40], ids, hashes[:40], hashes).paired
     few = pair_samples(ids[:16], ids, hashes[:16], hashes)
     assert not few.paired

@@ -32,9 +32,9 @@ def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
         alpha_diff=ALPHA,
         draws=12,
     )
-    assert (curve.equivalent, curve.found, curve.samples, curve.draws) == (1.0, 1.0, 96, 12)
+    assert (curve.equivalent, curve.detected, curve.samples, curve.draws) == (1.0, 1.0, 96, 12)
     recall = recall_power(np.round(8 * recalls(128, seed=2)), np.full(128, 8), alpha_diff=ALPHA, draws=12)
-    assert (recall.equivalent, recall.found) == (1.0, 1.0)
+    assert (recall.equivalent, recall.detected) == (1.0, 1.0)
     for power in (curve, recall):
         assert power.enough
         assert power_refusal(power, lambda size: pytest.fail("nothing to simulate")) is None
@@ -67,7 +67,7 @@ def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
         "a baseline of inter-modal similarity with 40 samples decides too little: of 20 simulated"
     )
     assert f"nothing changed {power.equivalent:.0%} were equivalent (95% are asked)" in refusal
-    assert f"with a shift by 2 layers {power.found:.0%} were found (80% are asked)" in refusal
+    assert f"with a shift by 2 layers {power.detected:.0%} were found (80% are asked)" in refusal
     assert "3 times as many would not do: measure with less noise" in refusal
 
 
@@ -77,7 +77,7 @@ def test_the_remedy_is_the_first_size_that_is_enough() -> None:
 
     def simulate(size: float) -> Power:
         tried.append(size)
-        return replace(poor, found=0.3 * size, samples=round(64 * size))
+        return replace(poor, detected=0.3 * size, samples=round(64 * size))
 
     refusal = power_refusal(poor, simulate)
     assert refusal is not None
@@ -112,13 +112,13 @@ def test_a_loss_is_found_where_samples_have_many_words_and_not_where_few_have_on
     late = np.array([0.0, 0.0, 0.0, 0.05, 0.5])
     for n, words, found in ((160, 40, 1.0), (32, 1, 0.0)):
         power = recall_power(rng.binomial(words, late, (n, 5)), np.full(n, words), alpha_diff=ALPHA, draws=10)
-        assert (power.found, power.equivalent) == (found, 1.0)
+        assert (power.detected, power.equivalent) == (found, 1.0)
 
 
 def test_recall_that_is_nowhere_has_nothing_to_lose() -> None:
     hits = np.random.default_rng(9).binomial(10, 0.05, (64, 6))
     power = recall_power(hits, np.full(64, 10), alpha_diff=ALPHA, draws=5)
-    assert (power.found, power.enough) == (None, True)
+    assert (power.detected, power.enough) == (None, True)
 
 
 def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:

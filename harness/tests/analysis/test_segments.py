@@ -9,9 +9,9 @@ from harness.analysis.curves import BoolArray, FloatArray, summarise
 from harness.analysis.segments import (
     ConfirmedSegments,
     bounded_rises,
+    confirm_segments,
     declared_prominence,
     longest_chain,
-    confirm_segments,
     persistence,
 )
 from harness.tests.support.synthetic_curves import phases, plateaus, samples

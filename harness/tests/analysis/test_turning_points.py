@@ -39,7 +39,7 @@ def brute_force(m: FloatArray, segments: int, start: int) -> tuple[float, tuple[
     return best, next(inside for value, inside in every if value == best)
 
 
-@pytest.mark.parametrize("moves", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("segments", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("start", [1, -1, 0])
 def test_turning_points_are_the_best_of_all_boundaries(segments: int, start: int) -> None:
     rng = np.random.default_rng(segments)
@@ -83,9 +83,9 @@ def test_signed_rise_counts_both_ends() -> None:
     assert signed_rise(m, np.array([[1, 2]]), 1)[0] == (5 - 3) + (5 - 1) + (4 - 1)
 
 
-@pytest.mark.parametrize(("moves", "start"), [(0, 1), (5, 1), (2, 2)])
+@pytest.mark.parametrize(("segments", "start"), [(0, 1), (5, 1), (2, 2)])
 def test_impossible_segmentations_are_refused(segments: int, start: int) -> None:
-    with pytest.raises(ValueError, match=r"moves need|start must be"):
+    with pytest.raises(ValueError, match=r"segments need|start must be"):
         turning_points(np.arange(5.0), segments, start)
 
 

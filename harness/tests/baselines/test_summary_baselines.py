@@ -179,7 +179,7 @@ def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, s
     assert (summed.profile.depth, summed.profile.environment) == (L, made.environment)
     for name in MEASURES:
         same_summary(summarise(summed.profile[name], summed.profile.clusters), summarise(made[name], made.clusters))
-    assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.said()
+    assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.describe()
 
 
 def test_the_power_of_comparisons_in_pairs_is_not_told_of_a_summary(made: Profile, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     result = recorded.run("-m", "replication", "--phase-json", "record.json")
     result.stdout.fnmatch_lines(
         [
-            "tiny-llava-tiny, beyond its controls:",
-            "claim * beyond noise * beyond blank * beyond chance",
+            "tiny-llava-tiny, difference to its controls:",
+            "claim * difference to noise * difference to blank * difference to chance",
             "four-phases *",
             "output-preparation *inter IV *",
         ]
@@ -112,7 +112,7 @@ def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cas
     result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
     claims = recorded.run("-m", "replication", "--phase-controls", "none")
-    claims.stdout.no_fnmatch_line("*beyond noise*")
+    claims.stdout.no_fnmatch_line("*difference to noise*")
 
 
 def test_an_unknown_control_is_a_usage_error(cases: Cases) -> None:

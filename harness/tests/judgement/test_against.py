@@ -41,7 +41,7 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
     # Residual point 4 is the input of layer 5, and the attention of layer 5 is the first that has another weight.
     assert ends["similarity"] == 4
     assert ends["attention"] == 4
-    assert all(place > 4 for beyond in numbers.beyond_margin for place in beyond.measure.axis.places(beyond.indices))
+    assert all(place > 4 for beyond in numbers.beyond_margin for place in beyond.measure.axis.positions(beyond.indices))
     text = repr(found)
     assert text.splitlines() == found.lines()
     assert text.startswith("tuned against tiny-llava on tiny: 32 samples, compared in pairs\n")
@@ -61,7 +61,7 @@ def test_the_same_model_twice_is_the_same_everywhere() -> None:
     assert set(numbers.verdicts.values()) == {"reproduces"}
     assert [trace.exact_until for trace in numbers.traces] == [6, 6, 6]
     assert numbers.weights is not None
-    assert numbers.weights.said() == "weights are the same"
+    assert numbers.weights.describe() == "weights are the same"
 
 
 @pytest.mark.usefixtures("tiny_data")
@@ -69,7 +69,7 @@ def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
     found = held(dataclasses.replace(tiny_vlm(layers=8), name="deeper"), tiny_vlm(layers=6))
     numbers = found.numbers
     assert (numbers.verdicts, numbers.traces, numbers.beyond_margin) == ({}, (), ())
-    for side in (numbers.now, numbers.other):
+    for side in (numbers.measured, numbers.other):
         for layer, share in zip(side.turning_points, side.relative(), strict=True):
             assert share.estimate == layer.estimate / side.depth
             assert (share.low, share.high) == (layer.low / side.depth, layer.high / side.depth)
@@ -77,7 +77,7 @@ def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
     assert "regression: not judged, 8 and 6 layers compare by relative depth" in text
     assert "weights: 8 and 6 layers, so they are not compared part by part" in text
     assert "beyond the margin" not in text
-    assert set(numbers.now.claims) == set(numbers.other.claims)
+    assert set(numbers.measured.claims) == set(numbers.other.claims)
 
 
 @pytest.mark.usefixtures("tiny_data")
@@ -198,7 +198,7 @@ def test_margins_come_from_the_model_and_its_calibration() -> None:
     calibrated = reference_of(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
     assert reference_of(made).margins["inter"] == pytest.approx(0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4)
     assert calibrated.margins["inter"] == pytest.approx(0.06)
-    assert calibrated.said() == f"made measured in this run ({HERE})"
+    assert calibrated.describe() == f"made measured in this run ({HERE})"
 
 
 def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ TRUTHS = (
     Truth("recall loss", SHARP, Change(lost=0.10), recall=OTHER, layers=frozenset({29, 30})),
     Truth("reversal inside a phase", REVERSAL, UNCHANGED, OTHER, OPEN, OTHER, layers=frozenset({18, 20, 21})),
     Truth("flat curve", FLAT, UNCHANGED, OTHER, OPEN, OTHER, layers=frozenset({0, 7, 15, 24, 30})),
-    Truth("three moves", THREE, UNCHANGED, OTHER, OTHER, OTHER, layers=frozenset({6, 12, 20, 24, 30})),
-    Truth("five moves", FIVE, UNCHANGED, OTHER, OTHER, OTHER, layers=frozenset({12, 18, 24, 30})),
+    Truth("three segments", THREE, UNCHANGED, OTHER, OTHER, OTHER, layers=frozenset({6, 12, 20, 24, 30})),
+    Truth("five segments", FIVE, UNCHANGED, OTHER, OTHER, OTHER, layers=frozenset({12, 18, 24, 30})),
 )
 EACH = pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.name)
 
@@ -120,7 +120,7 @@ def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "moves", "four_phases", "decisive"),
+    ("shape", "segments", "four_phases", "decisive"),
     [
         (SHARP, 4, HOLDS, "four monotone segments"),
         (REVERSAL, 4, FAILS, "no reversal in III"),

@@ -99,7 +99,11 @@ def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -
     now = changed(held.profile, inter=held.profile["inter"] + step)
     comparison = compare(now, held, FAMILIES["inter"])
     finding = comparison.findings[0]
-    assert (comparison.verdict, finding.agreement.reproduced, finding.agreement.beyond_tolerance) == ("equivalent", False, 64)
+    assert (comparison.verdict, finding.agreement.reproduced, finding.agreement.beyond_tolerance) == (
+        "equivalent",
+        False,
+        64,
+    )
     assert (finding.agreement.largest, finding.agreement.tolerance.noise) == pytest.approx((5.9e-4, 2.7e-6), rel=1e-3)
     text = on_one_line(AssertionError("\n".join(changed_measure_lines(finding, now)).replace("\u00a0", " ")))
     assert (

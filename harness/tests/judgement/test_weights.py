@@ -33,7 +33,7 @@ def nudge(tensor: torch.Tensor) -> None:
 def test_the_same_weights_are_the_same_in_every_part(vlm: Vlm) -> None:
     found = weight_change(weight_parts(vlm), weight_parts(tiny_vlm()))
     assert found == WeightChange(same_layers=(1, 2, 3, 4), same_others=AROUND)
-    assert found.said() == "weights are the same"
+    assert found.describe() == "weights are the same"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_one_number_names_its_part(
 def test_the_line_names_layers_as_ranges(vlm: Vlm, own_vlm: Vlm) -> None:
     for layer in own_vlm.anatomy.layers[2:]:
         nudge(layer.mlp.up_proj.weight)
-    said = weight_change(weight_parts(own_vlm), weight_parts(vlm)).said()
+    said = weight_change(weight_parts(own_vlm), weight_parts(vlm)).describe()
     assert said == f"weights differ in layers 3-4; the same in layers 1-2, {', '.join(AROUND)}"
 
 
@@ -90,14 +90,14 @@ def test_other_shapes_and_types_are_told_apart(vlm: Vlm, own_vlm: Vlm) -> None:
     assert (found.layers, found.restructured) == ((2,), ())
     shapes = weight_change(weight_parts(odd), weight_parts(vlm))
     assert shapes.restructured == ("layer 1", "layer 2", "layer 3", "layer 4")
-    assert shapes.said().endswith("; of other names or shapes: layers 1-4")
+    assert shapes.describe().endswith("; of other names or shapes: layers 1-4")
 
 
 def test_models_of_other_depth_are_not_laid_side_by_side(vlm: Vlm) -> None:
     parts = weight_parts(vlm)
     deeper = weight_change(parts, weight_parts(tiny_vlm(layers=5)))
     assert deeper == WeightChange(reason="4 and 5 layers, so they are not compared part by part")
-    assert deeper.said() == "weights: 4 and 5 layers, so they are not compared part by part"
+    assert deeper.describe() == "weights: 4 and 5 layers, so they are not compared part by part"
 
 
 def test_parts_that_only_one_model_has_are_named_beside_what_both_have(vlm: Vlm) -> None:
@@ -108,8 +108,8 @@ def test_parts_that_only_one_model_has_are_named_beside_what_both_have(vlm: Vlm)
     for pair in ((parts, without), (without, parts)):
         found = weight_change(*pair)
         assert (found.layers, found.same_layers, found.unshared) == ((), (1, 2, 3, 4), ("model.vision_tower",))
-        assert found.said().startswith("weights are the same in layers 1-4, model.language_model.embed_tokens, ")
-        assert found.said().endswith("; only one of the models has model.vision_tower")
+        assert found.describe().startswith("weights are the same in layers 1-4, model.language_model.embed_tokens, ")
+        assert found.describe().endswith("; only one of the models has model.vision_tower")
 
 
 def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, own_vlm: Vlm) -> None:
@@ -117,4 +117,4 @@ def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, ow
     parts = weight_parts(own_vlm)
     found = weight_change(parts, parts)
     assert (found.layers, found.same_layers, found.unread) == ((), (1, 3, 4), ("layer 2",))
-    assert found.said() == "weights are the same; without numbers and not compared: layer 2"
+    assert found.describe() == "weights are the same; without numbers and not compared: layer 2"

@@ -58,14 +58,14 @@ def test_samples_of_one_picture_share_half_of_the_variance() -> None:
 def test_the_same_seed_draws_the_same_samples() -> None:
     one, again, other = PAIRS[1].draw(3), PAIRS[1].draw(3), PAIRS[1].draw(4)
     assert all((one.arrays[name] == again.arrays[name]).all() for name in one.arrays)
-    assert len(match_inputs(one, again).pairing.now) == one.n
+    assert len(match_inputs(one, again).pairing.measured) == one.n
     assert not set(one.sample_ids) & set(other.sample_ids)
 
 
 def test_measuring_again_moves_every_sample_a_little() -> None:
     drawn = PAIRS[0].draw(1)
     again = measured_again(drawn, 2)
-    assert len(match_inputs(again, drawn).pairing.now) == drawn.n
+    assert len(match_inputs(again, drawn).pairing.measured) == drawn.n
     for name in CURVES:
         change = again[name].astype(np.float64) - drawn[name]
         assert (np.abs(change).max(axis=1) > 1e-3).all()

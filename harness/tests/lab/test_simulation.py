@@ -37,22 +37,22 @@ def test_nothing_changed_raises_no_alarm(outcome: SimulationOutcome) -> None:
         assert (alarms.alarmed, alarms.lines) == (0, ())
         assert alarms.assertions == alarms.suites * DECLARED_ASSERTIONS
     nothing = [cell for cell in outcome.cells if cell.scenario.title == "nothing changed"]
-    assert [(cell.found, cell.repetitions) for cell in nothing] == [(0, 3), (0, 3)]
+    assert [(cell.detected, cell.repetitions) for cell in nothing] == [(0, 3), (0, 3)]
 
 
 @pytest.mark.parametrize("title", BARRED)
 def test_a_change_that_must_be_found_is_found_every_time(outcome: SimulationOutcome, title: str) -> None:
     (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == BARRED_N]
-    assert cell.found == cell.repetitions == 21
+    assert cell.detected == cell.repetitions == 21
     assert cell.by_shape == {"sharp": (7, 7), "plateau": (7, 7), "shallow": (7, 7)}
     assert outcome.missed == []
 
 
 def test_no_question_is_counted_twice(outcome: SimulationOutcome) -> None:
     for cell in outcome.cells:
-        assert max(cell.by_question.values()) <= cell.found <= cell.repetitions - cell.undecided
+        assert max(cell.by_question.values()) <= cell.detected <= cell.repetitions - cell.undecided
         assert set(cell.by_question) == set(cell.scenario.questions)
-        assert cell.found == sum(found for found, _ in cell.by_shape.values())
+        assert cell.detected == sum(found for found, _ in cell.by_shape.values())
 
 
 def test_a_missed_bar_is_said_and_ends_with_1(outcome: SimulationOutcome, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,7 @@ def test_a_missed_bar_is_said_and_ends_with_1(outcome: SimulationOutcome, capsys
     said = capsys.readouterr().out
     assert "MISSED: 1 of 3 paired suites raised a false alarm, none may." in said
     assert "false alarm: suite 2, sharp: image" in said
-    cells = tuple(replace(cell, found=20) if cell.repetitions == 21 else cell for cell in outcome.cells)
+    cells = tuple(replace(cell, detected=20) if cell.repetitions == 21 else cell for cell in outcome.cells)
     assert len(replace(outcome, cells=cells).missed) == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.analysis.curves import summarise
-from harness.analysis.segments import bounded_rises, declared_prominence, confirm_segments, persistence
+from harness.analysis.segments import bounded_rises, confirm_segments, declared_prominence, persistence
 from harness.measurement.measure import measure
 from harness.models.anatomy import find_anatomy
 from harness.models.bundled import scenes_llava
@@ -67,7 +67,8 @@ def confirmed_count(profile: Profile, share: float | None = None) -> int:
 
 def test_the_declared_prominence_tells_the_trained_model_from_its_controls() -> None:
     segments = {
-        make.__name__: confirmed_count(profile_of(make)) for make in (trained, untrained_projector, random_language_model)
+        make.__name__: confirmed_count(profile_of(make))
+        for make in (trained, untrained_projector, random_language_model)
     }
     assert segments["trained"] == 4
     assert segments["untrained_projector"] < 4

@@ -56,7 +56,7 @@ def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
     """One batch, encoded once: the plain forward pass, and the same with similarity and attention."""
     samples = photographs(BATCH)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    inputs = vlm.given(batch.inputs)
+    inputs = vlm.to_device(batch.inputs)
 
     def plain() -> object:
         with torch.inference_mode():

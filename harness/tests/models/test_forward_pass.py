@@ -72,8 +72,8 @@ def test_positions_lie_on_no_device_where_a_model_lies_on_several(own_vlm: Vlm) 
 def test_positions_and_a_number_give_the_same_bits(vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     with torch.inference_mode():
-        ours = vlm.model(**vlm.given(batch.inputs), **prompt_options(vlm.model)).logits
-        theirs = vlm.model(**vlm.given(batch.inputs), use_cache=False, logits_to_keep=1).logits
+        ours = vlm.model(**vlm.to_device(batch.inputs), **prompt_options(vlm.model)).logits
+        theirs = vlm.model(**vlm.to_device(batch.inputs), use_cache=False, logits_to_keep=1).logits
     assert torch.equal(ours, theirs)
 
 

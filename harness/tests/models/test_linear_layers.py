@@ -265,7 +265,7 @@ def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, sto
     projection = own_vlm.anatomy.layers[0].self_attn.q_proj
     projection.weight = nn.Parameter(projection.weight.to(storage), requires_grad=False)
     assert own_vlm.dtype == torch.float32
-    pixels = own_vlm.given(encode(own_vlm.processor, tiny_samples(1), own_vlm.anatomy.image_positions).inputs)
+    pixels = own_vlm.to_device(encode(own_vlm.processor, tiny_samples(1), own_vlm.anatomy.image_positions).inputs)
     assert pixels["pixel_values"].dtype == torch.float32
     assert pixels["pixel_values"].unique().numel() > 100
 

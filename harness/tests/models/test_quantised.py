@@ -161,7 +161,7 @@ def test_the_map_of_a_quantised_layer_is_that_of_its_dequantised_weights(
 def test_a_scale_that_changes_is_seen_by_the_hashes(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
     vlm = exchanged(wide(), bits)
     before, parts = weights_hash(vlm.model), weight_parts(vlm)
-    assert weight_change(weight_parts(vlm), parts).said() == "weights are the same"
+    assert weight_change(weight_parts(vlm), parts).describe() == "weights are the same"
     layer: Any = vlm.anatomy.layers[1].mlp.up_proj
     scales = layer.weight.SCB if hasattr(layer.weight, "SCB") else layer.weight.quant_state.absmax
     scales *= 1.5

@@ -48,7 +48,7 @@ def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torc
     vlm = tiny_vlm(attention=attention, dtype=dtype, bias=bias)
     readings = observe(vlm, samples, drawing_task(len(samples)))
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    check_image_positions(vlm.model, vlm.name, batch.groups.image, vlm.given(batch.inputs))
+    check_image_positions(vlm.model, vlm.name, batch.groups.image, vlm.to_device(batch.inputs))
     assert readings.hits is not None
     check_same_hits(vlm.name, readings.hits, readings.hits.copy(), [sample.id for sample in samples])
 
@@ -139,14 +139,14 @@ def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False
-    inputs = own_vlm.given(batch.inputs)
+    inputs = own_vlm.to_device(batch.inputs)
     with pytest.raises(SelfCheckError, match=f"{NAME}: .* hold 63 image positions, but the model makes 64 image feat"):
         check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, inputs)
 
 
 def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
-    inputs = own_vlm.given(batch.inputs)
+    inputs = own_vlm.to_device(batch.inputs)
     with hearing_placeholders(own_vlm.model) as masks:
         own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)

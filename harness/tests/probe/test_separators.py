@@ -85,7 +85,7 @@ def newlines(vlm: Vlm, batch: Batch) -> torch.Tensor:
     seen: list[torch.Tensor] = []
     handle = vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.inference_mode():
-        vlm.model(**vlm.given(batch.inputs))
+        vlm.model(**vlm.to_device(batch.inputs))
     handle.remove()
     return (seen[0] == vlm.model.model.image_newline).all(-1)
 
@@ -140,7 +140,7 @@ def test_a_model_without_them_is_asked_once_and_declares_nothing(own_vlm: Vlm) -
 
 def test_nothing_is_concluded_where_the_model_refuses_such_pixels(vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    inputs = {**vlm.given(batch.inputs), "unknown": torch.ones(1)}
+    inputs = {**vlm.to_device(batch.inputs), "unknown": torch.ones(1)}
     assert not find_separators(vlm.model, vlm.anatomy, inputs, batch.groups.image).any()
 
 

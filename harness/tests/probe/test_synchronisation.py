@@ -48,7 +48,7 @@ def waits(vlm: Vlm, samples: Sequence[Sample], *, observed: bool) -> tuple[int, 
     watching = observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=[s.id for s in samples], lens=task)
     with torch.inference_mode(), watching if observed else contextlib.nullcontext() as seen:
         with Waits() as passing:
-            vlm.model(**vlm.given(batch.inputs), use_cache=False, logits_to_keep=1)
+            vlm.model(**vlm.to_device(batch.inputs), use_cache=False, logits_to_keep=1)
         with Waits() as reading:
             if seen is not None:
                 seen.readings()

@@ -143,7 +143,7 @@ def test_every_judged_array_has_a_row() -> None:
 def test_the_rows_say_where_their_values_lie() -> None:
     profile = synthetic_profile()
     for name, measure in MEASURES.items():
-        places = measure.axis.places(range(profile[name].shape[1]))
+        places = measure.axis.positions(range(profile[name].shape[1]))
         assert (places[0], places[-1]) == (measure.axis.first, L), name
         assert measure.name == name
         assert measure.family in FAMILIES
@@ -156,5 +156,5 @@ def test_the_rows_say_where_their_values_lie() -> None:
 def test_places_are_counted_as_readers_count_them() -> None:
     assert SIMILARITY.axis.words([0, 2, 3]) == "residual points 0, 2-3"
     assert ATTENTION.axis.words([4]) == "layer 5"
-    assert ATTENTION.axis.places([0, 1]) == (1, 2)
+    assert ATTENTION.axis.positions([0, 1]) == (1, 2)
     assert layer_ranges([]) == ""

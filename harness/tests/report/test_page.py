@@ -153,9 +153,8 @@ def test_the_three_answers_are_what_the_json_says(text: str, record: dict[str, A
     for told in record["pairs"].values():
         # How sure that is.
         assert any(f"{told['phases']['level']:.0%} intervals, from {told['n']} samples" in line for line in sure)
-        assert any(
-            line.startswith(f"{told['phases']['confirmed_segment_count']} alternating moves are certain") for line in sure
-        )
+        count = told["phases"]["confirmed_segment_count"]
+        assert any(line.startswith(f"{count} alternating monotone segments are confirmed") for line in sure)
     for claim in CLAIMS:
         verdicts = {line["verdict"] for line in record["verdicts"] if line["question"] == claim}
         assert any(
@@ -217,7 +216,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
 def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
     found = judged_session(tmp_path / "kept", synthetic_profile())
     found.results[:] = [result for result in found.results if result.kind == "replication"]
-    found.held.clear()
+    found.baselines.clear()
     found.ratios.clear()
     text = write_report(found, (), tmp_path / "report").read_text()
     assert "No baseline was compared in this run." in text
