@@ -205,7 +205,7 @@ def _four_segments(reading: PhaseReading) -> ClaimPart:
         f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain
     )
     statement = (
-        f"at least {shown.count} and at most {shown.at_most} alternating moves larger than {shown.prominence:.3g}"
+        f"at least {shown.count} and at most {shown.at_most} alternating monotone segments larger than {shown.prominence:.3g}"
         f"{': ' if chain else ''}{chain}"
     )
     least, most = float(shown.count), float(shown.at_most)

@@ -27,7 +27,7 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
         [pair, claim.name, str(claim.verdict), *(_kept_pieces(cells.get(control, "")) for control in controls)]
         for pair, claim, cells in rows
     ]
-    headers = ["pair", "claim", "verdict", *(f"difference to {control}" for control in controls)]
+    headers = ["pair", "claim", "verdict", *(f"real - {control}" for control in controls)]
     whole = table_lines(headers, table)
     if width is None or max(map(len, whole)) <= width:
         return whole
@@ -55,7 +55,7 @@ def control_cells(claim: Claim) -> Mapping[str, str]:
 
 
 def control_lines(claim: Claim) -> list[str]:
-    """The same as `beyond_cells`, with intervals, a line each, for a message."""
+    """The same as `control_cells`, with intervals, a line each, for a message."""
     lines = [
         f"difference to {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all "
         f"layers at once, n = {curve.n})"

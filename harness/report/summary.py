@@ -46,7 +46,7 @@ _BLOCKS_LEGEND = (
 )
 _DEPTH_LEGEND = "shares of the depth: 0 is the embeddings, 1 the input of the final norm; with 99 % intervals"
 _CONTROL_LEGEND = (
-    "difference to a control: real minus control on the same samples; in brackets: not confirmed, or not on the "
+    "real - control: difference to the control on the same samples; in brackets: not confirmed, or not on the "
     "claim's side"
 )
 
@@ -84,7 +84,7 @@ def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[L
             f"{name}: {line}" for name, profile in profiles.items() for line in left_out_of(profile, recall=wide)
         ]
         lines += _folded(left_out, width)
-        lines += [Line(line) for line in _beyond_lines(found, width)]
+        lines += [Line(line) for line in _control_lines(found, width)]
         lines += _folded(_winoground_lines(found), width)
     return lines + baseline_lines(found, width)
 
@@ -204,7 +204,7 @@ def _marked(lines: Mapping[str, Result]) -> str:
     return " ".join(f"{name}{VERDICTS[line.word].mark}" for name, line in lines.items())
 
 
-def _beyond_lines(found: Findings, width: int) -> list[str]:
+def _control_lines(found: Findings, width: int) -> list[str]:
     judged = [result for result in found.results if result.claim is not None]
     pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))

@@ -95,7 +95,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     result.stdout.fnmatch_lines(
         [
             "tiny-llava-tiny, difference to its controls:",
-            "claim * difference to noise * difference to blank * difference to chance",
+            "claim * real - noise * real - blank * real - chance",
             "four-phases *",
             "output-preparation *inter IV *",
         ]
@@ -112,7 +112,7 @@ def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cas
     result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
     claims = recorded.run("-m", "replication", "--phase-controls", "none")
-    claims.stdout.no_fnmatch_line("*difference to noise*")
+    claims.stdout.no_fnmatch_line("*real - noise*")
 
 
 def test_an_unknown_control_is_a_usage_error(cases: Cases) -> None:
