@@ -21,7 +21,7 @@ from harness.report.messages import boundary_lines, changed_measure_lines, file_
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
-    """Asserts that every measure of the family is the baseline's, sample by sample.
+    """Assert that every measure of the family is the baseline's, sample by sample.
 
     Skipped where that need not be: in another data type, and where the baseline is another model.
 
@@ -55,7 +55,7 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
 
 
 def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
-    """Asserts that no measure of the family differs from the baseline's by more than its margin.
+    """Assert that no measure of the family differs from the baseline's by more than its margin.
 
     With `strict` it fails where the evidence does not decide, instead of an expected failure.
 
@@ -78,7 +78,7 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
 def check_boundaries(
     profile: Profile, baseline: Baseline, agreement: BoundaryAgreement, *, strict: bool = False
 ) -> None:
-    """Asserts that the layers that separate the phases are where the baseline has them.
+    """Assert that the layers that separate the phases are where the baseline has them.
 
     Raises:
         AssertionError: naming each boundary that moved, from where to where, its interval and margin.
@@ -92,7 +92,7 @@ def check_boundaries(
 def check_intervals(
     profile: Profile, baseline: Baseline, agreement: IntervalAgreement, *, strict: bool = False
 ) -> None:
-    """Asserts that each phase is as present, and as monotone, over the baseline's layers as it was.
+    """Assert that each phase is as present, and as monotone, over the baseline's layers as it was.
 
     Raises:
         AssertionError: naming phase and layers, what held and what holds now, with effect, interval, margin and n.
@@ -106,7 +106,7 @@ def check_intervals(
 
 
 def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None:
-    """Asserts that a claim of the paper holds for this model on this data.
+    """Assert that a claim of the paper holds for this model on this data.
 
     Raises:
         AssertionError: with the paper's statement, the part that fails with effect, interval, margin and n, and what
@@ -125,7 +125,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
 
 
 def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: str) -> None:
-    """Asserts that hooked inference costs no more beside plain inference than the baseline says, within 15 %.
+    """Assert that hooked inference costs no more beside plain inference than the baseline says, within 15 %.
 
     Args:
         pair: which pair was timed.

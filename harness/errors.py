@@ -67,7 +67,7 @@ def last_line(text: str, otherwise: str) -> str:
 
 
 def without_frames(error: Exception) -> Exception:
-    """A copy of an error to be raised again later.
+    """Return a copy of an error to be raised again later.
 
     An error keeps the frames in which it came about, their variables with them, and a loaded model may be among those.
     """

@@ -65,7 +65,7 @@ def agree(
     shape: bool = True,
     guard: float = 0.0,
 ) -> Agreement:
-    """Returns the verdict on a measure: reproduces, equivalent, differs or inconclusive, asked in this order.
+    """Return the verdict on a measure: reproduces, equivalent, differs or inconclusive, asked in this order.
 
     Reproduces: sample by sample within `tolerance`. Differs: in one of the views some layer's mean difference exceeds
     its margin by more than the simultaneous bound. Equivalent: in every view each layer's difference is certainly
@@ -104,7 +104,7 @@ def agree(
 
 
 def agree_recall(sides: Sides, **options: Any) -> Agreement:
-    """Returns the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
+    """Return the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
 
     Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
     loss confined to few samples shows in no variance estimate, so the verdict must survive one added sample whose
@@ -120,7 +120,7 @@ def agree_recall(sides: Sides, **options: Any) -> Agreement:
 
 
 def combined(verdicts: list[Verdict]) -> Verdict:
-    """Returns the verdict on several comparisons together: one that differs decides, then one that is undecided."""
+    """Return the verdict on several comparisons together: one that differs decides, then one that is undecided."""
     order = (Verdict.DIFFERS, Verdict.INCONCLUSIVE, Verdict.EQUIVALENT, Verdict.REPRODUCES)
     return next(verdict for verdict in order if verdict in verdicts)
 
@@ -134,7 +134,7 @@ def _decisive(comparisons: list[MeanComparison]) -> MeanComparison:
 
 
 def reproduced(change: FloatArray, tolerance: Tolerance) -> bool:
-    """Returns whether enough samples are the same, of the changes (samples, points) of one measure.
+    """Return whether enough samples are the same, of the changes (samples, points) of one measure.
 
     Raises:
         ValueError: the tolerance is of other samples.

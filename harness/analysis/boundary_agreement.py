@@ -75,7 +75,7 @@ def agree_boundaries(
     start: int = 1,
     margins: Sequence[float] | None = None,
 ) -> BoundaryAgreement:
-    """Returns whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
+    """Return whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
 
     Bootstrap of the shift over independent rows, of pairs where the samples are the same. Differs: the interval of
     some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 segments - 1), the wider of the

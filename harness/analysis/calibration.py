@@ -46,7 +46,7 @@ class Calibration:
     variants: Mapping[str, Variant] = field(default_factory=dict)
 
     def mean_noise(self, measure: str) -> float:
-        """The largest shift of a layer's mean over all runs, nu; 0 where there are none."""
+        """Return the largest shift of a layer's mean over all runs, nu; 0 where there are none."""
         return max((one.noise[measure].mean for one in self.variants.values() if measure in one.noise), default=0.0)
 
     def sample_noise(self, measure: str, *, narrow: bool, device: str | None = None) -> float | None:
@@ -97,7 +97,7 @@ class Calibration:
         )
 
     def record(self) -> dict[str, Any]:
-        """The calibration as JSON types, noise to three digits."""
+        """Return the calibration as JSON types, noise to three digits."""
         return {
             name: {
                 "dtype": run.dtype,
@@ -112,7 +112,7 @@ class Calibration:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Calibration:
-        """The calibration that `record` was made of.
+        """Return the calibration that `record` was made of.
 
         Raises:
             KeyError, TypeError: it is none.
@@ -131,7 +131,7 @@ class Calibration:
 
 
 def noise_between(run: npt.ArrayLike, baseline: npt.ArrayLike, clusters: Clusters | None = None) -> Noise:
-    """Returns how far a measure (samples, points) moved between two runs of the same samples, rows in one order.
+    """Return how far a measure (samples, points) moved between two runs of the same samples, rows in one order.
 
     Raises:
         ValueError: as `as_curves`, or arrays of unequal shape.

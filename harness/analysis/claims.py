@@ -91,7 +91,7 @@ class Claim:
 
 
 def four_phases(reading: PhaseReading) -> Claim:
-    """Returns whether the inter-modal curve has exactly four certified moves, first one up, none with a reversal.
+    """Return whether the inter-modal curve has exactly four certified moves, first one up, none with a reversal.
 
     Four are certified and a fifth is not, at the declared prominence; within each of the four intervals no reversal
     exceeds 5 % of the curve's range (0.01 at least).
@@ -114,7 +114,7 @@ def four_phases(reading: PhaseReading) -> Claim:
 
 
 def alignment(reading: PhaseReading) -> Claim:
-    """Returns whether inter-modal similarity rises in phase I and phase I ends within the first quarter of the depth.
+    """Return whether inter-modal similarity rises in phase I and phase I ends within the first quarter of the depth.
 
     A phase ends only where the curve turns, so the fall after it is asked for as well.
     """
@@ -123,7 +123,7 @@ def alignment(reading: PhaseReading) -> Claim:
 
 
 def intra_modal(reading: PhaseReading) -> Claim:
-    """Returns whether over phase II inter-modal similarity falls while that within image and within text rises."""
+    """Return whether over phase II inter-modal similarity falls while that within image and within text rises."""
     parts = (
         _phase_change(reading, "inter", 1),
         _phase_change(reading, "image", 1, 1),
@@ -133,12 +133,12 @@ def intra_modal(reading: PhaseReading) -> Claim:
 
 
 def inter_modal(reading: PhaseReading) -> Claim:
-    """Returns whether inter-modal similarity rises over phase III."""
+    """Return whether inter-modal similarity rises over phase III."""
     return Claim("inter-modal", (_phase_change(reading, "inter", 2),))
 
 
 def output_preparation(reading: PhaseReading) -> Claim:
-    """Returns whether over phase IV all three similarities fall, IV lies in the last quarter, and recall is late.
+    """Return whether over phase IV all three similarities fall, IV lies in the last quarter, and recall is late.
 
     Recall is late where its mean over the last quarter of the depth exceeds that over the first by more than 0.02.
     Where recall was left out that part is inconclusive.
@@ -153,7 +153,7 @@ def output_preparation(reading: PhaseReading) -> Claim:
 
 
 def _turn(reading: PhaseReading, index: int, name: str, event: str, *, early: bool) -> ClaimPart:
-    """The part of a claim that says if a phase ends in the first quarter of the depth, or begins in the last."""
+    """Return the part of a claim that says if a phase ends in the first quarter of the depth, or begins in the last."""
     turn, bound = reading.boundaries.turning_points[index], (1.0 if early else 3.0) * reading.last / 4.0
     inside, outside = turn.low >= bound, turn.high < bound
     if early:
@@ -205,8 +205,8 @@ def _four_segments(reading: PhaseReading) -> ClaimPart:
         f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain
     )
     statement = (
-        f"at least {shown.count} and at most {shown.at_most} alternating monotone segments larger than {shown.prominence:.3g}"
-        f"{': ' if chain else ''}{chain}"
+        f"at least {shown.count} and at most {shown.at_most} alternating monotone segments larger than "
+        f"{shown.prominence:.3g}{': ' if chain else ''}{chain}"
     )
     least, most = float(shown.count), float(shown.at_most)
     return ClaimPart("four monotone segments", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
@@ -220,7 +220,7 @@ def _quarters(rows: FloatArray) -> FloatArray:
 
 
 def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> ClaimPart:
-    """The rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
+    """Return the rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
 
     The bound of the inter-modal curve holds for all pairs of layers, since the phases were found on it.
     """

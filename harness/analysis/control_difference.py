@@ -51,7 +51,7 @@ class CurveDifference:
 
 
 def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | None = None) -> FloatArray:
-    """Returns real minus control as independent rows (clusters, points) of curves (samples, points).
+    """Return real minus control as independent rows (clusters, points) of curves (samples, points).
 
     Raises:
         ValueError: as `cluster_means`, or not the same samples.
@@ -65,7 +65,7 @@ def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | N
 def curve_difference(
     rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_CONTROL_DIFFERENCE
 ) -> CurveDifference:
-    """Returns at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
+    """Return at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
 
     All layers at once, with probability 1 - `alpha`.
 
@@ -90,7 +90,7 @@ def curve_difference(
 def rise_difference(
     rows: FloatArray, control: str, what: str, layers: tuple[int, int], direction: int, alpha: float, *, chosen: bool
 ) -> ControlDifference:
-    """Returns by how much more a curve changes over a phase than under its control.
+    """Return by how much more a curve changes over a phase than under its control.
 
     Args:
         rows: `differences`, (n, points).

@@ -25,7 +25,7 @@ _UNSHARED = 200_000
 
 
 def product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Returns the matrix product a b of (n, r) and (r, k), the same on any number of threads.
+    """Return the matrix product a b of (n, r) and (r, k), the same on any number of threads.
 
     Taken in blocks of rows too small for a BLAS to share out: on a busy machine waiting for its threads costs a hundred
     times the product, and sums that depend on the number of threads would show in the last digits.
@@ -35,7 +35,7 @@ def product(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
-    """Returns `x` as float64 of shape (samples, points), checked.
+    """Return `x` as float64 of shape (samples, points), checked.
 
     Args:
         x: one row per sample, one column per residual point.
@@ -58,7 +58,7 @@ def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
 
 
 def cluster_means(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> FloatArray:
-    """Returns independent rows (clusters, points): the mean curve of every cluster, in an order set by their values.
+    """Return independent rows (clusters, points): the mean curve of every cluster, in an order set by their values.
 
     Samples that share a picture are one observation. Averaging inside a cluster first keeps every later formula that
     of independent rows; the mean over clusters weighs each cluster once, however many samples it has. The canonical
@@ -117,7 +117,7 @@ class CurveSummary:
 
 
 def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> CurveSummary:
-    """Returns mean, covariance and number of independent rows of curves (samples, points).
+    """Return mean, covariance and number of independent rows of curves (samples, points).
 
     Variances that are rounding only are set to zero, so that a constant layer is recognised as constant.
 
@@ -135,7 +135,7 @@ def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "c
 
 
 def rows_of_summary(summary: CurveSummary) -> FloatArray:
-    """Returns n rows (n, points) with exactly the mean and the covariance of a summary, so `summarise` gives it back.
+    """Return n rows (n, points) with exactly the mean and the covariance of a summary, so `summarise` gives it back.
 
     What takes independent rows takes a summary so. The rows are nobody's: a fixed normal sample, centred and made
     orthonormal, times a root of the covariance. A bootstrap of them is one of normal rows, as like the real ones as a
@@ -159,7 +159,7 @@ def rows_of_summary(summary: CurveSummary) -> FloatArray:
 
 
 def _pivoted_root(correlation: FloatArray, most: int) -> FloatArray:
-    """The columns (points, rank), at most so many, whose product with their transpose is a correlation matrix.
+    """Return the columns (points, rank), at most so many, whose product with their transpose is a correlation matrix.
 
     Of the points that are left the one with most variance is next: what a semidefinite matrix has left at the end is
     nowhere larger than its largest variance.

@@ -95,7 +95,7 @@ def agree_intervals(
     segments: int = 4,
     start: int = 1,
 ) -> IntervalAgreement:
-    """Returns whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
+    """Return whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
 
     Two questions a phase: does its rise exceed the prominence (present or absent), does a reversal inside it exceed the
     margin (monotone or violated)? Both are those of the claims, with their errors: a phase is chosen for its rise, so
@@ -178,7 +178,7 @@ class _Change:
         return cls(rises, critical * rises.standard_error, single * rises.standard_error, least)
 
     def between(self, layers: tuple[int, int], direction: int) -> tuple[float, tuple[float, float]]:
-        """The change of one rise in a direction with its simultaneous interval."""
+        """Return the change of one rise in a direction with its simultaneous interval."""
         at = self.rises.index(*layers)
         # No change is 0, not -0, which a file would show.
         moved, width = direction * float(self.rises.rise[at]) + 0.0, float(self.wide[at])
@@ -236,7 +236,7 @@ class _Change:
     def _verdict(
         self, then: PhaseFinding, now: PhaseFinding, moved: float, width: float, is_noise: bool
     ) -> tuple[Verdict, int | None]:
-        """The verdict with how many samples would decide; `width` is half the interval of the change `moved`."""
+        """Return the verdict with how many samples would decide; `width` is half the interval of the change `moved`."""
         if now.verdict == then.verdict or is_noise:
             return Verdict.EQUIVALENT, None
         if now.verdict != Presence.INCONCLUSIVE:

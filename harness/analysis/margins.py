@@ -58,7 +58,7 @@ class Margins:
 
 
 def declared_margins(m: npt.ArrayLike, noise: float = 0.0, share: float = CURVE_MARGIN_SHARE) -> Margins:
-    """Returns the margins for a baseline whose mean curve is `m` (points,).
+    """Return the margins for a baseline whose mean curve is `m` (points,).
 
     The curve's margin is the largest of 0.01, a `share` of its range and three times `noise`; a turning point may move
     by 3 % of the depth but by one layer always, a half-height by 1.5 % but by half a layer always.
@@ -97,7 +97,7 @@ class BoundaryMargin:
 def boundary_margins(
     x: npt.ArrayLike, clusters: Clusters | None = None, segments: int = 4, start: int = 1
 ) -> tuple[BoundaryMargin, ...]:
-    """Returns the margins of the turning points, then of the half-heights, of a baseline's curves (samples, points).
+    """Return the margins of the turning points, then of the half-heights, of a baseline's curves (samples, points).
 
     A boundary may move as far as `declared_margins` says, and as far as the ends of its own 99 % interval: on a plateau
     the baseline itself cannot say where the curve turns, and a run is not held to what its baseline does not know.
@@ -127,7 +127,7 @@ def boundary_margins(
 
 
 def noise_refusal(m: npt.ArrayLike, noise: float) -> str | None:
-    """Returns why a baseline is too noisy to guard its phases, or None.
+    """Return why a baseline is too noisy to guard its phases, or None.
 
     Refused where three times `noise` exceeds a quarter of the smallest move of the mean curve `m` (points,): a margin
     of that size would let the phase shrink unnoticed.
@@ -144,7 +144,7 @@ def noise_refusal(m: npt.ArrayLike, noise: float) -> str | None:
 
 
 def recall_margins(points: int) -> FloatArray:
-    """Returns the equivalence margins (points,) of recall: 0.05, at the last residual point 0.02."""
+    """Return the equivalence margins (points,) of recall: 0.05, at the last residual point 0.02."""
     margins = np.full(points, RECALL_MARGIN)
     margins[-1] = LAST_RECALL_MARGIN
     return margins
@@ -168,7 +168,7 @@ class Pairing:
 def pair_samples(
     now: Sequence[str], baseline: Sequence[str], now_hashes: Sequence[Hashable], baseline_hashes: Sequence[Hashable]
 ) -> Pairing:
-    """Returns the common samples, same id and same input hash, of two measurements.
+    """Return the common samples, same id and same input hash, of two measurements.
 
     They are compared in pairs from 32 common samples on, if these are at least 80 % of the smaller measurement: a run
     with fewer samples than its baseline draws the first of the same ones, and loses nothing by being paired.

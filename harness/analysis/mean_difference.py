@@ -58,7 +58,7 @@ class MeanComparison:
 
 
 def named_layers(condition: BoolArray) -> tuple[int, ...]:
-    """Returns the layers at which `condition` (points,) holds."""
+    """Return the layers at which `condition` (points,) holds."""
     return tuple(int(layer) for layer in np.flatnonzero(condition))
 
 
@@ -85,7 +85,7 @@ class Sides:
         clusters: Clusters | None = None,
         baseline_clusters: Clusters | None = None,
     ) -> Sides:
-        """Returns the two sides; where `paired`, `clusters` are those of both.
+        """Return the two sides; where `paired`, `clusters` are those of both.
 
         Raises:
             ValueError: as `as_curves`, other points, or where `paired` other samples.
@@ -104,13 +104,13 @@ class Sides:
         return self.paired and len(self.measured) >= LEAST_PAIRS
 
     def summaries(self) -> tuple[CurveSummary, CurveSummary]:
-        """Returns the summary of either side."""
+        """Return the summary of either side."""
         now = summarise(self.measured, self.clusters, "the measure")
         return now, summarise(self.baseline, self.baseline_clusters, "its baseline")
 
 
 def samples_to_decide(n: int, gap: float, reach: float) -> int | None:
-    """Returns about how many samples decide where an interval reaches `reach` and the margin is `gap` away.
+    """Return about how many samples decide where an interval reaches `reach` and the margin is `gap` away.
 
     Intervals shrink with the root of n. None where the estimate lies so near the margin that no number would do.
     """
@@ -136,7 +136,7 @@ class MeanDifference:
 
     @classmethod
     def of(cls, sides: Sides, view: View) -> MeanDifference:
-        """Returns the mean difference, now minus baseline, in one view."""
+        """Return the mean difference, now minus baseline, in one view."""
         if view is View.SHAPE:
             now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.measured, sides.baseline))
             sides = replace(sides, measured=now, baseline=baseline)
@@ -173,13 +173,13 @@ class MeanDifference:
         return np.where(denominator > 0.0, welch, least)
 
     def with_sample(self, difference: float) -> MeanDifference:
-        """Returns the same with one more row, on this run's side, whose difference is given at every layer."""
+        """Return the same with one more row, on this run's side, whose difference is given at every layer."""
         gap = difference - self.difference
         squares = (self.n - 1.0) * self.variance + self.n / (self.n + 1.0) * gap**2
         return replace(self, difference=self.difference + gap / (self.n + 1.0), variance=squares / self.n, n=self.n + 1)
 
     def outcome(self, critical: float, margins: FloatArray) -> tuple[Verdict, BoolArray, BoolArray]:
-        """Returns the verdict with the layers that differ and those that are equivalent."""
+        """Return the verdict with the layers that differ and those that are equivalent."""
         size, error = np.abs(self.difference), self.standard_error
         differs = size - critical * error > margins
         equivalent = size + stats.t.isf(ALPHA_EQUIVALENT, self.df) * error < margins
@@ -188,7 +188,7 @@ class MeanDifference:
         return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
 
     def guarded(self, critical: float, margins: FloatArray, guard: float) -> Verdict:
-        """Returns the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
+        """Return the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
         verdict = self.outcome(critical, margins)[0]
         for pseudo in (guard, -guard) if guard else ():
             if self.with_sample(pseudo).outcome(critical, margins)[0] is not verdict:
@@ -196,7 +196,7 @@ class MeanDifference:
         return verdict
 
     def samples_needed(self, critical: float, margins: FloatArray, guard: float) -> int | None:
-        """Returns about how many samples decide, if differences and variances stay as they are."""
+        """Return about how many samples decide, if differences and variances stay as they are."""
         for factor in 1.05 ** np.arange(1, 142):
             larger = replace(self, n=self.n * factor, other_n=self.other_n * factor)
             if larger.guarded(critical, margins, guard) is not Verdict.INCONCLUSIVE:
@@ -204,7 +204,7 @@ class MeanDifference:
         return None
 
     def compare(self, margins: FloatArray, alpha: float, guard: float) -> MeanComparison:
-        """Returns the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
+        """Return the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
         error = self.standard_error
         df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
         critical = simultaneous_bound(self.covariance, df, alpha)

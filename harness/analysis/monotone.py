@@ -53,7 +53,7 @@ class PhaseFinding:
 
 
 def reversal_margin(m: FloatArray) -> float:
-    """Returns the largest reversal of a mean curve that does not count: 5 % of the curve's range, at least 0.01."""
+    """Return the largest reversal of a mean curve that does not count: 5 % of the curve's range, at least 0.01."""
     return max(LEAST_REVERSAL, REVERSAL_SHARE * float(m.max() - m.min()))
 
 
@@ -65,7 +65,7 @@ def monotone(
     margin: float,
     alphas: tuple[float, float] = (ALPHA_VIOLATED, ALPHA_MONOTONE),
 ) -> PhaseFinding:
-    """Returns whether the mean of a summary is monotone from layer `first` to layer `last`.
+    """Return whether the mean of a summary is monotone from layer `first` to layer `last`.
 
     The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. Monotone up to `margin` where
     the one-sided upper bound of every drop lies below it (all must, so no correction is due); violated where the
@@ -117,7 +117,7 @@ def phase_rise(
     alpha: float = ALPHA_PRESENT,
     critical: float | None = None,
 ) -> PhaseFinding:
-    """Returns whether the mean of independent rows rises (falls) by more than `prominence` over an interval.
+    """Return whether the mean of independent rows rises (falls) by more than `prominence` over an interval.
 
     Args:
         rows: (n, points).
@@ -141,7 +141,7 @@ def phase_rise(
 def presence(
     layers: tuple[int, int], rise: float, interval: tuple[float, float], prominence: float, n: int
 ) -> PhaseFinding:
-    """Returns "present" where the interval of a rise lies above `prominence`, "absent" where it lies below."""
+    """Return "present" where the interval of a rise lies above `prominence`, "absent" where it lies below."""
     verdict = Presence.INCONCLUSIVE
     if interval[0] > prominence:
         verdict = Presence.PRESENT

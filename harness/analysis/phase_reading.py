@@ -58,7 +58,7 @@ class PhaseReading:
         return 0, *self.turns, self.last
 
     def edges(self, phase: int) -> tuple[int, int]:
-        """Returns the layers where phase 0..3 begins and ends."""
+        """Return the layers where phase 0..3 begins and ends."""
         return self.ends[phase], self.ends[phase + 1]
 
 
@@ -73,7 +73,7 @@ def read_phases(
     recall_chance: npt.ArrayLike | None = None,
     no_recall: str = "",
 ) -> PhaseReading:
-    """Returns the segmentation, the certified moves and the rows that the claims are judged on.
+    """Return the segmentation, the certified moves and the rows that the claims are judged on.
 
     Args:
         inter: inter-modal similarity (samples, points), at least five points.

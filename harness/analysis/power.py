@@ -56,7 +56,7 @@ def curve_power(
     size: float = 1.0,
     draws: int = DRAWS,
 ) -> Power:
-    """Returns how often a curve and its boundaries stay equivalent, and how often a shift by two layers is found.
+    """Return how often a curve and its boundaries stay equivalent, and how often a shift by two layers is found.
 
     Each draw resamples the clusters and pairs the resample with itself plus rows of `noise`; once as it is, and once
     with the inside of every sample's curve two layers later. A shift is found where the curve or a boundary differs.
@@ -84,7 +84,7 @@ def curve_power(
     runs = _Runs.of(curves, noise, clusters, size, draws)
 
     def judge(now: FloatArray, then: FloatArray, labels: IntArray, enough: tuple[Verdict, ...]) -> Verdict:
-        """The verdict on the curve; where it is `enough` to go on, that on the boundaries."""
+        """Return the verdict on the curve; where it is `enough` to go on, that on the boundaries."""
         sides = Sides.of(now, then, True, labels.tolist())
         curve = agree(sides, margin, alpha_diff=alpha_diff).verdict
         return agree_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
@@ -110,7 +110,7 @@ def recall_power(
     size: float = 1.0,
     draws: int = RECALL_DRAWS,
 ) -> Power:
-    """Returns how often recall stays equivalent, and how often a loss of 0.10 is found.
+    """Return how often recall stays equivalent, and how often a loss of 0.10 is found.
 
     `hits` counts the words found (samples, points), of the `words` asked for (samples,), at least one each; all else is
     as in `curve_power`. Recall is lost at every layer whose mean recall is at least 0.10, each word found there being
@@ -140,7 +140,7 @@ def recall_power(
 
 
 def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | None:
-    """Returns why a baseline is not worth writing, with both shares and what to do, or None where it is.
+    """Return why a baseline is not worth writing, with both shares and what to do, or None where it is.
 
     Args:
         power: of the baseline as it is.
@@ -211,7 +211,7 @@ class _Runs:
 
 
 def shift_origin(points: int, layers: float) -> FloatArray:
-    """Returns the layers (points,) of a curve that its shift by so many layers has its values from; both ends stay.
+    """Return the layers (points,) of a curve that its shift by so many layers has its values from; both ends stay.
 
     Straight between layers; what comes before the inside is stretched, what comes after it compressed.
     """
@@ -220,6 +220,6 @@ def shift_origin(points: int, layers: float) -> FloatArray:
 
 
 def _shift_by(points: int, layers: float) -> FloatArray:
-    """The matrix (points, points) that shifts curves (rows, points)."""
+    """Return the matrix (points, points) that shifts curves (rows, points)."""
     origin = shift_origin(points, layers)
     return np.stack([np.interp(origin, np.arange(points), row) for row in np.eye(points)])

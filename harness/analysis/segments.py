@@ -15,7 +15,7 @@ LEAST_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
 
 
 def declared_prominence(m: npt.ArrayLike) -> float:
-    """Returns the prominence a move must exceed to count in a verdict: a tenth of the curve's range, at least 0.01."""
+    """Return the prominence a move must exceed to count in a verdict: a tenth of the curve's range, at least 0.01."""
     curve = np.asarray(m, dtype=np.float64)
     return max(LEAST_PROMINENCE, PROMINENCE_SHARE * float(curve.max() - curve.min()))
 
@@ -31,7 +31,7 @@ class Rises:
 
     @classmethod
     def of(cls, summary: CurveSummary) -> Rises:
-        """Returns the rises of a mean curve with the standard errors of the paired differences."""
+        """Return the rises of a mean curve with the standard errors of the paired differences."""
         first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
         variance = np.diag(summary.covariance)
         spread = variance[first] + variance[last] - 2.0 * summary.covariance[first, last]
@@ -40,7 +40,7 @@ class Rises:
         return cls(first, last, summary.mean[last] - summary.mean[first], np.sqrt(spread / summary.n))
 
     def index(self, s: int, t: int) -> int:
-        """Returns where the rise from layer s to layer t > s stands in the arrays."""
+        """Return where the rise from layer s to layer t > s stands in the arrays."""
         return int(np.flatnonzero((self.first == s) & (self.last == t))[0])
 
 
@@ -61,14 +61,14 @@ class BoundedRises:
         return self.critical * self.rises.standard_error
 
     def between(self, s: int, t: int) -> tuple[float, float, float]:
-        """Returns the rise from layer s to layer t > s with the ends of its simultaneous interval."""
+        """Return the rise from layer s to layer t > s with the ends of its simultaneous interval."""
         at = self.rises.index(s, t)
         rise, width = float(self.rises.rise[at]), float(self.half_width[at])
         return rise, rise - width, rise + width
 
 
 def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
-    """Returns the rises of the mean curve over all pairs of layers with the (1 - alpha) bound of max |T|.
+    """Return the rises of the mean curve over all pairs of layers with the (1 - alpha) bound of max |T|.
 
     T is multivariate t with the covariance of the paired differences, simulated from a fixed seed.
 
@@ -83,7 +83,7 @@ def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
 def single_rise(
     rows: FloatArray, first: int, last: int, alpha: float, critical: float | None = None
 ) -> tuple[float, float, int]:
-    """Returns the mean rise of independent rows (n, points) between two layers, half its interval, and n.
+    """Return the mean rise of independent rows (n, points) between two layers, half its interval, and n.
 
     The interval has the two-sided error `alpha`, or reaches `critical` standard errors.
 
@@ -127,7 +127,7 @@ class ConfirmedSegments:
 
 
 def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -> ConfirmedSegments:
-    """Returns the longest alternating chain of rises and falls that certainly exceed `prominence`.
+    """Return the longest alternating chain of rises and falls that certainly exceed `prominence`.
 
     A move from s to t counts where the simultaneous lower bound of its size exceeds `prominence`; moves of a chain do
     not overlap. Of the longest chains the one with the largest total rise and fall is returned. `at_most` is the
@@ -169,7 +169,7 @@ def confirm_segments(bounded: BoundedRises, prominence: float, start: int = 0) -
 
 
 def longest_chain(up: BoolArray, down: BoolArray, gain: FloatArray, start: int = 0) -> tuple[tuple[int, int, int], ...]:
-    """Returns the longest alternating chain of non-overlapping moves as (first, last, direction), in order of depth.
+    """Return the longest alternating chain of non-overlapping moves as (first, last, direction), in order of depth.
 
     Dynamic program over the layer where a move ends, O(points^2): the best chain that has ended by a layer with an
     upward, or a downward, last move. Among the longest the one with the largest total gain, then the earliest.
@@ -227,12 +227,12 @@ class Persistence:
     vanishing: tuple[Vanishing, ...]
 
     def segment_count(self, delta: float) -> int:
-        """Returns k(delta): how many alternating moves of the curve are each larger than `delta`."""
+        """Return k(delta): how many alternating moves of the curve are each larger than `delta`."""
         return len(self.extrema) - 1 - sum(step.lost for step in self.vanishing if step.delta <= delta)
 
 
 def persistence(m: npt.ArrayLike) -> Persistence:
-    """Returns k(delta) of a curve (points,) for every delta at once.
+    """Return k(delta) of a curve (points,) for every delta at once.
 
     The smallest move between neighbouring extrema is taken away until none is left: inside the curve with both its
     extrema, which merges three moves into one, at an end with the outer extremum alone. No move left is smaller than

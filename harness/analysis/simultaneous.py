@@ -19,7 +19,7 @@ _DETERMINED = 1e-11
 
 
 def covariance_root(covariance: FloatArray) -> FloatArray:
-    """Returns the lower triangle (points, points) whose product with its transpose is a covariance matrix of any rank.
+    """Return the lower triangle (points, points) whose product with its transpose is a covariance matrix of any rank.
 
     Column by column in numpy: a decomposition of LAPACK's takes a hundred times as long where its threads have to wait
     for a busy core, and eigenvectors turn over with the last bit. A point that the points before it determine gets no
@@ -62,7 +62,7 @@ def simultaneous_bound(
     two_sided: bool = True,
     seed: int = _SEED,
 ) -> float:
-    """Returns c with P(max_l |T_l| > c) = alpha for T multivariate t with the correlation of `covariance`.
+    """Return c with P(max_l |T_l| > c) = alpha for T multivariate t with the correlation of `covariance`.
 
     With `pairs` = (s, t) the maximum runs over the differences between the points t[i] and s[i] instead of over the
     points. Layers or differences without variance take no part; with none left the bound of a single one is returned.

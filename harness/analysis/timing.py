@@ -51,7 +51,7 @@ class TimingFinding:
 
 
 def log_ratios(hooked: npt.ArrayLike, plain: npt.ArrayLike) -> FloatArray:
-    """Returns log(hooked / plain) of paired wall times (pairs,), in seconds.
+    """Return log(hooked / plain) of paired wall times (pairs,), in seconds.
 
     Raises:
         ValueError: arrays of unequal length, or a time that is not positive and finite.
@@ -65,7 +65,7 @@ def log_ratios(hooked: npt.ArrayLike, plain: npt.ArrayLike) -> FloatArray:
 
 
 def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
-    """Returns the median ratio of alternating pairs, warm-ups dropped, with its interval.
+    """Return the median ratio of alternating pairs, warm-ups dropped, with its interval.
 
     The interval's ends are order statistics of the log ratios: it assumes no distribution, and one slow pair moves
     neither it nor the median.
@@ -84,7 +84,7 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
 
 
 def median_of_few(values: npt.ArrayLike) -> tuple[float, tuple[float, float], float]:
-    """Returns the median of however many values, an interval from order statistics, and what that interval covers.
+    """Return the median of however many values, an interval from order statistics, and what that interval covers.
 
     With fewer than six values their whole range covers less than 95 %: the coverage that comes back is the honest
     one, 1 - 2^(1 - n) for the range of n, and 0 of a single value.
@@ -106,7 +106,7 @@ def median_of_few(values: npt.ArrayLike) -> tuple[float, tuple[float, float], fl
 
 
 def slower_than(timing: TimingRatio, baseline_ratio: float, factor: float = SLOWDOWN_FACTOR) -> TimingFinding:
-    """Returns whether a ratio has grown by more than `factor` over the baseline's.
+    """Return whether a ratio has grown by more than `factor` over the baseline's.
 
     Slower where the interval's lower end exceeds factor x baseline, within where its upper end does not.
 

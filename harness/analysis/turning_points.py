@@ -16,7 +16,7 @@ _SELDOM = 0.002
 
 
 def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int, ...]:
-    """Returns the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
+    """Return the layers t_1 < ... < t_{k-1} that split one curve into `moves` = k alternating moves.
 
     Args:
         m: (points,), finite.
@@ -31,7 +31,7 @@ def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int
 
 
 def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArray:
-    """Returns the turning points (rows, moves - 1) of every row of `m` (rows, points).
+    """Return the turning points (rows, moves - 1) of every row of `m` (rows, points).
 
     Move j runs from t_{j-1} to t_j with t_0 = 0 and t_k = L, and every move has a layer of its own, so
     1 <= t_1 < ... < t_{k-1} <= L - 1. The total signed rise sum_j s_j (m[t_j] - m[t_{j-1}]), s_j = -s_{j-1}, is
@@ -67,14 +67,14 @@ def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArra
 
 
 def signed_rise(m: FloatArray, boundaries: IntArray, start: int) -> FloatArray:
-    """Returns the total signed rise (rows,) of the moves that `boundaries` (rows, k-1) cut `m` (rows, points) into."""
+    """Return the total signed rise (rows,) of the moves that `boundaries` (rows, k-1) cut `m` (rows, points) into."""
     ends = np.take_along_axis(m, _with_ends(boundaries, m.shape[1]), axis=1)
     signs = start * (-1.0) ** np.arange(ends.shape[1] - 1)
     return np.asarray((np.diff(ends, axis=1) * signs).sum(axis=1), dtype=np.float64)
 
 
 def half_heights(m: npt.ArrayLike, boundaries: npt.ArrayLike, values: FloatArray | None = None) -> FloatArray:
-    """Returns, for every phase, the interpolated layer where the curve first reaches the middle of its two end values.
+    """Return, for every phase, the interpolated layer where the curve first reaches the middle of its two end values.
 
     The first crossing counts, walking from the phase's start; between layers the curve is taken as straight. A phase
     whose two end values are equal, or are not finite, has no half-height: NaN.
@@ -120,7 +120,7 @@ class BoundaryInterval:
     high: float
 
     def __format__(self, form: str) -> str:
-        """The estimate in a form such as 'g', with its interval where that is not one layer: '27 [21-27]'."""
+        """Return the estimate in a form such as 'g', with its interval where that is not one layer: '27 [21-27]'."""
         if self.low == self.high:
             return f"{self.estimate:{form}}"
         return f"{self.estimate:{form}} [{self.low:{form}}-{self.high:{form}}]"
@@ -149,7 +149,7 @@ def boundary_intervals(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Boundaries:
-    """Returns turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
+    """Return turning points and half-heights of the mean of curves (samples, points) with percentile intervals.
 
     Resamples clusters (each cluster's mean curve is one row). The direction of the first move is chosen once, on the
     mean curve. The estimate of an integer statistic need not lie in the middle of its interval.
@@ -178,14 +178,14 @@ def boundary_intervals(
 
 
 def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
-    """Returns the means (draws, points) of bootstrap resamples of independent `rows` (n, points)."""
+    """Return the means (draws, points) of bootstrap resamples of independent `rows` (n, points)."""
     n = len(rows)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=draws)
     return product(weights.astype(np.float64), rows) / n
 
 
 def best_start(m: FloatArray, segments: int, start: int) -> int:
-    """Returns `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
+    """Return `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
 
     Of equal ones it is the upward one.
     """
@@ -212,7 +212,7 @@ def _plateau_heights(
 
 
 def _spanning(interval: BoundaryInterval, other: BoundaryInterval) -> BoundaryInterval:
-    """The interval, widened to hold another one of the same layer; one that is not there widens nothing."""
+    """Return the interval, widened to hold another one of the same layer; one that is not there widens nothing."""
     low, high = np.fmin(interval.low, other.low), np.fmax(interval.high, other.high)
     return BoundaryInterval(interval.estimate, float(low), float(high)) if np.isfinite(interval.low) else interval
 
@@ -230,7 +230,7 @@ def _intervals(estimate: FloatArray, drawn: FloatArray, level: float) -> tuple[B
 
 
 def outer_quantiles(values: FloatArray, tail: float) -> tuple[float, float]:
-    """Returns the order statistics of `values` (draws,) outside of which a share `tail` lies on either side.
+    """Return the order statistics of `values` (draws,) outside of which a share `tail` lies on either side.
 
     The ends of an integer's interval are integers.
     """

@@ -15,7 +15,7 @@ from harness.storage.json_text import rounded
 
 
 def boundary_values(margins: Mapping[str, float]) -> list[float]:
-    """The margins of the turning points, then of the half-heights, in order; empty where there are none."""
+    """Return the margins of the turning points, then of the half-heights, in order; empty where there are none."""
     return [
         margins[name]
         for kind in ("turning_point_", "half_height_")
@@ -25,7 +25,7 @@ def boundary_values(margins: Mapping[str, float]) -> list[float]:
 
 
 def margin_values(table: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The sizes of the margins of a `margin_table`, by name."""
+    """Return the sizes of the margins of a `margin_table`, by name."""
     return {name: float(margin["value"]) for name, margin in table.items()}
 
 

@@ -44,12 +44,12 @@ class Reference(Baseline):
         return f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
 
     def describe(self) -> str:
-        """The model, and that it was measured in this run, for messages."""
+        """Return the model, and that it was measured in this run, for messages."""
         return f"{self.profile.model} measured in this run ({self.profile.environment})"
 
 
 def reference_of(profile: Profile, calibration: Calibration | None = None) -> Reference:
-    """The profile as what another model is held against, with margins of its own."""
+    """Return the profile as what another model is held against, with margins of its own."""
     calibration = calibration or Calibration()
     margins = margin_values(margin_table(profile, calibration))
     return Reference(path=Path(), profile=profile, margins=margins, timing={}, calibration=calibration)

@@ -106,7 +106,7 @@ class Baseline:
 
 
 def find_baseline(root: Path, profile: Profile) -> Baseline:
-    """The stored baseline of the profile's pair; among several the one recorded in the nearest environment.
+    """Return the stored baseline of the profile's pair; among several the one recorded in the nearest environment.
 
     Raises:
         MissingBaselineError: there is none.
@@ -132,7 +132,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """The baseline in a JSON file and the arrays beside it.
+    """Return the baseline in a JSON file and the arrays beside it.
 
     Raises:
         BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
@@ -164,7 +164,7 @@ def write_baseline(
     kept: Baseline | None = None,
     first: bool = False,
 ) -> Path:
-    """Stores a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
+    """Store a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
 
     A baseline of another device type or dtype is kept and this one stands beside it. Runs that write at the same time
     take turns.
@@ -250,14 +250,14 @@ def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
 
 
 def shown_measures(profile: Profile) -> tuple[str, ...]:
-    """The measures, and what is shown beside them: similarities after the final norm, and recall by chance."""
+    """Return the measures, and what is shown beside them: similarities after the final norm, and recall by chance."""
     post = (name for name in profile.arrays if name.startswith("post_norm_"))
     chance = (chance_of(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
     return profile.measured((*MEASURES, *post, *chance))
 
 
 def mean_curves(profile: Profile) -> dict[str, Any]:
-    """The means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
+    """Return the means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
     return {
         "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
         "controls": {

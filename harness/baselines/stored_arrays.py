@@ -49,7 +49,7 @@ def packed_summary(profile: Profile) -> bytes:
 
 
 def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
-    """The profile of a baseline's JSON and npz.
+    """Return the profile of a baseline's JSON and npz.
 
     That of a summary has rows that no sample has, with the summary's means and covariances and ids of their own:
     nothing can be paired with them, and all that takes independent rows takes them.
@@ -101,7 +101,7 @@ def _may_lack(measure: Measure, content: Mapping[str, Any]) -> bool:
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
-    """The form of a baseline's arrays by its JSON; files that say nothing hold samples.
+    """Return the form of a baseline's arrays by its JSON; files that say nothing hold samples.
 
     Raises:
         ValueError: no known form.

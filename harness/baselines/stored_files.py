@@ -59,7 +59,7 @@ def paths_of(root: Path, model: str, dataset: str) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a baseline's JSON, without its checksum.
+    """Return the content of a baseline's JSON, without its checksum.
 
     Raises:
         BaselineError: not readable, not of this schema, or not what its checksum was made of.
@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The content of a baseline's JSON and the bytes of its arrays, both of the same state.
+    """Return the content of a baseline's JSON and the bytes of its arrays, both of the same state.
 
     A run that replaces the baseline between the two reads removes the arrays of before, so both are read again.
 
@@ -111,7 +111,7 @@ def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
-    """The file of the arrays that a baseline's JSON names; baselines of earlier versions name none.
+    """Return the file of the arrays that a baseline's JSON names; baselines of earlier versions name none.
 
     Raises:
         BaselineError: no name of a file in the same directory.
@@ -150,7 +150,7 @@ def changing(folder: Path) -> Iterator[bool]:
 
 
 def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = None) -> None:
-    """Stores a baseline's JSON with its checksum and, where given, new arrays beside it; both or neither.
+    """Store a baseline's JSON with its checksum and, where given, new arrays beside it; both or neither.
 
     The arrays get a name of their own, made of their content, and the JSON comes last and names them: whenever the
     process is killed, the JSON that is there and the arrays that it names belong together.

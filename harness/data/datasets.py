@@ -64,7 +64,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """The dataset of that name.
+    """Return the dataset of that name.
 
     Raises LookupError, with the known names, where there is none.
     """

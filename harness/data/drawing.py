@@ -12,7 +12,7 @@ RGB = tuple[int, int, int]
 
 
 def ground(size: tuple[int, int], rgb: RGB) -> Image.Image:
-    """An evenly coloured canvas for a picture of `size` (width, height) pixels, supersampled."""
+    """Return an evenly coloured canvas for a picture of `size` (width, height) pixels, supersampled."""
     width, height = size
     return Image.new("RGB", (width * SUPERSAMPLING, height * SUPERSAMPLING), rgb)
 

@@ -95,7 +95,7 @@ class PictureCell:
         return f"{self.path.parent / self.name}"
 
     def read_bytes(self) -> bytes:
-        """The encoded picture.
+        """Return the encoded picture.
 
         Raises:
             DataError: the file cannot be read, or the cell is empty.
@@ -142,7 +142,7 @@ def parquet_files(directory: Path) -> list[Path]:
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns at the top level of a parquet file, in its order.
+    """Return the columns at the top level of a parquet file, in its order.
 
     Raises:
         DataError: pyarrow is missing or the file cannot be read.
@@ -245,7 +245,7 @@ def _rows_of(table: Any, schema: Any, *, whole: bool) -> Iterator[dict[str, Any]
 
 
 def _written_out(table: Any, schema: Any) -> Any:
-    """A table without dictionaries, which is converted five times faster; as it is where its texts are views."""
+    """Return a table without dictionaries, which is converted five times faster; as it is where its texts are views."""
     arrow = import_module("pyarrow")
     try:
         return table.cast(arrow.schema([schema.field(name) for name in table.column_names]))

@@ -50,11 +50,11 @@ class Place(Protocol):
         """What the image is called in messages."""
 
     def read_bytes(self) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
 
 
 def photograph(place: Place) -> Image:
-    """The image at a place, decoded in full, in mode RGB.
+    """Return the image at a place, decoded in full, in mode RGB.
 
     Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Of integers of 16 or 32
     bits and of floats the range decides: white is 1, 255 or 65,535. What is transparent is laid on white. The
@@ -102,7 +102,7 @@ def _decoded(place: Place) -> Image | str:
 
 
 def _opened(content: bytes, name: str) -> Image | str:
-    """The image of some bytes, or what is wrong with them."""
+    """Return the image of some bytes, or what is wrong with them."""
     from PIL import Image, UnidentifiedImageError
 
     enormous = f"{name} is said to have more than {{:,}} pixels, so it is no photograph"
@@ -130,7 +130,7 @@ def _opened(content: bytes, name: str) -> Image | str:
 
 
 def encoded_picture(place: Place) -> bytes:
-    """The encoded image at a place; of a path only where it is an ordinary file.
+    """Return the encoded image at a place; of a path only where it is an ordinary file.
 
     Raises:
         OSError, ValueError: no such file, or none that is read.
@@ -142,7 +142,7 @@ def encoded_picture(place: Place) -> bytes:
 
 
 def _readable() -> list[str]:
-    """The kinds of file that this Pillow was built to read."""
+    """Return the kinds of file that this Pillow was built to read."""
     from PIL import Image
 
     Image.init()

@@ -89,7 +89,7 @@ class PictureFolder:
         return Absent(named, f"{named} is missing in {self.folder.name}/{lies}")
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
-        """The parts behind the name of this folder, all of them where it is not among them."""
+        """Return the parts behind the name of this folder, all of them where it is not among them."""
         own = [count for count, part in enumerate(parts[:-1], start=1) if _key(part) == _key(self.folder.name)]
         return parts[own[-1] :] if own else parts
 
@@ -114,7 +114,7 @@ class PictureFolder:
         return self._index(self.root)
 
     def _index(self, top: Path) -> dict[str, list[Path]]:
-        """The files below a folder by name, and pictures by stem, too."""
+        """Return the files below a folder by name, and pictures by stem, too."""
         index: dict[str, list[Path]] = defaultdict(list)
         for path in _files(top):
             index[_key(path.name)].append(path)
@@ -128,12 +128,12 @@ class PictureFolder:
 
 
 def _key(name: str) -> str:
-    """A name in lower case, composed Unicode and without URL escapes, by which names are compared."""
+    """Return a name in lower case, composed Unicode and without URL escapes, by which names are compared."""
     return unicodedata.normalize("NFC", unquote(name)).casefold().strip()
 
 
 def _folders(path: Path, count: int) -> list[str]:
-    """The last folders on the way to a file, as they are compared."""
+    """Return the last folders on the way to a file, as they are compared."""
     folders = path.parent.parts
     return [_key(part) for part in folders[max(0, len(folders) - count) :]]
 

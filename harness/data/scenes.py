@@ -151,7 +151,7 @@ class Scene:
 
 
 def scene(index: int, seed: int, split: Split = "test") -> Scene:
-    """The scene number `index` of a split, the same on every machine.
+    """Return the scene number `index` of a split, the same on every machine.
 
     Scenes of the training split hold no held-out combination, scenes of the test split at least one. Things of one
     scene differ in colour and in shape, so that a caption names each of them unmistakably. Things in scenes of three
@@ -163,7 +163,7 @@ def scene(index: int, seed: int, split: Split = "test") -> Scene:
 
 
 def varied_scene(index: int, seed: int) -> Scene:
-    """The scene number `index` of a seed: two things, of the test split, the same on every machine."""
+    """Return the scene number `index` of a seed: two things, of the test split, the same on every machine."""
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes-varied/{seed}/{index}")))
     return _scene_of("test", rng, 2)
 
@@ -176,7 +176,7 @@ def _scene_of(split: Split, rng: np.random.Generator, count: int) -> Scene:
 
 
 def random_scene(rng: np.random.Generator, count: int) -> Scene:
-    """A scene of `count` (1 to 3) things drawn from the generator, from either split."""
+    """Return a scene of `count` (1 to 3) things drawn from the generator, from either split."""
     background = str(rng.choice(tuple(BACKGROUNDS)))
     colours = rng.choice([name for name in COLOURS if name != background], size=count, replace=False)
     shapes = rng.choice(SHAPES, size=count, replace=False)
@@ -209,12 +209,12 @@ def scenes_varied(n: int, seed: int) -> list[Sample]:
 
 
 def scene_sample(truth: Scene, name: str, cluster: str) -> Sample:
-    """The scene as a sample: its picture still to be drawn, the instruction, its five captions."""
+    """Return the scene as a sample: its picture still to be drawn, the instruction, its five captions."""
     return Sample(name, partial(Scene.picture, truth), INSTRUCTION, truth.captions(), cluster)
 
 
 def stable_seed(text: str) -> int:
-    """A 128-bit number from the text that is the same in every process and on every machine (SHA-256)."""
+    """Return a 128-bit number from the text that is the same in every process and on every machine (SHA-256)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 

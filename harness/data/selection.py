@@ -30,7 +30,7 @@ def first_usable(
     fault: Callable[[str], str | None],
     most_faulty: int | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """The first n ids without a fault, and the faulty ones met on the way with what `fault` says of them.
+    """Return the first n ids without a fault, and the faulty ones met on the way with what `fault` says of them.
 
     The order is a permutation of all ids drawn from dataset and seed. It does not depend on the order in which they
     are given, and the first m are the same for every n >= m. Where fewer than n are usable, all of them are returned.
@@ -84,7 +84,7 @@ def none_usable(directory: Path, count: int, noun: str, faulty: Mapping[str, str
 
 
 def shortened(text: str) -> str:
-    """The text up to the first character by which it is too long for a caption."""
+    """Return the text up to the first character by which it is too long for a caption."""
     return text[: MOST_CAPTION + 1]
 
 
@@ -103,7 +103,7 @@ def captions_fault(texts: Sequence[str | None]) -> str:
 
 
 def tidy_captions(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """The captions with single spaces for white space and control characters, none at the ends, each once.
+    """Return the captions with single spaces for white space and control characters, none at the ends, each once.
 
     Entities of HTML are written out. Empty captions are dropped.
     """

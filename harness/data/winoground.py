@@ -119,7 +119,7 @@ def _fault(examples: Sequence[Example]) -> str | None:
 
 
 def _examples_in(directory: Path) -> dict[str, list[Example]]:
-    """The examples of every item that the dataset in a directory knows, by its id, usable or not."""
+    """Return the examples of every item that the dataset in a directory knows, by its id, usable or not."""
     files = COPY.files(directory)
     examples: dict[str, list[Example]] = {}
     if isinstance(files, list):

@@ -38,7 +38,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def content_words(captions: Iterable[str]) -> tuple[str, ...]:
-    """The content words of the captions: lower case, one for each stem, sorted by stem.
+    """Return the content words of the captions: lower case, one for each stem, sorted by stem.
 
     Words are runs of letters, so a hyphen or an apostrophe separates and digits are left out. Of several words with
     one stem the first in the captions stands for all. A caption mostly in other letters than Latin ones has none.

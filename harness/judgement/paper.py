@@ -47,7 +47,7 @@ class PaperClaim:
 
 
 def paper_claims(path: Path = FILE) -> dict[str, PaperClaim]:
-    """The claims by the names that cases, baselines and reports give them.
+    """Return the claims by the names that cases, baselines and reports give them.
 
     Raises:
         PaperError: the file is missing, no JSON, or lacks a part; the message names it.
@@ -66,7 +66,7 @@ def paper_claims(path: Path = FILE) -> dict[str, PaperClaim]:
 
 
 def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
-    """The reasons by pair and claim; empty where the directory holds no such file.
+    """Return the reasons by pair and claim; empty where the directory holds no such file.
 
     Raises:
         KnownDifferencesError: the file is not TOML, or not a table of reasons per pair.

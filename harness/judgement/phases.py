@@ -30,7 +30,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def phase_reading(profile: Profile) -> PhaseReading:
-    """The segmentation and certified moves of a profile's inter-modal similarity over all text tokens.
+    """Return the segmentation and certified moves of a profile's inter-modal similarity over all text tokens.
 
     Raises:
         ValueError: fewer than two independent samples, or fewer than five residual points.
@@ -98,7 +98,7 @@ def confirmed_segment_counts(rises: BoundedRises, spread: float) -> dict[str, in
 
 
 def _control(profile: Profile, control: str) -> dict[str, Any]:
-    """The phases that the inter-modal curve has without its picture."""
+    """Return the phases that the inter-modal curve has without its picture."""
     curve = as_floats(profile.controls[control]["inter"])
     summary = summarise(curve, profile.clusters)
     mean, rises = summary.mean, bounded_rises(summary)
@@ -124,7 +124,7 @@ def segment_counts(mean: FloatArray) -> dict[str, int]:
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:
-    """A claim as JSON types."""
+    """Return a claim as JSON types."""
     parts, curves = ([_plain(asdict(one)) for one in ones] for ones in (claim.parts, claim.curve_differences))
     for one in (*(difference for part in parts for difference in part["control_differences"]), *curves):
         del one["n"]
@@ -150,10 +150,10 @@ def _plain(value: Any) -> Any:
 
 
 def number(value: float) -> float | None:
-    """A number to six significant digits, or None where it is not finite: JSON has no NaN."""
+    """Return a number to six significant digits, or None where it is not finite: JSON has no NaN."""
     return float(rounded(value)) if math.isfinite(value) else None
 
 
 def interval_record(point: BoundaryInterval) -> list[float | None]:
-    """A boundary with the ends of its interval as JSON types."""
+    """Return a boundary with the ends of its interval as JSON types."""
     return [number(point.estimate), number(point.low), number(point.high)]

@@ -92,7 +92,7 @@ def other_type(now: Profile, baseline: Profile) -> str:
 
 
 def compare(now: Profile, baseline: Baseline, family: Family, only: Container[str] | None = None) -> Comparison:
-    """The verdicts on the measures of a family, by the one decision rule.
+    """Return the verdicts on the measures of a family, by the one decision rule.
 
     Samples with the baseline's ids and inputs are compared in pairs; where too few are, means are.
 
@@ -136,12 +136,12 @@ def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, st
 
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
-    """The verdict on turning points and half-heights of the inter-modal similarity."""
+    """Return the verdict on turning points and half-heights of the inter-modal similarity."""
     return _read_off(now, baseline, partial(agree_boundaries, margins=boundary_values(baseline.margins) or None))
 
 
 def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
-    """The verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
+    """Return the verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
 
     The phases are those of the whole baseline, also where this run has fewer of its samples.
     """

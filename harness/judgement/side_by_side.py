@@ -104,7 +104,7 @@ class SideBySide:
 def side_by_side(
     profile: Profile, reference: Baseline, weights: tuple[WeightParts, WeightParts] | None = None
 ) -> SideBySide:
-    """The numbers of a comparison of two models, layer by layer where they are of one depth.
+    """Return the numbers of a comparison of two models, layer by layer where they are of one depth.
 
     Args:
         profile: of the one model.
@@ -146,7 +146,7 @@ def side_by_side(
 
 
 def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
-    """The numbers as JSON types."""
+    """Return the numbers as JSON types."""
     return {
         "dataset": numbers.dataset,
         "models": {side.model: _side_record(side) for side in (numbers.measured, numbers.other)},

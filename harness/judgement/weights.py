@@ -62,7 +62,7 @@ class WeightChange:
     reason: str = ""
 
     def describe(self) -> str:
-        """The same in one line: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
+        """Return the same in one line: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
         if self.reason:
             return f"weights: {self.reason}"
         differing = _named(self.layers, self.others)
@@ -132,7 +132,7 @@ def _by_name(parts: WeightParts) -> dict[str, Part]:
 
 
 def _split(names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The layers among names of parts, by number, and the other parts."""
+    """Return the layers among names of parts, by number, and the other parts."""
     layers = {name: int(name.removeprefix(_LAYER)) for name in names if name.startswith(_LAYER)}
     return tuple(layers.values()), tuple(name for name in names if name not in layers)
 
@@ -172,13 +172,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _prefix(name: str, paths: Mapping[str, object]) -> str | None:
-    """The module path among `paths` that a tensor lies under."""
+    """Return the module path among `paths` that a tensor lies under."""
     pieces = name.split(".")
     return next((path for end in range(1, len(pieces)) if (path := ".".join(pieces[:end])) in paths), None)
 
 
 def _beside(name: str, decoder: list[str]) -> str:
-    """The path at which a tensor's name leaves the way to the decoder layers: `model.vision_tower`."""
+    """Return the path at which a tensor's name leaves the way to the decoder layers: `model.vision_tower`."""
     pieces = name.split(".")
     shared = next((index for index, pair in enumerate(zip(pieces, decoder, strict=False)) if pair[0] != pair[1]), 0)
     return ".".join(pieces[: shared + 1])

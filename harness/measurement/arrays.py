@@ -16,12 +16,12 @@ from harness.profile.profile import Array
 
 
 def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """The readings of all samples, one array per name with the samples as first axis."""
+    """Return the readings of all samples, one array per name with the samples as first axis."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Array]]:
-    """The readings of a batch as one row of plain arrays a sample, with its input hashes."""
+    """Return the readings of a batch as one row of plain arrays a sample, with its input hashes."""
     numbers = {field.name: getattr(readings, field.name) for field in fields(Readings)}
     return [
         {name: values[row] for name, values in numbers.items() if values is not None}
@@ -31,7 +31,7 @@ def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Ar
 
 
 def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
-    """The similarity curves of `measures.CURVES`, float32 (n, P), of stacked readings."""
+    """Return the similarity curves of `measures.CURVES`, float32 (n, P), of stacked readings."""
     means = torch.from_numpy(stacked["means"])
     rows = [measure for measure in MEASURES.values() if measure.kind is SIMILARITY and measure.reading]
     curves = {measure.name: _values(measure, stacked) for measure in rows}
@@ -48,7 +48,7 @@ def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
 def measured_arrays(
     stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int], *, recall: bool = True
 ) -> dict[str, Array]:
-    """The arrays of a profile of stacked readings and the numbers of words asked for, (n,) each.
+    """Return the arrays of a profile of stacked readings and the numbers of words asked for, (n,) each.
 
     Without `recall` none of hits and words: there was nothing to look for.
     """
@@ -69,7 +69,7 @@ def measured_arrays(
 
 
 def _values(measure: Measure, stacked: Mapping[str, Array]) -> Array:
-    """The values of a measure (n, places), float32; int32 of numbers of words and tokens."""
+    """Return the values of a measure (n, places), float32; int32 of numbers of words and tokens."""
     reading = stacked[measure.reading]
     values = reading if measure.column is None else reading[:, :, measure.column]
     return values.astype(np.int32 if measure.kind.margin is None else np.float32)

@@ -232,7 +232,7 @@ class Passes:
     def _measured(
         self, samples: Sequence[Sample], batch: Batch, places: Sequence[int], read: Read, faults: dict[int, str]
     ) -> dict[int, Row]:
-        """The rows of a batch by place, without those that `faults` now tells of."""
+        """Return the rows of a batch by place, without those that `faults` now tells of."""
 
         def work(part: Sequence[int]) -> list[Row | None]:
             own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])

@@ -45,12 +45,12 @@ class Calibrated:
     changes: dict[str, dict[str, Array]]
 
     def largest_changes(self, name: str) -> Array:
-        """The changes (n, points) of the run in which a measure moved most."""
+        """Return the changes (n, points) of the run in which a measure moved most."""
         return max((changes[name] for changes in self.changes.values()), key=lambda change: float(np.abs(change).max()))
 
 
 def runs_of(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
-    """The calibration runs that this machine can make of a profile measured with that batch size."""
+    """Return the calibration runs that this machine can make of a profile measured with that batch size."""
     here = profile.environment
     other = _NARROW if here.dtype == _FULL else _FULL
     attention = "eager" if here.attention == "sdpa" else "sdpa"

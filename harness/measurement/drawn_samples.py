@@ -83,7 +83,7 @@ def draw_first(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callabl
 
 
 def all_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
-    """The first samples in full, and those that are wanted by id."""
+    """Return the first samples in full, and those that are wanted by id."""
     drawn = {drawing.sample_id: drawing for drawing in drawings}
     return tuple(
         drawn.get(sample.id) or draw_in_full(vlm, plan, slice(place, place + 1))[2][0]
@@ -93,7 +93,7 @@ def all_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Coll
 
 
 def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
-    """Measures the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
+    """Measure the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     parts = plan.part(range(*at.indices(len(plan.samples))))
@@ -165,7 +165,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
 
 
 def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
-    """The text of the first token that is no image token; empty where it belongs to the text."""
+    """Return the text of the first token that is no image token; empty where it belongs to the text."""
     first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
     entry = int(batch.inputs["input_ids"][row][first])
     return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""

@@ -145,7 +145,7 @@ class Heartbeats:
                     )
 
     def _standing(self) -> list[tuple[float, str]]:
-        """The processes that this one waits for: since when their work stands here, and a text on each."""
+        """Return the processes that this one waits for: since when their work stands here, and a text on each."""
         looked, clock = self._looked
         if self.store is None:
             return [(looked, f"not all processes have come since {clock}")]

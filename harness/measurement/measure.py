@@ -75,7 +75,7 @@ def measure(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
-    """The profile of a model on a dataset, from one forward pass per batch; each control costs one more.
+    """Return the profile of a model on a dataset, from one forward pass per batch; each control costs one more.
 
     A sample whose picture the processor refuses, or whose captions have no word that the vocabulary can spell, is left
     out and named in the profile's `left_out`.
@@ -181,7 +181,7 @@ def _observe(
 
 
 def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
-    """The curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
+    """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
 
     Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
     the model once.

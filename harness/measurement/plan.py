@@ -38,11 +38,11 @@ class Plan:
     no_recall: str = ""
 
     def words(self, place: int) -> tuple[Words, Words]:
-        """The vocabulary entries of one sample's own words, and of another's."""
+        """Return the vocabulary entries of one sample's own words, and of another's."""
         return self.references.own[place], self.references.chance[place]
 
     def part(self, places: Iterable[int]) -> References:
-        """The words of some samples."""
+        """Return the words of some samples."""
         rows = tuple(places)
         return References(
             *(tuple(words[row] for row in rows) for words in (self.references.own, self.references.chance))
@@ -95,7 +95,7 @@ def plan_of(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool =
 
 
 def _chance(samples: Sequence[Sample], own: Sequence[Words]) -> tuple[Words, ...]:
-    """The words of the next sample of another cluster, for each sample."""
+    """Return the words of the next sample of another cluster, for each sample."""
     chance = []
     for row, sample in enumerate(samples):
         others = [*range(row + 1, len(samples)), *range(row)]
@@ -105,7 +105,7 @@ def _chance(samples: Sequence[Sample], own: Sequence[Words]) -> tuple[Words, ...
 
 
 def _with_sides(samples: Sequence[Sample], reasons: Mapping[str, str]) -> dict[str, str]:
-    """The reasons by id, with one for the other side of each item."""
+    """Return the reasons by id, with one for the other side of each item."""
     items = {sample.cluster: reasons[sample.id] for sample in samples if sample.id in reasons}
     return {
         sample.id: reasons.get(sample.id) or f"its item's other side is left out: {items[sample.cluster]}"

@@ -13,7 +13,7 @@ class ProcessError(PhaseError):
 
 
 def portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
-    """An error as it travels; what nobody foresaw says where it was raised."""
+    """Return an error as it travels; what nobody foresaw says where it was raised."""
     if error is None:
         return None
     if isinstance(error, PhaseError):

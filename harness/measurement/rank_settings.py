@@ -52,7 +52,7 @@ def measured_settings(
 
 
 def difference(verb: str, by_rank: Sequence[Mapping[str, Setting]]) -> str:
-    """The sentence that names the settings which are not the same in all processes; empty where all are.
+    """Return the sentence that names the settings which are not the same in all processes; empty where all are.
 
     Args:
         verb: what a process does with its settings, in the past, as in "started".

@@ -114,12 +114,12 @@ class Processes:
         return [part[turn] for turn in range(longest) for part in shares if turn < len(part)]
 
     def agreed(self, what: str, work: Callable[[], T]) -> T:
-        """The first process's result of work that all do; raises as `gathered`."""
+        """Return the first process's result of work that all do; raises as `gathered`."""
         result: T = self._meet(what, work, sends=self.first)[0]
         return result
 
     def of_first(self, what: str, work: Callable[[], T]) -> T:
-        """The result of work that the first process alone does; raises as `gathered`."""
+        """Return the result of work that the first process alone does; raises as `gathered`."""
         result: T = self._meet(what, work if self.first else lambda: None)[0]
         return result
 
@@ -142,7 +142,7 @@ class Processes:
             raise ProcessError(problem)
 
     def part(self) -> None:
-        """Waits for all and leaves them; for the end of a program."""
+        """Wait for all and leaves them; for the end of a program."""
         if not self.met:
             return
         with contextlib.suppress(ProcessError):
@@ -153,7 +153,7 @@ class Processes:
         self._met = False
 
     def device(self, name: str) -> str:
-        """The device of that name for this process: its own GPU where all would take the first.
+        """Return the device of that name for this process: its own GPU where all would take the first.
 
         Raises:
             ProcessError: more processes than GPUs; workers take turns.
@@ -255,7 +255,7 @@ class Processes:
 
     @contextlib.contextmanager
     def _losing(self, what: str) -> Iterator[None]:
-        """Turns what torch raises over others that are gone into one sentence, said from now on."""
+        """Turn what torch raises over others that are gone into one sentence, said from now on."""
         try:
             yield
         except ProcessError as error:

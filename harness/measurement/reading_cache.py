@@ -64,7 +64,7 @@ class ReadingStore:
         tolerance: float,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Opens the readings of a key; nothing is written before the first reading is.
+        """Open the readings of a key; nothing is written before the first reading is.
 
         Args:
             cache: the directory of all that is kept; None keeps nothing.
@@ -100,14 +100,14 @@ class ReadingStore:
         return self._folder is not None and not self._exposed and not self._not_kept
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """The readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
+        """Return the readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
         # All of them, so that each which is damaged is named.
         rows = [self.read_one(name) for name in names]
         found = [row for row in rows if row is not None]
         return found if len(found) == len(rows) else None
 
     def read_one(self, name: str) -> dict[str, Any] | None:
-        """The reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
+        """Return the reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
         if self._folder is None or self._is_exposed():
             return None
         path = self._folder / f"{name}.npz"
@@ -235,7 +235,7 @@ def _packed(row: Mapping[str, Any], address: str) -> memoryview:
 
 
 def _unpacked(content: bytes, address: str) -> dict[str, Any]:
-    """The arrays of a file. Raises ValueError where it is not what was written there."""
+    """Return the arrays of a file. Raises ValueError where it is not what was written there."""
     if content[-_DIGITS:] != _checksum(memoryview(content)[:-_DIGITS], address):
         raise ValueError("its checksum does not match")
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:

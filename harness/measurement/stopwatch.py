@@ -25,7 +25,7 @@ FEW_PAIRS = 5
 
 
 def references_of(vlm: Vlm, samples: Sequence[Sample]) -> References:
-    """The words of every sample, and for chance those of the next: as many to look for as in a measurement."""
+    """Return the words of every sample, and for chance those of the next: as many to look for as in a measurement."""
     vocabulary = Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
     return References(own=words, chance=(*words[1:], words[0]))
@@ -65,7 +65,7 @@ class Contestants:
         self._synchronise()
 
     def ratio(self, pairs: int = LEAST_TIMING_PAIRS) -> TimingRatio:
-        """The median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
+        """Return the median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
 
         Args:
             pairs: how many pairs count, at least 21.

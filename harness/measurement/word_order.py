@@ -36,7 +36,7 @@ class Score:
 
 
 def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
-    """The log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
+    """Return the log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
 
     `likelihood_own` is that of the sample's own first caption, `likelihood_other` that of the other side of its item;
     NaN for a sample whose other side was not drawn.
@@ -75,7 +75,7 @@ def _tables(
     samples: Sequence[Sample],
     inputs: Sequence[str],
 ) -> list[Array]:
-    """The likelihoods of some items, (images, captions) each, kept or measured."""
+    """Return the likelihoods of some items, (images, captions) each, kept or measured."""
 
     def likelihoods(rows: Sequence[tuple[Sample, str]]) -> list[float]:
         return list(caption_likelihoods(passes.vlm, *zip(*rows, strict=True)))

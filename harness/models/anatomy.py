@@ -103,7 +103,7 @@ class Anatomy:
 
 
 def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = None) -> Anatomy:
-    """The parts of `model`, found by structure.
+    """Return the parts of `model`, found by structure.
 
     Args:
         model: a transformers model.
@@ -143,7 +143,7 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
 
 
 def refuse_unmeasurable(config: Any, name: str) -> None:
-    """Asserts by its configuration that a model can be measured, before anything large of it is fetched.
+    """Assert by its configuration that a model can be measured, before anything large of it is fetched.
 
     Raises:
         AnatomyError: it is an encoder-decoder or holds one as its language model, as InstructBLIP with T5, or its type
@@ -158,7 +158,7 @@ def refuse_unmeasurable(config: Any, name: str) -> None:
 
 
 def output_projection(attention: nn.Module) -> nn.Module:
-    """The projection W_O inside an attention module: its child that takes heads x value dimension to d.
+    """Return the projection W_O inside an attention module: its child that takes heads x value dimension to d.
 
     An adapter or a quantised layer in its place is taken as it is.
 

@@ -74,5 +74,5 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 
 def kind_of(model_type: str) -> Kind:
-    """The row of a type; an empty one where structure tells everything."""
+    """Return the row of a type; an empty one where structure tells everything."""
     return KINDS.get(model_type, Kind("structure tells everything"))

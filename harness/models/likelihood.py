@@ -33,7 +33,7 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 
 @torch.inference_mode()
 def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[str]) -> NDArray[np.float64]:
-    """The log-likelihood of each caption as the answer to its sample's prompt, in nats, float64 (n,).
+    """Return the log-likelihood of each caption as the answer to its sample's prompt, in nats, float64 (n,).
 
     The captions are appended behind the encoded prompts, so that no other part of the model, such as a Q-Former that
     reads the instruction, sees them.
@@ -59,7 +59,7 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
 
 
 def _continued(batch: Batch, kind: str, wanted: torch.Tensor, known: torch.Tensor) -> dict[str, Any]:
-    """The inputs with the captions' tokens behind the prompts; what else there is of each token follows."""
+    """Return the inputs with the captions' tokens behind the prompts; what else there is of each token follows."""
     added = {"input_ids": wanted, "attention_mask": known.long()}
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
     for key, value in batch.inputs.items():
@@ -90,7 +90,7 @@ def winoground_scores(likelihoods: NDArray[Any]) -> dict[str, NDArray[np.bool_]]
 
 
 def _answer(processor: Any, instruction: str, caption: str) -> list[int]:
-    """The tokens of a caption as they stand behind the prompt, with the end of text."""
+    """Return the tokens of a caption as they stand behind the prompt, with the end of text."""
     tokenizer, prompt = processor.tokenizer, prompt_text(processor, instruction)
     before = list(tokenizer(prompt).input_ids)
     after = list(tokenizer(prompt + ("" if prompt[-1].isspace() else " ") + caption).input_ids)

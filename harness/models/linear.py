@@ -80,14 +80,14 @@ def takes_width(module: nn.Module, width: int) -> bool:
 
 
 def output_width(module: nn.Module, width: int) -> int:
-    """The number of outputs that a layer gives for vectors of `width` numbers; packed weights do not show it."""
+    """Return the number of outputs that a layer gives for vectors of `width` numbers; packed weights do not show it."""
     if is_plain(module):
         return len(module.weight)  # type: ignore[arg-type]
     return answers(module, torch.zeros(1, width)).shape[-1]
 
 
 def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
-    """The outputs (rows, out) of a layer for some vectors (rows, in), which are cast to the type it computes in.
+    """Return the outputs (rows, out) of a layer for some vectors (rows, in), which are cast to the type it computes in.
 
     Raises:
         LinearError: the layer does not take them.
@@ -111,7 +111,7 @@ def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
-    """The device where a module computes; `otherwise` where it holds no numbers, as offloaded ones do."""
+    """Return the device where a module computes; `otherwise` where it holds no numbers, as offloaded ones do."""
     with brought_in(module):
         tensors = chain(module.parameters(), module.buffers())
         return next((tensor.device for tensor in tensors if not tensor.is_meta), otherwise)

@@ -91,6 +91,6 @@ def computing_device(model: nn.Module) -> torch.device | None:
 
 
 def accelerate_hooks(module: nn.Module) -> tuple[Any, ...]:
-    """The hooks of accelerate's on one module; several of them stand inside one."""
+    """Return the hooks of accelerate's on one module; several of them stand inside one."""
     hook: Any = getattr(module, "_hf_hook", None)
     return () if hook is None else getattr(hook, "hooks", (hook,))

@@ -62,7 +62,7 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
 
 
 def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
-    """Lets what was put on disk for a model go when the model goes."""
+    """Let what was put on disk for a model go when the model goes."""
     if "offload_folder" in placed:
         weakref.finalize(model, _remove, placed["offload_folder"], os.getpid())
 

@@ -46,7 +46,7 @@ _READABLE = (None, "sdpa", "eager")
 
 @plain_messages()
 def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
-    """The configuration and processor of a checkpoint; fetches and reads no weight.
+    """Return the configuration and processor of a checkpoint; fetches and reads no weight.
 
     Raises:
         WeightsError, PromptError, AnatomyError: see `load`.
@@ -107,7 +107,7 @@ def _refuse_unfit(
 
 @plain_messages()
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
-    """The model and processor of a checkpoint, in eval mode and frozen, on the requested device.
+    """Return the model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
     A model that the device has no room for is spread (`placement`). The processor gets the entry's chat template, or
     one for its type where it has none, and a padding token where it has none. Only safetensors are read, from the
@@ -170,7 +170,7 @@ def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> 
 
 @contextmanager
 def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
-    """Turns what is raised over a checkpoint's files into one sentence."""
+    """Turn what is raised over a checkpoint's files into one sentence."""
     try:
         yield
     except PhaseError:
@@ -198,7 +198,7 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
 
 
 def _model_class(config: Any, entry: ModelEntry) -> Any:
-    """The class that loads the model; of a trusted checkpoint one that its code is named for."""
+    """Return the class that loads the model; of a trusted checkpoint one that its code is named for."""
     import transformers
 
     named = (getattr(config, "auto_map", None) or {}) if entry.trusted else {}

@@ -159,7 +159,7 @@ MODELS: dict[str, ModelEntry] = {
 
 
 def find_model(name: str) -> ModelEntry:
-    """The entry of a registered name, or one made for a checkpoint directory or a repository ORG/NAME.
+    """Return the entry of a registered name, or one made for a checkpoint directory or a repository ORG/NAME.
 
     A model that nobody registered is called as the last part of its path, and its prompt is worded as its processor
     says.

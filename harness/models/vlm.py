@@ -83,7 +83,7 @@ class Vlm:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; 'auto' is the first GPU where there is one, else the CPU.
+    """Return the device of that name; 'auto' is the first GPU where there is one, else the CPU.
 
     Raises:
         DeviceError: a GPU was asked for and torch sees none, or the name is not a device's.
@@ -102,7 +102,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, bundled: bool) -> torch.dtype:
-    """The dtype of that name, short or torch's own; 'auto' is fp32 for bundled models and on a CPU, else bf16.
+    """Return the dtype of that name, short or torch's own; 'auto' is fp32 for bundled models and on a CPU, else bf16.
 
     Raises:
         LookupError: there is no such name.
@@ -125,7 +125,7 @@ def load_vlm(
     download: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Vlm:
-    """The model of a registry entry, on its device, in eval mode.
+    """Return the model of a registry entry, on its device, in eval mode.
 
     `download` allows to ask the hub for what is not in its local cache; `say` takes a line on what is fetched.
 

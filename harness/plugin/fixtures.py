@@ -59,7 +59,7 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
 @pytest.fixture(scope="session")
 def judge(phase: PhaseSession, pair: Pair) -> Judge:
-    """Answers the pair's questions and records the answers."""
+    """Answer the pair's questions and records the answers."""
     from harness.run.judge import Judge
 
     return Judge(phase, pair)
@@ -95,7 +95,7 @@ def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, ge
 
 @contextmanager
 def _seen(config: pytest.Config) -> Iterator[None]:
-    """Lets the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
+    """Let the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
     with uncaptured(config):
         terminal = sys.stderr.isatty()
     with uncaptured(config) if terminal else nullcontext():
@@ -104,7 +104,7 @@ def _seen(config: pytest.Config) -> Iterator[None]:
 
 @contextmanager
 def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Lets what is printed through to the terminal."""
+    """Let what is printed through to the terminal."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
         yield
@@ -122,7 +122,7 @@ def pair_of(item: pytest.Item) -> Pair | None:
 
 
 def write_line(config: pytest.Config, line: str) -> None:
-    """Writes a line to the terminal for all to see, where this process has one."""
+    """Write a line to the terminal for all to see, where this process has one."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         # A fixture that says something is captured until its test fails.
@@ -132,7 +132,7 @@ def write_line(config: pytest.Config, line: str) -> None:
 
 
 def plainly(get: Callable[[], T]) -> T:
-    """The value, or a failure that is the error's one sentence: a user has no use for our traceback."""
+    """Return the value, or a failure that is the error's one sentence: a user has no use for our traceback."""
     try:
         return get()
     except PhaseError as error:

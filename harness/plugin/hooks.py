@@ -55,7 +55,7 @@ _MARKERS = (
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Adds the `--phase-` options and their ini twins, and pytest-benchmark where plugins are not loaded by pytest."""
+    """Add the `--phase-` options and their ini twins, and pytest-benchmark where plugins are not loaded by pytest."""
     add_options(parser)
     benchmark = import_module("pytest_benchmark.plugin")
     if not pluginmanager.is_registered(benchmark) and not pluginmanager.is_blocked(_BENCHMARK):
@@ -63,12 +63,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Adds the hook by which a conftest may change a loaded model."""
+    """Add the hook by which a conftest may change a loaded model."""
     pluginmanager.add_hookspecs(hookspec)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the markers and reads the options into the session's state."""
+    """Register the markers and reads the options into the session's state."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     # Each line once: several pairs may have the same to say of the cache.
@@ -85,7 +85,7 @@ def _say(config: pytest.Config, line: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs every case that asks for a `pair` once per pair."""
+    """Run every case that asks for a `pair` once per pair."""
     if "pair" in metafunc.fixturenames:
         state = metafunc.config.stash[SESSION]
         state.parametrized, options = True, state.options
@@ -97,7 +97,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects claims of the paper and times on datasets for regression only."""
+    """Deselect claims of the paper and times on datasets for regression only."""
     unasked = [
         item
         for item in items
@@ -120,7 +120,7 @@ def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Turns away what cannot work before anything is measured: data that are not there, a device, a directory.
+    """Turn away what cannot work before anything is measured: data that are not there, a device, a directory.
 
     Several processes do so together, even one whose -k leaves it no test: it is missed by the others.
     """
@@ -150,7 +150,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips the cases of a pair that this machine has not got, or whose error another test shows."""
+    """Skip the cases of a pair that this machine has not got, or whose error another test shows."""
     if not (pair := pair_of(item)):
         return
     state = item.config.stash[SESSION]
@@ -163,7 +163,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Counts the warnings of a model that is timed, as those of one that is measured."""
+    """Count the warnings of a model that is timed, as those of one that is measured."""
     timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
     with item.config.stash[SESSION].found.warnings.recording() if timed else nullcontext():
         return (yield)

@@ -21,7 +21,7 @@ Property = tuple[str, object]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Keeps what a test asked and was answered with its reports, which xdist's workers send on."""
+    """Keep what a test asked and was answered with its reports, which xdist's workers send on."""
     session = item.config.stash[SESSION]
     session.asked.clear()
     try:

@@ -42,7 +42,7 @@ def _no_file(name: str, place: Path) -> str:
 
 
 def compared(config: pytest.Config) -> list[ModelComparison]:
-    """The models of this run beside the one of --phase-against, made once for all who show them."""
+    """Return the models of this run beside the one of --phase-against, made once for all who show them."""
     if _COMPARED not in config.stash:
         session, found = config.stash[SESSION], []
         if session.options.against is not None:
@@ -59,7 +59,7 @@ def left_behind(config: pytest.Config) -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Writes what was asked for; xdist's workers leave it to the controller, other processes to the first."""
+    """Write what was asked for; xdist's workers leave it to the controller, other processes to the first."""
     config = session.config
     state = config.stash[SESSION]
     found = state.found

@@ -30,14 +30,14 @@ class Ending:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Handles the signals where there is something to measure; xdist's workers are ended by their controller."""
+        """Handle the signals where there is something to measure; xdist's workers are ended by their controller."""
         config = session.config
         if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
             self.install()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Handles the signals in xdist's controller, which collects nothing itself."""
+        """Handle the signals in xdist's controller, which collects nothing itself."""
         from harness.plugin.xdist import model_of
 
         pairs = node.config.stash[SESSION].options.pairs()
@@ -46,12 +46,12 @@ class Ending:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Leaves what is written and said at the end undisturbed."""
+        """Leave what is written and said at the end undisturbed."""
         self._closing = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """Restores the signals."""
+        """Restore the signals."""
         for number in self._installed:
             # A program that has installed its own since keeps it.
             if signal.getsignal(number) == self._end:
@@ -97,12 +97,12 @@ def _end_process(number: int) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Makes the handler of this session."""
+    """Make the handler of this session."""
     session.config.pluginmanager.register(Ending(session))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Ends the session of a process that has heard of another's signal."""
+    """End the session of a process that has heard of another's signal."""
     if reason := processes().ending:
         item.session.shouldstop = reason

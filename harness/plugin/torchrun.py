@@ -26,7 +26,7 @@ _LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Leaves report files to the first process, and turns away a second way to share the work."""
+    """Leave report files to the first process, and turns away a second way to share the work."""
     together = processes()
     if not together.several:
         return
@@ -41,7 +41,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Sets how long processes wait for each other, and silences all but the first."""
+    """Set how long processes wait for each other, and silences all but the first."""
     config.stash[_FAILURES] = []
     together = processes()
     together.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
@@ -144,7 +144,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Lets nobody go on while the first process times a model, nor when that ended its session, as with -x."""
+    """Let nobody go on while the first process times a model, nor when that ended its session, as with -x."""
     together = processes()
     if not together.several or item.get_closest_marker("timing") is None:
         return
@@ -155,7 +155,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remembers what failed, for the first process to tell."""
+    """Remember what failed, for the first process to tell."""
     report = yield
     if report.failed and processes().several:
         item.config.stash[_FAILURES].append((report.nodeid, last_line(report.longreprtext, "failed")))
@@ -164,7 +164,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Gives all processes the same exit status: the first's, unless it is good and another's is not."""
+    """Give all processes the same exit status: the first's, unless it is good and another's is not."""
     together = processes()
     if not together.met:
         return
@@ -186,7 +186,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Keeps all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
+    """Keep all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
     together = processes()
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()

@@ -53,14 +53,14 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips timed cases beside other workers, which would be timed too."""
+    """Skip timed cases beside other workers, which would be timed too."""
     if is_worker(item.config) and item.get_closest_marker("timing") is not None:
         pytest.skip("timed without other workers only: run it again with -m timing -n 0")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Keeps a worker's usage error for the controller, which alone can say it."""
+    """Keep a worker's usage error for the controller, which alone can say it."""
     try:
         return (yield)
     except pytest.UsageError as error:
@@ -71,7 +71,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Sends what a worker has found to the controller."""
+    """Send what a worker has found to the controller."""
     if is_worker(session.config):
         found = session.config.stash[SESSION].found
         session.config.workeroutput[_FOUND] = pickle.dumps(found)  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Takes what a worker has found; one that crashed has told nothing."""
+    """Take what a worker has found; one that crashed has told nothing."""
     told = getattr(node, "workeroutput", None) or {}
     if _USAGE in told:
         raise pytest.UsageError(told[_USAGE])

@@ -99,7 +99,7 @@ _between: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
-    """The row with its values as the output projection gets them, where a gate scales them on the way.
+    """Return the row with its values as the output projection gets them, where a gate scales them on the way.
 
     Args:
         row: what the last query attends to.
@@ -139,7 +139,7 @@ def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
 
 
 def _gate(given: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
-    """The factor between the two; where the values cancel nothing is fed on, whatever it is."""
+    """Return the factor between the two; where the values cancel nothing is fed on, whatever it is."""
     # Sample by sample, so that none has a part in another's.
     return torch.where(given.abs() > 1e-6 * given.abs().amax(-1, keepdim=True), fed / given, torch.zeros_like(fed))
 
@@ -179,7 +179,7 @@ AttentionMaskInterface.register(_NAMES["eager"], eager_mask)
 
 @contextlib.contextmanager
 def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Module, LastRow], None]) -> Iterator[None]:
-    """Calls `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
+    """Call `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
 
     The attention implementation of the decoder is exchanged for one that observes and then calls the model's own; it is
     put back on leaving, also after an exception. Calls from outside the decoder layers are ignored. The row is read

@@ -47,7 +47,7 @@ class AttentionCheck:
 
     @contextlib.contextmanager
     def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
-        """Records what the output projections of the decoder layers take and give for the last token."""
+        """Record what the output projections of the decoder layers take and give for the last token."""
 
         @observer
         def record(projection: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -63,7 +63,7 @@ class AttentionCheck:
             yield
 
     def conclude(self) -> None:
-        """Asserts that parts and outputs agree in every layer that was read.
+        """Assert that parts and outputs agree in every layer that was read.
 
         Raises:
             SelfCheckError: naming the layer and both norms.
@@ -92,7 +92,7 @@ class AttentionCheck:
 
 
 def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:
-    """Asserts that attention was read in exactly the layers that have softmax attention.
+    """Assert that attention was read in exactly the layers that have softmax attention.
 
     Raises:
         AttentionError: none was read.

@@ -89,7 +89,7 @@ class LinearMap:
     bias: torch.Tensor | None
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The products (..., out) of vectors (..., in) in float32 or better, without the bias."""
+        """Return the products (..., out) of vectors (..., in) in float32 or better, without the bias."""
         if self.weight.is_cuda and self.weight.dtype == torch.bfloat16 and hasattr(torch.ops.aten.mm, "dtype"):
             return split_product(vectors, self.weight)
         weight = upcast(self.weight)
@@ -120,7 +120,7 @@ def linear_map(module: nn.Module, vectors: torch.Tensor) -> LinearMap:
 
 
 def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The product in float32 of vectors (..., in) with a bfloat16 weight (out, in) on the tensor cores of a GPU.
+    """Return the product in float32 of vectors (..., in) with a bfloat16 weight (out, in) on the tensor cores of a GPU.
 
     The vectors are split in two bfloat16 parts, which leaves 2^-17 of each number; the product of float32 matrices
     would take as long as half a decoder layer.

@@ -87,7 +87,7 @@ class AskedWords:
         return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
     def counts(self, found: torch.Tensor) -> torch.Tensor:
-        """The number of words found, int (batch, points, 2, len(KS)), own words first.
+        """Return the number of words found, int (batch, points, 2, len(KS)), own words first.
 
         Args:
             found: True where a word is found, (batch, points, words, len(KS)).
@@ -105,7 +105,7 @@ def padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def padded_entries(words: Sequence[Sequence[tuple[int, ...]]]) -> torch.Tensor:
-    """The entries of every word of every sample, (samples, words, entries); -1 = padding."""
+    """Return the entries of every word of every sample, (samples, words, entries); -1 = padding."""
     most_words = max([1, *(len(sample) for sample in words)])
     most_entries = max([1, *(len(word) for sample in words for word in sample)])
     table = [[[*word, *[-1] * (most_entries - len(word))] for word in sample] for sample in words]

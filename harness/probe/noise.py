@@ -14,7 +14,7 @@ from harness.models.anatomy import Anatomy
 
 
 def noise_like(states: torch.Tensor, image: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-    """The states with Gaussian noise of the same norm per token at the image positions.
+    """Return the states with Gaussian noise of the same norm per token at the image positions.
 
     Args:
         states: residual point 0, (batch, tokens, d).
@@ -42,7 +42,7 @@ def seed_of(sample_id: str, seed: int) -> int:
 
 @contextlib.contextmanager
 def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[int]) -> Iterator[None]:
-    """Replaces the image features by noise before the first decoder layer, for the forward passes inside the block.
+    """Replace the image features by noise before the first decoder layer, for the forward passes inside the block.
 
     Enter it before `observing`, so that what is observed is what the layers get. Some models feed their picture to
     later layers as well, by adding to the image tokens between two layers: what is added becomes noise of its norm.

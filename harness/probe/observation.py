@@ -66,7 +66,7 @@ class Readings:
     decoded_last: NDArray[np.int64] | None = None
 
     def block(self, vocabulary_size: int) -> tuple[int, ...]:
-        """The block for a `LensTask` that a dense lens's readings teach."""
+        """Return the block for a `LensTask` that a dense lens's readings teach."""
         assert self.decoded is not None
         assert self.decoded_last is not None
         return learn_block(torch.from_numpy(self.decoded), vocabulary_size, last=torch.from_numpy(self.decoded_last))
@@ -165,7 +165,7 @@ class Observation:
             self.busy = False
 
     def readings(self) -> Readings:
-        """The readings of the pass.
+        """Return the readings of the pass.
 
         Raises:
             SelfCheckError: residual points are missing, or (where checks were asked for) the last state does not give
@@ -227,7 +227,7 @@ def observing(
     attention: bool = True,
     checking: bool = False,
 ) -> Iterator[Observation]:
-    """Observes the one forward pass made inside the block.
+    """Observe the one forward pass made inside the block.
 
     ```
     with observing(model, anatomy, batch.groups, sample_ids=ids) as seen:

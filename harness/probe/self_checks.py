@@ -67,7 +67,7 @@ def check_last_state(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: to
 
 
 def check_exit(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Tensor, agreement: torch.Tensor) -> None:
-    """Asserts that the lens's best entry at the last residual point is the model's own, except where two are as good.
+    """Assert that the lens's best entry at the last residual point is the model's own, except where two are as good.
 
     Args:
         anatomy: of the model, for the message.
@@ -93,7 +93,7 @@ def check_exit(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Te
 def hearing_placeholders(
     model: Any, given: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> Iterator[list[torch.Tensor]]:
-    """Collects the masks by which the model itself places features in the prompts, in the passes inside the block.
+    """Collect the masks by which the model itself places features in the prompts, in the passes inside the block.
 
     `given` takes the arguments of each call before it is made.
     """
@@ -124,7 +124,7 @@ def hearing_placeholders(
 def check_image_positions(
     model: Any, name: str, image: torch.Tensor, inputs: Mapping[str, torch.Tensor], masks: Sequence[torch.Tensor] = ()
 ) -> None:
-    """Asserts that the image positions of a batch are where the model puts its image features.
+    """Assert that the image positions of a batch are where the model puts its image features.
 
     Held against the model's own placeholder masks of a forward pass; where it makes none, against the number of its
     image features. A model that tells neither is believed.
@@ -219,7 +219,7 @@ def not_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) 
 
 
 def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str]) -> None:
-    """Asserts that the pruned lens finds the words that the dense lens finds, (samples, points, 2, k) each.
+    """Assert that the pruned lens finds the words that the dense lens finds, (samples, points, 2, k) each.
 
     Raises:
         SelfCheckError: naming sample, point and both counts.

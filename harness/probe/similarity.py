@@ -11,7 +11,7 @@ from harness.models.prompts.prompt import TokenGroups
 
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in float32, or as it is where it is float64: every reduction is made in this precision."""
+    """Return the tensor in float32, or as it is where it is float64: every reduction is made in this precision."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -27,7 +27,7 @@ class UnitSums:
     norms: torch.Tensor
 
     def to(self, device: torch.device) -> UnitSums:
-        """The same sums on another device."""
+        """Return the same sums on another device."""
         return UnitSums(self.vectors.to(device), self.norms.to(device))
 
     @classmethod
@@ -97,7 +97,7 @@ class GroupSums:
 
 
 def _tiny(tensor: torch.Tensor) -> float:
-    """The least norm that a state with a direction has."""
+    """Return the least norm that a state with a direction has."""
     return float(torch.finfo(tensor.dtype).tiny)
 
 

@@ -27,7 +27,7 @@ class Vocabulary:
         self._index = _index_of(tokenizer, size)
 
     def entries(self, word: str) -> tuple[int, ...]:
-        """The entries that spell `word`, sorted; empty where not even a piece of three letters does."""
+        """Return the entries that spell `word`, sorted; empty where not even a piece of three letters does."""
         found = self._index.by_stem.get(stem(word), [])
         if not found:
             ids = self._tokenizer(" " + word, add_special_tokens=False).input_ids
@@ -40,7 +40,7 @@ class Vocabulary:
         return tuple(sorted(found))
 
     def references(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
-        """The entries of every word, in the order of the words."""
+        """Return the entries of every word, in the order of the words."""
         return tuple(self.entries(word) for word in words)
 
 

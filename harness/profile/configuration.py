@@ -71,7 +71,7 @@ def _flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON types, floats with six significant digits; of objects only their class is stable."""
+    """Return the value as JSON types, floats with six significant digits; of objects only their class is stable."""
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool | int | str):
@@ -94,7 +94,7 @@ def _class(value: Any) -> str:
 
 
 def _attention_beside(vlm: Vlm) -> dict[str, str]:
-    """The attention implementation of every part but the decoder, whose own is the environment's."""
+    """Return the attention implementation of every part but the decoder, whose own is the environment's."""
     parts = {key: getattr(vlm.model.config, key, None) for key in getattr(vlm.model.config, "sub_configs", {})}
     found = {
         f"{key}.attn_implementation": getattr(part, "_attn_implementation", None)
@@ -105,7 +105,7 @@ def _attention_beside(vlm: Vlm) -> dict[str, str]:
 
 
 def _processor_settings(processor: Any) -> dict[str, Any]:
-    """The classes of a processor and its components, its own settings, and those of its image processor."""
+    """Return the classes of a processor and its components, its own settings, and those of its image processor."""
     settings: dict[str, Any] = {f"{PROCESSOR}class": _class(processor)}
     own = getattr(processor, "__dict__", {})
     settings |= _flat({name: value for name, value in own.items() if _is_setting(value)}, PROCESSOR)
@@ -181,7 +181,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
-    """A floating buffer in a few numbers that do not hang on its last bits; empty for others."""
+    """Return a floating buffer in a few numbers that do not hang on its last bits; empty for others."""
     from harness.models.offloaded import numbers_of
 
     if tensor is None or not tensor.is_floating_point() or not tensor.numel():

@@ -56,7 +56,7 @@ class ConfigurationChanges:
         return [*self.changed, *self.added, *self.gone]
 
     def abridged(self, most: int = NAMED_AT_MOST) -> list[str]:
-        """The first changes, and how many more there are."""
+        """Return the first changes, and how many more there are."""
         named = list(self.changed[:most])
         more = len(self.changed) - len(named)
         if more:
@@ -131,7 +131,7 @@ def _change(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
 
 
 def _values(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """The values of a setting as 'then -> now'; of a list the entries that differ, where they differ alike."""
+    """Return the values of a setting as 'then -> now'; of a list the entries that differ, where they differ alike."""
     one, other = (settings.get(key, _ABSENT) for settings in (then, now))
     lists = [value for value in (one, other) if isinstance(value, list)]
     if lists and _ABSENT not in (one, other) and len(lists[0]) == len(lists[-1]):

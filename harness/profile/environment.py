@@ -50,7 +50,7 @@ class Environment:
 
 
 def environment(device: Any, dtype: Any, attention: str) -> Environment:
-    """The environment of a model on `device` with numbers of type `dtype` and this attention implementation."""
+    """Return the environment of a model on `device` with numbers of type `dtype` and this attention implementation."""
     return Environment(
         torch=version("torch").split("+")[0],
         transformers=version("transformers"),
@@ -70,7 +70,7 @@ def installed_version(package: str) -> str:
 
 
 def device_name(device: Any) -> str:
-    """The name of the GPU, or of the processor."""
+    """Return the name of the GPU, or of the processor."""
     if device.type == "cuda":
         import torch
 

@@ -17,11 +17,11 @@ class Axis:
     first: int
 
     def positions(self, indices: Iterable[int]) -> tuple[int, ...]:
-        """The places of indices into a curve, as readers count them."""
+        """Return the places of indices into a curve, as readers count them."""
         return tuple(index + self.first for index in indices)
 
     def words(self, indices: Iterable[int]) -> str:
-        """The places of indices into a curve: 'residual points 3, 6-8'."""
+        """Return the places of indices into a curve: 'residual points 3, 6-8'."""
         places = self.positions(indices)
         return f"{self.name}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
 
@@ -166,7 +166,7 @@ CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
 
 
 def chance_of(recall: str) -> str:
-    """The name of a measure of recall, of another sample's words: `recall_chance_5` of `recall_5`."""
+    """Return the name of a measure of recall, of another sample's words: `recall_chance_5` of `recall_5`."""
     return recall.replace("recall_", "recall_chance_")
 
 

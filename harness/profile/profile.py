@@ -171,7 +171,7 @@ class Profile:
         return [f"weights: {then.weights} -> {self.weights}"]
 
     def select(self, ids: Sequence[str]) -> Profile:
-        """The same profile with the samples of `ids` only, in that order.
+        """Return the same profile with the samples of `ids` only, in that order.
 
         Each `inter_adjusted` stays adjusted over all samples of this profile.
 
@@ -202,5 +202,5 @@ class Profile:
 
 
 def as_floats(array: Array) -> Array:
-    """The array in float64, as the analysis takes it."""
+    """Return the array in float64, as the analysis takes it."""
     return array.astype(np.float64)

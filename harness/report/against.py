@@ -31,7 +31,7 @@ class ModelComparison:
         return "\n".join(self.lines())
 
     def lines(self, width: int | None = None) -> list[str]:
-        """A title, a table with one column a model, and where the two differ.
+        """Return a title, a table with one column a model, and where the two differ.
 
         Args:
             width: of a terminal that lines and cells are folded for, None where they may be as long as they are.
@@ -48,7 +48,7 @@ class ModelComparison:
         return [*above, "", *_table(numbers, width), "", *below]
 
     def record(self) -> dict[str, Any]:
-        """The numbers as JSON types."""
+        """Return the numbers as JSON types."""
         return side_by_side_record(self.numbers)
 
 
@@ -69,7 +69,7 @@ def compare_models(
 
 
 def comparisons_of(found: Findings, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
-    """The comparisons of a run with --phase-against, one for each pair that was held against the other model.
+    """Return the comparisons of a run with --phase-against, one for each pair that was held against the other model.
 
     Args:
         found: profiles, and the hashes of their models' weights.

@@ -55,7 +55,7 @@ def control_cells(claim: Claim) -> Mapping[str, str]:
 
 
 def control_lines(claim: Claim) -> list[str]:
-    """The same as `control_cells`, with intervals, a line each, for a message."""
+    """Return the same as `control_cells`, with intervals, a line each, for a message."""
     lines = [
         f"difference to {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all "
         f"layers at once, n = {curve.n})"
@@ -82,6 +82,6 @@ def curve_words(curve: CurveDifference, form: str = "+.2g") -> str:
 
 
 def rise_words(difference: ControlDifference) -> str:
-    """An effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
+    """Return an effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
     words = f"{difference.effect:+.2g}"
     return words if difference.confirmed else f"({words})"

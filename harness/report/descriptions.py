@@ -80,7 +80,7 @@ def described(name: str, profile: Profile, reading: PhaseReading) -> str:
 
 
 def described_diagram(bands: Sequence[Band]) -> str:
-    """The phase diagram in words."""
+    """Return the phase diagram in words."""
     return " ".join(
         f"{band.name}: phases end at layers {', '.join(f'{point.estimate:g}' for point in band.turning_points)} of "
         f"{band.depth}."
@@ -99,7 +99,7 @@ def described_recalls(profiles: Sequence[Profile]) -> str:
 
 
 def described_picture(drawing: Drawing, reading: PhaseReading) -> str:
-    """The map over the picture in words: the share of the picture in each phase, and where it is largest."""
+    """Return the map over the picture in words: the share of the picture in each phase, and where it is largest."""
     told = []
     for phase, patches in zip(PHASES, phase_maps(drawing, reading), strict=True):
         row, column = np.unravel_index(int(np.argmax(patches)), patches.shape)
@@ -111,7 +111,7 @@ def described_picture(drawing: Drawing, reading: PhaseReading) -> str:
 
 
 def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
-    """The map of tokens over layers in words: the share of each group in each phase."""
+    """Return the map of tokens over layers in words: the share of each group in each phase."""
     shares = token_shares(drawing)
     told = []
     for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
@@ -197,7 +197,7 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
 
 
 def _legible(text: str) -> str:
-    """A token as it may stand in a line: spaces at its ends as signs, what nobody sees as escapes."""
+    """Return a token as it may stand in a line: spaces at its ends as signs, what nobody sees as escapes."""
     inner = text.strip(" ")
     before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
     if not inner:

@@ -70,7 +70,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Held
 
 
 def overlay_figure(profile: Profile, against: Profile) -> Figure:
-    """The inter-modal similarity of two models over the relative depth, with a mark where each one turns."""
+    """Return the inter-modal similarity of two models over the relative depth, with a mark where each one turns."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor=PAPER.light)
     axes = figure.subplots()
     for one, style in zip((profile, against), SERIES, strict=False):
@@ -99,7 +99,7 @@ def panel_figure(profile: Profile, name: str, reading: PhaseReading, held: Held 
 
 
 def fit_height(figure: Figure) -> None:
-    """Makes a figure of one panel as high as the panel with its legend below, and no higher."""
+    """Make a figure of one panel as high as the panel with its legend below, and no higher."""
     (axes,) = figure.axes
     legend = axes.get_legend()
     rows = 0 if legend is None else -(-len(legend.get_texts()) // 2)
@@ -142,7 +142,7 @@ def _title(figure: Figure, text: str) -> None:
 
 
 def main() -> None:
-    """Measures a pair and writes its figure."""
+    """Measure a pair and writes its figure."""
     from harness.measurement.measure import measure
     from harness.models.registry import find_model
     from harness.models.vlm import load_vlm

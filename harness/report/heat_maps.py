@@ -37,7 +37,7 @@ def token_shares(drawing: Drawing) -> Array:
 
 
 def phase_layers(reading: PhaseReading) -> tuple[range, ...]:
-    """The layers, 0-based rows of `token_shares`, that lie in each phase."""
+    """Return the layers, 0-based rows of `token_shares`, that lie in each phase."""
     return tuple(range(*reading.edges(phase)) for phase in range(len(PHASES)))
 
 
@@ -54,7 +54,7 @@ def phase_maps(drawing: Drawing, reading: PhaseReading) -> tuple[Array, ...]:
 
 
 def picture_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
-    """The picture, and over it for each phase the share of the last token's attention on every patch.
+    """Return the picture, and over it for each phase the share of the last token's attention on every patch.
 
     All four maps have one scale, whose upper end one patch in a hundred may exceed.
 
@@ -139,7 +139,7 @@ def _picture(axes: Axes, pixels: Array, title: str) -> None:
 
 
 def _grey(pixels: Array) -> Array:
-    """The picture without colour, so that only the map has some."""
+    """Return the picture without colour, so that only the map has some."""
     return np.asarray(pixels @ np.array([0.299, 0.587, 0.114]), dtype=np.uint8)
 
 

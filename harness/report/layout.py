@@ -35,7 +35,7 @@ def terminal_width() -> int:
 
 
 def kept(text: str) -> str:
-    """The text as one word, at which `folded` breaks no line: a path, a number with what it is."""
+    """Return the text as one word, at which `folded` breaks no line: a path, a number with what it is."""
     return text.replace(" ", _KEPT)
 
 
@@ -79,7 +79,7 @@ def reason_text(head: str, reason: str) -> str:
 
 
 def named(name: str, text: str, width: int, column: int) -> list[str]:
-    """The text folded beside a name, all its lines beginning at `column`."""
+    """Return the text folded beside a name, all its lines beginning at `column`."""
     first, *others = folded(f"{kept('  ' + name.ljust(column - 3))} {text}", width, deeper=column)
     return [first, *others]
 

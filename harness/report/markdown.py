@@ -21,7 +21,7 @@ _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interv
 
 
 def markdown_summary(found: Findings, compared: Sequence[ModelComparison] = ()) -> str:
-    """The summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
+    """Return the summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
 
     Args:
         found: what was measured and judged.
@@ -51,13 +51,13 @@ def markdown_summary(found: Findings, compared: Sequence[ModelComparison] = ()) 
 
 
 def code(text: str) -> str:
-    """A name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
+    """Return a name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
     told = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", shown(text))
     return f"`{told}`" if told else ""
 
 
 def prose(text: str) -> str:
-    """A text on one line, of bounded length, in which nothing is markup."""
+    """Return a text on one line, of bounded length, in which nothing is markup."""
     return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
 
 

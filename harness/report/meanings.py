@@ -53,14 +53,14 @@ class Answer(NamedTuple):
 
 
 def where_phases_end(outcome: PairOutcome) -> str:
-    """The layers that bound the phases of a pair, in one sentence."""
+    """Return the layers that bound the phases of a pair, in one sentence."""
     ends = zip(PHASES, outcome.ends, strict=False)
     sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer:g}" for name, layer in ends))
     return f"{sentence}; phase IV is the rest of {outcome.profile.depth} layers."
 
 
 def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The certainty of the phases of a pair: intervals, certified moves, claims, and controls alike.
+    """Return the certainty of the phases of a pair: intervals, certified moves, claims, and controls alike.
 
     Args:
         outcome: of the pair.
@@ -94,7 +94,7 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
 
 
 def what_changed(outcome: PairOutcome) -> list[str]:
-    """The changes of a pair since the baseline, or between two models: the worst first, with numbers."""
+    """Return the changes of a pair since the baseline, or between two models: the worst first, with numbers."""
     held, profile = outcome.baseline, outcome.profile
     if held is None:
         return ["No baseline was compared in this run."]
@@ -134,7 +134,7 @@ def _changed(answer: Answer) -> str:
 
 
 def answer_of(result: Result) -> Answer:
-    """The verdict on a claim or a regression question in sentences."""
+    """Return the verdict on a claim or a regression question in sentences."""
     word, rows = result.word, tuple(map(_row, result.parts))
     sentence = VERDICTS[word].meaning
     if result.claim is None:
@@ -159,7 +159,7 @@ def answer_of(result: Result) -> Answer:
 
 
 def _row(part: Evidence) -> Row:
-    """A part with its sentence; what is said of a phase is said of its change since the baseline."""
+    """Return a part with its sentence; what is said of a phase is said of its change since the baseline."""
     name, effect, interval = part.title, part.effect, part.interval
     differences: tuple[str, ...] = ()
     match part.source:

@@ -23,7 +23,7 @@ _BEFORE = len("AssertionError: ")
 
 
 def message(lines: Iterable[str]) -> str:
-    """The lines folded for the narrowest of terminals, the first one behind what pytest writes before it."""
+    """Return the lines folded for the narrowest of terminals, the first one behind what pytest writes before it."""
     told: list[str] = []
     for line in lines:
         deeper = 2 if line.startswith(" ") else 4
@@ -117,7 +117,7 @@ def held_lines(profile: Profile, baseline: Baseline) -> list[str]:
 
 
 def file_lines(said: str) -> list[str]:
-    """A baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
+    """Return a baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
     path, bracket, recorded = said.partition(".json (")
     return [kept(f"  baseline {path}.json"), f"    ({recorded}"] if bracket else [f"  {said}"]
 
@@ -138,7 +138,7 @@ def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
 
 
 def _kept_change(text: str) -> str:
-    """A change on one line, or the name of a setting and its values on a line each where it is long."""
+    """Return a change on one line, or the name of a setting and its values on a line each where it is long."""
     if len(text) < MESSAGE_WIDTH - len("  since the baseline: "):
         return kept(text)
     name, colon, values = text.partition(": ")

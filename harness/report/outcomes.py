@@ -94,21 +94,21 @@ class PairOutcome:
         return _groups({name: self._claim(line) for name, line in self.claims.items()})
 
     def regression_groups(self) -> list[QuestionGroup]:
-        """The families, boundaries and intervals by verdict; what is no longer the same is told apart."""
+        """Return the families, boundaries and intervals by verdict; what is no longer the same is told apart."""
         return _groups({name: _regression(line) for name, line in self.regressions.items()})
 
     def unexpected(self) -> list[Result]:
-        """The verdicts that a case fails by: what changed, and claims that are not as known."""
+        """Return the verdicts that a case fails by: what changed, and claims that are not as known."""
         claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
         return claims + [line for line in self.regressions.values() if line.changed]
 
     def undecided(self) -> list[Result]:
-        """The verdicts that the evidence does not decide."""
+        """Return the verdicts that the evidence does not decide."""
         lines = [*self.claims.values(), *self.regressions.values()]
         return [line for line in lines if line.word == "inconclusive" and not line.changed]
 
     def colour(self) -> str:
-        """The colour of the worst verdict; empty where nothing was judged."""
+        """Return the colour of the worst verdict; empty where nothing was judged."""
         if self.unexpected():
             return BAD
         if self.undecided():
@@ -151,7 +151,7 @@ def tells_depth(profiles: Mapping[str, Profile]) -> bool:
 
 
 def phase_ranges(outcome: PairOutcome) -> list[str]:
-    """The layers of each phase, with the 99 % interval of its end where that is not one layer."""
+    """Return the layers of each phase, with the 99 % interval of its end where that is not one layer."""
     edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.profile.depth)]
     told = []
     for phase, (name, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
@@ -209,7 +209,7 @@ def _regression(line: Result) -> tuple[str, str]:
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
-    """The questions by their answers, the good ones first."""
+    """Return the questions by their answers, the good ones first."""
     order = (GOOD, "", OPEN, BAD)
     found = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
     return [

@@ -63,7 +63,7 @@ def page(
     record: Mapping[str, Any],
     compared: Sequence[ModelComparison],
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         found: the findings of the run.

@@ -76,7 +76,7 @@ _CHANCE = Style(GREY, ":", "another sample's words, top 5")
 
 
 def style_of(curve: str) -> Style:
-    """The style of a measure that figures show, or of recall by chance."""
+    """Return the style of a measure that figures show, or of recall by chance."""
     if curve == "recall_chance_5":
         return _CHANCE
     line = MEASURES[curve].line

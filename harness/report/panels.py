@@ -55,7 +55,7 @@ _NOTE = 44
 
 
 def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
-    """Draws figure 1: inter-modal similarity with the middle 80 % of the samples, controls, and the four phases.
+    """Draw figure 1: inter-modal similarity with the middle 80 % of the samples, controls, and the four phases.
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
@@ -75,19 +75,19 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held 
 
 
 def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
-    """Draws figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
+    """Draw figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
     _family_panel(axes, profile, reading, held, "intra", "mean cosine")
 
 
 def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
-    """Draws figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
+    """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
     # Layers without softmax attention have no shares: the curves go on at the next that has.
     read = np.flatnonzero(profile["norm_self"].any(axis=0))
     _family_panel(axes, profile, reading, held, "attention", "share of the norms", read)
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
-    """Draws figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
+    """Draw figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
     points = np.arange(profile.depth + 1)
     # The curves that find the most words come first.
     names = FAMILIES["lens"].drawn[::-1]
@@ -104,7 +104,7 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held
 
 
 def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
-    """Draws k(delta), how many alternating moves the mean curve has at each prominence, and the declared one.
+    """Draw k(delta), how many alternating moves the mean curve has at each prominence, and the declared one.
 
     Each curve's prominence is a share of its own range. A baseline has no part in it.
     """
@@ -124,7 +124,7 @@ def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: 
 
 
 def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
-    """The places of each measure that is not the same, of the verdicts on one pair."""
+    """Return the places of each measure that is not the same, of the verdicts on one pair."""
     return {
         part.source.measure.name: Mark(part.word, part.source.agreement.layers)
         for result in results
@@ -134,7 +134,7 @@ def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
 
 
 def draw_phases(axes: Axes, reading: PhaseReading) -> None:
-    """Draws the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
+    """Draw the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
     across = axes.get_xaxis_transform()
     for place, (phase, first, last) in enumerate(zip(PHASES, reading.ends, reading.ends[1:], strict=False)):
         if place % 2 == 0:
@@ -156,7 +156,7 @@ def draw_phases(axes: Axes, reading: PhaseReading) -> None:
 
 
 def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
-    """Sets grid, labels, spines and legend as all figures have them."""
+    """Set grid, labels, spines and legend as all figures have them."""
     axes.set_xlabel(place, fontsize=8.5, color=FAINT.light)
     axes.set_ylabel(unit, fontsize=8.5, color=FAINT.light)
     axes.tick_params(labelsize=8, colors=FAINT.light, length=2.5)
@@ -169,12 +169,12 @@ def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
 
 
 def legible(name: str) -> str:
-    """A name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
+    """Return a name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
     return shown(short_name(f"model {name}" if name.startswith("_") else name))
 
 
 def legend_below(axes: Axes) -> None:
-    """Puts the legend below the axes, in two columns, where it hides no curve."""
+    """Put the legend below the axes, in two columns, where it hides no curve."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
@@ -192,7 +192,7 @@ def _family_panel(
     unit: str,
     where: Any = slice(None),
 ) -> None:
-    """Draws the curves of a family with their bands, at some of their places."""
+    """Draw the curves of a family with their bands, at some of their places."""
     names = FAMILIES[family].drawn
     for name in names:
         rows = profile[name]

@@ -80,7 +80,7 @@ def report_record(found: Findings, compared: Sequence[ModelComparison] = ()) -> 
 
 
 def numbers_of(result: Result) -> dict[str, Any]:
-    """The numbers of a verdict as JSON types, by the parts that they belong to."""
+    """Return the numbers of a verdict as JSON types, by the parts that they belong to."""
     if result.claim is not None:
         return claim_record(result.claim)
     numbers: dict[str, Any] = {}
@@ -210,13 +210,13 @@ def _score(score: Score) -> dict[str, Any]:
 
 
 def record_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that a record, and the report's numbers, keep to."""
+    """Return the JSON Schema (draft 2020-12) that a record, and the report's numbers, keep to."""
     schema: dict[str, Any] = json.loads((files("harness.report") / "record.schema.json").read_text(encoding="utf-8"))
     return schema
 
 
 def without_directories(text: str) -> str:
-    """The text with the last part of each absolute path only: where things lie is this machine's own matter."""
+    """Return the text with the last part of each absolute path only: where things lie is this machine's own matter."""
     return _DIRECTORIES.sub("", text)
 
 

@@ -52,7 +52,7 @@ _CONTROL_LEGEND = (
 
 
 def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[Line]:
-    """The lines of the summary, each at most `width` wide but for paths and names.
+    """Return the lines of the summary, each at most `width` wide but for paths and names.
 
     Args:
         found: what was measured and judged.
@@ -90,7 +90,7 @@ def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[L
 
 
 def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
-    """The lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
+    """Return the lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
     profile, segments = outcome.profile, outcome.reading.any_segments.count
     lines = _folded([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
 
@@ -176,7 +176,7 @@ def baseline_lines(found: Findings, width: int) -> list[Line]:
 
 
 def written_lines(found: Findings, width: int) -> list[Line]:
-    """The baselines that were written, and how."""
+    """Return the baselines that were written, and how."""
     return _folded([kept(f"  wrote {path} ({kind})") for path, kind in found.written.items()], width)
 
 

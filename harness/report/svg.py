@@ -24,7 +24,7 @@ _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "vlm-phase-
 
 @contextmanager
 def drawn_alike() -> Iterator[None]:
-    """Draws inside the block as every figure is drawn, whatever a user has set for matplotlib."""
+    """Draw inside the block as every figure is drawn, whatever a user has set for matplotlib."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A letter that the font has not is a letter of somebody's name: a box in a picture is no reason to stop.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -34,7 +34,7 @@ def drawn_alike() -> Iterator[None]:
 
 
 def svg_of(figure: Figure) -> str:
-    """The figure as an SVG document, the same bytes in every run."""
+    """Return the figure as an SVG document, the same bytes in every run."""
     buffer = io.StringIO()
     with drawn_alike():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -42,7 +42,7 @@ def svg_of(figure: Figure) -> str:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as a PNG of 160 dots an inch."""
+    """Return the figure as a PNG of 160 dots an inch."""
     buffer = io.BytesIO()
     with drawn_alike():
         figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
@@ -50,7 +50,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def inline(svg: str, name: str, alternative: str) -> Markup:
-    """The SVG as a part of a page: named, described for those who do not see it, in the page's colours.
+    """Return the SVG as a part of a page: named, described for those who do not see it, in the page's colours.
 
     Args:
         svg: a document of `svg_of`.

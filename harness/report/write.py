@@ -45,7 +45,7 @@ class _Report:
         self._names = FileNames(set(PAGE_IDS))
 
     def pair(self, outcome: PairOutcome) -> PairPage:
-        """A pair with its figures and its samples in full."""
+        """Return a pair with its figures and its samples in full."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
         held, beside = outcome.baseline, None
@@ -122,7 +122,7 @@ def _band(outcome: PairOutcome) -> Band:
 
 
 def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:
-    """Writes the report of a run into a folder, which is made; returns the page.
+    """Write the report of a run into a folder, which is made; returns the page.
 
     `index.html` needs no other file. `phase.json` holds its numbers, `figures/` its figures.
 

@@ -74,11 +74,11 @@ class Findings:
         self.warnings.update(other.warnings)
 
     def of_pair(self, pair: Pair, kind: str) -> dict[str, Result]:
-        """The verdicts of one kind on a pair, by question."""
+        """Return the verdicts of one kind on a pair, by question."""
         return {result.question: result for result in self.results if (result.pair, result.kind) == (pair, kind)}
 
     def reading(self, pair: Pair) -> PhaseReading:
-        """The phases of a measured pair, read once for all views."""
+        """Return the phases of a measured pair, read once for all views."""
         from harness.judgement.phases import phase_reading
 
         if pair not in self._readings:
@@ -86,12 +86,12 @@ class Findings:
         return self._readings[pair]
 
     def beside(self) -> dict[Pair, Pair]:
-        """The measured pairs that --phase-against holds against another measured pair, with that one."""
+        """Return the measured pairs that --phase-against holds against another measured pair, with that one."""
         others = {pair: self.options.other_of(pair) for pair in self.profiles}
         return {pair: other for pair, other in others.items() if other != pair and other in self.profiles}
 
     def not_measured(self) -> dict[Pair, str]:
-        """The reasons, by pair, why pairs that were to be measured have no profile."""
+        """Return the reasons, by pair, why pairs that were to be measured have no profile."""
         reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self.unmeasured
         return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
 
@@ -105,7 +105,7 @@ class Findings:
         return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())
 
     def muteness(self) -> str:
-        """The reason why the suite decides too little to be green; empty where it decides enough."""
+        """Return the reason why the suite decides too little to be green; empty where it decides enough."""
         undecided = [result for result in self.results if result.word == "inconclusive"]
         if len(undecided) > MOST_INCONCLUSIVE * len(self.results):
             return (

@@ -27,28 +27,28 @@ class Judge:
         self._intervals: IntervalAgreement | None = None
 
     def claim(self, profile: Profile, name: str) -> Claim:
-        """The verdict on a claim of the paper."""
+        """Return the verdict on a claim of the paper."""
         if self._claims is None:
             self._claims = claims_of(phase_reading(profile))
         self._session.record(claim_result(self._pair, self._claims[name]))
         return self._claims[name]
 
     def regression(self, profile: Profile, baseline: Baseline, family: str) -> Comparison:
-        """The verdict on a family of measures against the baseline."""
+        """Return the verdict on a family of measures against the baseline."""
         if family not in self._comparisons:
             self._comparisons[family] = compare(profile, baseline, FAMILIES[family])
         self._session.record(family_result(self._pair, self._comparisons[family], baseline), baseline)
         return self._comparisons[family]
 
     def boundaries(self, profile: Profile, baseline: Baseline) -> BoundaryAgreement:
-        """The verdict on the layers that separate the phases against the baseline."""
+        """Return the verdict on the layers that separate the phases against the baseline."""
         if self._boundaries is None:
             self._boundaries = compare_boundaries(profile, baseline)
         self._session.record(boundary_result(self._pair, self._boundaries), baseline)
         return self._boundaries
 
     def intervals(self, profile: Profile, baseline: Baseline) -> IntervalAgreement:
-        """The verdict on what held in each phase of the baseline."""
+        """Return the verdict on what held in each phase of the baseline."""
         if self._intervals is None:
             self._intervals = compare_intervals(profile, baseline)
         self._session.record(interval_result(self._pair, self._intervals), baseline)

@@ -39,7 +39,7 @@ class LoadedModel:
     _failed: dict[str, BaseException] = field(default_factory=dict)
 
     def vlm(self, model: str) -> Vlm:
-        """The model of that name.
+        """Return the model of that name.
 
         Raises:
             PhaseError: it cannot be loaded, or its fixture gives no `Vlm`, or not on the device or in the data type
@@ -67,7 +67,7 @@ class LoadedModel:
         return model in self._failed
 
     def load(self, model: str, device: str | None = None, dtype: str | None = None) -> Vlm:
-        """A model from its weights, on another device or in another data type than asked for if so said."""
+        """Return a model from its weights, on another device or in another data type than asked for if so said."""
         from harness.models.vlm import load_vlm
 
         options = self.options

@@ -132,7 +132,7 @@ class Options:
         return () if find_dataset(pair.dataset).regression_only else self.controls
 
     def pairs(self) -> list[Pair]:
-        """The pairs that are measured.
+        """Return the pairs that are measured.
 
         Named models on named datasets; where only one of the two is named, with those that belong to it; by default
         every model on its own datasets.
@@ -146,11 +146,11 @@ class Options:
         return [pair for pair in dict.fromkeys(named) if pair.dataset in DATASETS]
 
     def model(self, name: str) -> ModelEntry:
-        """The entry of a pair's model."""
+        """Return the entry of a pair's model."""
         return next((entry for entry in self.named() if entry.name == name), None) or find_model(name)
 
     def named(self) -> tuple[ModelEntry, ...]:
-        """The models that were asked for by name, the one that the others are held against last."""
+        """Return the models that were asked for by name, the one that the others are held against last."""
         return self.models if self.against is None else (*self.models, self.against)
 
     def other_of(self, pair: Pair) -> Pair | None:
@@ -163,7 +163,7 @@ class Options:
         return name if name in MODELS else entry.loader if in_memory(entry) else entry.source
 
     def fixtures(self) -> list[str]:
-        """The fixtures that models in memory come from, which are also those models' names."""
+        """Return the fixtures that models in memory come from, which are also those models' names."""
         return [entry.name for entry in self.named() if in_memory(entry)]
 
     def trusted(self) -> list[str]:

@@ -39,7 +39,7 @@ class StoredBaselines:
     _known: dict[Pair, Baseline] = field(default_factory=dict)
 
     def baseline(self, pair: Pair, profile: Profile) -> Baseline:
-        """The stored baseline of a pair; with an update option, written first where it is due.
+        """Return the stored baseline of a pair; with an update option, written first where it is due.
 
         Raises:
             BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
@@ -102,7 +102,7 @@ class StoredBaselines:
         return stored
 
     def timing(self, pair: Pair, profile: Profile, timing: TimingRatio) -> float | None:
-        """The stored hooked/plain ratio of this device, dtype and attention, or None.
+        """Return the stored hooked/plain ratio of this device, dtype and attention, or None.
 
         With an update option the ratio measured now is stored first where there is none; with --phase-update also
         where the stored one lies outside of its interval by more than the factor that would be an alarm.

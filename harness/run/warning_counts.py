@@ -70,5 +70,5 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _pattern(matcher: Any) -> str:
-    """The regular expression of a filter, which holds it compiled, as text or not at all."""
+    """Return the regular expression of a filter, which holds it compiled, as text or not at all."""
     return "" if matcher is None else str(getattr(matcher, "pattern", matcher))

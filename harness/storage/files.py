@@ -23,7 +23,7 @@ _swept: set[Path] = set()
 
 
 def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
-    """Puts `content` at `path` in one step: readers see the old file or the new one, never a part.
+    """Put `content` at `path` in one step: readers see the old file or the new one, never a part.
 
     A new file has the permissions of the umask, a replaced one keeps its own.
 
@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool =
 
 
 def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = True) -> None:
-    """Puts files in place that belong together, each in one step, and none before all of them are written out.
+    """Put files in place that belong together, each in one step, and none before all of them are written out.
 
     Args:
         files: what each path is to hold, in the order in which they are put in place; directories are made.

@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("harness")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Makes each warning in a test of ours an error; a test's own filters come later and take precedence."""
+    """Make each warning in a test of ours an error; a test's own filters come later and take precedence."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets runs of pytest inside a test print as where there is no terminal, no option in the environment, no xdist."""
+    """Let runs of pytest inside a test print as where there is no terminal, no option in the environment, no xdist."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PY_COLORS", "0")
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):

@@ -28,7 +28,7 @@ _FULL_LAYERS = {"cpu": 2, "cuda": 32}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures the cells that are asked for, or reads what was; prints the tables and writes the page.
+    """Measure the cells that are asked for, or reads what was; prints the tables and writes the page.
 
     Returns 0, or 2 where something stands in the way.
     """
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_page(page: Path, runs: Sequence[CostRun]) -> None:
-    """Writes the page, and beside it a plot for every run that has several lengths.
+    """Write the page, and beside it a plot for every run that has several lengths.
 
     Raises:
         OSError: a file cannot be written.
@@ -73,7 +73,7 @@ def write_page(page: Path, runs: Sequence[CostRun]) -> None:
 
 
 def _command(given: Sequence[str]) -> str:
-    """The command without the place where the results were kept, which is nobody else's matter."""
+    """Return the command without the place where the results were kept, which is nobody else's matter."""
     parts = [
         part for at, part in enumerate(given) if not part.startswith("--json") and given[at - 1 : at] != ["--json"]
     ]
@@ -81,7 +81,7 @@ def _command(given: Sequence[str]) -> str:
 
 
 def _plan(options: argparse.Namespace) -> CostPlan:
-    """The cells that are named; all where none is."""
+    """Return the cells that are named; all where none is."""
     device = choose_device(options.device)
     small = options.tokens is not None or options.layers is not None
     everything = not (small or options.full_width is not None or options.pairs is not None)
@@ -147,7 +147,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """The type of an option that lists some of `known`."""
+    """Return the type of an option that lists some of `known`."""
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(","))

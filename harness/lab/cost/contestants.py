@@ -42,7 +42,7 @@ class Contestant:
 
 
 def nnsight_reader(subject: Subject) -> Callable[[], Any]:
-    """A function that runs the batch in a trace and returns (similarity (batch, P, 5), post_norm (batch, 5)).
+    """Return a function that runs the batch in a trace and returns (similarity (batch, P, 5), post_norm (batch, 5)).
 
     nnsight puts controllers of its own on every module for good, so it gets a twin of the model that shares its
     tensors: the other contestants never meet them.
@@ -90,7 +90,7 @@ def _saying_why() -> Iterator[None]:
 
 
 def _at(root: Any, path: str) -> Any:
-    """The wrapped module of a dotted path."""
+    """Return the wrapped module of a dotted path."""
     return reduce(
         lambda parent, part: parent[int(part)] if part.isdigit() else getattr(parent, part), path.split("."), root
     )

@@ -87,7 +87,7 @@ class CostRun:
 
 
 def to_json(run: CostRun) -> str:
-    """The run as JSON, times to the microsecond."""
+    """Return the run as JSON, times to the microsecond."""
     content = {"schema": SCHEMA, **asdict(run)}
     for cell in content["cells"]:
         cell["times"] = {
@@ -98,7 +98,7 @@ def to_json(run: CostRun) -> str:
 
 
 def read_run(path: Path) -> CostRun:
-    """The run that `to_json` wrote.
+    """Return the run that `to_json` wrote.
 
     Raises:
         ResultsError: the file cannot be read or holds something else.

@@ -75,7 +75,7 @@ def drawn_subject(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Subject:
-    """A drawn model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
+    """Return a drawn model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
 
     Raises:
         ValueError: too few tokens for a picture.
@@ -91,7 +91,7 @@ def drawn_subject(
 
 
 def drawn_llava(topology: Topology, layers: int, *, side: int, tokens: int, dtype: torch.dtype, device: str) -> Any:
-    """The model, for pictures of `side` x `side` patches, with states of order one at every depth."""
+    """Return the model, for pictures of `side` x `side` patches, with states of order one at every depth."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
     from transformers.initialization import no_init_weights
 

@@ -34,7 +34,7 @@ class NaiveReadings:
 
 
 def naive_reader(subject: Subject) -> Callable[[], NaiveReadings]:
-    """The function that reads the batch naively.
+    """Return the function that reads the batch naively.
 
     Raises:
         AbsentError: on a CPU whose memory the attention matrices would fill, where the system would end the process.

@@ -52,7 +52,7 @@ class Subject:
             return self.model(**self.inputs, use_cache=False, logits_to_keep=1, **options)
 
     def observed(self, *, attention: bool, recall: bool) -> Any:
-        """The readings of one observed forward pass, and the lens that read it (None without recall)."""
+        """Return the readings of one observed forward pass, and the lens that read it (None without recall)."""
         names = [f"sample {row}" for row in range(len(self.groups.real))]
         lens = self.task if recall else None
         observer = observing(self.model, self.anatomy, self.groups, sample_ids=names, lens=lens, attention=attention)
@@ -78,7 +78,7 @@ class Subject:
         return replace(self, task=replace(self.task, block=readings.block(self.anatomy.vocabulary_size)))
 
     def synchronise(self) -> None:
-        """Waits until the device has done what it was given."""
+        """Wait until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

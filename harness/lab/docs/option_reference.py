@@ -36,7 +36,7 @@ def option_table() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the table into a page, or prints it; returns 0, or 2 where the page has no place for it."""
+    """Write the table into a page, or prints it; returns 0, or 2 where the page has no place for it."""
     return rewrite_block(_PROGRAM, BLOCK, option_table(), arguments)
 
 

@@ -19,7 +19,7 @@ _PROGRAM = "python -m harness.lab.docs.record_page"
 
 
 def field_tables(schema: Mapping[str, Any]) -> str:
-    """A section with a table for each object of a schema that has a title, in the schema's order.
+    """Return a section with a table for each object of a schema that has a title, in the schema's order.
 
     Args:
         schema: as `record.record_schema` gives it.
@@ -30,7 +30,7 @@ def field_tables(schema: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the tables into a page, or prints them; returns 0, or 2 where the page has no place for them."""
+    """Write the tables into a page, or prints them; returns 0, or 2 where the page has no place for them."""
     return rewrite_block(_PROGRAM, BLOCK, field_tables(record_schema()), arguments)
 
 
@@ -48,7 +48,7 @@ def _rows(section: Mapping[str, Any], schema: Mapping[str, Any]) -> list[list[st
 
 
 def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The type of a field as the page explains it; an object that has a section of its own is linked."""
+    """Return the type of a field as the page explains it; an object that has a section of its own is linked."""
     if "$ref" in field:
         found: Mapping[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]
         return _link(found) if "title" in found else _type(found, schema)

@@ -19,7 +19,7 @@ _PROGRAM = "python -m harness.lab.simulation"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 where every bar was reached and 1 where one was missed; prints the tables and writes the page."""
+    """Return 0 where every bar was reached and 1 where one was missed; prints the tables and writes the page."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     plan = quick_plan(options.seed) if options.quick else full_plan(options.seed)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(outcome: SimulationOutcome, page: Path | None, command: str) -> int:
-    """Returns the exit code; prints the tables and what came of the bars, and writes the page where one is named.
+    """Return the exit code; prints the tables and what came of the bars, and writes the page where one is named.
 
     Raises:
         PhaseError: the page cannot be written.
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number and not below `least`."""
+    """Return the type of an option that is a whole number and not below `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:

@@ -54,7 +54,7 @@ class Change:
     lost: float = 0.0
 
     def applied(self, x: FloatArray, shape: Shape, factor: float, rng: np.random.Generator) -> FloatArray:
-        """Returns changed curves (n, points) of a measure whose mean is `factor` times the shape, unevenly struck."""
+        """Return changed curves (n, points) of a measure whose mean is `factor` times the shape, unevenly struck."""
         strength = 1.0 + UNEVEN * rng.standard_normal(len(x))
         depth = x.shape[1] - 1
         x = shifted_rows(x, np.maximum(self.layers * strength, 0.0)) if self.layers else x
@@ -94,7 +94,7 @@ class Population:
         return f"{self.shape.name}, {self.depth} layers, n = {self.n}{shared}"
 
     def draw(self, seed: int, change: Change = UNCHANGED) -> Profile:
-        """Returns a profile of `n` samples; the same seed draws the same ones, before and after a change."""
+        """Return a profile of `n` samples; the same seed draws the same ones, before and after a change."""
         drawing, striking = (np.random.default_rng([seed, part]) for part in (0, 1))
         arrays = {**self._curves(drawing, striking, change), **self._shares(drawing), **self._words(drawing, change)}
         samples = tuple(f"{seed}-{i:04d}" for i in range(self.n))
@@ -166,7 +166,7 @@ class Population:
 
 
 def measured_again(profile: Profile, seed: int) -> Profile:
-    """Returns the same samples measured in a coarser data type: nothing changed, and no number the same.
+    """Return the same samples measured in a coarser data type: nothing changed, and no number the same.
 
     Every curve gets noise of 0.003 a value, half of its variance smooth over the layers, and a shift of each layer's
     mean of 0.002, smooth as well; shares get noise of 1.2 %; in 5 % of the samples one word is found more or less, and
@@ -194,7 +194,7 @@ def measured_again(profile: Profile, seed: int) -> Profile:
 
 
 def stored(profile: Profile) -> Baseline:
-    """Returns the profile as a baseline, with the margins that a real one of these numbers would have."""
+    """Return the profile as a baseline, with the margins that a real one of these numbers would have."""
     margins = margin_values(margin_table(profile, Calibration()))
     return Baseline(Path(f"{profile.pair}.json"), profile, margins, timing={})
 
@@ -209,7 +209,7 @@ PAIRS = (
 
 
 def _half(noise: FloatArray) -> FloatArray:
-    """Returns the noise with half of its variance."""
+    """Return the noise with half of its variance."""
     return np.asarray(np.sqrt(0.5) * noise, dtype=np.float64)
 
 

@@ -23,12 +23,12 @@ class Shape:
     heights: tuple[float, ...]
 
     def curve(self, depth: int) -> FloatArray:
-        """Returns the curve (depth + 1,) with the edges at the same share of another depth, in whole layers."""
+        """Return the curve (depth + 1,) with the edges at the same share of another depth, in whole layers."""
         at = np.round(np.array(self.edges) * depth / self.edges[-1])
         return np.interp(np.arange(depth + 1), at, self.heights)
 
     def without_fall(self) -> Shape:
-        """Returns the same with phase II flattened: similarity stays at its first top until it rises to the second."""
+        """Return the same with phase II flattened: similarity stays at its first top until it rises to the second."""
         top, bottom = self.heights[1], min(self.heights[1:-1])
         return replace(self, heights=tuple(top if height == bottom else height for height in self.heights))
 
@@ -39,7 +39,7 @@ SHALLOW = Shape("shallow", EDGES, (0.10, 0.24, 0.14, 0.32, 0.20))
 
 
 def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float = 0.97) -> FloatArray:
-    """Returns noise (n, points) of unit variance whose correlation between adjacent layers is `adjacent`."""
+    """Return noise (n, points) of unit variance whose correlation between adjacent layers is `adjacent`."""
     noise = rng.standard_normal((n, points))
     for layer in range(1, points):
         noise[:, layer] = adjacent * noise[:, layer - 1] + np.sqrt(1.0 - adjacent**2) * noise[:, layer]
@@ -47,18 +47,18 @@ def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float
 
 
 def shifted(m: FloatArray, layers: float) -> FloatArray:
-    """Returns the curve with its inside moved to later layers and its two ends kept."""
+    """Return the curve with its inside moved to later layers and its two ends kept."""
     moved: FloatArray = np.interp(shift_origin(len(m), layers), np.arange(len(m)), m)
     return moved
 
 
 def shifted_rows(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
-    """Returns every row of curves (n, points) moved by its own number of layers (n,)."""
+    """Return every row of curves (n, points) moved by its own number of layers (n,)."""
     return np.stack([shifted(row, by) for row, by in zip(x, np.asarray(layers, dtype=np.float64), strict=True)])
 
 
 def stretched(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
-    """Returns every row of curves (n, points) stretched about its own mean over the layers by a factor, one or (n,)."""
+    """Return every row of curves (n, points) stretched about its own mean over the layers by a factor, one or (n,)."""
     centre = x.mean(axis=1, keepdims=True)
     longer: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)
     return longer

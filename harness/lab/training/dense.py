@@ -72,7 +72,7 @@ class DenseHead(nn.Module):
 def dense_loss(
     scores: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """The summed cross-entropies and, by attribute, the share of patches that are read correctly."""
+    """Return the summed cross-entropies and, by attribute, the share of patches that are read correctly."""
     total = torch.zeros(())
     accuracy = {}
     for key, score in scores.items():

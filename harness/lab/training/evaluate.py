@@ -56,7 +56,7 @@ def write_captions(model: Any, processor: Any, truths: Sequence[Scene]) -> list[
 
 
 def evaluate(model: Any, processor: Any, samples: int, seed: int, batch: int = 50) -> Tally:
-    """The tally over the first `samples` scenes of the test split."""
+    """Return the tally over the first `samples` scenes of the test split."""
     tally = Tally()
     for first in tqdm(range(0, samples, batch), disable=not sys.stderr.isatty(), desc="captions"):
         truths = [scene(index, seed) for index in range(first, min(samples, first + batch))]
@@ -121,7 +121,7 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """The command line; returns 1 where a bar is missed."""
+    """Return the command line; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.evaluate", description=__doc__)
     parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
     parser.add_argument("--samples", type=int, default=500)

@@ -106,13 +106,13 @@ EYES: dict[str, Eyes] = {
 
 
 def chat_prompt(processor: Any) -> str:
-    """The prompt of a picture and the scenes' instruction, as the processor's chat template words it."""
+    """Return the prompt of a picture and the scenes' instruction, as the processor's chat template words it."""
     content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
     return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
 
 
 def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
-    """The model inputs of one sample, as the processor writes them."""
+    """Return the model inputs of one sample, as the processor writes them."""
     inputs: Mapping[str, Tensor] = processor(
         images=scene(0, 0, "train").picture(), text=chat_prompt(processor), return_tensors="pt"
     )
@@ -120,7 +120,7 @@ def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
 
 
 def prompt_ids(processor: Any, image_tokens: int) -> tuple[Tensor, Tensor]:
-    """The prompt's token ids before and after the image tokens, as the processor writes them.
+    """Return the prompt's token ids before and after the image tokens, as the processor writes them.
 
     Raises:
         RuntimeError: there are not as many image tokens as expected.

@@ -41,7 +41,7 @@ class Tally:
         self.asked[key] += 1
 
     def share(self, key: str) -> float:
-        """The share of right answers; NaN where nothing was asked."""
+        """Return the share of right answers; NaN where nothing was asked."""
         return self.right[key] / self.asked[key] if self.asked[key] else float("nan")
 
 
@@ -58,7 +58,7 @@ class Measured:
 
 
 def read_caption(caption: str) -> Reading:
-    """The objects and relations that a caption names; see the rule of judgement above."""
+    """Return the objects and relations that a caption names; see the rule of judgement above."""
     objects: list[tuple[str | None, str | None, str]] = []
     found: dict[int, str] = {}
     size = colour = None

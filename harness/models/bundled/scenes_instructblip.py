@@ -36,7 +36,7 @@ def load(
     trained: Path | None = checkpoint.INSTRUCTBLIP_EYES,
     seed: int = 0,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
-    """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
+    """Return the model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
     The language model comes from `cache`, the eyes from the file `trained`; None draws them at random from `seed`, for
     controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
@@ -50,7 +50,7 @@ def load(
 
 
 def processor(cache: Path) -> InstructBlipProcessor:
-    """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
+    """Return the processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
     from transformers import InstructBlipProcessor
 
     pictures = checkpoint.pillow_processor("BlipImageProcessor")(**checkpoint.PICTURES)
@@ -83,7 +83,7 @@ def instruction_tokenizer() -> Any:
 
 
 def model_config() -> InstructBlipConfig:
-    """The configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
+    """Return the configuration: tower of 4 layers of width 192, Q-Former of 3 layers and 16 queries, SmolLM2."""
     from transformers import InstructBlipConfig, InstructBlipQFormerConfig, InstructBlipVisionConfig
 
     vision = InstructBlipVisionConfig(**checkpoint.TOWER, initializer_range=0.02)

@@ -28,7 +28,7 @@ TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
 def load(
     cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = checkpoint.LLAVA_EYES, seed: int = 0
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
+    """Return the model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
     The language model comes from `cache`, tower and projector from the file `trained`; None draws them at random from
     `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
@@ -40,7 +40,7 @@ def load(
 
 
 def processor(cache: Path) -> LlavaProcessor:
-    """The processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
+    """Return the processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
     from transformers import LlavaProcessor
 
     tokenizer = checkpoint.padded_tokenizer(cache)

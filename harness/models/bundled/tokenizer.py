@@ -33,7 +33,7 @@ _SPECIAL = {
 
 
 def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
-    """The byte-level BPE tokenizer of a GGUF file of SmolLM2, special tokens and chat template included."""
+    """Return the byte-level BPE tokenizer of a GGUF file of SmolLM2, special tokens and chat template included."""
     from gguf import GGUFReader
 
     fields = GGUFReader(gguf).fields

@@ -86,7 +86,7 @@ def refuse_foreign(folder: Path, source: str) -> None:
 
 
 def code_files(folder: Path) -> str:
-    """The Python files of a checkpoint, for messages."""
+    """Return the Python files of a checkpoint, for messages."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
     more = f" and {len(names) - _FIRST} more" if len(names) > _FIRST else ""
     return ", ".join(names[:_FIRST]) + more or "no file of it is here"

@@ -50,7 +50,7 @@ class Prompt:
 
 
 def prompt_text(processor: Any, instruction: str) -> str:
-    """The prompt of one image and one instruction in the processor's own chat template.
+    """Return the prompt of one image and one instruction in the processor's own chat template.
 
     Raises:
         PromptError: as `write_prompt`.

@@ -29,7 +29,7 @@ class InputHashes:
 def hash_rows(
     inputs: Mapping[str, Any], real: torch.Tensor, alone: Callable[[int], Mapping[str, Any]]
 ) -> tuple[InputHashes, ...]:
-    """The hashes of every sample of a batch.
+    """Return the hashes of every sample of a batch.
 
     Where each sample has one picture in every image input, its rows are hashed. Where a processor packs the patches of
     a batch into one tensor, or pads its pictures to a common size, `alone` gives the inputs of one sample by itself.
@@ -103,7 +103,7 @@ def _pixels(pictures: Mapping[str, Any]) -> str:
 
 
 def _leaves(value: Any) -> list[Any]:
-    """The bytes of an input: of a tensor, of all in a list of them, or of numbers."""
+    """Return the bytes of an input: of a tensor, of all in a list of them, or of numbers."""
     if isinstance(value, torch.Tensor):
         return [*content(value)]
     if isinstance(value, (list, tuple)):

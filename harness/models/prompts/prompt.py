@@ -43,7 +43,7 @@ class TokenGroups:
     real: torch.Tensor
 
     def to(self, device: torch.device) -> TokenGroups:
-        """The same groups on another device."""
+        """Return the same groups on another device."""
         return TokenGroups(*(getattr(self, field).to(device) for field in self.__slots__))
 
 
@@ -57,7 +57,7 @@ class Batch:
 
 
 def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
-    """The model inputs of `samples` as one left-padded batch, with token groups.
+    """Return the model inputs of `samples` as one left-padded batch, with token groups.
 
     Raises:
         UnevenPromptsError: padding between the tokens of a prompt, or in another text encoder.
@@ -84,7 +84,7 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
 
 
 def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tensor) -> None:
-    """Asserts that no padding stands behind a real token, and that other text encoders have none.
+    """Assert that no padding stands behind a real token, and that other text encoders have none.
 
     Those, such as a Q-Former, count positions from the left, padding included.
     """
@@ -207,7 +207,7 @@ def _spans(
 
 
 def _letters(text: str) -> str:
-    """A text without white space, capitals and accents, which some tokenizers do not keep."""
+    """Return a text without white space, capitals and accents, which some tokenizers do not keep."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()
 
@@ -231,7 +231,7 @@ def picture_refusal(processor: Any, sample: Sample, image_positions: ImagePositi
 
 
 def _problem(error: PromptError) -> str:
-    """The processor's own error, or the sentence about what it gave."""
+    """Return the processor's own error, or the sentence about what it gave."""
     cause = error.__cause__
     if cause is None:
         return str(error)

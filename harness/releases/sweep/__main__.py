@@ -17,7 +17,7 @@ from harness.storage.files import write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the sweep; returns the exit status, 1 where a type failed."""
+    """Run the sweep; returns the exit status, 1 where a type failed."""
     known = vision_language_types()
     parser = argparse.ArgumentParser(prog="python -m harness.releases.sweep", description=__doc__)
     parser.add_argument("types", nargs="*", metavar="TYPE", help="only these types; by default all")

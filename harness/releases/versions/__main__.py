@@ -23,7 +23,7 @@ _VERSION = re.compile(r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?")
 
 
 def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
-    """Returns 0 where every cell installs, no type fails and no pair differs, 1 where not, 2 where it cannot be said.
+    """Return 0 where every cell installs, no type fails and no pair differs, 1 where not, 2 where it cannot be said.
 
     Prints the matrix and the findings, and writes what was asked for after every cell, so that a stop loses nothing.
     """

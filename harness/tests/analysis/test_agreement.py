@@ -29,7 +29,7 @@ def judged(now: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = T
 
 
 def literal_verdict(now: FloatArray, baseline: FloatArray, margin: float, alpha: float, *, paired: bool) -> Verdict:
-    """The rule layer by layer, with scipy's own t intervals and the bound c."""
+    """Return the rule layer by layer, with scipy's own t intervals and the bound c."""
     if paired:
         covariance, df = np.cov((now - baseline).T), np.full(now.shape[1], len(now) - 1.0)
         tests = [stats.ttest_rel(a, b) for a, b in zip(now.T, baseline.T, strict=True)]

@@ -36,7 +36,7 @@ def found_of(found: IntervalAgreement, phase: int, question: Question) -> Interv
 
 
 def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
-    """The paired rule written out: every pair of layers by itself, each bound in the units of its own spread."""
+    """Return the paired rule written out: every pair of layers by itself, each bound in the units of its own spread."""
     n, points = y.shape
     mean = y.mean(axis=0)
     spread = float(np.ptp(mean))

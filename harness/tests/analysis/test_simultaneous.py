@@ -92,7 +92,7 @@ def test_the_root_times_its_transpose_is_the_covariance(rank: int) -> None:
 
 
 def test_bounds_asked_for_in_between_change_nothing() -> None:
-    """Draws are kept for the next bound over as many layers: they must come back as they were."""
+    """Draw are kept for the next bound over as many layers: they must come back as they were."""
     pairs = np.triu_indices(14, 1)
     asked = [
         lambda: simultaneous_bound(neighbours(31, 0.97), 63, 1e-4),

@@ -29,7 +29,7 @@ def total_rise(m: FloatArray, inside: tuple[int, ...], start: int) -> float:
 
 
 def brute_force(m: FloatArray, segments: int, start: int) -> tuple[float, tuple[int, ...]]:
-    """The best total rise over all boundaries, with the boundaries that are first in order of layers."""
+    """Return the best total rise over all boundaries, with the boundaries that are first in order of layers."""
     every = [
         (total_rise(m, inside, direction), inside)
         for direction in ((1, -1) if start == 0 else (start,))

@@ -54,7 +54,7 @@ def names(folder: Path) -> set[str]:
 
 
 def earlier(path: Path) -> None:
-    """Gives the arrays of a baseline the name of earlier versions, which the JSON does not say."""
+    """Give the arrays of a baseline the name of earlier versions, which the JSON does not say."""
     content = read_json(path)
     arrays_path(path, content).rename(path.with_suffix(".npz"))
     write_files(path, {name: value for name, value in content.items() if name != "arrays"})

@@ -28,7 +28,7 @@ def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
 
 
 def coco(directory: Path, change: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Sample], dict[str, str]]:
-    """The samples of three photographs with two captions each, after a change of the annotations."""
+    """Return the samples of three photographs with two captions each, after a change of the annotations."""
     names = {k: f"{k}.jpg" for k in (1, 2, 3)}
     write_official(directory, "val2017", names, [(k, f"a circle {j} of {k}") for k in names for j in "ab"])
     path = directory / "annotations" / "captions_val2017.json"
@@ -40,7 +40,7 @@ def coco(directory: Path, change: Callable[[dict[str, Any]], None]) -> tuple[dic
 
 
 def caption(value: Any, *, every: bool = True) -> Callable[[dict[str, Any]], None]:
-    """A change that writes a value for both captions of the first photograph, or for one of them."""
+    """Return a change that writes a value for both captions of the first photograph, or for one of them."""
 
     def change(content: dict[str, Any]) -> None:
         for note in content["annotations"][: 2 if every else 1]:

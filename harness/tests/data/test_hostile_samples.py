@@ -77,7 +77,7 @@ def test_pipes_devices_and_what_is_too_large_are_not_read(tmp_path: Path) -> Non
 
 
 def png(width: int, height: int) -> bytes:
-    """A picture that is said to be this large and has one row of zeros."""
+    """Return a picture that is said to be this large and has one row of zeros."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

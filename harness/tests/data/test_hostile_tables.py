@@ -26,14 +26,14 @@ def no_text(count: int = 2) -> Any:
 
 
 def same_text(count: int, text: str = HUGE) -> Any:
-    """The same text, stored once."""
+    """Return the same text, stored once."""
     import pyarrow
 
     return pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(count, np.int32)), pyarrow.array([text]))
 
 
 def in_first_row(values: Any) -> Any:
-    """A list of all values in the first of two rows, and none in the second."""
+    """Return a list of all values in the first of two rows, and none in the second."""
     import pyarrow
 
     return pyarrow.ListArray.from_arrays(pyarrow.array([0, len(values), len(values)], pyarrow.int32()), values)
@@ -177,7 +177,7 @@ def test_rows_that_are_claimed_and_not_there_are_one_sentence(tmp_path: Path) ->
 
 
 def varint(number: int) -> bytes:
-    """A number as a footer has it: seven bits in a byte, the lowest first."""
+    """Return a number as a footer has it: seven bits in a byte, the lowest first."""
     parts = []
     while number > 127:
         parts.append(number & 127 | 128)

@@ -32,7 +32,7 @@ print(1024 * int(line.split()[1]))
 
 
 def sixteen_bits(width: int, height: int, channels: int) -> bytes:
-    """A PNG of 16 bits a channel, bright at its right end; written row by row, so that it takes no memory."""
+    """Return a PNG of 16 bits a channel, bright at its right end; written row by row, so that it takes no memory."""
     row = np.repeat(np.linspace(0, 65_535, width).astype(">u2"), channels).tobytes()
     packer = zlib.compressobj(1)
     data = b"".join(packer.compress(b"\0" + row) for _ in range(height)) + packer.flush()
@@ -42,7 +42,7 @@ def sixteen_bits(width: int, height: int, channels: int) -> bytes:
 
 
 def same_value(mode: str, kind: str, **options: str) -> bytes:
-    """A picture of one value, packed."""
+    """Return a picture of one value, packed."""
     file = io.BytesIO()
     Image.new(mode, (SIDE, SIDE), 1 if mode == "F" else None).save(file, kind, **options)
     return file.getvalue()
@@ -78,7 +78,7 @@ def test_wide_values_are_never_held_as_a_whole() -> None:
 
 
 def as_file(mode: str) -> bytes:
-    """A picture with other values in every row."""
+    """Return a picture with other values in every row."""
     wide = pixels("a", 40)[..., 0].astype(np.float64)
     file = io.BytesIO()
     if mode in ("L", "LA", "P", "1", "RGB", "RGBA", "CMYK"):
@@ -130,7 +130,7 @@ def test_the_median_is_that_of_all_strips(parts: int, median: float, count: int)
 
 
 def progressive(scans: int) -> bytes:
-    """A progressive JPEG of 16 x 16 grey pixels with this many scans of nothing."""
+    """Return a progressive JPEG of 16 x 16 grey pixels with this many scans of nothing."""
 
     def segment(marker: int, content: bytes) -> bytes:
         return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content

@@ -21,7 +21,7 @@ MEAN = "processor.image_processor.image_mean: [0.481455, 0.457827, 0.408211] -> 
 
 
 def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
-    """Lets the tiny pair's model be built of a changed configuration."""
+    """Let the tiny pair's model be built of a changed configuration."""
 
     def load(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         vlm = rebuilt(tiny_vlm(layers=6, dtype=dtype), BUILT[message])
@@ -31,7 +31,7 @@ def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
 
 
 def without_configuration(cases: Cases) -> Path:
-    """Turns the baseline of the tiny pair into one of an earlier version."""
+    """Turn the baseline of the tiny pair into one of an earlier version."""
     path = cases.baselines / "tiny-llava" / "tiny.json"
     content = read_json(path)
     assert content.pop("configuration")
@@ -40,7 +40,7 @@ def without_configuration(cases: Cases) -> Path:
 
 
 def unfolded(result: pytest.RunResult) -> str:
-    """The messages on one line each."""
+    """Return the messages on one line each."""
     return " ".join(line.removeprefix("E ").strip() for line in result.outlines)
 
 

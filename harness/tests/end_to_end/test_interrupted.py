@@ -39,7 +39,7 @@ def test_a_killed_measurement_ends_with_the_same_record(tmp_path: Path) -> None:
 
 
 def missed_stages(rounds: list[list[str]], readings: int) -> list[str]:
-    """The stages of a measurement at which none, or too few, of the rounds were killed."""
+    """Return the stages of a measurement at which none, or too few, of the rounds were killed."""
     alone = [tuple(map(int, line[2:5])) for line in rounds if line[0] == "killed"]
     unfinished = [(kept, parts) for kept, parts, record in alone if not record]
     met = {

@@ -50,7 +50,7 @@ def commands() -> list[str]:
 
 
 def files() -> dict[str, str]:
-    """The page's snippets that are files, by the name in their first line."""
+    """Return the page's snippets that are files, by the name in their first line."""
     named = [re.match(r"# (\w+\.py)\n(.*)", text, re.S) for kind, text in BLOCKS if kind == "python"]
     return {found[1]: found[2] for found in named if found}
 
@@ -86,7 +86,7 @@ def imported() -> set[str]:
 def run(
     checkpoints: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], tuple[str, dict[str, int]]]:
-    """Runs a command of the page beside its files; gives what it prints and its outcomes."""
+    """Run a command of the page beside its files; gives what it prints and its outcomes."""
     for name, text in files().items():
         pytester.path.joinpath(name).write_text(text)
     fixture = files()["conftest.py"].replace('pytest_plugins = ["harness.plugin.hooks"]\n', "")

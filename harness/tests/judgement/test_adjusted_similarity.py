@@ -27,7 +27,7 @@ ADJUSTED = "inter_adjusted"
 
 @functools.cache
 def first(n: int) -> Profile:
-    """The profile of the first samples, not to be modified."""
+    """Return the profile of the first samples, not to be modified."""
     return tiny_profile(tiny_vlm(layers=6), samples=n, batch_size=8)
 
 
@@ -37,7 +37,7 @@ def whole(tiny_data: None) -> Profile:
 
 
 def stored_of(profile: Profile) -> Baseline:
-    """The profile as it comes back from a file, where no cosines between the samples are."""
+    """Return the profile as it comes back from a file, where no cosines between the samples are."""
     return stored(dataclasses.replace(profile, between_samples=None))
 
 

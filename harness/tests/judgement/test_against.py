@@ -140,7 +140,7 @@ def test_a_bos_on_one_side_only_is_said_first() -> None:
 
 
 def apart(profile: Profile, first: int, amount: float) -> Profile:
-    """The profile under another name, with its inter-modal similarity moved from one residual point on."""
+    """Return the profile under another name, with its inter-modal similarity moved from one residual point on."""
     step = np.where(np.arange(L + 1) >= first, amount, 0.0).astype(np.float32)
     return dataclasses.replace(changed(profile, inter=profile["inter"] + step), model="other")
 

@@ -54,7 +54,7 @@ Measured = Callable[..., Profile]
 
 @pytest.fixture
 def changed(vlms: dict[str, Vlm], monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Measures a copy of a model after a change."""
+    """Measure a copy of a model after a change."""
 
     def profile(model: str, change: Change, dataset: str = DATASET, **options: Any) -> Profile:
         own = own_copy(vlms[model])

@@ -69,7 +69,7 @@ Measured = Callable[..., Profile]
 
 @pytest.fixture
 def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Measures the pair of the baseline on a copy of a model, after a change."""
+    """Measure the pair of the baseline on a copy of a model, after a change."""
 
     def profile(vlm: Vlm, change: Change, **options: Any) -> Profile:
         own = own_copy(vlm)
@@ -82,7 +82,7 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 def different(profile: Profile, stored: Baseline) -> list[str]:
-    """The complaints that something differs by more than its margin."""
+    """Return the complaints that something differs by more than its margin."""
     checks = [
         lambda family=family: check_equivalent(profile, stored, compare(profile, stored, family))
         for family in FAMILIES.values()

@@ -24,7 +24,7 @@ AROUND = (
 
 
 def nudge(tensor: torch.Tensor) -> None:
-    """Changes one number of a tensor by as little as its type can."""
+    """Change one number of a tensor by as little as its type can."""
     with torch.no_grad():
         flat = tensor.view(-1)
         flat[-1] = torch.nextafter(flat[-1], torch.tensor(torch.inf))

@@ -50,7 +50,7 @@ def subject() -> Subject:
 
 
 def padded() -> Subject:
-    """A left-padded batch of a model with biases and grouped KV heads.
+    """Return a left-padded batch of a model with biases and grouped KV heads.
 
     In float32, because transformers' eager attention makes NaN of a masked row in float64, and of what attends to it.
     """

@@ -19,7 +19,7 @@ MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafte
 
 
 def rows() -> dict[str, list[str]]:
-    """The cells of the table by the name of the option."""
+    """Return the cells of the table by the name of the option."""
     split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in option_table().splitlines()[2:]]
     return {re.match(r"`(--[\w-]+)", cells[0])[1]: cells for cells in split}  # type: ignore[index]
 

@@ -42,7 +42,7 @@ def vlm(request: pytest.FixtureRequest) -> Iterator[Vlm]:
 
 @pytest.fixture
 def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
-    """Prints a figure beside model and device, and puts it into the JUnit file."""
+    """Print a figure beside model and device, and puts it into the JUnit file."""
 
     def keep(name: str, value: object) -> None:
         record_testsuite_property(f"{vlm.name} {name}", value)
@@ -101,7 +101,7 @@ def test_similarity_and_attention_need_little_memory(
 
 
 def alternating(plain: Callable[[], object], hooked: Callable[[], object]) -> TimingRatio:
-    """The median ratio of hooked to plain over alternating pairs (ABBA), warm-ups dropped."""
+    """Return the median ratio of hooked to plain over alternating pairs (ABBA), warm-ups dropped."""
     seconds: dict[Callable[[], object], list[float]] = {plain: [], hooked: []}
     for turn in range(LEAST_TIMING_PAIRS + WARM_UPS):
         for run in (hooked, plain) if turn % 2 else (plain, hooked):

@@ -128,7 +128,7 @@ def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch
 
     class Hanging:
         def set(self, *_: Any) -> None:
-            """Takes what it is given, as a socket does."""
+            """Take what it is given, as a socket does."""
 
         def check(self, _: Any) -> bool:
             return not over.wait(LONGEST)
@@ -175,7 +175,7 @@ def test_all_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats])
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Asserts that what waits leaves no thread behind."""
+    """Assert that what waits leaves no thread behind."""
     before = threading.active_count()
     yield
     end = time.monotonic() + LONGEST

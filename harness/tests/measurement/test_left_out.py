@@ -27,7 +27,7 @@ NO_WORD = "its captions have no English content word"
 
 @pytest.fixture
 def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the dataset `tiny` of `tiny_samples`, some of them changed by their numbers."""
+    """Make the dataset `tiny` of `tiny_samples`, some of them changed by their numbers."""
 
     def change(rows: Sequence[int], by: Callable[[Sample], Sample], paired: bool = False) -> None:
         samples = [by(sample) if row in rows else sample for row, sample in enumerate(tiny_samples(N))]

@@ -55,7 +55,7 @@ def held(vlm: Vlm) -> Held:
 
 
 def module_level() -> dict[str, int]:
-    """The sizes of all collections and function caches that the harness's modules hold."""
+    """Return the sizes of all collections and function caches that the harness's modules hold."""
     sizes = {}
     for module in [name for name in sys.modules if name.startswith("harness.") and ".tests" not in name]:
         for name, value in vars(sys.modules[module]).items():

@@ -45,7 +45,7 @@ GERMAN = (
 
 @pytest.fixture
 def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Gives all samples of the dataset `tiny` captions in another language."""
+    """Give all samples of the dataset `tiny` captions in another language."""
 
     def speak(language: str) -> None:
         def draw(n: int, *_: object) -> list[Sample]:

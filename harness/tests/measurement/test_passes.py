@@ -27,7 +27,7 @@ WRONG = "tiny-217"
 
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Sample], Sample]], None]:
-    """Makes the dataset `tiny` of `tiny_samples`, some of them changed."""
+    """Make the dataset `tiny` of `tiny_samples`, some of them changed."""
 
     def change(changed: Callable[[Sample], Sample]) -> None:
         drawn = [changed(sample) for sample in tiny_samples(N)]
@@ -50,12 +50,12 @@ def counted(vlm: Vlm) -> list[int]:
 
 
 def white(sample: Sample) -> Sample:
-    """The wrong sample with a picture that a hook can tell from all others."""
+    """Return the wrong sample with a picture that a hook can tell from all others."""
     return replace(sample, picture=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
 
 
 def nan_where_white(vlm: Vlm) -> list[Any]:
-    """Hooks that make the states of a white picture's row NaN in front of the third layer."""
+    """Hook that make the states of a white picture's row NaN in front of the third layer."""
     rows: list[torch.Tensor] = []
 
     def see(_: Any, __: Any, kwargs: dict[str, Any]) -> None:

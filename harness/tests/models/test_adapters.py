@@ -42,7 +42,7 @@ def anew(vlm: Vlm, model: Any) -> Vlm:
 
 
 def draw(model: Any, seed: int = 1) -> Any:
-    """Changes whatever of the adapter is trained; fresh ones change nothing."""
+    """Change whatever of the adapter is trained; fresh ones change nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

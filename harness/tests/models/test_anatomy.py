@@ -54,7 +54,7 @@ def llama_config() -> LlamaConfig:
 
 
 def instructblip(text_config: Any, **more: Any) -> Any:
-    """A tiny InstructBLIP whose tower, Q-Former and decoder all have three layers."""
+    """Return a tiny InstructBLIP whose tower, Q-Former and decoder all have three layers."""
     logging.set_verbosity_error()
     config = InstructBlipConfig(
         vision_config=VISION, qformer_config=QFORMER, text_config=text_config, num_query_tokens=4, **more

@@ -54,7 +54,7 @@ def loaded() -> Loaded:
 
 
 def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[str]) -> BatchFeature:
-    """A batch as a user would make it: chat template, pictures, padding."""
+    """Return a batch as a user would make it: chat template, pictures, padding."""
     texts = [
         processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}],

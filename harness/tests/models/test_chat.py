@@ -24,7 +24,7 @@ ASKING = "what is it?"
 
 
 def worded(vlm: Vlm, template: str | None) -> Any:
-    """The tiny processor with another chat template."""
+    """Return the tiny processor with another chat template."""
     processor = copy.copy(vlm.processor)
     processor.chat_template = template
     return processor

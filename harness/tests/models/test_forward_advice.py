@@ -160,7 +160,7 @@ class Changed:
 
 
 def _changed(vlm: Vlm, **changes: Any) -> Vlm:
-    """The model with a processor that gives changed inputs, each a function of the tensor that it replaces."""
+    """Return the model with a processor that gives changed inputs, each a function of the tensor that it replaces."""
     change = lambda inputs: inputs | {name: changes[name](inputs[name]) for name in changes}  # noqa: E731
     return replace(vlm, processor=Changed(vlm.processor, change))
 

@@ -173,7 +173,7 @@ def test_autocast_is_refused_around_the_model_and_inside_of_it(own_vlm: Vlm) -> 
 
 
 def _beyond(vlm: Vlm) -> int:
-    """Gives the tokenizer a token more than the embedding has rows."""
+    """Give the tokenizer a token more than the embedding has rows."""
     vlm.processor.tokenizer.add_tokens(["zebra"])
     return len(vlm.processor.tokenizer) - 1
 

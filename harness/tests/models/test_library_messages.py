@@ -30,7 +30,7 @@ EVIL = "\x1b]0;evil\x07\x9b31m\u202e"
 
 
 def obeyed(text: str) -> set[str]:
-    """The characters in a text that a terminal would obey, but those of lines and of progress bars."""
+    """Return the characters in a text that a terminal would obey, but those of lines and of progress bars."""
     return {sign for sign in text if not sign.isprintable()} - {"\n", "\r", "\t"}
 
 

@@ -26,7 +26,7 @@ CAPTIONS = ["a red circle above a blue square", "a green star"]
 
 
 def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
-    """The log-probabilities of the caption's tokens one after the other, and of the end of text."""
+    """Return the log-probabilities of the caption's tokens one after the other, and of the end of text."""
     batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
     prompt = prompt_text(vlm.processor, sample.instruction)
     before = vlm.processor.tokenizer(prompt).input_ids

@@ -26,7 +26,7 @@ IMAGE_TOKENS = 16
 
 
 def template(form: str) -> str:
-    """A chat template that gives `form` with the instruction in the place of {}."""
+    """Return a chat template that gives `form` with the instruction in the place of {}."""
     return form.replace("{}", "{{ messages[0]['content'][1]['text'] }}")
 
 

@@ -43,7 +43,7 @@ def anew(vlm: Vlm) -> Vlm:
 
 
 def exchanged(vlm: Vlm, make: Callable[[nn.Linear, Any], nn.Module], like: Any = None) -> Vlm:
-    """The model with other layers in the place of the linear ones of its decoder and head."""
+    """Return the model with other layers in the place of the linear ones of its decoder and head."""
     others = dict((like or vlm.model).named_modules())
     for name, layer in list(vlm.model.named_modules()):
         if isinstance(layer, nn.Linear) and any(part in name for part in CHANGED):
@@ -73,7 +73,7 @@ def in_4_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
 
 
 def dequantised(layer: nn.Linear, quantised: Any) -> nn.Linear:
-    """The plain layer with the weights that the codes stand for, read from what the layer saves."""
+    """Return the plain layer with the weights that the codes stand for, read from what the layer saves."""
     import bitsandbytes
 
     plain, saved = copy.deepcopy(layer), quantised.state_dict()
@@ -114,7 +114,7 @@ def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any],
 
 
 def adapted(vlm: Vlm, kind: str = "") -> Any:
-    """The model of PEFT with random adapters of all linear layers, the same each time."""
+    """Return the model of PEFT with random adapters of all linear layers, the same each time."""
     import peft
 
     if kind:

@@ -46,7 +46,7 @@ def problem(folder: Path) -> str:
 
 
 def replaced(folder: Path, name: str) -> Path:
-    """The path of a file, with nothing there any more."""
+    """Return the path of a file, with nothing there any more."""
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def dated(vlm: Vlm, template: Any) -> Any:
 
 
 def let_it_be(day: datetime.datetime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets transformers' own function see another day."""
+    """Let transformers' own function see another day."""
 
     class Clock(datetime.datetime):
         @classmethod

@@ -56,7 +56,7 @@ ENDLESS = {
 
 
 def worded(vlm: Vlm, template: str) -> Any:
-    """The tiny processor with another chat template."""
+    """Return the tiny processor with another chat template."""
     processor = copy.copy(vlm.processor)
     processor.chat_template = template
     return processor

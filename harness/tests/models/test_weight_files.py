@@ -23,7 +23,7 @@ __all__ = ["saved_once", "sharded", "whole"]
 
 
 def refusal(folder: Path) -> str:
-    """The sentence that a directory is refused with, the same at collection and at loading."""
+    """Return the sentence that a directory is refused with, the same at collection and at loading."""
     entry = find_model(str(folder))
     with pytest.raises(WeightsError) as caught:
         load_vlm(entry, cache=folder.parent, device="cpu")

@@ -19,7 +19,7 @@ TINY = PAIR[:2]
 
 
 def refused(cases: Cases, *pair: str) -> str:
-    """The one sentence of a run that is refused at collection."""
+    """Return the one sentence of a run that is refused at collection."""
     result = cases.run(pair=pair)
     assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
     assert result.parseoutcomes().keys() <= {"deselected"}
@@ -30,7 +30,7 @@ def refused(cases: Cases, *pair: str) -> str:
 
 
 def directory(tmp_path: Path, kind: str) -> Path:
-    """A directory that cannot be COCO Captions."""
+    """Return a directory that cannot be COCO Captions."""
     place = tmp_path / "coco"
     if kind == "no images":
         (place / "annotations").mkdir(parents=True)

@@ -23,7 +23,7 @@ NUMBERS = {"phase_measure", "phase_effect", "phase_interval", "phase_margin", "p
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """The properties of the suite, and those of each test case by its class and name."""
+    """Return the properties of the suite, and those of each test case by its class and name."""
     suite = ElementTree.parse(path).getroot().find("testsuite")  # noqa: S314
     assert suite is not None
 

@@ -45,7 +45,7 @@ class Case:
 
 
 def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: str) -> Case:
-    """A random case; `exact` draws small integers, so that logits are exact in float32 and ties are common."""
+    """Return a random case; `exact` draws small integers, so that logits are exact in float32 and ties are common."""
     rng = np.random.default_rng(seed)
     batch, tokens = int(rng.integers(1, 4)), int(rng.integers(4, 9))
 

@@ -81,7 +81,7 @@ def pictures(n: int, *_: object) -> list[Sample]:
 
 
 def newlines(vlm: Vlm, batch: Batch) -> torch.Tensor:
-    """The positions of the model's newline vector in residual point 0."""
+    """Return the positions of the model's newline vector in residual point 0."""
     seen: list[torch.Tensor] = []
     handle = vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.inference_mode():

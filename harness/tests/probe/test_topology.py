@@ -56,7 +56,7 @@ def encoded(vlm: Vlm, n: int = 2) -> Batch:
 
 
 def pieces(vlm: Vlm, batch: Batch, mask: torch.Tensor) -> list[str]:
-    """The pieces of the first prompt under a mask."""
+    """Return the pieces of the first prompt under a mask."""
     return list(vlm.processor.tokenizer.convert_ids_to_tokens(batch.inputs["input_ids"][0][mask[0]]))
 
 
@@ -207,7 +207,7 @@ def test_llava_keeps_how_many_tokens_a_picture_makes(tmp_path: Path) -> None:
 
 
 def same_readings(one: Vlm, other: Vlm) -> None:
-    """Asserts that two models read the same prompts and the same numbers in them."""
+    """Assert that two models read the same prompts and the same numbers in them."""
     first, second = encoded(one), encoded(other)
     assert first.hashes == second.hashes
     for field in ("image", "text", "instruction", "other", "real"):

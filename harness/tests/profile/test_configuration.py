@@ -21,7 +21,7 @@ from harness.tests.support.tiny import N, tiny_profile
 
 
 def recorded(vlm: Vlm) -> Profile:
-    """A profile of no numbers with the provenance of a model."""
+    """Return a profile of no numbers with the provenance of a model."""
     weights, checkpoint = weight_hashes(vlm.model)
     return dataclasses.replace(
         synthetic_profile(),

@@ -57,7 +57,7 @@ def stored(made: Profile, tmp_path: Path) -> Baseline:
 
 
 def moved(profile: Profile) -> Profile:
-    """The profile with the new measure one fifth higher in layers 3 and 4."""
+    """Return the profile with the new measure one fifth higher in layers 3 and 4."""
     shares = profile["norm_first"].copy()
     shares[:, 2:4] += 0.2
     return dataclasses.replace(changed(profile, norm_first=shares), weights="f" * 16)

@@ -31,7 +31,7 @@ def conditions(tree: ast.AST) -> list[ast.AST]:
 
 
 def named(condition: ast.AST) -> set[str]:
-    """The names of models and types that a condition holds, as text or as classes."""
+    """Return the names of models and types that a condition holds, as text or as classes."""
     words = {node.value for node in ast.walk(condition) if isinstance(node, ast.Constant)}
     words |= {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)}
     words |= {node.attr for node in ast.walk(condition) if isinstance(node, ast.Attribute)}

@@ -13,7 +13,7 @@ NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
 def promises(page: str) -> list[tuple[str, str]]:
-    """The rows of a page's tables: a sentence and its tests."""
+    """Return the rows of a page's tables: a sentence and its tests."""
     lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
     rows, inside = [], False
     for line in lines:

@@ -32,7 +32,7 @@ TESTS = {module_name(path): path for path in (HARNESS / "tests").rglob("*.py")}
 
 
 def imports_of(tree: ast.AST) -> set[str]:
-    """The dotted names that a file imports, wherever in it, but for those that only a type checker sees."""
+    """Return the dotted names that a file imports, wherever in it, but for those that only a type checker sees."""
     unseen = {
         id(node)
         for branch in ast.walk(tree)

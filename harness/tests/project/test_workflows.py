@@ -38,7 +38,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 
 def shell(path: Path) -> str:
-    """The shell text of a workflow, a script or a page's shell blocks, continued lines joined."""
+    """Return the shell text of a workflow, a script or a page's shell blocks, continued lines joined."""
     if path.suffix == ".yml":
         text = "\n".join(step.get("run", "") for step in steps(path))
     else:
@@ -78,7 +78,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 
 def pairs_of(project: pytest.Pytester, arguments: list[str]) -> set[tuple[str, str]]:
-    """The pairs that a call measures, every option having been parsed and found to be allowed."""
+    """Return the pairs that a call measures, every option having been parsed and found to be allowed."""
     options = read_options(project.parseconfig(*arguments))
     return {(pair.model, pair.dataset) for pair in options.pairs()}
 

@@ -65,12 +65,12 @@ def test_enough_types_are_measured_and_the_page_says_so() -> None:
 
 
 def untried_types(text: str) -> set[str]:
-    """The types of a page for which a library was missing where it was made."""
+    """Return the types of a page for which a library was missing where it was made."""
     return {line.split()[1] for line in text.splitlines() if "a library is missing here" in line}
 
 
 def settled_lines(text: str, untried: set[str]) -> list[str]:
-    """The lines of a page without the rows of some types and the widths of the table's columns.
+    """Return the lines of a page without the rows of some types and the widths of the table's columns.
 
     How many codes two pictures share may differ from processor to processor, so numbers are left out.
     """

@@ -36,7 +36,7 @@ TYPES = {
 
 
 def record(verdict: str = "reproduces", largest: float = 2e-7, pairs: Sequence[str] = ()) -> dict[str, Any]:
-    """A run's JSON record, as far as it is read."""
+    """Return a run's JSON record, as far as it is read."""
     numbers = {"inter": {"verdict": verdict, "largest": largest}, "n": 128}
     names = pairs or bundled_pairs()
     return {

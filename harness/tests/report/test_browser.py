@@ -54,7 +54,7 @@ def browser() -> Iterator[Any]:
 
 
 def shown(browser: Any, page: str, width: int, **media: str) -> None:
-    """Opens the page on a screen of that width."""
+    """Open the page on a screen of that width."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]

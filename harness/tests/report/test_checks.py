@@ -137,7 +137,7 @@ def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> Non
 
 
 def flattened(made: Profile, bottom: float) -> Profile:
-    """The same with phase II, from 0.5 at point 2 down to 0.2 at point 5, ending at `bottom`."""
+    """Return the same with phase II, from 0.5 at point 2 down to 0.2 at point 5, ending at `bottom`."""
     wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, bottom, 0.8, 0.3]).astype(np.float32)
     return changed(made, inter=made["inter"] - made["inter"].mean(0) + wave)
 

@@ -38,7 +38,7 @@ def named(model: str, *samples: str) -> Profile:
 
 
 def report_of(tmp_path: Path, *profiles: Profile) -> tuple[str, list[str]]:
-    """The page of judged profiles, and the names of its figures' files."""
+    """Return the page of judged profiles, and the names of its figures' files."""
     page = write_report(judged_session(tmp_path / "kept", *profiles), (), tmp_path / "report")
     return page.read_text(encoding="utf-8"), [path.name for path in (page.parent / "figures").iterdir()]
 

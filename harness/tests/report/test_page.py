@@ -61,7 +61,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def of_class(self, text: str, name: str) -> list[str]:
-        """The texts of the elements `<dd class=name>`."""
+        """Return the texts of the elements `<dd class=name>`."""
         return [html.unescape(found) for found in re.findall(rf'<dd class="{name}">(.*?)</dd>', text)]
 
 

@@ -39,7 +39,7 @@ def test_the_phases_of_a_profile_tell_both() -> None:
 
 
 def registered(name: str, depth: int) -> Profile:
-    """A profile of a registered model, with every residual point after the first one repeated to a depth."""
+    """Return a profile of a registered model, with every residual point after the first one repeated to a depth."""
     made = synthetic_profile()
     repeats = np.r_[1, np.full(L, depth // L)]
     arrays = {

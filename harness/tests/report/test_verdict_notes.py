@@ -61,14 +61,14 @@ def test_a_suite_that_only_says_too_little_says_only_that(mute: Findings) -> Non
 
 
 def one_hit_more(profile: Profile) -> Profile:
-    """The profile with one word more in one sample at one point."""
+    """Return the profile with one word more in one sample at one point."""
     hits = profile.arrays["hits"].copy()
     hits[7, 5, 1] += 1
     return changed(profile, hits=hits)
 
 
 def tolerating(part: Evidence) -> Evidence:
-    """The part as a larger share of changed samples that is allowed would leave it."""
+    """Return the part as a larger share of changed samples that is allowed would leave it."""
     assert isinstance(part.source, Finding)
     agreement = dataclasses.replace(part.source.agreement, verdict=Verdict.REPRODUCES, reproduced=True)
     return dataclasses.replace(part, word="reproduces", source=dataclasses.replace(part.source, agreement=agreement))

@@ -26,7 +26,7 @@ HOLD = (
 
 
 def holder(directory: Path) -> subprocess.Popen[str]:
-    """A process that holds the lock of a directory until it gets a line."""
+    """Return a process that holds the lock of a directory until it gets a line."""
     command = [sys.executable, "-c", HOLD, str(directory)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

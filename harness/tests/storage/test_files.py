@@ -55,7 +55,7 @@ def test_a_replaced_file_keeps_its_permissions(umask: int, mode: int, tmp_path: 
 
 
 def elsewhere(tag: str) -> str:
-    """The tag of the same process id on another host."""
+    """Return the tag of the same process id on another host."""
     return "0123abcd" + tag[8:]
 
 

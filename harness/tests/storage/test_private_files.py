@@ -51,7 +51,7 @@ def kept(tmp_path: Path, unsheltered: None) -> Path:
 
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes a file or directory, itself and not where it leads, another user's."""
+    """Make a file or directory, itself and not where it leads, another user's."""
     # A new file may get the number of an old one, but not its time.
     given: set[tuple[int, int, int]] = set()
     fstat, stat, lstat = os.fstat, Path.stat, Path.lstat
@@ -78,7 +78,7 @@ def cache_of(path: Path) -> Path:
 
 
 def not_believed(kept: Path) -> str:
-    """The one line that is said where a reading is not believed; nothing is written there."""
+    """Return the one line that is said where a reading is not believed; nothing is written there."""
     before = {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")}
     told: list[str] = []
     store = opened(cache_of(kept), told)

@@ -28,7 +28,7 @@ def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def arrays_of(path: Path) -> Path:
-    """The arrays that a baseline's JSON names."""
+    """Return the arrays that a baseline's JSON names."""
     return arrays_path(path, read_json(path))
 
 

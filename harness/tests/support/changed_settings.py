@@ -18,7 +18,7 @@ Change = Callable[[Vlm], None]
 
 
 def _put(path: str, value: Any, of: Callable[[Vlm], Any]) -> Change:
-    """Sets an attribute, or an entry of a dictionary; a function takes the old value."""
+    """Set an attribute, or an entry of a dictionary; a function takes the old value."""
 
     def change(vlm: Vlm) -> None:
         *parts, last = path.split(".")

@@ -9,7 +9,7 @@ from functools import cache
 
 @cache
 def dead_tag() -> str:
-    """The owner tag of a process of this host that has ended."""
+    """Return the owner tag of a process of this host that has ended."""
     program = "from harness.storage.dead_processes import owner_tag; print(owner_tag())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     return done.stdout.strip()

@@ -12,7 +12,7 @@ from unittest import mock
 
 @contextlib.contextmanager
 def full_disk(after: int = 0) -> Iterator[None]:
-    """Takes the first files that are written, and of the next ones only that they are opened."""
+    """Take the first files that are written, and of the next ones only that they are opened."""
     written = [0]
 
     def opened(handle: int, mode: str) -> IO[Any]:
@@ -29,7 +29,7 @@ def full_disk(after: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only() -> Iterator[None]:
-    """Refuses every new file and directory."""
+    """Refuse every new file and directory."""
 
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -42,7 +42,7 @@ class FakeHub:
     url: str = ""
 
     def commit(self, kind: str, repository: str) -> str:
-        """The hash of the only version, the branch main."""
+        """Return the hash of the only version, the branch main."""
         digest = hashlib.sha1(f"{kind} {repository}".encode(), usedforsecurity=False)
         for name, content in sorted(self.repositories[kind, repository].items()):
             digest.update(_hash(name, content).encode() + name.encode())
@@ -54,7 +54,7 @@ class FakeHub:
         return [(match[4], span) for match, span in found if match]
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """The variables that lead a program of its own to this hub and to `cache`."""
+        """Return the variables that lead a program of its own to this hub and to `cache`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache.parent),

@@ -29,7 +29,7 @@ Draw = Callable[[int, int, Source], Sequence[Sample]]
 
 
 def own_copy(vlm: Vlm) -> Vlm:
-    """The same model with tensors of its own, to be damaged."""
+    """Return the same model with tensors of its own, to be damaged."""
     model = copy.deepcopy(vlm.model)
     return Vlm(vlm.name, model, vlm.processor, find_anatomy(model))
 
@@ -38,7 +38,7 @@ def own_copy(vlm: Vlm) -> Vlm:
 
 
 def features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
-    """Rewrites what the first decoder layer gets at the image positions, (batch, image tokens, d)."""
+    """Rewrite what the first decoder layer gets at the image positions, (batch, image tokens, d)."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         positions: list[torch.Tensor] = []
@@ -62,7 +62,7 @@ def features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
 
 
 def swap_layers(first: int) -> Change:
-    """Exchanges the weights of a layer and the next."""
+    """Exchange the weights of a layer and the next."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         one, other = (vlm.anatomy.layers[index].parameters() for index in (first - 1, first))
@@ -73,7 +73,7 @@ def swap_layers(first: int) -> Change:
 
 
 def skip_layer(number: int) -> Change:
-    """Lets a layer run, and hands on its input."""
+    """Let a layer run, and hands on its input."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         vlm.anatomy.layers[number - 1].register_forward_hook(lambda _, args, __: args[0])
@@ -82,7 +82,7 @@ def skip_layer(number: int) -> Change:
 
 
 def scale_mlp(number: int, factor: float) -> Change:
-    """Multiplies what the MLP of a layer adds to the residual stream."""
+    """Multiply what the MLP of a layer adds to the residual stream."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         vlm.anatomy.layers[number - 1].mlp.register_forward_hook(lambda _, __, output: factor * output)
@@ -91,7 +91,7 @@ def scale_mlp(number: int, factor: float) -> Change:
 
 
 def low_rank(layers: int, rank: int, share: float) -> Change:
-    """Adds to every matrix of the last layers one of this rank whose norm is a share of its own."""
+    """Add to every matrix of the last layers one of this rank whose norm is a share of its own."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -107,7 +107,7 @@ def low_rank(layers: int, rank: int, share: float) -> Change:
 
 
 def stretch_positions(factor: float) -> Change:
-    """Multiplies the frequencies of RoPE."""
+    """Multiply the frequencies of RoPE."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         for name, buffer in vlm.model.named_buffers():
@@ -118,7 +118,7 @@ def stretch_positions(factor: float) -> Change:
 
 
 def sharpen_attention(numbers: Sequence[int], factor: float) -> Change:
-    """Multiplies the logits of attention in some layers."""
+    """Multiply the logits of attention in some layers."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         for number in numbers:
@@ -128,7 +128,7 @@ def sharpen_attention(numbers: Sequence[int], factor: float) -> Change:
 
 
 def bidirectional(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Lets every token attend to every other; for batches without padding."""
+    """Let every token attend to every other; for batches without padding."""
 
     def unmask(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> Any:
         batch, tokens, _ = args[0].shape
@@ -142,12 +142,12 @@ def bidirectional(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def linear_weights(layers: Sequence[nn.Module]) -> list[torch.Tensor]:
-    """The matrices inside decoder layers."""
+    """Return the matrices inside decoder layers."""
     return [module.weight for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
 
 
 def noise(share: float) -> Change:
-    """Multiplies every entry of the layers' matrices by 1 + share x N(0, 1)."""
+    """Multiply every entry of the layers' matrices by 1 + share x N(0, 1)."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -158,7 +158,7 @@ def noise(share: float) -> Change:
 
 
 def quantise(bits: int) -> Change:
-    """Rounds the layers' matrices to the nearest of 2^bits - 1 symmetric levels, scaled per output channel."""
+    """Round the layers' matrices to the nearest of 2^bits - 1 symmetric levels, scaled per output channel."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         highest = 2 ** (bits - 1) - 1
@@ -170,7 +170,7 @@ def quantise(bits: int) -> Change:
 
 
 def reinitialise(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Draws the decoder anew, embeddings and head included, as transformers initialises it; eyes stay."""
+    """Draw the decoder anew, embeddings and head included, as transformers initialises it; eyes stay."""
     generator = torch.Generator().manual_seed(0)
     decoder = [vlm.model.get_decoder(), vlm.anatomy.unembedding]
     for module in [module for part in decoder for module in part.modules()]:
@@ -189,7 +189,7 @@ def drop_final_norm_weight(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def redrawn(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sample]]) -> None:
-    """Lets every dataset draw what `change` makes of its samples."""
+    """Let every dataset draw what `change` makes of its samples."""
     for name, dataset in DATASETS.items():
 
         def draw(n: int, seed: int, source: Source, of: Draw = dataset.draw) -> list[Sample]:
@@ -199,7 +199,7 @@ def redrawn(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sam
 
 
 def exchange_pictures(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Gives each sample the picture of the one before it."""
+    """Give each sample the picture of the one before it."""
     redrawn(
         patch,
         lambda samples: [replace(sample, picture=samples[row - 1].picture) for row, sample in enumerate(samples)],
@@ -207,7 +207,7 @@ def exchange_pictures(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -> None:
-    """Lets a measurement and its controls encode what `change` makes of the processor and the batch."""
+    """Let a measurement and its controls encode what `change` makes of the processor and the batch."""
 
     def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
         return change(processor, encode(processor, samples, image_positions))
@@ -217,7 +217,7 @@ def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -
 
 
 def shift_image_span(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Takes the image tokens for one position further right than they are; the model's inputs stay."""
+    """Take the image tokens for one position further right than they are; the model's inputs stay."""
 
     def shifted(_: Any, batch: Batch) -> Batch:
         was, real = batch.groups, batch.groups.real
@@ -237,7 +237,7 @@ def shift_unheard(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def norm_twice(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Lets LogitLens apply the final norm to what it has normed already."""
+    """Let LogitLens apply the final norm to what it has normed already."""
 
     def twice(task: Any, image: torch.Tensor, unembedding: nn.Module, norm: Any) -> Any:
         return open_lens(task, image, unembedding, lambda rows: norm(norm(rows)))

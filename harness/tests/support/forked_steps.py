@@ -16,7 +16,7 @@ Step = Callable[[str], None]
 
 
 def forked(work: Callable[[], object]) -> int:
-    """The process id of a child that does the work; its exit status is 0 where that raises nothing."""
+    """Return the process id of a child that does the work; its exit status is 0 where that raises nothing."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -64,7 +64,7 @@ def at_each_step(step: Step) -> None:
 
 
 def killing(at: int) -> Step:
-    """A step that kills the process when it is called for the time number `at`."""
+    """Return a step that kills the process when it is called for the time number `at`."""
     calls = iter(range(at + 1))
 
     def step(_: str) -> None:
@@ -75,7 +75,7 @@ def killing(at: int) -> Step:
 
 
 def refusing(at: int) -> Step:
-    """A step that the system refuses when it is called for the time number `at`."""
+    """Return a step that the system refuses when it is called for the time number `at`."""
     calls = iter(range(at + 1))
 
     def step(_: str) -> None:

@@ -19,16 +19,16 @@ EXTRA_PADDING = 5
 
 
 def nothing(_: Vlm, __: pytest.MonkeyPatch) -> None:
-    """Leaves all as it is."""
+    """Leave all as it is."""
 
 
 def eager(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Exchanges the implementation of attention."""
+    """Exchange the implementation of attention."""
     vlm.model.set_attn_implementation({vlm.anatomy.attention_key: "eager"})
 
 
 def threads(number: int) -> Change:
-    """Computes with this many threads; whoever asks for it sets the old number again."""
+    """Compute with this many threads; whoever asks for it sets the old number again."""
 
     def change(_: Vlm, __: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(number)
@@ -37,12 +37,12 @@ def threads(number: int) -> Change:
 
 
 def shuffle(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Draws the same samples in another order."""
+    """Draw the same samples in another order."""
     redrawn(patch, lambda samples: [samples[row] for row in np.random.default_rng(0).permutation(len(samples))])
 
 
 def pad_left(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Puts columns of padding before every batch."""
+    """Put columns of padding before every batch."""
 
     def padded(processor: Any, batch: Batch) -> Batch:
         fill = {"input_ids": processor.tokenizer.pad_token_id, "attention_mask": 0}

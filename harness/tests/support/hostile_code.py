@@ -19,7 +19,7 @@ class Code:
 
 
 def written_by(place: Path) -> str:
-    """A program that leaves a mark above the checkpoint's directory."""
+    """Return a program that leaves a mark above the checkpoint's directory."""
     return f"from pathlib import Path\nPath({str(place.parent / MARKER)!r}).touch()\n"
 
 

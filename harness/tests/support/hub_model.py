@@ -71,7 +71,7 @@ def folder(hub_cache: Path) -> Path:
 
 @pytest.fixture
 def unlist(hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Makes the cache as where it was filled by a program that keeps no list of the hub's files."""
+    """Make the cache as where it was filled by a program that keeps no list of the hub's files."""
 
     def forget() -> Path:
         # The client remembers lists by their path.

@@ -38,7 +38,7 @@ def items(n: int, *_: object) -> list[Sample]:
 
 
 def started(work: Callable[[], None]) -> int:
-    """The process id of a child that does the work."""
+    """Return the process id of a child that does the work."""
     pid = os.fork()
     if pid == 0:
         work()
@@ -47,12 +47,12 @@ def started(work: Callable[[], None]) -> int:
 
 
 def ended(pid: int) -> int:
-    """The exit status of a child, waited for; negative where a signal ended it."""
+    """Return the exit status of a child, waited for; negative where a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def measured(cache: Path, json: Path, written: Path) -> None:
-    """Measures the pair, writes its record and how many readings were kept anew, batch by batch."""
+    """Measure the pair, writes its record and how many readings were kept anew, batch by batch."""
     sizes: list[int] = []
     keep = ReadingStore.write
 
@@ -68,12 +68,12 @@ def measured(cache: Path, json: Path, written: Path) -> None:
 
 
 def batches(written: Path) -> list[int]:
-    """The sizes of the batches that a measurement kept anew."""
+    """Return the sizes of the batches that a measurement kept anew."""
     return [int(size) for size in written.read_text().split()]
 
 
 def killed(cache: Path, at: int) -> None:
-    """Measures the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
+    """Measure the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
     real, written = os.fdopen, [-1]
 
     def dying(handle: int, mode: str) -> object:
@@ -89,7 +89,7 @@ def killed(cache: Path, at: int) -> None:
 
 
 def main(home: Path) -> None:
-    """Prints a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
+    """Print a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
     DATASETS["items"] = Dataset("items", "items", items, paired=True)
     assert ended(started(lambda: measured(home / "whole", home / "whole.json", home / "written"))) == 0
     whole, sizes = (home / "whole.json").read_bytes(), batches(home / "written")

@@ -23,7 +23,7 @@ from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic
 
 
 def session_of(baselines: Path, **given: Any) -> PhaseSession:
-    """A session with every option at its default but the directory of the baselines, and what is given."""
+    """Return a session with every option at its default but the directory of the baselines, and what is given."""
     options = Options(
         models=(), against=None, datasets=(), trust_code=(), allow_unused_weights=(), data={}, download=False,
         samples=None, seed=0, device="auto", dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False,
@@ -43,7 +43,7 @@ def differing() -> Profile:
 
 
 def judge_all(session: PhaseSession, profile: Profile) -> None:
-    """Judges a profile as the cases do, against the session's baselines."""
+    """Judge a profile as the cases do, against the session's baselines."""
     pair = Pair(profile.model, profile.dataset)
     session.found.profiles[pair] = profile
     judge, baseline = Judge(session, pair), find_baseline(session.options.baselines, profile)

@@ -75,7 +75,7 @@ def stage(place: Path) -> str:
 
 
 def main(home: Path, rounds: int, seed: int) -> None:
-    """Prints the number of readings, then a line per round.
+    """Print the number of readings, then a line per round.
 
     Of a round: `killed` or `together`, the moment as a share of the whole duration, then as `stage` says, and whether
     the record of the resumed run is that of one which nobody disturbed. In a round together two runs work on one cache

@@ -42,7 +42,7 @@ def stored(path: Path) -> tuple[bytes, bytes] | None:
 
 
 def whole(path: Path, states: list[tuple[bytes, bytes] | None]) -> str:
-    """The number of the state that a baseline is in; "broken" where it is in none of them."""
+    """Return the number of the state that a baseline is in; "broken" where it is in none of them."""
     try:
         if path.exists():
             read_baseline(path)
@@ -68,7 +68,7 @@ def stage(path: Path, before: tuple[bytes, bytes] | None) -> str:
 
 
 def as_before(path: Path) -> None:
-    """Gives the arrays of a baseline the name of earlier versions, which the JSON does not say."""
+    """Give the arrays of a baseline the name of earlier versions, which the JSON does not say."""
     content = read_json(path)
     arrays_path(path, content).rename(path.with_suffix(".npz"))
     del content["arrays"]
@@ -87,7 +87,7 @@ def updates() -> list[Update]:
 
 
 def states_of(home: Path, work: list[Update], path: Path) -> list[tuple[bytes, bytes] | None]:
-    """The states of a baseline after each update, made by children."""
+    """Return the states of a baseline after each update, made by children."""
     found = []
     for number, update in enumerate(work):
         root = home / f"state-{number}"
@@ -100,7 +100,7 @@ NAME = Path("made") / "curves.json"
 
 
 def killed_at_steps(home: Path, kinds: tuple[str, ...]) -> None:
-    """Kills an update of a missing baseline, of one of an earlier version and of one of this, before each step."""
+    """Kill an update of a missing baseline, of one of an earlier version and of one of this, before each step."""
     work = updates()
     states = states_of(home, work, NAME)
     for kind in kinds:
@@ -127,7 +127,7 @@ def killed_at_steps(home: Path, kinds: tuple[str, ...]) -> None:
 
 
 def refused_at_steps(home: Path) -> None:
-    """Refuses each step of an update in turn; it succeeds all the same, or ends in one sentence."""
+    """Refuse each step of an update in turn; it succeeds all the same, or ends in one sentence."""
     work = updates()
     states = states_of(home, work, NAME)
     for at in range(40):
@@ -150,7 +150,7 @@ def killed_update(update: Update, root: Path, at: int) -> None:
 
 
 def slow_update(update: Update, root: Path, started: int) -> None:
-    """Updates slowly, so that a moment may fall between any two steps; says when it starts to write."""
+    """Update slowly, so that a moment may fall between any two steps; says when it starts to write."""
     at_each_step(pausing)
     os.write(started, b"1")
     update(root)
@@ -160,7 +160,7 @@ def slow_update(update: Update, root: Path, started: int) -> None:
 def killed_at_moments(
     home: Path, rounds: int, seed: int, work: list[Callable[[Path, int], object]], path: Path
 ) -> None:
-    """Kills updates at moments that are spread over the time that one takes to write."""
+    """Kill updates at moments that are spread over the time that one takes to write."""
     moments, start = random.Random(seed), home / "start"  # noqa: S311
     assert watched(work[0], start, None)[0] == 0
     shutil.copytree(start, home / "end")
@@ -182,7 +182,7 @@ def killed_at_moments(
 
 
 def watched(update: SlowUpdate, root: Path, moment: float | None) -> tuple[int, float]:
-    """The exit status of an update that is killed a time after it starts to write, and how long it wrote."""
+    """Return the exit status of an update that is killed a time after it starts to write, and how long it wrote."""
     mine, childs = os.pipe()
     pid = forked(lambda: update(root, childs))
     os.close(childs)
@@ -218,7 +218,7 @@ def together(home: Path, rounds: int) -> None:
 
 
 def at_once(work: list[Callable[[], object]]) -> list[int]:
-    """The exit statuses of children that do the work, and begin at the same time."""
+    """Return the exit statuses of children that do the work, and begin at the same time."""
     waiting, gate = os.pipe()
 
     def begin(one: Callable[[], object]) -> None:
@@ -234,7 +234,7 @@ def at_once(work: list[Callable[[], object]]) -> list[int]:
 
 
 def read_much(root: Path, states: list[tuple[bytes, bytes] | None]) -> None:
-    """Reads a baseline over and over; it is missing or whole."""
+    """Read a baseline over and over; it is missing or whole."""
     profile = synthetic_profile()
     while True:
         try:

@@ -57,14 +57,14 @@ def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The parameters that are read from a cache, and what is said."""
+    """Return the parameters that are read from a cache, and what is said."""
     told: list[str] = []
     with notices(told.append):
         return language_state(weights.parents[2], torch.float32), told
 
 
 def flip_a_bit(path: Path) -> None:
-    """Changes a number, and neither size nor time of the file."""
+    """Change a number, and neither size nor time of the file."""
     status, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     with path.open("r+b") as file:

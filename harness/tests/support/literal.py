@@ -14,12 +14,12 @@ from harness.models.vlm import Vlm
 
 
 def float64(tensor: torch.Tensor) -> Any:
-    """The tensor as a float64 array."""
+    """Return the tensor as a float64 array."""
     return tensor.detach().to(torch.float64).cpu().numpy()
 
 
 def cosine(a: Any, b: Any) -> float:
-    """The cosine of two vectors; 0 where one of them has no direction."""
+    """Return the cosine of two vectors; 0 where one of them has no direction."""
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(np.dot(a, b) / norms) if norms else 0.0
 
@@ -38,7 +38,7 @@ def within(states: Any, members: Any) -> float:
 
 
 def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
-    """The five curves of `GroupSums.similarities`, (batch, 5)."""
+    """Return the five curves of `GroupSums.similarities`, (batch, 5)."""
     wide = float64(states)
     image, text, instruction = (getattr(groups, name).numpy() for name in ("image", "text", "instruction"))
     return np.array(
@@ -156,7 +156,7 @@ def shares(amounts: Any, groups: TokenGroups, row: int) -> Any:
 
 
 def logits(state: Any, weight: Any, bias: Any = None) -> Any:
-    """The logit of every vocabulary entry for one normed state (d,)."""
+    """Return the logit of every vocabulary entry for one normed state (d,)."""
     rows = np.array([np.dot(entry, state) for entry in weight])
     return rows if bias is None else rows + bias
 

@@ -25,7 +25,7 @@ TEMPLATE_PIECES = ("▁US", "ER", "▁A", "SS", "IST", "ANT", "▁Des", "Des", "
 
 
 def llama_tokenizer(added: Sequence[str], pad: str, bos: str = "<s>", unk: str = "<unk>") -> LlamaTokenizer:
-    """A Llama tokenizer of 32,000 pieces with byte fallback and BOS; `added` follow from id 32,000 on."""
+    """Return a Llama tokenizer of 32,000 pieces with byte fallback and BOS; `added` follow from id 32,000 on."""
     pieces = list(itertools.islice(dict.fromkeys(_llama_pieces()), LLAMA_PIECES))
     tokenizer = LlamaTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)},
@@ -41,7 +41,7 @@ def llama_tokenizer(added: Sequence[str], pad: str, bos: str = "<s>", unk: str =
 
 
 def qformer_tokenizer() -> BertTokenizer:
-    """A BERT tokenizer of 30,522 pieces, and [DEC] behind them, as InstructBLIP's Q-Former has it."""
+    """Return a BERT tokenizer of 30,522 pieces, and [DEC] behind them, as InstructBLIP's Q-Former has it."""
     signs = string.ascii_lowercase + string.digits + string.punctuation
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{sign}" for sign in signs)]
     pieces += [word for word in WORDS if len(word) > 1]

@@ -40,7 +40,7 @@ def same_row(found: Any) -> bool:
 
 
 def hammer(cache: Path) -> list[str]:
-    """Reads and writes the same readings over and over; none that is there may be another than was kept."""
+    """Read and writes the same readings over and over; none that is there may be another than was kept."""
     told: list[str] = []
     store = opened(cache, told)
     for _ in range(40):
@@ -52,7 +52,7 @@ def hammer(cache: Path) -> list[str]:
 
 
 def refused(cache: Path) -> list[str]:
-    """Keeps readings although the kernel lets no file grow beyond a thousand bytes."""
+    """Keep readings although the kernel lets no file grow beyond a thousand bytes."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

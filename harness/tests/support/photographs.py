@@ -26,7 +26,7 @@ needs_real_data = pytest.mark.skipif(
 
 
 def real(name: str) -> Path:
-    """The directory of real data of that name."""
+    """Return the directory of real data of that name."""
     assert REAL is not None
     return Path(REAL) / name
 
@@ -38,7 +38,7 @@ def pixels(name: str, side: int = 24) -> np.ndarray:
 
 
 def encoded(name: str, kind: str = "PNG", mode: str = "RGB") -> bytes:
-    """The picture of that name as a file."""
+    """Return the picture of that name as a file."""
     file = io.BytesIO()
     Image.fromarray(pixels(name)).convert(mode).save(file, kind)
     return file.getvalue()
@@ -74,7 +74,7 @@ def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG with its checksum."""
+    """Return a part of a PNG with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 

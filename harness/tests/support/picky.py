@@ -38,5 +38,5 @@ def make_picky(vlm: Vlm) -> Vlm:
 
 
 def narrow(sample: Sample) -> Sample:
-    """The sample with a picture that is refused."""
+    """Return the sample with a picture that is refused."""
     return replace(sample, picture=lambda: Image.new("RGB", (1200, 5), "red"))

@@ -24,7 +24,7 @@ def free_port() -> str:
 def run_cases(
     home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The cases on two tiny models, run to their end, with baselines and cache of their own."""
+    """Return the cases on two tiny models, run to their end, with baselines and cache of their own."""
     command = [
         *launcher,
         *(
@@ -52,7 +52,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:
-    """A process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
+    """Return a process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
     port, launched = free_port(), []
     for rank, own in enumerate(arguments):
         command = [

@@ -222,7 +222,7 @@ _PLACES = ("image_processor", "video_processor", "feature_extractor")
 
 
 def processor_of(family: Family) -> Any:
-    """The processor of a family with its chat template.
+    """Return the processor of a family with its chat template.
 
     Skips the test where a package is missing that transformers has it need.
     """

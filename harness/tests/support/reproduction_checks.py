@@ -31,7 +31,7 @@ def said(check: Callable[[], None]) -> str:
 
 
 def not_the_same(profile: Profile, stored: Baseline) -> list[str]:
-    """The complaints of every family that its numbers are no longer the baseline's."""
+    """Return the complaints of every family that its numbers are no longer the baseline's."""
     checks = [
         lambda family=family: check_reproduces(profile, stored, compare(profile, stored, family))
         for family in FAMILIES.values()
@@ -40,7 +40,7 @@ def not_the_same(profile: Profile, stored: Baseline) -> list[str]:
 
 
 def all_verdicts(profile: Profile, stored: Baseline) -> dict[str, Verdict]:
-    """The verdict on every measure, on the boundaries and on what holds within the phases."""
+    """Return the verdict on every measure, on the boundaries and on what holds within the phases."""
     verdicts = {
         finding.measure.name: finding.agreement.verdict
         for family in FAMILIES.values()

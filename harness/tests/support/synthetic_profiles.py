@@ -43,5 +43,5 @@ def changed(profile: Profile, **arrays: Any) -> Profile:
 
 
 def on_one_line(error: BaseException) -> str:
-    """A message without its line breaks, wherever it is folded."""
+    """Return a message without its line breaks, wherever it is folded."""
     return " ".join(str(error).split())

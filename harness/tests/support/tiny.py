@@ -137,7 +137,7 @@ def tiny_samples(n: int = 4) -> list[Sample]:
 
 
 def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *, checking: bool = True) -> Readings:
-    """The readings of one forward pass over `samples`, with every self-check."""
+    """Return the readings of one forward pass over `samples`, with every self-check."""
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     ids = [sample.id for sample in samples]
     with (
@@ -149,7 +149,7 @@ def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *
 
 
 def tiny_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
-    """The inputs of the batch in the model's dtype."""
+    """Return the inputs of the batch in the model's dtype."""
     return {key: value.to(vlm.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()}
 
 
@@ -159,7 +159,7 @@ def try_separators(vlm: Vlm) -> None:
 
 
 def drawing_task(n: int) -> LensTask:
-    """A dense lens that asks for one word, so that whatever is drawn is kept."""
+    """Return a dense lens that asks for one word, so that whatever is drawn is kept."""
     words = (((5,),),) * n
     return LensTask(References(words, words), (), dense=True)
 
@@ -194,5 +194,5 @@ def same(one: Profile, other: Profile) -> bool:
 
 
 def largest_difference(one: Profile, other: Profile) -> float:
-    """The largest absolute difference between two profiles over all arrays."""
+    """Return the largest absolute difference between two profiles over all arrays."""
     return max(float(np.abs(one.arrays[name] - other.arrays[name]).max()) for name in one.arrays)

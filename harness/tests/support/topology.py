@@ -67,7 +67,7 @@ LLAMA, CLIP_L, EVA_G, BERT = Width(4096, 32, 11_008), Width(1024, 16, 4096), Wid
 
 
 def llava_config(width: Width | None = None) -> LlavaConfig:
-    """The configuration of LLaVA-1.5-7B; `width` is that of every part, None the published ones."""
+    """Return the configuration of LLaVA-1.5-7B; `width` is that of every part, None the published ones."""
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             **(width or CLIP_L).sizes(), num_hidden_layers=24, image_size=336, patch_size=PATCH, projection_dim=768
@@ -123,7 +123,7 @@ def llava_processor() -> LlavaProcessor:
 
 
 def instructblip_processor() -> InstructBlipProcessor:
-    """The processor as it is published, without a chat template."""
+    """Return the processor as it is published, without a chat template."""
     return InstructBlipProcessor(
         pillow_processor("BlipImageProcessor")(size={"height": 224, "width": 224}),
         llama_tokenizer(("[PAD]", "<image>", "<video>"), "[PAD]", bos="</s>", unk="</s>"),
@@ -168,19 +168,19 @@ def instructblip(width: Width | None = REDUCED, **options: Any) -> Vlm:
 
 
 def save_llava(directory: Path) -> None:
-    """Writes a checkpoint of the reduced LLaVA with its processor, as `save_pretrained` does."""
+    """Write a checkpoint of the reduced LLaVA with its processor, as `save_pretrained` does."""
     drawn_model(llava_config(REDUCED)).save_pretrained(directory)
     llava_processor().save_pretrained(directory)
 
 
 def save_instructblip(directory: Path) -> None:
-    """Writes a checkpoint of the reduced InstructBLIP with its processor, which has no chat template."""
+    """Write a checkpoint of the reduced InstructBLIP with its processor, which has no chat template."""
     drawn_model(instructblip_config(REDUCED)).save_pretrained(directory)
     instructblip_processor().save_pretrained(directory)
 
 
 def as_published(directory: Path) -> None:
-    """Turns the processor's files of `save_instructblip` into those of the published repository.
+    """Turn the processor's files of `save_instructblip` into those of the published repository.
 
     They are shared with InstructBlipVideo: `processor_config.json` names its processor, and what is done to a picture
     stands in a file of its own.

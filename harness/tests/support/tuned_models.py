@@ -14,7 +14,7 @@ from harness.tests.support.tiny import tiny_vlm
 
 
 def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
-    """The tiny model with another name and the weights of its last two layers moved by a share of themselves."""
+    """Return the tiny model with another name and the weights of its last two layers moved by a share of themselves."""
     vlm = tiny_vlm(layers=layers, width=width)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -27,7 +27,7 @@ SAMPLES = ("64", "70")
 
 
 def run(home: Path, samples: str, root: Path, before: Callable[[], object], after: Callable[[], object]) -> None:
-    """Runs the command; calls `before` when it starts to write and `after` when it has written."""
+    """Run the command; calls `before` when it starts to write and `after` when it has written."""
 
     def watched_write(*arguments: object, **options: object) -> Path:
         # A second time where another run has recorded the baseline meanwhile.

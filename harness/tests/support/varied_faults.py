@@ -25,7 +25,7 @@ TANH = "gelu_pytorch_tanh"
 
 
 def ignore_padding(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Lets real tokens attend to the padding before them."""
+    """Let real tokens attend to the padding before them."""
 
     def unmask(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         return args, kwargs | {"attention_mask": torch.ones_like(kwargs["attention_mask"])}
@@ -34,12 +34,12 @@ def ignore_padding(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def resample_bilinear(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Resizes pictures by another filter than the bicubic one."""
+    """Resize pictures by another filter than the bicubic one."""
     patch.setattr(vlm.processor.image_processor, "resample", Image.Resampling.BILINEAR)
 
 
 def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Takes the rows of pixels for as long as the columns are; a square picture stays as it is."""
+    """Take the rows of pixels for as long as the columns are; a square picture stays as it is."""
 
     def swapped(sample: Sample) -> Sample:
         picture = sample.picture
@@ -54,7 +54,7 @@ def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def approximate_gelu(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Computes GELU by its approximation with tanh, as configurations with the other name have it."""
+    """Compute GELU by its approximation with tanh, as configurations with the other name have it."""
     for module in list(vlm.model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, GELUActivation):
@@ -74,7 +74,7 @@ def configurations(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def raise_theta(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Makes the base of RoPE's frequencies 1 % larger."""
+    """Make the base of RoPE's frequencies 1 % larger."""
     config = vlm.anatomy.text_config
     config.rope_parameters = {**config.rope_parameters, "rope_theta": 1.01 * config.rope_parameters["rope_theta"]}
     for module in vlm.model.modules():
@@ -83,7 +83,7 @@ def raise_theta(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def lower_eps(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Makes the number that RMS norms add to the variance ten times smaller."""
+    """Make the number that RMS norms add to the variance ten times smaller."""
     config = vlm.anatomy.text_config
     config.rms_norm_eps /= 10
     for module in vlm.model.modules():
@@ -92,12 +92,12 @@ def lower_eps(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def take_the_layer_before(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Takes the image features from the tower's last layer but one."""
+    """Take the image features from the tower's last layer but one."""
     vlm.model.config.vision_feature_layer -= 1
 
 
 def reverse_key_value_heads(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Serves the groups of query heads by the key-value heads in reverse order."""
+    """Serve the groups of query heads by the key-value heads in reverse order."""
 
     def reverse(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
         heads = vlm.anatomy.text_config.num_key_value_heads

@@ -31,7 +31,7 @@ def example(number: Any, **values: Any) -> dict[str, Any]:
 def write_list(
     directory: Path, examples: Sequence[dict[str, Any]], suffix: str = "png", images: str = "images"
 ) -> Path:
-    """Writes the jsonl in a directory and its images into the folder beside; returns that folder."""
+    """Write the jsonl in a directory and its images into the folder beside; returns that folder."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)) + "\n\n")
     names = [e[f"image_{side}"] for e in examples for side in (0, 1)]
