@@ -13,7 +13,7 @@ from harness.analysis.calibration import Calibration
 from harness.analysis.curves import FloatArray
 from harness.baselines.margin_table import margin_table, margin_values
 from harness.baselines.store import Baseline
-from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, layered_noise, shifted_rows, stretched
+from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, layered_noise, shift_curves, stretch_curves
 from harness.profile.environment import Environment
 from harness.profile.measures import CURVES, SHARE_GROUPS
 from harness.profile.profile import Array, Profile
@@ -45,20 +45,20 @@ class Change:
     """What happened to a model: its inter-modal curves moved, stretched or flattened, or words lost from the lens.
 
     `layers` is a shift to later layers, `stretch` a factor about each curve's own mean over depth, `flattened` takes
-    phase II's fall away, and `lost` is the drop in recall at the last point.
+    phase II's fall away, and `lost_recall` is the drop in recall at the last point.
     """
 
     layers: float = 0.0
     stretch: float = 1.0
     flattened: bool = False
-    lost: float = 0.0
+    lost_recall: float = 0.0
 
-    def applied(self, x: FloatArray, shape: Shape, factor: float, rng: np.random.Generator) -> FloatArray:
+    def apply(self, x: FloatArray, shape: Shape, factor: float, rng: np.random.Generator) -> FloatArray:
         """Return changed curves (n, points) of a measure whose mean is `factor` times the shape, unevenly struck."""
         strength = 1.0 + UNEVEN * rng.standard_normal(len(x))
         depth = x.shape[1] - 1
-        x = shifted_rows(x, np.maximum(self.layers * strength, 0.0)) if self.layers else x
-        x = stretched(x, 1.0 + (self.stretch - 1.0) * strength)
+        x = shift_curves(x, np.maximum(self.layers * strength, 0.0)) if self.layers else x
+        x = stretch_curves(x, 1.0 + (self.stretch - 1.0) * strength)
         if self.flattened:
             x = x + strength[:, None] * factor * (shape.without_fall().curve(depth) - shape.curve(depth))
         return x
@@ -127,7 +127,7 @@ class Population:
             offset, factor, spread = _MEANS[name]
             curves = offset + factor * shape + spread * (_half(common) + _half(self._noise(rng, len(shape))))
             if name.startswith("inter"):
-                curves = change.applied(curves, self.shape, factor, striking)
+                curves = change.apply(curves, self.shape, factor, striking)
             arrays |= _with_post_norm(name, curves)
         return arrays
 
@@ -151,7 +151,7 @@ class Population:
             threshold, fragile = rng.random((2, self.n, 10))
             first = np.arange(self.n) // self.clustered * self.clustered
             threshold[:, ::2] = threshold[first, ::2]
-            there = (np.arange(10) < count[:, None]) & (fragile >= change.lost / 0.8)
+            there = (np.arange(10) < count[:, None]) & (fragile >= change.lost_recall / 0.8)
             found = [
                 (there & (threshold < chance)).sum(axis=1)
                 for k in (0.6, 1.0)
@@ -165,7 +165,7 @@ class Population:
         return arrays
 
 
-def measured_again(profile: Profile, seed: int) -> Profile:
+def remeasure(profile: Profile, seed: int) -> Profile:
     """Return the same samples measured in a coarser data type: nothing changed, and no number the same.
 
     Every curve gets noise of 0.003 a value, half of its variance smooth over the layers, and a shift of each layer's
@@ -193,7 +193,7 @@ def measured_again(profile: Profile, seed: int) -> Profile:
     return replace(profile, arrays=arrays)
 
 
-def stored(profile: Profile) -> Baseline:
+def to_baseline(profile: Profile) -> Baseline:
     """Return the profile as a baseline, with the margins that a real one of these numbers would have."""
     margins = margin_values(margin_table(profile, Calibration()))
     return Baseline(Path(f"{profile.pair}.json"), profile, margins, timing={})

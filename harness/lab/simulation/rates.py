@@ -13,7 +13,7 @@ from harness.analysis.agreement import combined
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
-from harness.lab.simulation.populations import PAIRS, Change, Population, measured_again, seed_of, stored
+from harness.lab.simulation.populations import PAIRS, Change, Population, remeasure, seed_of, to_baseline
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
@@ -68,10 +68,8 @@ def simulate_suite(suite: Suite) -> SuiteResult:
     for index, population in enumerate(PAIRS):
         draw = (suite.seed, "suite", suite.paired, suite.index, index)
         first = population.draw(seed_of(*draw, "baseline"))
-        again = (
-            measured_again(first, seed_of(*draw, "again")) if suite.paired else population.draw(seed_of(*draw, "new"))
-        )
-        for name, verdict in assertions(again, stored(first)).items():
+        again = remeasure(first, seed_of(*draw, "again")) if suite.paired else population.draw(seed_of(*draw, "new"))
+        for name, verdict in assertions(again, to_baseline(first)).items():
             verdicts[verdict] += 1
             if verdict is Verdict.DIFFERS:
                 alarms.append(f"suite {suite.index}, {population.name}: {name}")
@@ -106,7 +104,7 @@ SCENARIOS = (
     Scenario("phase II flattened", Change(flattened=True)),
     Scenario("stretched x 1.25", Change(stretch=1.25)),
     Scenario("stretched x 1.1", Change(stretch=1.1)),
-    Scenario("recall -0.10", Change(lost=0.10), ("recall",)),
+    Scenario("recall -0.10", Change(lost_recall=0.10), ("recall",)),
 )
 
 
@@ -154,9 +152,9 @@ def simulate_trial(trial: Trial) -> dict[str, Verdict]:
     scenario, population = trial.scenario, trial.population
     draw = (trial.seed, "trial", trial.place, trial.paired, trial.n, trial.repetition)
     first = seed_of(*draw, "baseline")
-    baseline = stored(population.draw(first))
+    baseline = to_baseline(population.draw(first))
     if trial.paired:
-        changed = measured_again(population.draw(first, scenario.change), seed_of(*draw, "again"))
+        changed = remeasure(population.draw(first, scenario.change), seed_of(*draw, "again"))
     else:
         changed = population.draw(seed_of(*draw, "new"), scenario.change)
     verdict_on = {

@@ -46,18 +46,18 @@ def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float
     return noise
 
 
-def shifted(m: FloatArray, layers: float) -> FloatArray:
+def shift_curve(m: FloatArray, layers: float) -> FloatArray:
     """Return the curve with its inside moved to later layers and its two ends kept."""
     moved: FloatArray = np.interp(shift_origin(len(m), layers), np.arange(len(m)), m)
     return moved
 
 
-def shifted_rows(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
+def shift_curves(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
     """Return every row of curves (n, points) moved by its own number of layers (n,)."""
-    return np.stack([shifted(row, by) for row, by in zip(x, np.asarray(layers, dtype=np.float64), strict=True)])
+    return np.stack([shift_curve(row, by) for row, by in zip(x, np.asarray(layers, dtype=np.float64), strict=True)])
 
 
-def stretched(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
+def stretch_curves(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
     """Return every row of curves (n, points) stretched about its own mean over the layers by a factor, one or (n,)."""
     centre = x.mean(axis=1, keepdims=True)
     longer: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)

@@ -15,7 +15,7 @@ from harness.analysis.margins import (
     declared_margins,
 )
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.lab.simulation.synthetic import shifted
+from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import POINTS, phases, recalls, rerun, samples
 from harness.tests.support.two_sides import agree, agree_recall
 
@@ -107,7 +107,7 @@ def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> No
 @pytest.mark.parametrize(
     ("now", "layers"),
     [
-        (rerun(samples(shifted(phases(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
+        (rerun(samples(shift_curve(phases(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
         (rerun(samples(phases(heights=(0.10, 0.45, 0.40, 0.65, 0.40)), 64, seed=100), 2), {14, 15, 16}),
         (rerun(BASELINE * 1.25, 3), {7, 23, 24, 25}),
         (rerun(BASELINE + 0.06, 4), set(range(POINTS))),
@@ -131,7 +131,7 @@ def test_the_shape_is_judged_apart_from_the_level() -> None:
     assert lifted.level.verdict is Verdict.DIFFERS
     assert lifted.shape is not None
     assert lifted.shape.verdict is Verdict.EQUIVALENT
-    unpaired = judged(samples(shifted(phases(), 3.0), 64, seed=7), paired=False)
+    unpaired = judged(samples(shift_curve(phases(), 3.0), 64, seed=7), paired=False)
     assert unpaired.shape is not None
     assert unpaired.shape.verdict is unpaired.verdict is Verdict.DIFFERS
 

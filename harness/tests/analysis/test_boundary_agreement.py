@@ -7,7 +7,7 @@ from harness.analysis.agreement import Verdict
 from harness.analysis.boundary_agreement import BoundaryKind
 from harness.analysis.curves import FloatArray
 from harness.analysis.turning_points import half_heights, turning_points
-from harness.lab.simulation.synthetic import EDGES, shifted
+from harness.lab.simulation.synthetic import EDGES, shift_curve
 from harness.tests.support.synthetic_curves import phases, plateaus, rerun, samples
 from harness.tests.support.two_sides import agree_boundaries
 
@@ -26,7 +26,7 @@ def test_the_same_curves_have_no_shift() -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_effects_are_differences_of_the_means(paired: bool) -> None:
-    now = samples(shifted(phases(), 2.0), 64, seed=3)
+    now = samples(shift_curve(phases(), 2.0), 64, seed=3)
     found = agree_boundaries(now, BASELINE, paired=paired, alpha_diff=ALPHA)
     one, other = now.mean(axis=0), BASELINE.mean(axis=0)
     points = np.subtract(turning_points(one, 4), turning_points(other, 4))
@@ -36,7 +36,7 @@ def test_effects_are_differences_of_the_means(paired: bool) -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_shift_of_two_layers_differs(paired: bool) -> None:
-    mean = shifted(phases(), 2.0)
+    mean = shift_curve(phases(), 2.0)
     now = samples(mean, 64, seed=100 if paired else 101)
     found = agree_boundaries(rerun(now, 1), BASELINE, paired=paired, alpha_diff=ALPHA)
     assert found.verdict is Verdict.DIFFERS

@@ -17,7 +17,7 @@ from harness.analysis.mean_difference import Verdict
 from harness.analysis.monotone import Monotonicity, Presence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import turning_points
-from harness.lab.simulation.synthetic import shifted
+from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import phases, rerun, samples
 from harness.tests.support.two_sides import agree_intervals
 
@@ -244,7 +244,7 @@ def test_undecided_says_how_many_samples_would_decide() -> None:
 @given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
 def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:
     y = samples(short(), 40, seed % 97, sd=0.05)
-    x = rerun(samples(shifted(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
+    x = rerun(samples(shift_curve(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
     order = np.random.default_rng(seed).permutation(40)
     found = agree_intervals(x, y, paired=True, alpha_diff=ALPHA)
     assert agree_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
@@ -255,7 +255,7 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
-    x = samples(shifted(phases(), 2.0), 64, seed=100)
+    x = samples(shift_curve(phases(), 2.0), 64, seed=100)
     up = agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
     down = agree_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
     for one, other in zip(up.findings, down.findings, strict=True):
@@ -282,7 +282,7 @@ def test_samples_of_one_picture_count_once(paired: bool) -> None:
 
 def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
     """A run with few of the baseline's samples is judged on the phases of all."""
-    reference = 2.0 * shifted(phases(), 3.0)
+    reference = 2.0 * shift_curve(phases(), 3.0)
     found = agree_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
     ends = (0, *turning_points(reference, 4), 30)
     assert [(one.first, one.last) for one in found.findings[::2]] == list(pairwise(ends))

@@ -8,7 +8,7 @@ from scipy import stats
 
 from harness.analysis.power import LEAST_EQUIVALENT, LEAST_FOUND, Power, curve_power, power_refusal, recall_power
 from harness.analysis.power import _shift_by as shift_by
-from harness.lab.simulation.synthetic import shifted
+from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import phases, recalls, samples
 
 ALPHA = 0.01 / 76
@@ -19,7 +19,7 @@ MARGIN = 0.03
 def test_the_shift_is_that_of_the_synthetic_curves() -> None:
     rows = samples(phases(), 5, seed=0)
     for layers in (1.0, 2.0):
-        expected = np.stack([shifted(row, layers) for row in rows])
+        expected = np.stack([shift_curve(row, layers) for row in rows])
         np.testing.assert_allclose(rows @ shift_by(31, layers), expected, atol=1e-12)
 
 

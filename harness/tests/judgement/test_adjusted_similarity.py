@@ -13,7 +13,7 @@ from harness.baselines.store import Baseline
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.judgement.results import family_result
 from harness.judgement.side_by_side import traces_of
-from harness.lab.simulation.populations import stored
+from harness.lab.simulation.populations import to_baseline
 from harness.profile.measures import CURVES, FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
@@ -38,7 +38,7 @@ def whole(tiny_data: None) -> Profile:
 
 def stored_of(profile: Profile) -> Baseline:
     """Return the profile as it comes back from a file, where no cosines between the samples are."""
-    return stored(dataclasses.replace(profile, between_samples=None))
+    return to_baseline(dataclasses.replace(profile, between_samples=None))
 
 
 def judged(comparison: Comparison) -> dict[str, bool | None]:

@@ -13,7 +13,7 @@ from harness.analysis.interval_agreement import Question
 from harness.baselines.store import Baseline
 from harness.judgement.phases import claims_of, phase_reading
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
-from harness.lab.simulation.populations import UNCHANGED, Change, Population, measured_again, stored
+from harness.lab.simulation.populations import UNCHANGED, Change, Population, remeasure, to_baseline
 from harness.lab.simulation.synthetic import EDGES, SHARP, Shape
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
@@ -30,12 +30,12 @@ FIVE = Shape("five", (0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6))
 
 @cache
 def baseline() -> Baseline:
-    return stored(Population(SHARP, DEPTH, N).draw(1))
+    return to_baseline(Population(SHARP, DEPTH, N).draw(1))
 
 
 def measured(shape: Shape = SHARP, change: Change = UNCHANGED, *, paired: bool = True) -> Profile:
     population = Population(shape, DEPTH, N)
-    return measured_again(population.draw(1, change), 2) if paired else population.draw(3, change)
+    return remeasure(population.draw(1, change), 2) if paired else population.draw(3, change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ TRUTHS = (
     Truth("shift", SHARP, Change(layers=2.0), OTHER, OTHER, OTHER, layers=frozenset({5, 10, 12, 19, 21})),
     Truth("flattened phase", SHARP, Change(flattened=True), OTHER, OPEN, OTHER, layers=frozenset(range(10, 21))),
     Truth("stretched", SHARP, Change(stretch=1.25), OTHER, SAME, SAME, layers=frozenset({0, 15, 24})),
-    Truth("recall loss", SHARP, Change(lost=0.10), recall=OTHER, layers=frozenset({29, 30})),
+    Truth("recall loss", SHARP, Change(lost_recall=0.10), recall=OTHER, layers=frozenset({29, 30})),
     Truth("reversal inside a phase", REVERSAL, UNCHANGED, OTHER, OPEN, OTHER, layers=frozenset({18, 20, 21})),
     Truth("flat curve", FLAT, UNCHANGED, OTHER, OPEN, OTHER, layers=frozenset({0, 7, 15, 24, 30})),
     Truth("three segments", THREE, UNCHANGED, OTHER, OTHER, OTHER, layers=frozenset({6, 12, 20, 24, 30})),

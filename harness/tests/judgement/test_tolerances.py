@@ -17,7 +17,7 @@ from harness.baselines.store import Baseline
 from harness.judgement.regression import compare
 from harness.judgement.side_by_side import traces_of
 from harness.judgement.tolerances import LEAST_NOISE, calibrated_tolerance, locating_tolerance, tolerance_of
-from harness.lab.simulation.populations import stored
+from harness.lab.simulation.populations import to_baseline
 from harness.models.vlm import Vlm
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
@@ -33,7 +33,7 @@ def variant(dtype: str, sample: float, device: str = "") -> Variant:
 def baseline(*variants: Variant, **environment: str) -> Baseline:
     profile = synthetic_profile(environment=dataclasses.replace(HERE, **environment))
     runs = {f"{run.dtype} {run.device}": run for run in variants}
-    return dataclasses.replace(stored(profile), calibration=Calibration(runs))
+    return dataclasses.replace(to_baseline(profile), calibration=Calibration(runs))
 
 
 def measured(**environment: str) -> Profile:
@@ -117,7 +117,7 @@ def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -
 
 def test_worst_samples_are_named_by_the_run_where_the_baseline_lacks_some() -> None:
     now = measured()
-    held = stored(now.select(now.sample_ids[10:]))
+    held = to_baseline(now.select(now.sample_ids[10:]))
     moved = now["inter"].copy()
     moved[20] += np.float32(0.01)
     finding = compare(changed(now, inter=moved), held, FAMILIES["inter"]).findings[0]
@@ -153,7 +153,7 @@ def eps(vlm: Vlm) -> None:
 def test_a_changed_constant_does_not_reproduce_and_is_placed_where_it_acts(
     fault: Callable[[Vlm], None], last_same: int
 ) -> None:
-    held = stored(tiny_profile(tiny_vlm(layers=6), samples=32, batch_size=8))
+    held = to_baseline(tiny_profile(tiny_vlm(layers=6), samples=32, batch_size=8))
     vlm = tiny_vlm(layers=6)
     fault(vlm)
     now = tiny_profile(vlm, samples=32, batch_size=8)

@@ -8,8 +8,8 @@ import pytest
 from harness.analysis.turning_points import turning_points
 from harness.baselines.store import read_baseline
 from harness.judgement.pairing import match_inputs
-from harness.lab.simulation.populations import PAIRS, Change, Population, measured_again
-from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, shifted, shifted_rows, stretched
+from harness.lab.simulation.populations import PAIRS, Change, Population, remeasure
+from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape, shift_curve, shift_curves, stretch_curves
 from harness.profile.measures import CURVES, SHARE_GROUPS
 
 MANY = Population(SHARP, 30, 4000)
@@ -27,7 +27,7 @@ def test_a_drawn_profile_has_the_arrays_of_a_measured_one() -> None:
 @pytest.mark.parametrize("population", PAIRS, ids=lambda population: population.name)
 def test_shares_hits_and_cosines_are_possible(population: Population) -> None:
     drawn = population.draw(7)
-    for profile in (drawn, measured_again(drawn, 8)):
+    for profile in (drawn, remeasure(drawn, 8)):
         for kind in ("norm", "weight"):
             shares = np.stack([profile[f"{kind}_{group}"] for group in SHARE_GROUPS])
             assert (shares > 0.0).all()
@@ -64,7 +64,7 @@ def test_the_same_seed_draws_the_same_samples() -> None:
 
 def test_measuring_again_moves_every_sample_a_little() -> None:
     drawn = PAIRS[0].draw(1)
-    again = measured_again(drawn, 2)
+    again = remeasure(drawn, 2)
     assert len(match_inputs(again, drawn).pairing.measured) == drawn.n
     for name in CURVES:
         change = again[name].astype(np.float64) - drawn[name]
@@ -102,7 +102,7 @@ def test_changes_have_the_declared_size() -> None:
     np.testing.assert_allclose(means["flat"], expected, atol=5e-3)
     np.testing.assert_allclose(np.ptp(means["wide"]), 1.25 * np.ptp(means["none"]), rtol=0.02)
     np.testing.assert_allclose(means["wide"].mean(), means["none"].mean(), atol=1e-4)
-    lost = MANY.draw(5, Change(lost=0.10))
+    lost = MANY.draw(5, Change(lost_recall=0.10))
     assert before["recall_5"][:, -1].mean() - lost["recall_5"][:, -1].mean() == pytest.approx(0.10, abs=0.005)
     assert (lost.arrays["hits"] <= before.arrays["hits"]).all()
     assert (lost["inter"] == before["inter"]).all()
@@ -110,8 +110,8 @@ def test_changes_have_the_declared_size() -> None:
 
 def test_rows_are_shifted_and_stretched_each_by_its_own() -> None:
     curve = SHARP.curve(30)
-    rows = shifted_rows(np.stack([curve, curve]), [0.0, 3.0])
-    np.testing.assert_allclose(rows, [curve, shifted(curve, 3.0)])
-    wider = stretched(np.stack([curve, curve]), [1.0, 2.0])
+    rows = shift_curves(np.stack([curve, curve]), [0.0, 3.0])
+    np.testing.assert_allclose(rows, [curve, shift_curve(curve, 3.0)])
+    wider = stretch_curves(np.stack([curve, curve]), [1.0, 2.0])
     np.testing.assert_allclose(wider[0], curve)
     np.testing.assert_allclose(wider[1] - curve.mean(), 2.0 * (curve - curve.mean()))

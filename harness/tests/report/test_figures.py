@@ -17,7 +17,7 @@ from harness.analysis.turning_points import turning_points
 from harness.judgement.phases import claims_of, phase_reading
 from harness.judgement.regression import compare, compare_boundaries
 from harness.judgement.results import boundary_result, claim_result, family_result
-from harness.lab.simulation.populations import stored
+from harness.lab.simulation.populations import to_baseline
 from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
@@ -104,7 +104,7 @@ def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -
 
 
 def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
-    pair, held = Pair("made", "curves"), stored(profile)
+    pair, held = Pair("made", "curves"), to_baseline(profile)
     points = np.arange(L + 1)
     moved = {
         "inter": profile["inter"] + np.where((points == 2) | (points == 3), 0.09, 0.0).astype(np.float32),
