@@ -19,6 +19,7 @@ from harness.judgement.results import WORST_FIRST
 from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison
 from harness.report.descriptions import DecodedLayer
+from harness.report.glossary import GLOSSARY
 from harness.report.meanings import Answer, answer_of, how_sure, what_changed, where_phases_end
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
@@ -94,6 +95,7 @@ def page(
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
         styles=Markup(f":root {{\n{variables}\n}}\n{styles}"),  # noqa: S704 - our own file
         verdicts=VERDICTS,
+        glossary=GLOSSARY,
         left_out_lines=left_out_lines,
         where_phases_end=where_phases_end,
         how_sure=how_sure,
