@@ -31,7 +31,7 @@ from harness.baselines.stored_files import BaselineError as BaselineError
 from harness.baselines.stored_files import BaselineExistsError as BaselineExistsError
 from harness.baselines.stored_files import MissingBaselineError as MissingBaselineError
 from harness.profile.environment import Environment
-from harness.profile.measures import MEASURES, RECALL, chance_of
+from harness.profile.measures import MEASURES, RECALL, chance_measure
 from harness.profile.profile import Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
 from harness.storage.json_text import rounded
@@ -252,7 +252,7 @@ def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
 def shown_measures(profile: Profile) -> tuple[str, ...]:
     """Return the measures, and what is shown beside them: similarities after the final norm, and recall by chance."""
     post = (name for name in profile.arrays if name.startswith("post_norm_"))
-    chance = (chance_of(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
+    chance = (chance_measure(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
     return profile.measured((*MEASURES, *post, *chance))
 
 

@@ -61,7 +61,7 @@ def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairin
     """
     sides = ((now, pairing.measured), (baseline, pairing.baseline))
     if measure == "inter_adjusted":
-        values = [profile.adjusted_over(rows.tolist()) for profile, rows in sides]
+        values = [profile.readjusted_similarity(rows.tolist()) for profile, rows in sides]
     else:
         values = [profile[measure][rows] for profile, rows in sides]
     x, y = values

@@ -19,7 +19,7 @@ from harness.analysis.segments import (
     persistence,
 )
 from harness.analysis.turning_points import BoundaryInterval, turning_points
-from harness.profile.measures import chance_of
+from harness.profile.measures import chance_measure
 from harness.profile.profile import Profile, as_floats
 from harness.storage.json_text import rounded
 
@@ -42,7 +42,7 @@ def phase_reading(profile: Profile) -> PhaseReading:
         None if profile.no_recall else as_floats(profile[CLAIM_RECALL]),
         clusters=profile.clusters,
         controls=profile.controls,
-        recall_chance=None if profile.no_recall else profile[chance_of(CLAIM_RECALL)],
+        recall_chance=None if profile.no_recall else profile[chance_measure(CLAIM_RECALL)],
         no_recall=profile.no_recall,
     )
 

@@ -170,7 +170,7 @@ def largest_change(finding: Finding) -> str:
 def _measures(comparison: Comparison) -> Iterator[Evidence]:
     for finding in comparison.findings:
         mean = finding.agreement.mean
-        names = finding.measure.title, finding.measure.axis.words(finding.indices), str(finding.agreement.verdict)
+        names = finding.measure.title, finding.measure.axis.describe(finding.indices), str(finding.agreement.verdict)
         yield Evidence(*names, mean.effect, mean.interval, mean.margin, mean.n, finding, mean.paired)
     for name, reason in comparison.not_compared.items():
         unknown = math.nan, (math.nan, math.nan), math.nan, 0

@@ -25,7 +25,7 @@ from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, pic
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
 from harness.probe.self_checks import NotFiniteError
-from harness.probe.separators import without_separators
+from harness.probe.separators import exclude_separators
 from harness.profile.profile import Array
 
 T = TypeVar("T")
@@ -238,7 +238,7 @@ class Passes:
             own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])
             stopped = ""
             try:
-                readings, wrong = read(without_separators(self.vlm, own), part), {}
+                readings, wrong = read(exclude_separators(self.vlm, own), part), {}
             except NotFiniteError as error:
                 readings, wrong = error.readings, error.faults
             except ForwardError as error:

@@ -22,13 +22,13 @@ from harness.probe.lens_task import LensTask
 from harness.probe.observation import Readings
 from harness.probe.self_checks import (
     NotFiniteError,
+    check_image_is_used,
     check_image_positions,
-    check_picture_reaches,
     check_repeatable,
     check_same_hits,
-    hearing_placeholders,
+    collect_placeholder_masks,
 )
-from harness.probe.separators import without_separators
+from harness.probe.separators import exclude_separators
 from harness.profile.pair import Pair
 from harness.profile.profile import Drawing
 
@@ -98,17 +98,17 @@ def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, 
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     parts = plan.part(range(*at.indices(len(plan.samples))))
     task = LensTask(parts, (), dense=True)
-    with hearing_placeholders(vlm.model) as masks:
+    with collect_placeholder_masks(vlm.model) as masks:
         dense = observe(vlm, batch, samples, task, checking=True)
     if not any(bool(mask.any()) for mask in masks):
         # Nothing else shows that this model has put image features into the prompts.
         _refuse_blind(vlm, batch, samples, dense)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.to_device(batch.inputs), masks)
     # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
-    separated = without_separators(vlm, batch)
+    separated = exclude_separators(vlm, batch)
     if separated is not batch:
         batch, dense = separated, observe(vlm, separated, samples, task, checking=True)
-    block = dense.block(vlm.anatomy.vocabulary_size)
+    block = dense.learn_block(vlm.anatomy.vocabulary_size)
     pruned = observe(vlm, batch, samples, LensTask(parts, block), checking=True)
     check_repeatable(
         vlm.anatomy.name,
@@ -129,7 +129,7 @@ def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: R
         similarity = observe(vlm, other, samples, attention=False).similarity
     except (ForwardError, NotFiniteError):  # Such a model looks at the picture.
         return
-    check_picture_reaches(vlm.anatomy.name, readings.similarity, similarity, list(batch.inputs))
+    check_image_is_used(vlm.anatomy.name, readings.similarity, similarity, list(batch.inputs))
 
 
 def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
@@ -157,9 +157,9 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
         tokens=tuple(
             "" if is_image else tokenizer.decode([int(entry)]) for entry, is_image in zip(entries, images, strict=True)
         ),
-        picture=seen.pixels,
+        image=seen.pixels,
         grid=seen.grid,
-        no_grid=seen.why,
+        no_grid_reason=seen.why,
         bos=_bos(tokenizer, batch, row),
     )
 

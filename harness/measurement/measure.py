@@ -36,11 +36,11 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.forward import observe
 from harness.probe.lens_task import KS, LensTask
-from harness.probe.noise import noise_for_features, seed_of
+from harness.probe.noise import noise_seed, replace_features_by_noise
 from harness.probe.observation import Readings
 from harness.probe.separators import SEPARATOR_POLICY, has_separators
 from harness.probe.vocabulary import LENS_POLICY, Vocabulary
-from harness.profile.configuration import configuration_of
+from harness.profile.configuration import read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Array, Drawing, Profile
@@ -119,7 +119,7 @@ def measure(
     start = draw_first(vlm, plan, dataset, batch_size, say)
     # After the first pass, in which some quantised layers round their scales for good.
     weights, checkpoint = weight_hashes(vlm.model)
-    configuration = configuration_of(vlm, checkpoint)
+    configuration = read_configuration(vlm, checkpoint)
     key = store_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
     asked = {"controls": controls, "control seed": control_seed, "word order": word_order}
     what = f"{vlm.name} on {dataset}"
@@ -198,8 +198,8 @@ def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, see
         with contextlib.ExitStack() as stack:
             if noisy:
                 image = batch.groups.image.to(vlm.device)
-                seeds = [seed_of(sample.id, seed) for sample in part]
-                stack.enter_context(noise_for_features(vlm.anatomy, image, seeds))
+                seeds = [noise_seed(sample.id, seed) for sample in part]
+                stack.enter_context(replace_features_by_noise(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
     results = passes.read_samples(shown, f"{vlm.name}, {control}", kept_as, read)
@@ -235,8 +235,8 @@ def _assemble(
         pixel_hashes=tuple(str(name) for name in stacked["pixels"]),
         arrays=measured_arrays(
             stacked,
-            [len(words) for words in plan.references.own],
-            [len(words) for words in plan.references.chance],
+            [len(words) for words in plan.references.words],
+            [len(words) for words in plan.references.chance_words],
             recall=not plan.no_recall,
         )
         | dict(observed.word_order),

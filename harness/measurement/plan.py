@@ -39,13 +39,13 @@ class Plan:
 
     def words(self, place: int) -> tuple[Words, Words]:
         """Return the vocabulary entries of one sample's own words, and of another's."""
-        return self.references.own[place], self.references.chance[place]
+        return self.references.words[place], self.references.chance_words[place]
 
     def part(self, places: Iterable[int]) -> References:
         """Return the words of some samples."""
         rows = tuple(places)
         return References(
-            *(tuple(words[row] for row in rows) for words in (self.references.own, self.references.chance))
+            *(tuple(words[row] for row in rows) for words in (self.references.words, self.references.chance_words))
         )
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
@@ -90,7 +90,7 @@ def plan_of(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool =
         if not any(entries)
     }
     plan = Plan(tuple(samples), References(tuple(own), tuple(own)), paired).without(reasons)
-    words = plan.references.own
+    words = plan.references.words
     return replace(plan, references=References(words, _chance(plan.samples, words)))
 
 

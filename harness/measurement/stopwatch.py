@@ -17,7 +17,7 @@ from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing
-from harness.probe.separators import without_separators
+from harness.probe.separators import exclude_separators
 from harness.probe.vocabulary import Vocabulary
 
 WARM_UPS = 3
@@ -28,7 +28,7 @@ def references_of(vlm: Vlm, samples: Sequence[Sample]) -> References:
     """Return the words of every sample, and for chance those of the next: as many to look for as in a measurement."""
     vocabulary = Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
-    return References(own=words, chance=(*words[1:], words[0]))
+    return References(words=words, chance_words=(*words[1:], words[0]))
 
 
 class Contestants:
@@ -40,13 +40,13 @@ class Contestants:
     def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
         """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
         self._vlm = vlm
-        batch = without_separators(vlm, encode(vlm.processor, samples, vlm.anatomy.image_positions))
+        batch = exclude_separators(vlm, encode(vlm.processor, samples, vlm.anatomy.image_positions))
         self._inputs = vlm.to_device(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
         references = references_of(vlm, samples)
         dense = self._observe(LensTask(references, (), dense=True))
-        self._task = LensTask(references, dense.block(vlm.anatomy.vocabulary_size))
+        self._task = LensTask(references, dense.learn_block(vlm.anatomy.vocabulary_size))
 
     def plain(self) -> None:
         """One forward pass of the model alone."""

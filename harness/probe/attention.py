@@ -37,7 +37,7 @@ class LastRow:
 
     weights: torch.Tensor
     values: torch.Tensor
-    refused: str = ""
+    unusable: str = ""
 
 
 _Reader = Callable[[nn.Module, LastRow, torch.Tensor], None]
@@ -98,7 +98,7 @@ _NOTHING, _GATE = "nothing", "a gate"
 _between: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
+def apply_gate(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
     """Return the row with its values as the output projection gets them, where a gate scales them on the way.
 
     Args:
@@ -111,7 +111,7 @@ def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.T
         The row itself, the row with every value scaled by the gate, or a refused row where it is no gate: of another
         width, or of changing sign as behind a norm, which is not linear in the values.
     """
-    if row.refused or _between.get(projection) == _NOTHING:
+    if row.unusable or _between.get(projection) == _NOTHING:
         return row
     given, fed = upcast(given), upcast(fed)
     if projection not in _between:
@@ -125,7 +125,7 @@ def gated(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.T
         return row
     if found == _GATE:
         return replace(row, values=row.values * _gate(given, fed).unsqueeze(1))
-    return replace(row, refused=found)
+    return replace(row, unusable=found)
 
 
 def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
@@ -200,7 +200,7 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
             projection = output_projection(module)
             if layer in called:
                 same = torch.equal(called[layer], row.weights)
-                row = replace(row, weights=row.weights * same, refused=_SEVERAL)
+                row = replace(row, weights=row.weights * same, unusable=_SEVERAL)
             called[layer] = row.weights
             held[projection] = layer, row, given
             if projection not in heard:
@@ -213,7 +213,7 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
         if projection in held:
             layer, row, given = held.pop(projection)
             last = args[0].reshape(len(given), -1, args[0].shape[-1])[:, -1]
-            read(layer, projection, gated(row, projection, given, last))
+            read(layer, projection, apply_gate(row, projection, given, last))
 
     before = anatomy.text_config._attn_implementation
     if before not in _NAMES:

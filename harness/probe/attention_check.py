@@ -17,7 +17,7 @@ from harness.probe.similarity import upcast
 # Of an output projection that rounds its inputs to codes: differences up to 0.022 were seen in 8 bits with one scale a
 # row, up to 0.084 with one scale for all rows. Its map is taken without that rounding.
 _CODED = 0.2
-OWN_TOKENS = (
+EXTRA_TOKENS = (
     "the model adds tokens of its own, as prompt tuning, prefix tuning or a cache does, and they belong to no group of "
     "tokens: measure it without them, or train an adapter that changes weights (LoRA)"
 )
@@ -33,7 +33,7 @@ class AttentionCheck:
         self._read: dict[int, tuple[nn.Module, torch.Tensor, torch.Tensor]] = {}
         self._own: dict[int, list[torch.Tensor]] = {}
 
-    def parts(self, layer: int, projection: nn.Module, values: torch.Tensor, total: torch.Tensor) -> None:
+    def record_parts(self, layer: int, projection: nn.Module, values: torch.Tensor, total: torch.Tensor) -> None:
         """Take the sums over the keys of one layer.
 
         Args:
@@ -46,7 +46,7 @@ class AttentionCheck:
         self._awaited[projection] = layer
 
     @contextlib.contextmanager
-    def listening(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
+    def recording_outputs(self, anatomy: Anatomy, busy: Callable[[], bool]) -> Iterator[None]:
         """Record what the output projections of the decoder layers take and give for the last token."""
 
         @observer
@@ -62,7 +62,7 @@ class AttentionCheck:
                     stack.callback(projection.register_forward_hook(record).remove)
             yield
 
-    def conclude(self) -> None:
+    def check(self) -> None:
         """Assert that parts and outputs agree in every layer that was read.
 
         Raises:
@@ -112,7 +112,7 @@ def check_layers_read(anatomy: Anatomy, read: Sequence[int]) -> None:
         )
 
 
-def check_tokens_seen(name: str, layer: int, keys: int, tokens: int) -> None:
+def check_attended_tokens(name: str, layer: int, keys: int, tokens: int) -> None:
     """Assert that the attention of a layer, counted from 0, sees no more tokens than the prompts have.
 
     Raises:
@@ -120,5 +120,5 @@ def check_tokens_seen(name: str, layer: int, keys: int, tokens: int) -> None:
     """
     if keys > tokens:
         raise SelfCheckError(
-            f"{name}, layer {layer + 1}: attention sees {keys} tokens where the prompts have {tokens}; {OWN_TOKENS}"
+            f"{name}, layer {layer + 1}: attention sees {keys} tokens where the prompts have {tokens}; {EXTRA_TOKENS}"
         )

@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.models.linear import device_of, is_plain
 from harness.models.offloaded import brought_in
-from harness.probe.lens_task import KS, AskedWords, LensTask, padded_positions
+from harness.probe.lens_task import KS, LensTask, TargetWords, padded_positions
 from harness.probe.similarity import upcast
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +29,7 @@ class DenseLens:
         self._drawing, self._head, self._norm = task.dense, unembedding, norm
         self._device = device_of(unembedding, image.device)
         self._positions, self._valid = padded_positions(image.to(self._device))
-        self._words = AskedWords(task.references, self._device)
+        self._words = TargetWords(task.references, self._device)
         self._found: list[torch.Tensor] = []
         self._decoded: list[torch.Tensor] = []
         self._last: list[torch.Tensor] = []
@@ -46,7 +46,7 @@ class DenseLens:
         for part, owner in zip(torch.split(normed, _ROWS), torch.split(sample, _ROWS), strict=True):
             logits = dense_logits(part, self._head)
             best, entries = logits.topk(max(KS), dim=-1)
-            hits.append(self._words.among(logits, best, owner))
+            hits.append(self._words.in_top_k(logits, best, owner))
             decoded.append(entries)
         hit = torch.cat(hits).view(batch, tokens, -1, len(KS))
         self._found.append((hit & self._valid.view(batch, tokens, 1, 1)).any(1))
@@ -56,7 +56,7 @@ class DenseLens:
 
     def hits(self) -> torch.Tensor:
         """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
-        return self._words.counts(torch.stack(self._found, dim=1))
+        return self._words.count_hits(torch.stack(self._found, dim=1))
 
     def decoded(self) -> torch.Tensor:
         """Entries decoded at the image tokens, (batch, points, image tokens, k); -1 = padding. Drawing tasks only."""
@@ -109,14 +109,14 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
         return nn.functional.linear(upcast(states), weight, bias)
 
 
-def low_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
+def lowest_entry_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
     """Logits of the 4,096 lowest entries of the vocabulary in float32 or better, of normed states (rows, d)."""
     with brought_in(unembedding):
         weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
         return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
 
 
-def rows_of(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def unembedding_rows(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The rows (..., d) of some entries (...) in float32 or better, and their biases where the unembedding has any."""
     with brought_in(unembedding):
         bias = unembedding.bias

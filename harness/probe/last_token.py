@@ -51,7 +51,7 @@ class LastTokenAttention:
         # Where a model is spread over several devices, only what is reduced travels.
         home = self._like.device
         self._weights[layer] = row.weights.mean(1).to(home)
-        if row.refused:
+        if row.unusable:
             self._norms.pop(layer, None)
             return None
         projected = linear_map(projection, row.values)

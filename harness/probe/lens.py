@@ -14,8 +14,8 @@ from torch import nn
 
 from harness.models.linear import is_plain
 from harness.models.offloaded import brought_in
-from harness.probe.dense_lens import DenseLens, Norm, dense_logits, low_logits, rows_of
-from harness.probe.lens_task import KS, AskedWords, LensTask, padded_entries, padded_positions
+from harness.probe.dense_lens import DenseLens, Norm, dense_logits, lowest_entry_logits, unembedding_rows
+from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
 from harness.probe.similarity import upcast
 
 _CHUNK = 256
@@ -58,17 +58,19 @@ class Lens:
         with brought_in(unembedding):
             device = unembedding.weight.device
         self._positions, self._valid = padded_positions(image.to(device))
-        self._words = AskedWords(task.references, device)
+        self._words = TargetWords(task.references, device)
         words = self._words.words
         asked = [sorted({entry for word in sample for entry in word}) for sample in words]
         # What any sample asks for is no part of the block, so that no entry counts against itself. The lowest ids are
         # always in it, so that there are k entries to be beaten by.
         block = {*task.block, *range(max(KS))}.difference(*asked)
-        self._rows, self._bias = rows_of(unembedding, torch.tensor(sorted(block), dtype=torch.long, device=device))
+        self._rows, self._bias = unembedding_rows(
+            unembedding, torch.tensor(sorted(block), dtype=torch.long, device=device)
+        )
         # What a sample asks for is looked up for that sample alone, padded to as many entries as any of them has.
         most = max(1, *map(len, asked))
         padded = torch.tensor([entries + [0] * (most - len(entries)) for entries in asked], device=device)
-        self._asked, self._asked_bias = rows_of(unembedding, padded)
+        self._asked, self._asked_bias = unembedding_rows(unembedding, padded)
         self._padding = torch.tensor([[k >= len(entries) for k in range(most)] for entries in asked], device=device)
         self._columns = padded_entries(
             [[tuple(map(own.index, word)) for word in sample] for own, sample in zip(asked, words, strict=True)]
@@ -94,8 +96,8 @@ class Lens:
         """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
         self._look_at_held()
         self._decode_open()
-        batch, words = self._words.own.shape
-        return self._words.counts(torch.cat([part.view(batch, -1, words, len(KS)) for part in self._found], dim=1))
+        batch, words = self._words.is_own.shape
+        return self._words.count_hits(torch.cat([part.view(batch, -1, words, len(KS)) for part in self._found], dim=1))
 
     def last_logits(self) -> torch.Tensor:
         """Logits of the last token at the point read last, (batch, vocabulary) in float32 or better."""
@@ -163,7 +165,7 @@ class Lens:
         """
         rows, tokens = unsettled.flatten(2).any(-1).nonzero(as_tuple=True)
         for row, token in zip(torch.split(rows, _SIEVED), torch.split(tokens, _SIEVED), strict=True):
-            top = _thresholds(low_logits(image[row, token], self._head)).unsqueeze(1)
+            top = _thresholds(lowest_entry_logits(image[row, token], self._head)).unsqueeze(1)
             unsettled[row, token] &= reference[row, token].unsqueeze(-1) >= top - _slack(top)
 
     def exit_agreement(self, own_logits: torch.Tensor) -> torch.Tensor:
@@ -181,14 +183,14 @@ class Lens:
         is_own = own_logits == own_logits.amax(-1, keepdim=True)
         # Logits that are NaN have no best entry; any will do where no row has one.
         own = is_own.any(0).nonzero().flatten() if bool(is_own.any()) else is_own.new_zeros(1, dtype=torch.long)
-        weight, bias = rows_of(self._head, own)
+        weight, bias = unembedding_rows(self._head, own)
         others = states @ self._rows.T + (0.0 if self._bias is None else self._bias)
         mine = states @ weight.T + (0.0 if bias is None else bias)
         mine = mine.masked_fill(~is_own[:, None, own], -torch.inf).amax(-1)
         best = torch.cat([others, mine.unsqueeze(-1)], dim=-1).amax(-1)
         agree = torch.zeros_like(best, dtype=torch.bool)
         rows, points = (mine >= best - _slack(best)).nonzero(as_tuple=True)
-        low = low_logits(states[rows, points], self._head).amax(-1)
+        low = lowest_entry_logits(states[rows, points], self._head).amax(-1)
         open_still = mine[rows, points] >= low - _slack(low)
         rows, points = rows[open_still], points[open_still]
         agree[rows, points] = self._decode_open(states[rows, points], is_own, rows)
@@ -218,7 +220,7 @@ class Lens:
                 border = max(0, min(len(full), among - start))
                 if sample is not None and border:
                     best = full[:border].topk(max(KS), dim=-1).values
-                    hits.append(self._words.among(full[:border], best, sample[start : start + border]))
+                    hits.append(self._words.in_top_k(full[:border], best, sample[start : start + border]))
                 if rows is not None and is_own is not None and border < len(full):
                     exits, first = full[border:], start + border - among
                     own = is_own[rows[first : first + len(exits)]]
@@ -227,7 +229,7 @@ class Lens:
             for part, hit in zip(parts, torch.split(torch.cat(hits), [len(part.row) for part in parts]), strict=True):
                 counts = torch.zeros_like(part.found, dtype=torch.int32).index_add_(0, part.row, hit.int())
                 part.found.logical_or_(counts > 0)
-        return torch.cat(agree) if agree else self._words.own.new_empty(0)
+        return torch.cat(agree) if agree else self._words.is_own.new_empty(0)
 
 
 def open_lens(task: LensTask, image: torch.Tensor, unembedding: nn.Module, norm: Norm) -> Lens | DenseLens:

@@ -19,8 +19,8 @@ Words = tuple[tuple[int, ...], ...]
 class References:
     """The vocabulary entries of the words asked for, per sample: of its own words, and of another sample's."""
 
-    own: tuple[Words, ...]
-    chance: tuple[Words, ...]
+    words: tuple[Words, ...]
+    chance_words: tuple[Words, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _commonest(decoded: torch.Tensor, size: int) -> list[int]:
     return [entry for entry, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:size]
 
 
-class AskedWords:
+class TargetWords:
     """The words of every sample of a batch: its own, then those of another sample.
 
     words: per sample, the vocabulary entries of each word. entries: the same as a table (samples, words, entries),
@@ -65,15 +65,15 @@ class AskedWords:
     def __init__(self, references: References, device: torch.device) -> None:
         """Make the tables on a device."""
         self.words: list[Words] = [
-            (*own, *chance) for own, chance in zip(references.own, references.chance, strict=True)
+            (*own, *chance) for own, chance in zip(references.words, references.chance_words, strict=True)
         ]
         self.entries = padded_entries(self.words).to(device)
         self.known = self.entries >= 0
-        self.own = torch.zeros(self.known.shape[:2], dtype=torch.bool, device=device)
-        for row, own in enumerate(references.own):
-            self.own[row, : len(own)] = True
+        self.is_own = torch.zeros(self.known.shape[:2], dtype=torch.bool, device=device)
+        for row, own in enumerate(references.words):
+            self.is_own[row, : len(own)] = True
 
-    def among(self, logits: torch.Tensor, best: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    def in_top_k(self, logits: torch.Tensor, best: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """True where a word's best entry is among the k best, bool (rows, words, len(KS)).
 
         Args:
@@ -86,13 +86,13 @@ class AskedWords:
         reference = reference.masked_fill(~self.known[sample], -torch.inf).amax(-1)
         return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
-    def counts(self, found: torch.Tensor) -> torch.Tensor:
+    def count_hits(self, found: torch.Tensor) -> torch.Tensor:
         """Return the number of words found, int (batch, points, 2, len(KS)), own words first.
 
         Args:
             found: True where a word is found, (batch, points, words, len(KS)).
         """
-        own = self.own[:, None, :, None]
+        own = self.is_own[:, None, :, None]
         return torch.stack([(found & own).sum(2), (found & ~own).sum(2)], dim=2)
 
 

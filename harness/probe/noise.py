@@ -35,13 +35,13 @@ def noise_like(states: torch.Tensor, image: torch.Tensor, seeds: Sequence[int]) 
     return noisy
 
 
-def seed_of(sample_id: str, seed: int) -> int:
+def noise_seed(sample_id: str, seed: int) -> int:
     """The seed of one sample's noise: its own, so that neither batch nor order of the samples changes its noise."""
     return int.from_bytes(hashlib.sha256(f"{seed} {sample_id}".encode()).digest()[:7], "big")
 
 
 @contextlib.contextmanager
-def noise_for_features(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[int]) -> Iterator[None]:
+def replace_features_by_noise(anatomy: Anatomy, image: torch.Tensor, seeds: Sequence[int]) -> Iterator[None]:
     """Replace the image features by noise before the first decoder layer, for the forward passes inside the block.
 
     Enter it before `observing`, so that what is observed is what the layers get. Some models feed their picture to

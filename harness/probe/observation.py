@@ -17,7 +17,7 @@ from harness.models.forward_errors import ForwardError, refuse_autocast
 from harness.models.linear import observer
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow, reading_attention
-from harness.probe.attention_check import OWN_TOKENS, AttentionCheck, check_layers_read, check_tokens_seen
+from harness.probe.attention_check import EXTRA_TOKENS, AttentionCheck, check_attended_tokens, check_layers_read
 from harness.probe.dense_lens import DenseLens, dense_logits
 from harness.probe.last_token import LastTokenAttention
 from harness.probe.lens import Lens, open_lens
@@ -28,7 +28,7 @@ from harness.probe.self_checks import (
     check_exit,
     check_last_state,
     check_logits_differ,
-    not_finite,
+    find_non_finite,
 )
 from harness.probe.similarity import GroupSums, UnitSums, upcast
 
@@ -65,7 +65,7 @@ class Readings:
     decoded: NDArray[np.int64] | None = None
     decoded_last: NDArray[np.int64] | None = None
 
-    def block(self, vocabulary_size: int) -> tuple[int, ...]:
+    def learn_block(self, vocabulary_size: int) -> tuple[int, ...]:
         """Return the block for a `LensTask` that a dense lens's readings teach."""
         assert self.decoded is not None
         assert self.decoded_last is not None
@@ -92,7 +92,7 @@ class Observation:
         self._sums = GroupSums(self.groups)
         self._attention = LastTokenAttention(self.groups, self.anatomy.depth, drawing=self.drawing)
 
-    def residual_point(self, states: torch.Tensor) -> None:
+    def on_residual_point(self, states: torch.Tensor) -> None:
         """Reduce the residual stream at one point, (batch, tokens, d).
 
         Raises:
@@ -116,7 +116,7 @@ class Observation:
             raise SelfCheckError(
                 f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
                 f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; "
-                f"{OWN_TOKENS if states.shape[1] > self.groups.real.shape[1] else _REMEDY}"
+                f"{EXTRA_TOKENS if states.shape[1] > self.groups.real.shape[1] else _REMEDY}"
             )
         self._points.append(self._sums(states).to(self.groups.real.device))
         if self.lens is not None:
@@ -125,26 +125,26 @@ class Observation:
         if self.checks is not None:
             self._last_state = states[:, -1:]
 
-    def after_final_norm(self, states: torch.Tensor) -> None:
+    def on_final_norm(self, states: torch.Tensor) -> None:
         """Reduce the normed last state, which most published curves show as their last point."""
         self._post_norm = self._sums(states).to(self.groups.real.device)
 
-    def attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
+    def on_attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer.
 
         Raises:
             ForwardError, SelfCheckError: autocast is on, or it sees more tokens than the prompts have.
         """
         refuse_autocast(self.anatomy.name, row.values.device.type)
-        check_tokens_seen(self.anatomy.name, layer, row.weights.shape[-1], self.groups.real.shape[1])
+        check_attended_tokens(self.anatomy.name, layer, row.weights.shape[-1], self.groups.real.shape[1])
         with self._own_calls():
             read = self._attention.read(layer, projection, row)
             if self.checks is not None and read is not None:
                 vectors, bias = read
                 total = vectors.sum(1) + (0.0 if bias is None else bias)
-                self.checks.parts(layer, projection, row.values.sum(1), total)
+                self.checks.record_parts(layer, projection, row.values.sum(1), total)
 
-    def own_logits(self, logits: torch.Tensor) -> None:
+    def on_logits(self, logits: torch.Tensor) -> None:
         """Keep the model's own logits of the last prompt token."""
         # A copy, because some models overwrite entries afterwards that are never to be said.
         self.head_logits = logits[:, -1].clone()
@@ -201,13 +201,13 @@ class Observation:
                     arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
         numbers: dict[str, Any] = _on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
         # Before the checks, because a NaN fails every one of them and only this names its sample and layer.
-        faults = not_finite(self.anatomy.name, numbers, self.sample_ids)
+        faults = find_non_finite(self.anatomy.name, numbers, self.sample_ids)
         del numbers["logits"]
         if faults:
             raise NotFiniteError(next(iter(faults.values())), faults, Readings(**numbers))
         if self.checks is not None:
             check_layers_read(self.anatomy, self._attention.layers)
-            self.checks.conclude()
+            self.checks.check()
             with self._own_calls():
                 logits = self._last_logits()
             check_last_state(self.anatomy, logits, self.head_logits)
@@ -255,25 +255,25 @@ def observing(
 
     def at_point(_: int, states: torch.Tensor) -> None:
         if not seen.busy:
-            seen.residual_point(states)
+            seen.on_residual_point(states)
 
     def after_norm(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         if not seen.busy:
-            seen.after_final_norm(output)
+            seen.on_final_norm(output)
 
     @observer
     def after_head(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         if not seen.busy:
-            seen.own_logits(output)
+            seen.on_logits(output)
 
     with contextlib.ExitStack() as stack:
         if attention:
-            stack.enter_context(reading_attention(model, anatomy, seen.attention))
+            stack.enter_context(reading_attention(model, anatomy, seen.on_attention))
         stack.enter_context(anatomy.residual_points(at_point))
         stack.callback(anatomy.final_norm.register_forward_hook(after_norm).remove)
         stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)
         if seen.checks is not None:
-            stack.enter_context(seen.checks.listening(anatomy, lambda: seen.busy))
+            stack.enter_context(seen.checks.recording_outputs(anatomy, lambda: seen.busy))
         for module in [module for module in model.modules() if module.training]:
             stack.callback(setattr, module, "training", True)
             module.training = False

@@ -90,7 +90,7 @@ def check_exit(anatomy: Anatomy, lens_logits: torch.Tensor, own_logits: torch.Te
 
 
 @contextlib.contextmanager
-def hearing_placeholders(
+def collect_placeholder_masks(
     model: Any, given: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> Iterator[list[torch.Tensor]]:
     """Collect the masks by which the model itself places features in the prompts, in the passes inside the block.
@@ -134,7 +134,7 @@ def check_image_positions(
         name: for the message.
         image: the image positions, bool (batch, tokens).
         inputs: of the model, as it takes them.
-        masks: what `hearing_placeholders` collected.
+        masks: what `collect_placeholder_masks` collected.
 
     Raises:
         SelfCheckError: with both counts.
@@ -182,7 +182,7 @@ def check_repeatable(
     )
 
 
-def check_picture_reaches(name: str, similarity: Any, other: Any, keys: Sequence[str]) -> None:
+def check_image_is_used(name: str, similarity: Any, other: Any, keys: Sequence[str]) -> None:
     """Assert that the similarities depend on the picture.
 
     Raises:
@@ -197,7 +197,7 @@ def check_picture_reaches(name: str, similarity: Any, other: Any, keys: Sequence
         )
 
 
-def not_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> dict[int, str]:
+def find_non_finite(name: str, arrays: Mapping[str, Any], sample_ids: Sequence[str]) -> dict[int, str]:
     """Which rows hold a reading that is NaN or infinite, each with a sentence that names measure, sample and layer.
 
     Samples are the first axis of every array, residual points or layers the second.

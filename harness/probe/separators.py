@@ -33,7 +33,7 @@ def has_separators(model: nn.Module) -> bool:
     return _SEPARATED.get(model, False)
 
 
-def without_separators(vlm: Vlm, batch: Batch) -> Batch:
+def exclude_separators(vlm: Vlm, batch: Batch) -> Batch:
     """Return the batch with its separators in `other` instead of `image`, as the row ends of other models are.
 
     Costs a pass through the vision tower; a model without separators in its first batch is not asked again.
@@ -42,10 +42,10 @@ def without_separators(vlm: Vlm, batch: Batch) -> Batch:
         return batch
     separators = find_separators(vlm.model, vlm.anatomy, vlm.to_device(batch.inputs), batch.groups.image)
     _SEPARATED.setdefault(vlm.model, bool(separators.any()))
-    return replace(batch, groups=regrouped(batch.groups, separators)) if separators.any() else batch
+    return replace(batch, groups=assign_separators_to_other(batch.groups, separators)) if separators.any() else batch
 
 
-def regrouped(groups: TokenGroups, separators: torch.Tensor) -> TokenGroups:
+def assign_separators_to_other(groups: TokenGroups, separators: torch.Tensor) -> TokenGroups:
     """Return the groups with the separators, bool (batch, tokens), in `other` instead of `image`."""
     return replace(groups, image=groups.image & ~separators, other=groups.other | separators)
 

@@ -34,7 +34,7 @@ _NO_ACTIVATION = re.compile("drop|identity|list|dict", re.IGNORECASE)
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
-def configuration_of(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
+def read_configuration(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
     """Return the settings that a loaded model computes with, sorted by key; values are JSON types without objects.
 
     Keys are those of the model's configuration (`text_config.rope_parameters.rope_theta`), of its processor

@@ -11,7 +11,7 @@ from harness.profile.configuration import CHECKPOINT, MODULES
 from harness.profile.measures import layer_ranges
 
 #: The number of changed settings that a message names.
-NAMED_AT_MOST = 6
+MAX_NAMED_SETTINGS = 6
 
 # The order of changed settings: the first pattern that a key has decides, and a key that has none stands between the
 # two tables, because a setting that nobody knows may change numbers.
@@ -43,33 +43,33 @@ _LONGEST = 60
 class ConfigurationChanges:
     """The settings that are not the same in two configurations, each as 'key: then -> now'.
 
-    `changed` holds those to look at, in order; `added` and `gone` those that only one of the configurations has
+    `changed` holds those to look at, in order; `added` and `removed` those that only one of the configurations has
     because another version of transformers writes other fields, or because its modules have other paths.
     """
 
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Every change."""
-        return [*self.changed, *self.added, *self.gone]
+        return [*self.changed, *self.added, *self.removed]
 
-    def abridged(self, most: int = NAMED_AT_MOST) -> list[str]:
+    def abridged(self, most: int = MAX_NAMED_SETTINGS) -> list[str]:
         """Return the first changes, and how many more there are."""
         named = list(self.changed[:most])
         more = len(self.changed) - len(named)
         if more:
             named.append(f"{more} more settings" if named else _counted(more, "setting"))
         counts = [f"{_counted(len(self.added), 'setting')} new"] if self.added else []
-        counts += [f"{_counted(len(self.gone), 'setting')} gone"] if self.gone else []
+        counts += [f"{_counted(len(self.removed), 'setting')} gone"] if self.removed else []
         return named + ([", ".join(counts)] if counts else [])
 
 
 def configuration_changes(
     now: Mapping[str, Any], then: Mapping[str, Any], *, same_release: bool = True
 ) -> ConfigurationChanges:
-    """Compare two configurations of `configuration.configuration_of`; one that is empty was never stored.
+    """Compare two configurations of `configuration.read_configuration`; one that is empty was never stored.
 
     Args:
         now: the later one.
@@ -85,11 +85,11 @@ def configuration_changes(
     one_sided = [key for key in keys if key not in now or key not in then]
     modules = [key for key in one_sided if key.startswith(MODULES)]
     # A wrapper, as that of an adapter, gives every module another path.
-    apart = set(modules if len(modules) > NAMED_AT_MOST else ()) if same_release else set(one_sided)
+    apart = set(modules if len(modules) > MAX_NAMED_SETTINGS else ()) if same_release else set(one_sided)
     return ConfigurationChanges(
         changed=tuple(_merged([key for key in keys if key not in apart], now, then)),
         added=tuple(_change(key, now, then) for key in keys if key in apart and key in now),
-        gone=tuple(_change(key, now, then) for key in keys if key in apart and key in then),
+        removed=tuple(_change(key, now, then) for key in keys if key in apart and key in then),
     )
 
 

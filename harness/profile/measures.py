@@ -20,7 +20,7 @@ class Axis:
         """Return the places of indices into a curve, as readers count them."""
         return tuple(index + self.first for index in indices)
 
-    def words(self, indices: Iterable[int]) -> str:
+    def describe(self, indices: Iterable[int]) -> str:
         """Return the places of indices into a curve: 'residual points 3, 6-8'."""
         places = self.positions(indices)
         return f"{self.name}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
@@ -103,7 +103,7 @@ class Family:
         return tuple(measure for measure in MEASURES.values() if measure.family == self.name)
 
     @property
-    def drawn(self) -> tuple[str, ...]:
+    def plotted(self) -> tuple[str, ...]:
         """The names of those that figures show."""
         return tuple(measure.name for measure in self.measures if measure.line is not None)
 
@@ -165,7 +165,7 @@ MEASURES = {measure.name: measure for measure in _ROWS}
 CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
 
 
-def chance_of(recall: str) -> str:
+def chance_measure(recall: str) -> str:
     """Return the name of a measure of recall, of another sample's words: `recall_chance_5` of `recall_5`."""
     return recall.replace("recall_", "recall_chance_")
 

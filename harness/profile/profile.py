@@ -28,8 +28,8 @@ class Drawing:
     norm_rows: (L, tokens). groups: name -> bool (tokens,). image_tokens: decoded text, points x image tokens (top 1).
     last_token: decoded text, points x 5. tokens: the prompt's own tokens as text, (tokens,). picture: what the vision
     tower was shown, uint8 (height, width, 3). grid: rows and columns of image tokens that tile the picture, None where
-    they do not, and then no_grid says why. bos: the text of the BOS that the prompt begins with, which belongs to no
-    group of text; empty if the first token that is no image token is text.
+    they do not, and then no_grid_reason says why. bos: the text of the BOS that the prompt begins with, which belongs
+    to no group of text; empty if the first token that is no image token is text.
     """
 
     sample_id: str
@@ -40,9 +40,9 @@ class Drawing:
     image_tokens: tuple[tuple[str, ...], ...]
     last_token: tuple[tuple[str, ...], ...]
     tokens: tuple[str, ...]
-    picture: Array
+    image: Array
     grid: tuple[int, int] | None
-    no_grid: str = ""
+    no_grid_reason: str = ""
     bos: str = ""
 
 
@@ -63,8 +63,8 @@ class Profile:
     log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
 
     `revision` is the commit of a model from the hub. `left_out` names what could not be measured, and why.
-    `configuration` holds the settings of model, processor and modules by key (`configuration.configuration_of`); empty
-    where they were not recorded.
+    `configuration` holds the settings of model, processor and modules by key (`configuration.read_configuration`);
+    empty where they were not recorded.
 
     `between_samples` holds the mean cosines between the image tokens of one sample and the text tokens of another,
     float32 (P, n, n), the sample of the image first. A stored profile has none.
@@ -126,7 +126,7 @@ class Profile:
             return np.asarray(hits[:, :, MEASURES[recall].column] / words[:, None], dtype=np.float64)
         return self.arrays[name]
 
-    def adjusted_over(self, rows: Sequence[int]) -> Array | None:
+    def readjusted_similarity(self, rows: Sequence[int]) -> Array | None:
         """Return `inter_adjusted` of some samples, each adjusted over the others of these only.
 
         Args:

@@ -140,7 +140,7 @@ def _where_lines(numbers: SideBySide) -> list[str]:
         lines.append(f"readings: not asked sample by sample, {numbers.not_traced}")
     lines += [trace_line(trace) for trace in numbers.traces]
     lines += [
-        f"beyond the margin: {finding.measure.title} at {finding.measure.axis.words(finding.indices)} "
+        f"beyond the margin: {finding.measure.title} at {finding.measure.axis.describe(finding.indices)} "
         f"({finding.agreement.mean.effect:+.3g} at {finding.worst_place}, margin {finding.agreement.mean.margin:.3g})"
         for finding in numbers.beyond_margin
     ]

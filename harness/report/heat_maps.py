@@ -66,12 +66,12 @@ def picture_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.85), facecolor=PAPER.light)
     panels: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
     most = float(np.quantile(np.stack(maps), 0.99)) or 1.0
-    _picture(panels[0, 0], drawing.picture, "as the model is shown it")
-    height, width = drawing.picture.shape[:2]
+    _picture(panels[0, 0], drawing.image, "as the model is shown it")
+    height, width = drawing.image.shape[:2]
     places = (panels[0, 1], panels[0, 2], panels[1, 0], panels[1, 1])
     for axes, phase, layers, patches in zip(places, PHASES, phase_layers(reading), maps, strict=True):
         share = float(image_share[list(layers)].mean())
-        _picture(axes, _grey(drawing.picture), f"{phase.number}, {_said(layers)}: image {share:.0%}")
+        _picture(axes, _grey(drawing.image), f"{phase.number}, {_said(layers)}: image {share:.0%}")
         axes.imshow(
             patches, extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap=_MAP, vmin=0.0, vmax=most,
             alpha=_LEAST_OVER + (_MOST_OVER - _LEAST_OVER) * np.clip(patches / most, 0.0, 1.0),

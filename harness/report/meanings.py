@@ -195,7 +195,7 @@ def _row(part: Evidence) -> Row:
 
 
 def _measure_sentence(finding: Finding) -> str:
-    agreement, where = finding.agreement, finding.measure.axis.words(finding.indices)
+    agreement, where = finding.agreement, finding.measure.axis.describe(finding.indices)
     view = ", in shape" if agreement.mean.view == "shape" else ""
     moved = "The samples are not the baseline's, so means are compared."
     if agreement.largest is not None:

@@ -39,7 +39,7 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
         profile: the run in which the measure was measured.
     """
     agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
-    where, worst_place = axis.words(finding.indices), finding.worst_place
+    where, worst_place = axis.describe(finding.indices), finding.worst_place
     what = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         what = "may have moved"

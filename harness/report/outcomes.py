@@ -19,7 +19,7 @@ from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
 from harness.judgement.side_by_side import traces_of
 from harness.models.registry import MODELS
-from harness.profile.measures import chance_of
+from harness.profile.measures import chance_measure
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
@@ -76,7 +76,7 @@ class PairOutcome:
         """Top 5 at the last point, and that of another sample's words; None where recall is left out."""
         if self.profile.no_recall:
             return None
-        real, chance = (float(self.profile[name].mean(0)[-1]) for name in (CLAIM_RECALL, chance_of(CLAIM_RECALL)))
+        real, chance = (float(self.profile[name].mean(0)[-1]) for name in (CLAIM_RECALL, chance_measure(CLAIM_RECALL)))
         return real, chance
 
     @property

@@ -59,7 +59,7 @@ def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held 
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
-    names = FAMILIES["inter"].drawn
+    names = FAMILIES["inter"].plotted
     for name in names:
         _curve(axes, np.arange(profile.depth + 1), profile[name], style_of(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
@@ -90,7 +90,7 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held
     """Draw figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
     points = np.arange(profile.depth + 1)
     # The curves that find the most words come first.
-    names = FAMILIES["lens"].drawn[::-1]
+    names = FAMILIES["lens"].plotted[::-1]
     for name in profile.measured((*names, "recall_chance_5")):
         _curve(axes, points, profile[name], style_of(name), band=False)
     if profile.no_recall:
@@ -193,7 +193,7 @@ def _family_panel(
     where: Any = slice(None),
 ) -> None:
     """Draw the curves of a family with their bands, at some of their places."""
-    names = FAMILIES[family].drawn
+    names = FAMILIES[family].plotted
     for name in names:
         rows = profile[name]
         places = np.arange(rows.shape[1]) + MEASURES[name].axis.first

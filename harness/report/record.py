@@ -232,7 +232,7 @@ def _drawn(drawing: Drawing) -> dict[str, Any]:
         "last_token": [_tokens(point) for point in drawing.last_token],
         "picture": _png(drawing),
         "grid": None if drawing.grid is None else list(drawing.grid),
-        "no_grid": drawing.no_grid,
+        "no_grid": drawing.no_grid_reason,
     }
 
 
@@ -242,5 +242,5 @@ def _tokens(texts: Sequence[str]) -> list[str]:
 
 def _png(drawing: Drawing) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(drawing.picture).save(buffer, format="png")
+    Image.fromarray(drawing.image).save(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -132,7 +132,7 @@ def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:
         best = logits.topk(max(KS), dim=-1).indices.cpu()
         for column, k in enumerate(KS):
             decoded = set(best[:, :k].flatten().tolist())
-            for kind, words in enumerate((references.own[row], references.chance[row])):
+            for kind, words in enumerate((references.words[row], references.chance_words[row])):
                 counts[row, kind, column] = sum(not decoded.isdisjoint(word) for word in words)
     return counts
 

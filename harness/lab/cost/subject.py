@@ -75,7 +75,7 @@ class Subject:
             task=LensTask(other.task.references, (), dense=True),
         )
         readings, _ = thinned.observed(attention=False, recall=True)
-        return replace(self, task=replace(self.task, block=readings.block(self.anatomy.vocabulary_size)))
+        return replace(self, task=replace(self.task, block=readings.learn_block(self.anatomy.vocabulary_size)))
 
     def synchronise(self) -> None:
         """Wait until the device has done what it was given."""
@@ -96,7 +96,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     subjects = []
     for rows in (slice(_LEARNT_SAMPLES), slice(_LEARNT_SAMPLES, None)):
         encoded = encode(vlm.processor, samples[rows], vlm.anatomy.image_positions)
-        task = LensTask(References(words.own[rows], words.chance[rows]), ())
+        task = LensTask(References(words.words[rows], words.chance_words[rows]), ())
         inputs, groups = vlm.to_device(encoded.inputs), encoded.groups.to(vlm.device)
         subjects.append(Subject(vlm.model, vlm.anatomy, inputs, groups, task))
     learning, timed = subjects

@@ -17,7 +17,7 @@ from harness.models.forward_pass import prompt_options
 from harness.probe.last_token import ShareReader
 from harness.probe.lens_task import KS, LensTask, References
 from harness.probe.observation import Readings, observing
-from harness.probe.self_checks import check_image_positions, hearing_placeholders
+from harness.probe.self_checks import check_image_positions, collect_placeholder_masks
 from harness.probe.similarity import GroupSums, upcast
 from harness.releases.sweep.prompts import TinyPrompt, run_prompt
 
@@ -65,11 +65,11 @@ class _Examination:
         groups, separators = self.prompt.groups, self.prompt.separators
         rows, placed = groups.real.shape[0], groups.image | separators
         words = (((11, 12), (13,)),) * rows
-        task = LensTask(References(own=words, chance=words), tuple(range(64)), dense=True)
+        task = LensTask(References(words=words, chance_words=words), tuple(range(64)), dense=True)
         ids = tuple(f"row {row}" for row in range(rows))
         before = self._condition()
         with (
-            hearing_placeholders(self.model) as masks,
+            collect_placeholder_masks(self.model) as masks,
             torch.inference_mode(),
             observing(self.model, self.anatomy, groups, sample_ids=ids, lens=task, checking=True) as seen,
         ):

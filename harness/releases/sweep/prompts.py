@@ -14,8 +14,8 @@ from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
 from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
-from harness.probe.self_checks import hearing_placeholders
-from harness.probe.separators import find_separators, regrouped
+from harness.probe.self_checks import collect_placeholder_masks
+from harness.probe.separators import assign_separators_to_other, find_separators
 from harness.releases.sweep.pictures import Inputs, forms
 
 _BATCH = 2
@@ -59,7 +59,7 @@ def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
             refusals.append(f"{shapes}: {type(error).__name__}: {first_line(error, '')[:160]}")
             continue
         separators = find_separators(model, anatomy, inputs, groups.image)
-        return TinyPrompt(inputs, regrouped(groups, separators), separators)
+        return TinyPrompt(inputs, assign_separators_to_other(groups, separators), separators)
     raise PromptFormError(
         f"{anatomy.name} takes a picture in no known form; " + "; ".join(refusals or ["it takes none"])
     )
@@ -86,7 +86,7 @@ class _Writer:
             features = (value for name, value in given.items() if name.endswith("features"))
             seen.extend(value.numel() // self.anatomy.width for value in features if isinstance(value, torch.Tensor))
 
-        with hearing_placeholders(self.model, asked):
+        with collect_placeholder_masks(self.model, asked):
             problem = self._problem(1)
         if seen:
             return int(seen[0] // _BATCH)

@@ -48,15 +48,17 @@ def judged(comparison: Comparison) -> dict[str, bool | None]:
 def test_adjusting_over_some_samples_is_measuring_these_alone(whole: Profile) -> None:
     for n in (2, 7, 40):
         alone = first(n)
-        found = whole.adjusted_over(range(n))
+        found = whole.readjusted_similarity(range(n))
         assert found is not None
         np.testing.assert_allclose(found, alone[ADJUSTED], atol=2e-7)
         assert np.abs(whole[ADJUSTED][:n] - alone[ADJUSTED]).max() > 1e-5
     turned = whole.select(whole.sample_ids[::-1])
-    np.testing.assert_allclose(turned.adjusted_over(range(40, 48)), whole.adjusted_over(range(7, -1, -1)), atol=1e-12)
-    assert np.array_equal(whole.adjusted_over(range(48)), whole[ADJUSTED])
-    assert dataclasses.replace(whole, between_samples=None).adjusted_over(range(5)) is None
-    assert whole.adjusted_over([1]) is None
+    np.testing.assert_allclose(
+        turned.readjusted_similarity(range(40, 48)), whole.readjusted_similarity(range(7, -1, -1)), atol=1e-12
+    )
+    assert np.array_equal(whole.readjusted_similarity(range(48)), whole[ADJUSTED])
+    assert dataclasses.replace(whole, between_samples=None).readjusted_similarity(range(5)) is None
+    assert whole.readjusted_similarity([1]) is None
 
 
 def test_the_control_of_adjusting_is_the_definition(whole: Profile) -> None:

@@ -73,7 +73,7 @@ def test_the_naive_way_gives_what_the_probe_reads(make, tolerance: float) -> Non
     np.testing.assert_allclose(readings.post_norm, naive.similarity[:, -1], rtol=0, atol=tolerance)
     np.testing.assert_allclose(readings.norm_shares, naive.norm_shares, rtol=0, atol=tolerance)
     np.testing.assert_array_equal(readings.hits, naive.hits)
-    assert 0 < readings.hits.sum() < 2 * sum(map(len, subject.task.references.own)) * readings.hits.shape[1] * 2
+    assert 0 < readings.hits.sum() < 2 * sum(map(len, subject.task.references.words)) * readings.hits.shape[1] * 2
     assert subject.anatomy.text_config._attn_implementation == "sdpa"
 
 

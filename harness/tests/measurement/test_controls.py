@@ -12,7 +12,7 @@ from harness.data.sample import CONTROLS, blanked
 from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.noise import noise_for_features, noise_like, seed_of
+from harness.probe.noise import noise_like, noise_seed, replace_features_by_noise
 from harness.probe.observation import observing
 from harness.profile.measures import CURVES
 from harness.tests.support import literal
@@ -37,7 +37,7 @@ def test_noise_has_the_norm_of_every_feature_and_leaves_the_text_alone() -> None
 
 
 def test_the_seed_of_a_sample_is_its_own() -> None:
-    seeds = {seed_of(f"tiny-{index}", seed) for index in range(50) for seed in (0, 1)}
+    seeds = {noise_seed(f"tiny-{index}", seed) for index in range(50) for seed in (0, 1)}
     assert len(seeds) == 100
 
 
@@ -48,7 +48,7 @@ def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
     with torch.inference_mode():
         real = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
         with (
-            noise_for_features(vlm.anatomy, batch.groups.image, [5, 6]),
+            replace_features_by_noise(vlm.anatomy, batch.groups.image, [5, 6]),
             observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=["a", "b"], attention=False) as seen,
         ):
             vlm.model(**inputs, use_cache=False, logits_to_keep=1)

@@ -192,5 +192,5 @@ def test_samples_that_are_asked_for_are_kept_in_full_as_the_first_two_are(vlm: V
         (4, 4),
     )
     np.testing.assert_allclose(one.norm_rows, other.norm_rows, rtol=1e-4)
-    np.testing.assert_array_equal(one.picture, other.picture)
+    np.testing.assert_array_equal(one.image, other.image)
     assert one.image_tokens == other.image_tokens

@@ -195,7 +195,9 @@ def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
     own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tiny_profile(own_vlm)
-    monkeypatch.setattr("harness.measurement.drawn_samples.hearing_placeholders", lambda _: contextlib.nullcontext([]))
+    monkeypatch.setattr(
+        "harness.measurement.drawn_samples.collect_placeholder_masks", lambda _: contextlib.nullcontext([])
+    )
     assert same(tiny_profile(own_vlm), before)
 
 

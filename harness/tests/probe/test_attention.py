@@ -14,7 +14,7 @@ from torch import nn
 from harness.data.sample import Sample
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.probe.attention import AttentionError, LastRow, gated, last_row, reading_attention
+from harness.probe.attention import AttentionError, LastRow, apply_gate, last_row, reading_attention
 from harness.probe.last_token import ShareReader, linear_map
 from harness.tests.support import literal
 from harness.tests.support.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
@@ -206,32 +206,32 @@ def _row_and_projection() -> tuple[LastRow, nn.Linear, torch.Tensor]:
 def test_a_gate_scales_every_value_so_that_their_sum_is_what_is_fed() -> None:
     row, projection, given = _row_and_projection()
     gate = torch.rand(2, 6, dtype=torch.float64)
-    scaled = gated(row, projection, given, given * gate)
-    assert not scaled.refused
+    scaled = apply_gate(row, projection, given, given * gate)
+    assert not scaled.unusable
     torch.testing.assert_close(scaled.values, row.values * gate.unsqueeze(1))
     torch.testing.assert_close(linear_map(projection, scaled.values)(scaled.values).sum(1), projection(given * gate))
 
 
 def test_without_a_gate_the_row_stays_and_is_not_asked_again() -> None:
     row, projection, given = _row_and_projection()
-    assert gated(row, projection, given, given.clone()) is row
-    assert gated(row, projection, given, -given) is row
+    assert apply_gate(row, projection, given, given.clone()) is row
+    assert apply_gate(row, projection, given, -given) is row
 
 
 @pytest.mark.parametrize("spoilt", [[True, False], [True, True]])
 def test_a_sample_of_nan_first_does_not_make_a_gate_of_nothing(spoilt: list[bool]) -> None:
     row, projection, given = _row_and_projection()
     broken = given.masked_fill(torch.tensor(spoilt).unsqueeze(1), torch.nan)
-    assert gated(row, projection, broken, broken.clone()) is row
-    assert gated(row, projection, given, given.clone()) is row
+    assert apply_gate(row, projection, broken, broken.clone()) is row
+    assert apply_gate(row, projection, given, given.clone()) is row
 
 
 def test_a_sample_of_nan_has_no_part_in_the_gate_of_another() -> None:
     row, projection, given = _row_and_projection()
     gate = torch.rand(2, 6, dtype=torch.float64)
-    whole = gated(row, projection, given, given * gate)
+    whole = apply_gate(row, projection, given, given * gate)
     broken = given.masked_fill(torch.tensor([[True], [False]]), torch.nan)
-    assert torch.equal(gated(row, projection, broken, broken * gate).values[1], whole.values[1])
+    assert torch.equal(apply_gate(row, projection, broken, broken * gate).values[1], whole.values[1])
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_sample_of_nan_has_no_part_in_the_gate_of_another() -> None:
 )
 def test_what_is_no_gate_is_refused(fed: Any) -> None:
     row, projection, given = _row_and_projection()
-    assert gated(row, projection, given, fed(given)).refused
+    assert apply_gate(row, projection, given, fed(given)).unusable
 
 
 @pytest.mark.parametrize(("factor", "kept"), [(1.0, True), (2.0, False)])

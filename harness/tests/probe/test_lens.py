@@ -71,13 +71,15 @@ def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: st
         return tuple(tuple(sorted(rng.choice(ENTRIES, size, replace=False).tolist())) for size in sizes)
 
     references = References(tuple(words() for _ in range(batch)), tuple(words() for _ in range(batch)))
-    asked = sorted({entry for sample in (*references.own, *references.chance) for word in sample for entry in word})
+    requested = sorted(
+        {entry for sample in (*references.words, *references.chance_words) for word in sample for entry in word}
+    )
     blocks = {
         "none": (),
         "one": (int(rng.integers(ENTRIES)),),
         "lowest": tuple(range(10)),
         "all": tuple(range(ENTRIES)),
-        "references": (*asked, *range(8)),
+        "references": (*requested, *range(8)),
         "random": tuple(rng.choice(ENTRIES, rng.integers(0, ENTRIES), replace=False).tolist()),
     }
     norm = nn.Identity() if exact else nn.RMSNorm(WIDTH)
@@ -94,7 +96,7 @@ def literal_hits(case: Case) -> Any:
     for row, image in enumerate(case.image.numpy()):
         for point in range(POINTS):
             logits = [literal.logits(state, weight, bias) for state in states[point, row][image]]
-            for which, lists in enumerate((case.references.own, case.references.chance)):
+            for which, lists in enumerate((case.references.words, case.references.chance_words)):
                 for word in lists[row]:
                     for place, k in enumerate(KS):
                         found = literal.word_found(logits, word, k)

@@ -59,8 +59,8 @@ def test_residual_points_are_the_hidden_states_of_transformers(
 
         return keep
 
-    monkeypatch.setattr(Observation, "residual_point", also(points, Observation.residual_point))
-    monkeypatch.setattr(Observation, "after_final_norm", also(normed, Observation.after_final_norm))
+    monkeypatch.setattr(Observation, "on_residual_point", also(points, Observation.on_residual_point))
+    monkeypatch.setattr(Observation, "on_final_norm", also(normed, Observation.on_final_norm))
     readings = observe(vlm, samples)
     with torch.inference_mode():
         hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
@@ -156,7 +156,7 @@ def words_task(samples: list[Sample], *, dense: bool) -> LensTask:
 
 
 def row_of(task: LensTask, row: int) -> LensTask:
-    own, chance = task.references.own[row : row + 1], task.references.chance[row : row + 1]
+    own, chance = task.references.words[row : row + 1], task.references.chance_words[row : row + 1]
     return LensTask(References(own, chance), task.block, dense=task.dense)
 
 

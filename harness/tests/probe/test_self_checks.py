@@ -25,8 +25,8 @@ from harness.probe.self_checks import (
     check_image_positions,
     check_last_state,
     check_same_hits,
-    hearing_placeholders,
-    not_finite,
+    collect_placeholder_masks,
+    find_non_finite,
     relative_difference,
 )
 from harness.tests.support.tiny import drawing_task, observe, tiny_vlm
@@ -147,7 +147,7 @@ def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples:
 def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     inputs = own_vlm.to_device(batch.inputs)
-    with hearing_placeholders(own_vlm.model) as masks:
+    with collect_placeholder_masks(own_vlm.model) as masks:
         own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     assert len(masks) == 1
@@ -184,17 +184,17 @@ def test_logits_that_are_not_finite_are_named(own_vlm: Vlm, samples: list[Sample
 def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_points_from_zero() -> None:
     values = np.zeros((2, 3, 4))
     values[1, 2, 0] = np.inf
-    (fault,) = not_finite("m", {"norm_shares": values}, "ab").items()
+    (fault,) = find_non_finite("m", {"norm_shares": values}, "ab").items()
     assert fault[0] == 1
     assert fault[1].startswith("m: norm_shares of sample b is inf at layer 3; the hidden states overflow or hold NaN")
     assert (
         "means of sample b is inf at residual point 2;"
-        in not_finite("m", {"hits": np.zeros(2), "means": values}, "ab")[1]
+        in find_non_finite("m", {"hits": np.zeros(2), "means": values}, "ab")[1]
     )
-    both = not_finite("m", {"post_norm": np.full((2, 5), np.nan)}, "ab")
+    both = find_non_finite("m", {"post_norm": np.full((2, 5), np.nan)}, "ab")
     assert list(both) == [0, 1]
     assert both[0].startswith("m: post_norm of sample a is nan; ")
-    assert not_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab") == {}
+    assert find_non_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab") == {}
 
 
 def test_hits_that_differ_name_sample_and_point() -> None:

@@ -17,7 +17,7 @@ from harness.data.sample import Dataset, Sample
 from harness.models.anatomy import find_anatomy
 from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
-from harness.probe.separators import SEPARATOR_POLICY, find_separators, without_separators
+from harness.probe.separators import SEPARATOR_POLICY, exclude_separators, find_separators
 from harness.releases.sweep.tiny_model import draw_weights
 from harness.tests.support.processors import FAMILIES, processor_of
 from harness.tests.support.tiny import tiny_profile, tiny_samples
@@ -93,7 +93,7 @@ def newlines(vlm: Vlm, batch: Batch) -> torch.Tensor:
 def test_the_ends_of_rows_are_neither_image_nor_text(tiled: Vlm) -> None:
     for sample in pictures(4):
         whole = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
-        batch = without_separators(tiled, whole)
+        batch = exclude_separators(tiled, whole)
         ends = newlines(tiled, whole)
         assert int(ends.sum()) > 1
         assert torch.equal(batch.groups.image, whole.groups.image & ~ends)
@@ -109,7 +109,7 @@ def test_a_tile_of_a_colour_that_is_a_whole_number_holds_image_features(tiled: V
     picture = sample.picture()
     picture.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
     whole = encode(tiled.processor, [replace(sample, picture=lambda: picture)], tiled.anatomy.image_positions)
-    batch = without_separators(tiled, whole)
+    batch = exclude_separators(tiled, whole)
     assert torch.equal(batch.groups.image, whole.groups.image & ~newlines(tiled, whole))
 
 
@@ -146,5 +146,5 @@ def test_nothing_is_concluded_where_the_model_refuses_such_pixels(vlm: Vlm, samp
 
 def test_the_model_is_left_as_it_was(tiled: Vlm) -> None:
     batch = encode(tiled.processor, pictures(2), tiled.anatomy.image_positions)
-    without_separators(tiled, batch)
+    exclude_separators(tiled, batch)
     assert not any(module._forward_pre_hooks for module in tiled.model.modules())

@@ -12,7 +12,7 @@ import torch
 from harness.baselines.store import read_baseline, write_baseline
 from harness.judgement.phases import phases_of
 from harness.models.vlm import Vlm
-from harness.profile.configuration import CHECKPOINT, configuration_of
+from harness.profile.configuration import CHECKPOINT, read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.profile import Profile
 from harness.tests.support.changed_settings import BUILT, IN_MEMORY, rebuilt
@@ -27,7 +27,7 @@ def recorded(vlm: Vlm) -> Profile:
         synthetic_profile(),
         environment=environment(vlm.device, vlm.dtype, vlm.attention),
         weights=weights,
-        configuration=configuration_of(vlm, checkpoint),
+        configuration=read_configuration(vlm, checkpoint),
     )
 
 
@@ -67,17 +67,17 @@ def test_the_same_model_has_the_same_configuration(vlm: Vlm) -> None:
 
 
 def test_no_place_name_or_version_is_a_setting(own_vlm: Vlm, tmp_path: Path) -> None:
-    before = configuration_of(own_vlm)
+    before = read_configuration(own_vlm)
     config = own_vlm.model.config
     config._name_or_path = config.text_config._name_or_path = str(tmp_path)
     config.transformers_version, config._commit_hash = "4.0", "0123456789"
     config.tokenizer_file = str(tmp_path / "tokenizer.json")
-    assert configuration_of(own_vlm) == before
+    assert read_configuration(own_vlm) == before
 
 
 def test_values_are_json_and_no_address_of_an_object(own_vlm: Vlm) -> None:
     own_vlm.model.config.odd = {"limit": (0.0, float("inf")), "type": torch.bfloat16, "object": object(), 3: {1.0}}
-    found = configuration_of(own_vlm)
+    found = read_configuration(own_vlm)
     assert [found[f"odd.{name}"] for name in ("limit", "type", "object", "3")] == [
         [0.0, "inf"],
         "bfloat16",
@@ -95,7 +95,7 @@ def test_a_model_without_a_usual_processor_has_a_configuration(vlm: Vlm) -> None
         def __call__(self) -> None:
             raise NotImplementedError
 
-    found = configuration_of(dataclasses.replace(vlm, processor=Own()))
+    found = read_configuration(dataclasses.replace(vlm, processor=Own()))
     assert [key for key in found if key.startswith("processor.")] == ["processor.class"]
 
 

@@ -100,7 +100,7 @@ def test_a_row_is_all_that_a_comparison_of_two_models_needs(made: Profile, store
     now = dataclasses.replace(moved(made), model="other")
     numbers = side_by_side(now, reference_of(made))
     (beyond,) = numbers.beyond_margin
-    assert (beyond.measure, beyond.measure.axis.words(beyond.indices)) == (ROW, "layers 3-4")
+    assert (beyond.measure, beyond.measure.axis.describe(beyond.indices)) == (ROW, "layers 3-4")
     # Up to layer 2 all attention is the same.
     assert {trace.name: trace.same_until for trace in traces_of(moved(made), stored)} == {
         "similarity": L, "LogitLens recall": L, "attention": 2,
@@ -154,7 +154,7 @@ def test_the_rows_say_where_their_values_lie() -> None:
 
 
 def test_places_are_counted_as_readers_count_them() -> None:
-    assert SIMILARITY.axis.words([0, 2, 3]) == "residual points 0, 2-3"
-    assert ATTENTION.axis.words([4]) == "layer 5"
+    assert SIMILARITY.axis.describe([0, 2, 3]) == "residual points 0, 2-3"
+    assert ATTENTION.axis.describe([4]) == "layer 5"
     assert ATTENTION.axis.positions([0, 1]) == (1, 2)
     assert layer_ranges([]) == ""

@@ -14,7 +14,7 @@ import transformers
 from harness.models.anatomy import find_anatomy
 from harness.models.kinds import KINDS
 from harness.probe.attention import _GATE, _between
-from harness.probe.noise import noise_for_features
+from harness.probe.noise import replace_features_by_noise
 from harness.releases.sweep.exactness import ExactnessError, examine
 from harness.releases.sweep.prompts import TinyPrompt, tiny_prompt
 from harness.releases.sweep.tiny_fields import TINY_FIELDS
@@ -217,7 +217,7 @@ def test_noise_takes_the_place_of_what_later_layers_are_shown() -> None:
         handles.append(layer.register_forward_hook(lambda _, __, out, at=point: _keep(seen["out"], at + 1, out[image])))
 
     def added(*, noisy: bool) -> list[torch.Tensor]:
-        with noise_for_features(anatomy, image, [3, 4]) if noisy else nullcontext():
+        with replace_features_by_noise(anatomy, image, [3, 4]) if noisy else nullcontext():
             for point, layer in enumerate(anatomy.layers):
                 hook = layer.register_forward_pre_hook(lambda _, args, at=point: _keep(seen["in"], at, args[0][image]))
                 handles.append(hook)

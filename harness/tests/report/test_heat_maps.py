@@ -56,7 +56,7 @@ def test_the_picture_lies_beside_four_maps_of_one_scale() -> None:
         np.testing.assert_allclose(image.get_array(), expected)
         assert list(image.get_extent()) == [-0.5, 29.5, 19.5, -0.5]
     assert len({image.get_clim() for image in over}) == 1
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), drawing.picture)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), drawing.image)
 
 
 def test_tokens_over_layers_show_every_share_and_every_group() -> None:

@@ -33,9 +33,9 @@ def synthetic_drawing(
         image_tokens=tuple(tuple([text] * (image - 1) + ["other"]) for _ in range(L + 1)),
         last_token=((text, "a", "b", "c", "d"),) * (L + 1),
         tokens=("<s>", *[""] * image, *[text] * TEXT),
-        picture=rng.integers(0, 256, (20, 30, 3), dtype=np.uint8),
+        image=rng.integers(0, 256, (20, 30, 3), dtype=np.uint8),
         grid=(ROWS, COLUMNS) if grid else None,
-        no_grid="" if grid else "its image tokens are learnt queries",
+        no_grid_reason="" if grid else "its image tokens are learnt queries",
     )
 
 

@@ -26,7 +26,7 @@ from harness.models.prompts.prompt import Batch, TokenGroups, encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Readings, observing
-from harness.probe.separators import without_separators
+from harness.probe.separators import exclude_separators
 from harness.profile.profile import Profile
 
 SIDE, PATCH = 32, 8
@@ -155,7 +155,7 @@ def tiny_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
 
 def try_separators(vlm: Vlm) -> None:
     """Let a model show once whether it has separators, so that all later passes are measurements."""
-    without_separators(vlm, encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions))
+    exclude_separators(vlm, encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions))
 
 
 def drawing_task(n: int) -> LensTask:
