@@ -16,8 +16,15 @@ from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
 from harness.profile.profile import Profile
 from harness.report.controls_compared import control_lines
-from harness.report.layout import reason_text, together
-from harness.report.messages import boundary_lines, changed_measure_lines, file_lines, held_lines, message, phase_lines
+from harness.report.layout import join_unbroken, reason_text
+from harness.report.messages import (
+    baseline_comparison_lines,
+    baseline_file_lines,
+    boundary_lines,
+    changed_measure_lines,
+    fold_message,
+    phase_lines,
+)
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
@@ -72,7 +79,7 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
         if strict:
             _fail(lines)
         needed = max(finding.agreement.mean.n_needed or 0 for finding in open_)
-        pytest.xfail(message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
+        pytest.xfail(fold_message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
 
 
 def check_boundaries(
@@ -120,7 +127,7 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     lines += [f"  {part.verdict}: {part.statement}" for part in claim.parts]
     lines += [f"  {line}" for line in control_lines(claim)]
     if claim.verdict is ClaimVerdict.INCONCLUSIVE and not strict:
-        pytest.xfail(message(lines))
+        pytest.xfail(fold_message(lines))
     _fail(lines)
 
 
@@ -137,16 +144,16 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
         AssertionError: with both ratios and the interval.
     """
     __tracebackhide__ = True
-    found = slower_than(timing, baseline_ratio)
-    if found.verdict is TimingVerdict.SLOWER:
+    result = slower_than(timing, baseline_ratio)
+    if result.verdict is TimingVerdict.SLOWER:
         low, high = timing.interval
         interval = f"({timing.confidence:.0%} interval {low:.3f} to {high:.3f}, {timing.n} alternating pairs),"
         _fail(
             [
                 f"hooked inference of {pair} became slower:",
-                f"  {timing.ratio:.3f} x plain {together(interval)} baseline {baseline_ratio:.3f} x; alarm where the "
-                f"lower end exceeds {found.margin:g} x the baseline",
-                *file_lines(where),
+                f"  {timing.ratio:.3f} x plain {join_unbroken(interval)} baseline {baseline_ratio:.3f} x; "
+                f"alarm where the lower end exceeds {result.margin:g} x the baseline",
+                *baseline_file_lines(where),
             ]
         )
 
@@ -165,18 +172,18 @@ def _conclude(
     if verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
         return
     title = f"{what} of {profile.model} on {profile.dataset}: {verdict.upper()}"
-    lines = [title, *lines, *held_lines(profile, baseline)]
+    lines = [title, *lines, *baseline_comparison_lines(profile, baseline)]
     if verdict is Verdict.INCONCLUSIVE and not strict:
-        most = max((part.n_needed or 0 for part in parts), default=0)
-        pytest.xfail(message([f"inconclusive{f', needs n of about {most}' if most else ''}:", *lines]))
+        n_needed = max((part.n_needed or 0 for part in parts), default=0)
+        pytest.xfail(fold_message([f"inconclusive{f', needs n of about {n_needed}' if n_needed else ''}:", *lines]))
     _fail(lines)
 
 
 def _regression(profile: Profile, baseline: Baseline, first: str, findings: Iterable[Finding]) -> list[str]:
     lines = [line for finding in findings for line in changed_measure_lines(finding, profile)]
-    return [*([first] if first else []), *lines, *held_lines(profile, baseline)]
+    return [*([first] if first else []), *lines, *baseline_comparison_lines(profile, baseline)]
 
 
 def _fail(lines: Iterable[str]) -> None:
     __tracebackhide__ = True
-    raise AssertionError(message(lines))
+    raise AssertionError(fold_message(lines))

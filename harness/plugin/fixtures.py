@@ -50,11 +50,11 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
     With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
     """
-    found = _attempt(request, phase, pair, lambda: phase.baseline(pair))
-    depths = (profile.depth, found.profile.depth)
+    stored = _attempt(request, phase, pair, lambda: phase.baseline(pair))
+    depths = (profile.depth, stored.profile.depth)
     if phase.options.against is not None and depths[0] != depths[1]:
         pytest.skip(f"{depths[0]} and {depths[1]} layers: compared by relative depth in the summary")
-    return found
+    return stored
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +87,7 @@ def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, ge
     assert request.fixturename is not None
     try:
         with _seen(request.config), phase.found.warnings.recording():
-            return plainly(get)
+            return fail_without_traceback(get)
     except (Exception, pytest.fail.Exception):
         phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))
         raise
@@ -131,7 +131,7 @@ def write_line(config: pytest.Config, line: str) -> None:
             reporter.write_line(f"phase: {shown(line)}")
 
 
-def plainly(get: Callable[[], T]) -> T:
+def fail_without_traceback(get: Callable[[], T]) -> T:
     """Return the value, or a failure that is the error's one sentence: a user has no use for our traceback."""
     try:
         return get()

@@ -98,16 +98,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect claims of the paper and times on datasets for regression only."""
-    unasked = [
+    deselected = [
         item
         for item in items
         if (pair := pair_of(item)) is not None
         and find_dataset(pair.dataset).regression_only
         and any(map(item.get_closest_marker, _NO_REGRESSION))
     ]
-    if unasked:
-        items[:] = [item for item in items if item not in unasked]
-        config.hook.pytest_deselected(items=unasked)
+    if deselected:
+        items[:] = [item for item in items if item not in deselected]
+        config.hook.pytest_deselected(items=deselected)
 
 
 def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:

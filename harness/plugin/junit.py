@@ -47,24 +47,24 @@ def phase_suite_properties(
     record_testsuite_property(f"{_PREFIX}seed", session.options.seed)
 
 
-def properties(asked: Sequence[Result]) -> list[Property]:
+def properties(results: Sequence[Result]) -> list[Property]:
     """Names and values of what a test was answered, one answer after the other; what is not known is left out.
 
     Numbers are those of what decided: of a claim the decisive part, of a family its worst measure.
     """
-    once = {(result.pair, result.question): result for result in asked}
-    return [named for result in once.values() for named in _of_result(result)]
+    last_results = {(result.pair, result.question): result for result in results}
+    return [entry for result in last_results.values() for entry in _of_result(result)]
 
 
 def _of_result(result: Result) -> list[Property]:
-    named: list[Property] = [
+    entries: list[Property] = [
         ("pair", bounded(str(result.pair))),
         ("question", result.question),
         ("verdict", result.word),
     ]
     for part in result.worst_first[:1]:
         low, high = part.interval
-        named += [
+        entries += [
             ("measure", part.title),
             ("layers", part.where),
             ("effect", _number(part.effect)),
@@ -72,7 +72,7 @@ def _of_result(result: Result) -> list[Property]:
             ("margin", _number(part.margin)),
             ("n", part.n),
         ]
-    return [(f"{_PREFIX}{name}", value) for name, value in named if value != ""]
+    return [(f"{_PREFIX}{name}", value) for name, value in entries if value != ""]
 
 
 def _number(value: float) -> float | str:

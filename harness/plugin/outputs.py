@@ -21,39 +21,39 @@ _LEFT = pytest.StashKey["list[str]"]()
 
 def unwritable_output(options: Options) -> str:
     """Why something that a run was asked to write cannot be put where it was asked for; empty where all can."""
-    places = {"report": options.report, "json": options.json, "markdown": options.markdown}
-    for name, place in places.items():
-        if place is None:
+    paths = {"report": options.report, "json": options.json, "markdown": options.markdown}
+    for name, path in paths.items():
+        if path is None:
             continue
-        where = place if name == "report" else place.parent
-        problem = unwritable(where)
+        checked = path if name == "report" else path.parent
+        problem = unwritable(checked)
         if not problem and name != "report":
-            where, problem = place, _no_file(name, place)
+            checked, problem = path, _no_file(name, path)
         if problem:
-            return f"--phase-{name}: {where} is not writable ({problem}); choose another with --phase-{name}"
+            return f"--phase-{name}: {checked} is not writable ({problem}); choose another with --phase-{name}"
     return ""
 
 
-def _no_file(name: str, place: Path) -> str:
+def _no_file(name: str, path: Path) -> str:
     """Return why no file can be put at a path, empty where one can; Markdown is appended, and a pipe takes it."""
-    if place.is_dir():
+    if path.is_dir():
         return "it is a directory"
-    return "it is a pipe or a device" if name == "json" and place.exists() and not place.is_file() else ""
+    return "it is a pipe or a device" if name == "json" and path.exists() and not path.is_file() else ""
 
 
 def compared(config: pytest.Config) -> list[ModelComparison]:
     """Return the models of this run beside the one of --phase-against, made once for all who show them."""
     if _COMPARED not in config.stash:
-        session, found = config.stash[SESSION], []
+        session, findings = config.stash[SESSION], []
         if session.options.against is not None:
-            from harness.report.against import comparisons_of
+            from harness.report.against import model_comparisons
 
-            found = comparisons_of(session.found, session.measured.reference)
-        config.stash[_COMPARED] = found
+            findings = model_comparisons(session.found, session.measured.reference)
+        config.stash[_COMPARED] = findings
     return config.stash[_COMPARED]
 
 
-def left_behind(config: pytest.Config) -> list[str]:
+def written_outputs(config: pytest.Config) -> list[str]:
     """One line on each thing that the run has written."""
     return config.stash.get(_LEFT, [])
 
@@ -62,44 +62,44 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write what was asked for; xdist's workers leave it to the controller, other processes to the first."""
     config = session.config
     state = config.stash[SESSION]
-    found = state.found
-    if is_worker(config) or not found.profiles or not state.processes.first:
+    findings = state.found
+    if is_worker(config) or not findings.profiles or not state.processes.first:
         return
-    known = {sample for profile in found.profiles.values() for sample in profile.sample_ids}
+    known = {sample for profile in findings.profiles.values() for sample in profile.sample_ids}
     for sample in (sample for sample in state.options.draw if sample not in known):
         write_line(config, f"--phase-draw {sample}: no pair of this run has a sample of that id; phase.json lists them")
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     # The record first: where a later one cannot be made, the numbers are there.
     for name, write in (("json", _write_json), ("markdown", _write_markdown), ("report", _write_report)):
-        place: Path | None = getattr(state.options, name)
-        if place is None:
+        path: Path | None = getattr(state.options, name)
+        if path is None:
             continue
         try:
-            config.stash.setdefault(_LEFT, []).append(write(found, compared(config), place))
+            config.stash.setdefault(_LEFT, []).append(write(findings, compared(config), path))
         except Exception as error:  # Whatever writing trips over, the terminal still shows the findings.
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            write_line(config, f"--phase-{name} {place} could not be written: {reason}")
+            write_line(config, f"--phase-{name} {path} could not be written: {reason}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def _write_json(found: Findings, compared: list[ModelComparison], place: Path) -> str:
-    from harness.report.record import record_of
+def _write_json(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
+    from harness.report.record import run_record
     from harness.storage.files import write_atomically
     from harness.storage.json_text import dump
 
-    write_atomically(place, dump(record_of(found, compared)))
-    return f"record {place}"
+    write_atomically(path, dump(run_record(findings, compared)))
+    return f"record {path}"
 
 
-def _write_markdown(found: Findings, compared: list[ModelComparison], place: Path) -> str:
+def _write_markdown(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
     from harness.report.markdown import markdown_summary
 
-    with place.open("a", encoding="utf-8") as file:
-        file.write(markdown_summary(found, compared))
-    return f"Markdown summary {place}"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(markdown_summary(findings, compared))
+    return f"Markdown summary {path}"
 
 
-def _write_report(found: Findings, compared: list[ModelComparison], place: Path) -> str:
+def _write_report(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
     from harness.report.write import write_report
 
-    return f"report {write_report(found, compared, place)}"
+    return f"report {write_report(findings, compared, path)}"

@@ -20,7 +20,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasa
 _TWICE = 1.0
 
 
-class Ending:
+class SignalHandler:
     """The handler of signals that end a session, installed when there is something to measure."""
 
     def __init__(self, session: pytest.Session) -> None:
@@ -98,7 +98,7 @@ def _end_process(number: int) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Make the handler of this session."""
-    session.config.pluginmanager.register(Ending(session))
+    session.config.pluginmanager.register(SignalHandler(session))
 
 
 @pytest.hookimpl(trylast=True)

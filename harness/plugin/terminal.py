@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import shown
 from harness.plugin.fixtures import SESSION, write_line
-from harness.plugin.outputs import compared, left_behind
-from harness.report.layout import Line, folded, kept, terminal_width
+from harness.plugin.outputs import compared, written_outputs
+from harness.report.layout import Line, fold, terminal_width, unbroken
 from harness.run.option_row import AS_DECLARED
 
 
@@ -22,7 +22,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     files = len(list(options.baselines.glob("*/*.json")))
     samples = options.samples or AS_DECLARED
     controls = " ".join(options.controls) or "none"
-    stored = f"baselines {kept(str(options.baselines))} ({files} files), update {update}"
+    stored = f"baselines {unbroken(str(options.baselines))} ({files} files), update {update}"
     if options.against is not None:
         stored = f"against {options.against.name}, measured in this run"
     numbers = (
@@ -35,11 +35,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     )
     lines = [
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
-        f"{version('transformers')}, {', '.join(map(kept, numbers))}",
-        f"phase: {stored}, cache {kept(str(options.cache))}",
-        *(f"phase: RUNNING CODE of the checkpoint {kept(name)} (--phase-trust-code)" for name in options.trusted()),
+        f"{version('transformers')}, {', '.join(map(unbroken, numbers))}",
+        f"phase: {stored}, cache {unbroken(str(options.cache))}",
+        *(f"phase: RUNNING CODE of the checkpoint {unbroken(name)} (--phase-trust-code)" for name in options.trusted()),
     ]
-    return [line for text in lines for line in folded(text, terminal_width(), deeper=len("phase: "))]
+    return [line for text in lines for line in fold(text, terminal_width(), hanging_indent=len("phase: "))]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -47,32 +47,32 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     With -q only the verdicts and what was written, with -qq only what was written and why the run fails.
     """
-    found = config.stash[SESSION].found
-    for line in found.messages:
+    findings = config.stash[SESSION].found
+    for line in findings.messages:
         write_line(config, line)
     verbosity, width = config.get_verbosity(), terminal_width()
     if verbosity >= 0:
-        seen = [line for text in found.warnings.lines() for line in folded(text, width, deeper=4)]
-        _write(terminalreporter, (Line(line, "yellow") for line in seen))
-    if not found.profiles:
+        warnings = [line for text in findings.warnings.lines() for line in fold(text, width, hanging_indent=4)]
+        _write(terminalreporter, (Line(line, "yellow") for line in warnings))
+    if not findings.profiles:
         return
     from harness.report.summary import summary_lines, written_lines
 
     if verbosity <= -2:
-        _write(terminalreporter, written_lines(found, width))
+        _write(terminalreporter, written_lines(findings, width))
     else:
         terminalreporter.write_sep("=", "phase diagram")
-        _write(terminalreporter, summary_lines(found, width, brief=verbosity < 0))
+        _write(terminalreporter, summary_lines(findings, width, brief=verbosity < 0))
     if verbosity >= 0:
         for comparison in compared(config):
             terminalreporter.write_sep("=", "side by side")
             _write(terminalreporter, map(Line, comparison.lines(width)))
-    _write(terminalreporter, ending_lines(left_behind(config), found.problem(), width))
+    _write(terminalreporter, final_lines(written_outputs(config), findings.problem(), width))
 
 
-def ending_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:
+def final_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:
     """The last lines: what was written, each with its path at its end, and why the run as a whole failed."""
-    failed = folded(f"FAILED: {problem}", width) if problem else []
+    failed = fold(f"FAILED: {problem}", width) if problem else []
     return [*map(Line, written), *(Line(line, "red") for line in failed)]
 
 

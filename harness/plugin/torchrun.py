@@ -16,7 +16,7 @@ import pytest
 from harness.errors import PhaseError, last_line
 from harness.measurement.rank_settings import Setting, setting
 from harness.measurement.ranks import ProcessError, processes
-from harness.plugin.fixtures import SESSION, plainly, uncaptured, write_line
+from harness.plugin.fixtures import SESSION, fail_without_traceback, uncaptured, write_line
 from harness.run.options import OPTIONS, Options
 
 _FAILURES = pytest.StashKey[list[tuple[str, str]]]()
@@ -84,8 +84,8 @@ def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
         from harness.models.vlm import choose_device
 
         options = config.stash[SESSION].options
-        own = option_settings(options, choose_device(options.device).type)
-        return own | selection_settings(config, session.items)
+        settings_here = option_settings(options, choose_device(options.device).type)
+        return settings_here | selection_settings(config, session.items)
 
     try:
         processes().require_same("the start", "started", settings)
@@ -149,7 +149,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     if not together.several or item.get_closest_marker("timing") is None:
         return
     session = item.session
-    ended = plainly(lambda: together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail))
+    ended = fail_without_traceback(lambda: together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail))
     session.shouldfail = session.shouldfail or ended
 
 
@@ -168,17 +168,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     together = processes()
     if not together.met:
         return
-    mine = int(session.exitstatus), session.config.stash[_FAILURES]
+    own_result = int(session.exitstatus), session.config.stash[_FAILURES]
     try:
-        told = together.gathered("the end of the tests", lambda: [mine])
+        results = together.gathered("the end of the tests", lambda: [own_result])
     except PhaseError as error:
         write_line(session.config, str(error))
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         return
-    statuses = [status for status, _ in told]
+    statuses = [status for status, _ in results]
     session.exitstatus = statuses[0] or next(filter(None, statuses), 0)
-    known = {test for test, _ in told[0][1]}
-    for rank, (_, failures) in enumerate(told):
+    known = {test for test, _ in results[0][1]}
+    for rank, (_, failures) in enumerate(results):
         for test, sentence in failures:
             if test not in known:
                 write_line(session.config, f"{test} failed in process {rank} only: {sentence}")

@@ -45,9 +45,9 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
     Other parameters may stand before and behind the pair. Of pairs whose names hold each other the longest is meant.
     In an id pytest spells out what is not ASCII.
     """
-    given = nodeid.partition("[")[2].removesuffix("]")
+    parameters = nodeid.partition("[")[2].removesuffix("]")
     names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
-    named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", given)]
+    named = [pair for pair, name in names.items() if re.search(rf"(?:^|-){re.escape(name)}(?:-|$)", parameters)]
     return max(named, key=lambda pair: len(str(pair))).model if named else ""
 
 
@@ -73,16 +73,16 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send what a worker has found to the controller."""
     if is_worker(session.config):
-        found = session.config.stash[SESSION].found
-        session.config.workeroutput[_FOUND] = pickle.dumps(found)  # type: ignore[attr-defined]
+        findings = session.config.stash[SESSION].found
+        session.config.workeroutput[_FOUND] = pickle.dumps(findings)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take what a worker has found; one that crashed has told nothing."""
-    told = getattr(node, "workeroutput", None) or {}
-    if _USAGE in told:
-        raise pytest.UsageError(told[_USAGE])
-    if _FOUND in told:
+    output = getattr(node, "workeroutput", None) or {}
+    if _USAGE in output:
+        raise pytest.UsageError(output[_USAGE])
+    if _FOUND in output:
         # Our own worker's, which runs the same code as the same user.
-        node.config.stash[SESSION].found.add(pickle.loads(told[_FOUND]))  # noqa: S301
+        node.config.stash[SESSION].found.add(pickle.loads(output[_FOUND]))  # noqa: S301

@@ -13,7 +13,7 @@ from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side
 from harness.judgement.weights import WeightParts
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Profile
-from harness.report.layout import folded, table_lines
+from harness.report.layout import fold, table_lines
 from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
@@ -44,7 +44,7 @@ class ModelComparison:
         above = [title, *_given_lines(numbers)]
         below = [*_verdict_lines(numbers), *_where_lines(numbers)]
         if width is not None:
-            above, below = ([line for text in texts for line in folded(text, width)] for texts in (above, below))
+            above, below = ([line for text in texts for line in fold(text, width)] for texts in (above, below))
         return [*above, "", *_table(numbers, width), "", *below]
 
     def record(self) -> dict[str, Any]:
@@ -68,18 +68,20 @@ def compare_models(
     return ModelComparison(side_by_side(profile, reference_of(other), weights))
 
 
-def comparisons_of(found: Findings, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
+def model_comparisons(findings: Findings, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
     """Return the comparisons of a run with --phase-against, one for each pair that was held against the other model.
 
     Args:
-        found: profiles, and the hashes of their models' weights.
+        findings: profiles, and the hashes of their models' weights.
         reference: returns what a pair is held against.
     """
     return [
         ModelComparison(
-            side_by_side(found.profiles[pair], reference(pair), (found.weights[pair.model], found.weights[other.model]))
+            side_by_side(
+                findings.profiles[pair], reference(pair), (findings.weights[pair.model], findings.weights[other.model])
+            )
         )
-        for pair, other in found.beside().items()
+        for pair, other in findings.beside().items()
     ]
 
 

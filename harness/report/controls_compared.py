@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from harness.analysis.claims import CHANCE, Claim
 from harness.analysis.control_difference import ControlDifference, CurveDifference
 from harness.profile.measures import layer_ranges
-from harness.report.layout import folded, kept, table_lines
+from harness.report.layout import fold, table_lines, unbroken
 
 
 def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
@@ -28,28 +28,29 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
         for pair, claim, cells in rows
     ]
     headers = ["pair", "claim", "verdict", *(f"real - {control}" for control in controls)]
-    whole = table_lines(headers, table)
-    if width is None or max(map(len, whole)) <= width:
-        return whole
+    full_table = table_lines(headers, table)
+    if width is None or max(map(len, full_table)) <= width:
+        return full_table
     lines: list[str] = []
     for pair in dict.fromkeys(row[0] for row in table):
-        mine = [row[1:2] + row[3:] for row in table if row[0] == pair]
-        lines += [*([""] if lines else []), *folded(f"{pair}, difference to its controls:", width)]
-        lines += table_lines(headers[1:2] + headers[3:], mine, width)
+        pair_rows = [row[1:2] + row[3:] for row in table if row[0] == pair]
+        lines += [*([""] if lines else []), *fold(f"{pair}, difference to its controls:", width)]
+        lines += table_lines(headers[1:2] + headers[3:], pair_rows, width)
     return lines
 
 
 def _kept_pieces(cell: str) -> str:
-    return ", ".join(kept(piece) for piece in cell.split(", "))
+    return ", ".join(unbroken(piece) for piece in cell.split(", "))
 
 
 def control_cells(claim: Claim) -> Mapping[str, str]:
     """By how much a claim's effects exceed the same under each control, in words, by control."""
-    cells = {curve.control: curve_words(curve) for curve in claim.curve_differences}
+    cells = {curve.control: curve_difference_text(curve) for curve in claim.curve_differences}
     for control in dict.fromkeys(difference.control for difference in claim.control_differences):
-        mine = [difference for difference in claim.control_differences if difference.control == control]
+        differences = [difference for difference in claim.control_differences if difference.control == control]
         cells[control] = ", ".join(
-            (f"{difference.quantity} " if len(mine) > 1 else "") + rise_words(difference) for difference in mine
+            (f"{difference.quantity} " if len(differences) > 1 else "") + effect_difference_text(difference)
+            for difference in differences
         )
     return cells
 
@@ -57,21 +58,21 @@ def control_cells(claim: Claim) -> Mapping[str, str]:
 def control_lines(claim: Claim) -> list[str]:
     """Return the same as `control_cells`, with intervals, a line each, for a message."""
     lines = [
-        f"difference to {curve.control}: {curve_words(curve)} (margin {curve.margin:g}, {curve.confidence:.0%} for all "
-        f"layers at once, n = {curve.n})"
+        f"difference to {curve.control}: {curve_difference_text(curve)} (margin {curve.margin:g}, "
+        f"{curve.confidence:.0%} for all layers at once, n = {curve.n})"
         for curve in claim.curve_differences
     ]
     for difference in claim.control_differences:
         low, high = difference.interval
-        of = "another sample's words" if difference.control == CHANCE else difference.control
+        control = "another sample's words" if difference.control == CHANCE else difference.control
         lines.append(
-            f"difference to {of}: {difference.quantity} {difference.effect:+.3g} ({low:+.3g} to {high:+.3g}), "
+            f"difference to {control}: {difference.quantity} {difference.effect:+.3g} ({low:+.3g} to {high:+.3g}), "
             f"n = {difference.n}"
         )
     return lines
 
 
-def curve_words(curve: CurveDifference, form: str = "+.2g") -> str:
+def curve_difference_text(curve: CurveDifference, form: str = "+.2g") -> str:
     """Where a curve exceeds its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
     parts = [
         f"{size:{form}} at layers {layer_ranges(layers)}"
@@ -81,7 +82,7 @@ def curve_words(curve: CurveDifference, form: str = "+.2g") -> str:
     return ", ".join(parts) or "nothing"
 
 
-def rise_words(difference: ControlDifference) -> str:
+def effect_difference_text(difference: ControlDifference) -> str:
     """Return an effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
     words = f"{difference.effect:+.2g}"
     return words if difference.confirmed else f"({words})"

@@ -51,7 +51,7 @@ CAPTIONS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedToken:
     """One decoded token: its text, at how many image tokens it is the best, and whether a caption has its word."""
 
     text: str
@@ -64,22 +64,22 @@ class DecodedLayer:
     """One residual point: the commonest best tokens at the image tokens, and the best five at the last token."""
 
     layer: int
-    image: tuple[Decoded, ...]
+    image: tuple[DecodedToken, ...]
     others: int
-    last: tuple[Decoded, ...]
+    last: tuple[DecodedToken, ...]
 
 
-def caption(name: str, *, held: bool) -> str:
+def figure_caption(name: str, *, with_baseline: bool) -> str:
     """How a figure is to be read; with a baseline in it, what its dots are."""
-    return f"{CAPTIONS[name]} {_OVERLAY}" if held and name in _OVERLAID else CAPTIONS[name]
+    return f"{CAPTIONS[name]} {_OVERLAY}" if with_baseline and name in _OVERLAID else CAPTIONS[name]
 
 
-def described(name: str, profile: Profile, reading: PhaseReading) -> str:
+def describe_panel(name: str, profile: Profile, reading: PhaseReading) -> str:
     """One panel of a profile in words."""
     return f"{short_name(profile.pair)}, {profile.depth} layers. {_PANELS[name](profile, reading)}"
 
 
-def described_diagram(bands: Sequence[Band]) -> str:
+def describe_diagram(bands: Sequence[Band]) -> str:
     """Return the phase diagram in words."""
     return " ".join(
         f"{band.name}: phases end at layers {', '.join(f'{point.estimate:g}' for point in band.turning_points)} of "
@@ -88,7 +88,7 @@ def described_diagram(bands: Sequence[Band]) -> str:
     )
 
 
-def described_recalls(profiles: Sequence[Profile]) -> str:
+def describe_recalls(profiles: Sequence[Profile]) -> str:
     """Recall by model in words."""
     return " ".join(
         f"{short_name(profile.pair)}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
@@ -98,45 +98,51 @@ def described_recalls(profiles: Sequence[Profile]) -> str:
     )
 
 
-def described_picture(drawing: Drawing, reading: PhaseReading) -> str:
+def describe_attention_map(drawing: Drawing, reading: PhaseReading) -> str:
     """Return the map over the picture in words: the share of the picture in each phase, and where it is largest."""
-    told = []
+    sentences = []
     for phase, patches in zip(PHASES, phase_maps(drawing, reading), strict=True):
         row, column = np.unravel_index(int(np.argmax(patches)), patches.shape)
-        told.append(
+        sentences.append(
             f"Phase {phase.number}: {patches.sum():.0%} on the picture, most in row {row + 1}, column {column + 1} of "
             f"{patches.shape[0]} by {patches.shape[1]} patches ({patches.max():.1%})."
         )
-    return f"Sample {short_name(drawing.sample_id)}. {' '.join(told)}"
+    return f"Sample {short_name(drawing.sample_id)}. {' '.join(sentences)}"
 
 
-def described_tokens(drawing: Drawing, reading: PhaseReading) -> str:
+def describe_token_shares(drawing: Drawing, reading: PhaseReading) -> str:
     """Return the map of tokens over layers in words: the share of each group in each phase."""
     shares = token_shares(drawing)
-    told = []
+    sentences = []
     for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
         groups = ", ".join(
             f"{name} {shares[list(layers)][:, member].sum(1).mean():.0%}" for name, member in drawing.groups.items()
         )
-        told.append(f"Phase {phase.number}: {groups}.")
-    return f"Sample {short_name(drawing.sample_id)}, {shares.shape[1]} tokens. {' '.join(told)}"
+        sentences.append(f"Phase {phase.number}: {groups}.")
+    return f"Sample {short_name(drawing.sample_id)}, {shares.shape[1]} tokens. {' '.join(sentences)}"
 
 
 def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
     """What is decoded at every residual point of a drawn sample; a token that a caption names is marked."""
     stems = {stem(word) for word in content_words(bounded_texts(drawing.captions))}
 
-    def token(text: str, count: int = 1) -> Decoded:
+    def token(text: str, count: int = 1) -> DecodedToken:
         text = bounded(text, LONGEST_TOKEN)
-        return Decoded(_legible(text), count, stem(text) in stems)
+        return DecodedToken(_legible(text), count, stem(text) in stems)
 
     layers = []
     for layer, (image, last) in enumerate(zip(drawing.image_tokens, drawing.last_token, strict=True)):
         counts = sorted(Counter(image).items(), key=lambda item: (-item[1], item[0]))
         # What the captions name is shown however seldom it is decoded: it is what recall counts.
         common = [token(*item) for item in counts]
-        kept = [one for place, one in enumerate(common) if place < _MOST_WORDS or one.named]
-        layers.append(DecodedLayer(layer, tuple(kept), len(common) - len(kept), tuple(token(text) for text in last)))
+        shown_tokens = [
+            token_shown for rank, token_shown in enumerate(common) if rank < _MOST_WORDS or token_shown.named
+        ]
+        layers.append(
+            DecodedLayer(
+                layer, tuple(shown_tokens), len(common) - len(shown_tokens), tuple(token(text) for text in last)
+            )
+        )
     return layers
 
 
@@ -168,14 +174,14 @@ def _recall(profile: Profile, reading: PhaseReading) -> str:
 
 
 def _attention(profile: Profile, reading: PhaseReading) -> str:
-    told = []
+    sentences = []
     for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
         shares = ", ".join(
             f"{name} {profile[f'norm_{name}'].mean(0)[list(layers)].mean():.0%}"
             for name in ("image", "instruction", "other", "self")
         )
-        told.append(f"phase {phase.number}: {shares}")
-    return f"Mean shares of the last token's attention, {'; '.join(told)}."
+        sentences.append(f"phase {phase.number}: {shares}")
+    return f"Mean shares of the last token's attention, {'; '.join(sentences)}."
 
 
 def _segments(profile: Profile, reading: PhaseReading) -> str:

@@ -20,7 +20,7 @@ from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
 from harness.report.palette import INK, PAPER, SERIES
 from harness.report.panels import (
-    Held,
+    OverlaidCurves,
     Panel,
     attention_panel,
     dress,
@@ -50,7 +50,7 @@ WIDTH, HEIGHT = 4.8, 3.6
 _ABOVE, _PANEL, _BELOW, _ROW = 0.28, 2.15, 0.45, 0.155
 
 
-def phase_figure(profile: Profile, against: Profile | None = None, *, held: Held | None = None) -> Figure:
+def phase_figure(profile: Profile, against: Profile | None = None, *, held: OverlaidCurves | None = None) -> Figure:
     """Figures 1, 3, 4 and 5 of the paper for one profile, as four panels over one depth axis.
 
     Bands are the middle 80 % of the samples; phases are shaded where the mean inter-modal curve turns. With `against`
@@ -73,14 +73,25 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
     """Return the inter-modal similarity of two models over the relative depth, with a mark where each one turns."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor=PAPER.light)
     axes = figure.subplots()
-    for one, style in zip((profile, against), SERIES, strict=False):
-        depth, mean, colour = np.arange(one.depth + 1) / one.depth, one["inter"].mean(0), style.colour.light
-        low, high = np.quantile(one["inter"], [0.1, 0.9], axis=0)
+    for each, style in zip((profile, against), SERIES, strict=False):
+        depth, mean, colour = (
+            np.arange(each.depth + 1) / each.depth,
+            each["inter"].mean(0),
+            style.colour.light,
+        )
+        low, high = np.quantile(each["inter"], [0.1, 0.9], axis=0)
         axes.fill_between(depth, low, high, color=colour, alpha=0.15, lw=0)
-        axes.plot(depth, mean, ls=style.line, color=colour, lw=1.8, label=f"{legible(one.model)}, {one.depth} layers")
-        turns = list(phase_reading(one).turns)
-        axes.plot([turn / one.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
-    dress(axes, "mean cosine", place="depth: 0 the embeddings, 1 the input of the final norm")
+        axes.plot(
+            depth,
+            mean,
+            ls=style.line,
+            color=colour,
+            lw=1.8,
+            label=f"{legible(each.model)}, {each.depth} layers",
+        )
+        turns = list(phase_reading(each).turns)
+        axes.plot([turn / each.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
+    dress(axes, "mean cosine", x_label="depth: 0 the embeddings, 1 the input of the final norm")
     axes.set_xlim(0.0, 1.0)
     axes.set_title("Inter-modal similarity", loc="left", fontsize=9.5, color=INK.light)
     axes.legend(fontsize=7.5, frameon=False, labelcolor=INK.light)
@@ -89,11 +100,11 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
     return figure
 
 
-def panel_figure(profile: Profile, name: str, reading: PhaseReading, held: Held | None = None) -> Figure:
+def panel_figure(profile: Profile, name: str, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> Figure:
     """One panel of `PANELS` as a figure of its own, as wide as a column."""
     _, draw = PANELS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
-    draw(figure.add_axes((0.12, 0.335, 0.855, 0.575)), profile, reading, held)
+    draw(figure.add_axes((0.12, 0.335, 0.855, 0.575)), profile, reading, overlaid)
     fit_height(figure)
     return figure
 
@@ -154,16 +165,16 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="picture to write; its ending says which kind")
     parser.add_argument("--samples", type=int, help="as many as the dataset declares where not given")
     parser.add_argument("--against", metavar="MODEL2", help="the model to lay beside it, over the relative depth")
-    given = parser.parse_args()
+    options = parser.parse_args()
     cache = default_cache()
 
     def measured(name: str) -> Profile:
         vlm = load_vlm(find_model(name), cache=cache)
-        return measure(vlm, given.dataset, samples=given.samples, cache=cache)
+        return measure(vlm, options.dataset, samples=options.samples, cache=cache)
 
-    profile = measured(given.model)
-    other = None if given.against is None else measured(given.against)
-    phase_figure(profile, against=other).savefig(given.file, dpi=160)
+    profile = measured(options.model)
+    other = None if options.against is None else measured(options.against)
+    phase_figure(profile, against=other).savefig(options.file, dpi=160)
 
 
 if __name__ == "__main__":

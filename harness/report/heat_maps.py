@@ -53,7 +53,7 @@ def phase_maps(drawing: Drawing, reading: PhaseReading) -> tuple[Array, ...]:
     return tuple(shares[list(layers)].mean(0).reshape(drawing.grid) for layers in phase_layers(reading))
 
 
-def picture_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
+def attention_map_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     """Return the picture, and over it for each phase the share of the last token's attention on every patch.
 
     All four maps have one scale, whose upper end one patch in a hundred may exceed.
@@ -64,24 +64,24 @@ def picture_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     maps = phase_maps(drawing, reading)
     image_share = token_shares(drawing)[:, drawing.groups["image"]].sum(1)
     figure = Figure(figsize=(WIDTH, 3.85), facecolor=PAPER.light)
-    panels: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
-    most = float(np.quantile(np.stack(maps), 0.99)) or 1.0
-    _picture(panels[0, 0], drawing.image, "as the model is shown it")
+    axes_grid: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
+    upper = float(np.quantile(np.stack(maps), 0.99)) or 1.0
+    _picture(axes_grid[0, 0], drawing.image, "as the model is shown it")
     height, width = drawing.image.shape[:2]
-    places = (panels[0, 1], panels[0, 2], panels[1, 0], panels[1, 1])
-    for axes, phase, layers, patches in zip(places, PHASES, phase_layers(reading), maps, strict=True):
+    map_axes = (axes_grid[0, 1], axes_grid[0, 2], axes_grid[1, 0], axes_grid[1, 1])
+    for axes, phase, layers, patches in zip(map_axes, PHASES, phase_layers(reading), maps, strict=True):
         share = float(image_share[list(layers)].mean())
         _picture(axes, _grey(drawing.image), f"{phase.number}, {_said(layers)}: image {share:.0%}")
         axes.imshow(
-            patches, extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap=_MAP, vmin=0.0, vmax=most,
-            alpha=_LEAST_OVER + (_MOST_OVER - _LEAST_OVER) * np.clip(patches / most, 0.0, 1.0),
+            patches, extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap=_MAP, vmin=0.0, vmax=upper,
+            alpha=_LEAST_OVER + (_MOST_OVER - _LEAST_OVER) * np.clip(patches / upper, 0.0, 1.0),
             interpolation="nearest",
         )  # fmt: skip
-    panels[1, 2].axis("off")
+    axes_grid[1, 2].axis("off")
     scale = figure.add_axes((0.73, 0.3, 0.22, 0.03))
-    bar = figure.colorbar(ScalarMappable(Normalize(0.0, most), _MAP), cax=scale, orientation="horizontal")
+    bar = figure.colorbar(ScalarMappable(Normalize(0.0, upper), _MAP), cax=scale, orientation="horizontal")
     bar.set_label("attention on one patch", fontsize=7.5, color=FAINT.light)
-    bar.set_ticks([0.0, most / 2, most], labels=["0", f"{most / 2:.1%}", f"{most:.1%}"])
+    bar.set_ticks([0.0, upper / 2, upper], labels=["0", f"{upper / 2:.1%}", f"{upper:.1%}"])
     bar.ax.tick_params(labelsize=7.5, colors=FAINT.light, length=2.5)
     bar.outline.set_visible(False)
     return figure
@@ -97,7 +97,7 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
         np.log10(np.maximum(shares, 10.0**_DECADES)), aspect="auto", origin="lower",
         extent=(-0.5, tokens - 0.5, 0.5, depth + 0.5), cmap=_MAP, vmin=_DECADES, vmax=0.0, interpolation="nearest",
     )  # fmt: skip
-    dress(axes, "layer", place="token of the prompt, the last one at the right")
+    dress(axes, "layer", x_label="token of the prompt, the last one at the right")
     axes.grid(visible=False)
     for name, colour in _GROUPS:
         _group_bar(axes, drawing.groups[name], f"{name} tokens", colour.light)
@@ -120,8 +120,8 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
 
 def _group_bar(axes: Axes, member: Array, name: str, colour: str) -> None:
     """A line above the tokens of a group, one piece for each run of them; the first piece is in the legend."""
-    places = np.flatnonzero(member)
-    for number, run in enumerate(np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)):
+    positions = np.flatnonzero(member)
+    for number, run in enumerate(np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)):
         if len(run):
             axes.plot(
                 [run[0] - 0.45, run[-1] + 0.45], [1.018, 1.018], transform=axes.get_xaxis_transform(), color=colour,

@@ -34,17 +34,17 @@ def terminal_width() -> int:
     return max(LEAST_WIDTH, shutil.get_terminal_size().columns)
 
 
-def kept(text: str) -> str:
+def unbroken(text: str) -> str:
     """Return the text as one word, at which `folded` breaks no line: a path, a number with what it is."""
     return text.replace(" ", _KEPT)
 
 
-def together(*pieces: str) -> str:
+def join_unbroken(*pieces: str) -> str:
     """Join pieces with blanks; the line is folded between them only."""
-    return " ".join(map(kept, pieces))
+    return " ".join(map(unbroken, pieces))
 
 
-def folded(text: str, width: int, deeper: int = 2, taken: int = 0) -> list[str]:
+def fold(text: str, width: int, hanging_indent: int = 2, first_offset: int = 0) -> list[str]:
     """The text in lines of at most `width` characters, broken between words; what a terminal would obey is escaped.
 
     Words are never broken: paths, ids and what is `kept` together may be longer than a line.
@@ -52,22 +52,22 @@ def folded(text: str, width: int, deeper: int = 2, taken: int = 0) -> list[str]:
     Args:
         text: one line; the blanks that it begins with are its indentation.
         width: of a line.
-        deeper: by how much more the second and later lines are indented.
-        taken: columns of the first line that something else stands in.
+        hanging_indent: by how much more the second and later lines are indented.
+        first_offset: columns of the first line that something else stands in.
     """
     text = _escaped(text)
     indent = len(text) - len(text.lstrip(" "))
     lines = textwrap.wrap(
         text.lstrip(" "),
         width,
-        initial_indent=" " * (taken + indent),
-        subsequent_indent=" " * (indent + deeper),
+        initial_indent=" " * (first_offset + indent),
+        subsequent_indent=" " * (indent + hanging_indent),
         break_long_words=False,
         break_on_hyphens=False,
     )
     if not lines:
         return [""]
-    lines[0] = lines[0][taken:]
+    lines[0] = lines[0][first_offset:]
     return [line.replace(_KEPT, " ") for line in lines]
 
 
@@ -75,12 +75,12 @@ def reason_text(head: str, reason: str) -> str:
     """A reason of a skip or an expected failure as pytest's summary shows it: on lines of its own where it is long."""
     if len(f"{head} {reason}") <= _SHORT_REASON:
         return f"{head} {shown(reason)}"
-    return "\n".join([head, *folded(f"    {reason}", MESSAGE_WIDTH, deeper=0)])
+    return "\n".join([head, *fold(f"    {reason}", MESSAGE_WIDTH, hanging_indent=0)])
 
 
-def named(name: str, text: str, width: int, column: int) -> list[str]:
+def labelled_lines(name: str, text: str, width: int, column: int) -> list[str]:
     """Return the text folded beside a name, all its lines beginning at `column`."""
-    first, *others = folded(f"{kept('  ' + name.ljust(column - 3))} {text}", width, deeper=column)
+    first, *others = fold(f"{unbroken('  ' + name.ljust(column - 3))} {text}", width, hanging_indent=column)
     return [first, *others]
 
 
@@ -95,8 +95,8 @@ def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], width: in
         if sum(_least_width(column) for column in zip(*cells, strict=True)) > room:
             cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
         widths = _column_widths(list(zip(*cells, strict=True)), room)
-        most = [[least - _MORE for least in widths], *[widths] * len(rows)]
-        cells = [list(map(_folded_cell, *both)) for both in zip(cells, most, strict=True)]
+        cell_widths = [[least - _MORE for least in widths], *[widths] * len(rows)]
+        cells = [list(map(_fold_cell, *cells_and_widths)) for cells_and_widths in zip(cells, cell_widths, strict=True)]
     cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
     table = tabulate(cells[1:], headers=cells[0], tablefmt="simple", disable_numparse=True)
     return [line.rstrip() for line in table.splitlines()]
@@ -106,8 +106,8 @@ def _escaped(text: str) -> str:
     return _KEPT.join(shown(part) for part in text.split(_KEPT))
 
 
-def _folded_cell(cell: str, width: int) -> str:
-    return "\n".join(folded(cell, max(1, width), deeper=0))
+def _fold_cell(cell: str, width: int) -> str:
+    return "\n".join(fold(cell, max(1, width), hanging_indent=0))
 
 
 def _column_widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:

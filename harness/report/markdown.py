@@ -12,7 +12,7 @@ from importlib.metadata import version
 from harness.errors import bounded, shown
 from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
-from harness.report.outcomes import PairOutcome, QuestionGroup, left_out_of, outcomes_of, phase_ranges
+from harness.report.outcomes import PairOutcome, QuestionGroup, exclusion_lines, pair_outcomes, phase_ranges
 from harness.run.findings import Findings
 from harness.storage.file_names import short_name
 
@@ -20,40 +20,40 @@ _COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "reca
 _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interval", "margin", "n")
 
 
-def markdown_summary(found: Findings, compared: Sequence[ModelComparison] = ()) -> str:
+def markdown_summary(findings: Findings, compared: Sequence[ModelComparison] = ()) -> str:
     """Return the summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
 
     Args:
-        found: what was measured and judged.
+        findings: what was measured and judged.
         compared: the models held against another one in this run.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
-    outcomes = outcomes_of(found)
+    outcomes = pair_outcomes(findings)
     unexpected = [line for outcome in outcomes for line in outcome.unexpected()]
-    undecided = [line for outcome in outcomes for line in outcome.undecided()]
+    inconclusive = [line for outcome in outcomes for line in outcome.inconclusive()]
     parts = [
-        f"## Phases of vision-language models: {_overall(found, len(unexpected), len(undecided))}",
-        f"**{prose(found.problem())}**" if found.problem() else "",
+        f"## Phases of vision-language models: {_overall(findings, len(unexpected), len(inconclusive))}",
+        f"**{prose(findings.problem())}**" if findings.problem() else "",
         _table(_COLUMNS, map(_row, outcomes)),
         _numbers("What is not as expected", unexpected),
         "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
-        _numbers("What the evidence does not decide", undecided),
-        _left_out(found),
+        _numbers("What the evidence does not decide", inconclusive),
+        _left_out(findings),
         _known(outcomes),
         *map(_side_by_side, compared),
-        _baselines(found),
-        _warnings(found),
-        _provenance(found),
+        _baselines(findings),
+        _warnings(findings),
+        _provenance(findings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def code(text: str) -> str:
     """Return a name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
-    told = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", shown(text))
-    return f"`{told}`" if told else ""
+    escaped = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", shown(text))
+    return f"`{escaped}`" if escaped else ""
 
 
 def prose(text: str) -> str:
@@ -61,12 +61,12 @@ def prose(text: str) -> str:
     return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
 
 
-def _overall(found: Findings, unexpected: int, undecided: int) -> str:
-    total = len(found.results)
+def _overall(findings: Findings, unexpected: int, inconclusive: int) -> str:
+    total = len(findings.results)
     if not total:
         return "nothing was judged"
     counts = [f"{unexpected} of {total} verdicts not as expected"] if unexpected else []
-    counts += [f"{undecided} of {total} inconclusive"] if undecided else []
+    counts += [f"{inconclusive} of {total} inconclusive"] if inconclusive else []
     return ", ".join(counts) or f"all {total} verdicts as expected"
 
 
@@ -77,13 +77,13 @@ def _row(outcome: PairOutcome) -> list[str]:
         "<br>".join(phase_ranges(outcome)),
         _grouped(outcome.claim_groups()),
         _grouped(outcome.regression_groups()),
-        outcome.recall_words,
-        outcome.ratio_words,
+        outcome.recall_text,
+        outcome.ratio_text,
     ]
 
 
 def _grouped(groups: Iterable[QuestionGroup]) -> str:
-    return "<br>".join(f"**{group.words}**: {', '.join(group.questions)}" for group in groups)
+    return "<br>".join(f"**{group.label}**: {', '.join(group.questions)}" for group in groups)
 
 
 def _numbers(title: str, lines: Sequence[Result]) -> str:
@@ -120,11 +120,11 @@ def _number(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else ""
 
 
-def _left_out(found: Findings) -> str:
+def _left_out(findings: Findings) -> str:
     lines = [
         f"- {code(short_name(str(pair)))}: {prose(line)}"
-        for pair, profile in found.profiles.items()
-        for line in left_out_of(profile)
+        for pair, profile in findings.profiles.items()
+        for line in exclusion_lines(profile)
     ]
     return _section("Left out", lines)
 
@@ -144,20 +144,20 @@ def _side_by_side(comparison: ModelComparison) -> str:
     return _section("Side by side", ["<pre>", *lines, "</pre>"])
 
 
-def _baselines(found: Findings) -> str:
-    how = Counter(found.written.values())
-    counts = [f"{len(found.matched)} matched", *(f"{count} {kind}" for kind, count in how.items())]
-    lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in found.written.items()]
+def _baselines(findings: Findings) -> str:
+    counts_by_kind = Counter(findings.written.values())
+    counts = [f"{len(findings.matched)} matched", *(f"{count} {kind}" for kind, count in counts_by_kind.items())]
+    lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in findings.written.items()]
     return "\n".join([f"Baselines: {', '.join(counts)}", *(["", *lines] if lines else [])])
 
 
-def _warnings(found: Findings) -> str:
-    head, *kinds = found.warnings.lines() or [""]
+def _warnings(findings: Findings) -> str:
+    head, *kinds = findings.warnings.lines() or [""]
     return "\n".join([head.capitalize(), "", *(f"- {prose(kind.strip())}" for kind in kinds)]) if kinds else ""
 
 
-def _provenance(found: Findings) -> str:
-    environments = dict.fromkeys(str(profile.environment) for profile in found.profiles.values())
+def _provenance(findings: Findings) -> str:
+    environments = dict.fromkeys(str(profile.environment) for profile in findings.profiles.values())
     return f"vlm-phase-harness {version('vlm-phase-harness')}, {prose('; '.join(environments))}"
 
 

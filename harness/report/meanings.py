@@ -16,8 +16,8 @@ from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result, largest_change
 from harness.judgement.side_by_side import traces_of
 from harness.report.against import trace_line
-from harness.report.controls_compared import curve_words
-from harness.report.outcomes import PairOutcome, note_lines, tolerated
+from harness.report.controls_compared import curve_difference_text
+from harness.report.outcomes import PairOutcome, changed_samples_text, note_lines
 from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
 from harness.storage.json_text import rounded
@@ -41,25 +41,25 @@ class Row(NamedTuple):
     excess: float = 0.0
 
 
-class Answer(NamedTuple):
-    """The verdict on one question, with its parts; `asked` says what the question is."""
+class ExplainedVerdict(NamedTuple):
+    """The verdict on one question, with its parts; `definition` says what the question is."""
 
     question: str
     title: str
     verdict: str
-    asked: str
+    definition: str
     sentence: str
     rows: tuple[Row, ...]
 
 
-def where_phases_end(outcome: PairOutcome) -> str:
+def boundary_sentence(outcome: PairOutcome) -> str:
     """Return the layers that bound the phases of a pair, in one sentence."""
     ends = zip(PHASES, outcome.ends, strict=False)
     sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer:g}" for name, layer in ends))
     return f"{sentence}; phase IV is the rest of {outcome.profile.depth} layers."
 
 
-def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the certainty of the phases of a pair: intervals, certified moves, claims, and controls alike.
 
     Args:
@@ -76,40 +76,42 @@ def how_sure(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) ->
     if segments == _SEGMENTS:
         lines.append(f"{at}, as many as four phases have.")
     else:
-        what = "fewer" if segments < _SEGMENTS else "more"
-        lines.append(f"{at}, {what} than four phases have: the layers above are the best cut into four, not a proof.")
+        relation = "fewer" if segments < _SEGMENTS else "more"
+        lines.append(
+            f"{at}, {relation} than four phases have: the layers above are the best cut into four, not a proof."
+        )
     if outcome.claims:
-        told = [
+        verdicts = [
             f"{word}: {', '.join(names)}"
             for word in ("holds", "fails", "inconclusive")
             if (names := [name for name, claim in sorted(outcome.claims.items()) if claim.word == word])
         ]
-        lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(told)}.")
+        lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(verdicts)}.")
     lines += [
-        f"Under the control {control} the curve turns at layers {', '.join(map(str, found['turning_points']))}, and "
-        f"{found['confirmed_segment_count']} of its segments are confirmed."
-        for control, found in controls.items()
+        f"Under the control {control} the curve turns at layers {', '.join(map(str, phases['turning_points']))}, and "
+        f"{phases['confirmed_segment_count']} of its segments are confirmed."
+        for control, phases in controls.items()
     ]
     return lines
 
 
-def what_changed(outcome: PairOutcome) -> list[str]:
+def change_sentences(outcome: PairOutcome) -> list[str]:
     """Return the changes of a pair since the baseline, or between two models: the worst first, with numbers."""
-    held, profile = outcome.baseline, outcome.profile
-    if held is None:
+    baseline, profile = outcome.baseline, outcome.profile
+    if baseline is None:
         return ["No baseline was compared in this run."]
-    regressions = list(map(answer_of, outcome.regressions.values()))
-    other = short_name(held.source.get("model", "the baseline"))
-    main = "; ".join(profile.main_changes(held.profile))
-    given = f"Other than in {other}: {main}." if profile.changes(held.profile) else ""
+    regressions = list(map(explain_verdict, outcome.regressions.values()))
+    other = short_name(baseline.source.get("model", "the baseline"))
+    main = "; ".join(profile.main_changes(baseline.profile))
+    environment = f"Other than in {other}: {main}." if profile.changes(baseline.profile) else ""
     changed = [answer for answer in regressions if answer.verdict != "reproduces"]
     notes = [f"{note}." for _, result in sorted(outcome.regressions.items()) for note in note_lines(result)]
     if not changed:
-        same = "" if given else ", in the same environment"
+        same = "" if environment else ", in the same environment"
         lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{same}.", *notes]
-        return [*lines, given] if given else lines
-    lines = [given] if given else []
-    lines += map(trace_line, traces_of(profile, held))
+        return [*lines, environment] if environment else lines
+    lines = [environment] if environment else []
+    lines += map(trace_line, traces_of(profile, baseline))
     for verdict in ("differs", "inconclusive", "equivalent"):
         lines += [_changed(answer) for answer in changed if answer.verdict == verdict]
     same_as_before = [answer for answer in regressions if answer.verdict == "reproduces"]
@@ -118,7 +120,7 @@ def what_changed(outcome: PairOutcome) -> list[str]:
     return lines + notes
 
 
-def _changed(answer: Answer) -> str:
+def _changed(answer: ExplainedVerdict) -> str:
     """One question that was not answered with 'reproduces', by the part that is farthest from its margin."""
     decisive = [row for row in answer.rows if row.verdict == answer.verdict]
     head = f"{_capitalised(answer.title)}: {answer.verdict}"
@@ -133,7 +135,7 @@ def _changed(answer: Answer) -> str:
     )
 
 
-def answer_of(result: Result) -> Answer:
+def explain_verdict(result: Result) -> ExplainedVerdict:
     """Return the verdict on a claim or a regression question in sentences."""
     word, rows = result.word, tuple(map(_row, result.parts))
     sentence = VERDICTS[word].meaning
@@ -142,7 +144,7 @@ def answer_of(result: Result) -> Answer:
             # What is read off a curve that reproduces does so, however uncertain it is by itself.
             rows = tuple(row._replace(verdict=word) if row.verdict in VERDICTS else row for row in rows)
         sentence = f"{result.inputs}. {sentence}" if result.inputs else sentence
-        return Answer(result.question, QUESTIONS[result.question], word, "", sentence, rows)
+        return ExplainedVerdict(result.question, QUESTIONS[result.question], word, "", sentence, rows)
     paper, decisive = paper_claims()[result.question], result.worst_first[0]
     if word == "inconclusive" and not math.isfinite(decisive.effect):
         sentence = "A part of the paper's claim was not measured, and no other part fails."
@@ -150,12 +152,12 @@ def answer_of(result: Result) -> Answer:
         sentence = f"{sentence} Decisive is: {decisive.source.statement}."
     # The difference of the whole curve is shown with the first part, which is about the whole curve.
     curves = tuple(
-        f"difference to the control {curve.control}: {curve_words(curve, '+.3g')} (margin {curve.margin:g})"
+        f"difference to the control {curve.control}: {curve_difference_text(curve, '+.3g')} (margin {curve.margin:g})"
         for curve in result.claim.curve_differences
     )
     rows = (rows[0]._replace(differences=rows[0].differences + curves), *rows[1:])
     asked = f"{paper.statement} Tested as: {paper.tested_as}"
-    return Answer(result.question, result.question, word, asked, sentence, rows)
+    return ExplainedVerdict(result.question, result.question, word, asked, sentence, rows)
 
 
 def _row(part: Evidence) -> Row:
@@ -205,7 +207,9 @@ def _measure_sentence(finding: Finding) -> str:
             if not agreement.largest:
                 return "The same in every sample, to the last digit."
             same = "The same in every sample within the tolerance"
-            return f"{tolerated(agreement) if agreement.beyond_tolerance else same}; {largest_change(finding)}."
+            return (
+                f"{changed_samples_text(agreement) if agreement.beyond_tolerance else same}; {largest_change(finding)}."
+            )
         case "equivalent":
             return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
         case "differs":
@@ -222,7 +226,7 @@ def _control_difference(difference: ControlDifference) -> str:
     return f"difference to {control}: {difference.quantity} {size}{certain}"
 
 
-def _titles(regressions: Sequence[Answer]) -> str:
+def _titles(regressions: Sequence[ExplainedVerdict]) -> str:
     return ", ".join(QUESTIONS[answer.question] for answer in regressions)
 
 

@@ -31,7 +31,7 @@ from harness.storage.file_names import short_name
 class QuestionGroup(NamedTuple):
     """Questions with one answer: the answer in words, its colour (empty where it is neither good nor bad), and they."""
 
-    words: str
+    label: str
     colour: str
     questions: tuple[str, ...]
 
@@ -80,12 +80,12 @@ class PairOutcome:
         return real, chance
 
     @property
-    def recall_words(self) -> str:
+    def recall_text(self) -> str:
         """Recall with that of another sample's words in brackets, or that it is left out."""
         return "left out" if self.recall is None else "{:.2f} ({:.2f})".format(*self.recall)
 
     @property
-    def ratio_words(self) -> str:
+    def ratio_text(self) -> str:
         """Hooked over plain time with its interval; empty where it was not measured."""
         return "" if self.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(self.ratio.ratio, *self.ratio.interval)
 
@@ -102,7 +102,7 @@ class PairOutcome:
         claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
         return claims + [line for line in self.regressions.values() if line.changed]
 
-    def undecided(self) -> list[Result]:
+    def inconclusive(self) -> list[Result]:
         """Return the verdicts that the evidence does not decide."""
         lines = [*self.claims.values(), *self.regressions.values()]
         return [line for line in lines if line.word == "inconclusive" and not line.changed]
@@ -111,7 +111,7 @@ class PairOutcome:
         """Return the colour of the worst verdict; empty where nothing was judged."""
         if self.unexpected():
             return BAD
-        if self.undecided():
+        if self.inconclusive():
             return OPEN
         return GOOD if self.claims or self.regressions else ""
 
@@ -124,23 +124,23 @@ class PairOutcome:
         return line.word, VERDICTS[line.word].colour
 
 
-def outcomes_of(found: Findings) -> list[PairOutcome]:
+def pair_outcomes(findings: Findings) -> list[PairOutcome]:
     """What the run found, a pair each, in the order of the run.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
     """
-    known = known_differences(found.options.baselines)
-    return [_outcome(found, pair, profile, known.get(str(pair), {})) for pair, profile in found.profiles.items()]
+    known = known_differences(findings.options.baselines)
+    return [_outcome(findings, pair, profile, known.get(str(pair), {})) for pair, profile in findings.profiles.items()]
 
 
-def left_out_of(profile: Profile, *, recall: bool = True) -> list[str]:
+def exclusion_lines(profile: Profile, *, recall: bool = True) -> list[str]:
     """What was not measured of a pair: samples by reason, a line each, and with `recall` why there is none."""
     lines = [line.removeprefix(f"{profile.dataset}: ") for line in left_out_lines(profile.dataset, profile.left_out)]
     return [*lines, f"recall is left out: {profile.no_recall}"] if recall and profile.no_recall else lines
 
 
-def tells_depth(profiles: Mapping[str, Profile]) -> bool:
+def shows_relative_depth(profiles: Mapping[str, Profile]) -> bool:
     """Whether boundaries are told as shares of the depth too.
 
     Models of different depth compare by nothing else, and of a model that nobody registered a reader has no other
@@ -153,12 +153,12 @@ def tells_depth(profiles: Mapping[str, Profile]) -> bool:
 def phase_ranges(outcome: PairOutcome) -> list[str]:
     """Return the layers of each phase, with the 99 % interval of its end where that is not one layer."""
     edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.profile.depth)]
-    told = []
+    ranges = []
     for phase, (name, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
         end = outcome.ends[phase] if phase < len(outcome.ends) else None
         within = "" if end is None or end.low == end.high else f" (its end within {end.low:g}-{end.high:g})"
-        told.append(f"{name} {first:g}-{last:g}{within}")
-    return told
+        ranges.append(f"{name} {first:g}-{last:g}{within}")
+    return ranges
 
 
 def note_lines(result: Result) -> list[str]:
@@ -170,34 +170,41 @@ def note_lines(result: Result) -> list[str]:
     for part in result.parts:
         match part.source:
             case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond_tolerance:
-                lines.append(f"{part.title}: {tolerated(agreement)}")
+                lines.append(f"{part.title}: {changed_samples_text(agreement)}")
             case NotCompared(reason=reason):
                 lines.append(f"{part.title}: not compared, {reason}")
     return lines
 
 
-def tolerated(agreement: Agreement) -> str:
+def changed_samples_text(agreement: Agreement) -> str:
     """How many samples changed in a measure that reproduces all the same."""
     allowed = 100 * (1.0 - agreement.tolerance.share)
     return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
 
-def _outcome(found: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
-    claims, regressions = (found.of_pair(pair, kind) for kind in ("replication", "regression"))
+def _outcome(findings: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
+    claims, regressions = (findings.of_pair(pair, kind) for kind in ("replication", "regression"))
     regressions = {name: regressions[name] for name in QUESTIONS if name in regressions}
-    held, notes = found.baselines.get(pair), [note for result in regressions.values() for note in note_lines(result)]
+    baseline, notes = (
+        findings.baselines.get(pair),
+        [note for result in regressions.values() for note in note_lines(result)],
+    )
     # Two models are told apart by their comparison.
-    if held is not None and found.options.against is None and any(result.changed for result in regressions.values()):
-        notes = [*map(trace_line, traces_of(profile, held)), *notes]
+    if (
+        baseline is not None
+        and findings.options.against is None
+        and any(result.changed for result in regressions.values())
+    ):
+        notes = [*map(trace_line, traces_of(profile, baseline)), *notes]
     return PairOutcome(
         pair=pair,
         profile=profile,
-        reading=found.reading(pair),
+        reading=findings.reading(pair),
         claims={name: claims[name] for name in CLAIMS if name in claims},
         regressions=regressions,
         known=known,
-        baseline=held,
-        ratio=found.ratios.get(pair),
+        baseline=baseline,
+        ratio=findings.ratios.get(pair),
         notes=tuple(notes),
     )
 
@@ -211,8 +218,8 @@ def _regression(line: Result) -> tuple[str, str]:
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
     """Return the questions by their answers, the good ones first."""
     order = (GOOD, "", OPEN, BAD)
-    found = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
+    distinct = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
     return [
         QuestionGroup(*answer, tuple(question for question, given in answers.items() if given == answer))
-        for answer in found
+        for answer in distinct
     ]

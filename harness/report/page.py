@@ -20,7 +20,13 @@ from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison
 from harness.report.descriptions import DecodedLayer
 from harness.report.glossary import GLOSSARY
-from harness.report.meanings import Answer, answer_of, how_sure, what_changed, where_phases_end
+from harness.report.meanings import (
+    ExplainedVerdict,
+    boundary_sentence,
+    certainty_sentences,
+    change_sentences,
+    explain_verdict,
+)
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
 from harness.report.verdict_words import VERDICTS
@@ -39,7 +45,7 @@ class PageFigure(NamedTuple):
     caption: str
 
 
-class DrawnSample(NamedTuple):
+class SampleSection(NamedTuple):
     """A sample that is shown in full."""
 
     drawing: Drawing
@@ -54,24 +60,24 @@ class PairPage(NamedTuple):
     anchor: str
     record: Mapping[str, Any]
     figures: tuple[PageFigure, ...]
-    samples: tuple[DrawnSample, ...]
+    samples: tuple[SampleSection, ...]
 
 
-def page(
-    found: Findings,
+def render_page(
+    findings: Findings,
     pairs: Sequence[PairPage],
     figures: Sequence[PageFigure],
     record: Mapping[str, Any],
-    compared: Sequence[ModelComparison],
+    comparisons: Sequence[ModelComparison],
 ) -> str:
     """Return the page as HTML.
 
     Args:
-        found: the findings of the run.
+        findings: the findings of the run.
         pairs: in the order of the page.
         figures: those of all pairs together.
         record: the record of the run.
-        compared: the models held against each other.
+        comparisons: the models held against each other.
     """
     environment = Environment(
         loader=PackageLoader("harness.report", "."),
@@ -82,7 +88,7 @@ def page(
         finalize=_legible,
     )
     environment.filters |= {"short_name": short_name, "bounded_texts": bounded_texts, "grouped": _grouped}
-    environment.filters |= {"answer": answer_of}
+    environment.filters |= {"answer": explain_verdict}
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -90,23 +96,23 @@ def page(
         figures=figures,
         record=record,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        problem=found.problem(),
-        comparisons=[comparison.lines() for comparison in compared],
-        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in found.written.items()],
+        problem=findings.problem(),
+        comparisons=[comparison.lines() for comparison in comparisons],
+        written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in findings.written.items()],
         styles=Markup(f":root {{\n{variables}\n}}\n{styles}"),  # noqa: S704 - our own file
         verdicts=VERDICTS,
         glossary=GLOSSARY,
         left_out_lines=left_out_lines,
-        where_phases_end=where_phases_end,
-        how_sure=how_sure,
-        what_changed=what_changed,
+        boundary_sentence=boundary_sentence,
+        certainty_sentences=certainty_sentences,
+        change_sentences=change_sentences,
     )
 
 
-def _grouped(given: Iterable[Answer], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
+def _grouped(verdicts: Iterable[ExplainedVerdict], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
     """The titles of questions by verdict, the worst first, and by True for what was expected, which comes last."""
     titles: dict[tuple[str, bool], list[str]] = {}
-    for answer in given:
+    for answer in verdicts:
         known = answer.verdict == "fails" and answer.question in expected
         titles.setdefault((answer.verdict, known), []).append(answer.title)
     order = sorted(titles, key=lambda key: (WORST_FIRST.index(key[0]), key[1]))

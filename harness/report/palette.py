@@ -75,7 +75,7 @@ _BY_NAME = {colour.name: colour for colour in COLOURS}
 _CHANCE = Style(GREY, ":", "another sample's words, top 5")
 
 
-def style_of(curve: str) -> Style:
+def curve_style(curve: str) -> Style:
     """Return the style of a measure that figures show, or of recall by chance."""
     if curve == "recall_chance_5":
         return _CHANCE

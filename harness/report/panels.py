@@ -18,7 +18,7 @@ from harness.judgement.regression import Finding
 from harness.judgement.results import Result
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.profile.profile import Array, Profile, as_floats
-from harness.report.palette import CONTROL_LINES, FAINT, GREY, GRID, INK, PAPER, PHASES, RED, SHADE, Style, style_of
+from harness.report.palette import CONTROL_LINES, FAINT, GREY, GRID, INK, PAPER, PHASES, RED, SHADE, Style, curve_style
 from harness.storage.file_names import short_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class OverlaidCurves:
     """A stored baseline, or another model, whose curves are laid under a profile's; `name` is what legends call it.
 
     `marks` holds, per measure, where it differs, or where it is no longer the same.
@@ -44,7 +44,7 @@ class Held:
     marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
-Panel = Callable[["Axes", Profile, PhaseReading, Held | None], None]
+Panel = Callable[["Axes", Profile, PhaseReading, OverlaidCurves | None], None]
 
 #: The largest prominence that is shown, a share of the curve's range.
 _MOST = 0.3
@@ -54,61 +54,65 @@ _BAND = 0.075
 _NOTE = 44
 
 
-def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
     """Draw figure 1: inter-modal similarity with the middle 80 % of the samples, controls, and the four phases.
 
     The open diamond is the state after the final norm, on which most published curves end.
     """
     names = FAMILIES["inter"].plotted
     for name in names:
-        _curve(axes, np.arange(profile.depth + 1), profile[name], style_of(name), band=name == "inter")
+        _curve(axes, np.arange(profile.depth + 1), profile[name], curve_style(name), band=name == "inter")
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
         style = Style(GREY, line, f"control: {control}")
         _curve(axes, np.arange(profile.depth + 1), curves["inter"], style, band=False)
     after = float(profile["post_norm_inter"].mean())
     axes.plot(
-        [profile.depth], [after], "D", mfc=PAPER.light, mec=style_of("inter").colour.light, ms=5, clip_on=False,
+        [profile.depth], [after], "D", mfc=PAPER.light, mec=curve_style("inter").colour.light, ms=5, clip_on=False,
         label="after the final norm", zorder=4,
     )  # fmt: skip
-    _compare(axes, names, held)
+    _compare(axes, names, overlaid)
     _finish(axes, reading, "mean cosine")
 
 
-def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+def intra_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
     """Draw figure 3: similarity within the image, the text and the instruction tokens, with sample bands."""
-    _family_panel(axes, profile, reading, held, "intra", "mean cosine")
+    _family_panel(axes, profile, reading, overlaid, "intra", "mean cosine")
 
 
-def attention_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+def attention_panel(
+    axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
+) -> None:
     """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
     # Layers without softmax attention have no shares: the curves go on at the next that has.
     read = np.flatnonzero(profile["norm_self"].any(axis=0))
-    _family_panel(axes, profile, reading, held, "attention", "share of the norms", read)
+    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", read)
 
 
-def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
     """Draw figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
     points = np.arange(profile.depth + 1)
     # The curves that find the most words come first.
     names = FAMILIES["lens"].plotted[::-1]
     for name in profile.measured((*names, "recall_chance_5")):
-        _curve(axes, points, profile[name], style_of(name), band=False)
+        _curve(axes, points, profile[name], curve_style(name), band=False)
     if profile.no_recall:
         note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE))
         axes.text(
             0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK.light,
             parse_math=False,
         )  # fmt: skip
-    _compare(axes, () if held is None else held.profile.measured(names), held)
+    _compare(axes, () if overlaid is None else overlaid.profile.measured(names), overlaid)
     _finish(axes, reading, "share of words", from_zero=True)
 
 
-def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: Held | None = None) -> None:
+def prominence_panel(
+    axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
+) -> None:
     """Draw k(delta), how many alternating moves the mean curve has at each prominence, and the declared one.
 
     Each curve's prominence is a share of its own range. A baseline has no part in it.
     """
-    inter = style_of("inter")
+    inter = curve_style("inter")
     _steps(axes, reading.summary.mean, Style(inter.colour, inter.line, "inter-modal similarity"))
     for (control, curves), line in zip(profile.controls.items(), CONTROL_LINES, strict=False):
         _steps(axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control}"))
@@ -116,14 +120,14 @@ def prominence_panel(axes: Axes, profile: Profile, reading: PhaseReading, held: 
     axes.axhline(4, color=FAINT.light, lw=0.5, ls=(0, (1, 3)))
     axes.text(PROMINENCE_SHARE, 1.01, "declared for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,
               color=FAINT.light, ha="center", va="bottom")  # fmt: skip
-    dress(axes, "moves k", place="prominence asked for, share of the curve's range")
+    dress(axes, "moves k", x_label="prominence asked for, share of the curve's range")
     axes.set_xlim(0.0, _MOST)
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(axes)
 
 
-def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
+def marks_by_measure(results: Iterable[Result]) -> dict[str, Mark]:
     """Return the places of each measure that is not the same, of the verdicts on one pair."""
     return {
         part.source.measure.name: Mark(part.word, part.source.agreement.layers)
@@ -136,8 +140,8 @@ def marks_of(results: Iterable[Result]) -> dict[str, Mark]:
 def draw_phases(axes: Axes, reading: PhaseReading) -> None:
     """Draw the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
     across = axes.get_xaxis_transform()
-    for place, (phase, first, last) in enumerate(zip(PHASES, reading.ends, reading.ends[1:], strict=False)):
-        if place % 2 == 0:
+    for index, (phase, first, last) in enumerate(zip(PHASES, reading.ends, reading.ends[1:], strict=False)):
+        if index % 2 == 0:
             axes.axvspan(first, last, color=SHADE.light, lw=0, zorder=-4)
         band = axes.axvspan(
             first, last, 1.01, 1.01 + _BAND, fc=phase.tint.light, ec=FAINT.light, lw=0.4, hatch=phase.hatch,
@@ -155,9 +159,9 @@ def draw_phases(axes: Axes, reading: PhaseReading) -> None:
             axes.axvspan(point.low, point.high, color=GREY.light, alpha=0.16, lw=0, zorder=-2)
 
 
-def dress(axes: Axes, unit: str, *, place: str = "layer") -> None:
+def dress(axes: Axes, unit: str, *, x_label: str = "layer") -> None:
     """Set grid, labels, spines and legend as all figures have them."""
-    axes.set_xlabel(place, fontsize=8.5, color=FAINT.light)
+    axes.set_xlabel(x_label, fontsize=8.5, color=FAINT.light)
     axes.set_ylabel(unit, fontsize=8.5, color=FAINT.light)
     axes.tick_params(labelsize=8, colors=FAINT.light, length=2.5)
     axes.grid(axis="y", color=GRID.light, lw=0.7, zorder=-3)
@@ -187,7 +191,7 @@ def _family_panel(
     axes: Axes,
     profile: Profile,
     reading: PhaseReading,
-    held: Held | None,
+    overlaid: OverlaidCurves | None,
     family: str,
     unit: str,
     where: Any = slice(None),
@@ -196,9 +200,9 @@ def _family_panel(
     names = FAMILIES[family].plotted
     for name in names:
         rows = profile[name]
-        places = np.arange(rows.shape[1]) + MEASURES[name].axis.first
-        _curve(axes, places[where], rows[:, where], style_of(name))
-    _compare(axes, names, held, where)
+        positions = np.arange(rows.shape[1]) + MEASURES[name].axis.first
+        _curve(axes, positions[where], rows[:, where], curve_style(name))
+    _compare(axes, names, overlaid, where)
     _finish(axes, reading, unit, from_zero=family == "attention")
 
 
@@ -219,35 +223,37 @@ def _curve(axes: Axes, x: Array, rows: Array, style: Style, *, band: bool = True
     axes.plot(x, rows.mean(0), ls=style.line, color=style.colour.light, lw=1.7, label=style.label)
 
 
-def _compare(axes: Axes, names: tuple[str, ...], held: Held | None, where: Any = slice(None)) -> None:
+def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None, where: Any = slice(None)) -> None:
     """The baseline's curves as open dots that a curve which reproduces runs through, and marks where one does not."""
-    if held is None or not names:
+    if overlaid is None or not names:
         return
     first = MEASURES[names[0]].axis.first
-    label: str | None = legible(held.name)
+    label: str | None = legible(overlaid.name)
     for name in names:
-        mean = held.profile[name].mean(0)
-        places = (np.arange(len(mean)) + first)[where]
-        colour = style_of(name).colour.light
-        axes.plot(places, mean[where], "o", mfc="none", mec=colour, mew=0.8, ms=3.2, zorder=3, label=label)
+        mean = overlaid.profile[name].mean(0)
+        positions = (np.arange(len(mean)) + first)[where]
+        colour = curve_style(name).colour.light
+        axes.plot(positions, mean[where], "o", mfc="none", mec=colour, mew=0.8, ms=3.2, zorder=3, label=label)
         label = None
-    marked = {name: mark for name, mark in held.marks.items() if name in names}
-    for verdict, sign, what in (
+    marked = {name: mark for name, mark in overlaid.marks.items() if name in names}
+    for verdict, sign, label_text in (
         (Verdict.DIFFERS, "v", "differs here"),
         (Verdict.EQUIVALENT, "|", "no longer the same here"),
     ):
-        layers = sorted({place for mark in marked.values() if mark.verdict == verdict for place in mark.positions})
+        layers = sorted(
+            {position for mark in marked.values() if mark.verdict == verdict for position in mark.positions}
+        )
         if layers:
             axes.plot(
                 np.array(layers) + first, np.full(len(layers), 0.985), sign, transform=axes.get_xaxis_transform(),
-                color=RED.light, ms=5, mew=1.2, clip_on=False, zorder=5, label=what,
+                color=RED.light, ms=5, mew=1.2, clip_on=False, zorder=5, label=label_text,
             )  # fmt: skip
 
 
 def _steps(axes: Axes, mean: Array, style: Style) -> None:
-    kept, spread = persistence(mean), float(mean.max() - mean.min())
+    merges, spread = persistence(mean), float(mean.max() - mean.min())
     shares = np.linspace(0.0, _MOST, 301)
     axes.step(
-        shares, [kept.segment_count(share * spread) for share in shares], where="post", color=style.colour.light,
+        shares, [merges.segment_count(share * spread) for share in shares], where="post", color=style.colour.light,
         ls=style.line, lw=1.7, label=style.label,
     )  # fmt: skip

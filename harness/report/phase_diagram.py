@@ -29,8 +29,8 @@ class Band(NamedTuple):
     name: str
     depth: int
     turning_points: tuple[BoundaryInterval, ...]
-    before: tuple[float, ...] = ()
-    before_depth: int = 0
+    baseline_turning_points: tuple[float, ...] = ()
+    baseline_depth: int = 0
 
 
 def phase_diagram(bands: Sequence[Band]) -> Figure:
@@ -45,7 +45,7 @@ def phase_diagram(bands: Sequence[Band]) -> Figure:
         _band(axes, band, -row * _STEP)
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(-(len(bands) - 1) * _STEP - 0.5, 0.62)
-    dress(axes, "", place="depth: 0 the embeddings, 1 the input of the final norm")
+    dress(axes, "", x_label="depth: 0 the embeddings, 1 the input of the final norm")
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
@@ -68,27 +68,28 @@ def _band(axes: Axes, band: Band, y: float) -> None:
         0.0, y + _BAND / 2 + 0.05, f"{legible(band.name)}, {band.depth} layers", fontsize=8.5, color=INK.light,
         va="bottom", ha="left",
     )  # fmt: skip
-    for place, point in enumerate(band.turning_points):
-        at, low, high = (value / band.depth for value in (point.estimate, point.low, point.high))
-        axes.plot([at, at], [y - _BAND / 2 - 0.04, y + _BAND / 2 + 0.04], color=INK.light, lw=1.3, zorder=5)
+    for index, point in enumerate(band.turning_points):
+        position, low, high = (value / band.depth for value in (point.estimate, point.low, point.high))
+        axes.plot([position, position], [y - _BAND / 2 - 0.04, y + _BAND / 2 + 0.04], color=INK.light, lw=1.3, zorder=5)
         if high > low:
             axes.errorbar(
-                [at], [y - _BAND / 2 - 0.035], xerr=[[at - low], [high - at]], color=INK.light, lw=1.1, capsize=2.2,
-                zorder=5,
+                [position], [y - _BAND / 2 - 0.035], xerr=[[position - low], [high - position]], color=INK.light,
+                lw=1.1, capsize=2.2, zorder=5,
             )  # fmt: skip
-        side = _side(turns, place)
-        axes.text(at + {"right": -0.006, "left": 0.006}.get(side, 0.0), y - _BAND / 2 - 0.08, f"{point:g}",
+        side = _side(turns, index)
+        axes.text(position + {"right": -0.006, "left": 0.006}.get(side, 0.0), y - _BAND / 2 - 0.08, f"{point:g}",
                   fontsize=7.5, color=INK.light, va="top", ha=side)  # fmt: skip
-    if band.before_depth:
+    if band.baseline_depth:
+        baseline_turns = [turn / band.baseline_depth for turn in band.baseline_turning_points]
         axes.plot(
-            [turn / band.before_depth for turn in band.before], [y + _BAND / 2 + 0.01] * len(band.before), "v",
-            color=RED.light, ms=4, zorder=6, clip_on=False,
+            baseline_turns, [y + _BAND / 2 + 0.01] * len(baseline_turns), "v", color=RED.light, ms=4, zorder=6,
+            clip_on=False,
         )  # fmt: skip
 
 
-def _side(turns: Sequence[float], place: int) -> str:
-    after = place + 1 < len(turns) and turns[place + 1] - turns[place] < _NEAR
-    before = place > 0 and turns[place] - turns[place - 1] < _NEAR
+def _side(turns: Sequence[float], index: int) -> str:
+    after = index + 1 < len(turns) and turns[index + 1] - turns[index] < _NEAR
+    before = index > 0 and turns[index] - turns[index - 1] < _NEAR
     if after and not before:
         return "right"
     return "left" if before and not after else "center"
@@ -104,11 +105,11 @@ def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> F
         by_model[profile.model].append(profile)
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
     axes = figure.add_axes((0.12, 0.32, 0.855, 0.64))
-    for number, (model, mine) in enumerate(by_model.items()):
+    for number, (model, profiles_of_model) in enumerate(by_model.items()):
         style = SERIES[number % len(SERIES)]
-        depth = np.arange(mine[0].depth + 1) / mine[0].depth
+        depth = np.arange(profiles_of_model[0].depth + 1) / profiles_of_model[0].depth
         mean, chance = (
-            np.mean([profile[name].mean(0) for profile in mine], axis=0)
+            np.mean([profile[name].mean(0) for profile in profiles_of_model], axis=0)
             for name in (measure, measure.replace("recall", "recall_chance"))
         )
         axes.plot(depth, mean, ls=style.line, color=style.colour.light, lw=1.8, label=legible(model))
@@ -117,7 +118,7 @@ def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> F
         )
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(bottom=0.0)
-    dress(axes, "share of words, top 5", place="depth: 0 the embeddings, 1 the input of the final norm")
+    dress(axes, "share of words, top 5", x_label="depth: 0 the embeddings, 1 the input of the final norm")
     legend_below(axes)
     fit_height(figure)
     return figure

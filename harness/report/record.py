@@ -41,45 +41,45 @@ BAND = (0.1, 0.9)
 _DIRECTORIES = re.compile(r"(?<![\w.~:/\\-])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\:;,'\"()]+[\\/])+(?=[^\s/\\])")
 
 
-def record_of(found: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+def run_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
     """The record. Wall times stay out of it: they are pytest-benchmark's to store, and no two runs agree on them."""
     against = {"against": [comparison.record() for comparison in compared]} if compared else {}
     return against | {
         "schema": RECORD_SCHEMA,
         "harness": version("vlm-phase-harness"),
-        "seed": found.options.seed,
+        "seed": findings.options.seed,
         "pairs": {
-            str(pair): pair_record(profile, found.baselines.get(pair), found.reading(pair))
-            for pair, profile in found.profiles.items()
+            str(pair): pair_record(profile, findings.baselines.get(pair), findings.reading(pair))
+            for pair, profile in findings.profiles.items()
         },
-        "not_measured": {str(pair): without_directories(reason) for pair, reason in found.not_measured().items()},
+        "not_measured": {str(pair): without_directories(reason) for pair, reason in findings.not_measured().items()},
         "verdicts": [
             {
                 "pair": str(result.pair),
                 "kind": result.kind,
                 "question": result.question,
                 "verdict": result.word,
-                "numbers": numbers_of(result),
+                "numbers": verdict_numbers(result),
             }
-            for result in sorted(found.results, key=lambda result: (str(result.pair), result.kind, result.question))
+            for result in sorted(findings.results, key=lambda result: (str(result.pair), result.kind, result.question))
         ],
     }
 
 
-def report_record(found: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+def report_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
     """The record with `timing`, and with the samples in full as `drawn` in every pair: all that the report shows."""
-    record = record_of(found, compared)
-    for pair, profile in found.profiles.items():
+    record = run_record(findings, compared)
+    for pair, profile in findings.profiles.items():
         record["pairs"][str(pair)]["drawn"] = list(map(_drawn, profile.drawings))
     return record | {
         "timing": {
             str(pair): dict(zip(("ratio", "low", "high"), map(number, (timing.ratio, *timing.interval)), strict=True))
-            for pair, timing in found.ratios.items()
+            for pair, timing in findings.ratios.items()
         }
     }
 
 
-def numbers_of(result: Result) -> dict[str, Any]:
+def verdict_numbers(result: Result) -> dict[str, Any]:
     """Return the numbers of a verdict as JSON types, by the parts that they belong to."""
     if result.claim is not None:
         return claim_record(result.claim)
@@ -145,12 +145,14 @@ def _interval(finding: IntervalFinding) -> dict[str, Any]:
     }
 
 
-def pair_record(profile: Profile, held: Baseline | None = None, reading: PhaseReading | None = None) -> dict[str, Any]:
+def pair_record(
+    profile: Profile, baseline: Baseline | None = None, reading: PhaseReading | None = None
+) -> dict[str, Any]:
     """What the record tells of one pair: provenance, phases, mean curves with their bands, and the baseline's.
 
     Args:
         profile: what was measured.
-        held: what it was held against; None where nothing was.
+        baseline: what it was held against; None where nothing was.
         reading: its phases, where the caller has read them.
     """
     return {
@@ -169,39 +171,39 @@ def pair_record(profile: Profile, held: Baseline | None = None, reading: PhaseRe
         "phases": phases_of(profile, reading),
         **mean_curves(profile),
         "bands": bands(profile),
-        "baseline": None if held is None else baseline_record(profile, held),
+        "baseline": None if baseline is None else baseline_record(profile, baseline),
     }
 
 
 def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
     """Between which values the middle 80 % of the samples lie, `low` and `high` (places,) for every curve."""
-    found = {}
+    quantiles = {}
     for name in shown_measures(profile):
         array = profile[name]
         if array.ndim == 2:
             low, high = np.quantile(as_floats(array), BAND, axis=0)
-            found[name] = {"low": rounded(low), "high": rounded(high)}
-    return found
+            quantiles[name] = {"low": rounded(low), "high": rounded(high)}
+    return quantiles
 
 
-def baseline_record(profile: Profile, held: Baseline) -> dict[str, Any]:
+def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
     """What a pair was held against: where it comes from, how its provenance differs, and its mean curves."""
-    then = held.profile
+    stored = baseline.profile
     means = {}
-    for name in shown_measures(then):
+    for name in shown_measures(stored):
         # A summary holds what is judged, and nothing besides.
         with suppress(KeyError):
-            means[name] = rounded(then[name].mean(0))
-    return held.source | {
-        "n": held.samples,
-        "depth": then.depth,
-        "environment": asdict(then.environment),
-        "weights": then.weights,
-        "changes": profile.changes(then),
-        "main_changes": profile.main_changes(then),
+            means[name] = rounded(stored[name].mean(0))
+    return baseline.source | {
+        "n": baseline.samples,
+        "depth": stored.depth,
+        "environment": asdict(stored.environment),
+        "weights": stored.weights,
+        "changes": profile.changes(stored),
+        "main_changes": profile.main_changes(stored),
         "means": means,
-        "same_until": {trace.name: asdict(trace) for trace in traces_of(profile, held)},
-        "turning_points": list(turning_points(summarise(as_floats(then["inter"]), then.clusters).mean, 4)),
+        "same_until": {trace.name: asdict(trace) for trace in traces_of(profile, baseline)},
+        "turning_points": list(turning_points(summarise(as_floats(stored["inter"]), stored.clusters).mean, 4)),
     }
 
 

@@ -15,8 +15,8 @@ from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
 from harness.report.controls_compared import control_table
-from harness.report.layout import Line, folded, kept, named, table_lines
-from harness.report.outcomes import PairOutcome, left_out_of, outcomes_of, phase_ranges, tells_depth
+from harness.report.layout import Line, fold, labelled_lines, table_lines, unbroken
+from harness.report.outcomes import PairOutcome, exclusion_lines, pair_outcomes, phase_ranges, shows_relative_depth
 from harness.report.verdict_words import VERDICTS
 from harness.run.findings import Findings
 from harness.run.stored_baselines import unused_baselines
@@ -51,22 +51,22 @@ _CONTROL_LEGEND = (
 )
 
 
-def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[Line]:
+def summary_lines(findings: Findings, width: int, *, brief: bool = False) -> list[Line]:
     """Return the lines of the summary, each at most `width` wide but for paths and names.
 
     Args:
-        found: what was measured and judged.
+        findings: what was measured and judged.
         width: of the terminal, in columns.
         brief: only the pairs with their verdicts, and what became of the baselines.
     """
-    outcomes = outcomes_of(found)
-    profiles = {short_name(str(pair)): profile for pair, profile in found.profiles.items()}
+    outcomes = pair_outcomes(findings)
+    profiles = {short_name(str(pair)): profile for pair, profile in findings.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
     traced = [f"{outcome.name}: {text}" for outcome in outcomes for text in outcome.notes]
-    lines = [*table, Line(""), *_folded(traced, width)] if wide else []
+    lines = [*table, Line(""), *_fold_lines(traced, width)] if wide else []
     if not wide:
-        relative = tells_depth(profiles)
+        relative = shows_relative_depth(profiles)
         for outcome in outcomes:
             lines += [*_block_lines(outcome, width, relative=relative), Line("")]
         legends = [_BLOCKS_LEGEND, *([_DEPTH_LEGEND] if relative else [])]
@@ -74,110 +74,115 @@ def summary_lines(found: Findings, width: int, *, brief: bool = False) -> list[L
         legends = [_MARKS_LEGEND, _NUMBERS_LEGEND]
     if brief:
         legends = [_MARKS_LEGEND] if wide else []
-    lines += _folded(legends, width)
+    lines += _fold_lines(legends, width)
     if not brief:
         if wide:
             lines += [Line(line) for line in relative_lines(profiles, width)]
-        lines += _folded([line for name, profile in profiles.items() for line in unread_lines(name, profile)], width)
+        lines += _fold_lines(
+            [line for name, profile in profiles.items() for line in unread_lines(name, profile)], width
+        )
         # A block has said why it has no recall.
         left_out = [
-            f"{name}: {line}" for name, profile in profiles.items() for line in left_out_of(profile, recall=wide)
+            f"{name}: {line}" for name, profile in profiles.items() for line in exclusion_lines(profile, recall=wide)
         ]
-        lines += _folded(left_out, width)
-        lines += [Line(line) for line in _control_lines(found, width)]
-        lines += _folded(_winoground_lines(found), width)
-    return lines + baseline_lines(found, width)
+        lines += _fold_lines(left_out, width)
+        lines += [Line(line) for line in _control_lines(findings, width)]
+        lines += _fold_lines(_winoground_lines(findings), width)
+    return lines + baseline_lines(findings, width)
 
 
 def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
     """Return the lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
     profile, segments = outcome.profile, outcome.reading.any_segments.count
-    lines = _folded([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
+    lines = _fold_lines([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
 
-    def tell(name: str, text: str, colour: str = "") -> None:
-        lines.extend(Line(line, colour) for line in named(name, text, width, _COLUMN))
+    def add_lines(name: str, text: str, colour: str = "") -> None:
+        lines.extend(Line(line, colour) for line in labelled_lines(name, text, width, _COLUMN))
 
-    tell("phases", f"in layers: {_listed(phase_ranges(outcome))}")
+    add_lines("phases", f"in layers: {_listed(phase_ranges(outcome))}")
     if relative:
         shares = [f"{relative_depth(end, profile.depth):.2f}" for end in outcome.ends]
-        tell("depth", f"I, II, III end at {_listed(shares)} of it")
+        add_lines("depth", f"I, II, III end at {_listed(shares)} of it")
     counts = ", ".join(str(count) for count in outcome.segment_counts)
-    at = ", ".join(f"{100 * share:g}" for share in SHARES)
-    tell(
+    shares_text = ", ".join(f"{100 * share:g}" for share in SHARES)
+    add_lines(
         "segments",
-        f"{segments} confirmed at 10 % of the curve's range; the mean curve has {kept(counts)} at {kept(at)} %",
+        f"{segments} confirmed at 10 % of the curve's range; the mean curve has "
+        f"{unbroken(counts)} at {unbroken(shares_text)} %",
     )
     for name, groups in (("claims", outcome.claim_groups()), ("regression", outcome.regression_groups())):
-        for place, group in enumerate(groups):
-            tell("" if place else name, f"{kept(group.words)}: {', '.join(group.questions)}", group.colour)
-    for place, text in enumerate(outcome.notes):
-        tell("" if place else "baseline", text)
+        for index, group in enumerate(groups):
+            add_lines("" if index else name, f"{unbroken(group.label)}: {', '.join(group.questions)}", group.colour)
+    for index, text in enumerate(outcome.notes):
+        add_lines("" if index else "baseline", text)
     if outcome.recall is None:
-        tell("recall", f"left out: {profile.no_recall}")
+        add_lines("recall", f"left out: {profile.no_recall}")
     else:
-        tell("recall", "{:.2f} of the words; of another sample's words, by chance, {:.2f}".format(*outcome.recall))
+        add_lines("recall", "{:.2f} of the words; of another sample's words, by chance, {:.2f}".format(*outcome.recall))
     if outcome.ratio is not None:
-        ratio, interval = outcome.ratio_words.split(" ", 1)
-        tell("hooked/plain", f"{ratio} times the plain time {kept(interval)}")
+        ratio, interval = outcome.ratio_text.split(" ", 1)
+        add_lines("hooked/plain", f"{ratio} times the plain time {unbroken(interval)}")
     return lines
 
 
 def _listed(words: Sequence[str]) -> str:
-    return ", ".join(kept(word) for word in words)
+    return ", ".join(unbroken(word) for word in words)
 
 
 def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) -> list[str]:
-    """The boundaries as shares of the depth, in a table of its own; none where layers say as much (`tells_depth`).
+    """Return a table of the boundaries as shares of the depth; empty unless `shows_relative_depth`.
 
     Args:
         profiles: by the name of the pair.
         width: of the terminal, None where lines may be as long as they are.
     """
-    if not tells_depth(profiles):
+    if not shows_relative_depth(profiles):
         return []
     rows = []
     for name, profile in profiles.items():
         points = phase_reading(profile).boundaries.turning_points
         rows.append([name, str(profile.depth), *(f"{relative_depth(point, profile.depth):.2f}" for point in points)])
     table = table_lines(["pair", "layers", "I ends at", "II ends at", "III ends at"], rows, width)
-    legend = [_DEPTH_LEGEND] if width is None else folded(_DEPTH_LEGEND, width)
+    legend = [_DEPTH_LEGEND] if width is None else fold(_DEPTH_LEGEND, width)
     return ["", *table, "", *legend, ""]
 
 
 def unread_lines(name: str, profile: Profile) -> list[str]:
     """In which layers of a pair there is no attention to read, or only its weights."""
     weighed, normed = (profile[f"{kind}_self"].any(axis=0) for kind in ("weight", "norm"))
-    told = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
+    kinds = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
     return [
-        f"{name}: {what} in layers {layer_ranges(np.flatnonzero(where) + 1)}, whose shares are 0"
-        for what, where in told
-        if where.any()
+        f"{name}: {what} in layers {layer_ranges(np.flatnonzero(layers) + 1)}, whose shares are 0"
+        for what, layers in kinds
+        if layers.any()
     ]
 
 
-def baseline_lines(found: Findings, width: int) -> list[Line]:
+def baseline_lines(findings: Findings, width: int) -> list[Line]:
     """How many baselines were matched, written or left unused, and which."""
-    how = Counter(found.written.values())
-    unused = unused_baselines(found.options)
+    counts_by_kind = Counter(findings.written.values())
+    unused = unused_baselines(findings.options)
     counts = [
-        f"{len(found.matched)} matched",
-        f"{how['changed']} changed",
-        f"{how['new']} new",
+        f"{len(findings.matched)} matched",
+        f"{counts_by_kind['changed']} changed",
+        f"{counts_by_kind['new']} new",
         f"{len(unused)} unused",
     ]
-    if how["calibrated"]:
-        counts.append(f"{how['calibrated']} calibrated")
-    lines = _folded([f"baselines: {', '.join(counts)}"], width) + written_lines(found, width)
-    told = [f"{kept(f'  unused {path}:')} no pair of that name; remove it if it is no longer wanted" for path in unused]
-    small = [short_name(profile.pair) for profile in found.profiles.values() if profile.n < LEAST_SAMPLES]
+    if counts_by_kind["calibrated"]:
+        counts.append(f"{counts_by_kind['calibrated']} calibrated")
+    lines = _fold_lines([f"baselines: {', '.join(counts)}"], width) + written_lines(findings, width)
+    remarks = [
+        f"{unbroken(f'  unused {path}:')} no pair of that name; remove it if it is no longer wanted" for path in unused
+    ]
+    small = [short_name(profile.pair) for profile in findings.profiles.values() if profile.n < LEAST_SAMPLES]
     if small:
-        told.append(f"  fewer than {LEAST_SAMPLES} samples for {', '.join(small)}: expect inconclusive verdicts")
-    return lines + _folded(told, width)
+        remarks.append(f"  fewer than {LEAST_SAMPLES} samples for {', '.join(small)}: expect inconclusive verdicts")
+    return lines + _fold_lines(remarks, width)
 
 
-def written_lines(found: Findings, width: int) -> list[Line]:
+def written_lines(findings: Findings, width: int) -> list[Line]:
     """Return the baselines that were written, and how."""
-    return _folded([kept(f"  wrote {path} ({kind})") for path, kind in found.written.items()], width)
+    return _fold_lines([unbroken(f"  wrote {path} ({kind})") for path, kind in findings.written.items()], width)
 
 
 def _table(outcomes: Sequence[PairOutcome]) -> list[Line]:
@@ -194,9 +199,9 @@ def _row(outcome: PairOutcome) -> list[str]:
         " / ".join(f"{end:g}" for end in outcome.ends),
         f"{outcome.reading.any_segments.count} ({' '.join(str(count) for count in outcome.segment_counts)})",
         _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
-        outcome.recall_words,
+        outcome.recall_text,
         _marked(outcome.regressions),
-        outcome.ratio_words,
+        outcome.ratio_text,
     ]
 
 
@@ -204,29 +209,29 @@ def _marked(lines: Mapping[str, Result]) -> str:
     return " ".join(f"{name}{VERDICTS[line.word].mark}" for name, line in lines.items())
 
 
-def _control_lines(found: Findings, width: int) -> list[str]:
-    judged = [result for result in found.results if result.claim is not None]
+def _control_lines(findings: Findings, width: int) -> list[str]:
+    judged = [result for result in findings.results if result.claim is not None]
     pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
     claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
     table = control_table(claims, width)
-    return ["", *table, "", *folded(_CONTROL_LEGEND, width), ""] if table else []
+    return ["", *table, "", *fold(_CONTROL_LEGEND, width), ""] if table else []
 
 
-def _winoground_lines(found: Findings) -> list[str]:
+def _winoground_lines(findings: Findings) -> list[str]:
     lines = []
-    for pair, profile in found.profiles.items():
+    for pair, profile in findings.profiles.items():
         scores = scores_of(profile)
-        told = [kept(f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]") for name, s in scores.items()]
-        if told:
+        intervals = [unbroken(f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]") for name, s in scores.items()]
+        if intervals:
             lines.append(
-                f"Winoground scores of {short_name(str(pair))}: {', '.join(told)} of {scores['group'].items} items"
+                f"Winoground scores of {short_name(str(pair))}: {', '.join(intervals)} of {scores['group'].items} items"
             )
     if lines:
-        guessed = ", ".join(f"{name} {share:.2f}" for name, share in CHANCE.items())
-        lines.append(f"  with {CONFIDENCE:.0%} intervals; a guess reaches {guessed}")
+        chance = ", ".join(f"{name} {share:.2f}" for name, share in CHANCE.items())
+        lines.append(f"  with {CONFIDENCE:.0%} intervals; a guess reaches {chance}")
     return lines
 
 
-def _folded(texts: Sequence[str], width: int) -> list[Line]:
-    return [Line(line) for text in texts for line in folded(text, width)]
+def _fold_lines(texts: Sequence[str], width: int) -> list[Line]:
+    return [Line(line) for text in texts for line in fold(text, width)]

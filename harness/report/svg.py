@@ -23,7 +23,7 @@ _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "vlm-phase-
 
 
 @contextmanager
-def drawn_alike() -> Iterator[None]:
+def figure_settings() -> Iterator[None]:
     """Draw inside the block as every figure is drawn, whatever a user has set for matplotlib."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A letter that the font has not is a letter of somebody's name: a box in a picture is no reason to stop.
@@ -33,18 +33,18 @@ def drawn_alike() -> Iterator[None]:
         yield
 
 
-def svg_of(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
     """Return the figure as an SVG document, the same bytes in every run."""
     buffer = io.StringIO()
-    with drawn_alike():
+    with figure_settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def png_of(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """Return the figure as a PNG of 160 dots an inch."""
     buffer = io.BytesIO()
-    with drawn_alike():
+    with figure_settings():
         figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
 
@@ -53,7 +53,7 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     """Return the SVG as a part of a page: named, described for those who do not see it, in the page's colours.
 
     Args:
-        svg: a document of `svg_of`.
+        svg: a document of `to_svg`.
         name: of the figure, an id that no other element of the page has. Ids inside begin with it and a colon, which
             no other id has.
         alternative: what the figure shows, in words.

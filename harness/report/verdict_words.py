@@ -11,7 +11,7 @@ from harness.profile.measures import FAMILIES
 GOOD, OPEN, BAD = "green", "yellow", "red"
 
 
-class Word(NamedTuple):
+class VerdictWord(NamedTuple):
     """A verdict's colour in a terminal, its sign in ASCII, and its meaning, whatever it is said of."""
 
     colour: str
@@ -24,18 +24,22 @@ class Word(NamedTuple):
         return {"-": "\N{MINUS SIGN}", "~": "\N{ALMOST EQUAL TO}"}.get(self.mark, self.mark)
 
 
-VERDICTS: Mapping[str, Word] = MappingProxyType(
+VERDICTS: Mapping[str, VerdictWord] = MappingProxyType(
     {
-        "holds": Word(GOOD, "+", "The paper's claim holds for this model on this data; every part of it is certain."),
-        "fails": Word(BAD, "-", "A part of the paper's claim is certainly not so for this model on this data."),
-        "reproduces": Word(GOOD, "=", "The same numbers as the baseline, sample by sample, within the tolerance."),
-        "equivalent": Word(
+        "holds": VerdictWord(
+            GOOD, "+", "The paper's claim holds for this model on this data; every part of it is certain."
+        ),
+        "fails": VerdictWord(BAD, "-", "A part of the paper's claim is certainly not so for this model on this data."),
+        "reproduces": VerdictWord(
+            GOOD, "=", "The same numbers as the baseline, sample by sample, within the tolerance."
+        ),
+        "equivalent": VerdictWord(
             GOOD, "~", "No longer the same sample by sample, but the mean is certainly within the margin everywhere."
         ),
-        "differs": Word(
+        "differs": VerdictWord(
             BAD, "!", "The mean certainly moved by more than the margin at some layer, all layers considered together."
         ),
-        "inconclusive": Word(OPEN, "?", "The samples do not decide; more of them would."),
+        "inconclusive": VerdictWord(OPEN, "?", "The samples do not decide; more of them would."),
     }
 )
 QUESTIONS: Mapping[str, str] = MappingProxyType(

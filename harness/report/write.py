@@ -15,22 +15,22 @@ from harness.profile.profile import Drawing, Profile
 from harness.report.against import ModelComparison
 from harness.report.descriptions import (
     CAPTIONS,
-    caption,
     decoded_layers,
-    described,
-    described_diagram,
-    described_picture,
-    described_recalls,
-    described_tokens,
+    describe_attention_map,
+    describe_diagram,
+    describe_panel,
+    describe_recalls,
+    describe_token_shares,
+    figure_caption,
 )
 from harness.report.figures import PANELS, overlay_figure, panel_figure
-from harness.report.heat_maps import picture_figure, token_figure
-from harness.report.outcomes import PairOutcome, outcomes_of
-from harness.report.page import PAGE_IDS, DrawnSample, PageFigure, PairPage, page
-from harness.report.panels import Held, marks_of
+from harness.report.heat_maps import attention_map_figure, token_figure
+from harness.report.outcomes import PairOutcome, pair_outcomes
+from harness.report.page import PAGE_IDS, PageFigure, PairPage, SampleSection, render_page
+from harness.report.panels import OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.record import report_record
-from harness.report.svg import drawn_alike, inline, png_of, svg_of
+from harness.report.svg import figure_settings, inline, to_png, to_svg
 from harness.run.findings import Findings
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
@@ -40,25 +40,25 @@ from harness.storage.json_text import dump
 class _Report:
     """The parts of the page, made one by one; every figure is put as SVG and PNG into a folder beside it."""
 
-    def __init__(self, found: Findings, record: Mapping[str, Any], folder: Path) -> None:
-        self._found, self._record, self._folder = found, record, folder
+    def __init__(self, findings: Findings, record: Mapping[str, Any], directory: Path) -> None:
+        self._found, self._record, self._folder = findings, record, directory
         self._names = FileNames(set(PAGE_IDS))
 
     def pair(self, outcome: PairOutcome) -> PairPage:
         """Return a pair with its figures and its samples in full."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
-        held, beside = outcome.baseline, None
+        baseline, overlaid = outcome.baseline, None
         # Curves of another depth have no layers in common with this one's.
-        if held is not None and held.profile.depth == profile.depth:
-            beside = Held(held.profile, held.label, marks_of(outcome.regressions.values()))
+        if baseline is not None and baseline.profile.depth == profile.depth:
+            overlaid = OverlaidCurves(baseline.profile, baseline.label, marks_by_measure(outcome.regressions.values()))
         figures = tuple(
             self._figure(
                 str(pair),
                 name,
-                partial(panel_figure, profile, name, reading, beside),
-                caption(name, held=beside is not None),
-                described(name, profile, reading),
+                partial(panel_figure, profile, name, reading, overlaid),
+                figure_caption(name, with_baseline=overlaid is not None),
+                describe_panel(name, profile, reading),
             )
             for name in PANELS
         )
@@ -73,11 +73,11 @@ class _Report:
     def common_figures(self, outcomes: Sequence[PairOutcome]) -> Iterator[PageFigure]:
         """The figures of all pairs together, and one of each two models that were held against each other."""
         bands, profiles = list(map(_band, outcomes)), self._found.profiles
-        draw, text = partial(phase_diagram, bands), described_diagram(bands)
+        draw, text = partial(phase_diagram, bands), describe_diagram(bands)
         yield self._figure("phase", "diagram", draw, CAPTIONS["diagram"], text)
         recalled = [profile for profile in profiles.values() if not profile.no_recall]
         if recalled:
-            draw, text = partial(recall_by_model, recalled), described_recalls(recalled)
+            draw, text = partial(recall_by_model, recalled), describe_recalls(recalled)
             yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text)
         for pair, other in self._found.beside().items():
             both = profiles[pair], profiles[other]
@@ -87,41 +87,43 @@ class _Report:
                 "",
                 partial(overlay_figure, *both),
                 f"{names} on {pair.dataset}. {CAPTIONS['against']}",
-                " ".join(described("inter", profile, phase_reading(profile)) for profile in both),
+                " ".join(describe_panel("inter", profile, phase_reading(profile)) for profile in both),
             )
 
-    def _figure(self, of: str, kind: str, draw: Callable[[], Figure], text: str, alternative: str) -> PageFigure:
+    def _figure(
+        self, subject: str, kind: str, draw: Callable[[], Figure], caption: str, alternative: str
+    ) -> PageFigure:
         """A figure of the page; its files carry its name, made of what it shows and which kind of figure it is."""
-        name = self._names.add(of, kind)
-        with drawn_alike():
+        name = self._names.add(subject, kind)
+        with figure_settings():
             figure = draw()
-        svg = svg_of(figure)
+        svg = to_svg(figure)
         write_atomically(self._folder / f"{name}.svg", svg.encode(), durable=False)
-        write_atomically(self._folder / f"{name}.png", png_of(figure), durable=False)
-        return PageFigure(name, inline(svg, name, alternative), text)
+        write_atomically(self._folder / f"{name}.png", to_png(figure), durable=False)
+        return PageFigure(name, inline(svg, name, alternative), caption)
 
-    def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> DrawnSample:
-        kinds = [("tokens", token_figure, described_tokens)]
+    def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
+        kinds = [("tokens", token_figure, describe_token_shares)]
         if drawing.grid is not None:
-            kinds.insert(0, ("picture", picture_figure, described_picture))
+            kinds.insert(0, ("picture", attention_map_figure, describe_attention_map))
         name = f"{profile.pair}-{drawing.sample_id}"
         figures = (
             self._figure(name, kind, partial(draw, drawing, reading), CAPTIONS[kind], describe(drawing, reading))
             for kind, draw, describe in kinds
         )
-        return DrawnSample(drawing, tuple(figures), decoded_layers(drawing))
+        return SampleSection(drawing, tuple(figures), decoded_layers(drawing))
 
 
 def _band(outcome: PairOutcome) -> Band:
     band = Band(outcome.name, outcome.profile.depth, outcome.ends)
     if outcome.baseline is None:
         return band
-    then = outcome.baseline.profile
-    before = phase_reading(then).boundaries.turning_points
-    return band._replace(before=tuple(point.estimate for point in before), before_depth=then.depth)
+    stored = outcome.baseline.profile
+    before = phase_reading(stored).boundaries.turning_points
+    return band._replace(baseline_turning_points=tuple(point.estimate for point in before), baseline_depth=stored.depth)
 
 
-def write_report(found: Findings, compared: Sequence[ModelComparison], place: Path) -> Path:
+def write_report(findings: Findings, comparisons: Sequence[ModelComparison], directory: Path) -> Path:
     """Write the report of a run into a folder, which is made; returns the page.
 
     `index.html` needs no other file. `phase.json` holds its numbers, `figures/` its figures.
@@ -129,12 +131,12 @@ def write_report(found: Findings, compared: Sequence[ModelComparison], place: Pa
     Raises:
         OSError: the folder cannot be written to; what is in it is whole, and a page of before is untouched.
     """
-    record = report_record(found, compared)
-    write_atomically(place / "phase.json", dump(record), durable=False)
-    report = _Report(found, record, place / "figures")
-    outcomes = outcomes_of(found)
+    record = report_record(findings, comparisons)
+    write_atomically(directory / "phase.json", dump(record), durable=False)
+    report = _Report(findings, record, directory / "figures")
+    outcomes = pair_outcomes(findings)
     pairs = list(map(report.pair, outcomes))
-    content = page(found, pairs, list(report.common_figures(outcomes)), record, compared)
-    index = place / "index.html"
+    content = render_page(findings, pairs, list(report.common_figures(outcomes)), record, comparisons)
+    index = directory / "index.html"
     write_atomically(index, content.encode(), durable=False)
     return index

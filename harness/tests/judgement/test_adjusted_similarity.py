@@ -17,7 +17,7 @@ from harness.lab.simulation.populations import to_baseline
 from harness.profile.measures import CURVES, FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
-from harness.report.meanings import answer_of
+from harness.report.meanings import explain_verdict
 from harness.report.outcomes import note_lines
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
@@ -109,7 +109,7 @@ def test_the_reason_of_what_is_not_compared_is_told(whole: Profile) -> None:
         "each sample is adjusted over the other 47 in the baseline and the other 11 here, of which 12 are common"
     )
     result = family_result(Pair("tiny-llava", "tiny"), comparison, stored_of(whole))
-    row = answer_of(result).rows[-1]
+    row = explain_verdict(result).rows[-1]
     assert (row.verdict, row.sentence) == ("not asked", f"{reason[:1].upper()}{reason[1:]}.")
     assert note_lines(result) == [f"anisotropy-adjusted inter-modal similarity: not compared, {reason}"]
 

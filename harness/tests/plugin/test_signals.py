@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from harness.measurement.ranks import ProcessError, Processes
-from harness.plugin.signals import Ending
+from harness.plugin.signals import SignalHandler
 from harness.tests.support.case_runs import ROOT, Cases
 
 NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -30,10 +30,10 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def ending(session: Any) -> Iterator[Ending]:
+def ending(session: Any) -> Iterator[SignalHandler]:
     """The handler, installed where nobody else's is."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
-    made = Ending(session)
+    made = SignalHandler(session)
     made.install()
     yield made
     made.pytest_unconfigure()
@@ -43,7 +43,7 @@ def ending(session: Any) -> Iterator[Ending]:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_interrupts_once(ending: Ending, session: Any, number: signal.Signals) -> None:
+def test_a_signal_interrupts_once(ending: SignalHandler, session: Any, number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt, match=f"ended by {number.name}"):
         signal.raise_signal(number)
     assert session.shouldstop == f"ended by {number.name}"
@@ -57,7 +57,7 @@ def test_a_second_signal_a_second_later_ends_the_process() -> None:
         import signal, time, types
         from harness.plugin import signals
         signals._TWICE = 0.0
-        ending = signals.Ending(types.SimpleNamespace(shouldstop=False))
+        ending = signals.SignalHandler(types.SimpleNamespace(shouldstop=False))
         ending.install()
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -73,7 +73,7 @@ def test_a_second_signal_a_second_later_ends_the_process() -> None:
 
 
 def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
-    ending: Ending, session: Any, monkeypatch: pytest.MonkeyPatch
+    ending: SignalHandler, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
         def __del__(self) -> None:
@@ -92,7 +92,7 @@ def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
     alone.go_on("batch of another session")
 
 
-def test_what_is_written_at_the_end_is_not_disturbed(ending: Ending, session: Any) -> None:
+def test_what_is_written_at_the_end_is_not_disturbed(ending: SignalHandler, session: Any) -> None:
     ending.pytest_sessionfinish()
     signal.raise_signal(signal.SIGTERM)
     assert session.shouldstop is False
@@ -102,7 +102,7 @@ def test_of_several_processes_none_is_interrupted(session: Any, monkeypatch: pyt
     together = Processes(1, 2)
     monkeypatch.setattr("harness.plugin.signals.processes", lambda: together)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ending = Ending(session)
+    ending = SignalHandler(session)
     ending.install()
     signal.raise_signal(signal.SIGTERM)
     ending.pytest_unconfigure()
@@ -113,7 +113,7 @@ def test_of_several_processes_none_is_interrupted(session: Any, monkeypatch: pyt
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_forked_child_ends_at_a_signal(
-    ending: Ending, session: Any, monkeypatch: pytest.MonkeyPatch, count: int
+    ending: SignalHandler, session: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr("harness.plugin.signals.processes", lambda: Processes(0, count))
     fork = multiprocessing.get_context("fork")
@@ -131,7 +131,7 @@ def test_a_forked_child_ends_at_a_signal(
 
 def test_a_handler_that_was_installed_later_stays(session: Any) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ending = Ending(session)
+    ending = SignalHandler(session)
     ending.install()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ending.pytest_unconfigure()
@@ -141,7 +141,7 @@ def test_a_handler_that_was_installed_later_stays(session: Any) -> None:
 def test_signals_of_others_are_left_alone(session: Any) -> None:
     """Under nohup SIGHUP is ignored, and a program may handle SIGTERM itself."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
-    ending = Ending(session)
+    ending = SignalHandler(session)
     ending.install()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_IGN}
     ending.pytest_unconfigure()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import harness
 from harness.analysis.timing import TimingRatio
 from harness.judgement.results import Result
-from harness.plugin.terminal import ending_lines
+from harness.plugin.terminal import final_lines
 from harness.profile.pair import Pair
-from harness.report.layout import MESSAGE_WIDTH, folded, kept, reason_text, table_lines, terminal_width
-from harness.report.outcomes import outcomes_of
+from harness.report.layout import MESSAGE_WIDTH, fold, reason_text, table_lines, terminal_width, unbroken
+from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.run.findings import Findings
 from harness.run.options import read_options
@@ -87,9 +87,9 @@ def test_a_colour_only_repeats_what_the_words_say(found: Findings) -> None:
 
 
 def test_what_is_not_as_expected_is_told_apart(found: Findings) -> None:
-    (outcome,) = outcomes_of(found)
+    (outcome,) = pair_outcomes(found)
     assert [line.question for line in outcome.unexpected()] == ["four-phases", "intra", "attention"]
-    assert [line.question for line in outcome.undecided()] == ["intra-modal", "boundaries"]
+    assert [line.question for line in outcome.inconclusive()] == ["intra-modal", "boundaries"]
 
 
 def test_two_models_side_by_side_fit_the_terminal() -> None:
@@ -102,12 +102,12 @@ def test_two_models_side_by_side_fit_the_terminal() -> None:
 
 
 def test_folding_breaks_between_words_and_obeys_nothing() -> None:
-    assert folded("  one two three four", 12) == ["  one two", "    three", "    four"]
-    assert folded("one " + kept("two three") + " four", 10, taken=6) == ["one", "  two three", "  four"]
+    assert fold("  one two three four", 12) == ["  one two", "    three", "    four"]
+    assert fold("one " + unbroken("two three") + " four", 10, first_offset=6) == ["one", "  two three", "  four"]
     path = "/a/path/that/is-long/and has blanks"
-    assert folded(f"  wrote {kept(path)} here", 20) == ["  wrote", f"    {path}", "    here"]
-    assert folded("a\x1b[31m b\n", 80) == [r"a\x1b[31m b\n"]
-    assert folded("", 80) == [""]
+    assert fold(f"  wrote {unbroken(path)} here", 20) == ["  wrote", f"    {path}", "    here"]
+    assert fold("a\x1b[31m b\n", 80) == [r"a\x1b[31m b\n"]
+    assert fold("", 80) == [""]
 
 
 def test_a_table_gives_way_where_it_is_widest() -> None:
@@ -167,7 +167,7 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
 
 def test_a_suite_that_says_too_little_says_so_at_any_level(found: Findings) -> None:
     found.results[:] = [result for result in found.results if result.word == "inconclusive"]
-    lines = ending_lines([], found.muteness(), 60)
+    lines = final_lines([], found.muteness(), 60)
     assert [line.colour for line in lines] == ["red"] * len(lines)
     assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
     assert max(len(line.text) for line in lines) <= 60

@@ -22,10 +22,10 @@ from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.figures import PANELS, main, panel_figure, phase_figure, plot
-from harness.report.palette import style_of
-from harness.report.panels import Held, Mark, marks_of
+from harness.report.palette import curve_style
+from harness.report.panels import Mark, OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
-from harness.report.svg import drawn_alike, inline, png_of, svg_of
+from harness.report.svg import figure_settings, inline, to_png, to_svg
 from harness.tests.support.saved_checkpoints import save_tiny
 from harness.tests.support.synthetic_profiles import L, changed, synthetic_profile
 
@@ -67,7 +67,7 @@ def test_each_panel_draws_its_measures_over_their_own_layers(
     (axes,) = panel_figure(profile, panel, phase_reading(profile)).axes
     found = curves(axes)
     for name in names:
-        x, y = found[style_of(name).label]
+        x, y = found[curve_style(name).label]
         np.testing.assert_array_equal(x, np.arange(first, L + 1))
         np.testing.assert_allclose(y, profile[name].mean(0), rtol=1e-6, atol=1e-12)
     assert [text.get_text() for text in axes.texts] == ["I", "II", "III", "IV"]
@@ -89,7 +89,7 @@ def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Pr
         "inter_adjusted": Mark("equivalent", (7,)),
         "image": Mark("differs", (9,)),
     }
-    (axes,) = panel_figure(moved, "inter", phase_reading(moved), Held(profile, "baseline", marks)).axes
+    (axes,) = panel_figure(moved, "inter", phase_reading(moved), OverlaidCurves(profile, "baseline", marks)).axes
     found = curves(axes)
     np.testing.assert_allclose(found["baseline"][1], profile["inter"].mean(0), rtol=1e-6)
     assert list(found["differs here"][0]) == [3, 4]
@@ -97,7 +97,7 @@ def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Pr
 
 
 def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -> None:
-    held = Held(profile, "baseline", {"norm_image": Mark("differs", (0, 11))})
+    held = OverlaidCurves(profile, "baseline", {"norm_image": Mark("differs", (0, 11))})
     (axes,) = panel_figure(profile, "attention", phase_reading(profile), held).axes
     assert list(curves(axes)["differs here"][0]) == [1, 12]
     assert list(curves(axes)["baseline"][0]) == list(range(1, L + 1))
@@ -114,7 +114,7 @@ def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
     results = [family_result(pair, compare(now, held, FAMILIES[name]), held) for name in ("inter", "intra", "lens")]
     results += [claim_result(pair, claim) for claim in claims_of(phase_reading(now)).values()]
     results.append(boundary_result(pair, compare_boundaries(now, held)))
-    marks = marks_of(results)
+    marks = marks_by_measure(results)
     assert (marks["inter"], marks["text"]) == (Mark("differs", (2, 3)), Mark("equivalent", (5,)))
     assert marks.keys() == {"inter", "text"}
 
@@ -189,9 +189,9 @@ def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: 
     import matplotlib as mpl
 
     def drawn() -> tuple[str, bytes]:
-        with drawn_alike():
+        with figure_settings():
             figure = panel_figure(profile, "inter", phase_reading(profile))
-        return svg_of(figure), png_of(figure)
+        return to_svg(figure), to_png(figure)
 
     first = drawn()
     with mpl.rc_context({"lines.linewidth": 9.0, "font.size": 30.0, "axes.facecolor": "black", "text.usetex": False}):
@@ -200,8 +200,8 @@ def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: 
 
 
 def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Profile) -> None:
-    with drawn_alike():
-        svg = svg_of(panel_figure(profile, "inter", phase_reading(profile)))
+    with figure_settings():
+        svg = to_svg(panel_figure(profile, "inter", phase_reading(profile)))
     part = str(inline(svg, "one-figure", 'rises <to> "0.5" & falls'))
     assert part.startswith("<svg ")
     assert "<?xml" not in part
@@ -219,9 +219,9 @@ def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Prof
 @pytest.mark.parametrize("name", ["$x^2$", "<b>&", "名前", "a\x07b", "_hidden"])
 def test_names_are_no_formulas_and_no_markup(profile: Profile, name: str) -> None:
     points = phase_reading(profile).boundaries.turning_points
-    with drawn_alike():
-        svg = svg_of(phase_diagram([Band(name, L, points)]))
-        recall = svg_of(recall_by_model([dataclasses.replace(profile, model=name)]))
+    with figure_settings():
+        svg = to_svg(phase_diagram([Band(name, L, points)]))
+        recall = to_svg(recall_by_model([dataclasses.replace(profile, model=name)]))
     for document in (svg, recall):
         assert "<b>" not in document
         assert "\x07" not in document

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.judgement.phases import phase_reading
-from harness.report.descriptions import described_picture, described_tokens
-from harness.report.heat_maps import phase_layers, phase_maps, picture_figure, token_figure, token_shares
+from harness.report.descriptions import describe_attention_map, describe_token_shares
+from harness.report.heat_maps import attention_map_figure, phase_layers, phase_maps, token_figure, token_shares
 from harness.tests.support.drawings import COLUMNS, ROWS, synthetic_drawing
 from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
@@ -44,12 +44,12 @@ def test_the_map_of_a_phase_is_the_mean_share_of_each_patch_over_its_layers() ->
 
 def test_without_a_grid_there_is_no_map_over_the_picture() -> None:
     with pytest.raises(ValueError, match="the image tokens of sample-0 lie in no grid"):
-        picture_figure(synthetic_drawing(grid=False), READING)
+        attention_map_figure(synthetic_drawing(grid=False), READING)
 
 
 def test_the_picture_lies_beside_four_maps_of_one_scale() -> None:
     drawing = synthetic_drawing()
-    figure = picture_figure(drawing, READING)
+    figure = attention_map_figure(drawing, READING)
     over = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
     assert len(over) == 4
     for image, expected in zip(over, phase_maps(drawing, READING), strict=True):
@@ -72,7 +72,7 @@ def test_tokens_over_layers_show_every_share_and_every_group() -> None:
 def test_words_say_where_the_map_is_highest() -> None:
     drawing = synthetic_drawing()
     drawing.norm_rows[:, 5] += 100.0
-    said = described_picture(drawing, READING)
+    said = describe_attention_map(drawing, READING)
     # Token 5 is the fifth of the grid: the second row, its second column.
     assert said.count("most in row 2, column 2 of 2 by 3 patches") == 4
-    assert "Phase IV: image " in described_tokens(drawing, READING)
+    assert "Phase IV: image " in describe_token_shares(drawing, READING)

@@ -10,7 +10,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from harness.report.palette import COLOURS, FAINT, INK, PAPER, PHASES, SERIES, SHADE, Colour, style_of
+from harness.report.palette import COLOURS, FAINT, INK, PAPER, PHASES, SERIES, SHADE, Colour, curve_style
 
 _EYES = {
     "all cones": None,
@@ -43,7 +43,7 @@ def test_text_and_lines_stand_out_from_their_ground(side: str) -> None:
     for ground in grounds:
         assert contrast(getattr(INK, side), ground) >= 7.0
         assert contrast(getattr(FAINT, side), ground) >= 4.5
-        for style in (*map(style_of, itertools.chain(*_FIGURES)), *SERIES):
+        for style in (*map(curve_style, itertools.chain(*_FIGURES)), *SERIES):
             assert contrast(getattr(style.colour, side), ground) >= 3.0, style
     for phase in PHASES:
         assert contrast(getattr(INK, side), getattr(phase.tint, side)) >= 4.5
@@ -51,8 +51,8 @@ def test_text_and_lines_stand_out_from_their_ground(side: str) -> None:
 
 @pytest.mark.parametrize("names", _FIGURES)
 def test_curves_of_one_figure_differ_by_line_and_not_by_colour_alone(names: tuple[str, ...]) -> None:
-    assert len({str(style_of(name).line) for name in names}) == len(names)
-    assert len({style_of(name).label for name in names}) == len(names)
+    assert len({str(curve_style(name).line) for name in names}) == len(names)
+    assert len({curve_style(name).label for name in names}) == len(names)
 
 
 def test_phases_differ_by_pattern_and_number() -> None:
@@ -70,7 +70,7 @@ def test_curves_of_one_figure_are_told_apart_by_every_eye(side: str, eye: str, n
         space = {"name": "sRGB1+CVD", "cvd_type": _EYES[eye], "severity": 100}
         return np.clip(colorspacious.cspace_convert(values, space, "sRGB1"), 0.0, 1.0)
 
-    for one, other in itertools.combinations({style_of(name).colour for name in names}, 2):
+    for one, other in itertools.combinations({curve_style(name).colour for name in names}, 2):
         # In CAM02-UCS, where the least difference that is seen is about 1.
         assert colorspacious.deltaE(seen(one), seen(other), input_space="sRGB1") > 9.0, (one, other)
 

@@ -22,7 +22,7 @@ from harness.models.registry import MODELS, ModelEntry
 from harness.plugin.fixtures import SESSION
 from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
-from harness.report.record import bands, pair_record, record_of, record_schema, report_record, without_directories
+from harness.report.record import bands, pair_record, record_schema, report_record, run_record, without_directories
 from harness.run.findings import Findings
 from harness.storage.json_text import dump
 from harness.tests.support.case_runs import PAIR, REGRESSION, ROOT, Cases
@@ -152,7 +152,7 @@ def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None
 
 
 def test_times_and_samples_are_no_part_of_the_plain_record(judged: Findings) -> None:
-    content = json.loads(dump(record_of(judged)))
+    content = json.loads(dump(run_record(judged)))
     assert faults(content) == []
     assert "timing" not in content
     assert "drawn" not in content["pairs"]["made-curves"]

@@ -12,12 +12,12 @@ from harness.analysis.mean_difference import Verdict
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence
 from harness.judgement.side_by_side import Trace
-from harness.plugin.terminal import ending_lines
+from harness.plugin.terminal import final_lines
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.markdown import markdown_summary
-from harness.report.meanings import what_changed
-from harness.report.outcomes import outcomes_of
+from harness.report.meanings import change_sentences
+from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.findings import Findings
@@ -44,7 +44,7 @@ def test_what_differs_stands_before_what_is_undecided(mute: Findings, tmp_path: 
     assert problem.startswith("made-curves: inter differs")
     assert problem.endswith(f". Besides, {mute.muteness()}")
     assert "inconclusive, more than a quarter: the suite says too little" in problem
-    ending = " ".join(line.text.strip() for line in ending_lines([], problem, 80))
+    ending = " ".join(line.text.strip() for line in final_lines([], problem, 80))
     assert ending.startswith("FAILED: made-curves: inter differs")
     assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(mute)
     page = write_report(mute, (), tmp_path / "report").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) ->
         text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
         assert NOTE in text
     assert f"- `made-curves`, {NOTE}" in markdown_summary(session)
-    assert f"{NOTE}." in what_changed(*outcomes_of(session))
+    assert f"{NOTE}." in change_sentences(*pair_outcomes(session))
 
 
 def test_one_of_128_samples_may_have_another_recall() -> None:
