@@ -79,8 +79,8 @@ class WeightChange:
 
 def weight_parts(vlm: Vlm) -> WeightParts:
     """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
-    from harness.models.offloaded import numbers_of
-    from harness.models.stored_numbers import further_state
+    from harness.models.offloaded import load_offloaded
+    from harness.models.stored_numbers import extra_state
 
     model, anatomy = _unwrapped(vlm.model), vlm.anatomy
     path = {id(module): name for name, module in model.named_modules()}
@@ -91,13 +91,13 @@ def weight_parts(vlm: Vlm) -> WeightParts:
     read: dict[int, bytes] = {}
     decoder = layers[0].split(".")
     named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    for name, tensor in sorted(chain(*named, further_state(model)), key=lambda item: item[0]):
+    for name, tensor in sorted(chain(*named, extra_state(model)), key=lambda item: item[0]):
         own = _prefix(name, digests)
         if own is None:
             own = _beside(name, decoder)
             before.setdefault(own, _Digest(own))
         # A tied tensor comes twice, under two names.
-        if id(tensor) not in read and (numbers := numbers_of(model, name, tensor)) is not None:
+        if id(tensor) not in read and (numbers := load_offloaded(model, name, tensor)) is not None:
             read[id(tensor)] = _hash(numbers)
         (digests | before)[own].add(name, tensor, read.get(id(tensor)))
     return WeightParts(
@@ -156,10 +156,10 @@ class _Digest:
 
 
 def _hash(value: Any) -> bytes:
-    from harness.models.stored_numbers import content
+    from harness.models.stored_numbers import content_bytes
 
     digest = hashlib.sha256()
-    for part in content(value):
+    for part in content_bytes(value):
         digest.update(part)
     return digest.digest()
 

@@ -21,7 +21,7 @@ from harness.models.forward_errors import ForwardError
 from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
 from harness.models.prompts.processor_call import expected_lengths
-from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, picture_refusal
+from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode, image_refusal
 from harness.models.vlm import Vlm
 from harness.probe.observation import Readings
 from harness.probe.self_checks import NotFiniteError
@@ -270,7 +270,7 @@ class Passes:
 
 def refused_pictures(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
     """Why a model's processor refuses the pictures of some samples, by their ids; no word of those that it takes."""
-    reasons = {sample.id: picture_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
+    reasons = {sample.id: image_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -12,9 +12,9 @@ from harness.measurement.batches import SampleError, picture_fault, refused_pict
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import witness_tolerance
 from harness.models.forward_errors import ForwardError
-from harness.models.patches import seen_picture
+from harness.models.patches import input_image
 from harness.models.prompts.chat import PromptError
-from harness.models.prompts.hashes import negated_pictures
+from harness.models.prompts.hashes import negate_images
 from harness.models.prompts.prompt import Batch, UnevenPromptsError, encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
@@ -124,7 +124,7 @@ def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, 
 
 def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: Readings) -> None:
     """Raise SelfCheckError if the readings stay the same with other pictures."""
-    other = replace(batch, inputs=negated_pictures(batch.inputs))
+    other = replace(batch, inputs=negate_images(batch.inputs))
     try:
         similarity = observe(vlm, other, samples, attention=False).similarity
     except (ForwardError, NotFiniteError):  # Such a model looks at the picture.
@@ -141,7 +141,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
     entries, images = batch.inputs["input_ids"][row][real], batch.groups.image[row][real]
     tokenizer = vlm.processor.tokenizer
     sample = samples[row]
-    seen = seen_picture(vlm, batch.inputs, row, len(samples), sample.picture, int(batch.groups.image[row].sum()))
+    seen = input_image(vlm, batch.inputs, row, len(samples), sample.picture, int(batch.groups.image[row].sum()))
 
     def texts(entries: Any) -> tuple[str, ...]:
         return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)

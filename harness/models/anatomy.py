@@ -97,7 +97,7 @@ class Anatomy:
                 stack.callback(part.register_forward_pre_hook(partial(hook, point), with_kwargs=True).remove)
             yield
 
-    def layer_of_attention(self) -> dict[int, int]:
+    def layer_by_module(self) -> dict[int, int]:
         """Which decoder layer (0-based) each submodule belongs to, keyed by the submodule's identity."""
         return {id(module): index for index, layer in enumerate(self.layers) for module in layer.modules()}
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from harness.errors import PhaseError, first_line
-from harness.models.prompts.hashes import PICTURE_DIMENSIONS
+from harness.models.prompts.hashes import IMAGE_DIMENSIONS
 from harness.models.vlm import Vlm, count_image_features
 
 _HARNESS = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def refuse_autocast(name: str, device: str) -> None:
         )
 
 
-def explained(
+def explain_error(
     error: Exception, vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor, sample_ids: Sequence[str]
 ) -> ForwardError | None:
     """Return the error of a forward pass as one sentence, or None for an error of the harness's own code.
@@ -161,7 +161,7 @@ def _picture_size(vlm: Vlm, inputs: Mapping[str, Any]) -> str:
     pixels = inputs.get("pixel_values")
     config = getattr(vlm.model.config, "vision_config", None)
     size = getattr(config, "image_size", None)
-    if not isinstance(pixels, torch.Tensor) or pixels.ndim < PICTURE_DIMENSIONS or not isinstance(size, int):
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim < IMAGE_DIMENSIONS or not isinstance(size, int):
         return ""
     height, width = pixels.shape[-2:]
     if (height, width) == (size, size):

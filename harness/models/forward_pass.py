@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from harness.errors import PhaseError, is_shortage
-from harness.models.forward_errors import ForwardError, explained, refuse_autocast
-from harness.models.library_messages import plain_cause
+from harness.models.forward_errors import ForwardError, explain_error, refuse_autocast
+from harness.models.library_messages import printable_cause
 from harness.models.vlm import Vlm
 
 
@@ -38,10 +38,10 @@ def forward_pass(
         except PhaseError:
             raise
         except Exception as error:  # A model's own code raises what it likes.
-            explanation = None if is_shortage(error) else explained(error, vlm, inputs, image, sample_ids)
+            explanation = None if is_shortage(error) else explain_error(error, vlm, inputs, image, sample_ids)
             if explanation is None:
                 raise
-            raise explanation from plain_cause(error)
+            raise explanation from printable_cause(error)
 
 
 def prompt_options(model: Any, positions: int = 1) -> dict[str, Any]:

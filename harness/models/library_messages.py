@@ -71,7 +71,7 @@ def plain(text: str) -> str:
     return _WORDS.sub(lambda words: shown(words[0]), _COLOURS.sub("", text))
 
 
-def plain_cause(error: BaseException) -> BaseException | None:
+def printable_cause(error: BaseException) -> BaseException | None:
     """Return an error to be raised from, or None if a traceback would print control characters of its chain."""
     return error if all(plain(str(link)) == str(link) for link in chain_of(error)) else None
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.errors import PhaseError, shown
-from harness.models.offloaded import accelerate_hooks, brought_in
+from harness.models.offloaded import accelerate_hooks, weights_loaded
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ def takes_width(module: nn.Module, width: int) -> bool:
     if stated is not None or (isinstance(weight, torch.Tensor) and weight.is_floating_point()):
         return bool(stated == width)
     try:
-        return answers(module, torch.zeros(1, width)).ndim == 2
+        return apply_linear(module, torch.zeros(1, width)).ndim == 2
     except LinearError:
         return False
 
@@ -83,10 +83,10 @@ def output_width(module: nn.Module, width: int) -> int:
     """Return the number of outputs that a layer gives for vectors of `width` numbers; packed weights do not show it."""
     if is_plain(module):
         return len(module.weight)  # type: ignore[arg-type]
-    return answers(module, torch.zeros(1, width)).shape[-1]
+    return apply_linear(module, torch.zeros(1, width)).shape[-1]
 
 
-def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
+def apply_linear(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
     """Return the outputs (rows, out) of a layer for some vectors (rows, in), which are cast to the type it computes in.
 
     Raises:
@@ -112,7 +112,7 @@ def answers(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     """Return the device where a module computes; `otherwise` where it holds no numbers, as offloaded ones do."""
-    with brought_in(module):
+    with weights_loaded(module):
         tensors = chain(module.parameters(), module.buffers())
         return next((tensor.device for tensor in tensors if not tensor.is_meta), otherwise)
 

@@ -17,7 +17,7 @@ class OffloadError(PhaseError):
 
 
 @contextlib.contextmanager
-def brought_in(module: nn.Module) -> Iterator[None]:
+def weights_loaded(module: nn.Module) -> Iterator[None]:
     """The weights of one module on the device where it computes, inside the block; offloaded ones leave again after it.
 
     Nothing happens where they are there already, so blocks may stand inside each other.
@@ -48,7 +48,7 @@ def brought_in(module: nn.Module) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
-def numbers_of(model: nn.Module, name: str, tensor: Any) -> Any:
+def load_offloaded(model: nn.Module, name: str, tensor: Any) -> Any:
     """A parameter or buffer of `model` with its numbers, wherever accelerate keeps them; None where nothing has them.
 
     Args:
@@ -68,7 +68,7 @@ def numbers_of(model: nn.Module, name: str, tensor: Any) -> Any:
     return None
 
 
-def second_names(model: nn.Module) -> set[str]:
+def tied_duplicates(model: nn.Module) -> set[str]:
     """The names of offloaded tensors that are tied to one of an earlier name, as an unembedding to the embeddings.
 
     In memory the two are one tensor; accelerate makes two placeholders of them.

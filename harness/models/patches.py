@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.models.prompts.hashes import PICTURE_DIMENSIONS
+from harness.models.prompts.hashes import IMAGE_DIMENSIONS
 from harness.models.vlm import Vlm
 
 #: Pixels of the longer side that are kept of a picture: more than a map over it can show.
@@ -23,7 +23,7 @@ _CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class SeenPicture:
+class InputImage:
     """A picture as the vision tower is shown it.
 
     `pixels` are uint8 (height, width, 3). `grid` is the number of rows and columns of image tokens that tile it, left
@@ -35,9 +35,9 @@ class SeenPicture:
     why: str = ""
 
 
-def seen_picture(
+def input_image(
     vlm: Vlm, inputs: Mapping[str, Any], row: int, rows: int, picture: Callable[[], Image.Image], tokens: int
-) -> SeenPicture:
+) -> InputImage:
     """The picture of one row of a batch as the model sees it, with the grid of its image tokens where they have one.
 
     Args:
@@ -49,27 +49,23 @@ def seen_picture(
         tokens: how many image tokens the row has.
     """
     values = inputs.get("pixel_values")
-    if (
-        not isinstance(values, torch.Tensor)
-        or values.ndim != PICTURE_DIMENSIONS
-        or values.shape[:2] != (rows, _CHANNELS)
-    ):
+    if not isinstance(values, torch.Tensor) or values.ndim != IMAGE_DIMENSIONS or values.shape[:2] != (rows, _CHANNELS):
         shown = np.array(_small(picture().convert("RGB")))
         sections = inputs.get("image_grid_thw")
         if isinstance(sections, torch.Tensor) and len(sections) == rows and int(sections[row][0]) == 1:
             height, width = (int(side) for side in sections[row][1:])
             if grid := _merged(height, width, tokens):
-                return SeenPicture(shown, grid)
-        return SeenPicture(shown, None, "its image tokens come from several tiles, or lie in no grid that is known")
+                return InputImage(shown, grid)
+        return InputImage(shown, None, "its image tokens come from several tiles, or lie in no grid that is known")
     pixels = _pixels(vlm, values[row])
     height, width = pixels.shape[:2]
     shown = np.array(_small(Image.fromarray(pixels)))
     if any(getattr(vlm.model.config, name, None) for name in _QUERIES):
-        return SeenPicture(shown, None, "its image tokens are learnt queries, and each has seen the whole picture")
+        return InputImage(shown, None, "its image tokens are learnt queries, and each has seen the whole picture")
     for patch in _patches(vlm.model.config):
         if height % patch == 0 and width % patch == 0 and (grid := _merged(height // patch, width // patch, tokens)):
-            return SeenPicture(shown, grid)
-    return SeenPicture(shown, None, f"its {tokens} image tokens are no grid of the vision tower's patches")
+            return InputImage(shown, grid)
+    return InputImage(shown, None, f"its {tokens} image tokens are no grid of the vision tower's patches")
 
 
 def _merged(rows: int, columns: int, tokens: int) -> tuple[int, int] | None:

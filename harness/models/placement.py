@@ -24,14 +24,14 @@ _OFFLOAD = "offload"
 
 
 @contextlib.contextmanager
-def placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> Iterator[dict[str, Any]]:
+def placement_options(headers: Mapping[str, StoredTensor], request: LoadRequest) -> Iterator[dict[str, Any]]:
     """What `from_pretrained` is told about devices, for tensors with these headers; nothing where it need not be told.
 
     A model that the requested GPU has room for lies there whole. A larger one is spread over all GPUs (over one alone
     where that was asked for by its number), the CPU's memory and disk. Without a GPU, one that outgrows the free memory
     is spread over memory and disk.
 
-    What was put on disk goes where the block ends in an error; else see `keep_with`.
+    What was put on disk goes where the block ends in an error; else see `remove_with`.
     """
     placed = _placement(headers, request)
     try:
@@ -61,7 +61,7 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
     return {"device_map": "auto", "max_memory": room, "offload_folder": str(folder)}
 
 
-def keep_with(model: nn.Module, placed: dict[str, Any]) -> None:
+def remove_with(model: nn.Module, placed: dict[str, Any]) -> None:
     """Let what was put on disk for a model go when the model goes."""
     if "offload_folder" in placed:
         weakref.finalize(model, _remove, placed["offload_folder"], os.getpid())

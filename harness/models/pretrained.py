@@ -17,8 +17,8 @@ from harness.models.checkpoints.readable_files import read_settings, readable_fi
 from harness.models.checkpoints.weight_files import StoredTensor, refuse_weight_files, unused_files, weight_files
 from harness.models.checkpoints.weight_fit import refuse_misfit, refuse_untied, try_weights
 from harness.models.kinds import kind_of
-from harness.models.library_messages import missing_package, plain_cause, plain_messages
-from harness.models.placement import keep_with, placement
+from harness.models.library_messages import missing_package, plain_messages, printable_cause
+from harness.models.placement import placement_options, remove_with
 from harness.models.prompts import template_process
 from harness.models.prompts.chat import refuse_endless_template
 from harness.models.registry import LoadRequest, ModelEntry
@@ -109,9 +109,9 @@ def _refuse_unfit(
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """Return the model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
-    A model that the device has no room for is spread (`placement`). The processor gets the entry's chat template, or
-    one for its type where it has none, and a padding token where it has none. Only safetensors are read, from the
-    checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
+    A model that the device has no room for is spread (`placement_options`). The processor gets the entry's chat
+    template, or one for its type where it has none, and a padding token where it has none. Only safetensors are read,
+    from the checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
 
     Raises:
         WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
@@ -125,7 +125,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     trust = {"trust_remote_code": entry.trusted}
     folder, revision = _folder(entry, request, entry.files)
     replaced, headers = _refuse_unfit(entry, config, processor, folder)
-    with _told(entry, folder), placement(headers, request) as placed:
+    with _told(entry, folder), placement_options(headers, request) as placed:
         model, info = _model_class(config, entry).from_pretrained(
             folder,
             config=config,
@@ -138,7 +138,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         )
         unused = refuse_misfit(info, model.state_dict().keys(), entry)
         refuse_untied(model, read_settings(folder / "config.json"), entry)
-        keep_with(model, placed)
+        remove_with(model, placed)
     if replaced:
         chosen = model.config.get_text_config(decoder=True)._attn_implementation
         asked = " and ".join(replaced)
@@ -176,7 +176,7 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
     except PhaseError:
         raise
     except Exception as error:  # What the files lead the libraries to cannot be foreseen.
-        cause = plain_cause(error)
+        cause = printable_cause(error)
         said = first_line(error)
         if _CODE in str(error):
             raise WeightsError(

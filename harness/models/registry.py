@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
 # For a model that nobody registered: what is always there, and the paper's where their files are.
-ANYBODYS_DATASETS = ("scenes", *PAPER_DATASETS)
+DEFAULT_DATASETS = ("scenes", *PAPER_DATASETS)
 _ASCII_SIGNS = re.compile(r"[^\w.\x80-\U0010ffff-]+")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
@@ -84,9 +84,9 @@ class ModelEntry:
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
         if not self.bundled:
             return loader(self, request)
-        from harness.models.bundled.language import notices
+        from harness.models.bundled.language import redirect_notices
 
-        with notices(request.say):
+        with redirect_notices(request.say):
             return loader(request.cache, request.dtype)
 
     def unavailable(self, *, download: bool) -> str | None:
@@ -186,7 +186,7 @@ def _unregistered(name: str, source: str) -> ModelEntry:
         raise LookupError(f"the checkpoint {source!r} has no name to keep its baselines under: give its directory one")
     # Baselines are kept in a directory of that name. ASCII signs become `-`; a name that loses others carries a hash.
     name = file_name(_ASCII_SIGNS.sub("-", name))
-    return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, ANYBODYS_DATASETS, source=source)
+    return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, DEFAULT_DATASETS, source=source)
 
 
 def _refuse_path(text: str) -> None:

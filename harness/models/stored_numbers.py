@@ -15,7 +15,7 @@ from torch import nn
 _SAVING = ("_save_to_state_dict", "get_extra_state")
 
 
-def further_state(model: nn.Module) -> list[tuple[str, Any]]:
+def extra_state(model: nn.Module) -> list[tuple[str, Any]]:
     """What layers save beside their parameters and buffers, as scales and packed weights, sorted by name."""
     stored = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     known = {name for name, _ in stored}
@@ -29,7 +29,7 @@ def further_state(model: nn.Module) -> list[tuple[str, Any]]:
     return sorted(((name, value) for name, value in further.items() if name not in known), key=lambda item: item[0])
 
 
-def content(value: Any) -> Iterator[Any]:
+def content_bytes(value: Any) -> Iterator[Any]:
     """The bytes of a tensor of any make, or of what else a state dictionary holds.
 
     A tensor that is made of others is read part by part.
@@ -38,14 +38,14 @@ def content(value: Any) -> Iterator[Any]:
         if hasattr(value, "__tensor_flatten__"):
             for name in value.__tensor_flatten__()[0]:
                 yield name.encode()
-                yield from content(getattr(value, name))
+                yield from content_bytes(getattr(value, name))
         elif value.is_quantized:
-            yield from content(value.dequantize())
+            yield from content_bytes(value.dequantize())
         else:
             yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from content(part)
+            yield from content_bytes(part)
     elif isinstance(value, io.BytesIO):
         yield value.getvalue()
     elif value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):

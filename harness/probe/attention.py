@@ -188,7 +188,7 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
     Raises:
         AttentionError: the model's implementation is neither sdpa nor eager, or the model does not take another.
     """
-    owner = anatomy.layer_of_attention()
+    owner = anatomy.layer_by_module()
     held: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
     heard: set[nn.Module] = set()
     called: dict[int, torch.Tensor] = {}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness.models.linear import device_of, is_plain
-from harness.models.offloaded import brought_in
+from harness.models.offloaded import weights_loaded
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_positions
 from harness.probe.similarity import upcast
 
@@ -99,7 +99,7 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
     """
     if not isinstance(unembedding, nn.Linear) or not is_plain(unembedding):
         return upcast(unembedding(states.unsqueeze(1))[:, 0])
-    with brought_in(unembedding):
+    with weights_loaded(unembedding):
         weight, bias = unembedding.weight, unembedding.bias
         if upcast(weight) is not weight:
             # A copy of the whole unembedding in float32 would be the largest tensor that a measurement makes.
@@ -111,13 +111,13 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
 
 def lowest_entry_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
     """Logits of the 4,096 lowest entries of the vocabulary in float32 or better, of normed states (rows, d)."""
-    with brought_in(unembedding):
+    with weights_loaded(unembedding):
         weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
         return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
 
 
 def unembedding_rows(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The rows (..., d) of some entries (...) in float32 or better, and their biases where the unembedding has any."""
-    with brought_in(unembedding):
+    with weights_loaded(unembedding):
         bias = unembedding.bias
         return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])

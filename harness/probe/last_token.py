@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness.models.linear import answers, is_plain
-from harness.models.offloaded import brought_in
+from harness.models.linear import apply_linear, is_plain
+from harness.models.offloaded import weights_loaded
 from harness.models.prompts.prompt import TokenGroups
 from harness.probe.attention import LastRow
 from harness.probe.similarity import upcast
@@ -110,12 +110,12 @@ def linear_map(module: nn.Module, vectors: torch.Tensor) -> LinearMap:
         OffloadError: its weights are on the meta device, and nothing holds their numbers.
     """
     if is_plain(module):
-        with brought_in(module):
+        with weights_loaded(module):
             return LinearMap(module.weight, module.bias)  # type: ignore[arg-type]
     width = vectors.shape[-1]
     # Alone, because a layer that quantises all rows on one scale would round zeros and units together.
-    bias = upcast(answers(module, torch.zeros(1, width, device=vectors.device)))[0]
-    unit = upcast(answers(module, torch.eye(width, device=vectors.device)))
+    bias = upcast(apply_linear(module, torch.zeros(1, width, device=vectors.device)))[0]
+    unit = upcast(apply_linear(module, torch.eye(width, device=vectors.device)))
     return LinearMap((unit - bias).T, bias)
 
 

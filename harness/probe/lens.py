@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from harness.models.linear import is_plain
-from harness.models.offloaded import brought_in
+from harness.models.offloaded import weights_loaded
 from harness.probe.dense_lens import DenseLens, Norm, dense_logits, lowest_entry_logits, unembedding_rows
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
 from harness.probe.similarity import upcast
@@ -55,7 +55,7 @@ class Lens:
             norm: applies the final norm to (rows, 1, d).
         """
         self._head, self._norm = unembedding, norm
-        with brought_in(unembedding):
+        with weights_loaded(unembedding):
             device = unembedding.weight.device
         self._positions, self._valid = padded_positions(image.to(device))
         self._words = TargetWords(task.references, device)
@@ -214,7 +214,7 @@ class Lens:
         among = len(states) - len(last)
         sample = torch.cat([part.sample for part in parts]) if parts else None
         hits, agree = [], []
-        with brought_in(self._head):
+        with weights_loaded(self._head):
             for start in range(0, len(states), _CHUNK):
                 full = dense_logits(states[start : start + _CHUNK], self._head)
                 border = max(0, min(len(full), among - start))

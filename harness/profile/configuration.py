@@ -182,11 +182,11 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
     """Return a floating buffer in a few numbers that do not hang on its last bits; empty for others."""
-    from harness.models.offloaded import numbers_of
+    from harness.models.offloaded import load_offloaded
 
     if tensor is None or not tensor.is_floating_point() or not tensor.numel():
         return ""
-    numbers = numbers_of(model, name, tensor)
+    numbers = load_offloaded(model, name, tensor)
     if numbers is None:
         return ""
     values = numbers.detach().double().flatten().cpu()

@@ -90,10 +90,10 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
     tensors are read one at a time from where accelerate keeps them, so the hashes are those of the model in memory.
     Tensors on the meta device that nothing holds count by name and shape only.
     """
-    from harness.models.offloaded import numbers_of, second_names
-    from harness.models.stored_numbers import content, further_state
+    from harness.models.offloaded import load_offloaded, tied_duplicates
+    from harness.models.stored_numbers import content_bytes, extra_state
 
-    again = second_names(model)
+    again = tied_duplicates(model)
     computed = {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
@@ -106,13 +106,13 @@ def weight_hashes(model: nn.Module) -> tuple[str, str]:
             continue
         if name in computed and len(digests) == 1:
             digests.append(digests[0].copy())
-        numbers = numbers_of(model, name, tensor)
-        pieces = () if numbers is None else content(numbers)
+        numbers = load_offloaded(model, name, tensor)
+        pieces = () if numbers is None else content_bytes(numbers)
         for piece in (f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), *pieces):
             for digest in digests[:1] if name in computed else digests:
                 digest.update(piece)
-    for name, value in further_state(model):
-        for piece in (name.encode(), *content(value)):
+    for name, value in extra_state(model):
+        for piece in (name.encode(), *content_bytes(value)):
             for digest in digests:
                 digest.update(piece)
     return digests[0].hexdigest()[:16], digests[-1].hexdigest()[:16]

@@ -13,7 +13,7 @@ import pytest
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import CONTROLS
-from harness.models.registry import ANYBODYS_DATASETS, DTYPES, ModelEntry, find_model
+from harness.models.registry import DEFAULT_DATASETS, DTYPES, ModelEntry, find_model
 
 AS_DECLARED = "auto"
 FIXTURE = "fixture:"
@@ -108,7 +108,7 @@ def model_entry(text: str, root: Path | None = None) -> ModelEntry:
         name = text.removeprefix(FIXTURE)
         if not name.isidentifier():
             raise ValueError(f"{text!r} names no fixture: give fixture:NAME, as in fixture:my_vlm")
-        return ModelEntry(name, f"the fixture {name}", text, ANYBODYS_DATASETS)
+        return ModelEntry(name, f"the fixture {name}", text, DEFAULT_DATASETS)
     return find_model(str(root / text) if root and (root / text).is_dir() else text)
 
 

@@ -1,1 +1,1 @@
-"""Training and judging of the bundled checkpoints' eyes."""
+"""Training and evaluation of the vision tower and projector of the bundled models."""

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from harness.data import scenes
 from harness.data.order import scenes_order
 from harness.data.scenes import Scene, scene
-from harness.lab.training.eyes import EYES, chat_prompt
 from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
+from harness.lab.training.trained_vision import TRAINED_VISION, chat_prompt
 from harness.models.anatomy import find_anatomy
 from harness.models.bundled import scenes_llava
 from harness.models.bundled.checkpoint import PAD_TOKEN, read_trained
@@ -123,7 +123,7 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Return the command line; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.evaluate", description=__doc__)
-    parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
+    parser.add_argument("--model", choices=sorted(TRAINED_VISION), default="scenes-llava")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--items", type=int, default=100, help="word-order items")
     parser.add_argument("--seed", type=int, default=0)
@@ -132,9 +132,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--write-card", action="store_true", help="write CARD.md beside the trained weights")
     given = parser.parse_args(None if arguments is None else list(arguments))
     begun = time.time()
-    eyes = EYES[given.model]
-    trained = given.trained or eyes.trained
-    model, processor = eyes.module.load(given.cache, torch.float32, trained=trained)
+    vision = TRAINED_VISION[given.model]
+    trained = given.trained or vision.trained
+    model, processor = vision.module.load(given.cache, torch.float32, trained=trained)
     tally = evaluate(model, processor, given.samples, given.seed)
     for key in sorted(tally.asked):
         print(f"{key:45} {tally.right[key]:5d} of {tally.asked[key]:5d}  {tally.share(key):.4f}")

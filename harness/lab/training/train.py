@@ -1,4 +1,6 @@
-"""Train the eyes of a bundled model: python -m harness.lab.training.train [--model NAME] [--out DIR] [--resume].
+"""Train the vision tower and projector of a bundled model.
+
+Usage: python -m harness.lab.training.train [--model NAME] [--out DIR] [--resume].
 
 Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and bridge (projector, or
 queries, Q-Former and projection), which starts at random, on the canonical captions through the frozen language model,
@@ -30,7 +32,14 @@ from torch.nn.functional import cross_entropy
 
 from harness.data.scenes import Scene, scene
 from harness.lab.training.dense import DenseHead, dense_loss, patch_labels
-from harness.lab.training.eyes import EYES, IGNORED, Eyes, caption_targets, prompt_ids, prompt_inputs
+from harness.lab.training.trained_vision import (
+    IGNORED,
+    TRAINED_VISION,
+    TrainedVision,
+    caption_targets,
+    prompt_ids,
+    prompt_inputs,
+)
 from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
@@ -60,22 +69,22 @@ class TrainingPlan:
 class Trainer:
     """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
 
-    def __init__(self, eyes: Eyes, plan: TrainingPlan, cache: Path, out: Path) -> None:
-        self.eyes, self.plan, self.out = eyes, plan, out
-        self.model, self.processor = eyes.module.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
-        eyes.attend_in_float32(self.model)
+    def __init__(self, vision: TrainedVision, plan: TrainingPlan, cache: Path, out: Path) -> None:
+        self.vision, self.plan, self.out = vision, plan, out
+        self.model, self.processor = vision.module.load(cache, torch.bfloat16, trained=None, seed=plan.seed)
+        vision.attend_in_float32(self.model)
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
-        self.tower = self.model.get_submodule(eyes.tower)
-        for parameter in (*self.tower.parameters(), *eyes.bridge(self.model)):
+        self.tower = self.model.get_submodule(vision.tower)
+        for parameter in (*self.tower.parameters(), *vision.bridge(self.model)):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed + 1)
-            self.head = DenseHead(self.model.config.vision_config.hidden_size, places=not eyes.ordered)
+            self.head = DenseHead(self.model.config.vision_config.hidden_size, places=not vision.ordered)
         self.prompt = prompt_inputs(self.processor)
-        self.before, self.after = prompt_ids(self.processor, eyes.module.IMAGE_TOKENS)
-        self.record: dict[str, Any] = {"model": eyes.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
+        self.before, self.after = prompt_ids(self.processor, vision.module.IMAGE_TOKENS)
+        self.record: dict[str, Any] = {"model": vision.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
         self.stage, self.step = 0, 0
         self.optimiser = self._optimiser()
 
@@ -111,7 +120,7 @@ class Trainer:
         torch.save(state, buffer)
         write_atomically(self.out / "checkpoint.pt", buffer.getvalue())
         halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in self._trained().items()}
-        write_atomically(self.out / self.eyes.trained.name, save(halves))
+        write_atomically(self.out / self.vision.trained.name, save(halves))
         versions = {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -139,7 +148,7 @@ class Trainer:
 
     def _trained(self) -> dict[str, torch.Tensor]:
         return {
-            k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(self.eyes.module.TRAINED_PARTS)
+            k: v.detach() for k, v in self.model.state_dict().items() if k.startswith(self.vision.module.TRAINED_PARTS)
         }
 
     def _next_stage(self) -> None:
@@ -153,14 +162,14 @@ class Trainer:
             pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
             spread = self._rows(self._features(pixels)).float().std()
             wanted = self.model.get_input_embeddings().weight.float().std()
-            self.model.get_submodule(self.eyes.exit).weight.mul_(wanted / spread)
+            self.model.get_submodule(self.vision.exit).weight.mul_(wanted / spread)
 
     def _optimiser(self) -> torch.optim.AdamW:
         plan = self.plan
         rate = plan.rate_tower if self.stage else plan.rate_dense
         groups = [{"params": list(self.tower.parameters()) + list(self.head.parameters()), "top": rate}]
         if self.stage:
-            groups.append({"params": self.eyes.bridge(self.model), "top": plan.rate_bridge})
+            groups.append({"params": self.vision.bridge(self.model), "top": plan.rate_bridge})
         return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
 
     def _train_step(self, steps: int) -> dict[str, float]:
@@ -195,7 +204,7 @@ class Trainer:
     def _pictures(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pixels = np.stack([np.asarray(s.picture()) for s in drawn])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(
-            drawn, places=not self.eyes.ordered
+            drawn, places=not self.vision.ordered
         )
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -205,7 +214,7 @@ class Trainer:
 
     def _rows(self, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            rows = self.eyes.rows(self.model, features, self.prompt)
+            rows = self.vision.rows(self.model, features, self.prompt)
         return rows.to(torch.bfloat16)
 
     def _caption_loss(self, image: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, float, float]:
@@ -264,7 +273,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """The command line."""
     plan = TrainingPlan()
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.train", description=__doc__)
-    parser.add_argument("--model", choices=sorted(EYES), default="scenes-llava")
+    parser.add_argument("--model", choices=sorted(TRAINED_VISION), default="scenes-llava")
     varied = ("seed", "steps_dense", "steps_caption", "batch_caption")
     for name in varied:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(plan, name))
@@ -275,7 +284,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     given = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(given.threads)
     plan = TrainingPlan(**{name: getattr(given, name) for name in varied})
-    trainer = Trainer(EYES[given.model], plan, given.cache, given.out or Path("build") / given.model)
+    trainer = Trainer(TRAINED_VISION[given.model], plan, given.cache, given.out or Path("build") / given.model)
     if given.resume:
         trainer.resume()
     trainer.run()

@@ -33,7 +33,7 @@ def checked_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     require_regular(path, _MOST_BYTES)
-    with unchanged(path) as stamp:
+    with require_unchanged(path) as stamp:
         tensors = load_file(path)
         # The tensors that are hashed are those that are used.
         if (stamp, sha256) not in _compared and content_sha256(tensors) != sha256:
@@ -44,19 +44,19 @@ def checked_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
 
 def content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of tensors with their names, types and shapes, in the order of the names."""
-    from harness.models.stored_numbers import content
+    from harness.models.stored_numbers import content_bytes
 
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        for part in content(tensor):
+        for part in content_bytes(tensor):
             digest.update(part)
     return digest.hexdigest()
 
 
 @contextmanager
-def unchanged(path: Path) -> Iterator[Stamp]:
+def require_unchanged(path: Path) -> Iterator[Stamp]:
     """Assert that a file is the same one before and after the block; the value is the file's stamp.
 
     Raises:

@@ -27,17 +27,17 @@ TOWER: Mapping[str, Any] = {
     "patch_size": PATCH,
 }
 #: The trained weights that come with this package, and their hashes.
-LLAVA_EYES, INSTRUCTBLIP_EYES = (
+LLAVA_VISION_FILE, INSTRUCTBLIP_VISION_FILE = (
     Path(__file__).parent / name / "trained.safetensors" for name in ("scenes-llava", "scenes-instructblip")
 )
 BUNDLED_SHA256 = {
-    LLAVA_EYES: "4ad40a3c182ead30dace56197231eed6582a8f6495082ab15f07aac7957f5b6c",
-    INSTRUCTBLIP_EYES: "717ba64ee7eda337bf6e1aa3f450a54e115ef773cfc598c8edfb3ee4290442e0",
+    LLAVA_VISION_FILE: "4ad40a3c182ead30dace56197231eed6582a8f6495082ab15f07aac7957f5b6c",
+    INSTRUCTBLIP_VISION_FILE: "717ba64ee7eda337bf6e1aa3f450a54e115ef773cfc598c8edfb3ee4290442e0",
 }
 
 
 def assemble(
-    model_class: str, config: Any, cache: Path, dtype: torch.dtype, eyes: Mapping[str, torch.Tensor], language: str
+    model_class: str, config: Any, cache: Path, dtype: torch.dtype, vision: Mapping[str, torch.Tensor], language: str
 ) -> Any:
     """The model of `config` with the tensors `eyes` and the cached language model, frozen and in evaluation mode.
 
@@ -58,9 +58,9 @@ def assemble(
         words = torch.cat([words, words.float().mean(0, keepdim=True).to(dtype).expand(missing, -1)])
         state[f"{language}embed_tokens.weight"] = words
     here = {flat_name(name): name for name in model.state_dict()}
-    eyes = {here.get(flat_name(name), name): tensor for name, tensor in eyes.items()}
+    vision = {here.get(flat_name(name), name): tensor for name, tensor in vision.items()}
     head = next(name for name in model.state_dict() if name.endswith("lm_head.weight"))
-    state |= {name: tensor.to(dtype) for name, tensor in eyes.items()} | {head: words}
+    state |= {name: tensor.to(dtype) for name, tensor in vision.items()} | {head: words}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)

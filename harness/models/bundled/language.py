@@ -52,7 +52,7 @@ _say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=to_stderr)
 
 
 @contextmanager
-def notices(say: Callable[[str], None]) -> Iterator[None]:
+def redirect_notices(say: Callable[[str], None]) -> Iterator[None]:
     """Send lines on what is fetched and made again to `say` instead of the standard error, inside the block."""
     before = _say.set(say)
     try:

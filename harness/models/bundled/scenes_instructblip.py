@@ -1,4 +1,4 @@
-"""`scenes-instructblip`: an InstructBLIP whose language model is SmolLM2-135M-Instruct, its eyes trained on scenes.
+"""`scenes-instructblip`: an InstructBLIP that combines SmolLM2-135M-Instruct with vision parts trained on scenes.
 
 The architecture, the processor and every line that runs at inference are transformers' own; vision tower, Q-Former,
 queries and projection are this project's weights. Declared choices: 16 queries stand before the prompt's first token,
@@ -33,18 +33,19 @@ def load(
     cache: Path,
     dtype: torch.dtype = torch.float32,
     *,
-    trained: Path | None = checkpoint.INSTRUCTBLIP_EYES,
+    trained: Path | None = checkpoint.INSTRUCTBLIP_VISION_FILE,
     seed: int = 0,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
     """Return the model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
-    The language model comes from `cache`, the eyes from the file `trained`; None draws them at random from `seed`, for
-    controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
+    The language model comes from `cache`, the other parts from the file `trained`. With `trained=None` they are drawn
+    at random from `seed`, for controls and as the start of training. Two loads give identical tensors. Raises
+    WeightsError.
     """
     config = model_config()
-    eyes = untrained_eyes(config, seed) if trained is None else checkpoint.read_trained(trained)
+    vision = untrained_vision(config, seed) if trained is None else checkpoint.read_trained(trained)
     model = checkpoint.assemble(
-        "InstructBlipForConditionalGeneration", config, cache, dtype, eyes, "language_model.model."
+        "InstructBlipForConditionalGeneration", config, cache, dtype, vision, "language_model.model."
     )
     return model, processor(cache)
 
@@ -115,7 +116,7 @@ def model_config() -> InstructBlipConfig:
     return config
 
 
-def untrained_eyes(config: InstructBlipConfig, seed: int) -> dict[str, torch.Tensor]:
+def untrained_vision(config: InstructBlipConfig, seed: int) -> dict[str, torch.Tensor]:
     """Tower, queries, Q-Former and projection, drawn from `seed`; the global generator is left alone.
 
     As transformers initialises them, but for the queries: it leaves them zero, and equal queries stay equal for ever.
@@ -129,5 +130,5 @@ def untrained_eyes(config: InstructBlipConfig, seed: int) -> dict[str, torch.Ten
         projection = torch.nn.Linear(width, config.text_config.hidden_size)
         queries = 0.02 * torch.randn(1, config.num_query_tokens, width)
     parts = {"vision_model.": tower, "qformer.": qformer, "language_projection.": projection}
-    eyes = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
-    return eyes | {"query_tokens": queries}
+    vision = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+    return vision | {"query_tokens": queries}

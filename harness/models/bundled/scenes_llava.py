@@ -1,4 +1,4 @@
-"""`scenes-llava`: a LLaVA whose language model is SmolLM2-135M-Instruct and whose eyes were trained on scenes.
+"""`scenes-llava`: a LLaVA that combines SmolLM2-135M-Instruct with a vision tower and projector trained on scenes.
 
 The architecture, the processor and every line that runs at inference are transformers' own; only the vision tower and
 the projector are this project's weights. Declared choices: the token `<empty_output>` (id 16), which the language model
@@ -26,7 +26,11 @@ TRAINED_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 def load(
-    cache: Path, dtype: torch.dtype = torch.float32, *, trained: Path | None = checkpoint.LLAVA_EYES, seed: int = 0
+    cache: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    trained: Path | None = checkpoint.LLAVA_VISION_FILE,
+    seed: int = 0,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Return the model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
@@ -34,8 +38,8 @@ def load(
     `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
     """
     config = model_config()
-    eyes = untrained_eyes(config, seed) if trained is None else checkpoint.read_trained(trained)
-    model = checkpoint.assemble("LlavaForConditionalGeneration", config, cache, dtype, eyes, "model.language_model.")
+    vision = untrained_vision(config, seed) if trained is None else checkpoint.read_trained(trained)
+    model = checkpoint.assemble("LlavaForConditionalGeneration", config, cache, dtype, vision, "model.language_model.")
     return model, processor(cache)
 
 
@@ -81,7 +85,7 @@ def model_config() -> LlavaConfig:
     return config
 
 
-def untrained_eyes(config: LlavaConfig, seed: int) -> dict[str, torch.Tensor]:
+def untrained_vision(config: LlavaConfig, seed: int) -> dict[str, torch.Tensor]:
     """Tower and projector as transformers initialises them, drawn from `seed`; the global generator is left alone."""
     from transformers import CLIPVisionModel
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector

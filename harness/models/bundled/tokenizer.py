@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.models.bundled.checked_files import unchanged
+from harness.models.bundled.checked_files import require_unchanged
 from harness.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def checked_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import PreTrainedTokenizerFast
 
-    with unchanged(path):
+    with require_unchanged(path):
         text = read_regular(path, _MOST_BYTES)
         if hashlib.sha256(text).hexdigest() == FILE_SHA256:
             # Building it from its parts takes twice as long.

@@ -15,7 +15,7 @@ from harness.models.checkpoints.configuration_bounds import refuse_more_than_sto
 from harness.models.checkpoints.foreign_formats import no_safetensors
 from harness.models.checkpoints.named_files import NAMED_WEIGHTS, is_weights
 from harness.models.checkpoints.readable_files import read_configuration, read_settings
-from harness.models.library_messages import plain_cause
+from harness.models.library_messages import printable_cause
 from harness.models.weights_error import WeightsError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -143,7 +143,7 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
             raise WeightsError(
                 f"the weight file {file} is damaged or cut off ({file.stat().st_size} bytes, "
                 f"{shown(str(error), 100)}): copy or fetch it again"
-            ) from plain_cause(error)
+            ) from printable_cause(error)
         if name := _zero_at_the_end(file):
             raise WeightsError(
                 f"the weight file {file} ends in zeros (in {shown(name)}), as a copy that was cut short leaves "

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PhaseError, first_line
-from harness.models.prompts.chat_templates import DATE, OWN, asks_for_date, chosen_template, with_fixed_date
+from harness.models.prompts.chat_templates import (
+    DATE,
+    HARNESS_TEMPLATES,
+    asks_for_date,
+    chosen_template,
+    with_fixed_date,
+)
 from harness.models.prompts.template_process import EndlessTemplateError, TemplateProcessError, render
 
 _PLACEHOLDER = "instruction-goes-here"
@@ -32,7 +38,7 @@ class Prompt:
         """The whole prompt."""
         return self.before + self.instruction + self.after
 
-    def place_in(self, text: str) -> int:
+    def find_instruction(self, text: str) -> int:
         """Where the instruction begins in what a processor made of the prompt; -1 where it is not there.
 
         A processor puts image tokens, their borders, BOS or line breaks into the prompt. Of several places where the
@@ -151,7 +157,7 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
 def _applied(processor: Any, template: Any, content: Any) -> str:
     own, text = getattr(processor, "chat_template", None), chosen_template(template)
     # A processor's own code may render otherwise; it is trusted with everything.
-    if text and text not in OWN and processor.apply_chat_template.__module__.startswith("transformers."):
+    if text and text not in HARNESS_TEMPLATES and processor.apply_chat_template.__module__.startswith("transformers."):
         return render(with_fixed_date(text), processor.tokenizer.special_tokens_map, content)
     messages = [{"role": "user", "content": content}]
     # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.

@@ -50,7 +50,7 @@ IMAGE_LAST = BARE + "<image>"
 #: What the bundled models were trained on; the second one's processor puts the queries before the prompt itself.
 SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
 #: Templates of the harness itself, which come to an end.
-OWN = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})
+HARNESS_TEMPLATES = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})
 
 
 def chosen_template(template: Any) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from harness.models.stored_numbers import content
+from harness.models.stored_numbers import content_bytes
 
 # Of inputs that go with the tokens; every other input goes with the pixels.
 _TEXTUAL = ("input_ids", "attention_mask", "token_type_ids")
 _PICTORIAL = ("pixel", "image")
 #: Dimensions of a batch of pictures: batch, channels, height, width.
-PICTURE_DIMENSIONS = 4
+IMAGE_DIMENSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def hash_rows(
     simple = all(
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
-        and value.ndim == PICTURE_DIMENSIONS
+        and value.ndim == IMAGE_DIMENSIONS
         and value.shape[0] == batch
         for value in pictures.values()
     )
@@ -65,7 +65,7 @@ def is_textual(key: str, value: Any, shape: Sequence[int]) -> bool:
     return isinstance(value, torch.Tensor) and not value.is_floating_point() and value.shape[:2] == tuple(shape)
 
 
-def negated_pictures(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def negate_images(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return model inputs with every number of the pictures negated; whole numbers, as sizes are, stay."""
 
     def negated(tensor: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def _pixels(pictures: Mapping[str, Any]) -> str:
 def _leaves(value: Any) -> list[Any]:
     """Return the bytes of an input: of a tensor, of all in a list of them, or of numbers."""
     if isinstance(value, torch.Tensor):
-        return [*content(value)]
+        return [*content_bytes(value)]
     if isinstance(value, (list, tuple)):
         return [leaf for part in value for leaf in _leaves(part)]
     return [repr(value).encode()]

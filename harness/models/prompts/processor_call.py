@@ -10,7 +10,7 @@ import torch
 
 from harness.data.sample import Sample
 from harness.errors import first_line
-from harness.models.library_messages import plain_cause
+from harness.models.library_messages import printable_cause
 from harness.models.prompts.chat import Prompt, PromptError
 
 # What a processor gives for training; a model that gets it computes a loss.
@@ -92,7 +92,7 @@ def call_processor(
         raise PromptError(
             f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: "
             f"{first_line(problem)}); {_remedy(problem)}"
-        ) from (problem and plain_cause(problem))
+        ) from (problem and printable_cause(problem))
     return inputs, listening.tokenizer.heard
 
 

@@ -173,7 +173,7 @@ def _spans(
     at = 0
     for row, prompt in enumerate(prompts):
         # Prompts are tokenized in their order; a processor may tokenize other texts besides.
-        while at < len(heard) and prompt.instruction and prompt.place_in(heard[at][0]) < 0:
+        while at < len(heard) and prompt.instruction and prompt.find_instruction(heard[at][0]) < 0:
             at += 1
         if at == len(heard):
             raise PromptError(
@@ -187,7 +187,7 @@ def _spans(
                 f"{name} has the tokenizer {type(processor.tokenizer).__name__}, which does not say which characters "
                 "its tokens stand for; save the checkpoint with a tokenizer.json, the file of the fast tokenizers"
             )
-        start = prompt.place_in(text)
+        start = prompt.find_instruction(text)
         end = start + len(prompt.instruction)
         inside = [
             first < end and last > start
@@ -212,7 +212,7 @@ def _letters(text: str) -> str:
     return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()
 
 
-def picture_refusal(processor: Any, sample: Sample, image_positions: ImagePositions) -> str:
+def image_refusal(processor: Any, sample: Sample, image_positions: ImagePositions) -> str:
     """Return why a processor refuses a sample's picture; empty where it takes it.
 
     Also empty where it refuses a plain grey picture in its place: then the prompt is at fault, and no picture.

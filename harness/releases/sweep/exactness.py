@@ -97,7 +97,7 @@ class _Examination:
         query by layer, (batch, heads, keys); its own `hidden_states`.
         """
         weights: dict[int, torch.Tensor] = {}
-        layer_of, key = self.anatomy.layer_of_attention(), self.anatomy.attention_key
+        layer_of, key = self.anatomy.layer_by_module(), self.anatomy.attention_key
 
         def keep(module: nn.Module, _: Any, output: Any) -> None:
             for part in output if isinstance(output, tuple) else ():

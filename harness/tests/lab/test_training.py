@@ -9,8 +9,8 @@ import torch
 
 from harness.data.scenes import Scene, Thing
 from harness.lab.training.dense import NOTHING, DenseHead, dense_loss, patch_labels
-from harness.lab.training.eyes import caption_targets
 from harness.lab.training.train import schedule
+from harness.lab.training.trained_vision import caption_targets
 from harness.models.bundled.checkpoint import PAD_TOKEN_ID
 from harness.models.bundled.scenes_llava import IMAGE_TOKENS, processor
 from harness.storage.cache_directory import default_cache

@@ -30,7 +30,7 @@ def trained() -> Vlm:
 def untrained_projector() -> Vlm:
     """The trained tower before a projector that was never trained: features of the right kind in no known direction."""
     vlm = trained()
-    drawn = scenes_llava.untrained_eyes(vlm.model.config, 0)
+    drawn = scenes_llava.untrained_vision(vlm.model.config, 0)
     projector = {name: tensor for name, tensor in drawn.items() if "multi_modal_projector" in name}
     assert projector
     vlm.model.load_state_dict(projector, strict=False)

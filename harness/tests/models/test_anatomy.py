@@ -90,7 +90,7 @@ def test_parts_of_an_instructblip() -> None:
 
 
 def test_layers_of_the_decoder_s_attention(vlm: Vlm) -> None:
-    owner = vlm.anatomy.layer_of_attention()
+    owner = vlm.anatomy.layer_by_module()
     for index, layer in enumerate(vlm.anatomy.layers):
         assert owner[id(layer.self_attn)] == index
         assert output_projection(layer.self_attn) is layer.self_attn.o_proj

@@ -13,16 +13,16 @@ from transformers import LlamaConfig
 
 from harness.data.scenes import INSTRUCTION, Scene, scene, scenes
 from harness.lab.training.evaluate import write_captions
-from harness.lab.training.eyes import EYES, Eyes, prompt_ids
 from harness.lab.training.tally import Tally, judge
-from harness.models.bundled.checkpoint import BUNDLED_SHA256, LLAVA_EYES, PAD_TOKEN_ID, flat_name, read_trained
+from harness.lab.training.trained_vision import TRAINED_VISION, TrainedVision, prompt_ids
+from harness.models.bundled.checkpoint import BUNDLED_SHA256, LLAVA_VISION_FILE, PAD_TOKEN_ID, flat_name, read_trained
 from harness.models.bundled.language import file_sha256, language_config, language_directory
 from harness.models.bundled.scenes_llava import (
     IMAGE_TOKEN_ID,
     IMAGE_TOKENS,
     load,
     model_config,
-    untrained_eyes,
+    untrained_vision,
 )
 from harness.models.registry import MODELS
 from harness.models.weights_error import WeightsError
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.bundled
 
 
-@pytest.fixture(scope="module", params=EYES)
-def eyes(request: pytest.FixtureRequest) -> Eyes:
+@pytest.fixture(scope="module", params=TRAINED_VISION)
+def vision(request: pytest.FixtureRequest) -> TrainedVision:
     """The trained part of each bundled model in turn."""
-    return EYES[request.param]
+    return TRAINED_VISION[request.param]
 
 
 @pytest.fixture(scope="module")
-def either(eyes: Eyes) -> tuple[Any, Any]:
+def either(vision: TrainedVision) -> tuple[Any, Any]:
     """Each bundled model and its processor."""
-    return eyes.module.load(default_cache())
+    return vision.module.load(default_cache())
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[s
     return processor(images=[s.picture() for s in scenes], text=texts, padding=True, return_tensors="pt")
 
 
-def test_the_model_is_ready_to_be_measured(eyes: Eyes, either: tuple[Any, Any]) -> None:
+def test_the_model_is_ready_to_be_measured(vision: TrainedVision, either: tuple[Any, Any]) -> None:
     model, _ = either
-    assert eyes.name in MODELS
-    assert MODELS[eyes.name].loader == f"{eyes.module.__name__}:load"
+    assert vision.name in MODELS
+    assert MODELS[vision.name].loader == f"{vision.module.__name__}:load"
     assert not any(module.training for module in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -89,8 +89,8 @@ def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
     assert positions.flatten().tolist() == list(range(IMAGE_TOKENS + 1))
 
 
-def test_two_loads_give_identical_tensors(eyes: Eyes, either: tuple[Any, Any]) -> None:
-    again, _ = eyes.module.load(default_cache())
+def test_two_loads_give_identical_tensors(vision: TrainedVision, either: tuple[Any, Any]) -> None:
+    again, _ = vision.module.load(default_cache())
     first = {**dict(either[0].named_parameters()), **dict(either[0].named_buffers())}
     second = {**dict(again.named_parameters()), **dict(again.named_buffers())}
     assert first.keys() == second.keys()
@@ -180,18 +180,20 @@ def test_the_captions_fit_no_other_scene(told: tuple[list[Scene], list[str]]) ->
     assert tally.share("shape/all") < 0.4
 
 
-def test_the_committed_part_is_small_and_is_exactly_the_eyes(eyes: Eyes, either: tuple[Any, Any]) -> None:
-    tensors = load_file(eyes.trained)
-    assert eyes.trained.stat().st_size <= 10_000_000
+def test_the_committed_part_is_small_and_is_exactly_vision_tower_and_projector(
+    vision: TrainedVision, either: tuple[Any, Any]
+) -> None:
+    tensors = load_file(vision.trained)
+    assert vision.trained.stat().st_size <= 10_000_000
     assert set(tensors) == {
-        flat_name(name) for name in either[0].state_dict() if name.startswith(eyes.module.TRAINED_PARTS)
+        flat_name(name) for name in either[0].state_dict() if name.startswith(vision.module.TRAINED_PARTS)
     }
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 
 
-@pytest.mark.parametrize("name", EYES)
+@pytest.mark.parametrize("name", TRAINED_VISION)
 def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
-    trained = EYES[name].trained
+    trained = TRAINED_VISION[name].trained
     card = trained.with_name("CARD.md").read_text(encoding="utf-8")
     record = json.loads(trained.with_name("training.json").read_text(encoding="utf-8"))
     assert file_sha256(trained) in card
@@ -206,10 +208,10 @@ def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone() -> None:
+def test_untrained_vision_parts_follow_their_seed_and_leave_the_global_generator_alone() -> None:
     config = model_config()
     state = torch.random.get_rng_state()
-    one, same, other = (untrained_eyes(config, seed) for seed in (0, 0, 1))
+    one, same, other = (untrained_vision(config, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(one[name], same[name]) for name in one)
     name = "model.multi_modal_projector.linear_1.weight"
@@ -220,7 +222,7 @@ def test_untrained_eyes_follow_their_seed_and_leave_the_global_generator_alone()
 
 
 def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "trained.safetensors").write_bytes(LLAVA_EYES.read_bytes()[:1000])
+    (tmp_path / "trained.safetensors").write_bytes(LLAVA_VISION_FILE.read_bytes()[:1000])
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot be read .*harness\.lab\.training\.train"):
             read_trained(path)
@@ -228,12 +230,12 @@ def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> Non
 
 def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trained.safetensors"
-    content = bytearray(LLAVA_EYES.read_bytes())
+    content = bytearray(LLAVA_VISION_FILE.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     # Results of a training of one's own are not compared.
-    assert read_trained(path).keys() == read_trained(LLAVA_EYES).keys()
-    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[LLAVA_EYES])
+    assert read_trained(path).keys() == read_trained(LLAVA_VISION_FILE).keys()
+    monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[LLAVA_VISION_FILE])
     with pytest.raises(WeightsError, match=r"instead of 4ad40a3c.* install the package again"):
         read_trained(path)
 

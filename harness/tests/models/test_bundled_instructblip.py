@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.data.scenes import INSTRUCTION, scene, scenes
-from harness.lab.training.eyes import EYES, chat_prompt, prompt_ids, prompt_inputs
+from harness.lab.training.trained_vision import TRAINED_VISION, chat_prompt, prompt_ids, prompt_inputs
 from harness.models.bundled.scenes_instructblip import IMAGE_TOKENS, instruction_tokenizer, load
 from harness.storage.cache_directory import default_cache
 
@@ -70,7 +70,9 @@ def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_ins
         seen[0][:, IMAGE_TOKENS:], model.get_input_embeddings()(batch["input_ids"][:, IMAGE_TOKENS:])
     )
     # What training computes of the tower's features is what the model does.
-    rows = EYES["scenes-instructblip"].rows(model, model.vision_model(batch["pixel_values"]).last_hidden_state, batch)
+    rows = TRAINED_VISION["scenes-instructblip"].rows(
+        model, model.vision_model(batch["pixel_values"]).last_hidden_state, batch
+    )
     torch.testing.assert_close(rows, features)
     assert float((features[0] - features[1]).abs().max()) > 0.1 * float(features.abs().max())
     asked["qformer_input_ids"] = asked["qformer_input_ids"].flip(1)

@@ -19,7 +19,7 @@ import torch
 
 from harness.errors import PhaseError
 from harness.hub import _TerminalBar
-from harness.models.library_messages import plain, plain_cause, plain_messages
+from harness.models.library_messages import plain, plain_messages, printable_cause
 from harness.models.registry import ModelEntry, find_model
 from harness.models.vlm import load_vlm
 from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, whole
@@ -207,7 +207,7 @@ def test_an_error_raised_from_itself_has_an_end() -> None:
     for words, expected in (("harmless", True), (EVIL, False)):
         error = ValueError(words)
         error.__cause__ = error
-        assert (plain_cause(error) is error) == expected
+        assert (printable_cause(error) is error) == expected
 
 
 @pytest.mark.parametrize("sign", ["\x00", "\x07", "\x08", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])

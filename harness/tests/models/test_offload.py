@@ -23,8 +23,8 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.judgement.weights import weight_parts
 from harness.models.checkpoints.weight_files import refuse_weight_files
-from harness.models.offloaded import OffloadError, brought_in
-from harness.models.placement import keep_with, placement
+from harness.models.offloaded import OffloadError, weights_loaded
+from harness.models.placement import placement_options, remove_with
 from harness.models.registry import LoadRequest, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
@@ -94,10 +94,10 @@ def test_weights_are_there_inside_the_block_only() -> None:
     head = tiny_vlm().model.lm_head
     before = head.weight.clone()
     cpu_offload(head, execution_device=CPU)
-    with brought_in(head), brought_in(head):
+    with weights_loaded(head), weights_loaded(head):
         assert torch.equal(head.weight, before)
     assert head.weight.is_meta
-    with pytest.raises(ZeroDivisionError), brought_in(head):
+    with pytest.raises(ZeroDivisionError), weights_loaded(head):
         raise ZeroDivisionError
     assert head.weight.is_meta
 
@@ -113,7 +113,7 @@ def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monke
     def let_go(process: int) -> bool:
         """Whether the folder is there after a model of this process has gone in another one."""
         model = torch.nn.Identity()
-        keep_with(model, {"offload_folder": str(tmp_path / "weights")})
+        remove_with(model, {"offload_folder": str(tmp_path / "weights")})
         (tmp_path / "weights").mkdir(exist_ok=True)
         with monkeypatch.context() as context:
             context.setattr(os, "getpid", lambda: process)
@@ -260,6 +260,6 @@ def test_a_model_goes_to_one_gpu_or_to_all_and_to_memory(
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (free[gpu], 0))
     monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: 7 * GIGA)
     headers = refuse_weight_files(checkpoint, "mine")
-    with placement(headers, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
+    with placement_options(headers, LoadRequest(checkpoint.parent, torch.float32, torch.device(device))) as placed:
         assert placed.get("max_memory", placed.get("device_map")) == expected
         assert ("offload_folder" in placed) == (placed.get("device_map") == "auto")

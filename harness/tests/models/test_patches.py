@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 
 from harness.data.sample import Sample
-from harness.models.patches import LONGEST_SIDE, SeenPicture, seen_picture
+from harness.models.patches import LONGEST_SIDE, InputImage, input_image
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import PATCH, SIDE, tiny_samples, tiny_vlm
 from harness.tests.support.topology import instructblip, llava, photographs
 
 
-def seen(vlm: Vlm, samples: list[Sample], row: int) -> SeenPicture:
+def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     tokens = int(batch.groups.image[row].sum())
-    return seen_picture(vlm, batch.inputs, row, len(samples), samples[row].picture, tokens)
+    return input_image(vlm, batch.inputs, row, len(samples), samples[row].picture, tokens)
 
 
 def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> None:
@@ -66,15 +66,15 @@ def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
     # As Qwen's processors give them: 8 x 12 patches of two pictures in one tensor, squares of four merged to one token.
     picture = Image.new("RGB", (600, 400), "navy")
     inputs = {"pixel_values": torch.zeros(192, 1176), "image_grid_thw": torch.tensor([[1, 8, 12], [1, 12, 8]])}
-    lying, standing = (seen_picture(vlm, inputs, row, 2, lambda: picture, 24) for row in range(2))
+    lying, standing = (input_image(vlm, inputs, row, 2, lambda: picture, 24) for row in range(2))
     assert (lying.grid, standing.grid) == ((4, 6), (6, 4))
     assert max(lying.pixels.shape) == LONGEST_SIDE
-    assert seen_picture(vlm, inputs, 0, 2, lambda: picture, 23).grid is None
+    assert input_image(vlm, inputs, 0, 2, lambda: picture, 23).grid is None
 
 
 def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
     picture = Image.new("L", (300, 100), 128)
-    found = seen_picture(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
+    found = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
     assert found.grid is None
     assert "several tiles" in found.why
     assert found.pixels.shape == (100, 300, 3)
@@ -96,4 +96,4 @@ def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> 
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     # 4 x 4 patches: pooled by two 2 x 2 tokens, by four one; five tokens are no grid of them.
     for tokens, grid in ((16, (4, 4)), (4, (2, 2)), (1, (1, 1)), (5, None), (8, None), (0, None)):
-        assert seen_picture(vlm, batch.inputs, 0, 1, samples[0].picture, tokens).grid == grid
+        assert input_image(vlm, batch.inputs, 0, 1, samples[0].picture, tokens).grid == grid

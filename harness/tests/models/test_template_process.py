@@ -19,7 +19,7 @@ from transformers.utils import chat_template_utils
 
 from harness.models.prompts import chat, template_process
 from harness.models.prompts.chat import PromptError, prompt_text, refuse_endless_template
-from harness.models.prompts.chat_templates import OWN
+from harness.models.prompts.chat_templates import HARNESS_TEMPLATES
 from harness.models.prompts.template_process import EndlessTemplateError, RenderingError, TemplateProcessError, render
 from harness.models.vlm import Vlm
 
@@ -120,7 +120,7 @@ def test_a_template_that_recognises_the_trial_is_stopped_at_its_use(
 
 def test_the_harnesss_own_templates_need_no_process(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "render", lambda *arguments: pytest.fail("a process was asked"))
-    for template in OWN:
+    for template in HARNESS_TEMPLATES:
         assert ASKING in prompt_text(worded(vlm, template), ASKING)
 
 

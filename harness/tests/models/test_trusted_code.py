@@ -20,7 +20,7 @@ from harness.tests.support.case_runs import Cases
 from harness.tests.support.fake_hub import reached, serving
 from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
 
-OWN = """
+HARNESS_TEMPLATES = """
 from pathlib import Path
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -56,7 +56,7 @@ def place(tmp_path: Path) -> Path:
     vlm.processor.save_pretrained(place)
     # Under the names of today: those of older LLaVAs, which save_pretrained writes, are known of that type alone.
     save_file(vlm.model.state_dict(), place / "model.safetensors", {"format": "pt"})
-    (place / "own.py").write_text(OWN.replace("MARKER", repr(str(tmp_path / "it-ran"))))
+    (place / "own.py").write_text(HARNESS_TEMPLATES.replace("MARKER", repr(str(tmp_path / "it-ran"))))
     config = json.loads((place / "config.json").read_text())
     config |= {"model_type": "own_vlm", "architectures": ["OwnVlm"]}
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnVlm"}

@@ -131,7 +131,7 @@ def test_weights_are_refused_before_they_are_loaded(whole: Path, monkeypatch: py
         raise AssertionError("the weights are loaded")
 
     change_settings(whole / "config.json", layers("text_config", 3))
-    monkeypatch.setattr(harness.models.pretrained, "placement", loading)
+    monkeypatch.setattr(harness.models.pretrained, "placement_options", loading)
     assert "has no use for" in refusal(whole)
 
 

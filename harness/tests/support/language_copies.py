@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from harness.models.bundled import language
 from harness.models.bundled.checked_files import content_sha256
-from harness.models.bundled.language import language_directory, language_state, notices
+from harness.models.bundled.language import language_directory, language_state, redirect_notices
 
 TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
 HOME = Path("weights") / language.NAME
@@ -59,7 +59,7 @@ def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the parameters that are read from a cache, and what is said."""
     told: list[str] = []
-    with notices(told.append):
+    with redirect_notices(told.append):
         return language_state(weights.parents[2], torch.float32), told
 
 

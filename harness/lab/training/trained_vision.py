@@ -1,4 +1,4 @@
-"""The bundled models as training and judging see them: their eyes, image rows, prompts and caption targets."""
+"""The trained parts of the bundled models, with the prompts and caption targets used for training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from transformers import AttentionInterface
 
 from harness.data.scenes import INSTRUCTION, scene
 from harness.models.bundled import scenes_instructblip, scenes_llava
-from harness.models.bundled.checkpoint import INSTRUCTBLIP_EYES, LLAVA_EYES
+from harness.models.bundled.checkpoint import INSTRUCTBLIP_VISION_FILE, LLAVA_VISION_FILE
 
 IGNORED = -100
 _LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class TrainedVision:
     """The trained part of a bundled model.
 
     `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` name the
@@ -78,23 +78,23 @@ def _queried(model: Any, features: Tensor, prompt: Mapping[str, Tensor]) -> Tens
     return rows
 
 
-EYES: dict[str, Eyes] = {
-    eyes.name: eyes
-    for eyes in (
-        Eyes(
+TRAINED_VISION: dict[str, TrainedVision] = {
+    vision.name: vision
+    for vision in (
+        TrainedVision(
             name="scenes-llava",
             module=scenes_llava,
-            trained=LLAVA_EYES,
+            trained=LLAVA_VISION_FILE,
             configs=("vision_config",),
             ordered=True,
             tower="model.vision_tower",
             exit="model.multi_modal_projector.linear_2",
             rows=_projected,
         ),
-        Eyes(
+        TrainedVision(
             name="scenes-instructblip",
             module=scenes_instructblip,
-            trained=INSTRUCTBLIP_EYES,
+            trained=INSTRUCTBLIP_VISION_FILE,
             configs=("vision_config", "qformer_config"),
             ordered=False,
             tower="vision_model",
