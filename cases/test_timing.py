@@ -14,28 +14,30 @@ from harness.run.judge import Judge
 from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:
-    from harness.measurement.stopwatch import Contestants
+    from harness.measurement.stopwatch import ForwardPassTimer
 
 pytestmark = pytest.mark.timing
 
 
-def test_plain(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+def test_plain(benchmark: BenchmarkFixture, contestants: ForwardPassTimer) -> None:
     """Wall time of one forward pass of the model alone; recorded, never asserted."""
     benchmark.pedantic(contestants.plain, rounds=3, warmup_rounds=1)
 
 
-def test_similarity_and_attention(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+def test_similarity_and_attention(benchmark: BenchmarkFixture, contestants: ForwardPassTimer) -> None:
     """Wall time of one forward pass with similarity and attention measured; recorded, never asserted."""
     benchmark.pedantic(contestants.without_lens, rounds=3, warmup_rounds=1)
     benchmark.extra_info["times_plain"] = contestants.ratio_without_lens()
 
 
-def test_hooked(benchmark: BenchmarkFixture, contestants: Contestants) -> None:
+def test_hooked(benchmark: BenchmarkFixture, contestants: ForwardPassTimer) -> None:
     """Wall time of one forward pass with everything measured; recorded, never asserted."""
     benchmark.pedantic(contestants.hooked, rounds=3, warmup_rounds=1)
 
 
-def test_ratio(phase: PhaseSession, pair: Pair, baseline: Baseline, contestants: Contestants, judge: Judge) -> None:
+def test_ratio(
+    phase: PhaseSession, pair: Pair, baseline: Baseline, contestants: ForwardPassTimer, judge: Judge
+) -> None:
     """Hooked inference costs no more beside plain inference than the baseline of this device says."""
     timing = contestants.ratio()
     judge.timing(timing)

@@ -41,7 +41,7 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
         AssertionError: naming measure, layers, difference, interval, margin, baseline and the command to accept it.
     """
     __tracebackhide__ = True
-    if not baseline.asks_reproduction:
+    if not baseline.requires_reproduction:
         if comparison.verdict is not Verdict.REPRODUCES:
             pytest.skip(
                 reason_text(

@@ -14,7 +14,7 @@ from harness.profile.profile import Profile
 from harness.storage.json_text import rounded
 
 
-def boundary_values(margins: Mapping[str, float]) -> list[float]:
+def boundary_margin_values(margins: Mapping[str, float]) -> list[float]:
     """Return the margins of the turning points, then of the half-heights, in order; empty where there are none."""
     return [
         margins[name]

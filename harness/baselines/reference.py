@@ -21,7 +21,7 @@ class Reference(Baseline):
     """
 
     by_id: ClassVar[bool] = True
-    asks_reproduction: ClassVar[bool] = False
+    requires_reproduction: ClassVar[bool] = False
     same_run: ClassVar[bool] = True
 
     def __repr__(self) -> str:
@@ -48,7 +48,7 @@ class Reference(Baseline):
         return f"{self.profile.model} measured in this run ({self.profile.environment})"
 
 
-def reference_of(profile: Profile, calibration: Calibration | None = None) -> Reference:
+def reference_from_profile(profile: Profile, calibration: Calibration | None = None) -> Reference:
     """Return the profile as what another model is held against, with margins of its own."""
     calibration = calibration or Calibration()
     margins = margin_values(margin_table(profile, calibration))

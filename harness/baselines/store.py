@@ -14,17 +14,17 @@ import numpy as np
 from harness.analysis.calibration import Calibration
 from harness.analysis.margins import noise_refusal
 from harness.baselines.margin_table import margin_table, margin_values
-from harness.baselines.stored_arrays import Form, form_of, packed, packed_summary, unpacked
+from harness.baselines.stored_arrays import Form, pack_samples, pack_summary, stored_form, unpack_profile
 from harness.baselines.stored_files import (
     SCHEMA,
+    baseline_paths,
     change_json,
-    changing,
-    folder_of,
-    paths_of,
+    locked_for_writing,
+    model_directory,
     read_files,
     read_json,
     remove_unnamed,
-    restore,
+    restore_advice,
     write_files,
 )
 from harness.baselines.stored_files import BaselineError as BaselineError
@@ -56,15 +56,15 @@ class Baseline:
 
     `margins` holds one equivalence margin per measure; `calibration` what the samples do where nothing but the
     environment changes, empty where that was not measured. `timing` holds the ratio of hooked to plain inference per
-    device, dtype and attention. `summary_of` is the number of samples of which only a summary is stored, None where
-    each of them is; the profile then has rows of that summary and no sample's.
+    device, dtype and attention. `summarised_samples` is the number of samples of which only a summary is stored, None
+    where each of them is; the profile then has rows of that summary and no sample's.
 
     Samples belong together by id and inputs, or `by_id` alone. A profile that `asks_reproduction` has to be met sample
     by sample. One of the `same_run` has no noise of another environment.
     """
 
     by_id: ClassVar[bool] = False
-    asks_reproduction: ClassVar[bool] = True
+    requires_reproduction: ClassVar[bool] = True
     same_run: ClassVar[bool] = False
 
     path: Path
@@ -72,7 +72,7 @@ class Baseline:
     margins: Mapping[str, float]
     timing: Mapping[str, float]
     calibration: Calibration = field(default_factory=Calibration)
-    summary_of: int | None = None
+    summarised_samples: int | None = None
 
     def __repr__(self) -> str:
         return f"<Baseline {self.path}>"
@@ -80,7 +80,7 @@ class Baseline:
     @property
     def samples(self) -> int:
         """The number of samples that were measured."""
-        return self.profile.n if self.summary_of is None else self.summary_of
+        return self.profile.n if self.summarised_samples is None else self.summarised_samples
 
     @property
     def label(self) -> str:
@@ -88,7 +88,7 @@ class Baseline:
         return "baseline"
 
     @property
-    def source(self) -> dict[str, str]:
+    def record_source(self) -> dict[str, str]:
         """Where it comes from, for records: below the baselines' directory a file has its model's name and its own."""
         return {"file": "/".join(self.path.parts[-2:])}
 
@@ -101,7 +101,7 @@ class Baseline:
         """The file and what it was recorded with, for messages."""
         here = Path.cwd()
         path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
-        form = "" if self.summary_of is None else f"summary of {self.summary_of} samples, "
+        form = "" if self.summarised_samples is None else f"summary of {self.summarised_samples} samples, "
         return f"{path} ({form}recorded with {self.profile.environment})"
 
 
@@ -112,7 +112,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
         MissingBaselineError: there is none.
         BaselineError: a file is damaged, of another schema, or declares other choices than the profile.
     """
-    paths = paths_of(root, profile.model, profile.dataset)
+    paths = baseline_paths(root, profile.model, profile.dataset)
     if not paths:
         raise MissingBaselineError(
             f"no baseline for {profile.pair} in {root}; record one with: "
@@ -141,15 +141,15 @@ def read_baseline(path: Path) -> Baseline:
     try:
         return Baseline(
             path=path,
-            profile=unpacked(content, arrays),
+            profile=unpack_profile(content, arrays),
             margins=margin_values(content["margins"]),
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
             calibration=Calibration.of_record(content.get("calibration", {})),
-            summary_of=int(content["samples"]) if form_of(content) is Form.SUMMARY else None,
+            summarised_samples=int(content["samples"]) if stored_form(content) is Form.SUMMARY else None,
         )
     # A header that claims too much, or is no header, comes out of numpy as the last two.
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, MemoryError, TokenError) as error:
-        raise BaselineError(f"{path} is damaged ({error!r}); {restore(path)}") from None
+        raise BaselineError(f"{path} is damaged ({error!r}); {restore_advice(path)}") from None
 
 
 def write_baseline(
@@ -192,9 +192,9 @@ def write_baseline(
             f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
             "raise --phase-samples"
         )
-    with changing(folder_of(root, profile.model)) as alone:
+    with locked_for_writing(model_directory(root, profile.model)) as alone:
         path = _path_for(root, profile)
-        stored = [read_json(other) for other in paths_of(root, profile.model, profile.dataset)]
+        stored = [read_json(other) for other in baseline_paths(root, profile.model, profile.dataset)]
         if stored and first:
             raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
         if kept is not None:
@@ -206,7 +206,7 @@ def write_baseline(
         if noise := noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter")):
             raise BaselineError(f"no baseline of {profile.pair} was written: {noise}")
         summary = summary or any(content.get("form") == Form.SUMMARY for content in stored)
-        arrays = packed_summary(profile) if summary else packed(profile)
+        arrays = pack_summary(profile) if summary else pack_samples(profile)
         content = _shown(profile) | {
             "schema": SCHEMA,
             "form": str(Form.SUMMARY if summary else Form.SAMPLES),
@@ -281,13 +281,13 @@ def _shown(profile: Profile) -> dict[str, Any]:
 def _path_for(root: Path, profile: Profile) -> Path:
     """The file of the same device type and dtype, else the plain name if it is free, else one with both in its name."""
     mine = (profile.environment.device, profile.environment.dtype)
-    paths = paths_of(root, profile.model, profile.dataset)
+    paths = baseline_paths(root, profile.model, profile.dataset)
     for path in paths:
         content = read_json(path)
         _refuse_other(path, content.get("model"), profile)
         if (content["environment"]["device"], content["environment"]["dtype"]) == mine:
             return path
-    plain = folder_of(root, profile.model) / f"{file_name(profile.dataset, ending=BASELINE_ENDING)}.json"
+    plain = model_directory(root, profile.model) / f"{file_name(profile.dataset, ending=BASELINE_ENDING)}.json"
     return plain.with_name(f"{plain.stem}.{'-'.join(mine)}.json") if plain in paths else plain
 
 

@@ -22,7 +22,7 @@ class Form(StrEnum):
     SUMMARY = "summary"
 
 
-def packed(profile: Profile) -> bytes:
+def pack_samples(profile: Profile) -> bytes:
     """The npz of a profile: what was measured of every sample, its controls, ids, clusters and input hashes."""
     names = {name: np.array(getattr(profile, name)) for name in _NAMES}
     held = {
@@ -33,7 +33,7 @@ def packed(profile: Profile) -> bytes:
     return _npz({**names, **profile.arrays, **held})
 
 
-def packed_summary(profile: Profile) -> bytes:
+def pack_summary(profile: Profile) -> bytes:
     """The npz of a profile's summary, float64: of every judged measure `<measure>.mean` (P,) and `.covariance` (P, P).
 
     Both are those of `rows` independent rows, each the mean over one cluster; nothing is there of one sample.
@@ -48,7 +48,7 @@ def packed_summary(profile: Profile) -> bytes:
     return _npz(arrays)
 
 
-def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
+def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
     """Return the profile of a baseline's JSON and npz.
 
     That of a summary has rows that no sample has, with the summary's means and covariances and ids of their own:
@@ -60,7 +60,7 @@ def unpacked(content: Mapping[str, Any], arrays: bytes) -> Profile:
     with np.load(io.BytesIO(arrays), allow_pickle=False) as stored:
         held = {name: stored[name] for name in stored.files}
     controls: dict[str, dict[str, Array]] = {}
-    if form_of(content) is Form.SUMMARY:
+    if stored_form(content) is Form.SUMMARY:
         n = int(held["rows"])
         # A character that no name of a sample has.
         ids = tuple(f"\0summary-{row}" for row in range(n))
@@ -100,7 +100,7 @@ def _may_lack(measure: Measure, content: Mapping[str, Any]) -> bool:
     return measure.kind is RECALL and "recall_left_out" in content["declared"]
 
 
-def form_of(content: Mapping[str, Any]) -> Form:
+def stored_form(content: Mapping[str, Any]) -> Form:
     """Return the form of a baseline's arrays by its JSON; files that say nothing hold samples.
 
     Raises:

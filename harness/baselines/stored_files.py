@@ -41,7 +41,7 @@ class BaselineExistsError(BaselineError):
     """There is a baseline of this pair already."""
 
 
-def folder_of(root: Path, model: str) -> Path:
+def model_directory(root: Path, model: str) -> Path:
     """Where the baselines of a model lie.
 
     Raises:
@@ -52,9 +52,9 @@ def folder_of(root: Path, model: str) -> Path:
     return root / file_name(model)
 
 
-def paths_of(root: Path, model: str, dataset: str) -> list[Path]:
+def baseline_paths(root: Path, model: str, dataset: str) -> list[Path]:
     """Return the JSON files of a pair's baselines, sorted; raises as `folder_of`."""
-    folder, name = folder_of(root, model), file_name(dataset, ending=BASELINE_ENDING)
+    folder, name = model_directory(root, model), file_name(dataset, ending=BASELINE_ENDING)
     return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
 
 
@@ -68,21 +68,23 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(read_regular(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BaselineError(f"the baseline {path} cannot be read: {reason}; {restore(path)}") from None
+        raise BaselineError(f"the baseline {path} cannot be read: {reason}; {restore_advice(path)}") from None
     if not isinstance(content, dict) or content.get("schema") not in READABLE_SCHEMAS:
         schema = content.get("schema") if isinstance(content, dict) else None
         known = " and ".join(map(str, READABLE_SCHEMAS))
-        raise BaselineError(f"the baseline {path} is of schema {schema}, this version reads {known}; {restore(path)}")
+        raise BaselineError(
+            f"the baseline {path} is of schema {schema}, this version reads {known}; {restore_advice(path)}"
+        )
     stated = content.pop(_CHECKSUM, None)
     try:
         found = checksum(content)
         Environment(**content["environment"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BaselineError(f"the baseline {path} is damaged ({error!r}); {restore(path)}") from None
+        raise BaselineError(f"the baseline {path} is damaged ({error!r}); {restore_advice(path)}") from None
     if stated != found:
         problem = "has no checksum" if stated is None else "is not what its checksum was made of: damaged, or edited"
         raise BaselineError(
-            f'the baseline {path} {problem}; {restore(path)}; if what it says now is meant, put "{_CHECKSUM}": '
+            f'the baseline {path} {problem}; {restore_advice(path)}; if what it says now is meant, put "{_CHECKSUM}": '
             f'"{found}" into it'
         )
     return content
@@ -121,13 +123,13 @@ def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
     if not plain or not name.endswith(_SUFFIX):
         raise BaselineError(
             f"the baseline {path} names {name!r} for its arrays, which is no name of a {_SUFFIX} file beside it; "
-            f"{restore(path)}"
+            f"{restore_advice(path)}"
         )
     return path.with_name(name)
 
 
 @contextlib.contextmanager
-def changing(folder: Path) -> Iterator[bool]:
+def locked_for_writing(folder: Path) -> Iterator[bool]:
     """Keep other processes from writing baselines of a folder; see `locked`.
 
     Raises:
@@ -172,7 +174,7 @@ def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = N
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change what a baseline's JSON says and leave its arrays; raises as `changing` and `write_files`."""
-    with changing(path.parent):
+    with locked_for_writing(path.parent):
         content = read_json(path)
         change(content)
         write_files(path, content)
@@ -199,13 +201,13 @@ def remove_unnamed(path: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed updates of a baseline left, where the folder can be written to."""
-    with contextlib.suppress(BaselineError, LockedError), changing(path.parent) as alone:
+    with contextlib.suppress(BaselineError, LockedError), locked_for_writing(path.parent) as alone:
         sweep(path.parent)
         if alone:
             remove_unnamed(path)
 
 
-def restore(path: Path) -> str:
+def restore_advice(path: Path) -> str:
     """What to do about a damaged baseline, for messages."""
     return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
 
@@ -216,10 +218,10 @@ def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
         arrays = read_regular(beside, _MOST_BYTES)
     except OSError as error:
         raise BaselineError(
-            f"the arrays {beside.name} of {path} cannot be read: {error.strerror}; {restore(path)}"
+            f"the arrays {beside.name} of {path} cannot be read: {error.strerror}; {restore_advice(path)}"
         ) from None
     if hashlib.sha256(arrays).hexdigest() != content.get(_ARRAYS):
-        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {restore(path)}")
+        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {restore_advice(path)}")
     return arrays
 
 

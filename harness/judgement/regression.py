@@ -12,7 +12,7 @@ from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundar
 from harness.analysis.curves import cluster_means
 from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
 from harness.analysis.mean_difference import Sides, Verdict
-from harness.baselines.margin_table import boundary_values
+from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
 from harness.judgement.pairing import Inputs, common_values, match_inputs
 from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
@@ -72,7 +72,7 @@ class Comparison:
 
 def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
-    if baseline.summary_of is not None:
+    if baseline.summarised_samples is not None:
         return "the baseline is a summary of its samples: means are compared, unpaired"
     if baseline.by_id and inputs.changed:
         return "the two models are not given the same inputs"
@@ -137,7 +137,7 @@ def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, st
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
     """Return the verdict on turning points and half-heights of the inter-modal similarity."""
-    return _read_off(now, baseline, partial(agree_boundaries, margins=boundary_values(baseline.margins) or None))
+    return _read_off(now, baseline, partial(agree_boundaries, margins=boundary_margin_values(baseline.margins) or None))
 
 
 def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:

@@ -108,7 +108,7 @@ def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Res
         comparison.family.name,
         str(verdict),
         tuple(_measures(comparison)),
-        changed=verdict is Verdict.DIFFERS or (baseline.asks_reproduction and (bool(inputs) or lost)),
+        changed=verdict is Verdict.DIFFERS or (baseline.requires_reproduction and (bool(inputs) or lost)),
         baseline_n=baseline.samples,
         inputs=inputs,
     )

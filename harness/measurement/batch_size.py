@@ -15,7 +15,7 @@ class MemoryShortageError(PhaseError):
     """Not even one sample at a time goes into memory; the message says what to do."""
 
 
-class Portions:
+class AdaptiveBatchSize:
     """How many items go through a model at a time; `size` halves where memory runs out."""
 
     def __init__(self, size: int, what: str, say: Callable[[str], None]) -> None:
@@ -23,11 +23,11 @@ class Portions:
         self.size = size
         self._what, self._say = what, say
 
-    def of_at_least(self, size: int) -> Portions:
+    def at_least(self, size: int) -> AdaptiveBatchSize:
         """Portions of their own, of `size` items where these here are smaller."""
-        return Portions(max(size, self.size), self._what, self._say)
+        return AdaptiveBatchSize(max(size, self.size), self._what, self._say)
 
-    def read(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+    def map(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
         """The results of all items; `work` takes at most `size` of them at a time and is asked again with fewer.
 
         Raises:
@@ -36,10 +36,10 @@ class Portions:
         results: list[R] = []
         while len(results) < len(items):
             left = items[len(results) :]
-            results += self.one(lambda size: work(left[:size]), most=len(left))  # noqa: B023 - called at once
+            results += self.run(lambda size: work(left[:size]), most=len(left))  # noqa: B023 - called at once
         return results
 
-    def one(self, work: Callable[[int], R], most: int | None = None) -> R:
+    def run(self, work: Callable[[int], R], most: int | None = None) -> R:
         """The result of `work` with `size` items, `most` where that is fewer; it is asked again with half as many.
 
         Raises:

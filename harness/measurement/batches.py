@@ -14,9 +14,9 @@ from tqdm import tqdm
 from harness.data.sample import Sample
 from harness.errors import PhaseError, first_line
 from harness.measurement.arrays import reading_rows
-from harness.measurement.batch_size import Portions
+from harness.measurement.batch_size import AdaptiveBatchSize
 from harness.measurement.ranks import processes
-from harness.measurement.reading_cache import ReadingStore
+from harness.measurement.reading_cache import ReadingCache
 from harness.models.forward_errors import ForwardError
 from harness.models.prompts.chat import PromptError
 from harness.models.prompts.hashes import InputHashes
@@ -68,18 +68,18 @@ _Prepared = tuple[tuple[int, ...], Batch | _Outcome]
 
 
 @dataclass(frozen=True, slots=True)
-class PassResults:
+class SampleRows:
     """The rows of the samples in their order, and by place why the processor refuses the pictures of others."""
 
     rows: list[Row]
     refused: dict[int, str]
 
 
-class Passes:
+class BatchRunner:
     """Takes the samples of one measurement through its model, batch by batch."""
 
     def __init__(
-        self, vlm: Vlm, store: ReadingStore, *, batch_size: int, hide: bool, say: Callable[[str], None]
+        self, vlm: Vlm, store: ReadingCache, *, batch_size: int, hide: bool, say: Callable[[str], None]
     ) -> None:
         """Begin a measurement.
 
@@ -90,13 +90,13 @@ class Passes:
             hide: whether to show no bar.
             say: takes a line on what is not as it was asked for.
         """
-        self.vlm, self.store, self.hide = vlm, store, hide
-        self.portions = Portions(batch_size, vlm.name, say)
+        self.vlm, self.cache, self.hide = vlm, store, hide
+        self.adaptive_size = AdaptiveBatchSize(batch_size, vlm.name, say)
         self.batch_size = batch_size
         # A tokenizer holds how it pads, and batches are made ahead in another thread than halves of one are.
         self._tokenizing = threading.Lock()
 
-    def read_samples(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> PassResults:
+    def read_samples(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> SampleRows:
         """One row of readings a sample, in their order, but for those whose picture the processor refuses.
 
         The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which
@@ -122,8 +122,8 @@ class Passes:
             found: list[_Outcome] = []
             share = processes().share(-(-len(samples) // self.batch_size))
             with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
-                for at, batch in ahead(self._prepared(samples, share)):
-                    processes().go_on(f"{what}, batch {len(found) + 1} of {len(share)}")
+                for at, batch in prefetch(self._prepared(samples, share)):
+                    processes().begin_batch(f"{what}, batch {len(found) + 1} of {len(share)}")
                     found.append(self._outcome(samples, at, batch, name, read, seen))
                     # The whole run's progress, as far as this process can tell.
                     bar.update(min(len(at) * processes().count, len(samples) - bar.n))
@@ -132,7 +132,7 @@ class Passes:
             return found
 
         whole = _Outcome()
-        for outcome in processes().gathered(what, outcomes):
+        for outcome in processes().gather(what, outcomes):
             whole.take(outcome)
         if not whole.faults:
             # Which samples go side by side is told from their pictures, by each process for itself.
@@ -142,7 +142,7 @@ class Passes:
         if whole.faults:
             good = sum(name in whole.rows for name in whole.names.values())
             raise SampleError(self._named(samples, what, whole.faults, good))
-        return PassResults([whole.rows[whole.names[place]] for place in sorted(whole.names)], whole.refused)
+        return SampleRows([whole.rows[whole.names[place]] for place in sorted(whole.names)], whole.refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
         """The batches of this process's share, in order, encoded."""
@@ -175,11 +175,11 @@ class Passes:
             for group in groups:
                 yield from self._encoded(samples, group)
         except Exception as error:  # They raise what they like; what is no picture's fault is raised on.
-            faults = {place: fault for place in at if (fault := picture_fault(samples[place]))}
+            faults = {place: fault for place in at if (fault := image_fault(samples[place]))}
             refused: dict[int, str] = {}
             if not faults and isinstance(error, PromptError):
                 with self._tokenizing:
-                    reasons = refused_pictures(self.vlm, [samples[place] for place in at])
+                    reasons = refused_images(self.vlm, [samples[place] for place in at])
                 refused = {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
             if not faults and not refused:
                 raise
@@ -218,13 +218,13 @@ class Passes:
             return batch
         outcome = _Outcome({place: name(place, own) for place, own in zip(at, batch.hashes, strict=True)})
         missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in seen]
-        kept = self.store.read(missing) if missing else []
+        kept = self.cache.read(missing) if missing else []
         if kept is None:
             rows = self._measured(samples, batch, at, read, outcome.faults)
             measured = {outcome.names[place]: row for place, row in rows.items()}
             missing = [key for key in missing if key in measured]
             kept = [measured[key] for key in missing]
-            self.store.write(missing, kept)
+            self.cache.write(missing, kept)
         seen.update(zip(missing, kept, strict=True))
         outcome.rows.update((key, seen[key]) for key in outcome.names.values() if key in seen)
         return outcome
@@ -252,7 +252,7 @@ class Passes:
             faults.update((part[row], sentence) for row, sentence in wrong.items())
             return [None if row in wrong else found for row, found in enumerate(reading_rows(readings, own.hashes))]
 
-        found = self.portions.read(places, work)
+        found = self.adaptive_size.map(places, work)
         return {place: row for place, row in zip(places, found, strict=True) if row is not None}
 
     def _named(self, samples: Sequence[Sample], what: str, faults: dict[int, str], good: int) -> str:
@@ -260,7 +260,7 @@ class Passes:
         told = [f"sample {samples[place].id}: {faults[place]}" for place in sorted(faults)]
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
         them = "them" if len(faults) > 1 else "it"
-        kept = f"the readings of {good} others are kept" if self.store.keeps else "nothing is kept"
+        kept = f"the readings of {good} others are kept" if self.cache.keeps_all else "nothing is kept"
         tried = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
         return (
             f"{what}: {len(faults)} of {len(samples)} samples cannot be measured{tried}: {'; '.join(told[:_NAMED])}"
@@ -268,13 +268,13 @@ class Passes:
         )
 
 
-def refused_pictures(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
+def refused_images(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
     """Why a model's processor refuses the pictures of some samples, by their ids; no word of those that it takes."""
     reasons = {sample.id: image_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def picture_fault(sample: Sample) -> str:
+def image_fault(sample: Sample) -> str:
     """Why a sample's picture cannot be had; empty where it can."""
     try:
         sample.picture()
@@ -285,7 +285,7 @@ def picture_fault(sample: Sample) -> str:
     return ""
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items, up to two of them made before they are asked for.
 
     What the iterator raises is raised where the item would have come. An iteration that is given up makes no more.

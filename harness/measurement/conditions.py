@@ -38,7 +38,7 @@ class CalibrationRun:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Calibrated:
+class CalibrationResult:
     """The calibration of a profile, with `changes`: per run and measure what each sample moved by, (n, points)."""
 
     calibration: Calibration
@@ -49,7 +49,7 @@ class Calibrated:
         return max((changes[name] for changes in self.changes.values()), key=lambda change: float(np.abs(change).max()))
 
 
-def runs_of(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
+def calibration_runs(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
     """Return the calibration runs that this machine can make of a profile measured with that batch size."""
     here = profile.environment
     other = _NARROW if here.dtype == _FULL else _FULL
@@ -78,7 +78,7 @@ def calibrate(
     cache: Path | None = None,
     source: Source | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Calibrated:
+) -> CalibrationResult:
     """How far every measure of a profile moves when its samples are measured again in other environments.
 
     Args:
@@ -97,7 +97,7 @@ def calibrate(
     """
     variants: dict[str, Variant] = {}
     changes: dict[str, dict[str, Array]] = {}
-    for run in runs_of(profile, batch_size):
+    for run in calibration_runs(profile, batch_size):
         other = vlm
         if run.dtype or run.device:
             other = load(run.dtype or profile.environment.dtype, run.device or profile.environment.device)
@@ -126,7 +126,7 @@ def calibrate(
             f"calibration of {profile.pair}, {run.name}: inter moves by {moved.mean:.2g} in the mean, by "
             f"{moved.sample:.2g} in one sample"
         )
-    return Calibrated(Calibration(variants), changes)
+    return CalibrationResult(Calibration(variants), changes)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.data.sample import Sample
-from harness.measurement.batch_size import Portions
-from harness.measurement.batches import SampleError, picture_fault, refused_pictures
+from harness.measurement.batch_size import AdaptiveBatchSize
+from harness.measurement.batches import SampleError, image_fault, refused_images
 from harness.measurement.plan import Plan
 from harness.measurement.reading_keys import witness_tolerance
 from harness.models.forward_errors import ForwardError
@@ -49,7 +49,7 @@ class Start:
     drawings: tuple[Drawing, ...]
 
 
-def draw_first(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]) -> Start:
+def measure_first_samples(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]) -> Start:
     """Draw the first samples whose picture the processor takes; those before them leave the plan.
 
     Raises:
@@ -57,42 +57,42 @@ def draw_first(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callabl
         SampleError: the picture of one of the first cannot be had.
         PromptError: the processor refuses the prompt, whatever the picture.
     """
-    known = frozenset(plan.left_out)
+    known = frozenset(plan.excluded)
     # Not more at a time than was asked for: some prompts cannot stand side by side.
-    at_once = Portions(min(DRAWN, batch_size), vlm.name, say)
+    at_once = AdaptiveBatchSize(min(DRAWN, batch_size), vlm.name, say)
     while True:
         plan.require_two(dataset)
         for sample in plan.samples[:DRAWN]:
-            if fault := picture_fault(sample):
+            if fault := image_fault(sample):
                 raise SampleError(
                     f"{Pair(vlm.name, dataset)}: sample {sample.id} cannot be measured: {fault}; it is one of the "
                     f"first {DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
                     "dataset, and run again"
                 )
         try:
-            return Start(plan, known, *at_once.one(lambda size: draw_in_full(vlm, plan, slice(0, size))))  # noqa: B023 - called at once
+            return Start(plan, known, *at_once.run(lambda size: measure_in_full(vlm, plan, slice(0, size))))  # noqa: B023 - called at once
         except UnevenPromptsError:
             if at_once.size == 1:
                 raise
             at_once.size = 1
         except PromptError:
-            refused = refused_pictures(vlm, plan.samples[:DRAWN])
+            refused = refused_images(vlm, plan.samples[:DRAWN])
             if not refused:
                 raise
             plan = plan.without(refused)
 
 
-def all_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
+def collect_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
     """Return the first samples in full, and those that are wanted by id."""
     drawn = {drawing.sample_id: drawing for drawing in drawings}
     return tuple(
-        drawn.get(sample.id) or draw_in_full(vlm, plan, slice(place, place + 1))[2][0]
+        drawn.get(sample.id) or measure_in_full(vlm, plan, slice(place, place + 1))[2][0]
         for place, sample in enumerate(plan.samples)
         if place < DRAWN or sample.id in wanted
     )
 
 
-def draw_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
+def measure_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
     """Measure the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
     samples = plan.samples[at]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)

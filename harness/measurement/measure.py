@@ -12,17 +12,17 @@ from pathlib import Path
 from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROLS, Dataset, Sample, Source, blanked, left_out_lines
 from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
-from harness.measurement.batches import Passes, SampleError
-from harness.measurement.drawn_samples import Start, all_drawings, draw_first
-from harness.measurement.plan import MeasureError, Plan, plan_of
-from harness.measurement.rank_settings import measured_settings
+from harness.measurement.batches import BatchRunner, SampleError
+from harness.measurement.drawn_samples import Start, collect_drawings, measure_first_samples
+from harness.measurement.plan import MeasureError, Plan, plan_measurement
+from harness.measurement.rank_settings import measurement_settings
 from harness.measurement.ranks import ProcessError, processes
-from harness.measurement.reading_cache import ReadingStore
+from harness.measurement.reading_cache import ReadingCache
 from harness.measurement.reading_keys import (
     MEASUREMENT_VERSION,
     POLICY,
+    reading_cache_key,
     reading_name,
-    store_key,
     witness_row,
     witness_tolerance,
 )
@@ -116,41 +116,41 @@ def measure(
         raise MeasureError(f"unknown control {unknown[0]!r}; known controls: {', '.join(CONTROLS)}")
     source = source or data.source()
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
-    start = draw_first(vlm, plan, dataset, batch_size, say)
+    start = measure_first_samples(vlm, plan, dataset, batch_size, say)
     # After the first pass, in which some quantised layers round their scales for good.
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = read_configuration(vlm, checkpoint)
-    key = store_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
+    key = reading_cache_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
     asked = {"controls": controls, "control seed": control_seed, "word order": word_order}
     what = f"{vlm.name} on {dataset}"
-    processes().require_same(what, "began", lambda: measured_settings(key, start.plan.samples, asked))
-    store = ReadingStore(cache, key, witness_row(start.first), witness_tolerance(vlm.dtype), say)
+    processes().require_same_settings(what, "began", lambda: measurement_settings(key, start.plan.samples, asked))
+    store = ReadingCache(cache, key, witness_row(start.first), witness_tolerance(vlm.dtype), say)
     hide = not (sys.stderr.isatty() if progress is None else progress)
-    passes = Passes(vlm, store, batch_size=batch_size, hide=hide, say=say)
+    passes = BatchRunner(vlm, store, batch_size=batch_size, hide=hide, say=say)
     with contextlib.closing(store), _saying_kept(store, what, say):
         observed = _observe(passes, start, dataset, controls, control_seed, word_order and data.paired, say)
     if store.contradicted:
         say(f"{what}: kept readings are not what the model gives now; they were measured anew")
-    drawings = all_drawings(vlm, observed.plan, start.drawings, draw)
+    drawings = collect_drawings(vlm, observed.plan, start.drawings, draw)
     profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
-    left_out = {**source.left_out, **observed.plan.left_out}
+    left_out = {**source.left_out, **observed.plan.excluded}
     return replace(profile, left_out=left_out, configuration=configuration)
 
 
 def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: Callable[[str], None]) -> Plan:
     """Draw the samples and plan their measurement; say what is left out."""
     drawn = tuple(data.draw(wanted, seed, source))
-    plan = plan_of(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size), paired=data.paired)
+    plan = plan_measurement(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size), paired=data.paired)
     no_recall = [f"{data.name}: recall is left out: {plan.no_recall}"] if plan.no_recall else []
     for line in (
-        source.omission_lines(data.name, len(drawn), wanted) + left_out_lines(data.name, plan.left_out) + no_recall
+        source.omission_lines(data.name, len(drawn), wanted) + left_out_lines(data.name, plan.excluded) + no_recall
     ):
         say(line)
     return plan
 
 
 def _observe(
-    passes: Passes,
+    passes: BatchRunner,
     start: Start,
     dataset: str,
     controls: Sequence[str],
@@ -172,15 +172,15 @@ def _observe(
     plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
     plan.require_two(dataset)
     measured = [sample for place, sample in enumerate(tried.samples) if place not in results.refused]
-    rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.left_out]
-    for line in left_out_lines(dataset, {id_: why for id_, why in plan.left_out.items() if id_ not in start.known}):
+    rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.excluded]
+    for line in left_out_lines(dataset, {id_: why for id_, why in plan.excluded.items() if id_ not in start.known}):
         say(line)
     curves = {name: _control_curves(passes, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
     return _Observed(plan, rows, curves, likelihood_arrays(passes, plan.samples, inputs) if word_order else {})
 
 
-def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
+def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
     """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
 
     Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
@@ -210,7 +210,7 @@ def _control_curves(passes: Passes, samples: Sequence[Sample], control: str, see
 
 
 @contextlib.contextmanager
-def _saying_kept(store: ReadingStore, what: str, say: Callable[[str], None]) -> Iterator[None]:
+def _saying_kept(store: ReadingCache, what: str, say: Callable[[str], None]) -> Iterator[None]:
     """Say what is kept if the block is interrupted, or another process is lost."""
     try:
         yield

@@ -34,7 +34,7 @@ class Plan:
     samples: tuple[Sample, ...]
     references: References
     paired: bool = False
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
     no_recall: str = ""
 
     def words(self, place: int) -> tuple[Words, Words]:
@@ -56,19 +56,19 @@ class Plan:
             self,
             samples=tuple(self.samples[row] for row in kept),
             references=self.part(kept),
-            left_out={**self.left_out, **left_out},
+            excluded={**self.excluded, **left_out},
         )
 
     def require_two(self, dataset: str) -> None:
         """Raise MeasureError if fewer than two samples are left to measure."""
         if len(self.samples) < 2:
-            left_out = f"; {len(self.left_out)} are left out, such as " if self.left_out else ""
-            example = next((f"{name} ({why})" for name, why in self.left_out.items()), "")
+            left_out = f"; {len(self.excluded)} are left out, such as " if self.excluded else ""
+            example = next((f"{name} ({why})" for name, why in self.excluded.items()), "")
             remedy = "the anisotropy adjustment needs at least two; raise --phase-samples"
             raise MeasureError(f"{len(self.samples)} samples of {dataset}{left_out}{example}: {remedy}")
 
 
-def plan_of(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool = False) -> Plan:
+def plan_measurement(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool = False) -> Plan:
     """Plan the measurement of the samples: which words are looked for, and which samples have none.
 
     A sample without a content word that the vocabulary can spell is left out, unless that is so of all of them or the

@@ -33,7 +33,7 @@ def setting(value: Any) -> Setting:
     return Setting(_text(value))
 
 
-def measured_settings(
+def measurement_settings(
     key: Mapping[str, Any], samples: Sequence[Sample], asked: Mapping[str, Any]
 ) -> dict[str, Setting]:
     """What a measurement's numbers depend on, by name; the model of a GPU or CPU may differ, its kind may not.

@@ -43,15 +43,16 @@ class Processes:
 
     All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
     process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
-    `beside` others on the machine. Where `ending` is given, it is the reason to stop before the next batch, and all
-    take it over where they meet. A process waits for `patience`, and reports with `say` one that stands still.
+    `shares_machine` others on the machine. Where `stop_reason` is given, it is the reason to stop before the next
+    batch, and all take it over where they meet. A process waits for `patience`, and reports with `say` one that stands
+    still.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
-    beside: bool = False
-    ending: str = ""
+    shares_machine: bool = False
+    stop_reason: str = ""
     patience: timedelta = PATIENCE
     say: Callable[[str], None] = field(default=to_stderr, repr=False, compare=False)
     _heartbeats: Heartbeats = field(init=False, repr=False, compare=False)
@@ -73,11 +74,11 @@ class Processes:
         return self.count > 1
 
     @property
-    def met(self) -> bool:
+    def connected(self) -> bool:
         """Whether this process has met the others, and has not lost them."""
         return self._met and not self._lost
 
-    def go_on(self, work: str) -> None:
+    def begin_batch(self, work: str) -> None:
         """Show the others that this process comes to another batch, or raise if it is to end.
 
         Args:
@@ -90,14 +91,14 @@ class Processes:
         self._heartbeats.beat(work)
 
     def _stop(self) -> None:
-        if self.ending:
-            raise ProcessError(self.ending)
+        if self.stop_reason:
+            raise ProcessError(self.stop_reason)
 
     def share(self, n: int) -> range:
         """Which of `n` batches are this process's: whole ones in turn, so that they are composed as by one process."""
         return range(self.rank, n, self.count)
 
-    def gathered(self, what: str, work: Callable[[], Sequence[T]]) -> list[T]:
+    def gather(self, what: str, work: Callable[[], Sequence[T]]) -> list[T]:
         """What all processes have made of their shares, in the order of the batches.
 
         Args:
@@ -113,12 +114,12 @@ class Processes:
         longest = max(map(len, shares))
         return [part[turn] for turn in range(longest) for part in shares if turn < len(part)]
 
-    def agreed(self, what: str, work: Callable[[], T]) -> T:
+    def agree_on_first(self, what: str, work: Callable[[], T]) -> T:
         """Return the first process's result of work that all do; raises as `gathered`."""
         result: T = self._meet(what, work, sends=self.first)[0]
         return result
 
-    def of_first(self, what: str, work: Callable[[], T]) -> T:
+    def run_on_first(self, what: str, work: Callable[[], T]) -> T:
         """Return the result of work that the first process alone does; raises as `gathered`."""
         result: T = self._meet(what, work if self.first else lambda: None)[0]
         return result
@@ -127,7 +128,7 @@ class Processes:
         """Goes on when all processes are here; raises as `gathered`."""
         self._meet(what, lambda: None)
 
-    def require_same(self, what: str, verb: str, settings: Callable[[], Mapping[str, Setting]]) -> None:
+    def require_same_settings(self, what: str, verb: str, settings: Callable[[], Mapping[str, Setting]]) -> None:
         """Assert that all processes have the same settings; raises as `gathered`.
 
         Args:
@@ -138,12 +139,12 @@ class Processes:
         Raises:
             ProcessError: they differ; the same sentence in all processes names the settings and both values.
         """
-        if self.several and (problem := difference(verb, self.gathered(what, lambda: [settings()]))):
+        if self.several and (problem := difference(verb, self.gather(what, lambda: [settings()]))):
             raise ProcessError(problem)
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Wait for all and leaves them; for the end of a program."""
-        if not self.met:
+        if not self.connected:
             return
         with contextlib.suppress(ProcessError):
             self.wait("the end")
@@ -158,7 +159,7 @@ class Processes:
         Raises:
             ProcessError: more processes than GPUs; workers take turns.
         """
-        if name not in ("auto", "cuda") or not (self.several or self.beside):
+        if name not in ("auto", "cuda") or not (self.several or self.shares_machine):
             return name
         import torch
 
@@ -204,15 +205,15 @@ class Processes:
             if hasattr(error, _TOLD):
                 raise
             own = error
-        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None, self.ending))
-        self.ending = self.ending or next((one.ending for one in told if one.ending), "")
+        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None, self.stop_reason))
+        self.stop_reason = self.stop_reason or next((one.ending for one in told if one.ending), "")
         for rank, one in enumerate(told):
             if one.problem is not None:
                 raise _marked(own if own is not None and rank == self.rank else received(*one.problem))
         if len({one.what for one in told}) > 1:
             places = ", ".join(f"process {rank} is at {one.what}" for rank, one in enumerate(told))
             differ = f"the processes are not at the same work: {places}; give all the same options and files"
-            raise self._parted(self.ending or differ)
+            raise self._parted(self.stop_reason or differ)
         return [one.value for one in told]
 
     def _join(self, what: str) -> None:
@@ -286,7 +287,7 @@ def processes() -> Processes:
     count = int(environment.get("WORLD_SIZE") or 1)
     if count < 2 or "RANK" not in environment:
         worker = environment.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-        return Processes(local_rank=int(worker), beside=True) if worker.isdigit() else Processes()
+        return Processes(local_rank=int(worker), shares_machine=True) if worker.isdigit() else Processes()
     return Processes(int(environment["RANK"]), count, int(environment.get("LOCAL_RANK") or 0))
 
 

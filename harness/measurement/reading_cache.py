@@ -34,11 +34,11 @@ _MOST_BYTES = 1 << 28
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class StoreError(PhaseError):
+class ReadingCacheError(PhaseError):
     """Readings cannot be kept where they should be."""
 
 
-def unusable(cache: Path) -> str:
+def cache_problem(cache: Path) -> str:
     """Why a cache is of no use; empty where it can be written, or is read-only and holds something."""
     with contextlib.suppress(OSError):
         make_private(cache)
@@ -48,7 +48,7 @@ def unusable(cache: Path) -> str:
     return problem
 
 
-class ReadingStore:
+class ReadingCache:
     """Readings kept per sample, under everything that they depend on and beside what witnesses the rest.
 
     What cannot be kept (a read-only cache, a full disk) is said once and does not end the measurement: its numbers
@@ -95,7 +95,7 @@ class ReadingStore:
         return f"{len(self._kept)} readings are kept in {self._cache}: the same command goes on from there"
 
     @property
-    def keeps(self) -> bool:
+    def keeps_all(self) -> bool:
         """Whether there is a cache, and all that was measured could be written to it."""
         return self._folder is not None and not self._exposed and not self._not_kept
 
@@ -193,7 +193,7 @@ class ReadingStore:
     def _cannot_keep(self, folder: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError) or not (self._cache and self._cache.is_dir()):
-            raise StoreError(
+            raise ReadingCacheError(
                 f"readings cannot be kept in {folder} ({reason}); choose another --phase-cache, or --phase-no-cache"
             ) from error
         if not self._not_kept:

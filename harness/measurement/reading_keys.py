@@ -50,7 +50,7 @@ def witness_tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCES.get(dtype, 2e-2)
 
 
-def store_key(
+def reading_cache_key(
     vlm: Vlm, weights: str, configuration: Mapping[str, Any], batch_size: int, witnesses: Sequence[Sample]
 ) -> dict[str, Any]:
     """Everything but the sample that a reading depends on, and whose readings stand witness for it."""

@@ -24,14 +24,14 @@ WARM_UPS = 3
 FEW_PAIRS = 5
 
 
-def references_of(vlm: Vlm, samples: Sequence[Sample]) -> References:
+def timing_references(vlm: Vlm, samples: Sequence[Sample]) -> References:
     """Return the words of every sample, and for chance those of the next: as many to look for as in a measurement."""
     vocabulary = Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
     return References(words=words, chance_words=(*words[1:], words[0]))
 
 
-class Contestants:
+class ForwardPassTimer:
     """The ways to run one batch: `plain()` the model's forward pass, `hooked()` the same measuring everything.
 
     `without_lens()` measures similarity and attention only.
@@ -44,7 +44,7 @@ class Contestants:
         self._inputs = vlm.to_device(batch.inputs)
         self._groups = batch.groups.to(vlm.device)
         self._ids = [sample.id for sample in samples]
-        references = references_of(vlm, samples)
+        references = timing_references(vlm, samples)
         dense = self._observe(LensTask(references, (), dense=True))
         self._task = LensTask(references, dense.learn_block(vlm.anatomy.vocabulary_size))
 

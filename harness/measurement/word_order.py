@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from harness.data.sample import Sample
-from harness.measurement.batch_size import Portions
-from harness.measurement.batches import Passes
+from harness.measurement.batch_size import AdaptiveBatchSize
+from harness.measurement.batches import BatchRunner
 from harness.measurement.ranks import processes
 from harness.models.likelihood import CHANCE, caption_likelihoods, winoground_scores
 from harness.profile.profile import Array, Profile
@@ -35,7 +35,7 @@ class Score:
     items: int
 
 
-def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
+def likelihood_arrays(passes: BatchRunner, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
     """Return the log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
 
     `likelihood_own` is that of the sample's own first caption, `likelihood_other` that of the other side of its item;
@@ -49,7 +49,7 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = _items([sample.cluster for sample in samples])
     at_once = max(1, passes.batch_size // _ROWS)
-    portions = passes.portions.of_at_least(_ROWS)
+    portions = passes.adaptive_size.at_least(_ROWS)
     batches = [items[start : start + at_once] for start in range(0, len(items), at_once)]
     what = f"{passes.vlm.name}, captions"
 
@@ -57,11 +57,11 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
         share = processes().share(len(batches))
         results: list[list[Array]] = []
         for number in tqdm(share, desc=what, leave=False, disable=passes.hide):
-            processes().go_on(f"{what}, batch {len(results) + 1} of {len(share)}")
+            processes().begin_batch(f"{what}, batch {len(results) + 1} of {len(share)}")
             results.append(_tables(passes, portions, batches[number], samples, inputs))
         return results
 
-    for part, found in zip(batches, processes().gathered(what, tables), strict=True):
+    for part, found in zip(batches, processes().gather(what, tables), strict=True):
         for (first, second), table in zip(part, found, strict=True):
             arrays["likelihood_own"][[first, second]] = table[0, 0], table[1, 1]
             arrays["likelihood_other"][[first, second]] = table[0, 1], table[1, 0]
@@ -69,8 +69,8 @@ def likelihood_arrays(passes: Passes, samples: Sequence[Sample], inputs: Sequenc
 
 
 def _tables(
-    passes: Passes,
-    portions: Portions,
+    passes: BatchRunner,
+    portions: AdaptiveBatchSize,
     items: Sequence[Sequence[int]],
     samples: Sequence[Sample],
     inputs: Sequence[str],
@@ -81,16 +81,16 @@ def _tables(
         return list(caption_likelihoods(passes.vlm, *zip(*rows, strict=True)))
 
     names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
-    kept = passes.store.read(names)
+    kept = passes.cache.read(names)
     if kept is None:
         rows = [(samples[image], samples[text].captions[0]) for sides in items for image in sides for text in sides]
-        tables = np.array(portions.read(rows, likelihoods)).reshape(len(items), 2, 2)
+        tables = np.array(portions.map(rows, likelihoods)).reshape(len(items), 2, 2)
         kept = [{"likelihoods": table} for table in tables]
-        passes.store.write(names, kept)
+        passes.cache.write(names, kept)
     return [row["likelihoods"] for row in kept]
 
 
-def scores_of(profile: Profile) -> dict[str, Score]:
+def word_order_scores(profile: Profile) -> dict[str, Score]:
     """Text, image and group score of a profile; empty where no item was measured on both sides."""
     if "likelihood_own" not in profile.arrays:
         return {}

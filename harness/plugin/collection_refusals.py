@@ -9,10 +9,10 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
-from harness.measurement.reading_cache import unusable
+from harness.measurement.reading_cache import cache_problem
 from harness.plugin.fixtures import SESSION, pair_of
 from harness.profile.pair import Pair
-from harness.run.option_row import FIXTURE, in_memory
+from harness.run.option_row import FIXTURE, is_from_fixture
 from harness.run.options import Options
 from harness.run.session import PhaseSession
 
@@ -28,7 +28,7 @@ def refuse_impossible(session: pytest.Session) -> None:
             configuration, processor or a package that it needs is missing, or cache or outputs cannot be written.
     """
     state = session.config.stash[SESSION]
-    for name in state.options.fixtures():
+    for name in state.options.model_fixtures():
         _refuse_fixture(session, name)
     if sys.flags.optimize > 1:
         raise pytest.UsageError(
@@ -36,15 +36,15 @@ def refuse_impossible(session: pytest.Session) -> None:
             "with -O or without it"
         )
     # Libraries warn as they are imported, too.
-    with state.found.warnings.recording():
+    with state.results.warnings.recording():
         from harness.models.vlm import choose_device
 
         try:
             choose_device(state.options.device)
         except PhaseError as error:
             raise pytest.UsageError(str(error)) from None
-        pairs = state.found.collected
-        others = dict.fromkeys(filter(None, map(state.options.other_of, pairs)))
+        pairs = state.results.collected
+        others = dict.fromkeys(filter(None, map(state.options.reference_pair, pairs)))
         on_command_line = [name for name, _ in session.config.getoption("--phase-data") or ()]
         _refuse_pairs(state, (*pairs, *others), on_command_line)
         _refuse_directories(state.options)
@@ -84,8 +84,8 @@ def _refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line:
             _refuse_data(options, pair.dataset)
             datasets.remove(pair.dataset)
     models = {pair.model for pair in pairs}
-    for entry in options.named():
-        if entry.name in models and not in_memory(entry):
+    for entry in options.named_models():
+        if entry.name in models and not is_from_fixture(entry):
             try:
                 session.loaded.refuse_unloadable(entry.name)
             except PhaseError as error:
@@ -115,7 +115,7 @@ def _refuse_directories(options: Options) -> None:
     # A plugin that is imported before pytest loads it is warned about.
     from harness.plugin.outputs import unwritable_output
 
-    if problem := unusable(options.cache):
+    if problem := cache_problem(options.cache):
         raise pytest.UsageError(
             f"--phase-cache: {options.cache} is not writable ({problem}); choose another with --phase-cache"
         )

@@ -15,7 +15,7 @@ from harness.run.session import PhaseSession
 
 if TYPE_CHECKING:
     from harness.baselines.store import Baseline
-    from harness.measurement.stopwatch import Contestants
+    from harness.measurement.stopwatch import ForwardPassTimer
     from harness.models.vlm import Vlm
     from harness.profile.profile import Profile
     from harness.run.judge import Judge
@@ -66,13 +66,13 @@ def judge(phase: PhaseSession, pair: Pair) -> Judge:
 
 
 @pytest.fixture(scope="session")
-def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, vlm: Vlm) -> Contestants:
+def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, vlm: Vlm) -> ForwardPassTimer:
     """Plain and hooked inference of one sample of the pair; of several processes the first alone has a clock."""
     if not phase.processes.first:
         pytest.skip("timed by the first process alone")
-    from harness.measurement.stopwatch import Contestants
+    from harness.measurement.stopwatch import ForwardPassTimer
 
-    return _attempt(request, phase, pair, lambda: Contestants(vlm, phase.measured.samples(pair, 1)))
+    return _attempt(request, phase, pair, lambda: ForwardPassTimer(vlm, phase.measured.samples(pair, 1)))
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,7 @@ def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, ge
     phase.loaded.fixture_value = request.getfixturevalue
     assert request.fixturename is not None
     try:
-        with _seen(request.config), phase.found.warnings.recording():
+        with _seen(request.config), phase.results.warnings.recording():
             return fail_without_traceback(get)
     except (Exception, pytest.fail.Exception):
         phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))

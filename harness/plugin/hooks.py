@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _say(config: pytest.Config, line: str) -> None:
     if is_worker(config):
-        config.stash[SESSION].found.messages.append(line)
+        config.stash[SESSION].results.messages.append(line)
     else:
         write_line(config, line)
 
@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         state = metafunc.config.stash[SESSION]
         state.parametrized, options = True, state.options
         marked = [
-            pytest.param(pair, id=str(pair), marks=pytest.mark.bundled if options.bundled(pair) else pytest.mark.hub)
+            pytest.param(pair, id=str(pair), marks=pytest.mark.bundled if options.is_bundled(pair) else pytest.mark.hub)
             for pair in options.pairs()
         ]
         metafunc.parametrize("pair", marked, scope="session")
@@ -134,7 +134,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     def refuse() -> None:
         if needed:
-            state.found.collected = tuple(dict.fromkeys(filter(None, map(pair_of, session.items))))
+            state.results.collected = tuple(dict.fromkeys(filter(None, map(pair_of, session.items))))
             refuse_impossible(session)
 
     if several:
@@ -143,7 +143,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         refuse()
     try:
         # Of several processes the first alone has the baselines.
-        known = state.processes.of_first("the known differences", lambda: known_differences(state.options.baselines))
+        known = state.processes.run_on_first(
+            "the known differences", lambda: known_differences(state.options.baselines)
+        )
     except PhaseError as error:
         refuse_together(str(error))
     _expect_known(session.items, known)
@@ -165,12 +167,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Count the warnings of a model that is timed, as those of one that is measured."""
     timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
-    with item.config.stash[SESSION].found.warnings.recording() if timed else nullcontext():
+    with item.config.stash[SESSION].results.warnings.recording() if timed else nullcontext():
         return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a suite that decides too little; xdist's workers leave it to the controller."""
     state = session.config.stash[SESSION]
-    if not is_worker(session.config) and state.found.muteness() and session.exitstatus == pytest.ExitCode.OK:
+    if (
+        not is_worker(session.config)
+        and state.results.inconclusive_reason()
+        and session.exitstatus == pytest.ExitCode.OK
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

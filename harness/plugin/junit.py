@@ -23,13 +23,13 @@ Property = tuple[str, object]
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Keep what a test asked and was answered with its reports, which xdist's workers send on."""
     session = item.config.stash[SESSION]
-    session.asked.clear()
+    session.test_verdicts.clear()
     try:
         return (yield)
     finally:
         # A test that is run again has its old answers no more.
         others = [(name, value) for name, value in item.user_properties if not name.startswith(_PREFIX)]
-        item.user_properties[:] = [*others, *properties(session.asked)]
+        item.user_properties[:] = [*others, *properties(session.test_verdicts)]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,10 +39,10 @@ def phase_suite_properties(
     """Names the versions and what was measured on as properties of the suite, where something was measured."""
     yield
     session = request.config.stash[SESSION]
-    if not session.found.profiles:
+    if not session.results.profiles:
         return
     record_testsuite_property(f"{_PREFIX}harness", version("vlm-phase-harness"))
-    environments = dict.fromkeys(str(profile.environment) for profile in session.found.profiles.values())
+    environments = dict.fromkeys(str(profile.environment) for profile in session.results.profiles.values())
     record_testsuite_property(f"{_PREFIX}environment", "; ".join(environments))
     record_testsuite_property(f"{_PREFIX}seed", session.options.seed)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.plugin.fixtures import SESSION, is_worker, write_line
-from harness.run.findings import Findings
 from harness.run.options import Options
+from harness.run.session_results import SessionResults
 from harness.storage.files import unwritable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compared(config: pytest.Config) -> list[ModelComparison]:
         if session.options.against is not None:
             from harness.report.against import model_comparisons
 
-            findings = model_comparisons(session.found, session.measured.reference)
+            findings = model_comparisons(session.results, session.measured.reference)
         config.stash[_COMPARED] = findings
     return config.stash[_COMPARED]
 
@@ -62,7 +62,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write what was asked for; xdist's workers leave it to the controller, other processes to the first."""
     config = session.config
     state = config.stash[SESSION]
-    findings = state.found
+    findings = state.results
     if is_worker(config) or not findings.profiles or not state.processes.first:
         return
     known = {sample for profile in findings.profiles.values() for sample in profile.sample_ids}
@@ -82,7 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def _write_json(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
+def _write_json(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
     from harness.report.record import run_record
     from harness.storage.files import write_atomically
     from harness.storage.json_text import dump
@@ -91,7 +91,7 @@ def _write_json(findings: Findings, compared: list[ModelComparison], path: Path)
     return f"record {path}"
 
 
-def _write_markdown(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
+def _write_markdown(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
     from harness.report.markdown import markdown_summary
 
     with path.open("a", encoding="utf-8") as file:
@@ -99,7 +99,7 @@ def _write_markdown(findings: Findings, compared: list[ModelComparison], path: P
     return f"Markdown summary {path}"
 
 
-def _write_report(findings: Findings, compared: list[ModelComparison], path: Path) -> str:
+def _write_report(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
     from harness.report.write import write_report
 
     return f"report {write_report(findings, compared, path)}"

@@ -56,7 +56,7 @@ class SignalHandler:
             # A program that has installed its own since keeps it.
             if signal.getsignal(number) == self._end:
                 signal.signal(number, signal.SIG_DFL)
-        processes().ending = ""
+        processes().stop_reason = ""
 
     def install(self) -> None:
         """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
@@ -75,10 +75,10 @@ class SignalHandler:
             return
         if together.several:
             # Nothing is raised: all processes end before their next batch, and meet until then.
-            together.ending = (
+            together.stop_reason = (
                 f"ended by its launcher ({name}), as when another process fails: look at what that printed"
             )
-            self._session.shouldstop = together.ending
+            self._session.shouldstop = together.stop_reason
             return
         if self._since:
             if time.monotonic() - self._since > _TWICE:
@@ -87,8 +87,8 @@ class SignalHandler:
         self._since = time.monotonic()
         if not self._closing:
             # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
-            self._session.shouldstop = together.ending = f"ended by {name}"
-            raise KeyboardInterrupt(together.ending)
+            self._session.shouldstop = together.stop_reason = f"ended by {name}"
+            raise KeyboardInterrupt(together.stop_reason)
 
 
 def _end_process(number: int) -> None:
@@ -104,5 +104,5 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """End the session of a process that has heard of another's signal."""
-    if reason := processes().ending:
+    if reason := processes().stop_reason:
         item.session.shouldstop = reason

@@ -37,7 +37,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"phase: harness {version('vlm-phase-harness')}, torch {version('torch')}, transformers "
         f"{version('transformers')}, {', '.join(map(unbroken, numbers))}",
         f"phase: {stored}, cache {unbroken(str(options.cache))}",
-        *(f"phase: RUNNING CODE of the checkpoint {unbroken(name)} (--phase-trust-code)" for name in options.trusted()),
+        *(
+            f"phase: RUNNING CODE of the checkpoint {unbroken(name)} (--phase-trust-code)"
+            for name in options.trusted_models()
+        ),
     ]
     return [line for text in lines for line in fold(text, terminal_width(), hanging_indent=len("phase: "))]
 
@@ -47,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     With -q only the verdicts and what was written, with -qq only what was written and why the run fails.
     """
-    findings = config.stash[SESSION].found
+    findings = config.stash[SESSION].results
     for line in findings.messages:
         write_line(config, line)
     verbosity, width = config.get_verbosity(), terminal_width()

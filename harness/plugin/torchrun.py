@@ -88,7 +88,7 @@ def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
         return settings_here | selection_settings(config, session.items)
 
     try:
-        processes().require_same("the start", "started", settings)
+        processes().require_same_settings("the start", "started", settings)
     except PhaseError as error:
         refuse_together(str(error))
 
@@ -103,7 +103,7 @@ def option_settings(options: Options, device: str) -> dict[str, Setting]:
     # Data and weights are compared where they are read.
     rows = {name: option.argument for name, option in OPTIONS.items() if not option.per_process}
     values = {argument: getattr(options, name) for name, argument in rows.items()}
-    named = options.named()
+    named = options.named_models()
     values["--phase-trust-code"] = [entry for entry in named if entry.trusted]
     values["--phase-allow-unused-weights"] = [entry for entry in named if entry.unused_weights]
     values["device"] = device
@@ -149,7 +149,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     if not together.several or item.get_closest_marker("timing") is None:
         return
     session = item.session
-    ended = fail_without_traceback(lambda: together.of_first(f"the end of {item.nodeid}", lambda: session.shouldfail))
+    ended = fail_without_traceback(
+        lambda: together.run_on_first(f"the end of {item.nodeid}", lambda: session.shouldfail)
+    )
     session.shouldfail = session.shouldfail or ended
 
 
@@ -166,11 +168,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Give all processes the same exit status: the first's, unless it is good and another's is not."""
     together = processes()
-    if not together.met:
+    if not together.connected:
         return
     own_result = int(session.exitstatus), session.config.stash[_FAILURES]
     try:
-        results = together.gathered("the end of the tests", lambda: [own_result])
+        results = together.gather("the end of the tests", lambda: [own_result])
     except PhaseError as error:
         write_line(session.config, str(error))
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
@@ -190,6 +192,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     together = processes()
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()
-    if together.met:
+    if together.connected:
         sys.stdout.flush()
-        together.part()
+        together.leave()

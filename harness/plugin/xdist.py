@@ -73,7 +73,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send what a worker has found to the controller."""
     if is_worker(session.config):
-        findings = session.config.stash[SESSION].found
+        findings = session.config.stash[SESSION].results
         session.config.workeroutput[_FOUND] = pickle.dumps(findings)  # type: ignore[attr-defined]
 
 
@@ -85,4 +85,4 @@ def pytest_testnodedown(node: Any) -> None:
         raise pytest.UsageError(output[_USAGE])
     if _FOUND in output:
         # Our own worker's, which runs the same code as the same user.
-        node.config.stash[SESSION].found.add(pickle.loads(output[_FOUND]))  # noqa: S301
+        node.config.stash[SESSION].results.add(pickle.loads(output[_FOUND]))  # noqa: S301

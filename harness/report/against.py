@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.margins import HIT_TOLERANCE
-from harness.baselines.reference import Reference, reference_of
+from harness.baselines.reference import Reference, reference_from_profile
 from harness.errors import LONGEST_TOKEN, bounded
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.judgement.weights import WeightParts
 from harness.profile.pair import Pair
 from harness.profile.profile import AS_TEXT, Profile
 from harness.report.layout import fold, table_lines
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
 _IN_ENOUGH_SAMPLES = f"in at least {100 * HIT_TOLERANCE.share:g} % of the samples"
@@ -65,10 +65,10 @@ def compare_models(
     Raises:
         ValueError: profiles of different datasets.
     """
-    return ModelComparison(side_by_side(profile, reference_of(other), weights))
+    return ModelComparison(side_by_side(profile, reference_from_profile(other), weights))
 
 
-def model_comparisons(findings: Findings, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
+def model_comparisons(findings: SessionResults, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
     """Return the comparisons of a run with --phase-against, one for each pair that was held against the other model.
 
     Args:
@@ -81,7 +81,7 @@ def model_comparisons(findings: Findings, reference: Callable[[Pair], Reference]
                 findings.profiles[pair], reference(pair), (findings.weights[pair.model], findings.weights[other.model])
             )
         )
-        for pair, other in findings.beside().items()
+        for pair, other in findings.compared_pairs().items()
     ]
 
 

@@ -13,14 +13,14 @@ from harness.errors import bounded, shown
 from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
 from harness.report.outcomes import PairOutcome, QuestionGroup, exclusion_lines, pair_outcomes, phase_ranges
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
 _COLUMNS = ("pair", "samples", "phases in layers", "claims", "regression", "recall (by chance)", "hooked/plain")
 _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interval", "margin", "n")
 
 
-def markdown_summary(findings: Findings, compared: Sequence[ModelComparison] = ()) -> str:
+def markdown_summary(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> str:
     """Return the summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
 
     Args:
@@ -61,8 +61,8 @@ def prose(text: str) -> str:
     return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
 
 
-def _overall(findings: Findings, unexpected: int, inconclusive: int) -> str:
-    total = len(findings.results)
+def _overall(findings: SessionResults, unexpected: int, inconclusive: int) -> str:
+    total = len(findings.verdicts)
     if not total:
         return "nothing was judged"
     counts = [f"{unexpected} of {total} verdicts not as expected"] if unexpected else []
@@ -120,7 +120,7 @@ def _number(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else ""
 
 
-def _left_out(findings: Findings) -> str:
+def _left_out(findings: SessionResults) -> str:
     lines = [
         f"- {code(short_name(str(pair)))}: {prose(line)}"
         for pair, profile in findings.profiles.items()
@@ -144,19 +144,19 @@ def _side_by_side(comparison: ModelComparison) -> str:
     return _section("Side by side", ["<pre>", *lines, "</pre>"])
 
 
-def _baselines(findings: Findings) -> str:
+def _baselines(findings: SessionResults) -> str:
     counts_by_kind = Counter(findings.written.values())
     counts = [f"{len(findings.matched)} matched", *(f"{count} {kind}" for kind, count in counts_by_kind.items())]
     lines = [f"- wrote {code(str(path))} ({kind})" for path, kind in findings.written.items()]
     return "\n".join([f"Baselines: {', '.join(counts)}", *(["", *lines] if lines else [])])
 
 
-def _warnings(findings: Findings) -> str:
+def _warnings(findings: SessionResults) -> str:
     head, *kinds = findings.warnings.lines() or [""]
     return "\n".join([head.capitalize(), "", *(f"- {prose(kind.strip())}" for kind in kinds)]) if kinds else ""
 
 
-def _provenance(findings: Findings) -> str:
+def _provenance(findings: SessionResults) -> str:
     environments = dict.fromkeys(str(profile.environment) for profile in findings.profiles.values())
     return f"vlm-phase-harness {version('vlm-phase-harness')}, {prose('; '.join(environments))}"
 

@@ -101,7 +101,7 @@ def change_sentences(outcome: PairOutcome) -> list[str]:
     if baseline is None:
         return ["No baseline was compared in this run."]
     regressions = list(map(explain_verdict, outcome.regressions.values()))
-    other = short_name(baseline.source.get("model", "the baseline"))
+    other = short_name(baseline.record_source.get("model", "the baseline"))
     main = "; ".join(profile.main_changes(baseline.profile))
     environment = f"Other than in {other}: {main}." if profile.changes(baseline.profile) else ""
     changed = [answer for answer in regressions if answer.verdict != "reproduces"]

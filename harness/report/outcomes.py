@@ -24,7 +24,7 @@ from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.report.verdict_words import BAD, GOOD, OPEN, QUESTIONS, VERDICTS
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
 
@@ -124,7 +124,7 @@ class PairOutcome:
         return line.word, VERDICTS[line.word].colour
 
 
-def pair_outcomes(findings: Findings) -> list[PairOutcome]:
+def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
     """What the run found, a pair each, in the order of the run.
 
     Raises:
@@ -182,8 +182,8 @@ def changed_samples_text(agreement: Agreement) -> str:
     return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
 
-def _outcome(findings: Findings, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
-    claims, regressions = (findings.of_pair(pair, kind) for kind in ("replication", "regression"))
+def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
+    claims, regressions = (findings.verdicts_by_question(pair, kind) for kind in ("replication", "regression"))
     regressions = {name: regressions[name] for name in QUESTIONS if name in regressions}
     baseline, notes = (
         findings.baselines.get(pair),

@@ -30,7 +30,7 @@ from harness.report.meanings import (
 from harness.report.outcomes import PairOutcome
 from harness.report.palette import COLOURS
 from harness.report.verdict_words import VERDICTS
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
 #: The ids that the page itself has.
@@ -64,7 +64,7 @@ class PairPage(NamedTuple):
 
 
 def render_page(
-    findings: Findings,
+    findings: SessionResults,
     pairs: Sequence[PairPage],
     figures: Sequence[PageFigure],
     record: Mapping[str, Any],

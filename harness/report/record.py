@@ -28,10 +28,10 @@ from harness.judgement.phases import claim_record, number, phases_of
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result
 from harness.judgement.side_by_side import traces_of
-from harness.measurement.word_order import Score, scores_of
+from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.json_text import rounded
 
 RECORD_SCHEMA = 4
@@ -41,7 +41,7 @@ BAND = (0.1, 0.9)
 _DIRECTORIES = re.compile(r"(?<![\w.~:/\\-])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\:;,'\"()]+[\\/])+(?=[^\s/\\])")
 
 
-def run_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
     """The record. Wall times stay out of it: they are pytest-benchmark's to store, and no two runs agree on them."""
     against = {"against": [comparison.record() for comparison in compared]} if compared else {}
     return against | {
@@ -52,7 +52,9 @@ def run_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> 
             str(pair): pair_record(profile, findings.baselines.get(pair), findings.reading(pair))
             for pair, profile in findings.profiles.items()
         },
-        "not_measured": {str(pair): without_directories(reason) for pair, reason in findings.not_measured().items()},
+        "not_measured": {
+            str(pair): without_directories(reason) for pair, reason in findings.unmeasured_reasons().items()
+        },
         "verdicts": [
             {
                 "pair": str(result.pair),
@@ -61,12 +63,12 @@ def run_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> 
                 "verdict": result.word,
                 "numbers": verdict_numbers(result),
             }
-            for result in sorted(findings.results, key=lambda result: (str(result.pair), result.kind, result.question))
+            for result in sorted(findings.verdicts, key=lambda result: (str(result.pair), result.kind, result.question))
         ],
     }
 
 
-def report_record(findings: Findings, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
+def report_record(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
     """The record with `timing`, and with the samples in full as `drawn` in every pair: all that the report shows."""
     record = run_record(findings, compared)
     for pair, profile in findings.profiles.items():
@@ -165,7 +167,7 @@ def pair_record(
         "revision": profile.revision,
         "configuration": dict(profile.configuration),
         "left_out": {name: without_directories(reason) for name, reason in profile.left_out.items()},
-        "winoground": {name: _score(score) for name, score in scores_of(profile).items()},
+        "winoground": {name: _score(score) for name, score in word_order_scores(profile).items()},
         "declared": dict(profile.declared),
         "samples": list(profile.sample_ids),
         "phases": phases_of(profile, reading),
@@ -194,7 +196,7 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
         # A summary holds what is judged, and nothing besides.
         with suppress(KeyError):
             means[name] = rounded(stored[name].mean(0))
-    return baseline.source | {
+    return baseline.record_source | {
         "n": baseline.samples,
         "depth": stored.depth,
         "environment": asdict(stored.environment),

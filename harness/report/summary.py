@@ -10,7 +10,7 @@ import numpy as np
 from harness.baselines.store import LEAST_SAMPLES
 from harness.judgement.phases import SHARES, phase_reading, relative_depth
 from harness.judgement.results import Result
-from harness.measurement.word_order import CONFIDENCE, scores_of
+from harness.measurement.word_order import CONFIDENCE, word_order_scores
 from harness.models.likelihood import CHANCE
 from harness.profile.measures import layer_ranges
 from harness.profile.profile import Profile
@@ -18,7 +18,7 @@ from harness.report.controls_compared import control_table
 from harness.report.layout import Line, fold, labelled_lines, table_lines, unbroken
 from harness.report.outcomes import PairOutcome, exclusion_lines, pair_outcomes, phase_ranges, shows_relative_depth
 from harness.report.verdict_words import VERDICTS
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import unused_baselines
 from harness.storage.file_names import short_name
 
@@ -51,7 +51,7 @@ _CONTROL_LEGEND = (
 )
 
 
-def summary_lines(findings: Findings, width: int, *, brief: bool = False) -> list[Line]:
+def summary_lines(findings: SessionResults, width: int, *, brief: bool = False) -> list[Line]:
     """Return the lines of the summary, each at most `width` wide but for paths and names.
 
     Args:
@@ -158,7 +158,7 @@ def unread_lines(name: str, profile: Profile) -> list[str]:
     ]
 
 
-def baseline_lines(findings: Findings, width: int) -> list[Line]:
+def baseline_lines(findings: SessionResults, width: int) -> list[Line]:
     """How many baselines were matched, written or left unused, and which."""
     counts_by_kind = Counter(findings.written.values())
     unused = unused_baselines(findings.options)
@@ -180,7 +180,7 @@ def baseline_lines(findings: Findings, width: int) -> list[Line]:
     return lines + _fold_lines(remarks, width)
 
 
-def written_lines(findings: Findings, width: int) -> list[Line]:
+def written_lines(findings: SessionResults, width: int) -> list[Line]:
     """Return the baselines that were written, and how."""
     return _fold_lines([unbroken(f"  wrote {path} ({kind})") for path, kind in findings.written.items()], width)
 
@@ -209,8 +209,8 @@ def _marked(lines: Mapping[str, Result]) -> str:
     return " ".join(f"{name}{VERDICTS[line.word].mark}" for name, line in lines.items())
 
 
-def _control_lines(findings: Findings, width: int) -> list[str]:
-    judged = [result for result in findings.results if result.claim is not None]
+def _control_lines(findings: SessionResults, width: int) -> list[str]:
+    judged = [result for result in findings.verdicts if result.claim is not None]
     pairs, names = list(dict.fromkeys(result.pair for result in judged)), list(_CLAIM_MARKS)
     judged.sort(key=lambda result: (pairs.index(result.pair), names.index(result.question)))
     claims = ((short_name(str(result.pair)), result.claim) for result in judged if result.claim is not None)
@@ -218,10 +218,10 @@ def _control_lines(findings: Findings, width: int) -> list[str]:
     return ["", *table, "", *fold(_CONTROL_LEGEND, width), ""] if table else []
 
 
-def _winoground_lines(findings: Findings) -> list[str]:
+def _winoground_lines(findings: SessionResults) -> list[str]:
     lines = []
     for pair, profile in findings.profiles.items():
-        scores = scores_of(profile)
+        scores = word_order_scores(profile)
         intervals = [unbroken(f"{name} {s.share:.2f} [{s.low:.2f}-{s.high:.2f}]") for name, s in scores.items()]
         if intervals:
             lines.append(

@@ -31,7 +31,7 @@ from harness.report.panels import OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.record import report_record
 from harness.report.svg import figure_settings, inline, to_png, to_svg
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import FileNames, short_name
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
@@ -40,7 +40,7 @@ from harness.storage.json_text import dump
 class _Report:
     """The parts of the page, made one by one; every figure is put as SVG and PNG into a folder beside it."""
 
-    def __init__(self, findings: Findings, record: Mapping[str, Any], directory: Path) -> None:
+    def __init__(self, findings: SessionResults, record: Mapping[str, Any], directory: Path) -> None:
         self._found, self._record, self._folder = findings, record, directory
         self._names = FileNames(set(PAGE_IDS))
 
@@ -79,7 +79,7 @@ class _Report:
         if recalled:
             draw, text = partial(recall_by_model, recalled), describe_recalls(recalled)
             yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text)
-        for pair, other in self._found.beside().items():
+        for pair, other in self._found.compared_pairs().items():
             both = profiles[pair], profiles[other]
             names = " and ".join(short_name(profile.model) for profile in both)
             yield self._figure(
@@ -123,7 +123,7 @@ def _band(outcome: PairOutcome) -> Band:
     return band._replace(baseline_turning_points=tuple(point.estimate for point in before), baseline_depth=stored.depth)
 
 
-def write_report(findings: Findings, comparisons: Sequence[ModelComparison], directory: Path) -> Path:
+def write_report(findings: SessionResults, comparisons: Sequence[ModelComparison], directory: Path) -> Path:
     """Write the report of a run into a folder, which is made; returns the page.
 
     `index.html` needs no other file. `phase.json` holds its numbers, `figures/` its figures.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import PhaseError, first_line, without_frames
 from harness.measurement.ranks import Processes, processes
-from harness.run.option_row import in_memory
+from harness.run.option_row import is_from_fixture
 from harness.run.options import Options
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LoadedModel:
         if self._vlm is None or self._vlm.name != model:
             self.release()
             try:
-                own = in_memory(self.options.model(model))
+                own = is_from_fixture(self.options.model(model))
                 vlm = self._of_fixture(model) if own else self.load(model)
                 if self.options.against is not None and model not in self.parts:
                     from harness.judgement.weights import weight_parts

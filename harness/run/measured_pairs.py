@@ -11,9 +11,9 @@ from harness.data.datasets import find_dataset
 from harness.errors import PhaseError, bounded, shown, without_frames
 from harness.measurement.ranks import Processes
 from harness.profile.pair import Pair
-from harness.run.findings import Findings
 from harness.run.loaded_model import LoadedModel
 from harness.run.options import Options
+from harness.run.session_results import SessionResults
 
 if TYPE_CHECKING:
     from harness.baselines.reference import Reference
@@ -27,7 +27,7 @@ class MeasuredPairs:
 
     options: Options
     say: Callable[[str], None]
-    findings: Findings
+    results: SessionResults
     loaded: LoadedModel
     processes: Processes
     _failed: dict[Pair, BaseException] = field(default_factory=dict)
@@ -39,12 +39,12 @@ class MeasuredPairs:
         if pair not in self._missing:
             self._missing[pair] = reason = self.options.unavailable(pair)[0]
             if reason:
-                self.findings.unmeasured[pair] = reason
+                self.results.unmeasured[pair] = reason
         return self._missing[pair]
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
         """Return the first `n` samples of a pair, without those that its measurement left out."""
-        profiles = self.findings.profiles
+        profiles = self.results.profiles
         left_out = profiles[pair].left_out if pair in profiles else {}
         source, most = self.options.source(pair.dataset), n + len(left_out)
         drawn = find_dataset(pair.dataset).draw(most, self.options.seed, source)
@@ -56,19 +56,19 @@ class MeasuredPairs:
         Raises:
             PhaseError: it cannot be measured; said again at every call, without another try.
         """
-        profiles, other = self.findings.profiles, self.options.other_of(pair)
+        profiles, other = self.results.profiles, self.options.reference_pair(pair)
         if pair not in profiles and other is not None and other != pair:
             self._measure_first(other)
         if pair in self._failed:
             raise self._failed[pair]
         if pair not in profiles:
             try:
-                profiles[pair] = self.processes.agreed(f"the profile of {pair}", lambda: self._measured(pair))
+                profiles[pair] = self.processes.agree_on_first(f"the profile of {pair}", lambda: self._measured(pair))
             except Exception as error:
                 self._failed[pair] = without_frames(error)
                 plain = isinstance(error, PhaseError)
                 reason = str(error) if plain else shown(bounded(f"{type(error).__name__}: {error}"))
-                self.findings.unmeasured[pair] = reason
+                self.results.unmeasured[pair] = reason
                 raise
         return profiles[pair]
 
@@ -78,13 +78,15 @@ class MeasuredPairs:
         Raises:
             PhaseError: it cannot be measured.
         """
-        from harness.baselines.reference import reference_of, stored_calibration
+        from harness.baselines.reference import reference_from_profile, stored_calibration
 
-        other = self.options.other_of(pair)
+        other = self.options.reference_pair(pair)
         assert other is not None
         if other not in self._references:
             profile = self.profile(other)
-            self._references[other] = reference_of(profile, stored_calibration(self.options.baselines, profile))
+            self._references[other] = reference_from_profile(
+                profile, stored_calibration(self.options.baselines, profile)
+            )
         return self._references[other]
 
     def _measured(self, pair: Pair) -> Profile:
@@ -106,6 +108,6 @@ class MeasuredPairs:
 
     def _measure_first(self, other: Pair) -> None:
         """Measure a model on all datasets of the run while it is loaded; errors are raised where it is asked for."""
-        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.findings.collected))):
+        for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.results.collected))):
             with suppress(Exception):
                 self.profile(Pair(other.model, dataset))

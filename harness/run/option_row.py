@@ -50,7 +50,7 @@ class Option:
         return f"--phase-{self.name.replace('_', '-')}"
 
     @property
-    def twin(self) -> str:
+    def ini_name(self) -> str:
         """The name in the ini file."""
         return f"phase_{self.name}"
 
@@ -66,7 +66,7 @@ class Option:
         group.addoption(self.argument, help=f"{self.text}.{default}", **kind)
         if self.ini is not None:
             one: Literal["string", "args"] = "string" if isinstance(self.ini, str) else "args"
-            parser.addini(self.twin, help=f"{self.text} ({self.argument})", type=one, default=self.ini)
+            parser.addini(self.ini_name, help=f"{self.text} ({self.argument})", type=one, default=self.ini)
 
     def read(self, config: pytest.Config) -> Any:
         """Return the value that the command line or the ini file gives.
@@ -76,13 +76,13 @@ class Option:
         """
         given = config.getoption(self.argument)
         if self.ini is not None and (given is None or self.ini == []):
-            texts = config.getini(self.twin)
+            texts = config.getini(self.ini_name)
             try:
                 if isinstance(texts, str):
                     return self.value(texts, config.rootpath)
                 given = [self.value(text, config.rootpath) for text in texts] + (given or [])
             except argparse.ArgumentTypeError as error:
-                raise pytest.UsageError(f"{self.twin} in the ini file: {error}") from None
+                raise pytest.UsageError(f"{self.ini_name} in the ini file: {error}") from None
         return self.collect(given or ()) if self.collect else given
 
     def value(self, text: str, *root: Path) -> Any:
@@ -112,7 +112,7 @@ def model_entry(text: str, root: Path | None = None) -> ModelEntry:
     return find_model(str(root / text) if root and (root / text).is_dir() else text)
 
 
-def in_memory(entry: ModelEntry) -> bool:
+def is_from_fixture(entry: ModelEntry) -> bool:
     """Return True if a fixture gives the model."""
     return entry.loader.startswith(FIXTURE)
 
@@ -158,7 +158,7 @@ def sample_count(text: str, *_: Path) -> int | None:
     return None if text == AS_DECLARED else whole_number(2)(text)
 
 
-def one_of(kind: str, names: str, pattern: str) -> Callable[..., str]:
+def name_parser(kind: str, names: str, pattern: str) -> Callable[..., str]:
     """Return a parser of names that match a pattern; its message says of which `kind` they are and names them."""
 
     def parse(text: str, *_: Path) -> str:
@@ -169,6 +169,6 @@ def one_of(kind: str, names: str, pattern: str) -> Callable[..., str]:
     return parse
 
 
-device_name = one_of("device", "auto, cpu, cuda, cuda:N or mps", r"auto|cpu|mps|cuda(:\d+)?")
-dtype_name = one_of("dtype", f"one of {', '.join(_DTYPES)}", "|".join(_DTYPES))
-control_name = one_of("control", f"{', '.join(CONTROLS)} or {NO_CONTROL}", "|".join((*CONTROLS, NO_CONTROL)))
+device_name = name_parser("device", "auto, cpu, cuda, cuda:N or mps", r"auto|cpu|mps|cuda(:\d+)?")
+dtype_name = name_parser("dtype", f"one of {', '.join(_DTYPES)}", "|".join(_DTYPES))
+control_name = name_parser("control", f"{', '.join(CONTROLS)} or {NO_CONTROL}", "|".join((*CONTROLS, NO_CONTROL)))

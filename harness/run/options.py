@@ -23,7 +23,7 @@ from harness.run.option_row import (
     dataset_directory,
     device_name,
     dtype_name,
-    in_memory,
+    is_from_fixture,
     model_entry,
     path,
     row,
@@ -124,7 +124,7 @@ class Options:
         """
         if self.samples is not None:
             return self.samples
-        entries = (self.model(pair.model),) if self.against is None else self.named()
+        entries = (self.model(pair.model),) if self.against is None else self.named_models()
         return max(entry.samples.get(pair.dataset, find_dataset(pair.dataset).samples) for entry in entries)
 
     def controls_of(self, pair: Pair) -> tuple[str, ...]:
@@ -147,30 +147,30 @@ class Options:
 
     def model(self, name: str) -> ModelEntry:
         """Return the entry of a pair's model."""
-        return next((entry for entry in self.named() if entry.name == name), None) or find_model(name)
+        return next((entry for entry in self.named_models() if entry.name == name), None) or find_model(name)
 
-    def named(self) -> tuple[ModelEntry, ...]:
+    def named_models(self) -> tuple[ModelEntry, ...]:
         """Return the models that were asked for by name, the one that the others are held against last."""
         return self.models if self.against is None else (*self.models, self.against)
 
-    def other_of(self, pair: Pair) -> Pair | None:
+    def reference_pair(self, pair: Pair) -> Pair | None:
         """The pair that a pair is held against with --phase-against; None where it is held against what is stored."""
         return None if self.against is None else Pair(self.against.name, pair.dataset)
 
-    def argument(self, name: str) -> str:
+    def model_argument(self, name: str) -> str:
         """What `--phase-model` takes for a pair's model: its name where it is registered, else where it comes from."""
         entry = self.model(name)
-        return name if name in MODELS else entry.loader if in_memory(entry) else entry.source
+        return name if name in MODELS else entry.loader if is_from_fixture(entry) else entry.source
 
-    def fixtures(self) -> list[str]:
+    def model_fixtures(self) -> list[str]:
         """Return the fixtures that models in memory come from, which are also those models' names."""
-        return [entry.name for entry in self.named() if in_memory(entry)]
+        return [entry.name for entry in self.named_models() if is_from_fixture(entry)]
 
-    def trusted(self) -> list[str]:
+    def trusted_models(self) -> list[str]:
         """The checkpoints whose own code is run, as they were named."""
-        return [self.argument(entry.name) for entry in self.named() if entry.trusted]
+        return [self.model_argument(entry.name) for entry in self.named_models() if entry.trusted]
 
-    def bundled(self, pair: Pair) -> bool:
+    def is_bundled(self, pair: Pair) -> bool:
         """Whether a pair needs nothing but what the project brings."""
         return self.model(pair.model).bundled and not find_dataset(pair.dataset).variable
 
@@ -181,7 +181,7 @@ class Options:
     def unavailable(self, pair: Pair) -> tuple[str, bool]:
         """Return why a pair cannot be measured here, else an empty text; True if what is missing was asked for."""
         entry = self.model(pair.model)
-        if not in_memory(entry) and (reason := entry.unavailable(download=self.download)):
+        if not is_from_fixture(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)
         source = self.source(pair.dataset)
         if reason := find_dataset(pair.dataset).unavailable(source):
@@ -227,7 +227,7 @@ def read_options(config: pytest.Config) -> Options:
 
 def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
     """Yield the reasons why options cannot go together."""
-    named, against = options.named(), options.against
+    named, against = options.named_models(), options.against
     if options.update and options.update_new:
         yield "--phase-update and --phase-update-new exclude each other: choose one"
     if options.draw and not options.report:
@@ -250,7 +250,7 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
                 f"--phase-model: two checkpoints are both called {name!r}, after the last part of their paths, and "
                 "would share one baseline; rename one directory"
             )
-    for name in options.fixtures() if options.calibrate else ():
+    for name in options.model_fixtures() if options.calibrate else ():
         yield (
             f"--phase-calibrate loads a model anew in other data types, and the fixture {name} gives it in one: save "
             "the model and pass its directory"
@@ -263,5 +263,5 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
                     f"{argument} {entry.source or entry.name}: this run names no such model; give the same with "
                     "--phase-model or --phase-against, or leave it out"
                 )
-            if entry.bundled or in_memory(entry):
+            if entry.bundled or is_from_fixture(entry):
                 yield f"{argument} {entry.name}: this model is not loaded from a checkpoint of yours; leave it out"

@@ -7,17 +7,17 @@ from functools import partial
 from typing import Any
 
 from harness.analysis.power import Power, curve_power, power_refusal, recall_power
-from harness.baselines.margin_table import boundary_values, margin_table, margin_values
+from harness.baselines.margin_table import boundary_margin_values, margin_table, margin_values
 from harness.baselines.store import BaselineError
 from harness.data.datasets import find_dataset
 from harness.judgement.phases import CLAIM_RECALL
 from harness.judgement.regression import ALPHA_DIFF
-from harness.measurement.conditions import Calibrated
+from harness.measurement.conditions import CalibrationResult
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile, as_floats
 
 
-def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
+def simulated_power(profile: Profile, calibrated: CalibrationResult) -> dict[str, Any]:
     """Return the simulated power of a baseline to be as JSON types, by measure: inter-modal similarity and recall.
 
     A dataset for regression only is asked no claim, so its samples need not be enough to decide on recall.
@@ -31,7 +31,7 @@ def simulated_power(profile: Profile, calibrated: Calibrated) -> dict[str, Any]:
         as_floats(profile["inter"]),
         calibrated.largest_changes("inter"),
         margin=margins["inter"],
-        boundaries=boundary_values(margins),
+        boundaries=boundary_margin_values(margins),
     )
     simulations = [simulate]
     if not (profile.no_recall or find_dataset(profile.dataset).regression_only):

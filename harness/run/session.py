@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from harness.measurement.ranks import processes
 from harness.profile.pair import Pair
-from harness.run.findings import Findings
 from harness.run.loaded_model import LoadedModel
 from harness.run.measured_pairs import MeasuredPairs
 from harness.run.options import Options
 from harness.run.pair_errors import PairErrors
+from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import StoredBaselines
 
 if TYPE_CHECKING:
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 class PhaseSession:
     """What measures, the stored baselines and the findings of a session; one model is loaded at a time.
 
-    `parametrized` is True if a test asks for a pair, selected or not; `asked` are the verdicts that the running test
-    was given.
+    `parametrized` is True if a test asks for a pair, selected or not; `test_verdicts` are the verdicts that the running
+    test was given.
     """
 
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self.options = options
         self.processes = processes()
-        self.found = found = Findings(options)
-        self.loaded = LoadedModel(options, say, self.processes, parts=found.weights)
-        self.measured = MeasuredPairs(options, say, found, self.loaded, self.processes)
-        self.stored = StoredBaselines(options, say, self.loaded, self.processes, found.matched, found.written)
+        self.results = results = SessionResults(options)
+        self.loaded = LoadedModel(options, say, self.processes, parts=results.weights)
+        self.measured = MeasuredPairs(options, say, results, self.loaded, self.processes)
+        self.stored = StoredBaselines(options, say, self.loaded, self.processes, results.matched, results.written)
         self.errors = PairErrors(self.processes)
-        self.asked: list[Result] = []
+        self.test_verdicts: list[Result] = []
         self.parametrized = False
 
     def baseline(self, pair: Pair) -> Baseline:
@@ -62,12 +62,12 @@ class PhaseSession:
 
     def record(self, result: Result, held: Baseline | None = None) -> None:
         """Keep a verdict for all views and for the running test, and what the pair was held against."""
-        self.asked.append(result)
-        self.found.record(result)
+        self.test_verdicts.append(result)
+        self.results.record(result)
         if held is not None:
-            self.found.baselines.setdefault(result.pair, held)
+            self.results.baselines.setdefault(result.pair, held)
 
     def record_ratio(self, result: Result, ratio: TimingRatio) -> None:
         """Keep a ratio for the views and for the running test; no two runs agree on it, so it is no verdict."""
-        self.asked.append(result)
-        self.found.ratios[result.pair] = ratio
+        self.test_verdicts.append(result)
+        self.results.ratios[result.pair] = ratio

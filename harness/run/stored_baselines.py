@@ -60,13 +60,13 @@ class StoredBaselines:
 
         root = self.options.baselines
         try:
-            stored = self.processes.of_first(f"the baseline of {pair}", lambda: find_baseline(root, profile))
+            stored = self.processes.run_on_first(f"the baseline of {pair}", lambda: find_baseline(root, profile))
         except BaselineError as error:
             missing = isinstance(error, MissingBaselineError)
             if missing and not (self.options.update or self.options.update_new):
                 raise MissingBaselineError(
                     f"no baseline for {pair} in {root}; record one with: pytest cases/ --phase-model "
-                    f"{self.options.argument(pair.model)} --phase-dataset {pair.dataset} --phase-update-new"
+                    f"{self.options.model_argument(pair.model)} --phase-dataset {pair.dataset} --phase-update-new"
                 ) from None
             if not (self.options.update or missing):
                 raise
@@ -95,7 +95,7 @@ class StoredBaselines:
             # The numbers, which are the same, are not written again.
             self.written[stored.path] = "changed"
             change = f"the configuration of {pair}"
-            return self.processes.of_first(change, lambda: write_configuration(stored, profile))
+            return self.processes.run_on_first(change, lambda: write_configuration(stored, profile))
         self.matched.add(stored.path)
         if self.processes.first and (self.options.update or self.options.update_new):
             remove_leftovers(stored.path)
@@ -130,7 +130,7 @@ class StoredBaselines:
 
         from harness.baselines.store import is_summary_of
 
-        if stored.summary_of is not None:
+        if stored.summarised_samples is not None:
             return not is_summary_of(stored, profile)
         if self.options.summary and self.options.update:
             return True
@@ -159,7 +159,7 @@ class StoredBaselines:
             settings: dict[str, Any] = {"summary": summary, "kept": kept, "first": how == "new"}
             return read_baseline(write_baseline(root, profile, {}, phases, calibration, power, **settings))
 
-        baseline = self.processes.of_first(f"writing the baseline of {profile.pair}", write)
+        baseline = self.processes.run_on_first(f"writing the baseline of {profile.pair}", write)
         self.matched.discard(baseline.path)
         self.written[baseline.path] = how
         return baseline
@@ -174,7 +174,7 @@ class StoredBaselines:
         from harness.run.power_gate import simulated_power
 
         options = self.options
-        measured = self.processes.agreed(
+        measured = self.processes.agree_on_first(
             f"the calibration of {profile.pair}",
             lambda: calibrate(
                 self.loaded.vlm(profile.model),
@@ -189,7 +189,7 @@ class StoredBaselines:
             ),
         )
 
-        power = self.processes.of_first(f"the power of {profile.pair}", lambda: simulated_power(profile, measured))
+        power = self.processes.run_on_first(f"the power of {profile.pair}", lambda: simulated_power(profile, measured))
         return measured.calibration, power
 
 

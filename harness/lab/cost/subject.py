@@ -10,7 +10,7 @@ import torch
 
 from harness.data.datasets import find_dataset
 from harness.errors import PhaseError
-from harness.measurement.stopwatch import references_of
+from harness.measurement.stopwatch import timing_references
 from harness.models.anatomy import Anatomy
 from harness.models.prompts.prompt import TokenGroups, encode
 from harness.models.vlm import Vlm
@@ -92,7 +92,7 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
     """
     data = find_dataset(dataset)
     samples = data.draw(batch + _LEARNT_SAMPLES, 0, data.source())
-    words = references_of(vlm, samples)
+    words = timing_references(vlm, samples)
     subjects = []
     for rows in (slice(_LEARNT_SAMPLES), slice(_LEARNT_SAMPLES, None)):
         encoded = encode(vlm.processor, samples[rows], vlm.anatomy.image_positions)

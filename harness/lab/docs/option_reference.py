@@ -26,7 +26,7 @@ def option_table() -> str:
     rows = [
         [
             f"`{option.argument} {option.metavar}".rstrip() + "`",
-            _NOTHING if option.ini is None else f"`{option.twin}`",
+            _NOTHING if option.ini is None else f"`{option.ini_name}`",
             _default(option),
             _CODE.sub(r"`\1`", option.text),
         ]

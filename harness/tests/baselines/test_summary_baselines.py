@@ -175,7 +175,7 @@ def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, 
 
 
 def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, summed: Baseline) -> None:
-    assert (summed.profile.n, summed.samples, summed.summary_of) == (N // 2, N, N)
+    assert (summed.profile.n, summed.samples, summed.summarised_samples) == (N // 2, N, N)
     assert (summed.profile.depth, summed.profile.environment) == (L, made.environment)
     for name in MEASURES:
         same_summary(summarise(summed.profile[name], summed.profile.clusters), summarise(made[name], made.clusters))
@@ -228,9 +228,9 @@ def test_a_pair_stored_as_a_summary_stays_one(made: Profile, summed: Baseline) -
     elsewhere = dataclasses.replace(made, environment=dataclasses.replace(made.environment, device="cuda"))
     other = read_baseline(write_baseline(root, elsewhere, {}, phases_of(made)))
     assert other.path != again.path
-    assert again.summary_of == other.summary_of == N
+    assert again.summarised_samples == other.summarised_samples == N
     other_data = dataclasses.replace(made, dataset="open")
-    assert read_baseline(write_baseline(root, other_data, {}, phases_of(made))).summary_of is None
+    assert read_baseline(write_baseline(root, other_data, {}, phases_of(made))).summarised_samples is None
 
 
 def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.baselines.store import BaselineError, read_baseline, write_baseline
-from harness.baselines.stored_files import folder_of
+from harness.baselines.stored_files import model_directory
 from harness.data.photograph import MOST_BYTES, fault
 from harness.data.sample import Source
 from harness.data.selection import item_name, tidy_captions
@@ -167,7 +167,7 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
 @pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", ".", "", "a/b", "a\\b", "C:up"])
 def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="call it by a name and not by a path"):
-        folder_of(tmp_path, name)
+        model_directory(tmp_path, name)
 
 
 @pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])

@@ -35,7 +35,7 @@ def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(record
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration without the run in bfloat16, in which a random model's words change too much."""
     runs = (CalibrationRun("eager", attention="eager"), CalibrationRun("batch size 1", batch_size=1))
-    monkeypatch.setattr(harness.measurement.conditions, "runs_of", lambda profile, batch_size: runs)
+    monkeypatch.setattr(harness.measurement.conditions, "calibration_runs", lambda profile, batch_size: runs)
 
 
 @pytest.mark.usefixtures("quiet")

@@ -45,7 +45,7 @@ def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: 
     path = recorded.baselines / "tiny-llava" / "tiny.json"
     turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
     turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
-    assert read_baseline(path).summary_of == 64
+    assert read_baseline(path).summarised_samples == 64
     before, zeroed = recorded.files(), Fault(features(torch.zeros_like))
     damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
@@ -60,4 +60,4 @@ def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: 
     accepted = recorded.run(*REGRESSION, "--phase-update", plugins=(zeroed,))
     accepted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert recorded.files() != before
-    assert read_baseline(path).summary_of == 64
+    assert read_baseline(path).summarised_samples == 64

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import pytest
 
-from harness.baselines.reference import reference_of
+from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.judgement.results import family_result
@@ -90,7 +90,7 @@ def test_an_unchanged_model_reproduces_for_any_n(now: int, then: int) -> None:
 
 
 def test_two_models_of_one_run_are_adjusted_over_their_common_samples(whole: Profile) -> None:
-    comparison = compare(first(40), reference_of(dataclasses.replace(whole, model="other")), INTER)
+    comparison = compare(first(40), reference_from_profile(dataclasses.replace(whole, model="other")), INTER)
     assert judged(comparison) == dict.fromkeys(("inter", "inter_instruction", ADJUSTED), True)
     assert comparison.not_compared == {}
 

@@ -10,7 +10,7 @@ import pytest
 
 import harness
 from harness.analysis.calibration import Calibration, Noise, Variant
-from harness.baselines.reference import reference_of, stored_calibration
+from harness.baselines.reference import reference_from_profile, stored_calibration
 from harness.baselines.store import write_baseline
 from harness.judgement.phases import phases_of
 from harness.models.vlm import Vlm
@@ -195,8 +195,10 @@ def test_profiles_of_two_datasets_are_refused() -> None:
 def test_margins_come_from_the_model_and_its_calibration() -> None:
     made = synthetic_profile()
     noise = {name: Noise(mean=0.02, sample=0.05, changed=1.0) for name in MEASURES}
-    calibrated = reference_of(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
-    assert reference_of(made).margins["inter"] == pytest.approx(0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4)
+    calibrated = reference_from_profile(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
+    assert reference_from_profile(made).margins["inter"] == pytest.approx(
+        0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4
+    )
     assert calibrated.margins["inter"] == pytest.approx(0.06)
     assert calibrated.describe() == f"made measured in this run ({HERE})"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.analysis.calibration import Calibration, Noise, Variant
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
-from harness.baselines.reference import reference_of
+from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline
 from harness.judgement.regression import compare
 from harness.judgement.side_by_side import traces_of
@@ -89,8 +89,8 @@ def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
 
 def test_another_model_of_this_run_is_held_to_the_same_tolerance() -> None:
     made = measured()
-    assert tolerance_of(made, reference_of(made), "inter").amount == CPU_TOLERANCE.amount
-    assert locating_tolerance(made, reference_of(made), "inter").amount == 1e-5
+    assert tolerance_of(made, reference_from_profile(made), "inter").amount == CPU_TOLERANCE.amount
+    assert locating_tolerance(made, reference_from_profile(made), "inter").amount == 1e-5
 
 
 def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -> None:

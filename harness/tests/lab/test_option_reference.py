@@ -35,7 +35,7 @@ def test_the_table_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
     helped = pytester.runpytest_inprocess("--help").stdout.str()
     named = set(re.findall(r"^  (--phase-[\w-]+)", helped, re.MULTILINE))
     assert named == {option.argument for option in OPTIONS.values()} == set(rows())
-    inis = {option.twin for option in OPTIONS.values() if option.ini is not None}
+    inis = {option.ini_name for option in OPTIONS.values() if option.ini is not None}
     for ini in inis:
         config.getini(ini)
     assert {f"phase_{name}" for name in ("samples", "batch_size", "controls", "data", "trust_code")} <= inis

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.measurement.batches import ahead
+from harness.measurement.batches import prefetch
 
 
 def test_the_items_come_in_order_and_none_is_lost() -> None:
-    assert list(ahead(iter(range(20)))) == list(range(20))
-    assert list(ahead(iter(()))) == []
+    assert list(prefetch(iter(range(20)))) == list(range(20))
+    assert list(prefetch(iter(()))) == []
 
 
 def test_the_next_item_is_made_while_one_is_used() -> None:
@@ -23,14 +23,14 @@ def test_the_next_item_is_made_while_one_is_used() -> None:
         made.set()
         yield 1
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     assert made.wait(60), "the second item is made although nobody has asked for it yet"
     assert list(coming) == [1]
 
 
 def test_all_items_are_made_in_one_thread_which_is_not_ours() -> None:
-    makers = set(ahead(threading.get_ident() for _ in range(10)))
+    makers = set(prefetch(threading.get_ident() for _ in range(10)))
     assert len(makers) == 1
     assert threading.get_ident() not in makers
 
@@ -41,7 +41,7 @@ def test_an_error_comes_where_its_item_would_have() -> None:
         yield 1
         raise KeyError("the third")
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert [next(coming), next(coming)] == [0, 1]
     with pytest.raises(KeyError, match="the third"):
         next(coming)
@@ -55,7 +55,7 @@ def test_an_iteration_that_is_given_up_makes_no_more() -> None:
             made.append(item)
             yield item
 
-    coming = ahead(items())
+    coming = prefetch(items())
     next(coming)
     coming.close()
     assert len(made) <= 4

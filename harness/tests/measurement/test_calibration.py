@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness.analysis.calibration import Calibration, Noise, Variant, noise_between
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
-from harness.baselines.margin_table import boundary_values, margin_table
-from harness.measurement.conditions import calibrate, runs_of
+from harness.baselines.margin_table import boundary_margin_values, margin_table
+from harness.measurement.conditions import calibrate, calibration_runs
 from harness.models.vlm import Vlm
 from harness.profile.measures import FAMILIES
 from harness.tests.support.tiny import N, tiny_profile, tiny_vlm
@@ -98,7 +98,7 @@ def test_every_run_measures_the_same_samples_and_leaves_the_model_as_it_was(tiny
     threads = torch.get_num_threads()
     told: list[str] = []
     found = calibrate(tiny, profile, load, seed=0, batch_size=2, say=told.append)
-    names = [run.name for run in runs_of(profile, 2)]
+    names = [run.name for run in calibration_runs(profile, 2)]
     assert list(found.calibration.variants) == names
     assert {"bfloat16", "eager", "batch size 1", "batch size 16"} <= set(names)
     assert [line.partition(",")[0] for line in told] == ["calibration of tiny-llava-tiny"] * len(names)
@@ -124,7 +124,7 @@ def test_margins_widen_with_the_noise_and_say_so(tiny: Vlm) -> None:
     assert "3 x the calibration noise" in wide["inter"]["reason"]
     assert plain["inter"]["value"] < wide["inter"]["value"]
     assert plain["image"] == wide["image"]
-    values = boundary_values({name: margin["value"] for name, margin in plain.items()})
+    values = boundary_margin_values({name: margin["value"] for name, margin in plain.items()})
     assert len(values) == 7
     assert min(values[:3]) >= 1.0
     assert min(values[3:]) >= 0.5

@@ -11,7 +11,7 @@ from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios,
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.measurement.measure import measure
-from harness.measurement.stopwatch import WARM_UPS, Contestants
+from harness.measurement.stopwatch import WARM_UPS, ForwardPassTimer
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
@@ -84,7 +84,7 @@ def test_similarity_and_attention_cost_little_time(
 
 
 def test_everything_costs_little_more(vlm: Vlm, record: Record) -> None:
-    found = Contestants(vlm, photographs(BATCH)).ratio()
+    found = ForwardPassTimer(vlm, photographs(BATCH)).ratio()
     record("everything / plain", shown(found))
     assert found.interval[0] <= MOST_TIME_WITH_LENS
 
@@ -93,7 +93,7 @@ def test_similarity_and_attention_need_little_memory(
     vlm: Vlm, record: Record, paths: tuple[Callable[[], object], Callable[[], object]]
 ) -> None:
     plain, hooked = (peak(run) for run in paths)
-    everything = peak(Contestants(vlm, photographs(BATCH)).hooked)
+    everything = peak(ForwardPassTimer(vlm, photographs(BATCH)).hooked)
     record("peak memory in GB, plain", round(plain / 1e9, 3))
     record("peak memory in GB, similarity and attention", round(hooked / 1e9, 3))
     record("peak memory in GB, everything", round(everything / 1e9, 3))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.measurement import reading_cache
-from harness.measurement.reading_cache import StoreError
+from harness.measurement.reading_cache import ReadingCacheError
 from harness.models.vlm import Vlm
 from harness.storage import private_files
 from harness.tests.support.disks import full_disk, read_only
@@ -213,5 +213,5 @@ def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
     (tmp_path / "readings").write_text("a file where a directory should be")
-    with pytest.raises(StoreError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
+    with pytest.raises(ReadingCacheError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
         tiny_profile(own_vlm, cache=tmp_path)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.measurement.rank_settings import Setting, difference, measured_settings
-from harness.measurement.reading_keys import store_key
+from harness.measurement.rank_settings import Setting, difference, measurement_settings
+from harness.measurement.reading_keys import reading_cache_key
 from harness.plugin.torchrun import option_settings, selection_settings
 from harness.run.options import OPTIONS, Options, read_options
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
@@ -141,17 +141,17 @@ def test_tests_in_which_nobody_meets_may_differ() -> None:
 
 def test_data_and_weights_that_differ_are_named() -> None:
     vlm, samples = tiny_vlm(), tiny_samples(4)
-    key = store_key(vlm, "ab", {"layers": 2}, 8, samples[:2])
+    key = reading_cache_key(vlm, "ab", {"layers": 2}, 8, samples[:2])
     asked = {"controls": ("blank",)}
-    same = measured_settings(key, samples, asked)
-    assert difference("began", [same, measured_settings(key, samples, asked)]) == ""
+    same = measurement_settings(key, samples, asked)
+    assert difference("began", [same, measurement_settings(key, samples, asked)]) == ""
     hardware = {**key, "environment": {**key["environment"], "device_name": "another"}}
-    assert difference("began", [same, measured_settings(hardware, samples, asked)]) == ""
-    other = measured_settings({**key, "weights": "cd"}, samples, asked)
+    assert difference("began", [same, measurement_settings(hardware, samples, asked)]) == ""
+    other = measurement_settings({**key, "weights": "cd"}, samples, asked)
     assert difference("began", [same, other]) == f"process 1 began with weights cd, process 0 with ab{ALIKE}"
-    narrow = store_key(tiny_vlm(dtype=torch.bfloat16), "ab", {"layers": 2}, 8, samples[:2])
+    narrow = reading_cache_key(tiny_vlm(dtype=torch.bfloat16), "ab", {"layers": 2}, 8, samples[:2])
     assert "dtype bfloat16, process 0 with float32" in difference(
-        "began", [same, measured_settings(narrow, samples, asked)]
+        "began", [same, measurement_settings(narrow, samples, asked)]
     )
     renamed = [*samples[:3], replace(samples[3], captions=("another",))]
-    assert "samples 4: number 4 is tiny-3 (" in difference("began", [same, measured_settings(key, renamed, asked)])
+    assert "samples 4: number 4 is tiny-3 (" in difference("began", [same, measurement_settings(key, renamed, asked)])

@@ -24,10 +24,10 @@ def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
         from harness.measurement.ranks import processes
         one = processes()
         assert (one.first, one.several, list(one.share(3)), one.device("auto")) == (True, False, [0, 1, 2], "auto")
-        assert one.gathered("all", lambda: ["a", "b"]) == ["a", "b"]
-        assert one.agreed("all", lambda: 7) == one.of_first("all", lambda: 7) == 7
+        assert one.gather("all", lambda: ["a", "b"]) == ["a", "b"]
+        assert one.agree_on_first("all", lambda: 7) == one.run_on_first("all", lambda: 7) == 7
         one.wait("nobody")
-        one.part()
+        one.leave()
         assert not {"torch", "accelerate"} & set(sys.modules), "a heavy import"
     """
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "PYTEST_XDIST_WORKER")}
@@ -60,7 +60,7 @@ def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch:
     assert ALONE.device("auto") == "auto"
     with pytest.raises(ProcessError, match="process 3 on this machine has no GPU of its own, there are 2"):
         third.device("auto")
-    worker = Processes(local_rank=5, beside=True)
+    worker = Processes(local_rank=5, shares_machine=True)
     assert (worker.device("auto"), worker.several) == ("cuda:1", False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert third.device("auto") == "auto"
@@ -167,7 +167,7 @@ def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
     alone = Processes(1, 2, _lost="process 0 is silent", _met=True)
     alone._heartbeats.store = Keeper()
     with pytest.raises(ProcessError, match="process 0 is silent"):
-        alone.gathered("batches", lambda: [alone.go_on("batch 1")])
+        alone.gather("batches", lambda: [alone.begin_batch("batch 1")])
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from transformers import PaliGemmaConfig
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.measurement.measure import measure
-from harness.measurement.word_order import scores_of
+from harness.measurement.word_order import word_order_scores
 from harness.models.anatomy import find_anatomy
 from harness.models.likelihood import caption_likelihoods
 from harness.models.prompts.chat import PromptError, prompt_text
@@ -61,7 +61,7 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(other[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
     assert np.isnan([own[4], other[4]]).all()
     assert "after the prompt" in profile.declared["likelihood"]
-    scores = scores_of(profile)
+    scores = word_order_scores(profile)
     right = [own[2 * k] > other[2 * k] and own[2 * k + 1] > other[2 * k + 1] for k in range(2)]
     assert scores["text"].share == np.mean(right)
     assert scores["group"].items == 2
@@ -87,7 +87,7 @@ def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.M
 
 
 def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
-    assert scores_of(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
+    assert word_order_scores(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
 
 
 # A processor that first gets lists of pictures hands PIL images to numpy in an old way.

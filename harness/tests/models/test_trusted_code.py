@@ -113,10 +113,10 @@ def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: 
     named = ("--phase-model", str(place), "--phase-against", str(other))
     for trusted in (place, other):
         options = read_options(project.parseconfig(*named, "--phase-trust-code", str(trusted)))
-        assert [entry.trusted for entry in options.named()] == [trusted == place, trusted == other]
-        assert options.trusted() == [str(trusted)]
+        assert [entry.trusted for entry in options.named_models()] == [trusted == place, trusted == other]
+        assert options.trusted_models() == [str(trusted)]
         assert options.model(trusted.name).trusted
-    assert read_options(project.parseconfig(*named)).trusted() == []
+    assert read_options(project.parseconfig(*named)).trusted_models() == []
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_trust_in_what_is_not_measured_is_refused(project: pytest.Pytester, give
 def test_an_ini_file_may_trust_models_of_other_runs(project: pytest.Pytester) -> None:
     (project.mkdir("kept") / "config.json").write_text("{}")
     project.makeini("[pytest]\nphase_trust_code = someone/their-vlm kept\n")
-    assert read_options(project.parseconfig()).trusted() == []
+    assert read_options(project.parseconfig()).trusted_models() == []
     options = read_options(project.parseconfig("--phase-model", "someone/their-vlm", "--phase-model", "someone/new"))
-    assert options.trusted() == ["someone/their-vlm"]
+    assert options.trusted_models() == ["someone/their-vlm"]
     kept = str(project.path / "kept")
-    assert read_options(project.parseconfig("--phase-model", kept)).trusted() == [kept]
+    assert read_options(project.parseconfig("--phase-model", kept)).trusted_models() == [kept]
     project.makeini("[pytest]\nphase_trust_code = nothing\n")
     with pytest.raises(pytest.UsageError, match="phase_trust_code in the ini file: unknown model 'nothing'"):
         read_options(project.parseconfig())

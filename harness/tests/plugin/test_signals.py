@@ -82,14 +82,14 @@ def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
     swallowed: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", swallowed.append)
     alone = sys.modules["harness.plugin.signals"].processes()
-    alone.go_on("batch 1 of 2")
+    alone.begin_batch("batch 1 of 2")
     Dying()
     assert len(swallowed) == 1
     assert session.shouldstop == "ended by SIGTERM"
     with pytest.raises(ProcessError, match="ended by SIGTERM"):
-        alone.go_on("batch 2 of 2")
+        alone.begin_batch("batch 2 of 2")
     ending.pytest_unconfigure()
-    alone.go_on("batch of another session")
+    alone.begin_batch("batch of another session")
 
 
 def test_what_is_written_at_the_end_is_not_disturbed(ending: SignalHandler, session: Any) -> None:

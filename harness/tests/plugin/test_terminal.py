@@ -17,8 +17,8 @@ from harness.profile.pair import Pair
 from harness.report.layout import MESSAGE_WIDTH, fold, reason_text, table_lines, terminal_width, unbroken
 from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
-from harness.run.findings import Findings
 from harness.run.options import read_options
+from harness.run.session_results import SessionResults
 from harness.tests.support.case_runs import Cases, Fault
 from harness.tests.support.faults import swap_layers
 from harness.tests.support.synthetic_profiles import synthetic_profile
@@ -30,11 +30,11 @@ JUDGED = {"inter": "reproduces", "intra": "equivalent", "attention": "differs", 
 
 
 @pytest.fixture
-def found(project: pytest.Pytester) -> Findings:
+def found(project: pytest.Pytester) -> SessionResults:
     """A run with one pair of a long name, a verdict of every kind, and a claim that is known to fail."""
     stored = project.mkdir("stored")
     (stored / "known_differences.toml").write_text(f'[{LONG}-curves]\nalignment = "it does not"\n')
-    found = Findings(read_options(project.parseconfig("--phase-baselines", str(stored))))
+    found = SessionResults(read_options(project.parseconfig("--phase-baselines", str(stored))))
     pair = Pair(LONG, "curves")
     found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=LONG)
     for kind, verdicts in (("replication", CLAIMED), ("regression", JUDGED)):
@@ -45,7 +45,7 @@ def found(project: pytest.Pytester) -> Findings:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_line_is_wider_than_the_terminal(found: Findings, width: int) -> None:
+def test_no_line_is_wider_than_the_terminal(found: SessionResults, width: int) -> None:
     lines = summary_lines(found, width)
     assert max(len(line.text) for line in lines) <= width
     told = " ".join(" ".join(line.text for line in lines).split())
@@ -71,7 +71,7 @@ def test_no_line_is_wider_than_the_terminal(found: Findings, width: int) -> None
         assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in told
 
 
-def test_a_colour_only_repeats_what_the_words_say(found: Findings) -> None:
+def test_a_colour_only_repeats_what_the_words_say(found: SessionResults) -> None:
     coloured = {line.text.strip(): line.colour for line in summary_lines(found, 80) if line.colour}
     assert coloured == {
         "claims        holds: inter-modal": "green",
@@ -86,7 +86,7 @@ def test_a_colour_only_repeats_what_the_words_say(found: Findings) -> None:
     assert row.colour == "red"
 
 
-def test_what_is_not_as_expected_is_told_apart(found: Findings) -> None:
+def test_what_is_not_as_expected_is_told_apart(found: SessionResults) -> None:
     (outcome,) = pair_outcomes(found)
     assert [line.question for line in outcome.unexpected()] == ["four-phases", "intra", "attention"]
     assert [line.question for line in outcome.inconclusive()] == ["intra-modal", "boundaries"]
@@ -165,9 +165,9 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
     assert "baselines:" not in least.stdout.str()
 
 
-def test_a_suite_that_says_too_little_says_so_at_any_level(found: Findings) -> None:
-    found.results[:] = [result for result in found.results if result.word == "inconclusive"]
-    lines = final_lines([], found.muteness(), 60)
+def test_a_suite_that_says_too_little_says_so_at_any_level(found: SessionResults) -> None:
+    found.verdicts[:] = [result for result in found.verdicts if result.word == "inconclusive"]
+    lines = final_lines([], found.inconclusive_reason(), 60)
     assert [line.colour for line in lines] == ["red"] * len(lines)
     assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
     assert max(len(line.text) for line in lines) <= 60

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from harness.baselines.reference import reference_of
+from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline, read_baseline, shown_measures, write_baseline
 from harness.baselines.stored_arrays import packed
 from harness.baselines.stored_files import BaselineError, read_json, write_files
@@ -98,7 +98,7 @@ def test_a_row_is_all_that_a_judged_measure_needs(made: Profile, stored: Baselin
 
 def test_a_row_is_all_that_a_comparison_of_two_models_needs(made: Profile, stored: Baseline) -> None:
     now = dataclasses.replace(moved(made), model="other")
-    numbers = side_by_side(now, reference_of(made))
+    numbers = side_by_side(now, reference_from_profile(made))
     (beyond,) = numbers.beyond_margin
     assert (beyond.measure, beyond.measure.axis.describe(beyond.indices)) == (ROW, "layers 3-4")
     # Up to layer 2 all attention is the same.
@@ -136,7 +136,7 @@ def test_every_judged_array_has_a_row() -> None:
     of_rows = {name for measure in MEASURES.values() for name in measure.arrays}
     assert {name for name in profile.arrays if not name.startswith("post_norm_")} == of_rows
     assert profile.measured(MEASURES) == tuple(MEASURES)
-    comparisons = [compare(profile, reference_of(profile), family) for family in FAMILIES.values()]
+    comparisons = [compare(profile, reference_from_profile(profile), family) for family in FAMILIES.values()]
     assert [finding.measure for part in comparisons for finding in part.findings] == list(MEASURES.values())
 
 

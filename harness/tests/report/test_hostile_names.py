@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.baselines.store import BaselineError, find_baseline, write_baseline
-from harness.baselines.stored_files import folder_of
+from harness.baselines.stored_files import model_directory
 from harness.judgement.phases import phases_of
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
@@ -21,7 +21,7 @@ from harness.report.markdown import markdown_summary
 from harness.report.page import PAGE_IDS
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.drawings import synthetic_drawing
@@ -100,7 +100,7 @@ def test_names_that_are_valid_keep_their_figures_and_baselines(tmp_path: Path) -
     assert "llava-1.5-7b-curves-inter.svg" in files
     assert "llava-1.5-7b-curves-coco-42-picture.png" in files
     assert '<h2 id="pair-llava-1.5-7b-curves">' in text
-    assert folder_of(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
+    assert model_directory(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
 
 
 def test_no_figure_takes_an_id_of_the_page() -> None:
@@ -128,7 +128,7 @@ def test_a_long_name_is_cut_where_it_is_shown_and_whole_in_the_record(tmp_path: 
     page = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
     lines = [line.text for width in (80, 300) for line in summary_lines(session, width)]
     # Paths stand as they are, so that they can be copied.
-    stored = folder_of(Path(), model).name
+    stored = model_directory(Path(), model).name
     seen = [re.sub("<[^>]*>", "", page), *re.findall('aria-label="[^"]*"', page), markdown_summary(session), *lines]
     for text in seen:
         assert max(map(len, re.findall("x+|s+", text.replace(stored, ""))), default=0) <= LONGEST_SHOWN
@@ -158,7 +158,7 @@ def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, 
     made = synthetic_profile()
     drawing = dataclasses.replace(synthetic_drawing(), **drawn)
     profile = dataclasses.replace(made, drawings=(drawing,), **fields)
-    session: Findings = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
+    session: SessionResults = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
     session.profiles[Pair(made.model, made.dataset)] = profile
     page = write_report(session, (), tmp_path / "report")
     assert page.stat().st_size < 700_000

@@ -32,12 +32,12 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
     (stored / "known_differences.toml").write_text('[made-curves]\noutput-preparation = "so *it* is"\n')
     session = session_of(project, stored)
     now, pair = changed(made, inter=made["inter"] + 0.09), Pair("made", "curves")
-    session.found.profiles[pair] = now
+    session.results.profiles[pair] = now
     judge = Judge(session, pair)
     judge.regression(now, baseline, "inter")
     judge.regression(now, baseline, "intra")
     session.record(Result(pair, "replication", "output-preparation", "fails"))
-    text = markdown_summary(session.found, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
+    text = markdown_summary(session.results, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
     lines = text.splitlines()
     assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts not as expected"
     row = next(line for line in lines if line.startswith("| `made-curves` | 64 |"))
@@ -60,10 +60,10 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
 def test_names_and_texts_of_others_stay_text(project: pytest.Pytester) -> None:
     session = session_of(project, project.mkdir("stored"))
     pair = Pair(HOSTILE, "curves")
-    session.found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
+    session.results.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
     session.record(Result(pair, "regression", "inter", "reproduces"))
-    compared = harness.compare_models(session.found.profiles[pair], synthetic_profile())
-    text = markdown_summary(session.found, [compared])
+    compared = harness.compare_models(session.results.profiles[pair], synthetic_profile())
+    text = markdown_summary(session.results, [compared])
     table, _, rest = text.partition("### Side by side")
     assert "<script" not in text
     assert "\x1b" not in text

@@ -215,7 +215,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
 
 def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
     found = judged_session(tmp_path / "kept", synthetic_profile())
-    found.results[:] = [result for result in found.results if result.kind == "replication"]
+    found.verdicts[:] = [result for result in found.verdicts if result.kind == "replication"]
     found.baselines.clear()
     found.ratios.clear()
     text = write_report(found, (), tmp_path / "report").read_text()

@@ -23,7 +23,7 @@ from harness.plugin.fixtures import SESSION
 from harness.profile.measures import MEASURES
 from harness.profile.pair import Pair
 from harness.report.record import bands, pair_record, record_schema, report_record, run_record, without_directories
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.storage.json_text import dump
 from harness.tests.support.case_runs import PAIR, REGRESSION, ROOT, Cases
 from harness.tests.support.judged import differing, judged_session, session_of
@@ -40,13 +40,13 @@ def faults(content: Any) -> list[str]:
 
 
 @pytest.fixture
-def judged(tmp_path: Path) -> Findings:
+def judged(tmp_path: Path) -> SessionResults:
     """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
     return judged_session(tmp_path / "kept", differing())
 
 
 @pytest.fixture
-def record(judged: Findings) -> dict[str, Any]:
+def record(judged: SessionResults) -> dict[str, Any]:
     """The report's record of that session, as a file would be read."""
     content: dict[str, Any] = json.loads(dump(report_record(judged)))
     return content
@@ -59,7 +59,7 @@ class Reported:
         self.content: dict[str, Any] = {}
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        self.content = json.loads(dump(report_record(session.config.stash[SESSION].found)))
+        self.content = json.loads(dump(report_record(session.config.stash[SESSION].results)))
 
 
 @pytest.fixture
@@ -126,10 +126,10 @@ def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Pat
     broken = Pair("broken", "tiny")
     with pytest.raises(PhaseError):
         worker.measured.profile(broken)
-    worker.found.collected = (broken, Pair("tiny-llava", "tiny"))
-    assert worker.found.not_measured()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
-    controller.found.add(pickle.loads(pickle.dumps(worker.found)))  # noqa: S301 - it was made the line before
-    assert controller.found.not_measured() == {broken: worker.found.not_measured()[broken]}
+    worker.results.collected = (broken, Pair("tiny-llava", "tiny"))
+    assert worker.results.unmeasured_reasons()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
+    controller.results.merge(pickle.loads(pickle.dumps(worker.results)))  # noqa: S301 - it was made the line before
+    assert controller.results.unmeasured_reasons() == {broken: worker.results.unmeasured_reasons()[broken]}
 
 
 def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None
             assert places == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
 
 
-def test_times_and_samples_are_no_part_of_the_plain_record(judged: Findings) -> None:
+def test_times_and_samples_are_no_part_of_the_plain_record(judged: SessionResults) -> None:
     content = json.loads(dump(run_record(judged)))
     assert faults(content) == []
     assert "timing" not in content

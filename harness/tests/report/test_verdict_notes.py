@@ -20,7 +20,7 @@ from harness.report.meanings import change_sentences
 from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
-from harness.run.findings import Findings
+from harness.run.session_results import SessionResults
 from harness.tests.support.judged import differing, judged_session
 from harness.tests.support.synthetic_profiles import changed, synthetic_profile
 from harness.tests.support.two_sides import agree_recall
@@ -29,20 +29,20 @@ NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 
 
 @pytest.fixture(scope="module")
-def mute(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     """A session in which one pair differs and more than a quarter of the verdicts is undecided."""
     session = judged_session(tmp_path_factory.mktemp("mute"), differing())
-    session.results[:] = [
+    session.verdicts[:] = [
         dataclasses.replace(line, word="inconclusive") if line.kind == "replication" else line
-        for line in session.results
+        for line in session.verdicts
     ]
     return session
 
 
-def test_what_differs_stands_before_what_is_undecided(mute: Findings, tmp_path: Path) -> None:
+def test_what_differs_stands_before_what_is_undecided(mute: SessionResults, tmp_path: Path) -> None:
     problem = mute.problem()
     assert problem.startswith("made-curves: inter differs")
-    assert problem.endswith(f". Besides, {mute.muteness()}")
+    assert problem.endswith(f". Besides, {mute.inconclusive_reason()}")
     assert "inconclusive, more than a quarter: the suite says too little" in problem
     ending = " ".join(line.text.strip() for line in final_lines([], problem, 80))
     assert ending.startswith("FAILED: made-curves: inter differs")
@@ -51,13 +51,13 @@ def test_what_differs_stands_before_what_is_undecided(mute: Findings, tmp_path: 
     assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
 
 
-def test_a_suite_that_only_says_too_little_says_only_that(mute: Findings) -> None:
+def test_a_suite_that_only_says_too_little_says_only_that(mute: SessionResults) -> None:
     quiet = dataclasses.replace(mute)
-    quiet.results = [line for line in mute.results if not line.changed]
-    assert quiet.problem() == quiet.muteness() != ""
+    quiet.verdicts = [line for line in mute.verdicts if not line.changed]
+    assert quiet.problem() == quiet.inconclusive_reason() != ""
     enough = dataclasses.replace(mute)
-    enough.results = [line for line in mute.results if line.kind == "regression"]
-    assert (enough.problem(), enough.muteness()) == ("", "")
+    enough.verdicts = [line for line in mute.verdicts if line.kind == "regression"]
+    assert (enough.problem(), enough.inconclusive_reason()) == ("", "")
 
 
 def one_hit_more(profile: Profile) -> Profile:
@@ -76,11 +76,11 @@ def tolerating(part: Evidence) -> Evidence:
 
 def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) -> None:
     session = judged_session(tmp_path, one_hit_more(synthetic_profile()))
-    lens = next(line for line in session.results if line.question == "lens")
+    lens = next(line for line in session.verdicts if line.question == "lens")
     # 1 of 64 is more than one in a hundred.
     assert lens.changed
     parts = tuple(tolerating(part) if part.title == "LogitLens recall (top 5)" else part for part in lens.parts)
-    session.results[session.results.index(lens)] = dataclasses.replace(
+    session.verdicts[session.verdicts.index(lens)] = dataclasses.replace(
         lens, word="reproduces", changed=False, parts=parts
     )
     for width in (80, 400):

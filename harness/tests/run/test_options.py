@@ -90,8 +90,8 @@ def test_a_model_is_asked_for_again_as_it_was(project: pytest.Pytester) -> None:
     (place := project.mkdir("my-llava")).joinpath("config.json").write_text("{}")
     given = (str(place), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
     options = read_options(project.parseconfig(*(part for name in given for part in ("--phase-model", name))))
-    assert tuple(options.argument(entry.name) for entry in options.models) == given
-    assert options.fixtures() == ["my_vlm"]
+    assert tuple(options.model_argument(entry.name) for entry in options.models) == given
+    assert options.model_fixtures() == ["my_vlm"]
 
 
 def test_models_held_against_each_other_have_the_same_samples(project: pytest.Pytester) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from harness.baselines.store import BaselineError, read_baseline
 from harness.baselines.stored_files import read_json, write_files
-from harness.measurement.reading_cache import StoreError, unusable
+from harness.measurement.reading_cache import ReadingCacheError, cache_problem
 from harness.storage.dead_processes import owner_tag
 from harness.storage.files import unwritable, write_together
 from harness.tests.support.case_runs import REGRESSION, ROOT, Cases
@@ -160,10 +160,10 @@ def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
 def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with read_only():
-        assert unusable(cache_of(kept)) == ""
-        assert unusable(tmp_path / "empty") == unusable(tmp_path / "none") == "Read-only file system"
-    assert unusable(kept) == "File exists"
-    assert unusable(tmp_path / "none") == ""
+        assert cache_problem(cache_of(kept)) == ""
+        assert cache_problem(tmp_path / "empty") == cache_problem(tmp_path / "none") == "Read-only file system"
+    assert cache_problem(kept) == "File exists"
+    assert cache_problem(tmp_path / "none") == ""
     assert [path.name for path in cache_of(kept).iterdir()] == ["readings"]
 
 
@@ -176,7 +176,7 @@ def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_ea
 def test_a_cache_that_is_not_there_and_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with (
         read_only(),
-        pytest.raises(StoreError, match=r"cannot be kept in .* \(Read-only file system\); choose another"),
+        pytest.raises(ReadingCacheError, match=r"cannot be kept in .* \(Read-only file system\); choose another"),
     ):
         opened(tmp_path / "none").write(["one"], [ROW])
 

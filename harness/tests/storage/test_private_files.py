@@ -85,7 +85,7 @@ def not_believed(kept: Path) -> str:
     assert store.read(["one"]) is None
     store.write(["one", "two"], [ROW, ROW])
     assert store.read(["one"]) is None
-    assert not store.keeps
+    assert not store.keeps_all
     store.close()
     assert {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")} == before
     (line,) = told

@@ -20,7 +20,7 @@ import torch
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.measurement.measure import measure
-from harness.measurement.reading_cache import ReadingStore
+from harness.measurement.reading_cache import ReadingCache
 from harness.report.record import pair_record
 from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
@@ -54,14 +54,14 @@ def ended(pid: int) -> int:
 def measured(cache: Path, json: Path, written: Path) -> None:
     """Measure the pair, writes its record and how many readings were kept anew, batch by batch."""
     sizes: list[int] = []
-    keep = ReadingStore.write
+    keep = ReadingCache.write
 
-    def counting(store: ReadingStore, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    def counting(store: ReadingCache, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         sizes.append(len(names))
         keep(store, names, rows)
 
     torch.set_num_threads(1)
-    with mock.patch.object(ReadingStore, "write", counting):
+    with mock.patch.object(ReadingCache, "write", counting):
         profile = measure(tiny_vlm(), "items", samples=SAMPLES, batch_size=2, cache=cache, progress=False)
     write_atomically(json, dump(pair_record(profile)))
     written.write_text(" ".join(map(str, sizes)))

@@ -15,10 +15,10 @@ from harness.judgement.phases import phases_of
 from harness.profile.measures import FAMILIES
 from harness.profile.pair import Pair
 from harness.profile.profile import Profile
-from harness.run.findings import Findings
 from harness.run.judge import Judge
 from harness.run.options import Options
 from harness.run.session import PhaseSession
+from harness.run.session_results import SessionResults
 from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic_profile
 
 
@@ -45,7 +45,7 @@ def differing() -> Profile:
 def judge_all(session: PhaseSession, profile: Profile) -> None:
     """Judge a profile as the cases do, against the session's baselines."""
     pair = Pair(profile.model, profile.dataset)
-    session.found.profiles[pair] = profile
+    session.results.profiles[pair] = profile
     judge, baseline = Judge(session, pair), find_baseline(session.options.baselines, profile)
     for name in CLAIMS:
         judge.claim(profile, name)
@@ -56,7 +56,7 @@ def judge_all(session: PhaseSession, profile: Profile) -> None:
     judge.timing(timing_ratio(np.log(1.5) + 0.02 * np.random.default_rng(0).standard_normal(31)))
 
 
-def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> Findings:
+def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> SessionResults:
     """The findings of a session in which profiles were held against baselines of the synthetic one, and were timed.
 
     `stored` are fields of the profiles that the baselines hold.
@@ -67,4 +67,4 @@ def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> Findin
     session = session_of(baselines)
     for profile in profiles:
         judge_all(session, profile)
-    return session.found
+    return session.results

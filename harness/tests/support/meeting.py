@@ -35,20 +35,23 @@ def main() -> None:
     def unforeseen() -> list[int]:
         if second:
             raise ZeroDivisionError("nobody thought of it")
-        return together.gathered("inside", lambda: [1])
+        return together.gather("inside", lambda: [1])
 
     def batches(n: int) -> list[str]:
-        return together.gathered("batches", lambda: [f"b{batch}" for batch in together.share(n)])
+        return together.gather("batches", lambda: [f"b{batch}" for batch in together.share(n)])
 
     for n in (5, 1, 0):
         tell(f"{n} batches", lambda n=n: batches(n))  # type: ignore[misc]
-    tell("agreed", lambda: together.agreed("rank", lambda: together.rank))
-    tell("of the first", lambda: together.of_first("rank", lambda: [together.rank]))
-    tell("broken", lambda: together.agreed("outside", lambda: together.gathered("inside", broken)))
-    tell("unforeseen", lambda: together.agreed("outside", unforeseen))
-    tell("not to be sent", lambda: together.of_first("function", lambda: lambda: 1))
-    tell("the same", lambda: together.require_same("start", "started", lambda: {"size": Setting("8")}))
-    tell("others", lambda: together.require_same("start", "started", lambda: {"size": Setting("48"[together.first])}))
+    tell("agreed", lambda: together.agree_on_first("rank", lambda: together.rank))
+    tell("of the first", lambda: together.run_on_first("rank", lambda: [together.rank]))
+    tell("broken", lambda: together.agree_on_first("outside", lambda: together.gather("inside", broken)))
+    tell("unforeseen", lambda: together.agree_on_first("outside", unforeseen))
+    tell("not to be sent", lambda: together.run_on_first("function", lambda: lambda: 1))
+    tell("the same", lambda: together.require_same_settings("start", "started", lambda: {"size": Setting("8")}))
+    tell(
+        "others",
+        lambda: together.require_same_settings("start", "started", lambda: {"size": Setting("48"[together.first])}),
+    )
     tell("in step", lambda: batches(3))
     if second:
         os._exit(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.measurement.reading_cache import ReadingStore
+from harness.measurement.reading_cache import ReadingCache
 
 KEY = {"weights": "0123", "environment": {"device": "cpu"}, "policies": ["exact"], "batch size": 2}
 WITNESS = np.linspace(0, 1, 5)
@@ -26,9 +26,9 @@ ROW: dict[str, Any] = {
 NAMES = [str(number) for number in range(8)]
 
 
-def opened(cache: Path, told: list[str] | None = None, key: Any = KEY) -> ReadingStore:
+def opened(cache: Path, told: list[str] | None = None, key: Any = KEY) -> ReadingCache:
     """The store of a cache; what it says is appended to `told`."""
-    return ReadingStore(cache, key, WITNESS, 1e-6, (told if told is not None else []).append)
+    return ReadingCache(cache, key, WITNESS, 1e-6, (told if told is not None else []).append)
 
 
 def same_row(found: Any) -> bool:

@@ -25,7 +25,7 @@ PRIMARY = "inter"
 
 
 @dataclass
-class Findings:
+class SessionResults:
     """Profiles, verdicts and the fate of baselines, by pair where they belong to one.
 
     `collected` are the pairs of the selected tests, `baselines` what a regression was judged against, `weights` the
@@ -36,7 +36,7 @@ class Findings:
     options: Options
     collected: tuple[Pair, ...] = ()
     profiles: dict[Pair, Profile] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
+    verdicts: list[Result] = field(default_factory=list)
     ratios: dict[Pair, TimingRatio] = field(default_factory=dict)
     baselines: dict[Pair, Baseline] = field(default_factory=dict)
     weights: dict[str, WeightParts] = field(default_factory=dict)
@@ -50,10 +50,10 @@ class Findings:
     def record(self, result: Result) -> None:
         """Keep a verdict, the first time that it is given."""
         question = (result.pair, result.question)
-        if question not in ((known.pair, known.question) for known in self.results):
-            self.results.append(result)
+        if question not in ((known.pair, known.question) for known in self.verdicts):
+            self.verdicts.append(result)
 
-    def add(self, other: Findings) -> None:
+    def merge(self, other: SessionResults) -> None:
         """Merge the findings of another session of the same options; pairs keep the options' order."""
         order = {pair: index for index, pair in enumerate(self.options.pairs())}
 
@@ -65,7 +65,7 @@ class Findings:
         self.profiles.update((pair, profiles[pair]) for pair in sorted(profiles, key=position))
         self.written.clear()
         self.written.update(sorted(written.items()))
-        self.results[:] = sorted([*self.results, *other.results], key=lambda result: position(result.pair))
+        self.verdicts[:] = sorted([*self.verdicts, *other.verdicts], key=lambda result: position(result.pair))
         self.baselines |= other.baselines
         self.weights |= other.weights
         self.matched |= other.matched
@@ -73,9 +73,9 @@ class Findings:
         self.unmeasured |= {**other.unmeasured, **self.unmeasured}
         self.warnings.update(other.warnings)
 
-    def of_pair(self, pair: Pair, kind: str) -> dict[str, Result]:
+    def verdicts_by_question(self, pair: Pair, kind: str) -> dict[str, Result]:
         """Return the verdicts of one kind on a pair, by question."""
-        return {result.question: result for result in self.results if (result.pair, result.kind) == (pair, kind)}
+        return {result.question: result for result in self.verdicts if (result.pair, result.kind) == (pair, kind)}
 
     def reading(self, pair: Pair) -> PhaseReading:
         """Return the phases of a measured pair, read once for all views."""
@@ -85,31 +85,31 @@ class Findings:
             self._readings[pair] = phase_reading(self.profiles[pair])
         return self._readings[pair]
 
-    def beside(self) -> dict[Pair, Pair]:
+    def compared_pairs(self) -> dict[Pair, Pair]:
         """Return the measured pairs that --phase-against holds against another measured pair, with that one."""
-        others = {pair: self.options.other_of(pair) for pair in self.profiles}
+        others = {pair: self.options.reference_pair(pair) for pair in self.profiles}
         return {pair: other for pair, other in others.items() if other != pair and other in self.profiles}
 
-    def not_measured(self) -> dict[Pair, str]:
+    def unmeasured_reasons(self) -> dict[Pair, str]:
         """Return the reasons, by pair, why pairs that were to be measured have no profile."""
         reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self.unmeasured
         return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
 
-    def changed_questions(self) -> str:
+    def describe_changes(self) -> str:
         """The questions whose numbers are certainly not the baseline's, by pair; empty if there are none."""
         changed: dict[Pair, list[str]] = {}
-        for result in self.results:
+        for result in self.verdicts:
             if result.changed:
                 words = "differs" if result.word == "differs" else "is not the same"
                 changed.setdefault(result.pair, []).append(f"{result.question} {words}")
         return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())
 
-    def muteness(self) -> str:
+    def inconclusive_reason(self) -> str:
         """Return the reason why the suite decides too little to be green; empty where it decides enough."""
-        undecided = [result for result in self.results if result.word == "inconclusive"]
-        if len(undecided) > MOST_INCONCLUSIVE * len(self.results):
+        undecided = [result for result in self.verdicts if result.word == "inconclusive"]
+        if len(undecided) > MOST_INCONCLUSIVE * len(self.verdicts):
             return (
-                f"{len(undecided)} of {len(self.results)} verdicts are inconclusive, more than a quarter: the suite "
+                f"{len(undecided)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the suite "
                 "says too little; raise --phase-samples"
             )
         for result in undecided:
@@ -121,5 +121,5 @@ class Findings:
 
     def problem(self) -> str:
         """The reason why the run fails although its tests may pass, what differs first; empty where it does not."""
-        muteness, changes = self.muteness(), self.changed_questions()
-        return f"{changes}. Besides, {muteness}" if muteness and changes else muteness
+        inconclusive_reason, changes = self.inconclusive_reason(), self.describe_changes()
+        return f"{changes}. Besides, {inconclusive_reason}" if inconclusive_reason and changes else inconclusive_reason
