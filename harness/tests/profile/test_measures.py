@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline, read_baseline, shown_measures, write_baseline
-from harness.baselines.stored_arrays import packed
+from harness.baselines.stored_arrays import pack_samples
 from harness.baselines.stored_files import BaselineError, read_json, write_files
 from harness.judgement.phases import phase_reading, phases_of
 from harness.judgement.regression import compare
@@ -77,7 +77,7 @@ def test_a_row_is_all_that_a_stored_measure_needs(made: Profile, stored: Baselin
 
 def test_a_baseline_without_the_array_of_a_row_is_damaged(made: Profile, stored: Baseline) -> None:
     fewer = {name: array for name, array in made.arrays.items() if name != "norm_first"}
-    write_files(stored.path, read_json(stored.path), packed(dataclasses.replace(made, arrays=fewer)))
+    write_files(stored.path, read_json(stored.path), pack_samples(dataclasses.replace(made, arrays=fewer)))
     with pytest.raises(BaselineError, match=r"is damaged .*'norm_first'"):
         read_baseline(stored.path)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.analysis.timing import timing_ratio
 from harness.baselines.store import Baseline, read_baseline, write_baseline
-from harness.baselines.stored_arrays import packed
+from harness.baselines.stored_arrays import pack_samples
 from harness.baselines.stored_files import BaselineError, read_json, write_files
 from harness.checks import (
     check_boundaries,
@@ -43,7 +43,7 @@ def stored(made: Profile, tmp_path: Path) -> Baseline:
 def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path: Path, missing: str) -> None:
     path = write_baseline(tmp_path, made, {}, phases_of(made))
     fewer = {name: array for name, array in made.arrays.items() if name != missing}
-    write_files(path, read_json(path), packed(dataclasses.replace(made, arrays=fewer)))
+    write_files(path, read_json(path), pack_samples(dataclasses.replace(made, arrays=fewer)))
     with pytest.raises(BaselineError, match=f"is damaged .*'{missing}'.*record it anew with --phase-update-new"):
         read_baseline(path)
 

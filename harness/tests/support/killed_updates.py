@@ -29,7 +29,7 @@ from harness.baselines.store import (
     write_baseline,
     write_timing,
 )
-from harness.baselines.stored_files import arrays_path, changing, read_json, write_files
+from harness.baselines.stored_files import arrays_path, locked_for_writing, read_json, write_files
 from harness.judgement.phases import phases_of
 from harness.profile.profile import Profile
 from harness.tests.support.forked_steps import at_each_step, ended, forked, killing, pausing, refusing
@@ -245,7 +245,7 @@ def read_much(root: Path, states: list[tuple[bytes, bytes] | None]) -> None:
 
 def main(way: str, home: Path, rounds: int = 0, seed: int = 0) -> None:
     # What a child would otherwise import is no step of the write.
-    with changing(home):
+    with locked_for_writing(home):
         pass
     if way in ("steps", "few-steps"):
         killed_at_steps(home, ("earlier",) if way == "few-steps" else ("missing", "present"))
