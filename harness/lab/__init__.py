@@ -1,1 +1,1 @@
-"""Programs that make the documents, the error rates and the bundled checkpoints; measuring needs none of them."""
+"""Programs for the documentation, the error rates and the bundled checkpoints; measuring does not need them."""

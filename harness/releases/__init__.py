@@ -1,1 +1,1 @@
-"""Changes that a release of transformers or torch brings."""
+"""Checks of the harness with other releases of transformers and torch."""

@@ -1,1 +1,1 @@
-"""What measuring costs: the ways to read a model raced against each other, and the page that says so."""
+"""The cost of measuring: a benchmark of the ways to read a model, and the page of its results."""

@@ -1,4 +1,4 @@
-"""`python -m harness.lab.cost`: what measuring costs beside plain inference, the naive way and nnsight."""
+"""`python -m harness.lab.cost`: compare the cost of measuring with plain inference, naive code and nnsight."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from harness.errors import PhaseError
-from harness.lab.cost.breakdown import breakdown, breakdown_lines
+from harness.lab.cost.breakdown import breakdown_lines, measure_breakdown
 from harness.lab.cost.contestants import CONTESTANTS, EVERYTHING, PLAIN
-from harness.lab.cost.cost_page import cost_page, memory_table, plotted, ratio_plot, targets_table, times_table
+from harness.lab.cost.cost_page import cost_page, memory_table, plotted_cells, ratio_plot, targets_table, times_table
 from harness.lab.cost.cost_results import FULL_WIDTH, SMALL_KIND, CostRun, read_run, to_json
 from harness.lab.cost.cost_run import BATCHES, LAYERS, PAIRS, TOKENS, Conditions, CostPlan, drawn_cells, run_plan
 from harness.models.vlm import choose_device
@@ -22,18 +22,18 @@ from harness.storage.cache_directory import default_cache
 from harness.storage.files import write_atomically
 
 _PROGRAM = "python -m harness.lab.cost"
-# The published prompt has about 600 tokens. All layers are too much for a CPU: it runs a sixteenth of them.
+# The published prompt has about 600 tokens. A CPU runs a sixteenth of the layers because all take too long.
 _FULL_TOKENS = 600
 _FULL_LAYERS = {"cpu": 2, "cuda": 32}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the cells that are asked for, or reads what was; prints the tables and writes the page.
+    """Measure the requested cells or read stored results; print the tables and write the page.
 
-    Returns 0, or 2 where something stands in the way.
+    Return 0, or 2 after an error.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser().parse_args(given)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(arguments)
     transformers.logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         runs = [read_run(file) for file in options.read]
         if not runs:
-            runs = [run_plan(_plan(options), _command(given))]
+            runs = [run_plan(_plan(options), _command(arguments))]
             if options.json:
                 write_atomically(options.json, to_json(runs[0]).encode())
         for run in runs:
@@ -57,31 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_page(page: Path, runs: Sequence[CostRun]) -> None:
-    """Write the page, and beside it a plot for every run that has several lengths.
+    """Write the page, and beside it a plot for every run with several prompt lengths.
 
     Raises:
         OSError: a file cannot be written.
     """
     plots: list[str | None] = []
-    for at, run in enumerate(runs):
-        cells = plotted(run)
-        plots.append(f"{page.stem}{f'-{at + 1}' if at else ''}.png" if cells else None)
+    for index, run in enumerate(runs):
+        cells = plotted_cells(run)
+        plots.append(f"{page.stem}{f'-{index + 1}' if index else ''}.png" if cells else None)
         if cells:
             title = f"{cells[0].cell.label} on {run.device_name}, {run.dtype}, {run.date}"
             write_atomically(page.with_name(str(plots[-1])), ratio_plot(cells, title))
     write_atomically(page, cost_page(runs, plots).encode())
 
 
-def _command(given: Sequence[str]) -> str:
-    """Return the command without the place where the results were kept, which is nobody else's matter."""
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command line without the local path of --json, which is of no use to readers of the page."""
     parts = [
-        part for at, part in enumerate(given) if not part.startswith("--json") and given[at - 1 : at] != ["--json"]
+        part
+        for index, part in enumerate(arguments)
+        if not part.startswith("--json") and arguments[index - 1 : index] != ["--json"]
     ]
     return shlex.join([*_PROGRAM.split(), *parts])
 
 
 def _plan(options: argparse.Namespace) -> CostPlan:
-    """Return the cells that are named; all where none is."""
+    """Return the plan of the named cells, or of all cells if none is named."""
     device = choose_device(options.device)
     small = options.tokens is not None or options.layers is not None
     everything = not (small or options.full_width is not None or options.pairs is not None)
@@ -100,45 +102,62 @@ def _plan(options: argparse.Namespace) -> CostPlan:
 
 
 def _print_breakdowns(plan: CostPlan) -> None:
-    wanted = [name for name in plan.conditions.contestants if name in CONTESTANTS and name != PLAIN]
-    contestant = wanted[0] if len(wanted) == 1 else EVERYTHING
+    selected = [name for name in plan.conditions.contestants if name in CONTESTANTS and name != PLAIN]
+    contestant = selected[0] if len(selected) == 1 else EVERYTHING
     for cell, subject in plan.subjects():
         print(f"{cell.label}, {cell.layers} layers, {cell.batch} x {cell.tokens} tokens: {contestant}")
-        print("\n".join(breakdown_lines(breakdown(subject, contestant))), end="\n\n")
+        print("\n".join(breakdown_lines(measure_breakdown(subject, contestant))), end="\n\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description=__doc__,
-        epilog="Lists are separated by commas. Without --tokens, --layers, "
-        "--full-width and --pairs everything is measured.",
+        epilog="Separate the items of a list by commas. Without --tokens, --layers, --full-width and --pairs, "
+        "all cells are measured.",
     )
     add = parser.add_argument_group("cells").add_argument
-    add("--tokens", type=_numbers, metavar="N,...", help="prompt lengths of the small drawn models")
-    add("--layers", type=_numbers, metavar="N,...", help="their depths")
-    add("--full-width", type=_number, metavar="LAYERS", help="LLaVA-1.5-7B's widths with so many of its 32 layers")
+    add("--tokens", type=_numbers, metavar="N,...", help="prompt lengths of the small random-weight models")
+    add("--layers", type=_numbers, metavar="N,...", help="depths of the small random-weight models")
+    add(
+        "--full-width",
+        type=_number,
+        metavar="LAYERS",
+        help="layers, of 32, for LLaVA-1.5-7B's widths",
+    )
     add("--pairs", type=_names(PAIRS), metavar="MODEL,...", help="bundled models with their own samples")
     add("--batches", type=_numbers, default=BATCHES, metavar="N,...", help="batch sizes of the pairs")
     add = parser.add_argument_group("measuring").add_argument
     add("--contestants", type=_names(tuple(CONTESTANTS)), metavar="NAME,...", help=", ".join(CONTESTANTS))
-    add("--rounds", type=_number, metavar="N", help="so many in every cell; by default what the budget gives")
-    add("--budget", type=float, default=20.0, metavar="S", help="seconds a cell (default: 20), 3 rounds at least")
-    add("--samples", type=int, metavar="N", help="of a pair's whole measurement; by default all, 0 leaves it out")
+    add("--rounds", type=_number, metavar="N", help="rounds in every cell; by default as many as fit into the budget")
+    add("--budget", type=float, default=20.0, metavar="S", help="seconds per cell (default: 20); at least 3 rounds run")
+    add(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="samples per pair of the full measurement (default: all; 0: omit)",
+    )
     add("--device", default="auto")
     add("--dtype", default="auto")
-    add("--threads", type=_number, metavar="N", help="of torch on a CPU")
+    add("--threads", type=_number, metavar="N", help="number of torch's threads on a CPU")
     add = parser.add_argument_group("output").add_argument
-    add("--profile", action="store_true", help="print where the time of a cell goes, and measure nothing else")
-    add("--json", type=Path, metavar="FILE", help="keep the results")
-    add("--read", type=Path, action="append", default=[], metavar="FILE", help="measure nothing, take these")
-    add("--page", type=Path, metavar="FILE", help="write the page there, and its plot beside it")
+    add("--profile", action="store_true", help="only print a profile of the time in each cell")
+    add("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    add(
+        "--read",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="do not measure: read these",
+    )
+    add("--page", type=Path, metavar="FILE", help="write the page to FILE and its plot beside it")
     return parser
 
 
 def _number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
@@ -147,7 +166,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return the type of an option that lists some of `known`."""
+    """Return an argparse type for a comma-separated list of names from `known`."""
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(","))

@@ -1,4 +1,4 @@
-"""Where the time of an observed forward pass goes: seconds per function of the probe and torch operation in it."""
+"""Profile of an observed forward pass: seconds per function of the probe and torch operation in it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.lab.cost.race import race
 from harness.lab.cost.subject import Subject
 
 _PROBE = str(Path(str(harness.probe.__file__)).parent)
-# Wraps the model's own attention function: what is called below it is not the probe's.
+# This function wraps the model's attention function. Calls below it belong to the model.
 _WRAPPER = "attend"
-# Reading a shape or a device.
+# Attribute look-ups such as a shape or a device, which are not timed.
 _NO_WORK = ("__get__", "__len__")
 _LARGEST = 20
 _TIMED = "timed operations"
@@ -31,9 +31,9 @@ _TIMED = "timed operations"
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Median seconds and the calls per forward pass of one torch operation in one function of the probe.
+    """A torch operation in one function of the probe: median seconds and number of calls per forward pass.
 
-    Some microseconds of each call are the clock's own.
+    Timing adds some microseconds to each call.
     """
 
     function: str
@@ -44,9 +44,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Median seconds of the plain pass and of what the observed one takes beyond it, and the operations of a third.
+    """Median seconds of the plain pass, the extra seconds of the observed pass, and its timed operations.
 
-    All run in turn. What the shares leave of the extra is Python: hooks, calls, and setting them up.
+    The operations are timed in a pass of their own; the passes alternate. The part of the extra that no share covers is
+    Python: hooks, calls and their setup.
     """
 
     plain: float
@@ -55,7 +56,7 @@ class Breakdown:
 
 
 class _Operations(TorchFunctionMode):
-    """Times every torch operation that the probe asks for."""
+    """A mode that times every torch operation that the probe calls."""
 
     def __init__(self, synchronise: Callable[[], None]) -> None:
         super().__init__()
@@ -65,21 +66,21 @@ class _Operations(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        asker = "" if func.__name__ in _NO_WORK else _asker(sys._getframe(1))
-        if not asker:
+        caller = "" if func.__name__ in _NO_WORK else _probe_caller(sys._getframe(1))
+        if not caller:
             return func(*args, **(kwargs or {}))
         self._synchronise()
         start = time.perf_counter()
         result = func(*args, **(kwargs or {}))
         self._synchronise()
-        key = asker, (resolve_name(func) or getattr(func, "__name__", str(func))).rsplit(".", 1)[-1]
+        key = caller, (resolve_name(func) or getattr(func, "__name__", str(func))).rsplit(".", 1)[-1]
         self.seconds[key].append(time.perf_counter() - start)
         return result
 
 
-def breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -> Breakdown:
-    """Time a contestant that observes beside the plain forward pass, `passes` times each."""
-    runs = {name: CONTESTANTS[name].prepared(subject) for name in (PLAIN, contestant)}
+def measure_breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -> Breakdown:
+    """Time an observing contestant and the plain forward pass, `passes` times each."""
+    runs = {name: CONTESTANTS[name].prepare(subject) for name in (PLAIN, contestant)}
     for run in runs.values():
         run()
     clocks = []
@@ -100,7 +101,10 @@ def breakdown(subject: Subject, contestant: str = EVERYTHING, passes: int = 7) -
 
 
 def breakdown_lines(parts: Breakdown, least: float = 0.002) -> list[str]:
-    """Return the breakdown as text: functions, then operations; less than `least` of the plain pass is summed up."""
+    """Return the breakdown as lines of text: functions, then operations.
+
+    Functions below the share `least` of the plain pass are summed in one line.
+    """
     by_function: dict[str, float] = defaultdict(float)
     for share in parts.shares:
         by_function[share.function] += share.seconds
@@ -112,7 +116,7 @@ def breakdown_lines(parts: Breakdown, least: float = 0.002) -> list[str]:
     rows = [
         *large,
         (sum(small), "", "other functions"),
-        (parts.extra - counted, "", "Python, hooks, and what the model loses to them"),
+        (parts.extra - counted, "", "Python, hooks and their effect on the model"),
         *((share.seconds, str(share.calls), f"{share.function} -> {share.operation}") for share in listed),
         (counted - sum(share.seconds for share in listed), "", "other operations"),
     ]
@@ -125,8 +129,8 @@ def breakdown_lines(parts: Breakdown, least: float = 0.002) -> list[str]:
     return [title, f"{'% plain':>8} {'ms':>8} {'calls':>6}", *lines]
 
 
-def _asker(frame: FrameType | None) -> str:
-    """The nearest function of the probe that an operation was asked for by; empty where it is the model's own."""
+def _probe_caller(frame: FrameType | None) -> str:
+    """Return the innermost function of the probe that called an operation; empty if the model called it."""
     direct = True
     while frame is not None:
         code = frame.f_code

@@ -1,4 +1,4 @@
-"""The tables and the plot of a run, and the page of several runs on different machines."""
+"""The tables and the plot of one run, and the page of several runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression
 
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, NAIVE, NNSIGHT, PLAIN, RECALL, SIMILARITY
 from harness.lab.cost.cost_results import SMALL_KIND, CellResult, CostRun
-from harness.lab.cost.targets import extra_memory, percent, ratio, targets
+from harness.lab.cost.targets import extra_memory, format_percent, ratio, targets
 from harness.lab.docs.pages import padded_table
 from harness.storage.templates import render
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _INK, _FAINT, _GRID = "#1b1f24", "#6b7280", "#e5e7eb"
 _MARKS = (0.5, 0.7, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 8, 12, 20, 40)
-# Okabe and Ito's colours, apart for every kind of colour vision; markers tell them apart without any.
+# Okabe and Ito's colours, distinguishable with colour-vision deficiency; markers differ too.
 _STYLES = {
     SIMILARITY: ("#0072B2", "o", "-"),
     ATTENTION: ("#009E73", "s", "-"),
@@ -34,45 +34,45 @@ _STYLES = {
 
 
 def cost_page(runs: Sequence[CostRun], plots: Sequence[str | None]) -> str:
-    """Return the page in Markdown; `plots` are the file names of the runs' plots beside it, None without a plot."""
+    """Return the page in Markdown; `plots` has the file name of each run's plot, or None."""
     data = {
         "runs": list(zip(runs, plots, strict=True)),
         "targets_table": targets_table,
         "times_table": times_table,
         "memory_table": memory_table,
         "contestants": padded_table(
-            [[name, contestant.says] for name, contestant in CONTESTANTS.items()], ["contestant", "what it does"]
+            [[name, contestant.description] for name, contestant in CONTESTANTS.items()], ["contestant", "what it does"]
         ),
     }
     return render("harness.lab.cost", "cost.md.jinja", data)
 
 
 def targets_table(run: CostRun) -> str:
-    """Return every target with its measured value and verdict."""
+    """Return a table of the targets with their measured values and verdicts."""
     rows = []
     for target in targets(run):
         interval = target.basis
         if target.interval is not None:
-            interval = f"{' to '.join(target.form(end) for end in target.interval)} ({target.basis})"
-        limit, measured = target.form(target.limit), target.form(target.measured)
-        rows.append([target.asked, target.where, f"<= {limit}", measured, interval, target.verdict])
-    return padded_table(rows, ["what", "where", "target", "measured", "interval", "verdict"])
+            interval = f"{' to '.join(target.format_number(end) for end in target.interval)} ({target.basis})"
+        limit, measured = target.format_number(target.limit), target.format_number(target.measured)
+        rows.append([target.title, target.scope, f"<= {limit}", measured, interval, target.verdict])
+    return padded_table(rows, ["name", "cells", "target", "measured", "interval", "verdict"])
 
 
 def times_table(results: Sequence[CellResult]) -> str:
-    """Return the ratios of every contestant in every cell, and the plain pass's seconds."""
+    """Return a table of cells with the plain pass's seconds and every contestant's ratio to it."""
     names = _names(results)
     rows = []
     for result in results:
         plain = sorted(value for value in result.times[PLAIN] if value is not None)
         ratios = [_ratio_text(result, name, len(plain)) for name in names]
-        left_open = "-" if result.left_open is None else percent(result.left_open)
+        left_open = "-" if result.left_open is None else format_percent(result.left_open)
         rows.append([result.cell.title, f"{plain[len(plain) // 2]:.3f} s", len(plain), *ratios, left_open])
     return padded_table(rows, ["cell", PLAIN, "n", *names, "left open"])
 
 
 def memory_table(results: Sequence[CellResult]) -> str:
-    """Return the peaks of every contestant in every cell."""
+    """Return a table of cells with every contestant's peak memory."""
     names = _names(results)
     rows = []
     for result in results:
@@ -80,19 +80,21 @@ def memory_table(results: Sequence[CellResult]) -> str:
         peaks = []
         for name in names:
             share = extra_memory(result, name, weights=True)
-            peaks.append("-" if share is None else f"{(result.peaks[name] - plain) / 1e6:,.1f} ({percent(share)})")
+            peaks.append(
+                "-" if share is None else f"{(result.peaks[name] - plain) / 1e6:,.1f} ({format_percent(share)})"
+            )
         rows.append([result.cell.title, f"{result.weights / 1e6:,.0f}", f"{plain / 1e6:,.1f}", *peaks])
     return padded_table(rows, ["cell", "weights", PLAIN, *names])
 
 
-def plotted(run: CostRun) -> list[CellResult]:
-    """Return the cells of the plot: those of the small topology, where several lengths were measured."""
+def plotted_cells(run: CostRun) -> list[CellResult]:
+    """Return the cells of the small topology to plot; empty if only one prompt length was measured."""
     cells = [result for result in run.cells if result.cell.kind == SMALL_KIND]
     return cells if len({result.cell.tokens for result in cells}) > 1 else []
 
 
 def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
-    """The plot as PNG of the cells of one topology; both axes logarithmic, bars are the intervals of the medians."""
+    """Return a PNG plot of cells of one topology; both axes are logarithmic, error bars show intervals of medians."""
     depths = sorted({result.cell.layers for result in results})
     figure = Figure(figsize=(1.4 + 4.4 * len(depths), 5.0), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
@@ -118,9 +120,9 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
             axes.spines[side].set_visible(False)
     panels[0].set_ylabel("time, x plain inference", fontsize=9, color=_INK)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=170)
-    return picture.getvalue()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=170)
+    return buffer.getvalue()
 
 
 def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
@@ -147,12 +149,12 @@ def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
     bottom, top = axes.get_ylim()
     ends.append((1.0, here[-1].cell.tokens, PLAIN, _FAINT))
     ends.sort()
-    heights = _apart([end[0] for end in ends], top / bottom)
-    for at, (height, last_tokens, name, colour) in zip(heights, ends, strict=True):
+    heights = _spread_labels([end[0] for end in ends], top / bottom)
+    for label_height, (height, last_tokens, name, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             name,
             (last_tokens, height),
-            (last_tokens * 1.22, at),
+            (last_tokens * 1.22, label_height),
             va="center",
             fontsize=8,
             color=colour,
@@ -160,12 +162,12 @@ def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
         )
 
 
-def _apart(heights: Sequence[float], whole: float) -> list[float]:
-    """Heights for names at these ascending heights: as near as they can be without overlapping.
+def _spread_labels(heights: Sequence[float], axis_ratio: float) -> list[float]:
+    """Return label heights as near as possible to the ascending `heights` without overlap.
 
-    `whole` is the ratio of the axis's ends; a name takes a twentieth of its length.
+    `axis_ratio` is the ratio of the axis limits; a label takes a twentieth of the axis.
     """
-    steps = np.arange(len(heights)) * np.log(whole) / 20.0
+    steps = np.arange(len(heights)) * np.log(axis_ratio) / 20.0
     nearest = isotonic_regression(np.log(heights) - steps).x + steps
     return [float(height) for height in np.exp(nearest)]
 
@@ -182,6 +184,6 @@ def _ratio_text(result: CellResult, name: str, rounds: int) -> str:
 
 
 def _names(results: Sequence[CellResult]) -> list[str]:
-    """Return the contestants beside the plain pass that any cell knows, in their own order."""
+    """Return the contestants other than the plain pass that occur in any cell, in the order of `CONTESTANTS`."""
     known = {name for result in results for name in (*result.times, *result.absent)}
     return [name for name in CONTESTANTS if name in known and name != PLAIN]

@@ -1,4 +1,4 @@
-"""What a run of the benchmark measured, as it is written to a file and read by the page."""
+"""Results of a run of the benchmark, as they are stored in a JSON file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from harness.errors import PhaseError
 from harness.lab.cost.race import Times
 
 SCHEMA = 1
-#: The kinds of cells: two drawn topologies, and a bundled model with its own samples.
+#: The kinds of cells: two topologies with random weights, and a bundled model with its own samples.
 SMALL_KIND, FULL_WIDTH, PAIR = "small", "full width", "pair"
 
 
 class ResultsError(PhaseError):
-    """A file holds no results that the page can be made of; the message says why."""
+    """A file that holds no usable results; the message states the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model with one batch: `kind` is one of the kinds above, `label` the model's name for a reader."""
+    """A model with one batch; `kind` is one of the kinds above, `label` the model's display name."""
 
     kind: str
     label: str
@@ -33,18 +33,19 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """The cell in words."""
+        """The display name of the cell."""
         batch = "" if self.batch == 1 else f"{self.batch} x "
         return f"{self.label}, {self.layers} layers, {batch}{self.tokens} tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What was measured in one cell.
+    """The measurements of one cell.
 
-    times: seconds a round per contestant, None where it sat out. peaks: bytes a forward pass holds at its peak beyond
-    what was there before. weights: bytes of the model's parameters. left_open: share of image tokens x residual points
-    for which the lens had to read the whole vocabulary, None where no lens ran. absent: why a contestant has no times.
+    times: seconds per round for each contestant, None for a round it skipped. peaks: peak bytes of a forward pass
+    beyond the memory in use before. weights: bytes of the model's parameters. left_open: share of image tokens x
+    residual points for which the lens had to read the full vocabulary, None where no lens ran. absent: the reason why
+    a contestant has no times.
     """
 
     cell: Cell
@@ -57,7 +58,7 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Seconds of a whole measurement of a pair, and of them those in the model's forward passes."""
+    """Seconds of a full measurement of a pair (`wall`), and the part in the model's forward passes (`forward`)."""
 
     label: str
     samples: int
@@ -66,13 +67,13 @@ class Outside:
 
     @property
     def share(self) -> float:
-        """The share of the time outside the model's forward passes."""
+        """The share of the time that is spent outside the model's forward passes."""
         return 1.0 - self.forward / self.wall
 
 
 @dataclass(frozen=True, slots=True)
 class CostRun:
-    """All that one command measured, and where: date (UTC), command, device, dtype, threads and versions."""
+    """The results of one command with their provenance: date (UTC), command, device, dtype, threads and versions."""
 
     date: str
     command: str
@@ -87,7 +88,7 @@ class CostRun:
 
 
 def to_json(run: CostRun) -> str:
-    """Return the run as JSON, times to the microsecond."""
+    """Return the run as JSON, with times rounded to microseconds."""
     content = {"schema": SCHEMA, **asdict(run)}
     for cell in content["cells"]:
         cell["times"] = {
@@ -101,14 +102,14 @@ def read_run(path: Path) -> CostRun:
     """Return the run that `to_json` wrote.
 
     Raises:
-        ResultsError: the file cannot be read or holds something else.
+        ResultsError: the file cannot be read or holds other content.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
             raise ResultsError(f"{path} was written by another version of this benchmark; measure again")
         cells = tuple(CellResult(**{**cell, "cell": Cell(**cell["cell"])}) for cell in content.pop("cells"))
-        outside = tuple(Outside(**found) for found in content.pop("outside"))
+        outside = tuple(Outside(**entry) for entry in content.pop("outside"))
         return CostRun(**content, cells=cells, outside=outside)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""One run of the benchmark: every cell of a plan measured, and where."""
+"""A run of the benchmark: the cells of a plan, their measurement and its provenance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLA
 from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
 from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
 from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
-from harness.lab.cost.subject import AbsentError, Subject, pair_subject
+from harness.lab.cost.subject import Subject, UnavailableError, pair_subject
 from harness.measurement.measure import measure
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, choose_device, choose_dtype, load_vlm
@@ -27,14 +27,14 @@ from harness.profile.environment import device_name, installed_version
 TOKENS, LAYERS = (64, 300, 600, 1200, 2400), (14, 32)
 PAIRS = ("scenes-llava", "scenes-instructblip")
 DATASET, BATCHES = "scenes", (1, 8)
-#: The drawn topologies by the kind of their cells.
+#: The random-weight topologies by kind of cell.
 TOPOLOGIES: Mapping[str, Topology] = MappingProxyType({SMALL_KIND: SMALL, FULL_WIDTH: LLAVA_7B})
 _PACKAGES = ("torch", "transformers", "nnsight")
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How cells are measured: contestants by name, a fixed number of rounds or a budget in seconds a cell."""
+    """Settings of a measurement: contestants by name, and a fixed number of rounds or a budget in seconds per cell."""
 
     contestants: Sequence[str]
     rounds: int | None
@@ -45,15 +45,15 @@ class Conditions:
     tick: Callable[[], None] = lambda: None
 
     def load(self, model: str) -> Vlm:
-        """Load a registered model onto the device; raises as `load_vlm` does."""
+        """Load a registered model onto the device; raise the errors of `load_vlm`."""
         return load_vlm(find_model(model), cache=self.cache, device=self.device, dtype=self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class CostPlan:
-    """The drawn cells, the pairs as (model, batch), and the number of samples of each pair's whole measurement.
+    """The random-weight cells, the pairs as (model, batch size), and the samples of each pair's full measurement.
 
-    `samples` of None are as many as the dataset declares; 0 leaves the whole measurements out.
+    `samples` is None for the dataset's declared number, and 0 to omit the full measurements.
     """
 
     cells: Sequence[Cell]
@@ -63,18 +63,21 @@ class CostPlan:
 
     @property
     def models(self) -> list[str]:
-        """The models of the pairs, each once."""
+        """The distinct models of the pairs."""
         return list(dict.fromkeys(model for model, _ in self.pairs))
 
-    def conditions_of(self, cell: Cell, device: torch.device) -> Conditions:
-        """Return how a cell is measured; a CPU runs the full width three times as long, for its targets only."""
+    def conditions_for(self, cell: Cell, device: torch.device) -> Conditions:
+        """Return the conditions for a cell.
+
+        A CPU runs full-width cells with a triple budget and only the contestants that have a target there.
+        """
         if cell.kind != FULL_WIDTH or device.type != "cpu":
             return self.conditions
-        asked = [name for name in self.conditions.contestants if name in (PLAIN, ATTENTION, EVERYTHING)]
-        return replace(self.conditions, contestants=asked, budget=3 * self.conditions.budget)
+        contestants = [name for name in self.conditions.contestants if name in (PLAIN, ATTENTION, EVERYTHING)]
+        return replace(self.conditions, contestants=contestants, budget=3 * self.conditions.budget)
 
     def subjects(self) -> Iterator[tuple[Cell, Subject]]:
-        """Yield each cell with its subject, made when it is asked for; a model is loaded once for all its batches."""
+        """Yield each cell with its lazily created subject; a model is loaded once for all its batches."""
         device = choose_device(self.conditions.device)
         dtype = choose_dtype(self.conditions.dtype, device, bundled=False)
         for cell in self.cells:
@@ -92,19 +95,19 @@ class CostPlan:
 
 
 def drawn_cells(kind: str, tokens: Sequence[int], layers: Sequence[int], batch: int = 1) -> list[Cell]:
-    """Return cells of a drawn topology, the shallow and short ones first.
+    """Return cells of a random-weight topology, ordered by depth, then by prompt length.
 
     Raises:
-        ValueError: too few tokens for a picture.
+        ValueError: too few tokens for an image.
     """
     label = f"drawn LLaVA, d = {TOPOLOGIES[kind].hidden:,}"
     return [Cell(kind, label, count, image_side(count) ** 2, depth, batch) for depth in layers for count in tokens]
 
 
-def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult:
-    """Measure a cell: the peaks of all contestants, whose passes are warm-ups, and then the race.
+def measure_cell(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult:
+    """Measure the peak memory of all contestants in a cell, then their times; the first passes serve as warm-up.
 
-    A costly contestant whose pass took 40 % of the budget is not run again: the time of that pass is its one round.
+    A costly contestant whose pass took more than 40 % of the budget does not run again. That pass is its only round.
     """
     runs: dict[str, Callable[[], Any]] = {}
     timed: dict[str, float] = {}
@@ -114,14 +117,14 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
     for name in conditions.contestants:
         conditions.tick()
         try:
-            runs[name] = CONTESTANTS[name].prepared(subject)
+            runs[name] = CONTESTANTS[name].prepare(subject)
             start = time.perf_counter()
-            peaks[name], read = peak_bytes(runs[name], subject.device)
+            peaks[name], result = peak_bytes(runs[name], subject.device)
             seconds = time.perf_counter() - start
             if name == EVERYTHING:
-                left_open = read[1].opened / (int(subject.groups.image.sum()) * (subject.anatomy.depth + 1))
-            del read
-        except (AbsentError, torch.OutOfMemoryError) as error:
+                left_open = result[1].opened / (int(subject.groups.image.sum()) * (subject.anatomy.depth + 1))
+            del result
+        except (UnavailableError, torch.OutOfMemoryError) as error:
             runs.pop(name, None)
             absent[name] = first_line(error)
             continue
@@ -142,12 +145,12 @@ def measured(cell: Cell, subject: Subject, conditions: Conditions) -> CellResult
     return CellResult(cell, times, peaks, weights, left_open, absent)
 
 
-def outside_share(vlm: Vlm, dataset: str, **options: Any) -> Outside:
+def measure_outside(vlm: Vlm, dataset: str, **options: Any) -> Outside:
     """Return the seconds of one `measure(vlm, dataset, **options)` and of the forward passes in it.
 
-    A forward pass is a call of the model itself, with whatever the probe does while its layers run; the pictures are
-    read, the prompts encoded, the readings settled, gathered and assembled outside. The calls are timed in the thread
-    that makes them. On a GPU a call returns before its work is done, so that the share is not one of the device.
+    A forward pass is a call of the model, including the probe's work while the layers run. Reading images, encoding
+    prompts and assembling readings count as outside. The calls are timed in the calling thread. A GPU call returns
+    before its work is done, so the share does not describe the device's time.
     """
     starts: list[float] = []
     ends: list[float] = []
@@ -166,10 +169,10 @@ def outside_share(vlm: Vlm, dataset: str, **options: Any) -> Outside:
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:
-    """Return the results of a plan; `command` is the one that the page names.
+    """Return the results of a plan; `command` is the command line that the page shows.
 
     Raises:
-        DeviceError, WeightsError: the device or a pair's weights are not there.
+        DeviceError, WeightsError: the device or a pair's weights are unavailable.
     """
     start = time.perf_counter()
     device = choose_device(plan.conditions.device)
@@ -178,7 +181,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
     with tqdm(plan.subjects(), total=count, desc="cells", unit="cell", disable=None) as bar:
         for cell, subject in bar:
             bar.set_postfix_str(cell.title)
-            results.append(measured(cell, subject, replace(plan.conditions_of(cell, device), tick=bar.refresh)))
+            results.append(measure_cell(cell, subject, replace(plan.conditions_for(cell, device), tick=bar.refresh)))
     models = plan.models if plan.samples != 0 else []
     return CostRun(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -190,7 +193,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
         versions={package: installed_version(package) for package in _PACKAGES},
         cells=tuple(results),
         outside=tuple(
-            outside_share(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
+            measure_outside(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
             for model in models
         ),
         seconds=round(time.perf_counter() - start, 1),
@@ -198,7 +201,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
 
 
 def _dtype(plan: CostPlan, device: torch.device) -> str:
-    """Return the type of the drawn models' numbers and of the pairs', which are not the same on a GPU."""
+    """Return the dtypes of the random-weight models and of the pairs, which differ on a GPU."""
     used = {
         kind: str(choose_dtype(plan.conditions.dtype, device, bundled=kind == "pairs")).removeprefix("torch.")
         for kind, cells in {"drawn": plan.cells, "pairs": plan.pairs}.items()

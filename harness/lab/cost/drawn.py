@@ -1,4 +1,4 @@
-"""LLaVA models of any depth with drawn weights, and prompts of exactly so many tokens: no download, no tokenizer."""
+"""Random-weight LLaVA models of any depth and prompts of an exact length, without download or tokenizer."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.probe.lens_task import LensTask, References
 
 PATCH = 14
-# As many content words as five captions of a photograph have, each spelled by a few entries.
+# As many content words as five captions of a photograph have, each with a few vocabulary entries.
 WORDS, SPELLINGS = 20, 3
-_LEAST_TEXT = 20
-# BOS and a template before and behind the instruction, as in "USER: ... ASSISTANT:".
-_BEFORE, _BEHIND = 4, 5
-# Relative to 1 / sqrt(inputs): queries and keys wide, so that attention has peaks, and what a layer adds narrow, so
-# that the tokens of an untrained tower do not all become one.
+_MIN_TEXT = 20
+# BOS and template tokens before the image and after the instruction, as in "USER: ... ASSISTANT:".
+_BEFORE, _AFTER = 4, 5
+# Standard deviations relative to 1 / sqrt(inputs). Large queries and keys give attention peaks. Small output weights
+# prevent the tokens of an untrained tower from collapsing into one direction.
 _SPREADS = {"q_proj": 1.5, "k_proj": 1.5, "o_proj": 0.3, "out_proj": 0.3, "down_proj": 0.3, "fc2": 0.3}
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The widths of a LLaVA: decoder (d, heads, inside its feed-forward layers, vocabulary) and vision tower.
+    """The widths of a LLaVA: decoder (d, heads, feed-forward width, vocabulary) and vision tower.
 
-    `layers` is how many decoder layers the published model has, 0 where there is none of a depth of its own: with
-    fewer of them the tower loses as large a share of its own, so that it weighs what it weighs in the whole.
+    `layers` is the number of decoder layers of the published model, 0 if there is none. With fewer decoder layers, the
+    tower shrinks in proportion, so that its share of the cost stays the same.
     """
 
     hidden: int
@@ -44,26 +44,26 @@ class Topology:
     layers: int = 0
 
     def tower_depth(self, layers: int) -> int:
-        """Layers of the tower before `layers` decoder layers; two at least, of which the last but one is read."""
+        """Return the tower's depth for `layers` decoder layers: at least two, of which the last but one is read."""
         share = min(1.0, layers / self.layers) if self.layers else 1.0
         return max(2, round(self.tower_layers * share))
 
 
-#: A decoder of 100 to 300 M parameters behind a small tower: what a laptop runs.
+#: A decoder of 100 to 300 M parameters with a small tower, which a laptop can run.
 SMALL = Topology(768, 12, 2048, 32_000, 192, 3, 768, 4)
-#: LLaVA-1.5-7B as published: Vicuna-7B behind CLIP ViT-L.
+#: LLaVA-1.5-7B as published: Vicuna-7B with CLIP ViT-L.
 LLAVA_7B = Topology(4096, 32, 11_008, 32_064, 1024, 16, 4096, 24, layers=32)
 
 
 def image_side(tokens: int) -> int:
-    """Patches along one edge of the picture: the largest square that leaves 20 of `tokens` tokens for text.
+    """Return the image side in patches: the largest square that leaves 20 of `tokens` tokens for text.
 
     Raises:
-        ValueError: fewer than 24 tokens, which hold no picture of two by two.
+        ValueError: fewer than 24 tokens, too few for an image of two by two patches.
     """
-    if tokens < _LEAST_TEXT + 4:
-        raise ValueError(f"{tokens} tokens hold no picture beside {_LEAST_TEXT} tokens of text; ask for 24 or more")
-    return isqrt(tokens - _LEAST_TEXT)
+    if tokens < _MIN_TEXT + 4:
+        raise ValueError(f"{tokens} tokens hold no image beside {_MIN_TEXT} tokens of text; use 24 or more")
+    return isqrt(tokens - _MIN_TEXT)
 
 
 def drawn_subject(
@@ -75,10 +75,10 @@ def drawn_subject(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Subject:
-    """Return a drawn model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
+    """Return a random-weight model of `layers` decoder layers with a batch of prompts of `tokens` tokens each.
 
     Raises:
-        ValueError: too few tokens for a picture.
+        ValueError: too few tokens for an image.
     """
     side = image_side(tokens)
     model = drawn_llava(topology, layers, side=side, tokens=tokens, dtype=dtype, device=device)
@@ -87,11 +87,11 @@ def drawn_subject(
     generator = torch.Generator().manual_seed(1)
     task = LensTask(drawn_references(topology.vocabulary, batch, generator), ())
     other, drawn = (Subject(model, anatomy, drawn_inputs(model, groups, generator), groups, task) for _ in range(2))
-    return drawn.learnt_from(other)
+    return drawn.with_learnt_block(other)
 
 
 def drawn_llava(topology: Topology, layers: int, *, side: int, tokens: int, dtype: torch.dtype, device: str) -> Any:
-    """Return the model, for pictures of `side` x `side` patches, with states of order one at every depth."""
+    """Return the model for images of `side` x `side` patches, with states of order one at every depth."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
     from transformers.initialization import no_init_weights
 
@@ -136,18 +136,18 @@ def drawn_llava(topology: Topology, layers: int, *, side: int, tokens: int, dtyp
 
 
 def drawn_groups(tokens: int, image_tokens: int, batch: int) -> TokenGroups:
-    """Token groups of prompts without padding: BOS, template, picture, instruction, template; bool (batch, tokens)."""
-    place = torch.arange(tokens).expand(batch, -1)
-    image = (place >= _BEFORE) & (place < _BEFORE + image_tokens)
-    instruction = (place >= _BEFORE + image_tokens) & (place < tokens - _BEHIND)
+    """Return token groups, bool (batch, tokens), of unpadded prompts: BOS, template, image, instruction, template."""
+    position = torch.arange(tokens).expand(batch, -1)
+    image = (position >= _BEFORE) & (position < _BEFORE + image_tokens)
+    instruction = (position >= _BEFORE + image_tokens) & (position < tokens - _AFTER)
     real = torch.ones_like(image)
     return TokenGroups(
-        image=image, text=~image & (place > 0), instruction=instruction, other=~image & ~instruction, real=real
+        image=image, text=~image & (position > 0), instruction=instruction, other=~image & ~instruction, real=real
     )
 
 
 def drawn_inputs(model: Any, groups: TokenGroups, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-    """Random words and noise for pictures, on the model's device and in its type."""
+    """Return random token ids and noise images, on the model's device and in its dtype."""
     config = model.config
     batch, tokens = groups.real.shape
     words = torch.randint(3, config.text_config.vocab_size - 1, (batch, tokens), generator=generator)
@@ -161,7 +161,7 @@ def drawn_inputs(model: Any, groups: TokenGroups, generator: torch.Generator) ->
 
 
 def drawn_references(vocabulary: int, batch: int, generator: torch.Generator) -> References:
-    """Twenty words a sample, and twenty of another's, each of three random entries."""
+    """Return twenty own words and twenty chance words per sample, each of three random vocabulary entries."""
     drawn = torch.randint(3, vocabulary - 1, (2, batch, WORDS, SPELLINGS), generator=generator).tolist()
     own, chance = (tuple(tuple(tuple(sorted(word)) for word in sample) for sample in kind) for kind in drawn)
     return References(own, chance)

@@ -1,7 +1,7 @@
-"""The same measures the way one would write them first: everything kept, every pair of tokens, the whole vocabulary.
+"""A straightforward implementation of the measures: all states stored, every pair of tokens, the full vocabulary.
 
-Nothing here is shared with the probe, so that it is an oracle of it as well as a contestant: what both give must agree.
-It knows decoders built as Llama's (input_layernorm, self_attn.v_proj, self_attn.o_proj).
+It shares no code with the probe, so it serves as a test oracle as well as a contestant: both must give the same values.
+It supports decoders built like Llama's (input_layernorm, self_attn.v_proj, self_attn.o_proj).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from harness.lab.cost.subject import AbsentError, Subject
+from harness.lab.cost.subject import Subject, UnavailableError
 
 KS = (1, 5)
-_MOST_OF_MEMORY = 0.7
+_MEMORY_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class NaiveReadings:
-    """What the naive way gives, a row per sample; P = L + 1 hidden states as transformers returns them.
+    """Readings of the naive implementation, one row per sample, at the P = L + 1 hidden states of transformers.
 
-    The last of them is already normed, unlike residual point L. similarity: (batch, P, 5), in the order of
+    The last hidden state is already normed, unlike residual point L. similarity: (batch, P, 5), in the order of
     `GroupSums.similarities`. norm_shares: (batch, L, 4), in the order of `ShareReader`. hits: int (batch, P, 2, 2).
     """
 
@@ -37,35 +37,35 @@ def naive_reader(subject: Subject) -> Callable[[], NaiveReadings]:
     """Return the function that reads the batch naively.
 
     Raises:
-        AbsentError: on a CPU whose memory the attention matrices would fill, where the system would end the process.
+        UnavailableError: the attention matrices would fill the CPU's memory, so the system would kill the process.
     """
     batch, tokens = subject.groups.real.shape
     heads = subject.anatomy.text_config.num_attention_heads
     needed = subject.anatomy.depth * heads * batch * tokens**2 * subject.model.dtype.itemsize
-    if subject.device.type == "cpu" and needed > _MOST_OF_MEMORY * physical_memory():
-        raise AbsentError(f"needs more than {needed / 1e6:,.1f} MB for its attention matrices")
+    if subject.device.type == "cpu" and needed > _MEMORY_SHARE * physical_memory():
+        raise UnavailableError(f"needs more than {needed / 1e6:,.1f} MB for its attention matrices")
     return partial(read_naively, subject)
 
 
 def physical_memory() -> int:
-    """Bytes of the machine's memory."""
+    """Return the physical memory of the machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_naively(subject: Subject) -> NaiveReadings:
-    """Every measure of one batch from eager attention with all its matrices and all hidden states kept."""
+    """Return every measure of one batch, computed from eager attention matrices and all hidden states."""
     before = subject.model.config._attn_implementation
     subject.model.set_attn_implementation("eager")
     try:
         output = subject.forward(output_attentions=True, output_hidden_states=True)
-        # A model around a language model of its own hands on that one's output.
+        # Some models nest the language model's output in their own.
         output = getattr(output, "language_model_outputs", output)
         *inputs, last = output.hidden_states
         layers = zip(subject.anatomy.layers, inputs, output.attentions, strict=True)
         with torch.inference_mode():
             similarity = [_similarities(subject, states) for states in output.hidden_states]
             shares = [_shares(subject, _norms(*layer)) for layer in layers]
-            # The last of them has gone through the final norm already.
+            # The final norm is already applied to the last hidden state.
             hits = [_hits(subject, states) for states in [*map(subject.anatomy.final_norm, inputs), last]]
             return NaiveReadings(*(torch.stack(readings, dim=1) for readings in (similarity, shares, hits)))
     finally:
@@ -73,8 +73,8 @@ def read_naively(subject: Subject) -> NaiveReadings:
 
 
 def _similarities(subject: Subject, states: torch.Tensor) -> torch.Tensor:
-    """Means of the full matrix of cosines, (batch, 5), of hidden states (batch, tokens, d)."""
-    unit = torch.nn.functional.normalize(_wide(states), dim=-1)
+    """Return group means (batch, 5) of the full cosine matrix of hidden states (batch, tokens, d)."""
+    unit = torch.nn.functional.normalize(_upcast(states), dim=-1)
     rows = []
     for cosines, image, text, instruction in zip(
         unit @ unit.transpose(1, 2), subject.groups.image, subject.groups.text, subject.groups.instruction, strict=True
@@ -89,7 +89,9 @@ def _similarities(subject: Subject, states: torch.Tensor) -> torch.Tensor:
 
 
 def _norms(layer: Any, states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Norms of what each token gives the last one in a layer, (batch, tokens): every head's transformed values first.
+    """Return the norms (batch, tokens) of each token's contribution to the last token in a layer.
+
+    Every head's values are transformed first.
 
     Args:
         layer: a decoder layer.
@@ -102,14 +104,14 @@ def _norms(layer: Any, states: torch.Tensor, weights: torch.Tensor) -> torch.Ten
     dim = output.shape[1] // heads
     values = values.view(*values.shape[:2], -1, dim).transpose(1, 2)
     values = values.repeat_interleave(heads // values.shape[1], dim=1)
-    transformed = torch.einsum("bhjv,ohv->bhjo", _wide(values), _wide(output).view(-1, heads, dim))
-    vectors = (_wide(weights[:, :, -1]).unsqueeze(-1) * transformed).sum(1)
+    transformed = torch.einsum("bhjv,ohv->bhjo", _upcast(values), _upcast(output).view(-1, heads, dim))
+    vectors = (_upcast(weights[:, :, -1]).unsqueeze(-1) * transformed).sum(1)
     norms: torch.Tensor = torch.linalg.vector_norm(vectors, dim=-1)
     return norms
 
 
 def _shares(subject: Subject, norms: torch.Tensor) -> torch.Tensor:
-    """Shares of the last token's row on image, instruction, other and itself, (batch, 4)."""
+    """Return the shares (batch, 4) of the last token's row that fall on image, instruction, other and itself."""
     rows = []
     for row, image, instruction, other in zip(
         norms, subject.groups.image, subject.groups.instruction, subject.groups.other, strict=True
@@ -123,12 +125,12 @@ def _shares(subject: Subject, norms: torch.Tensor) -> torch.Tensor:
 
 
 def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:
-    """Words among the best entries of some image token, int (batch, 2, len(KS)), of normed states."""
+    """Count the words among the top entries of any image token, int (batch, 2, len(KS)), given normed states."""
     references = subject.task.references
     counts = torch.zeros((len(states), 2, len(KS)), dtype=torch.long)
     for row, image in enumerate(subject.groups.image):
         weight = next(subject.anatomy.unembedding.parameters())
-        logits = _wide(states[row][image]) @ _wide(weight).T
+        logits = _upcast(states[row][image]) @ _upcast(weight).T
         best = logits.topk(max(KS), dim=-1).indices.cpu()
         for column, k in enumerate(KS):
             decoded = set(best[:, :k].flatten().tolist())
@@ -137,5 +139,5 @@ def _hits(subject: Subject, states: torch.Tensor) -> torch.Tensor:
     return counts
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
+def _upcast(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()

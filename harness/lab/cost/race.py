@@ -1,4 +1,4 @@
-"""Time and memory of contestants that run in turn, round after round, so that a drifting machine strikes them alike."""
+"""Time and memory of contestants that run interleaved, so that drift of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 25
+MIN_ROUNDS, MAX_ROUNDS = 3, 25
 COSTLY_SHARE = 0.4
 
 Times = dict[str, list[float | None]]
@@ -24,30 +24,30 @@ def race(
     budget: float = 60.0,
     tick: Callable[[], None] = lambda: None,
 ) -> Times:
-    """Wall times of every run in seconds, one a round; None where a costly run did not take part.
+    """Measure the wall time of every run in each round, in seconds; None for a round that a costly run skipped.
 
-    Each round runs all of them once, in an order that rotates from round to round and turns about every second time,
-    so that none always follows the same other. Warm-ups are the caller's.
+    Each round calls every run once. The order rotates from round to round and is reversed in every second round, so no
+    run always follows the same other run. The caller does the warm-up.
 
     Args:
-        runs: by name.
-        synchronise: waits for the device; its time counts for the run before it.
-        costly: names of runs that leave the race once they have used 40 % of the budget; they run once at least.
-        rounds: how many; None goes on until the budget is used, from 3 rounds to 25.
+        runs: functions by name.
+        synchronise: waits for the device; its time counts towards the run before it.
+        costly: names of runs that are skipped once they have used 40 % of the budget; each runs at least once.
+        rounds: the number of rounds; None continues until the budget is used, with 3 to 25 rounds.
         budget: seconds.
         tick: called after each run.
     """
     names = list(runs)
     times: Times = {name: [] for name in names}
     spent_on_costly = spent = slowest = 0.0
-    for at in range(MOST_ROUNDS if rounds is None else rounds):
-        if rounds is None and at >= LEAST_ROUNDS and spent + slowest > budget:
+    for index in range(MAX_ROUNDS if rounds is None else rounds):
+        if rounds is None and index >= MIN_ROUNDS and spent + slowest > budget:
             break
-        order = names[at % len(names) :] + names[: at % len(names)]
+        order = names[index % len(names) :] + names[: index % len(names)]
         before = spent
-        for name in order[::-1] if at % 2 else order:
-            dear = name in costly
-            if dear and at and rounds is None and spent_on_costly * (at + 1) / at > COSTLY_SHARE * budget:
+        for name in order[::-1] if index % 2 else order:
+            is_costly = name in costly
+            if is_costly and index and rounds is None and spent_on_costly * (index + 1) / index > COSTLY_SHARE * budget:
                 times[name].append(None)
                 continue
             start = time.perf_counter()
@@ -56,18 +56,18 @@ def race(
             seconds = time.perf_counter() - start
             times[name].append(seconds)
             spent += seconds
-            spent_on_costly += dear * seconds
+            spent_on_costly += is_costly * seconds
             tick()
-        slowest = max(slowest, spent - before) if at else 0.0
+        slowest = max(slowest, spent - before) if index else 0.0
     return times
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
-    """Bytes of tensors that `run` holds at its peak, beyond those that exist when it starts; and what it returns.
+    """Return the peak bytes of tensors that `run` allocates beyond those that exist at its start, and its result.
 
-    On a GPU it is what torch's allocator counts itself. On a CPU torch counts nothing, but its profiler records every
-    allocation and release of a tensor: their running sum is exact to the byte, for whatever torch allocates; what a
-    library takes for itself inside an operation is not seen.
+    On a GPU this is the count of torch's allocator. On a CPU it is the running sum of the allocations and releases that
+    torch's profiler records. The sum is exact for torch's tensors; memory that a library allocates inside an operation
+    is not included.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -76,13 +76,13 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
         result = run()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - int(before), result
-    # Else it writes to the terminal that it starts, that it stops, and that there is no GPU.
+    # Suppress the profiler's start, stop and no-GPU messages on the terminal.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
+    allocated = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak, result

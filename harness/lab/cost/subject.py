@@ -1,4 +1,4 @@
-"""A model with one batch of inputs and the words to look for in it, on which contestants race."""
+"""The model, inputs and reference words with which all contestants of the benchmark run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import observing
 
-# The block settles what it is learnt from, so a few hundred tokens of one pass are plenty.
+# A few hundred tokens of one pass suffice to learn the block.
 _LEARNT_TOKENS = 256
-# As in a measurement: the block is learnt from so many samples, which are not the ones that are timed.
+# As in a measurement, the block is learnt from samples other than the timed ones.
 _LEARNT_SAMPLES = 2
 
 
-class AbsentError(PhaseError):
-    """A contestant cannot run here; the message is what its row says."""
+class UnavailableError(PhaseError):
+    """A contestant cannot run here; the message is the text of its cell in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model with one batch, on its device and in its type: what every contestant is given.
+    """A model with one batch of inputs, on the model's device and in its dtype.
 
-    inputs: what the model is called with. groups: bool (batch, tokens) each, on the model's device. task: the words of
-    the batch and the block that the lens tries first, learnt from other inputs as in a long measurement.
+    inputs: keyword arguments of the model's forward pass. groups: bool (batch, tokens) each, on the model's device.
+    task: the words of the batch and the block of vocabulary entries that the lens tries first. The block is learnt from
+    other inputs, as in a long measurement.
     """
 
     model: Any
@@ -43,16 +44,16 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return torch.device(self.model.device)
 
     def forward(self, **options: Any) -> Any:
-        """What the model gives for the whole prompt, logits of the last token only; `options` are its own."""
+        """Run the full prompt with logits of the last token only; pass `options` to the model."""
         with torch.inference_mode():
             return self.model(**self.inputs, use_cache=False, logits_to_keep=1, **options)
 
-    def observed(self, *, attention: bool, recall: bool) -> Any:
-        """Return the readings of one observed forward pass, and the lens that read it (None without recall)."""
+    def observe(self, *, attention: bool, recall: bool) -> Any:
+        """Return the readings of one observed forward pass and its lens, which is None without recall."""
         names = [f"sample {row}" for row in range(len(self.groups.real))]
         lens = self.task if recall else None
         observer = observing(self.model, self.anatomy, self.groups, sample_ids=names, lens=lens, attention=attention)
@@ -60,11 +61,11 @@ class Subject:
             self.model(**self.inputs, use_cache=False, logits_to_keep=1)
             return seen.readings(), seen.lens
 
-    def learnt_from(self, other: Subject) -> Subject:
-        """Return the subject with the entries as its block that a dense lens decodes most often in one pass of `other`.
+    def with_learnt_block(self, other: Subject) -> Subject:
+        """Return the subject with a block learnt from `other`: the entries that a dense lens decodes most often.
 
         Args:
-            other: the same model with other inputs and any words; at most 256 image tokens a sample are decoded.
+            other: the same model with other inputs and any words; at most 256 image tokens per sample are decoded.
         """
         image = other.groups.image
         ordinal = image.int().cumsum(1)
@@ -74,20 +75,20 @@ class Subject:
             groups=replace(other.groups, image=spread),
             task=LensTask(other.task.references, (), dense=True),
         )
-        readings, _ = thinned.observed(attention=False, recall=True)
+        readings, _ = thinned.observe(attention=False, recall=True)
         return replace(self, task=replace(self.task, block=readings.learn_block(self.anatomy.vocabulary_size)))
 
     def synchronise(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
-    """Return a batch of samples of a dataset, with the block learnt from two others.
+    """Return a subject with a batch of a dataset's samples, its block learnt from two other samples.
 
     Raises:
-        LookupError: no such dataset.
+        LookupError: the dataset does not exist.
         PromptError: see `encode`.
     """
     data = find_dataset(dataset)
@@ -100,4 +101,4 @@ def pair_subject(vlm: Vlm, dataset: str, batch: int) -> Subject:
         inputs, groups = vlm.to_device(encoded.inputs), encoded.groups.to(vlm.device)
         subjects.append(Subject(vlm.model, vlm.anatomy, inputs, groups, task))
     learning, timed = subjects
-    return timed.learnt_from(learning)
+    return timed.with_learnt_block(learning)

@@ -1,1 +1,1 @@
-"""Parts of the documents that programs write."""
+"""Generators for parts of the documentation."""

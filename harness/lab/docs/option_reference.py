@@ -1,7 +1,7 @@
-"""The reference of the `--phase-` options as a Markdown table, made of their table.
+"""The reference of the `--phase-` options as a Markdown table, generated from `OPTIONS`.
 
 `python -m harness.lab.docs.option_reference README.md` writes it between the markers `<!-- options: begin -->` and
-`<!-- options: end -->` of a page; without a page it is printed.
+`<!-- options: end -->` of a page. Without a page, the table is printed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness.storage.templates import render
 BLOCK = "options"
 _PROGRAM = "python -m harness.lab.docs.option_reference"
 _NOTHING = "-"
-# What a page would take for mark-up.
+# Words to format as code, some of which Markdown would take for mark-up.
 _CODE = re.compile(r"(\$?\w*_\w+|--phase-[\w-]+|NAME=DIR|DIR/[\w.]+|ORG/NAME|fixture:NAME)")
 
 
 def option_table() -> str:
-    """Return a Markdown table of every `--phase-` option: itself, its ini twin, its default, and its meaning."""
+    """Return a Markdown table of the `--phase-` options: name, ini value, default and meaning."""
     rows = [
         [
             f"`{option.argument} {option.metavar}".rstrip() + "`",
@@ -36,7 +36,7 @@ def option_table() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the table into a page, or prints it; returns 0, or 2 where the page has no place for it."""
+    """Write the table into a page or print it; return 0, or 2 if the page lacks the markers."""
     return rewrite_block(_PROGRAM, BLOCK, option_table(), arguments)
 
 

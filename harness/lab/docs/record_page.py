@@ -1,7 +1,7 @@
-"""The tables of docs/record.md: every field of the record with its type and meaning, made of the record's schema.
+"""The tables of docs/record.md, generated from the record's schema: each field with its type and meaning.
 
 `python -m harness.lab.docs.record_page docs/record.md` writes them between the markers `<!-- fields: begin -->` and
-`<!-- fields: end -->` of the page; without a page they are printed.
+`<!-- fields: end -->` of the page. Without a page, the tables are printed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _PROGRAM = "python -m harness.lab.docs.record_page"
 
 
 def field_tables(schema: Mapping[str, Any]) -> str:
-    """Return a section with a table for each object of a schema that has a title, in the schema's order.
+    """Return a section with a table for each titled object of a schema, in the schema's order.
 
     Args:
-        schema: as `record.record_schema` gives it.
+        schema: the result of `record.record_schema`.
     """
     titled = [schema, *(section for section in schema["$defs"].values() if "title" in section)]
     sections = [{**section, "rows": _rows(section, schema)} for section in titled]
@@ -30,7 +30,7 @@ def field_tables(schema: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the tables into a page, or prints them; returns 0, or 2 where the page has no place for them."""
+    """Write the tables into a page or print them; return 0, or 2 if the page lacks the markers."""
     return rewrite_block(_PROGRAM, BLOCK, field_tables(record_schema()), arguments)
 
 
@@ -48,28 +48,28 @@ def _rows(section: Mapping[str, Any], schema: Mapping[str, Any]) -> list[list[st
 
 
 def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Return the type of a field as the page explains it; an object that has a section of its own is linked."""
+    """Return the type of a field as text; an object with its own section becomes a link."""
     if "$ref" in field:
-        found: Mapping[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]
-        return _link(found) if "title" in found else _type(found, schema)
+        target: Mapping[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]
+        return _link(target) if "title" in target else _type(target, schema)
     if "anyOf" in field:
-        return " or ".join(_type(one, schema) for one in field["anyOf"])
+        return " or ".join(_type(option, schema) for option in field["anyOf"])
     if "const" in field or "enum" in field:
         values = field.get("enum", [field.get("const")])
         return " or ".join("null" if value is None else f"`{value}`" for value in values)
     kinds = [field["type"]] if isinstance(field.get("type"), str) else list(field.get("type", ()))
-    return " or ".join(_of_kind(kind, field, schema) for kind in kinds) or "anything"
+    return " or ".join(_kind_text(kind, field, schema) for kind in kinds) or "anything"
 
 
-def _of_kind(kind: str, field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+def _kind_text(kind: str, field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if kind == "array" and "prefixItems" in field:
-        return f"[{', '.join(_type(one, schema) for one in field['prefixItems'])}]"
+        return f"[{', '.join(_type(item, schema) for item in field['prefixItems'])}]"
     if kind == "array":
         items, count = _type(field["items"], schema), field.get("maxItems", "")
         return f"({items})[{count}]" if " or " in items and not items.endswith("]") else f"{items}[{count}]"
     if kind == "object":
         fields = field["properties"].values() if "properties" in field else [field["additionalProperties"]]
-        return f"{{name: {' or '.join(dict.fromkeys(_type(one, schema) for one in fields))}}}"
+        return f"{{name: {' or '.join(dict.fromkeys(_type(member, schema) for member in fields))}}}"
     return kind
 
 

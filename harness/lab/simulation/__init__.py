@@ -1,1 +1,1 @@
-"""How often the decision rule is wrong, and what it finds: its error rates on synthetic profiles of known truth."""
+"""Error rates of the decision rule: false alarms and detections on synthetic profiles with known truth."""

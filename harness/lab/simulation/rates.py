@@ -1,4 +1,4 @@
-"""Rates of the decision rule: false alarms where nothing changed, and the detection of changes of known size."""
+"""Rates of the decision rule: false alarms without a change, and detections of changes of known size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 
 SIZES = (32, 64, 128, 400)
-#: Repetitions go round these.
+#: Repetitions cycle through these populations.
 POPULATIONS = (Population(SHARP, 30, 0), Population(PLATEAU, 32, 0), Population(SHALLOW, 40, 0))
-#: The alarms of a suite, a line each, and how many assertions ended in each verdict.
+#: The alarms of a suite, one line each, and the number of assertions by verdict.
 SuiteResult = tuple[list[str], Counter[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One suite to simulate: paired measures the same samples again, unpaired draws new ones of the same population."""
+    """A suite to simulate: paired suites measure the same samples again, unpaired suites draw new samples."""
 
     seed: int
     paired: bool
@@ -36,7 +36,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """The false alarms of many suites: the number of suites with an alarm, and each alarm in words."""
+    """The false alarms of many suites: the number of suites with an alarm, and one line per alarm."""
 
     paired: bool
     suites: int
@@ -46,12 +46,12 @@ class Alarms:
 
     @property
     def assertions(self) -> int:
-        """The number of verdicts reached."""
+        """The number of verdicts."""
         return self.verdicts.total()
 
 
 def assertions(measured: Profile, baseline: Baseline) -> dict[str, Verdict]:
-    """Return the verdict of every regression assertion on one pair, by the name of its measure or question."""
+    """Return the verdict of every regression assertion on one pair, by measure or question."""
     verdicts = {
         finding.measure.name: finding.agreement.verdict
         for family in FAMILIES.values()
@@ -63,7 +63,7 @@ def assertions(measured: Profile, baseline: Baseline) -> dict[str, Verdict]:
 
 
 def simulate_suite(suite: Suite) -> SuiteResult:
-    """Return the alarms and verdicts of all assertions on the four pairs, where nothing changed."""
+    """Return the alarms and verdicts of all assertions on the four pairs without a change."""
     alarms, verdicts = [], Counter[Verdict]()
     for index, population in enumerate(PAIRS):
         draw = (suite.seed, "suite", suite.paired, suite.index, index)
@@ -76,8 +76,8 @@ def simulate_suite(suite: Suite) -> SuiteResult:
     return alarms, verdicts
 
 
-def gathered(results: Sequence[SuiteResult], *, paired: bool) -> Alarms:
-    """Return the false alarms of all suites together."""
+def collect_alarms(results: Sequence[SuiteResult], *, paired: bool) -> Alarms:
+    """Return the false alarms of all suites."""
     return Alarms(
         paired=paired,
         suites=len(results),
@@ -89,7 +89,7 @@ def gathered(results: Sequence[SuiteResult], *, paired: bool) -> Alarms:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A change with its title; what the harness asks of it: the curve, its boundaries and phases, or recall."""
+    """A change with its title and the questions that are judged: the curve, its boundaries and phases, or recall."""
 
     title: str
     change: Change
@@ -110,31 +110,32 @@ SCENARIOS = (
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One comparison to simulate: a scenario by its place in `SCENARIOS`, with n samples now and in the baseline."""
+    """A comparison to simulate: the index of its scenario, with n samples in the measurement and in the baseline."""
 
     seed: int
-    place: int
+    scenario_index: int
     paired: bool
     n: int
     repetition: int
 
     @property
     def scenario(self) -> Scenario:
-        """The scenario at that place."""
-        return SCENARIOS[self.place]
+        """The scenario of the trial."""
+        return SCENARIOS[self.scenario_index]
 
     @property
     def population(self) -> Population:
-        """The population that is this repetition's turn."""
+        """The population of this repetition."""
         return replace(POPULATIONS[self.repetition % len(POPULATIONS)], n=self.n)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionRate:
-    """The outcomes of one scenario at one n: of `repetitions`, how many were found, by which question, or undecided.
+    """The outcomes of a scenario at one n.
 
-    `detected` counts repetitions in which some question's verdict is DIFFERS, `undecided` those in which none is and
-    some is INCONCLUSIVE. `by_shape` holds (found, repetitions) of each population.
+    `detected` counts the repetitions in which at least one verdict is DIFFERS. `inconclusive` counts those in which
+    none is DIFFERS and at least one is INCONCLUSIVE. `by_question` has the detections of each question, `by_shape` has
+    (detected, repetitions) of each population.
     """
 
     scenario: Scenario
@@ -142,7 +143,7 @@ class DetectionRate:
     n: int
     repetitions: int
     detected: int
-    undecided: int
+    inconclusive: int
     by_question: dict[str, int]
     by_shape: dict[str, tuple[int, int]]
 
@@ -150,7 +151,7 @@ class DetectionRate:
 def simulate_trial(trial: Trial) -> dict[str, Verdict]:
     """Return the verdict on every question of the trial's scenario."""
     scenario, population = trial.scenario, trial.population
-    draw = (trial.seed, "trial", trial.place, trial.paired, trial.n, trial.repetition)
+    draw = (trial.seed, "trial", trial.scenario_index, trial.paired, trial.n, trial.repetition)
     first = seed_of(*draw, "baseline")
     baseline = to_baseline(population.draw(first))
     if trial.paired:
@@ -166,32 +167,32 @@ def simulate_trial(trial: Trial) -> dict[str, Verdict]:
     return {question: verdict_on[question]() for question in scenario.questions}
 
 
-def tallied(trials: Iterable[Trial], verdicts: Iterable[dict[str, Verdict]]) -> list[DetectionRate]:
-    """Return the cells that the trials fill, in the order of the trials."""
+def tally_trials(trials: Iterable[Trial], verdicts: Iterable[dict[str, Verdict]]) -> list[DetectionRate]:
+    """Return one detection rate per scenario, pairing and n, in the order of the trials."""
     cells: dict[tuple[int, bool, int], list[tuple[Trial, dict[str, Verdict]]]] = {}
     for trial, by_question in zip(trials, verdicts, strict=True):
-        cells.setdefault((trial.place, trial.paired, trial.n), []).append((trial, by_question))
+        cells.setdefault((trial.scenario_index, trial.paired, trial.n), []).append((trial, by_question))
     return [_detection_rate(*zip(*cell, strict=True)) for cell in cells.values()]
 
 
-def share_interval(count: int, of: int) -> tuple[float, float]:
-    """Return the two-sided Clopper-Pearson interval (95 %) of a share seen `count` times in `of`."""
-    interval = stats.binomtest(count, of).proportion_ci(0.95, "exact")
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """Return the two-sided Clopper-Pearson interval (95 %) of the share `count` / `total`."""
+    interval = stats.binomtest(count, total).proportion_ci(0.95, "exact")
     return float(interval.low), float(interval.high)
 
 
 def _detection_rate(trials: Sequence[Trial], verdicts: Sequence[dict[str, Verdict]]) -> DetectionRate:
     overall = [combined(list(by_question.values())) for by_question in verdicts]
-    found = [verdict is Verdict.DIFFERS for verdict in overall]
+    detected = [verdict is Verdict.DIFFERS for verdict in overall]
     shapes = [trial.population.shape.name for trial in trials]
-    found_shapes = Counter(compress(shapes, found))
+    detected_by_shape = Counter(compress(shapes, detected))
     return DetectionRate(
         trials[0].scenario,
         trials[0].paired,
         trials[0].n,
         repetitions=len(overall),
-        detected=sum(found),
-        undecided=overall.count(Verdict.INCONCLUSIVE),
+        detected=sum(detected),
+        inconclusive=overall.count(Verdict.INCONCLUSIVE),
         by_question={name: sum(row[name] is Verdict.DIFFERS for row in verdicts) for name in verdicts[0]},
-        by_shape={shape: (found_shapes[shape], count) for shape, count in Counter(shapes).items()},
+        by_shape={shape: (detected_by_shape[shape], count) for shape, count in Counter(shapes).items()},
     )

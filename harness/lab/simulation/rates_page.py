@@ -1,4 +1,4 @@
-"""The tables of error rates, and the page that holds them."""
+"""The tables of error rates, and the page with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.judgement import regression
 from harness.lab.docs.pages import padded_table
 from harness.lab.simulation import populations
 from harness.lab.simulation.rates import POPULATIONS, share_interval
-from harness.lab.simulation.simulation_run import BARRED_SHARE, SimulationOutcome, has_bar
+from harness.lab.simulation.simulation_run import REQUIRED_SHARE, SimulationOutcome, is_required
 from harness.storage.templates import render
 
 _ENDINGS = (Verdict.REPRODUCES, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE, Verdict.DIFFERS)
@@ -52,33 +52,42 @@ def detection_table(outcome: SimulationOutcome, style: str, *, paired: bool) -> 
                 f"{cell.detected / cell.repetitions:.3f}",
                 f"{low:.3f} to {high:.3f}",
                 *("-" if count is None else f"{count / cell.repetitions:.2f}" for count in counts),
-                f"{cell.undecided / cell.repetitions:.2f}",
-                *(f"{found / repetitions:.2f}" for found, repetitions in cell.by_shape.values()),
+                f"{cell.inconclusive / cell.repetitions:.2f}",
+                *(f"{detected / repetitions:.2f}" for detected, repetitions in cell.by_shape.values()),
             ]
         )
-    headers = ["change", "n", "repetitions", "found", "95 % interval", *_QUESTIONS.values(), "undecided", *_SHAPES]
+    headers = [
+        "change",
+        "n",
+        "repetitions",
+        "detected",
+        "95 % interval",
+        *_QUESTIONS.values(),
+        "inconclusive",
+        *_SHAPES,
+    ]
     return padded_table(rows, headers, style)
 
 
-def bar_lines(outcome: SimulationOutcome) -> list[str]:
-    """Return a sentence for each bar: the required rate and the measured one."""
+def requirement_lines(outcome: SimulationOutcome) -> list[str]:
+    """Return a sentence for each required rate with the measured rate."""
     alarms = outcome.paired
     low, high = share_interval(alarms.alarmed, alarms.suites)
     lines = [
-        f"{alarms.alarmed} false alarms in {alarms.suites:,} paired suites with nothing changed (asked for: 0; "
+        f"{alarms.alarmed} false alarms in {alarms.suites:,} paired suites without a change (required: 0; "
         f"95 % interval {low:.2%} to {high:.2%})."
     ]
-    for cell in filter(has_bar, outcome.cells):
+    for cell in filter(is_required, outcome.cells):
         low, high = share_interval(cell.detected, cell.repetitions)
         lines.append(
-            f"{cell.scenario.title}, n = {cell.n} paired: found in {cell.detected} of {cell.repetitions} (asked for: "
-            f"{BARRED_SHARE:.0%}; 95 % interval {low:.2%} to {high:.2%})."
+            f"{cell.scenario.title}, n = {cell.n} paired: detected in {cell.detected} of {cell.repetitions} (required: "
+            f"{REQUIRED_SHARE:.0%}; 95 % interval {low:.2%} to {high:.2%})."
         )
     return lines
 
 
 def error_rates_page(outcome: SimulationOutcome, command: str) -> str:
-    """Return the page in Markdown; `command` is the one that makes it again."""
+    """Return the page in Markdown; `command` is the command line that reproduces it."""
     data = {
         "outcome": outcome,
         "command": command,
@@ -89,7 +98,7 @@ def error_rates_page(outcome: SimulationOutcome, command: str) -> str:
         "scipy": version("scipy"),
         "minutes": _minutes(outcome.seconds),
         "cpu_minutes": _minutes(outcome.cpu_seconds),
-        "bars": bar_lines(outcome),
+        "requirements": requirement_lines(outcome),
         "false_alarms": false_alarm_table(outcome, "github"),
         "alarm_lines": [*outcome.paired.lines, *outcome.unpaired.lines],
         "least": min(pair.n // pair.clustered for pair in populations.PAIRS),

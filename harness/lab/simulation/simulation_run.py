@@ -1,4 +1,4 @@
-"""A run of the simulation on several processes: the plan of its draws, and their outcome, the same on any number."""
+"""A run of the simulation: the plan of its draws, and their outcome on any number of processes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.lab.simulation.rates import (
     DetectionRate,
     Suite,
     Trial,
-    gathered,
+    collect_alarms,
     simulate_suite,
     simulate_trial,
-    tallied,
+    tally_trials,
 )
 
-#: Changes that must be found at this n, measured in pairs, and in what share of the repetitions.
-BARRED, BARRED_N, BARRED_SHARE = ("shift by 2 layers", "phase II flattened"), 64, 0.99
-_BARRED_TIMES = 7
-#: Tasks handed to a process at once.
+#: Changes that paired samples of this n must detect, and the required share of repetitions.
+REQUIRED_CHANGES, REQUIRED_N, REQUIRED_SHARE = ("shift by 2 layers", "phase II flattened"), 64, 0.99
+_REQUIRED_FACTOR = 7
+#: Tasks per chunk that a process receives.
 _CHUNK = 4
 
 Task = TypeVar("Task")
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 class SimulationPlan:
     """Paired `suites`, a tenth as many unpaired ones, and `repetitions` of each scenario at each of the `sizes`.
 
-    The cells that have a bar are repeated seven times as often.
+    Cells with a required rate have seven times as many repetitions.
     """
 
     seed: int
@@ -57,11 +57,11 @@ class SimulationPlan:
     def all_trials(self) -> list[Trial]:
         """Return the trials to simulate, cell by cell."""
         cells = product((True, False), range(len(SCENARIOS)), self.sizes)
-        firsts = [Trial(self.seed, scenario, paired, n, 0) for paired, scenario, n in cells]
+        first_trials = [Trial(self.seed, scenario, paired, n, 0) for paired, scenario, n in cells]
         return [
             replace(first, repetition=repetition)
-            for first in firsts
-            for repetition in range(self.repetitions * (_BARRED_TIMES if has_bar(first) else 1))
+            for first in first_trials
+            for repetition in range(self.repetitions * (_REQUIRED_FACTOR if is_required(first) else 1))
         ]
 
 
@@ -69,7 +69,7 @@ class SimulationPlan:
 class SimulationOutcome:
     """The results of a plan: the alarms of the `paired` and `unpaired` suites, and the cells of the detection table.
 
-    `seconds` is how long it took and `cpu_seconds` the time of all processors together.
+    `seconds` is the wall time, `cpu_seconds` the total processor time.
     """
 
     plan: SimulationPlan
@@ -81,45 +81,45 @@ class SimulationOutcome:
     cpu_seconds: float
 
     @property
-    def missed(self) -> list[str]:
-        """The bars that were missed, one sentence each."""
+    def missed_requirements(self) -> list[str]:
+        """A sentence for each required rate that was missed."""
         alarmed, suites = self.paired.alarmed, self.paired.suites
-        return ([f"{alarmed} of {suites} paired suites raised a false alarm, none may."] if alarmed else []) + [
-            f"{cell.scenario.title} at n = {cell.n}, paired, was found in {cell.detected} of {cell.repetitions} "
-            f"repetitions, {BARRED_SHARE:.0%} are asked for."
-            for cell in filter(has_bar, self.cells)
-            if cell.detected < BARRED_SHARE * cell.repetitions
+        return ([f"{alarmed} of {suites} paired suites raised a false alarm; none is allowed."] if alarmed else []) + [
+            f"{cell.scenario.title} at n = {cell.n}, paired, was detected in {cell.detected} of {cell.repetitions} "
+            f"repetitions; {REQUIRED_SHARE:.0%} are required."
+            for cell in filter(is_required, self.cells)
+            if cell.detected < REQUIRED_SHARE * cell.repetitions
         ]
 
 
-def has_bar(cell: Trial | DetectionRate) -> bool:
-    """Return True if this change must be found at this n."""
-    return cell.paired and cell.n == BARRED_N and cell.scenario.title in BARRED
+def is_required(cell: Trial | DetectionRate) -> bool:
+    """Return True if the change must be detected at this n."""
+    return cell.paired and cell.n == REQUIRED_N and cell.scenario.title in REQUIRED_CHANGES
 
 
 def full_plan(seed: int) -> SimulationPlan:
-    """Return the plan whose tables are published: below 20 minutes on two cores."""
+    """Return the plan of the published tables; it takes below 20 minutes on two cores."""
     return SimulationPlan(seed, suites=1000, repetitions=60)
 
 
 def quick_plan(seed: int) -> SimulationPlan:
-    """Return a plan of about 20 seconds on one core, for the tests."""
+    """Return a plan for the tests; it takes about 20 seconds on one core."""
     return SimulationPlan(seed, suites=3, repetitions=3, sizes=(64,))
 
 
 def run_plan(plan: SimulationPlan, jobs: int = 1) -> SimulationOutcome:
-    """Return the outcome of a plan on `jobs` processes; but for its duration it does not depend on their number."""
+    """Run a plan on `jobs` processes; their number affects only the duration."""
     begin, cpu_begin = time.monotonic(), _cpu_seconds()
     trials = plan.all_trials()
-    spawning = multiprocessing.get_context("spawn")
-    with nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=spawning) as pool:
+    context = multiprocessing.get_context("spawn")
+    with nullcontext() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=context) as pool:
         suites = _run_all(pool, simulate_suite, plan.all_suites(), "suites")
         verdicts = _run_all(pool, simulate_trial, trials, "comparisons with a known change")
     return SimulationOutcome(
         plan=plan,
-        paired=gathered(suites[: plan.suites], paired=True),
-        unpaired=gathered(suites[plan.suites :], paired=False),
-        cells=tuple(tallied(trials, verdicts)),
+        paired=collect_alarms(suites[: plan.suites], paired=True),
+        unpaired=collect_alarms(suites[plan.suites :], paired=False),
+        cells=tuple(tally_trials(trials, verdicts)),
         jobs=jobs,
         seconds=time.monotonic() - begin,
         cpu_seconds=_cpu_seconds() - cpu_begin,
@@ -139,5 +139,5 @@ def _run_all(
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
+    """Return the processor time of this process and its finished children."""
     return sum(os.times()[:4])

@@ -1,4 +1,4 @@
-"""Synthetic curves over depth with known truth: shapes, noise, and changes."""
+"""Synthetic curves over depth with known truth: shapes, noise and changes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HEIGHTS = (0.10, 0.45, 0.20, 0.65, 0.40)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Four phases as straight lines between `heights` at the layers `edges` of a model with 30 layers."""
+    """Piecewise linear phases between `heights` at the layers `edges` of a model with 30 layers."""
 
     name: str
     edges: tuple[int, ...]
     heights: tuple[float, ...]
 
     def curve(self, depth: int) -> FloatArray:
-        """Return the curve (depth + 1,) with the edges at the same share of another depth, in whole layers."""
-        at = np.round(np.array(self.edges) * depth / self.edges[-1])
-        return np.interp(np.arange(depth + 1), at, self.heights)
+        """Return the curve (depth + 1,), with the edges scaled to this depth and rounded to layers."""
+        edges = np.round(np.array(self.edges) * depth / self.edges[-1])
+        return np.interp(np.arange(depth + 1), edges, self.heights)
 
     def without_fall(self) -> Shape:
-        """Return the same with phase II flattened: similarity stays at its first top until it rises to the second."""
+        """Return the shape without the fall of phase II: it stays at its first maximum until it rises to the second."""
         top, bottom = self.heights[1], min(self.heights[1:-1])
         return replace(self, heights=tuple(top if height == bottom else height for height in self.heights))
 
@@ -47,18 +47,18 @@ def layered_noise(rng: np.random.Generator, n: int, points: int, adjacent: float
 
 
 def shift_curve(m: FloatArray, layers: float) -> FloatArray:
-    """Return the curve with its inside moved to later layers and its two ends kept."""
-    moved: FloatArray = np.interp(shift_origin(len(m), layers), np.arange(len(m)), m)
-    return moved
+    """Return the curve with its interior shifted to later layers and both ends fixed."""
+    shifted: FloatArray = np.interp(shift_origin(len(m), layers), np.arange(len(m)), m)
+    return shifted
 
 
 def shift_curves(x: FloatArray, layers: npt.ArrayLike) -> FloatArray:
-    """Return every row of curves (n, points) moved by its own number of layers (n,)."""
+    """Return curves (n, points), each row shifted by its own number of layers (n,)."""
     return np.stack([shift_curve(row, by) for row, by in zip(x, np.asarray(layers, dtype=np.float64), strict=True)])
 
 
 def stretch_curves(x: FloatArray, factors: npt.ArrayLike) -> FloatArray:
-    """Return every row of curves (n, points) stretched about its own mean over the layers by a factor, one or (n,)."""
+    """Return curves (n, points), each row stretched about its mean over the layers by one factor or by factors (n,)."""
     centre = x.mean(axis=1, keepdims=True)
-    longer: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)
-    return longer
+    stretched: FloatArray = centre + (x - centre) * np.asarray(factors, dtype=np.float64).reshape(-1, 1)
+    return stretched

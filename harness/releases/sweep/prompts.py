@@ -1,4 +1,4 @@
-"""Model inputs of a tiny model: pictures in the form it takes, and a prompt with a place for every image feature."""
+"""Inputs of a tiny model: images in a form it accepts, and a prompt with a placeholder for every image feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import count_image_features
 from harness.probe.self_checks import collect_placeholder_masks
 from harness.probe.separators import assign_separators_to_other, find_separators
-from harness.releases.sweep.pictures import Inputs, forms
+from harness.releases.sweep.image_forms import Inputs, list_image_forms
 
 _BATCH = 2
 _BOS = 1
@@ -27,13 +27,13 @@ _ENDS = ("vision_end_token_id", "image_end_token_id", "eoi_token_id", "image_eos
 
 
 class PromptFormError(PhaseError):
-    """A model takes a picture in none of the forms that the sweep knows; the message says what it said to each."""
+    """A model accepts none of the sweep's image forms; the message lists its error for each form."""
 
 
 class TinyPrompt(NamedTuple):
     """Model inputs of two samples, the second left-padded, and their token groups.
 
-    `separators`, bool (batch, tokens), are image positions that hold a learned vector; no group but `other` has them.
+    `separators`, bool (batch, tokens), marks image positions with a learned vector; they belong to group `other` only.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -42,31 +42,31 @@ class TinyPrompt(NamedTuple):
 
 
 def tiny_prompt(model: Any, anatomy: Anatomy) -> TinyPrompt:
-    """Return the inputs of the first form that the model accepts, with as many image tokens as it makes features.
+    """Return the inputs in the first form that the model accepts, with one image token per image feature.
 
     Raises:
-        PromptFormError: it accepts none.
+        PromptFormError: the model accepts none of the forms.
     """
     arguments = frozenset(inspect.signature(model.forward).parameters)
     refusals = []
-    for pictures in forms(arguments, model.config, _BATCH):
-        writer = _Writer(model, anatomy, arguments, pictures)
+    for images in list_image_forms(arguments, model.config, _BATCH):
+        writer = _Writer(model, anatomy, arguments, images)
         try:
             inputs, groups = writer.prompt(writer.count_features())
             run_prompt(model, inputs)
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
-            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in pictures.items())
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in images.items())
             refusals.append(f"{shapes}: {type(error).__name__}: {first_line(error, '')[:160]}")
             continue
         separators = find_separators(model, anatomy, inputs, groups.image)
         return TinyPrompt(inputs, assign_separators_to_other(groups, separators), separators)
     raise PromptFormError(
-        f"{anatomy.name} takes a picture in no known form; " + "; ".join(refusals or ["it takes none"])
+        f"{anatomy.name} takes an image in no known form; " + "; ".join(refusals or ["it takes no image"])
     )
 
 
 def run_prompt(model: Any, inputs: Mapping[str, torch.Tensor], **options: Any) -> Any:
-    """Return the model's answer to its inputs, asked as the harness asks."""
+    """Return the model's output, called with the options of the harness."""
     with torch.inference_mode():
         return model(**inputs, **prompt_options(model), **options)
 
@@ -76,23 +76,23 @@ class _Writer:
     model: Any
     anatomy: Anatomy
     arguments: frozenset[str]
-    pictures: Inputs
+    images: Inputs
 
     def count_features(self) -> int:
-        """Return how many image features the model makes of one picture: what it hands to its own placeholder mask."""
-        seen: list[int] = []
+        """Return the number of image features per image, as the model passes them to its own placeholder mask."""
+        sizes: list[int] = []
 
-        def asked(given: Mapping[str, Any]) -> None:
-            features = (value for name, value in given.items() if name.endswith("features"))
-            seen.extend(value.numel() // self.anatomy.width for value in features if isinstance(value, torch.Tensor))
+        def record_features(inputs: Mapping[str, Any]) -> None:
+            features = (value for name, value in inputs.items() if name.endswith("features"))
+            sizes.extend(value.numel() // self.anatomy.width for value in features if isinstance(value, torch.Tensor))
 
-        with collect_placeholder_masks(self.model, asked):
+        with collect_placeholder_masks(self.model, record_features):
             problem = self._problem(1)
-        if seen:
-            return int(seen[0] // _BATCH)
-        made = count_image_features(self.model, self.pictures)
-        if made is not None:
-            return made // _BATCH
+        if sizes:
+            return int(sizes[0] // _BATCH)
+        count = count_image_features(self.model, self.images)
+        if count is not None:
+            return count // _BATCH
         if problem and any(hasattr(module, "get_placeholder_mask") for module in self.model.modules()):
             raise problem
         for features in range(2, _MOST_FEATURES):
@@ -101,7 +101,7 @@ class _Writer:
                 return features
             if type(error) is not type(problem):
                 raise error
-        raise problem or PromptFormError(f"{self.anatomy.name} does not say how many image features it makes")
+        raise problem or PromptFormError(f"{self.anatomy.name} does not report its number of image features")
 
     def _problem(self, features: int) -> Exception | None:
         try:
@@ -111,7 +111,7 @@ class _Writer:
         return None
 
     def prompt(self, features: int) -> tuple[Inputs, TokenGroups]:
-        """Return the model inputs with `features` image tokens a picture, and their token groups."""
+        """Return the model inputs with `features` image tokens per image, and their token groups."""
         start, end = (
             [value for name in names if isinstance(value := getattr(self.model.config, name, None), int)][:1]
             for names in (_STARTS, _ENDS)
@@ -128,7 +128,7 @@ class _Writer:
             real[row, -len(tokens) :] = True
             instruction[row, -after:] = True
         image = (ids == placeholder) & real
-        inputs = {"input_ids": ids, "attention_mask": real.long(), **self.pictures}
+        inputs = {"input_ids": ids, "attention_mask": real.long(), **self.images}
         for name in ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"):
             if name in self.arguments:
                 inputs[name] = image.long()

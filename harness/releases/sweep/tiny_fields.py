@@ -25,24 +25,24 @@ _HALF = (
 )
 _SECTIONS = "older releases have no rotary sections by default"
 _ROTARY = _under("text_config", rope_parameters=_rope(1e6, mrope_section=[16, 24, 24]))
-_CODES = "pictures become entries of the vocabulary by a map that the default configuration leaves out"
+_CODES = "images become vocabulary entries by a map that the default configuration leaves out"
 _CODEBOOK = {"resolution": 64, "base_channels": 32, "embed_dim": 64, "latent_channels": 64}
 _SHARED = (
     "the published models' last layers share the keys and values of earlier ones, which is off by default",
     _under("text_config", layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2),
 )
-_FOLDED = "neighbouring patches are folded into one of four times the width"
-_THINKER = "the thinker's markers stand in the configuration of the whole model"
+_FOLDED = "neighbouring patches are merged into one patch of four times the width"
+_THINKER = "the thinker's markers are in the configuration of the full model"
 
-#: By model type the reason and the fields, by dotted path.
+#: By model type: the reason, and the fields by dotted path.
 TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
     {
         "kosmos-2.5": (
-            "patches come flattened, each with its place",
+            "patches are flattened, each with its position",
             _under("vision_config", max_num_patches=64, patch_embed_hidden_size=768),
         ),
         "aria": (
-            "patches are mapped to queries by a table of their numbers",
+            "a table maps the number of patches to the number of queries",
             {"projector_patch_to_query_dict": {64: 16}},
         ),
         "chameleon": (
@@ -72,29 +72,29 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
             ),
         ),
         "deepseek_ocr2": (
-            "the default configuration leaves the experts' layers open; the picture is read at its full size",
+            "the default configuration leaves the experts' layers open; the image is read at its full size",
             {
                 **_under("text_config", mlp_layer_types=["dense", *["sparse"] * 3], num_experts_per_tok=2),
                 **_SAM,
             },
         ),
         "unlimited_ocr": (
-            "the picture is read at its full size",
+            "the image is read at its full size",
             {**_SAM, "vision_config.encoder_config.image_size": 224},
         ),
         "deepseek_vl_hybrid": (
-            "two readers of the picture meet at one grid",
+            "the features of two vision towers must have the same grid",
             _under("high_res_vision_config", **_FULL_SIZE) | _under("vision_config", image_size=384, patch_size=16),
         ),
         "dots3_note": (
-            "every sliding layer has widths of its own, and the rotated and unrotated parts of its heads sum up",
+            "every sliding layer has its own widths, and the rotated and unrotated parts of a head add up",
             {
                 "text_config.per_layer_config": {
-                    at: {"qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "head_dim": 128} for at in (2, 3)
+                    layer: {"qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "head_dim": 128} for layer in (2, 3)
                 }
             },
         ),
-        "fast_vlm": ("its vision tower has one size", {"vision_config.hidden_size": 3072}),
+        "fast_vlm": ("its vision tower has a fixed width", {"vision_config.hidden_size": 3072}),
         "paddleocr_vl": (_SECTIONS, _ROTARY),
         "qwen2_vl": (_SECTIONS, _ROTARY),
         "qwen2_5_vl": (_SECTIONS, _ROTARY),
@@ -105,11 +105,11 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         "glm_ocr": _HALF,
         "glmga": _HALF,
         "granite4_vision": (
-            "which vision layers reach which decoder layers is left open",
+            "the map from vision layers to decoder layers is left open",
             {
                 "deepstack_layer_map": [[1, 1], [2, 2]],
                 "downsample_rate": "4/8",
-                # Older releases take another decoder by default, whose configuration lacks them.
+                # Older releases use another default decoder, whose configuration lacks these fields.
                 **_under(
                     "text_config",
                     attention_multiplier=1.0,
@@ -123,10 +123,10 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
             "rotary axes are left open",
             _under("text_config", head_dim=128, rope_parameters=_rope(1e4, mrope_section=[16, 16, 16, 16])),
         ),
-        "kimi_k25": ("its head width is that of the rotated part", {"text_config.head_dim": 64}),
+        "kimi_k25": ("its head width equals the width of the rotated part", {"text_config.head_dim": 64}),
         "minimax_m3_vl": (_FOLDED, {"merged_hidden_size": 1024}),
         "apertus1p5": (
-            "pictures and sounds become entries of the vocabulary, in ranges that follow each other",
+            "images and sounds become vocabulary entries in consecutive ranges",
             {
                 "image_token_id": 280,
                 "audio_token_id": 281,
@@ -139,7 +139,7 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         "llama4": (_FOLDED, {"vision_config.intermediate_size": 1024}),
         "muse_glimmer": (_FOLDED, {"out_hidden_size": 1024}),
         "muse_spark": (_FOLDED, {"out_hidden_size": 1024}),
-        "molmo2": ("the picture's size is a list", {"vision_config.image_size": [112, 112]}),
+        "molmo2": ("the image size is a list", {"vision_config.image_size": [112, 112]}),
         "qwen2_5_omni_thinker": (f"{_THINKER}; {_SECTIONS}", {"vision_start_token_id": 310, **_ROTARY}),
         "qwen3_omni_moe_thinker": (_THINKER, {"vision_start_token_id": 310}),
         "perception_lm": (

@@ -1,4 +1,4 @@
-"""A tiny random model of any type, with a configuration that is made of the defaults by the names of their fields."""
+"""A tiny random model of any type, configured by shrinking the default fields according to their names."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from harness.models.anatomy import refuse_unmeasurable
 from harness.releases.sweep.tiny_fields import TINY_FIELDS
 
 DEPTH = 4
-# Patches along one side of a picture: enough for every merging of neighbours.
+# Patches along one side of an image, enough for every kind of patch merging.
 SIDE = 8
-# Heads as wide as the defaults of most types, whose rotary sections are written for them.
+# The head width equals most defaults, for which the rotary sections are written.
 _WIDTH, _HEADS, _KEY_HEADS, _HEAD_WIDTH, _INNER = 256, 2, 1, 128, 128
-# The first ids that placeholders of pictures and other markers get; texts stay below.
+# Ids of image placeholders and other markers start here; ids of text are lower.
 _FIRST_MARKER = 200
-# Stands for the image token where a configuration leaves it open.
+# Substitute for an image token id that a configuration leaves open.
 _PLACEHOLDER = 10**9
 
 _DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "layers", "encoder_layers", "decoder_layers", "depth")
 _MARKER = r".*(token_id|token_index|patch_id|image_\w+_id|im_\w+_id)s?$"
 _INDEXES = r".*(indexes|indices|layer_ids|_idxs|_target_layers|attention_layers|feature_layers?)$"
-_AS_THEY_ARE = ("id2label", "label2id", "rope_parameters")
+_UNCHANGED = ("id2label", "label2id", "rope_parameters")
 _PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_index")
-# All widths are one width, so that whatever refers to another part's width fits it.
+# All widths are equal, so that references to another part's width fit.
 _SIZES: tuple[tuple[str, int], ...] = (
     (r"(linear_)?num_(key|value)_heads", _HEADS),
     (r".*(num|n)_.*heads|.*attention_heads|num_heads|resampler_heads|index_n_heads|mamba_num_heads", _HEADS),
@@ -57,11 +57,11 @@ _SIZES: tuple[tuple[str, int], ...] = (
 
 
 def tiny_model(model_type: str, class_name: str) -> Any:
-    """Return a model of the named class with a tiny configuration and drawn weights, frozen and in eval mode.
+    """Return a model of the named class with a tiny configuration and random weights, frozen and in eval mode.
 
     Raises:
-        AnatomyError: by its configuration it cannot be measured.
-        ImportError: it needs a library that is not installed.
+        AnatomyError: a model with this configuration cannot be measured.
+        ImportError: a required library is not installed.
     """
     import transformers
 
@@ -76,19 +76,19 @@ def tiny_model(model_type: str, class_name: str) -> Any:
 
 @torch.no_grad()
 def draw_weights(model: Any, seed: int = 0) -> None:
-    """Draw every parameter anew, so that attention is not uniform: matrices by their fan-in, vectors a little off."""
+    """Randomise all parameters so that attention is not uniform: scale matrices by fan-in, perturb vectors."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             continue
         drawn = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim < 2:
-            # Some are created empty and hold whatever the memory held.
+            # Some are created from uninitialised memory.
             parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-2.0, 2.0).add_(0.1 * drawn)
         elif "embed" in name:
             parameter.copy_(0.5 * drawn)
         else:
-            # Deep convolutional towers add up what they convolve, without a norm between.
+            # Deep convolutional towers have residual sums without norms, so use a smaller gain.
             gain = 1.0 if parameter.ndim == 4 else 2.0
             parameter.copy_(drawn * (gain / max(1, parameter[0].numel())) ** 0.5)
 
@@ -100,7 +100,7 @@ def tiny_config(model_type: str) -> Any:
         model_type: a key of transformers' configuration mapping.
 
     Raises:
-        whatever the configuration class raises of fields that do not fit each other.
+        Exception: the configuration class rejects fields that do not fit each other.
     """
     from transformers import CONFIG_MAPPING
 
@@ -109,7 +109,7 @@ def tiny_config(model_type: str) -> Any:
     vision = getattr(kind, "sub_configs", {}).get("vision_config")
     if vision is not None and content.get("vision_config", vision) is None:
         content["vision_config"] = getattr(vision, "config_class", vision)().to_dict()
-    small = _Shrinker().shrunk(content)
+    small = _Shrinker().shrink(content)
     if small.get("image_grid_pinpoints"):
         side = small["vision_config"]["image_size"]
         small["image_grid_pinpoints"] = [[side, side]]
@@ -122,7 +122,7 @@ def tiny_config(model_type: str) -> Any:
         part[name] = value
     config = kind.from_dict(small)
     for part in (config, config.get_text_config(decoder=True)):
-        # Some releases' models ask for it although their configurations do not have it.
+        # Models of some releases read it although their configurations lack it.
         if not hasattr(part, "pad_token_id"):
             part.pad_token_id = None
     return config
@@ -130,21 +130,21 @@ def tiny_config(model_type: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Shrinker:
-    """Makes fields small. `markers` maps every marker's id to its new one, the same in all parts."""
+    """Shrinks fields; `markers` maps old marker ids to new ones, the same in all parts."""
 
     markers: dict[int, int] = field(default_factory=dict)
 
-    def shrunk(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the same fields with small values."""
+    def shrink(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields with small values."""
         depth = next((int(content[name]) for name in _DEPTHS if isinstance(content.get(name), int)), 0)
-        layers = _kept_layers(content, depth)
+        layers = _selected_layers(content, depth)
         small: dict[str, Any] = {}
         for name, value in content.items():
             if name == "per_layer_config" and value:
-                own = {int(at): fields for at, fields in value.items() if int(at) in layers}
-                small[name] = {layers.index(at): self.shrunk(fields) for at, fields in own.items()}
-            elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value) and name not in _AS_THEY_ARE:
-                small[name] = self.shrunk(value)
+                selected = {int(layer): fields for layer, fields in value.items() if int(layer) in layers}
+                small[name] = {layers.index(layer): self.shrink(fields) for layer, fields in selected.items()}
+            elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value) and name not in _UNCHANGED:
+                small[name] = self.shrink(value)
             elif isinstance(value, (list, tuple)):
                 small[name] = self._list(name, value, depth, layers)
             elif isinstance(value, int) and not isinstance(value, bool):
@@ -188,14 +188,14 @@ class _Shrinker:
         return size if size in (_WIDTH, _HEAD_WIDTH) else min(value, size)
 
     def _marker(self, value: Any) -> Any:
-        """Return a small id for a marker's; those within the small vocabulary stay, so that BOS is still BOS."""
+        """Return a small id for a marker; ids within the small vocabulary, such as BOS, stay."""
         if not isinstance(value, int) or value < _FIRST_MARKER:
             return value
         return self.markers.setdefault(value, _FIRST_MARKER + len(self.markers))
 
 
-def _kept_layers(content: Mapping[str, Any], depth: int) -> list[int]:
-    """Return the layers that stay: the first of every kind, then the first ones, DEPTH in all."""
+def _selected_layers(content: Mapping[str, Any], depth: int) -> list[int]:
+    """Return the layers to keep: the first of every kind, then the first layers, DEPTH in total."""
     kinds: Sequence[str] = next(
         (content[name] for name in ("layer_types", "layers_block_type") if content.get(name)), ()
     )
@@ -204,7 +204,7 @@ def _kept_layers(content: Mapping[str, Any], depth: int) -> list[int]:
 
 
 def _rotary(parameters: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
-    """Return rotary parameters with their sections cut to the small heads, in whole numbers of the same proportions."""
+    """Return rotary parameters with integer sections scaled to the small heads in the same proportions."""
     nested = {name: _rotary(value, small) for name, value in parameters.items() if isinstance(value, Mapping)}
     section = parameters.get("mrope_section")
     if nested or not section:

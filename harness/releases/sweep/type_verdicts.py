@@ -1,4 +1,4 @@
-"""Verdicts on the vision-language types of transformers, measured, refused or failed, with their record and page."""
+"""Verdicts on the vision-language types of transformers (measured, refused, failed), their record and page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TypeOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TypeVerdict:
-    """The outcome for one type, a remark on it, and the seconds that it took."""
+    """The outcome for one type, a remark, and the seconds of its check."""
 
     model_type: str
     outcome: TypeOutcome
@@ -41,16 +41,16 @@ class TypeVerdict:
 
 
 def vision_language_types() -> Mapping[str, str]:
-    """Return the types that the installed transformers maps to an image-text-to-text model, with their classes."""
+    """Return class names by type, for all types that transformers maps to an image-text-to-text model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     return dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
 def verdict_on(model_type: str, class_name: str) -> TypeVerdict:
-    """Return the verdict on one type, by a tiny random model of it; never raise an exception.
+    """Return the verdict on one type from a tiny random model of it; never raise an exception.
 
-    Refused is what the harness would tell a user of such a model, too, or what needs a library that is not here.
+    A type is refused if the harness refuses such models or if a required library is not installed.
     """
     began = time.perf_counter()
     outcome, remark = _outcome(model_type, class_name)
@@ -67,25 +67,25 @@ def _outcome(model_type: str, class_name: str) -> tuple[TypeOutcome, str]:
             anatomy = find_anatomy(model)
             remarks = examine(model, anatomy, tiny_prompt(model, anatomy))
     except (AnatomyError, AttentionError) as error:
-        return TypeOutcome.REFUSED, _plain(str(error).removeprefix(f"{class_name} "))
+        return TypeOutcome.REFUSED, _first_sentence(str(error).removeprefix(f"{class_name} "))
     except ImportError as error:
-        return TypeOutcome.REFUSED, f"not tried, a library is missing here: {_plain(str(error))}"
+        return TypeOutcome.REFUSED, f"not tried, a library is missing here: {_first_sentence(str(error))}"
     except PhaseError as error:
-        return TypeOutcome.FAILED, _plain(str(error))
-    # Whatever a model's own code raises is a finding of the sweep, not its end.
+        return TypeOutcome.FAILED, _first_sentence(str(error))
+    # An error in a model's own code is a result of the sweep and must not end it.
     except Exception as error:
-        return TypeOutcome.FAILED, f"{type(error).__name__}: {_plain(str(error))}"
+        return TypeOutcome.FAILED, f"{type(error).__name__}: {_first_sentence(str(error))}"
     return TypeOutcome.MEASURED, "; ".join(remarks)
 
 
-def _plain(text: str) -> str:
+def _first_sentence(text: str) -> str:
     """Return the first sentence of a message, on one line."""
     line = " ".join(text.split())
     return line.split(". ")[0].rstrip(".")[:300]
 
 
-def record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Return the verdicts as JSON holds them."""
+def types_record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return the verdicts as a JSON-serialisable mapping."""
     types = {
         verdict.model_type: {
             "verdict": str(verdict.outcome),
@@ -97,8 +97,8 @@ def record(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str]) -> dict
     return {**versions, "types": types}
 
 
-def page(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str], *, name: str, depth: int) -> str:
-    """Return the page in Markdown: counts, the meaning of each word, one row per type."""
+def types_page(verdicts: Sequence[TypeVerdict], versions: Mapping[str, str], *, name: str, depth: int) -> str:
+    """Return the page in Markdown: counts, definitions, and one row per type."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     rows = [(f"`{verdict.model_type}`", verdict.outcome, verdict.remark.replace("|", "\\|")) for verdict in verdicts]
     return render(

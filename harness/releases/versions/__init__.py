@@ -1,1 +1,1 @@
-"""The matrix of versions: the type sweep and the bundled pairs in fresh environments, one per cell."""
+"""The version matrix: the type sweep and the bundled pairs, each cell in a fresh environment."""

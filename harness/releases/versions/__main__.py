@@ -1,4 +1,4 @@
-"""The command `python -m harness.releases.versions`: the type sweep and the bundled pairs with several releases."""
+"""`python -m harness.releases.versions`: run the type sweep and the bundled pairs with several releases."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _VERSION = re.compile(r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?")
 
 
 def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
-    """Return 0 where every cell installs, no type fails and no pair differs, 1 where not, 2 where it cannot be said.
+    """Run the matrix, print it with the findings, and write the requested files after every cell.
 
-    Prints the matrix and the findings, and writes what was asked for after every cell, so that a stop loses nothing.
+    Return 0 if every cell installs, no type fails and no pair differs; 1 if not; 2 after an error.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser().parse_args(given)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(arguments)
     matrix = Matrix(
         results=default_cache() / "versions",
         keep=options.keep,
@@ -39,15 +39,15 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
     outcomes = []
     try:
         for cell in cells_of(options.transformers, options.torch):
-            outcomes.append(matrix.outcome(cell))
+            outcomes.append(matrix.run_cell(cell))
             if options.json is not None:
                 write_atomically(options.json, dump({"cells": [asdict(outcome) for outcome in outcomes]}))
             if options.write is not None:
-                page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *given]), CHECKOUT)
+                page = versions_page(outcomes, shlex.join([*_PROGRAM.split(), *arguments]), CHECKOUT)
                 write_atomically(options.write, page.encode())
     except (PhaseError, OSError) as error:
-        unwritten = f"{error.filename} cannot be written ({error.strerror})" if isinstance(error, OSError) else error
-        print(f"{_PROGRAM}: {unwritten}", file=sys.stderr)
+        reason = f"{error.filename} cannot be written ({error.strerror})" if isinstance(error, OSError) else error
+        print(f"{_PROGRAM}: {reason}", file=sys.stderr)
         return 2
     print(matrix_table(outcomes))
     print("\n".join(["", *findings(outcomes)]))
@@ -63,13 +63,13 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             metavar="V",
             type=_version,
-            help=f"this release of {name}; may be repeated. With neither option: {', '.join(releases)}",
+            help=f"a release of {name}; may be repeated. Default with neither option: {', '.join(releases)}",
         )
-    parser.add_argument("--only", choices=tuple(PARTS), help="only the type sweep, or only the bundled pairs")
+    parser.add_argument("--only", choices=tuple(PARTS), help="run only the type sweep or only the bundled pairs")
     parser.add_argument("--anew", action="store_true", help="run finished cells again")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the environments there, and use those there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that the cells gave")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the matrix with its findings, in Markdown")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the environments in DIR and reuse them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes of all cells")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the matrix and the findings in Markdown")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Cells of the matrix and their outcomes: the environment, the verdicts on types and on bundled pairs."""
+"""Cells of the version matrix and their outcomes: environment, verdicts on types and on bundled pairs."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
 CHECKOUT = Path(__file__).parents[3]
-#: By part of a cell's run the module and its arguments, up to the file that it writes.
+#: By part of a cell's run: the module and its arguments; the path of the output file is appended.
 PARTS: Mapping[str, Sequence[str]] = {
     "sweep": ("harness.releases.sweep", "--json"),
-    # No control is judged here, and readings kept by another state of the code prove nothing.
+    # The regression verdicts need no controls; cached readings may come from another state of the code.
     "pairs": (
         *("pytest", str(CHECKOUT / "cases"), "-q", "-m", "bundled and regression", "-p", "no:cacheprovider"),
         *("--phase-controls", "none", "--phase-no-cache", "--phase-json"),
     ),
 }
-#: Oldest first: the first release of the range, two in between, the newest.
+#: Oldest first: the oldest supported release, two in between, the newest.
 TRANSFORMERS = ("5.0.0", "5.8.1", "5.16.1", "5.23.0")
 #: Newest first.
 TORCH = ("2.15.0", "2.14.1")
 ERROR = "error"
-# The worst first: a pair has the worst of its answers.
+# Worst first: a pair gets its worst verdict.
 _ORDER = (ERROR, *map(str, (Verdict.DIFFERS, Verdict.INCONCLUSIVE, Verdict.EQUIVALENT, Verdict.REPRODUCES)))
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseCell:
-    """A cell of the matrix: one release of transformers with one release of torch, by version number."""
+    """A cell of the matrix: the version numbers of transformers and torch."""
 
     transformers: str
     torch: str
 
     @property
     def name(self) -> str:
-        """The name of its environment and of its files."""
+        """The name of the cell's environment and files."""
         return f"transformers-{self.transformers}-torch-{self.torch}"
 
     def __str__(self) -> str:
@@ -56,10 +56,10 @@ class ReleaseCell:
 
 
 def cells_of(transformers: Sequence[str] = (), torch: Sequence[str] = ()) -> list[ReleaseCell]:
-    """Return the cells of the named releases, each with each; a library of which none is named has its newest.
+    """Return all combinations of the named releases; a library without a named release uses its newest.
 
-    With nothing named, every release of transformers with the newest torch, and the newest transformers with the older
-    torch as well.
+    If no release is named, combine every release of transformers with the newest torch, and the newest transformers
+    with the older torch.
     """
     if not transformers and not torch:
         older = [ReleaseCell(TRANSFORMERS[-1], release) for release in TORCH[1:]]
@@ -70,11 +70,11 @@ def cells_of(transformers: Sequence[str] = (), torch: Sequence[str] = ()) -> lis
 
 @dataclass(slots=True)
 class CellOutcome:
-    """The outcome of one cell; a part that was not run is absent from all of its fields.
+    """The outcome of one cell; the fields have no entry for a part that did not run.
 
-    `problem` is why the environment could not be made, in a sentence, `problems` why a part of the run gave nothing, by
-    part. `types`: verdict and remark by type. `pairs`: by pair and question the verdict, and by measure the largest
-    absolute difference of any sample from the baseline. `seconds` by part.
+    `problem` is the reason why the environment could not be created, `problems` the reasons why parts gave no result.
+    `types` has verdict and remark by type. `pairs` has, by pair, the verdict of each question and the largest absolute
+    difference of any sample from the baseline for each measure. `seconds` has the duration of each part.
     """
 
     cell: ReleaseCell
@@ -89,7 +89,7 @@ class CellOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def begin(self, commit: str) -> None:
-        """Add today and the state of the project to those of the parts that are there; forget earlier problems."""
+        """Add the current date and commit to those of finished parts, and clear earlier problems."""
         earlier = self.types is not None or self.pairs is not None
         for name, value in (("date", f"{datetime.now(UTC):%Y-%m-%d}"), ("commit", commit)):
             known = getattr(self, name).split(", ") if earlier else []
@@ -97,18 +97,18 @@ class CellOutcome:
         self.problem, self.problems = "", {}
 
     @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Write down the seconds of a block."""
+    def time_part(self, part: str) -> Iterator[None]:
+        """Record the seconds of a `with` block."""
         start = time.monotonic()
         try:
             yield
         finally:
             self.seconds[part] = round(time.monotonic() - start, 1)
 
-    def take(self, part: str, file: Path) -> bool:
-        """Fill in the JSON record of a part of the run; return False where the file does not exist.
+    def read_part(self, part: str, file: Path) -> bool:
+        """Read the JSON record of a part of the run; return False if the file does not exist.
 
-        A damaged one is a problem of the part.
+        A damaged file is stored as a problem of the part.
         """
         if not file.exists():
             return False
@@ -124,43 +124,44 @@ class CellOutcome:
             self.problems[part] = f"its record cannot be read ({error!r})"
         return True
 
-    def has(self, part: str) -> bool:
-        """Return True if a part of the run is done; pairs that could not be judged are asked again."""
+    def has_part(self, part: str) -> bool:
+        """Return True if a part of the run is done; pairs that could not be judged count as not done."""
         if part == "sweep":
             return self.types is not None
-        return self.pairs is not None and ERROR not in map(self.worst, self.pairs)
+        return self.pairs is not None and ERROR not in map(self.worst_verdict, self.pairs)
 
-    def count(self, verdict: str) -> int | None:
-        """Return how many types have this verdict; None where the sweep was not run."""
+    def count_types(self, verdict: str) -> int | None:
+        """Return the number of types with a verdict, or None if the sweep did not run."""
         return None if self.types is None else sum(entry["verdict"] == verdict for entry in self.types.values())
 
-    def worst(self, pair: str) -> str | None:
-        """Return the worst verdict on a pair, `error` where it could not be judged; None where no pair was run."""
+    def worst_verdict(self, pair: str) -> str | None:
+        """Return the worst verdict on a pair, `error` if it could not be judged, or None if no pair ran."""
         if self.pairs is None:
             return None
         verdicts = set(self.pairs.get(pair, {}).get("verdicts", {ERROR: ERROR}).values())
         return next((verdict for verdict in _ORDER if verdict in verdicts), ERROR)
 
-    def largest(self, measure: str, pair: str | None = None) -> float | None:
-        """Return the largest absolute difference of any sample in a measure, over one pair or all; None if unknown."""
+    def largest_difference(self, measure: str, pair: str | None = None) -> float | None:
+        """Return the largest absolute difference of any sample in a measure, for one pair or all; None if unknown."""
         entries = [entry for name, entry in (self.pairs or {}).items() if pair in (None, name)]
         known = [entry["largest"][measure] for entry in entries if entry["largest"].get(measure) is not None]
         return max(known, default=None)
 
     @property
     def passed(self) -> bool:
-        """True if it installs, every part was run to its end, no type failed and no pair differs."""
-        settled = {self.worst(pair) for pair in self.pairs or {}}
-        return not (self.problem or self.problems or self.count("failed") or settled & {ERROR, str(Verdict.DIFFERS)})
+        """True if the cell installs, every part finished, no type failed and no pair differs."""
+        verdicts = {self.worst_verdict(pair) for pair in self.pairs or {}}
+        failed = self.count_types("failed") or verdicts & {ERROR, str(Verdict.DIFFERS)}
+        return not (self.problem or self.problems or failed)
 
 
 def bundled_pairs() -> list[str]:
-    """Return the pairs that need nothing but what the project brings."""
+    """Return the names of the bundled pairs."""
     return [str(Pair(entry.name, dataset)) for entry in MODELS.values() if entry.bundled for dataset in entry.datasets]
 
 
 def read_pairs(record: Mapping[str, Any], expected: list[str]) -> dict[str, dict[str, Any]]:
-    """Return verdicts and largest differences by pair, of a run's JSON record; an expected pair may have none."""
+    """Return verdicts and largest differences by pair from a run's JSON record; an absent pair gets `error`."""
     pairs: dict[str, dict[str, Any]] = {pair: {"verdicts": {}, "largest": {}} for pair in expected}
     for line in record["verdicts"]:
         entry = pairs.setdefault(line["pair"], {"verdicts": {}, "largest": {}})
@@ -174,15 +175,15 @@ def read_pairs(record: Mapping[str, Any], expected: list[str]) -> dict[str, dict
 
 
 def save_outcome(path: Path, outcome: CellOutcome) -> None:
-    """Write the outcome of a cell."""
+    """Write the outcome of a cell as JSON."""
     write_atomically(path, dump(asdict(outcome)))
 
 
 def load_outcome(path: Path, *, anew: bool = False) -> CellOutcome | None:
-    """Return the stored outcome of a cell; None where there is none.
+    """Return the stored outcome of a cell, or None if there is none.
 
     Raises:
-        PhaseError: the file is damaged, and the cell is not to be run anew.
+        PhaseError: the file is damaged and `anew` is False.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The matrix as tables, its findings in sentences, and the page of both."""
+"""The matrix as tables, its findings as sentences, and the page with both."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from harness.releases.versions.cell_outcome import ERROR, CellOutcome, ReleaseCe
 from harness.storage.templates import render
 
 _TYPE_VERDICTS = ("measured", "refused", "failed")
-#: Differences of each pair that are printed: the three curves, the attention that carries a norm, the lens.
+#: Measures whose differences are printed for each pair: similarity, norm-based attention and recall.
 _MEASURES = ("inter", "inter_adjusted", "image", "text", "norm_image", "recall_5")
-_RANGED = ("transformers", "torch", "accelerate", "huggingface-hub")
+_LIBRARIES = ("transformers", "torch", "accelerate", "huggingface-hub")
 _ABSENT = {"verdict": "not shipped", "remark": ""}
-_LONGEST = 160  # characters of a remark
+_LONGEST = 160  # characters per remark
 
 
 def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
     """Return the matrix: releases, installation, types by verdict, worst verdict of each pair, largest difference.
 
-    A cell without an environment has its reason instead of "yes".
+    A cell without an environment has the reason instead of "yes".
     """
     pairs = _pairs_of(outcomes)
     headers = ["transformers", "torch", "installs", *_TYPE_VERDICTS, *pairs, "largest in inter", "seconds"]
@@ -31,9 +31,9 @@ def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
         [
             *(outcome.cell.transformers, outcome.cell.torch),
             f"no: {outcome.problem}" if outcome.problem else "yes",
-            *map(outcome.count, _TYPE_VERDICTS),
-            *map(outcome.worst, pairs),
-            _small(outcome.largest("inter")),
+            *map(outcome.count_types, _TYPE_VERDICTS),
+            *map(outcome.worst_verdict, pairs),
+            _format_difference(outcome.largest_difference("inter")),
             f"{sum(outcome.seconds.values()):.0f}",
         ]
         for outcome in outcomes
@@ -42,12 +42,12 @@ def matrix_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
 
 
 def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
-    """Return cells by pairs: questions that do not reproduce, and the largest difference of any sample by measure."""
+    """Return a row per cell and pair: questions that do not reproduce, and the largest differences by measure."""
     rows = [
         [
             *(outcome.cell.transformers, outcome.cell.torch, pair),
             ", ".join(f"{question} ({verdict})" for question, verdict in _not_reproduced(outcome, pair)) or "nothing",
-            *(_small(outcome.largest(measure, pair)) for measure in _MEASURES),
+            *(_format_difference(outcome.largest_difference(measure, pair)) for measure in _MEASURES),
         ]
         for outcome in outcomes
         for pair in outcome.pairs or {}
@@ -57,11 +57,11 @@ def pairs_table(outcomes: Sequence[CellOutcome], form: str = "simple") -> str:
 
 
 def findings(outcomes: Sequence[CellOutcome]) -> list[str]:
-    """Return a sentence per finding: cells without an environment, parts that gave nothing, pairs, then types."""
+    """Return a sentence per finding: cells without environment, parts without result, pairs, then types."""
     return [
         *(f"{outcome.cell} {outcome.problem.rstrip('.')}." for outcome in outcomes if outcome.problem),
         *(
-            f"{outcome.cell}: {part} gave nothing ({problem})."
+            f"{outcome.cell}: {part} gave no result ({problem})."
             for outcome in outcomes
             for part, problem in outcome.problems.items()
         ),
@@ -74,48 +74,49 @@ def versions_page(outcomes: Sequence[CellOutcome], command: str, checkout: Path)
     """Return the page in Markdown."""
     data = {
         "command": command,
-        "ranges": ", ".join(supported(checkout)),
+        "ranges": ", ".join(supported_ranges(checkout)),
         "matrix": matrix_table(outcomes, "github"),
         "pairs": pairs_table(outcomes, "github"),
         "findings": findings(outcomes),
-        "dates": _distinct(outcome.date for outcome in outcomes),
-        "device": _distinct(outcome.device for outcome in outcomes),
-        "python": _distinct(outcome.python for outcome in outcomes),
-        "commit": _distinct(outcome.commit for outcome in outcomes),
+        "dates": _join_distinct(outcome.date for outcome in outcomes),
+        "device": _join_distinct(outcome.device for outcome in outcomes),
+        "python": _join_distinct(outcome.python for outcome in outcomes),
+        "commit": _join_distinct(outcome.commit for outcome in outcomes),
     }
     return render("harness.releases.versions", "versions.md.jinja", data)
 
 
-def supported(checkout: Path) -> list[str]:
-    """Return the ranges that pyproject.toml declares of the libraries that a matrix is about."""
+def supported_ranges(checkout: Path) -> list[str]:
+    """Return the version ranges that pyproject.toml declares for the relevant libraries."""
     declared = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    return [line for line in declared if line.split(">=")[0] in _RANGED]
+    return [line for line in declared if line.split(">=")[0] in _LIBRARIES]
 
 
 def _findings_of_pairs(judged: Sequence[CellOutcome]) -> list[str]:
     sentences = []
     for outcome, pair in ((cell, pair) for cell in judged for pair in cell.pairs or {}):
-        moved, far = _not_reproduced(outcome, pair), outcome.largest("inter", pair)
-        if outcome.worst(pair) == ERROR:
-            sentences.append(f"{outcome.cell}: {pair} could not be judged; the cell's log says why.")
-        elif moved:
-            answers = ", ".join(f"{question} {verdict}" for question, verdict in moved)
-            off = "" if far is None else f"; the most distant sample is off by {far:.2g} in inter-modal similarity"
-            sentences.append(f"{outcome.cell}: {pair} does not reproduce ({answers}{off}).")
+        changed, largest = _not_reproduced(outcome, pair), outcome.largest_difference("inter", pair)
+        if outcome.worst_verdict(pair) == ERROR:
+            sentences.append(f"{outcome.cell}: {pair} could not be judged; see the cell's log.")
+        elif changed:
+            answers = ", ".join(f"{question} {verdict}" for question, verdict in changed)
+            if largest is not None:
+                answers += f"; the most distant sample is off by {largest:.2g} in inter-modal similarity"
+            sentences.append(f"{outcome.cell}: {pair} does not reproduce ({answers}).")
     if sentences or not judged:
         return sentences
-    farthest = max(judged, key=lambda outcome: outcome.largest("inter") or 0.0)
+    farthest = max(judged, key=lambda outcome: outcome.largest_difference("inter") or 0.0)
     cells = f"all {len(judged)} cells" if len(judged) > 1 else "the one cell"
     return [
         f"All {len(_pairs_of(judged))} bundled pairs reproduce sample by sample in {cells}; the largest difference of "
-        f"any sample in inter-modal similarity is {farthest.largest('inter') or 0.0:.2g} ({farthest.cell})."
+        f"any sample in inter-modal similarity is {farthest.largest_difference('inter') or 0.0:.2g} ({farthest.cell})."
     ]
 
 
 def _findings_of_types(swept: Sequence[CellOutcome]) -> list[str]:
     names = sorted({name for outcome in swept for name in outcome.types or {}})
     changing: list[str] = []
-    young: dict[tuple[str, ...], list[str]] = {}
+    absent: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         cells: dict[str, list[ReleaseCell]] = {}
         reasons: dict[str, str] = {}
@@ -126,17 +127,15 @@ def _findings_of_types(swept: Sequence[CellOutcome]) -> list[str]:
             reasons.setdefault(entry["verdict"], f" ({remark})" if remark and entry["verdict"] != "measured" else "")
         missing = cells.pop(_ABSENT["verdict"], [])
         if len(cells) > 1:
-            parts = (
-                f"{verdict} with {'; '.join(map(str, where))}{reasons[verdict]}" for verdict, where in cells.items()
-            )
+            parts = (f"{verdict} with {'; '.join(map(str, used))}{reasons[verdict]}" for verdict, used in cells.items())
             changing.append(f"`{name}`: {', '.join(parts)}.")
         if missing:
-            young.setdefault(tuple(dict.fromkeys(cell.transformers for cell in missing)), []).append(f"`{name}`")
-    same = f"{len(names) - len(changing)} of {len(names)} types have one verdict in every cell that ships them."
+            absent.setdefault(tuple(dict.fromkeys(cell.transformers for cell in missing)), []).append(f"`{name}`")
+    constant = f"{len(names) - len(changing)} of {len(names)} types have one verdict in every cell that ships them."
     return [
-        *([same] if len(swept) > 1 else []),
+        *([constant] if len(swept) > 1 else []),
         *changing,
-        *(f"Not shipped with transformers {', '.join(old)}: {', '.join(types)}." for old, types in young.items()),
+        *(f"Not shipped with transformers {', '.join(old)}: {', '.join(types)}." for old, types in absent.items()),
     ]
 
 
@@ -149,9 +148,9 @@ def _not_reproduced(outcome: CellOutcome, pair: str) -> list[tuple[str, str]]:
     return [(question, verdict) for question, verdict in verdicts.items() if verdict != "reproduces"]
 
 
-def _small(value: float | None) -> str | None:
+def _format_difference(value: float | None) -> str | None:
     return None if value is None else f"{value:.1e}" if value else "0"
 
 
-def _distinct(values: Iterable[str]) -> str:
+def _join_distinct(values: Iterable[str]) -> str:
     return ", ".join(sorted({part for value in values for part in value.split(", ") if part}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.lab.cost.__main__ import _command, main
-from harness.lab.cost.breakdown import breakdown, breakdown_lines
+from harness.lab.cost.breakdown import breakdown_lines, measure_breakdown
 from harness.lab.cost.contestants import (
     ATTENTION,
     CONTESTANTS,
@@ -25,11 +25,11 @@ from harness.lab.cost.cost_results import (
     SMALL_KIND,
     Cell,
 )
-from harness.lab.cost.cost_run import Conditions, drawn_cells, measured, outside_share
+from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, measure_outside
 from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
 from harness.lab.cost.naive import naive_reader, read_naively
 from harness.lab.cost.race import peak_bytes, race
-from harness.lab.cost.subject import AbsentError, Subject
+from harness.lab.cost.subject import Subject, UnavailableError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
@@ -52,7 +52,7 @@ def subject() -> Subject:
 def padded() -> Subject:
     """Return a left-padded batch of a model with biases and grouped KV heads.
 
-    In float32, because transformers' eager attention makes NaN of a masked row in float64, and of what attends to it.
+    It is in float32 because transformers' eager attention gives NaN for masked rows in float64.
     """
     vlm = tiny_vlm()
     batch = encode(vlm.processor, tiny_samples(3), vlm.anatomy.image_positions)
@@ -63,11 +63,11 @@ def padded() -> Subject:
 
 
 @pytest.mark.parametrize(("make", "tolerance"), [(drawn, 1e-6), (padded, 1e-5)])
-def test_the_naive_way_gives_what_the_probe_reads(make, tolerance: float) -> None:
+def test_the_naive_implementation_agrees_with_the_probe(make, tolerance: float) -> None:
     subject = make()
-    readings, _ = CONTESTANTS[EVERYTHING].prepared(subject)()
+    readings, _ = CONTESTANTS[EVERYTHING].prepare(subject)()
     naive = read_naively(subject)
-    # Eager attention takes its softmax in float32, whatever the model's type is.
+    # Eager attention computes its softmax in float32 for every dtype of the model.
     np.testing.assert_allclose(readings.similarity[:, :-1], naive.similarity[:, :-1], rtol=0, atol=tolerance)
     # transformers' last hidden state is already normed.
     np.testing.assert_allclose(readings.post_norm, naive.similarity[:, -1], rtol=0, atol=tolerance)
@@ -77,106 +77,106 @@ def test_the_naive_way_gives_what_the_probe_reads(make, tolerance: float) -> Non
     assert subject.anatomy.text_config._attn_implementation == "sdpa"
 
 
-def test_matrices_that_the_memory_does_not_hold_are_not_begun(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_matrices_beyond_the_memory_are_refused(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.lab.cost.naive.physical_memory", lambda: 1_000_000)
     assert callable(naive_reader(subject))
     monkeypatch.setattr("harness.lab.cost.naive.physical_memory", lambda: 100_000)
-    with pytest.raises(AbsentError, match=r"needs more than 0\.4 MB for its attention"):
+    with pytest.raises(UnavailableError, match=r"needs more than 0\.4 MB for its attention"):
         naive_reader(subject)
 
 
-def test_contestants_read_what_their_names_say(subject: Subject) -> None:
-    assert CONTESTANTS[PLAIN].prepared(subject)().logits.shape == (2, 1, TINY.vocabulary)
+def test_contestants_return_the_measures_of_their_names(subject: Subject) -> None:
+    assert CONTESTANTS[PLAIN].prepare(subject)().logits.shape == (2, 1, TINY.vocabulary)
     for name, contestant in CONTESTANTS.items():
         if name not in (PLAIN, NAIVE, NNSIGHT):
-            readings, _ = contestant.prepared(subject)()
+            readings, _ = contestant.prepare(subject)()
             assert (readings.norm_shares is not None) == (name in (ATTENTION, EVERYTHING)), name
             assert (readings.hits is not None) == (name not in (SIMILARITY, ATTENTION)), name
 
 
-def test_drawn_prompts_have_exactly_so_many_tokens(subject: Subject) -> None:
+def test_drawn_prompts_have_the_requested_number_of_tokens(subject: Subject) -> None:
     assert subject.inputs["input_ids"].shape == (2, TOKENS)
     assert int(subject.groups.image[0].sum()) == image_side(TOKENS) ** 2 == 25
-    whole = subject.groups.image.int() + subject.groups.instruction.int() + subject.groups.other.int()
-    assert bool((whole == 1).all())
+    membership = subject.groups.image.int() + subject.groups.instruction.int() + subject.groups.other.int()
+    assert bool((membership == 1).all())
     assert [image_side(tokens) ** 2 for tokens in (64, 300, 600, 1200, 2400)] == [36, 256, 576, 1156, 2304]
-    with pytest.raises(ValueError, match="23 tokens hold no picture"):
+    with pytest.raises(ValueError, match="23 tokens hold no image"):
         image_side(23)
     assert [LLAVA_7B.tower_depth(layers) for layers in (1, 4, 32, 64)] == [2, 3, 24, 24]
 
 
-def test_without_nnsight_there_is_a_row_and_no_crash(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_nnsight_gives_a_row_with_the_reason(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nnsight", None)
-    with pytest.raises(AbsentError, match="not installed"):
+    with pytest.raises(UnavailableError, match="not installed"):
         nnsight_reader(subject)
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
-    found = measured(cell, subject, Conditions((PLAIN, EVERYTHING, NNSIGHT), 2, 1.0, "cpu", "auto", Path("unused")))
-    assert dict(found.absent) == {NNSIGHT: "not installed"}
-    assert {name: len(times) for name, times in found.times.items()} == {PLAIN: 2, EVERYTHING: 2}
-    assert found.left_open is not None
-    assert 0.0 <= found.left_open <= 1.0
-    assert found.peaks[EVERYTHING] > found.peaks[PLAIN] > 0
-    assert "not installed" in times_table([found])
+    result = measure_cell(
+        cell, subject, Conditions((PLAIN, EVERYTHING, NNSIGHT), 2, 1.0, "cpu", "auto", Path("unused"))
+    )
+    assert dict(result.absent) == {NNSIGHT: "not installed"}
+    assert {name: len(times) for name, times in result.times.items()} == {PLAIN: 2, EVERYTHING: 2}
+    assert result.left_open is not None
+    assert 0.0 <= result.left_open <= 1.0
+    assert result.peaks[EVERYTHING] > result.peaks[PLAIN] > 0
+    assert "not installed" in times_table([result])
 
 
-def test_an_nnsight_that_does_not_run_says_why(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_nnsight_reports_its_error(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         @staticmethod
         def NNsight(model: object) -> None:  # noqa: N802
             raise AttributeError("no such hook")
 
     monkeypatch.setitem(sys.modules, "nnsight", Broken)
-    with pytest.raises(AbsentError, match="does not run here: AttributeError: no such hook"):
+    with pytest.raises(UnavailableError, match="does not run here: AttributeError: no such hook"):
         nnsight_reader(subject)
 
 
-def test_a_lack_of_memory_without_a_message_is_a_row_too(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_out_of_memory_error_without_message_gives_a_row(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(_: Subject) -> None:
         raise torch.OutOfMemoryError
 
-    contestants = {**CONTESTANTS, SIMILARITY: replace(CONTESTANTS[SIMILARITY], prepared=lacking)}
+    contestants = {**CONTESTANTS, SIMILARITY: replace(CONTESTANTS[SIMILARITY], prepare=lacking)}
     monkeypatch.setattr("harness.lab.cost.cost_run.CONTESTANTS", contestants)
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
-    found = measured(cell, subject, Conditions((PLAIN, SIMILARITY), 1, 1.0, "cpu", "auto", Path("unused")))
-    assert dict(found.absent) == {SIMILARITY: "OutOfMemoryError()"}
+    result = measure_cell(cell, subject, Conditions((PLAIN, SIMILARITY), 1, 1.0, "cpu", "auto", Path("unused")))
+    assert dict(result.absent) == {SIMILARITY: "OutOfMemoryError()"}
 
 
-def test_a_costly_contestant_is_not_run_again_where_once_takes_the_budget(subject: Subject) -> None:
+def test_a_costly_contestant_that_uses_up_the_budget_runs_once(subject: Subject) -> None:
     cell = Cell(SMALL_KIND, "tiny", TOKENS, 25, LAYERS, 2)
-    found = measured(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
-    assert len(found.times[PLAIN]) == 3
-    once, *others = found.times[NAIVE]
-    assert once is not None
-    assert others == [None, None]
-    assert found.peaks[NAIVE] > found.peaks[PLAIN]
+    result = measure_cell(cell, subject, Conditions((PLAIN, NAIVE), None, 1e-3, "cpu", "auto", Path("unused")))
+    assert len(result.times[PLAIN]) == 3
+    first, *later = result.times[NAIVE]
+    assert first is not None
+    assert later == [None, None]
+    assert result.peaks[NAIVE] > result.peaks[PLAIN]
 
 
-def test_every_contestant_runs_once_a_round_in_changing_order() -> None:
+def test_every_contestant_runs_once_per_round_in_rotating_order() -> None:
     ran: list[str] = []
     runs = {name: (lambda name=name: ran.append(name)) for name in "abc"}
     times = race(runs, synchronise=lambda: None, rounds=4)
-    rounds = ["".join(ran[at : at + 3]) for at in range(0, 12, 3)]
+    rounds = ["".join(ran[start : start + 3]) for start in range(0, 12, 3)]
     assert rounds == ["abc", "acb", "cab", "cba"]
-    assert all(len(found) == 4 and None not in found for found in times.values())
+    assert all(len(seconds) == 4 and None not in seconds for seconds in times.values())
 
 
-def test_the_costly_leave_the_race_and_the_others_run_three_rounds_at_least() -> None:
+def test_costly_contestants_stop_while_others_run_at_least_three_rounds() -> None:
     def slow() -> None:
         import time
 
         time.sleep(0.02)
 
     times = race({"quick": lambda: None, "slow": slow}, synchronise=lambda: None, costly=["slow"], budget=0.01)
-    assert [len(found) for found in times.values()] == [3, 3]
+    assert [len(seconds) for seconds in times.values()] == [3, 3]
     assert times["slow"][1:] == [None, None]
 
 
-def test_the_peak_counts_what_is_held_at_a_time() -> None:
+def test_the_peak_counts_simultaneous_allocations() -> None:
     def run() -> str:
         first = torch.zeros(1000, 250)
-        second = first * 2  # 2 MB at a time
+        second = first * 2  # 2 MB at the same time
         del first, second
         torch.zeros(1000, 300)
         return "read"
@@ -186,9 +186,9 @@ def test_the_peak_counts_what_is_held_at_a_time() -> None:
     assert read == "read"
 
 
-def test_misuse_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_misuse_gives_a_one_line_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tokens", "20", "--layers", "1"]) == 2
-    assert "20 tokens hold no picture" in capsys.readouterr().err
+    assert "20 tokens hold no image" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--contestants", "nobody"])
     assert "unknown 'nobody'" in capsys.readouterr().err
@@ -197,20 +197,20 @@ def test_misuse_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(cell.tokens, cell.layers) for cell in drawn_cells(SMALL_KIND, (64, 300), (2,))] == [(64, 2), (300, 2)]
 
 
-def test_the_breakdown_holds_the_probe_and_not_the_model(subject: Subject) -> None:
-    found = breakdown(subject, passes=1)
-    functions = {share.function.split(".")[0] for share in found.shares}
-    operations = {(share.function.split(".")[0], share.operation) for share in found.shares}
+def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> None:
+    profile = measure_breakdown(subject, passes=1)
+    functions = {share.function.split(".")[0] for share in profile.shares}
+    operations = {(share.function.split(".")[0], share.operation) for share in profile.shares}
     assert {"similarity", "attention", "last_token", "lens"} <= functions
     assert ("last_token", "linear") in operations
     assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
-    assert "% plain" in breakdown_lines(found)[1]
+    assert "% plain" in breakdown_lines(profile)[1]
 
 
-def test_the_time_outside_the_forward_passes_is_the_rest(tiny_data: None, vlm: Vlm) -> None:
-    found = outside_share(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
-    assert (found.label, found.samples) == ("tiny-llava-tiny", 4)
-    assert 0.0 < found.forward < found.wall
-    assert found.share == pytest.approx(1 - found.forward / found.wall)
+def test_the_time_outside_is_the_remainder_of_the_forward_passes(tiny_data: None, vlm: Vlm) -> None:
+    outside = measure_outside(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
+    assert (outside.label, outside.samples) == ("tiny-llava-tiny", 4)
+    assert 0.0 < outside.forward < outside.wall
+    assert outside.share == pytest.approx(1 - outside.forward / outside.wall)
     assert not vlm.model._forward_hooks
     assert not vlm.model._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""The page of the cost benchmark: growth, targets and sentences made of kept results."""
+"""Growth fits, targets and the page of the cost benchmark, from stored results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.lab.cost.cost_results import (
     read_run,
     to_json,
 )
-from harness.lab.cost.targets import extra_memory, growth, ratio, targets
+from harness.lab.cost.targets import extra_memory, fit_growth, ratio, targets
 
 
 def result(tokens: int, layers: int, extra: np.ndarray, plain: float = 1.0, kind: str = SMALL_KIND) -> CellResult:
@@ -46,35 +46,35 @@ def cells(a: float, b: float, spread: float = 0.02) -> list[CellResult]:
 
 def test_the_fit_recovers_known_exponents() -> None:
     for a, b in ((1.0, 1.0), (2.0, 0.5)):
-        found = growth(cells(a, b), EVERYTHING)
-        assert found is not None
-        assert found.tokens is not None
-        assert found.layers is not None
-        assert found.tokens[0] == pytest.approx(a, abs=0.03)
-        assert found.layers[0] == pytest.approx(b, abs=0.05)
-        low, high = found.tokens[1]
-        assert low < found.tokens[0] < high < low + 0.1
-    one_depth = [one for one in cells(1.0, 1.0) if one.cell.layers == 14]
-    found = growth(one_depth, EVERYTHING)
-    assert found is not None
-    assert found.layers is None
-    assert growth(one_depth[:1], EVERYTHING) is None
+        fit = fit_growth(cells(a, b), EVERYTHING)
+        assert fit is not None
+        assert fit.tokens is not None
+        assert fit.layers is not None
+        assert fit.tokens[0] == pytest.approx(a, abs=0.03)
+        assert fit.layers[0] == pytest.approx(b, abs=0.05)
+        low, high = fit.tokens[1]
+        assert low < fit.tokens[0] < high < low + 0.1
+    one_depth = [cell for cell in cells(1.0, 1.0) if cell.cell.layers == 14]
+    fit = fit_growth(one_depth, EVERYTHING)
+    assert fit is not None
+    assert fit.layers is None
+    assert fit_growth(one_depth[:1], EVERYTHING) is None
 
 
-def test_a_cell_without_an_extra_is_left_out_and_counted() -> None:
-    found = growth([*cells(1.0, 1.0), result(600, 14, np.full(5, -0.1))], EVERYTHING)
-    assert found is not None
-    assert (found.cells, found.dropped) == (6, 1)
+def test_a_cell_without_extra_seconds_is_excluded_and_counted() -> None:
+    fit = fit_growth([*cells(1.0, 1.0), result(600, 14, np.full(5, -0.1))], EVERYTHING)
+    assert fit is not None
+    assert (fit.cells, fit.dropped) == (6, 1)
 
 
-def test_intervals_of_few_rounds_say_what_they_cover() -> None:
+def test_intervals_of_few_rounds_state_their_coverage() -> None:
     assert [median_of_few(range(n))[2] for n in (1, 2, 3, 5)] == [0.0, 0.5, 0.75, 0.9375]
     assert median_of_few([3.0, 1.0, 2.0]) == (2.0, (1.0, 3.0), 0.75)
     logs = np.random.default_rng(3).normal(0.1, 0.05, 25)
-    median, interval, covered = median_of_few(logs)
+    median, interval, coverage = median_of_few(logs)
     usual = timing_ratio(logs)
     np.testing.assert_allclose(np.exp([median, *interval]), [usual.ratio, *usual.interval])
-    assert covered >= 0.95
+    assert coverage >= 0.95
     with pytest.raises(ValueError, match="finite"):
         median_of_few([])
 
@@ -95,9 +95,9 @@ def a_run() -> CostRun:
     )
 
 
-def test_targets_say_met_and_missed_by_how_much() -> None:
-    found = {(one.asked.split(",")[0], one.where): one for one in targets(a_run())}
-    verdicts = {asked: one.verdict for (asked, _), one in found.items()}
+def test_targets_are_met_or_missed_by_an_amount() -> None:
+    by_title = {(target.title.split(",")[0], target.scope): target for target in targets(a_run())}
+    verdicts = {title: target.verdict for (title, _), target in by_title.items()}
     assert verdicts["time of everything"] == "**missed by 1.300**"
     assert verdicts["extra peak memory of similarity + attention"] == "**missed by 1.00%**"
     assert verdicts["exponent of tokens"] == "met"
@@ -108,11 +108,11 @@ def test_targets_say_met_and_missed_by_how_much() -> None:
     assert pair.median == pytest.approx(2.8)
 
 
-def test_the_page_is_made_of_the_kept_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = tmp_path / "cost.json"
-    kept.write_text(to_json(a_run()))
-    assert to_json(read_run(kept)) == to_json(a_run())
-    assert main(["--read", str(kept), "--page", str(tmp_path / "cost.md")]) == 0
+def test_the_page_is_rendered_from_stored_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "cost.json"
+    results.write_text(to_json(a_run()))
+    assert to_json(read_run(results)) == to_json(a_run())
+    assert main(["--read", str(results), "--page", str(tmp_path / "cost.md")]) == 0
     page = (tmp_path / "cost.md").read_text()
     for expected in ("a processor", "2 threads", "2026-01-02", "(cost.png)", "missed by 1.300", "not installed"):
         assert expected in page, expected
@@ -121,8 +121,8 @@ def test_the_page_is_made_of_the_kept_results(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"schema": 0}', '{"schema": 1, "cells": []}'])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
-    kept = tmp_path / "cost.json"
-    kept.write_text(content)
+def test_a_file_with_other_content_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "cost.json"
+    path.write_text(content)
     with pytest.raises(ResultsError, match=r"cost\.json"):
-        read_run(kept)
+        read_run(path)

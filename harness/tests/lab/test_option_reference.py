@@ -1,4 +1,4 @@
-"""The table of options is made of the options, stands in the README as it is made, and making it needs no torch."""
+"""The table of options is generated, equals the README's table, and its generation needs no torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafte
 
 
 def rows() -> dict[str, list[str]]:
-    """Return the cells of the table by the name of the option."""
+    """Return the cells of each row by option name."""
     split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in option_table().splitlines()[2:]]
     return {re.match(r"`(--[\w-]+)", cells[0])[1]: cells for cells in split}  # type: ignore[index]
 
 
-def test_the_readme_has_the_table_that_the_options_make() -> None:
+def test_the_readme_has_the_generated_table() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert block_of(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
 
 
-def test_the_table_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
+def test_the_table_lists_the_options_registered_with_pytest(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
     config = pytester.parseconfig()
     helped = pytester.runpytest_inprocess("--help").stdout.str()
@@ -41,18 +41,18 @@ def test_the_table_is_what_pytest_is_told(pytester: pytest.Pytester) -> None:
     assert {f"phase_{name}" for name in ("samples", "batch_size", "controls", "data", "trust_code")} <= inis
 
 
-def test_a_row_says_metavar_ini_value_default_and_meaning() -> None:
-    found = rows()
-    assert found["--phase-batch-size"] == [
+def test_a_row_has_metavar_ini_value_default_and_meaning() -> None:
+    cells_by_option = rows()
+    assert cells_by_option["--phase-batch-size"] == [
         "`--phase-batch-size N`", "`phase_batch_size`", "`8`", "samples per forward pass",
     ]  # fmt: skip
-    assert found["--phase-update"][:3] == ["`--phase-update`", "-", "off"]
-    assert found["--phase-controls"][2] == "all"
-    assert found["--phase-cache"][1:3] == ["`phase_cache`", "-"]
-    assert all(len(cells) == 4 and all(cells) and "Default" not in cells[3] for cells in found.values())
+    assert cells_by_option["--phase-update"][:3] == ["`--phase-update`", "-", "off"]
+    assert cells_by_option["--phase-controls"][2] == "all"
+    assert cells_by_option["--phase-cache"][1:3] == ["`phase_cache`", "-"]
+    assert all(len(cells) == 4 and all(cells) and "Default" not in cells[3] for cells in cells_by_option.values())
 
 
-def test_making_the_table_imports_no_torch() -> None:
+def test_generating_the_table_imports_no_torch() -> None:
     program = (
         "import sys\nfrom harness.lab.docs.option_reference import main\n"
         "assert main([]) == 0\nassert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
@@ -84,23 +84,25 @@ def test_a_page_is_rewritten_between_its_markers_only(tmp_path: Path) -> None:
     ],
     ids=["empty", "no begin", "no end", "twice", "reversed"],
 )
-def test_a_page_without_its_place_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_a_page_without_markers_stays_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
     assert main([str(page)]) == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"python -m harness.lab.docs.option_reference: {page}: there is no block {BLOCK}: put <!-- ")
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith(
+        f"python -m harness.lab.docs.option_reference: {page}: there is no block {BLOCK}: put <!-- "
+    )
     assert page.read_text(encoding="utf-8") == text
     with pytest.raises(PageBlockError):
         with_block(text, BLOCK, "new")
 
 
-def test_a_page_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_page_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere.md")]) == 2
     assert "nowhere.md: " in capsys.readouterr().err
 
 
-def test_a_cell_cannot_break_its_table() -> None:
+def test_pipes_and_newlines_in_a_cell_keep_the_table_valid() -> None:
     title, rule, *lines = compact_table([["one|two\nthree", "4"], ["x" * 40, "-----"]], ["a", "b"]).splitlines()
     assert (title, rule) == ("| a | b |", "|---|---|")
     assert lines == [r"| one\|two three | 4 |", f"| {'x' * 40} | ----- |"]

@@ -25,7 +25,7 @@ def test_a_drawn_profile_has_the_arrays_of_a_measured_one() -> None:
 
 
 @pytest.mark.parametrize("population", PAIRS, ids=lambda population: population.name)
-def test_shares_hits_and_cosines_are_possible(population: Population) -> None:
+def test_shares_hits_and_cosines_are_in_range(population: Population) -> None:
     drawn = population.draw(7)
     for profile in (drawn, remeasure(drawn, 8)):
         for kind in ("norm", "weight"):
@@ -49,20 +49,20 @@ def test_curves_have_the_declared_mean_spread_and_correlation() -> None:
     np.testing.assert_allclose(adjacent, 0.97, atol=0.006)
 
 
-def test_samples_of_one_picture_share_half_of_the_variance() -> None:
+def test_samples_of_one_image_share_half_of_the_variance() -> None:
     inter = Population(SHARP, 30, 4000, clustered=2).draw(0)["inter"]
     np.testing.assert_allclose(inter.std(axis=0), 0.08, rtol=0.06)
     assert np.corrcoef(inter[::2, 12], inter[1::2, 12])[0, 1] == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_same_seed_draws_the_same_samples() -> None:
-    one, again, other = PAIRS[1].draw(3), PAIRS[1].draw(3), PAIRS[1].draw(4)
-    assert all((one.arrays[name] == again.arrays[name]).all() for name in one.arrays)
-    assert len(match_inputs(one, again).pairing.measured) == one.n
-    assert not set(one.sample_ids) & set(other.sample_ids)
+    first, second, other = PAIRS[1].draw(3), PAIRS[1].draw(3), PAIRS[1].draw(4)
+    assert all((first.arrays[name] == second.arrays[name]).all() for name in first.arrays)
+    assert len(match_inputs(first, second).pairing.measured) == first.n
+    assert not set(first.sample_ids) & set(other.sample_ids)
 
 
-def test_measuring_again_moves_every_sample_a_little() -> None:
+def test_remeasuring_changes_every_sample_slightly() -> None:
     drawn = PAIRS[0].draw(1)
     again = remeasure(drawn, 2)
     assert len(match_inputs(again, drawn).pairing.measured) == drawn.n
@@ -77,7 +77,7 @@ def test_measuring_again_moves_every_sample_a_little() -> None:
 
 @pytest.mark.parametrize("depth", [30, 32, 40])
 @pytest.mark.parametrize("shape", [SHARP, PLATEAU, SHALLOW], ids=lambda shape: shape.name)
-def test_a_shape_turns_at_the_same_share_of_any_depth(shape: Shape, depth: int) -> None:
+def test_turning_points_of_a_shape_scale_with_depth(shape: Shape, depth: int) -> None:
     turns = turning_points(shape.curve(depth), 4)
     np.testing.assert_allclose(turns, np.multiply(turning_points(shape.curve(30), 4), depth / 30), atol=1.0)
     flat = shape.without_fall().curve(depth)
@@ -108,7 +108,7 @@ def test_changes_have_the_declared_size() -> None:
     assert (lost["inter"] == before["inter"]).all()
 
 
-def test_rows_are_shifted_and_stretched_each_by_its_own() -> None:
+def test_each_row_is_shifted_and_stretched_by_its_own_amount() -> None:
     curve = SHARP.curve(30)
     rows = shift_curves(np.stack([curve, curve]), [0.0, 3.0])
     np.testing.assert_allclose(rows, [curve, shift_curve(curve, 3.0)])

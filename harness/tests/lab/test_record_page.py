@@ -1,4 +1,4 @@
-"""The schema of the record describes every field by the names of the code, and the page says what the schema says."""
+"""The schema of the record describes every field with the names of the code, and the page equals the schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "record.md"
 
 
 def objects(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every part of a schema that names properties, with where it is."""
+    """Yield each part of a schema that has properties, with its path."""
     if isinstance(schema, dict):
         if isinstance(schema.get("properties"), dict) and "type" in schema:
             yield path, schema
@@ -34,11 +34,11 @@ def objects(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]
             yield from objects(part, f"{path}/{index}")
 
 
-def test_every_field_is_described_and_no_object_takes_others() -> None:
+def test_every_field_is_described_and_extra_fields_are_declared() -> None:
     Draft202012Validator.check_schema(SCHEMA)
-    found = dict(objects(SCHEMA))
-    assert len(found) > 20
-    for path, part in found.items():
+    parts = dict(objects(SCHEMA))
+    assert len(parts) > 20
+    for path, part in parts.items():
         assert "additionalProperties" in part, path
         for name, field in part["properties"].items():
             assert re.fullmatch(r"\S.*\.", field.get("description", "")), f"{path}/{name}"
@@ -47,21 +47,21 @@ def test_every_field_is_described_and_no_object_takes_others() -> None:
             assert {"title", "description"} <= part.keys(), name
 
 
-def test_the_names_in_the_schema_are_those_of_the_code() -> None:
+def test_the_schema_has_the_names_of_the_code() -> None:
     defs = SCHEMA["$defs"]
-    made = synthetic_profile()
-    assert set(defs["means"]["properties"]) == set(shown_measures(made))
-    # Recall may be left out.
+    profile = synthetic_profile()
+    assert set(defs["means"]["properties"]) == set(shown_measures(profile))
+    # Recall is optional.
     assert set(defs["means"]["required"]) == {name for name in MEASURES if not name.startswith("recall")}
-    assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(made))
+    assert set(defs["pair"]["properties"]["bands"]["propertyNames"]["enum"]) == set(bands(profile))
     assert set(defs["phases"]["properties"]["claims"]["required"]) == set(CLAIMS)
-    asked = defs["verdict"]["properties"]["question"]["enum"]
-    assert set(asked) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
+    questions = defs["verdict"]["properties"]["question"]["enum"]
+    assert set(questions) == {*CLAIMS, *FAMILIES, "boundaries", "intervals"}
     measures = {measure.name for family in FAMILIES.values() for measure in family.measures}
     assert set(defs["family"]["propertyNames"]["enum"]) == {"n", "inputs", "not_compared"} | measures
 
 
-def test_the_page_says_what_the_schema_says(tmp_path: Path) -> None:
+def test_the_page_equals_the_schema(tmp_path: Path) -> None:
     assert block_of(PAGE.read_text(encoding="utf-8"), BLOCK) == field_tables(SCHEMA)
     copied = tmp_path / "record.md"
     copied.write_text(PAGE.read_text(encoding="utf-8").replace("| `seed` |", "| `sed` |"), encoding="utf-8")

@@ -14,8 +14,8 @@ from harness.lab.simulation.populations import seed_of
 from harness.lab.simulation.rates import SCENARIOS, SIZES, share_interval
 from harness.lab.simulation.rates_page import error_rates_page
 from harness.lab.simulation.simulation_run import (
-    BARRED,
-    BARRED_N,
+    REQUIRED_CHANGES,
+    REQUIRED_N,
     SimulationOutcome,
     SimulationPlan,
     full_plan,
@@ -32,7 +32,7 @@ def outcome() -> SimulationOutcome:
     return run_plan(quick_plan(seed=0))
 
 
-def test_nothing_changed_raises_no_alarm(outcome: SimulationOutcome) -> None:
+def test_unchanged_pairs_raise_no_alarm(outcome: SimulationOutcome) -> None:
     for alarms in (outcome.paired, outcome.unpaired):
         assert (alarms.alarmed, alarms.lines) == (0, ())
         assert alarms.assertions == alarms.suites * DECLARED_ASSERTIONS
@@ -40,34 +40,34 @@ def test_nothing_changed_raises_no_alarm(outcome: SimulationOutcome) -> None:
     assert [(cell.detected, cell.repetitions) for cell in nothing] == [(0, 3), (0, 3)]
 
 
-@pytest.mark.parametrize("title", BARRED)
-def test_a_change_that_must_be_found_is_found_every_time(outcome: SimulationOutcome, title: str) -> None:
-    (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == BARRED_N]
+@pytest.mark.parametrize("title", REQUIRED_CHANGES)
+def test_a_required_change_is_always_detected(outcome: SimulationOutcome, title: str) -> None:
+    (cell,) = [c for c in outcome.cells if c.scenario.title == title and c.paired and c.n == REQUIRED_N]
     assert cell.detected == cell.repetitions == 21
     assert cell.by_shape == {"sharp": (7, 7), "plateau": (7, 7), "shallow": (7, 7)}
-    assert outcome.missed == []
+    assert outcome.missed_requirements == []
 
 
-def test_no_question_is_counted_twice(outcome: SimulationOutcome) -> None:
+def test_counts_of_a_cell_are_consistent(outcome: SimulationOutcome) -> None:
     for cell in outcome.cells:
-        assert max(cell.by_question.values()) <= cell.detected <= cell.repetitions - cell.undecided
+        assert max(cell.by_question.values()) <= cell.detected <= cell.repetitions - cell.inconclusive
         assert set(cell.by_question) == set(cell.scenario.questions)
-        assert cell.detected == sum(found for found, _ in cell.by_shape.values())
+        assert cell.detected == sum(detected for detected, _ in cell.by_shape.values())
 
 
-def test_a_missed_bar_is_said_and_ends_with_1(outcome: SimulationOutcome, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missed_requirement_gives_exit_code_1(outcome: SimulationOutcome, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(outcome, None, COMMAND) == 0
     assert "MISSED" not in capsys.readouterr().out
     alarmed = replace(outcome, paired=replace(outcome.paired, alarmed=1, lines=("suite 2, sharp: image",)))
     assert report(alarmed, None, COMMAND) == 1
-    said = capsys.readouterr().out
-    assert "MISSED: 1 of 3 paired suites raised a false alarm, none may." in said
-    assert "false alarm: suite 2, sharp: image" in said
+    output = capsys.readouterr().out
+    assert "MISSED: 1 of 3 paired suites raised a false alarm; none is allowed." in output
+    assert "false alarm: suite 2, sharp: image" in output
     cells = tuple(replace(cell, detected=20) if cell.repetitions == 21 else cell for cell in outcome.cells)
-    assert len(replace(outcome, cells=cells).missed) == 2
+    assert len(replace(outcome, cells=cells).missed_requirements) == 2
 
 
-def test_the_page_says_how_it_was_made(outcome: SimulationOutcome, tmp_path: Path) -> None:
+def test_the_page_states_command_seed_and_versions(outcome: SimulationOutcome, tmp_path: Path) -> None:
     path = tmp_path / "docs" / "rates.md"
     assert report(outcome, path, COMMAND) == 0
     page = path.read_text(encoding="utf-8")
@@ -82,11 +82,11 @@ def test_the_page_says_how_it_was_made(outcome: SimulationOutcome, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_no_number() -> None:
+def test_results_do_not_depend_on_the_number_of_processes() -> None:
     plan = SimulationPlan(seed=3, suites=0, repetitions=1, sizes=(32,))
-    one, two = run_plan(plan, jobs=1), run_plan(plan, jobs=2)
-    assert one.cells == two.cells
-    assert len(one.cells) == 2 * len(SCENARIOS)
+    single, double = run_plan(plan, jobs=1), run_plan(plan, jobs=2)
+    assert single.cells == double.cells
+    assert len(single.cells) == 2 * len(SCENARIOS)
 
 
 def test_the_published_plan_has_every_cell_and_enough_repetitions() -> None:
@@ -95,19 +95,19 @@ def test_the_published_plan_has_every_cell_and_enough_repetitions() -> None:
     assert [suite.paired for suite in suites] == [True] * 1000 + [False] * 100
     cells = {(trial.scenario, trial.paired, trial.n) for trial in trials}
     assert len(cells) == len(SCENARIOS) * 2 * len(SIZES)
-    barred = [trial for trial in trials if trial.scenario.title in BARRED and trial.paired]
-    assert sum(trial.n == BARRED_N for trial in barred) == 2 * 420
+    barred = [trial for trial in trials if trial.scenario.title in REQUIRED_CHANGES and trial.paired]
+    assert sum(trial.n == REQUIRED_N for trial in barred) == 2 * 420
     assert len(set(trials)) == len(trials)
 
 
-def test_every_draw_has_a_seed_of_its_own() -> None:
-    places = [(0, "trial", s, paired, n) for s in range(4) for paired in (True, False) for n in (0, 1, 32)]
-    seeds = {seed_of(seed, *place) for seed in (0, 1) for place in places}
-    assert len(seeds) == 2 * len(places)
+def test_every_draw_has_its_own_seed() -> None:
+    draws = [(0, "trial", s, paired, n) for s in range(4) for paired in (True, False) for n in (0, 1, 32)]
+    seeds = {seed_of(seed, *draw) for seed in (0, 1) for draw in draws}
+    assert len(seeds) == 2 * len(draws)
     assert seed_of(5, "suite", True, 2) == seed_of(5, "suite", True, 2) != seed_of(5, "trial", True, 2)
 
 
-def test_a_share_never_seen_has_the_exact_upper_bound() -> None:
+def test_a_share_of_zero_has_the_exact_upper_bound() -> None:
     low, high = share_interval(0, 1000)
     assert (low, high) == (0.0, pytest.approx(1.0 - 0.025 ** (1 / 1000)))
 
@@ -115,10 +115,10 @@ def test_a_share_never_seen_has_the_exact_upper_bound() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suites", "0"], "'0' is no whole number from 1 on"),
-        (["--jobs", "two"], "'two' is no whole number from 1 on"),
-        (["--seed", "-1"], "'-1' is no whole number from 0 on"),
-        (["--repetitions", "1.5"], "'1.5' is no whole number from 1 on"),
+        (["--suites", "0"], "'0' is not an integer of at least 1"),
+        (["--jobs", "two"], "'two' is not an integer of at least 1"),
+        (["--seed", "-1"], "'-1' is not an integer of at least 0"),
+        (["--repetitions", "1.5"], "'1.5' is not an integer of at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,16 +128,16 @@ def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: p
     assert message in capsys.readouterr().err
 
 
-def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+def test_an_unwritable_page_is_refused_before_the_simulation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for place in (tmp_path, tmp_path / "file" / "page.md"):
-        assert main(["--write", str(place)]) == 2
-        assert f"{place} cannot be written; name a file" in capsys.readouterr().err
+    for path in (tmp_path, tmp_path / "file" / "page.md"):
+        assert main(["--write", str(path)]) == 2
+        assert f"{path} cannot be written; name a file" in capsys.readouterr().err
 
 
 def test_the_command_needs_no_torch() -> None:
     code = "import sys, harness.lab.simulation.__main__; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

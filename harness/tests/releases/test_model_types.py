@@ -22,16 +22,16 @@ from harness.releases.sweep.tiny_model import DEPTH, tiny_config, tiny_model
 from harness.releases.sweep.type_verdicts import (
     TypeOutcome,
     TypeVerdict,
-    page,
-    record,
+    types_page,
+    types_record,
     verdict_on,
     vision_language_types,
 )
 
 TYPES = vision_language_types()
 PAGE = Path(__file__).parents[3] / "docs" / "model-types.md"
-# What fails in a release of transformers by itself, whatever one asks of the model.
-BROKEN = {("llama4", "5.24"): "its forward pass asks the language model's output for image_outputs, which it has not"}
+# Types whose forward pass fails in a release of transformers, with the reason.
+BROKEN = {("llama4", "5.24"): "its forward pass reads image_outputs of the language model's output, which do not exist"}
 # Of the 97 types of transformers 5.23; older releases have fewer.
 LEAST_SHARE = 72 / 97
 
@@ -44,42 +44,42 @@ def verdict(model_type: str) -> TypeVerdict:
 @pytest.mark.types
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_type_is_measured_or_refused_for_a_reason(model_type: str) -> None:
-    found = verdict(model_type)
+    result = verdict(model_type)
     reason = BROKEN.get((model_type, ".".join(transformers.__version__.split(".")[:2])))
     if reason is not None:
-        assert found.outcome is TypeOutcome.FAILED, "mended upstream: take it out of BROKEN"
+        assert result.outcome is TypeOutcome.FAILED, "fixed upstream: remove it from BROKEN"
         pytest.xfail(f"transformers {transformers.__version__}: {reason}")
-    assert found.outcome is not TypeOutcome.FAILED, found.remark
-    assert found.outcome is TypeOutcome.MEASURED or found.remark
+    assert result.outcome is not TypeOutcome.FAILED, result.remark
+    assert result.outcome is TypeOutcome.MEASURED or result.remark
 
 
 @pytest.mark.types
-def test_enough_types_are_measured_and_the_page_says_so() -> None:
-    found = [verdict(model_type) for model_type in TYPES]
-    assert sum(one.outcome is TypeOutcome.MEASURED for one in found) >= LEAST_SHARE * len(TYPES)
+def test_enough_types_are_measured_and_the_page_agrees() -> None:
+    verdicts = [verdict(model_type) for model_type in TYPES]
+    assert sum(type_verdict.outcome is TypeOutcome.MEASURED for type_verdict in verdicts) >= LEAST_SHARE * len(TYPES)
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if f"transformers {transformers.__version__} and torch {torch.__version__}:" in PAGE.read_text():
-        stated, now = PAGE.read_text(), _page(found, versions)
-        untried = untried_types(stated) | untried_types(now)
-        assert settled_lines(now, untried) == settled_lines(stated, untried)
+        stated, measured = PAGE.read_text(), _page(verdicts, versions)
+        untried = untried_types(stated) | untried_types(measured)
+        assert settled_lines(measured, untried) == settled_lines(stated, untried)
 
 
 def untried_types(text: str) -> set[str]:
-    """Return the types of a page for which a library was missing where it was made."""
+    """Return the types of a page that were not tried because a library was missing."""
     return {line.split()[1] for line in text.splitlines() if "a library is missing here" in line}
 
 
 def settled_lines(text: str, untried: set[str]) -> list[str]:
-    """Return the lines of a page without the rows of some types and the widths of the table's columns.
+    """Return the lines of a page without the rows of `untried` types and without column widths.
 
-    How many codes two pictures share may differ from processor to processor, so numbers are left out.
+    Numbers are masked because the number of codes that two images share may depend on the processor.
     """
     lines = [re.sub(r"\d+", "N", re.sub(r"-{3,}", "---", " ".join(line.split()))) for line in text.splitlines()]
     names = {re.sub(r"\d+", "N", name) for name in untried}
     return [line for line in lines if not (line.startswith("| `") and line.split()[1] in names)]
 
 
-def test_pages_from_environments_with_other_libraries_are_compared_by_what_both_tried() -> None:
+def test_pages_are_compared_by_the_types_that_both_environments_tried() -> None:
     versions = {"transformers": "5.0", "torch": "2.0"}
     here = [TypeVerdict(name, TypeOutcome.MEASURED, "", 1.0) for name in ("a1", "b2")]
     there = [
@@ -87,7 +87,7 @@ def test_pages_from_environments_with_other_libraries_are_compared_by_what_both_
         TypeVerdict("b2", TypeOutcome.REFUSED, f"not tried, a library is missing here: {'b2 ' * 30}", 0.0),
     ]
     worse = [TypeVerdict("a1", TypeOutcome.FAILED, "KeyError", 1.0), here[1]]
-    pages = [_page(found, versions) for found in (here, there, worse)]
+    pages = [_page(verdicts, versions) for verdicts in (here, there, worse)]
     untried = untried_types(pages[1])
     assert untried == {"`b2`"}
     same, other, changed = (settled_lines(page, untried) for page in pages)
@@ -95,12 +95,12 @@ def test_pages_from_environments_with_other_libraries_are_compared_by_what_both_
     assert same != changed
 
 
-def _page(found: list[TypeVerdict], versions: dict[str, str]) -> str:
-    return page(found, versions, name="docs/model-types.md", depth=DEPTH)
+def _page(verdicts: list[TypeVerdict], versions: dict[str, str]) -> str:
+    return types_page(verdicts, versions, name="docs/model-types.md", depth=DEPTH)
 
 
-# Plain; last layers with the keys of earlier ones; gated, beside layers without softmax attention; states added between
-# layers; positions marked by an input; learned ends of rows.
+# In order: plain; last layers share earlier keys; gated attention beside layers without softmax attention;
+# states added between layers; positions marked by an input; learned row ends.
 KNOWN = {
     "llava": "",
     "gemma4": "",
@@ -112,29 +112,29 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("model_type", KNOWN)
-def test_what_is_said_of_a_type(model_type: str) -> None:
-    found = verdict(model_type)
-    assert found.outcome is TypeOutcome.MEASURED
-    assert KNOWN[model_type] in found.remark
-    assert bool(KNOWN[model_type]) == bool(found.remark)
+def test_remarks_on_a_type(model_type: str) -> None:
+    result = verdict(model_type)
+    assert result.outcome is TypeOutcome.MEASURED
+    assert KNOWN[model_type] in result.remark
+    assert bool(KNOWN[model_type]) == bool(result.remark)
 
 
 @pytest.mark.parametrize("model_type", ["mllama", "florence2", "qwen4_exp"])
 def test_a_refused_type_has_a_reason(model_type: str) -> None:
-    found = verdict(model_type)
-    assert found.outcome is TypeOutcome.REFUSED
-    assert found.remark
+    result = verdict(model_type)
+    assert result.outcome is TypeOutcome.REFUSED
+    assert result.remark
 
 
 @pytest.mark.skipif("inkling2" not in TYPES, reason="this transformers has no Inkling 2")
-def test_a_type_with_several_states_a_layer_is_refused_for_these() -> None:
-    """Its gated output projection is no linear layer either, which another model could be rid of."""
-    found = verdict("inkling2")
-    assert found.outcome is TypeOutcome.REFUSED
-    assert "no one stream to follow" in found.remark
+def test_a_type_with_several_states_per_layer_is_refused_for_them() -> None:
+    """Its gated output projection would be a second reason for the refusal."""
+    result = verdict("inkling2")
+    assert result.outcome is TypeOutcome.REFUSED
+    assert "no one stream to follow" in result.remark
 
 
-def test_a_row_of_the_table_is_about_a_type_that_exists() -> None:
+def test_every_row_of_the_tables_names_an_existing_type() -> None:
     if transformers.__version__.startswith("5.24"):
         assert {*KINDS, *TINY_FIELDS} - {"pixtral"} <= set(TYPES)
     assert all(kind.reason for kind in KINDS.values())
@@ -150,37 +150,37 @@ def test_gates_are_part_of_the_contributions() -> None:
     assert anatomy.softmax_layers == (3,)
 
 
-def _llava() -> tuple[object, object, TinyPrompt]:
+def _tiny_llava() -> tuple[object, object, TinyPrompt]:
     model = tiny_model("llava", TYPES["llava"])
     anatomy = find_anatomy(model)
     return model, anatomy, tiny_prompt(model, anatomy)
 
 
-def test_other_image_positions_are_found_wrong() -> None:
-    model, anatomy, prompt = _llava()
+def test_wrong_image_positions_are_detected() -> None:
+    model, anatomy, prompt = _tiny_llava()
     spoiled = prompt.groups.image.roll(1, dims=1)
     groups = type(prompt.groups)(spoiled, *(getattr(prompt.groups, name) for name in prompt.groups.__slots__[1:]))
     with pytest.raises(Exception, match="the model puts image features at 128 positions"):
         examine(model, anatomy, TinyPrompt(prompt.inputs, groups, prompt.separators))
 
 
-def test_a_model_that_is_deaf_to_its_pixels_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, anatomy, prompt = _llava()
+def test_a_model_that_ignores_its_pixels_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, anatomy, prompt = _tiny_llava()
     features = model.model.get_image_features(prompt.inputs["pixel_values"])
     monkeypatch.setattr(model.model, "get_image_features", lambda *_, **__: features)
     with pytest.raises(ExactnessError, match="no position changes with the pixels"):
         examine(model, anatomy, prompt)
 
 
-def test_weights_are_drawn_the_same_each_time() -> None:
+def test_random_weights_are_reproducible() -> None:
     first, second = (tiny_model("llava", TYPES["llava"]) for _ in range(2))
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for weights, expected in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(weights, expected)
 
 
 @pytest.mark.parametrize("model_type", ["gemma4", "gemma4_unified"])
-def test_layers_that_share_keys_and_values_see_the_whole_prompt(model_type: str) -> None:
-    """Asked for a number of logits, their last two layers would run on the last token only."""
+def test_layers_that_share_keys_and_values_see_the_full_prompt(model_type: str) -> None:
+    """With `logits_to_keep`, their last two layers would process the last token only."""
     model = tiny_model(model_type, TYPES[model_type])
     anatomy = find_anatomy(model)
     assert anatomy.text_config.num_kv_shared_layers == 2
@@ -195,35 +195,37 @@ def test_a_tiny_configuration_keeps_every_kind_of_layer_and_small_ids() -> None:
 
 
 def test_page_and_record_count_the_outcomes() -> None:
-    found = [
+    verdicts = [
         TypeVerdict("a", TypeOutcome.MEASURED, "", 1.04),
         TypeVerdict("b", TypeOutcome.REFUSED, "one | reason", 0.0),
     ]
     versions = {"transformers": "5.0", "torch": "2.0"}
-    text = page(found, versions, name="types.md", depth=4)
+    text = types_page(verdicts, versions, name="types.md", depth=4)
     assert "**1 of 2 types measured, 1 refused" in text
     assert "one \\| reason" in text
-    assert record(found, versions)["types"]["a"] == {"verdict": "measured", "remark": "", "seconds": 1.0}
+    assert types_record(verdicts, versions)["types"]["a"] == {"verdict": "measured", "remark": "", "seconds": 1.0}
 
 
-def test_noise_takes_the_place_of_what_later_layers_are_shown() -> None:
-    """Three layers of this type add picture features to the image tokens: the control must not show these."""
+def test_noise_replaces_the_features_added_to_later_layers() -> None:
+    """Three layers of this type add image features to the image tokens; the control must replace these too."""
     model = tiny_model("qwen3_vl", TYPES["qwen3_vl"])
     anatomy = find_anatomy(model)
     prompt = tiny_prompt(model, anatomy)
-    image, seen = prompt.groups.image, {"in": {}, "out": {}}
+    image, states = prompt.groups.image, {"in": {}, "out": {}}
     handles = []
     for point, layer in enumerate(anatomy.layers):
-        handles.append(layer.register_forward_hook(lambda _, __, out, at=point: _keep(seen["out"], at + 1, out[image])))
+        handles.append(
+            layer.register_forward_hook(lambda _, __, out, i=point: _store(states["out"], i + 1, out[image]))
+        )
 
     def added(*, noisy: bool) -> list[torch.Tensor]:
         with replace_features_by_noise(anatomy, image, [3, 4]) if noisy else nullcontext():
             for point, layer in enumerate(anatomy.layers):
-                hook = layer.register_forward_pre_hook(lambda _, args, at=point: _keep(seen["in"], at, args[0][image]))
+                hook = layer.register_forward_pre_hook(lambda _, args, i=point: _store(states["in"], i, args[0][image]))
                 handles.append(hook)
             with torch.inference_mode():
                 model(**prompt.inputs, use_cache=False, logits_to_keep=1)
-        return [seen["in"][point] - seen["out"][point] for point in range(1, anatomy.depth)]
+        return [states["in"][point] - states["out"][point] for point in range(1, anatomy.depth)]
 
     for real, control in zip(added(noisy=False), added(noisy=True), strict=True):
         assert float(real.norm(dim=-1).min()) > 0.1
@@ -231,5 +233,5 @@ def test_noise_takes_the_place_of_what_later_layers_are_shown() -> None:
         assert float(torch.nn.functional.cosine_similarity(control, real, dim=-1).abs().mean()) < 0.2
 
 
-def _keep(where: dict[int, torch.Tensor], point: int, states: torch.Tensor) -> None:
-    where[point] = states.clone()
+def _store(states_by_point: dict[int, torch.Tensor], point: int, state: torch.Tensor) -> None:
+    states_by_point[point] = state.clone()

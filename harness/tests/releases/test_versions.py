@@ -1,4 +1,4 @@
-"""The matrix of versions, with commands that are answered here: no environment is made and nothing is fetched."""
+"""The version matrix with faked commands: no environment is created and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from harness.releases.versions.cell_outcome import (
     read_pairs,
     save_outcome,
 )
-from harness.releases.versions.matrix import Done, InstallError, environment, run_command
-from harness.releases.versions.versions_page import findings, matrix_table, pairs_table, supported, versions_page
+from harness.releases.versions.matrix import CommandResult, InstallError, make_environment, run_command
+from harness.releases.versions.versions_page import findings, matrix_table, pairs_table, supported_ranges, versions_page
 from harness.storage.cache_directory import CACHE_VARIABLE
 
 OLD, NEW = ReleaseCell("5.0.0", "2.15.0"), ReleaseCell("5.23.0", "2.15.0")
@@ -35,9 +35,9 @@ TYPES = {
 }
 
 
-def record(verdict: str = "reproduces", largest: float = 2e-7, pairs: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a run's JSON record, as far as it is read."""
-    numbers = {"inter": {"verdict": verdict, "largest": largest}, "n": 128}
+def record(verdict: str = "reproduces", largest_difference: float = 2e-7, pairs: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the parts of a run's JSON record that the matrix reads."""
+    numbers = {"inter": {"verdict": verdict, "largest": largest_difference}, "n": 128}
     names = pairs or bundled_pairs()
     return {
         "pairs": {pair: {"environment": {"device": "cpu", "device_name": "a processor"}} for pair in names},
@@ -53,18 +53,18 @@ def record(verdict: str = "reproduces", largest: float = 2e-7, pairs: Sequence[s
 
 
 @dataclass
-class Answers:
-    """Answers commands as an environment would in which everything works, but for what is named."""
+class FakeRunner:
+    """A fake command runner in whose environment every command works, except those in `fails`."""
 
-    fails: Mapping[str, Done] = field(default_factory=dict)
+    fails: Mapping[str, CommandResult] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=record)
     types: Mapping[str, Any] = field(default_factory=lambda: TYPES)
     imported: str = ""
-    asked: list[list[str]] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
     cell: str = ""
 
-    def __call__(self, command: Sequence[str], directory: Path, log: Path) -> Done:
-        self.asked.append(list(command))
+    def __call__(self, command: Sequence[str], directory: Path, log: Path) -> CommandResult:
+        self.commands.append(list(command))
         text = " ".join(command)
         for words, done in self.fails.items():
             if words in text:
@@ -74,15 +74,15 @@ class Answers:
         if "pip" in command:
             self.cell = " ".join(word.split("==")[1] for word in command[-2:])
         if "-c" in command:
-            return Done(0, f"some warning\n{self.imported or self.cell}\n")
+            return CommandResult(0, f"some warning\n{self.imported or self.cell}\n")
         if "--json" in command:
             Path(command[-1]).write_text(json.dumps({"types": self.types}))
         if "--phase-json" in command:
             Path(command[-1]).write_text(json.dumps(self.record))
-        return Done(0, "abc1234\n")
+        return CommandResult(0, "abc1234\n")
 
     def ran(self, word: str) -> int:
-        return sum(word in command for command in self.asked)
+        return sum(word in command for command in self.commands)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "versions"
 
 
-def told(cell: ReleaseCell, **changes: Any) -> CellOutcome:
+def make_outcome(cell: ReleaseCell, **changes: Any) -> CellOutcome:
     plain: dict[str, Any] = {
         "date": "2026-01-02",
         "commit": "abc1234",
@@ -104,7 +104,7 @@ def told(cell: ReleaseCell, **changes: Any) -> CellOutcome:
     return CellOutcome(cell=cell, **plain | changes)
 
 
-def test_by_default_every_release_and_the_newest_with_the_older_torch() -> None:
+def test_default_cells_are_all_releases_and_the_newest_with_the_older_torch() -> None:
     cells = cells_of()
     assert [cell.transformers for cell in cells] == [*TRANSFORMERS, TRANSFORMERS[-1]]
     assert [cell.torch for cell in cells] == [TORCH[0]] * len(TRANSFORMERS) + [TORCH[1]]
@@ -113,15 +113,15 @@ def test_by_default_every_release_and_the_newest_with_the_older_torch() -> None:
     assert len(cells_of(["5.1.0", "5.2.0", "5.1.0"], ["2.6.0", "2.7.0"])) == 4
 
 
-def test_a_cell_is_installed_measured_and_kept(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    answers = Answers()
-    given = ["--transformers", "5.0.0", "--torch", "2.15.0", "--json", str(tmp_path / "all.json")]
-    assert main(given, answers) == 0
-    pip = next(command for command in answers.asked if "pip" in command)
+def test_a_cell_is_installed_measured_and_stored(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    runner = FakeRunner()
+    arguments = ["--transformers", "5.0.0", "--torch", "2.15.0", "--json", str(tmp_path / "all.json")]
+    assert main(arguments, runner) == 0
+    pip = next(command for command in runner.commands if "pip" in command)
     assert pip[-4:] == ["--editable", str(CHECKOUT), "transformers==5.0.0", "torch==2.15.0"]
     python = pip[0]
     assert not Path(python).parents[1].exists()
-    assert [python, "-m", "harness.releases.sweep", "--json"] in [command[:4] for command in answers.asked]
+    assert [python, "-m", "harness.releases.sweep", "--json"] in [command[:4] for command in runner.commands]
     printed = capsys.readouterr().out
     assert "reproduces" in printed
     assert f"All {len(bundled_pairs())} bundled pairs reproduce sample by sample in the one cell" in printed
@@ -129,121 +129,131 @@ def test_a_cell_is_installed_measured_and_kept(results: Path, tmp_path: Path, ca
     assert stored[0]["cell"] == {"transformers": "5.0.0", "torch": "2.15.0"}
     assert stored[0]["commit"] == "abc1234"
 
-    again = Answers()
-    assert main(given, again) == 0
-    assert again.asked == []
-    assert main([*given, "--anew", "--only", "sweep"], again) == 0
+    again = FakeRunner()
+    assert main(arguments, again) == 0
+    assert again.commands == []
+    assert main([*arguments, "--anew", "--only", "sweep"], again) == 0
     assert (again.ran("harness.releases.sweep"), again.ran("pytest")) == (1, 0)
     assert load_outcome(results / f"{OLD.name}.json").pairs is not None
 
 
-def test_a_part_that_was_left_out_is_run_the_next_time(results: Path) -> None:
-    answers = Answers()
-    given = ["--transformers", "5.0.0", "--torch", "2.15.0"]
-    assert main([*given, "--only", "sweep"], answers) == 0
-    assert (answers.ran("harness.releases.sweep"), answers.ran("pytest")) == (1, 0)
-    assert main(given, answers) == 0
-    assert (answers.ran("harness.releases.sweep"), answers.ran("pytest")) == (1, 1)
+def test_a_missing_part_runs_the_next_time(results: Path) -> None:
+    runner = FakeRunner()
+    arguments = ["--transformers", "5.0.0", "--torch", "2.15.0"]
+    assert main([*arguments, "--only", "sweep"], runner) == 0
+    assert (runner.ran("harness.releases.sweep"), runner.ran("pytest")) == (1, 0)
+    assert main(arguments, runner) == 0
+    assert (runner.ran("harness.releases.sweep"), runner.ran("pytest")) == (1, 1)
 
 
-def test_an_environment_that_is_kept_is_made_once(results: Path, tmp_path: Path) -> None:
-    answers = Answers()
-    given = ["--transformers", "5.0.0", "--keep", str(tmp_path / "homes"), "--anew"]
-    assert main(given, answers) == 0
-    assert main(given, answers) == 0
-    assert answers.ran("venv") == 1
+def test_a_kept_environment_is_created_once(results: Path, tmp_path: Path) -> None:
+    runner = FakeRunner()
+    arguments = ["--transformers", "5.0.0", "--keep", str(tmp_path / "homes"), "--anew"]
+    assert main(arguments, runner) == 0
+    assert main(arguments, runner) == 0
+    assert runner.ran("venv") == 1
     assert [path.name for path in (tmp_path / "homes").iterdir()] == [OLD.name]
 
 
 @pytest.mark.parametrize(
     ("fails", "imported", "reason"),
     [
-        ({" pip ": Done(1, CONFLICT)}, "", "cannot be installed: Cannot install transformers==5.0.0: no such thing"),
-        ({" -c ": Done(1, "Traceback\nImportError: no name x")}, "", "cannot be imported: ImportError: no name x"),
+        (
+            {" pip ": CommandResult(1, CONFLICT)},
+            "",
+            "cannot be installed: Cannot install transformers==5.0.0: no such thing",
+        ),
+        (
+            {" -c ": CommandResult(1, "Traceback\nImportError: no name x")},
+            "",
+            "cannot be imported: ImportError: no name x",
+        ),
         ({}, "5.0.1 2.15.0", "cannot be installed: the environment holds '5.0.1 2.15.0'"),
     ],
 )
-def test_a_cell_without_an_environment_is_a_row_with_its_reason(
-    fails: Mapping[str, Done],
+def test_a_cell_without_an_environment_has_a_row_with_the_reason(
+    fails: Mapping[str, CommandResult],
     imported: str,
     reason: str,
     results: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    answers = Answers(fails=fails, imported=imported)
-    assert main(["--transformers", "5.0.0"], answers) == 1
+    runner = FakeRunner(fails=fails, imported=imported)
+    assert main(["--transformers", "5.0.0"], runner) == 1
     printed = capsys.readouterr().out
     assert f"no: {reason}" in printed
     assert "Traceback" not in printed
-    assert (answers.ran("harness.releases.sweep"), answers.ran("pytest")) == (0, 0)
-    # Tried again the next time: a network may be back.
-    assert main(["--transformers", "5.0.0"], Answers()) == 0
+    assert (runner.ran("harness.releases.sweep"), runner.ran("pytest")) == (0, 0)
+    # The next run tries again, for example after a network failure.
+    assert main(["--transformers", "5.0.0"], FakeRunner()) == 0
 
 
-def test_a_part_that_gives_no_file_is_said_and_the_other_is_run(results: Path, capsys: pytest.CaptureFixture) -> None:
-    answers = Answers(fails={"harness.releases.sweep": Done(2, "first\nModuleNotFoundError: No module named 'x'\n")})
-    assert main(["--transformers", "5.0.0"], answers) == 1
+def test_a_part_without_a_file_is_reported_and_the_other_runs(results: Path, capsys: pytest.CaptureFixture) -> None:
+    runner = FakeRunner(
+        fails={"harness.releases.sweep": CommandResult(2, "first\nModuleNotFoundError: No module named 'x'\n")}
+    )
+    assert main(["--transformers", "5.0.0"], runner) == 1
     printed = capsys.readouterr().out
-    assert "sweep gave nothing (exit status 2: ModuleNotFoundError: No module named 'x')" in printed
+    assert "sweep gave no result (exit status 2: ModuleNotFoundError: No module named 'x')" in printed
     assert "reproduces" in printed
     assert load_outcome(results / f"{OLD.name}.json").types is None
 
 
-def test_a_pair_that_could_not_be_judged_is_said_and_asked_again(results: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_pair_that_could_not_be_judged_is_reported_and_rerun(results: Path, capsys: pytest.CaptureFixture) -> None:
     first = bundled_pairs()[0]
-    assert main(["--transformers", "5.0.0"], Answers(record=record(pairs=[first]))) == 1
-    assert f"{bundled_pairs()[1]} could not be judged; the cell's log says why." in capsys.readouterr().out
-    again = Answers()
+    assert main(["--transformers", "5.0.0"], FakeRunner(record=record(pairs=[first]))) == 1
+    assert f"{bundled_pairs()[1]} could not be judged; see the cell's log." in capsys.readouterr().out
+    again = FakeRunner()
     assert main(["--transformers", "5.0.0"], again) == 0
     assert (again.ran("harness.releases.sweep"), again.ran("pytest")) == (0, 1)
 
 
-def test_what_cannot_be_said_is_misuse(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_invalid_arguments_or_files_are_reported(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
-        main(["--transformers", "git+ssh://elsewhere"], Answers())
+        main(["--transformers", "git+ssh://elsewhere"], FakeRunner())
     assert "is no version number" in capsys.readouterr().err
     results.mkdir(parents=True)
     (results / f"{OLD.name}.json").write_text("{")
-    assert main(["--transformers", "5.0.0"], Answers()) == 2
+    assert main(["--transformers", "5.0.0"], FakeRunner()) == 2
     assert "delete it or run with --anew" in capsys.readouterr().err
-    assert main(["--transformers", "5.0.0", "--anew"], Answers()) == 0
+    assert main(["--transformers", "5.0.0", "--anew"], FakeRunner()) == 0
 
 
-def test_an_outcome_is_the_same_once_saved_and_read_again(tmp_path: Path) -> None:
-    outcome = told(OLD, problems={"sweep": "none"})
+def test_a_saved_outcome_is_read_unchanged(tmp_path: Path) -> None:
+    outcome = make_outcome(OLD, problems={"sweep": "none"})
     save_outcome(tmp_path / "it.json", outcome)
     assert load_outcome(tmp_path / "it.json") == outcome
     assert load_outcome(tmp_path / "other.json") is None
 
 
-def test_the_worst_answer_is_the_pairs_and_a_pair_without_answers_is_an_error() -> None:
+def test_a_pair_has_its_worst_verdict_or_error_without_verdicts() -> None:
     content = record("equivalent", 0.0031, ["scenes-llava-scenes"])
-    outcome = told(OLD, pairs=read_pairs(content, ["scenes-llava-scenes", "scenes-llava-scenes-order"]))
-    assert outcome.worst("scenes-llava-scenes") == "equivalent"
-    assert outcome.worst("scenes-llava-scenes-order") == "error"
-    assert outcome.largest("inter") == 0.0031
-    assert outcome.largest("recall_5") is None
+    outcome = make_outcome(OLD, pairs=read_pairs(content, ["scenes-llava-scenes", "scenes-llava-scenes-order"]))
+    assert outcome.worst_verdict("scenes-llava-scenes") == "equivalent"
+    assert outcome.worst_verdict("scenes-llava-scenes-order") == "error"
+    assert outcome.largest_difference("inter") == 0.0031
+    assert outcome.largest_difference("recall_5") is None
     assert not outcome.passed
-    assert told(OLD).passed
-    assert not told(OLD, types={"llava": {"verdict": "failed", "remark": "IndexError"}}).passed
+    assert make_outcome(OLD).passed
+    assert not make_outcome(OLD, types={"llava": {"verdict": "failed", "remark": "IndexError"}}).passed
 
 
 def test_the_tables_have_a_row_per_cell_and_per_pair() -> None:
     gone = CellOutcome(OLD, "2026-01-02", "abc1234", "3.11.7", "", problem="cannot be installed: no such release")
-    lines = matrix_table([gone, told(NEW)]).splitlines()
+    lines = matrix_table([gone, make_outcome(NEW)]).splitlines()
     assert "no: cannot be installed: no such release" in lines[2]
     assert lines[3].split()[:6] == ["5.23.0", "2.15.0", "yes", "1", "1", "0"]
     assert lines[3].split()[-2:] == ["2.0e-07", "460"]
-    detail = pairs_table([gone, told(NEW)]).splitlines()
+    detail = pairs_table([gone, make_outcome(NEW)]).splitlines()
     assert len(detail) == 2 + len(bundled_pairs())
     assert "nothing" in detail[2]
 
 
-def test_findings_name_what_is_not_the_same_everywhere() -> None:
+def test_findings_list_differences_between_cells() -> None:
     changed = {"llava": {"verdict": "failed", "remark": "IndexError: list index out of range"}}
     moved = read_pairs(record("equivalent", 0.0031, ["scenes-llava-scenes"]), ["scenes-llava-scenes"])
-    said = findings([told(OLD, types=changed, pairs=moved), told(NEW)])
-    assert said == [
+    sentences = findings([make_outcome(OLD, types=changed, pairs=moved), make_outcome(NEW)])
+    assert sentences == [
         f"{OLD}: scenes-llava-scenes does not reproduce (inter equivalent; the most distant sample is off by 0.0031 in "
         "inter-modal similarity).",
         "1 of 2 types have one verdict in every cell that ships them.",
@@ -252,26 +262,26 @@ def test_findings_name_what_is_not_the_same_everywhere() -> None:
     ]
 
 
-def test_the_page_says_range_matrix_findings_and_command(results: Path, tmp_path: Path) -> None:
+def test_the_page_has_range_matrix_findings_and_command(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "versions.md"
-    given = ["--transformers", "5.0.0", "--transformers", "5.23.0", "--write", str(page)]
-    assert main(given, Answers()) == 0
+    arguments = ["--transformers", "5.0.0", "--transformers", "5.23.0", "--write", str(page)]
+    assert main(arguments, FakeRunner()) == 0
     written = page.read_text()
-    assert f"    python -m harness.releases.versions {' '.join(given)}\n" in written
+    assert f"    python -m harness.releases.versions {' '.join(arguments)}\n" in written
     assert "| 5.0.0 " in written
     assert "| 5.23.0 " in written
     assert "in all 2 cells; the largest difference of any sample in inter-modal similarity is 2e-07" in written
     assert "a processor (cpu), Python 3." in written
-    assert "transformers>=" in ", ".join(supported(CHECKOUT))
+    assert "transformers>=" in ", ".join(supported_ranges(CHECKOUT))
     assert all(f"`{word}`" not in written for word in ("None", "nan"))
-    assert versions_page([told(OLD)], "x", CHECKOUT).count("\n## ") == 5
+    assert versions_page([make_outcome(OLD)], "x", CHECKOUT).count("\n## ") == 5
 
 
-def test_commands_run_apart_from_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_do_not_inherit_python_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    done = run_command(["sh", "-c", "echo $PYTHONPATH-$PYTHONNOUSERSITE; exit 3"], tmp_path, tmp_path / "log")
-    assert (done.status, done.text) == (3, "-1\n")
+    result = run_command(["sh", "-c", "echo $PYTHONPATH-$PYTHONNOUSERSITE; exit 3"], tmp_path, tmp_path / "log")
+    assert (result.status, result.text) == (3, "-1\n")
     assert "[exit status 3]" in (tmp_path / "log").read_text()
     assert run_command(["no-such-command-anywhere"], tmp_path, tmp_path / "log").status == 127
-    with pytest.raises(InstallError, match="cannot be made: no such command"):
-        environment(OLD, tmp_path / "home", tmp_path / "log", lambda *_: Done(127, "no such command"))
+    with pytest.raises(InstallError, match="cannot be created: no such command"):
+        make_environment(OLD, tmp_path / "home", tmp_path / "log", lambda *_: CommandResult(127, "no such command"))

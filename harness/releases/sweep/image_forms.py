@@ -1,4 +1,4 @@
-"""The forms in which model types take a picture: as data, chosen by the arguments that a model's forward pass has."""
+"""Image inputs in every form that model types accept, selected by the arguments of a model's forward pass."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _PATCHES = SIDE * SIDE
 Inputs = dict[str, torch.Tensor]
 
 
-def forms(arguments: frozenset[str], config: Any, pictures: int) -> Iterator[Inputs]:
-    """Yield pictures in every form that a forward pass with these arguments could take, the most particular first.
+def list_image_forms(arguments: frozenset[str], config: Any, images: int) -> Iterator[Inputs]:
+    """Yield images in every form that a forward pass with these arguments could accept, the most specific form first.
 
     Args:
-        arguments: names of those of the forward pass.
-        config: of the model; its vision part says how large a picture is.
-        pictures: how many.
+        arguments: the argument names of the forward pass.
+        config: the model's configuration; its vision part gives the image size.
+        images: the number of images.
     """
-    for needed, inputs in _all_forms(pictures, **_measures(config)):
+    for needed, inputs in _all_forms(images, **_image_dimensions(config)):
         if arguments.issuperset(needed.split()):
             yield {name: value for name, value in inputs.items() if name in arguments}
 
 
-def _measures(config: Any) -> dict[str, int]:
+def _image_dimensions(config: Any) -> dict[str, int]:
     vision = getattr(config, "vision_config", None) or getattr(config, "vq_config", None) or config
     vision = getattr(vision, "sam_config", vision)
 
@@ -47,14 +47,14 @@ def _measures(config: Any) -> dict[str, int]:
 
 
 def _all_forms(n: int, size: int, patch: int, channels: int, frames: int) -> list[tuple[str, Inputs]]:
-    """Return `n` pictures in every known form, each after the arguments that the forward pass must have for it.
+    """Return `n` images in every known form, each paired with the arguments that the forward pass must have.
 
     Args:
-        n: number of pictures.
-        size: side of the square picture in pixels.
+        n: number of images.
+        size: side of the square image in pixels.
         patch: side of a patch in pixels.
-        channels: of a pixel.
-        frames: of a patch.
+        channels: channels per pixel.
+        frames: frames per patch.
     """
     flat = channels * patch**2
 
@@ -67,9 +67,9 @@ def _all_forms(n: int, size: int, patch: int, channels: int, frames: int) -> lis
     def ones(name: str, *shape: int, dtype: torch.dtype = torch.long) -> Inputs:
         return {name: torch.ones(n, *shape, dtype=dtype)}
 
-    at = torch.arange(_PATCHES)
-    places = torch.stack([at % SIDE, at // SIDE], dim=1).repeat(n, 1, 1)
-    whole, tiled = pixels(n, channels, size, size), pixels(n, 1, channels, size, size)
+    index = torch.arange(_PATCHES)
+    positions = torch.stack([index % SIDE, index // SIDE], dim=1).repeat(n, 1, 1)
+    full, tiled = pixels(n, channels, size, size), pixels(n, 1, channels, size, size)
     packed, rows = pixels(n * _PATCHES, flat), pixels(n, _PATCHES, flat)
     grid, sizes = each(image_grid_thw=[1, SIDE, SIDE]), each(image_sizes=[size, size])
     qformer = each(qformer_input_ids=[*range(20, 25)]) | ones("qformer_attention_mask", 5)
@@ -88,12 +88,12 @@ def _all_forms(n: int, size: int, patch: int, channels: int, frames: int) -> lis
             rows | each(spatial_shapes=[SIDE, SIDE]) | ones("pixel_attention_mask", _PATCHES),
         ),
         ("target_sizes", pixels(1, channels, patch, n * _PATCHES * patch) | each(target_sizes=[SIDE, SIDE])),
-        ("image_position_ids", {"pixel_values": rows["pixel_values"].sigmoid(), "image_position_ids": places}),
+        ("image_position_ids", {"pixel_values": rows["pixel_values"].sigmoid(), "image_position_ids": positions}),
         (
             "image_position_ids",
             {
                 "pixel_values": _noise(n, _PATCHES // 4, 4 * flat).sigmoid(),
-                "image_position_ids": places[:, : _PATCHES // 4],
+                "image_position_ids": positions[:, : _PATCHES // 4],
             },
         ),
         ("tile_fine_mask", tiled | ones("pixel_attention_mask", 1, dtype=torch.bool)),
@@ -107,18 +107,18 @@ def _all_forms(n: int, size: int, patch: int, channels: int, frames: int) -> lis
         (
             "flattened_patches",
             {
-                "flattened_patches": torch.cat([places.float().flip(-1) + 1, rows["pixel_values"]], dim=-1),
+                "flattened_patches": torch.cat([positions.float().flip(-1) + 1, rows["pixel_values"]], dim=-1),
                 "width": torch.tensor([SIDE] * n),
                 "height": torch.tensor([SIDE] * n),
             },
         ),
         ("pixel_attention_mask", tiled | ones("pixel_attention_mask", 1, size, size, dtype=torch.bool)),
         ("image_sizes", pixels(n, 2, channels, size, size) | sizes),
-        ("image_sizes", whole | sizes),
-        ("pixel_values_images", {"pixel_values_images": whole["pixel_values"]}),
-        ("high_res_pixel_values", whole | {"high_res_pixel_values": _noise(n, channels, 1024, 1024)}),
-        ("qformer_input_ids", whole | qformer),
-        ("pixel_values", whole),
+        ("image_sizes", full | sizes),
+        ("pixel_values_images", {"pixel_values_images": full["pixel_values"]}),
+        ("high_res_pixel_values", full | {"high_res_pixel_values": _noise(n, channels, 1024, 1024)}),
+        ("qformer_input_ids", full | qformer),
+        ("pixel_values", full),
         ("pixel_values", tiled),
         ("pixel_values qformer_input_ids", tiled | qformer),
         ("pixel_values", pixels(n * 16, frames, patch, patch, channels)),
