@@ -33,10 +33,10 @@ class PhaseError(RuntimeError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(shown(bounded(message)))
+        super().__init__(printable(shorten(message)))
 
 
-def shown(text: str, longest: int | None = None) -> str:
+def printable(text: str, longest: int | None = None) -> str:
     """The text on one line as a terminal may get it: control characters and line breaks are spelled out as escapes.
 
     Args:
@@ -50,9 +50,9 @@ def shown(text: str, longest: int | None = None) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def to_stderr(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     """Print a line on the standard error at once, spelled out as by `shown`."""
-    print(shown(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def first_line(error: object, otherwise: str | None = None) -> str:
@@ -66,7 +66,7 @@ def last_line(text: str, otherwise: str) -> str:
     return (text.strip().splitlines() or [otherwise])[-1]
 
 
-def without_frames(error: Exception) -> Exception:
+def copy_without_traceback(error: Exception) -> Exception:
     """Return a copy of an error to be raised again later.
 
     An error keeps the frames in which it came about, their variables with them, and a loaded model may be among those.
@@ -80,7 +80,7 @@ def without_frames(error: Exception) -> Exception:
     return again
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those that it was raised from, the last first; each once, since a chain may be a circle."""
     seen: set[int] = set()
     link: BaseException | None = error
@@ -90,7 +90,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error says that memory ran out, on a GPU or on the CPU.
 
     oneDNN says no more than that a primitive could not be created. One that it does not support has other words, and
@@ -106,7 +106,7 @@ def is_shortage(error: BaseException) -> bool:
     return bool(words) or (isinstance(error, Exception) and should_reduce_batch_size(error))
 
 
-def bounded(text: str, longest: int = LONGEST_TEXT) -> str:
+def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return the text, or its beginning and its end with the number of characters left out between them.
 
     The result is never longer than `longest`, so that bounding it again keeps the number.
@@ -118,7 +118,7 @@ def bounded(text: str, longest: int = LONGEST_TEXT) -> str:
     return f"{text[: kept - end]}... ({len(text) - kept:,} characters left out) ...{text[-end:]}"
 
 
-def bounded_texts(texts: Sequence[str], longest: int = LONGEST_TEXT) -> list[str]:
+def shorten_texts(texts: Sequence[str], longest: int = LONGEST_TEXT) -> list[str]:
     """Return the texts, each bounded; of many the first, and a line with the number of the others."""
     more = [f"... ({len(texts) - MOST_TEXTS:,} more left out)"] if len(texts) > MOST_TEXTS else []
-    return [bounded(text, longest) for text in texts[:MOST_TEXTS]] + more
+    return [shorten(text, longest) for text in texts[:MOST_TEXTS]] + more

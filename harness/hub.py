@@ -19,7 +19,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
-from harness.errors import PhaseError, chain_of, first_line, shown
+from harness.errors import PhaseError, error_chain, first_line, printable
 from harness.storage.regular_file import read_regular
 
 Kind = Literal["model", "dataset"]
@@ -61,7 +61,7 @@ class _Cached:
         return f"{next(iter(self.missing))}{more} {'are' if others else 'is'} missing"
 
 
-def not_cached(repository: str, kind: Kind, patterns: Sequence[str], *, revision: str | None = None) -> str | None:
+def cache_problem(repository: str, kind: Kind, patterns: Sequence[str], *, revision: str | None = None) -> str | None:
     """Return why the local cache has no complete snapshot, with the remedy, or None if it has; asks no network.
 
     Args:
@@ -115,7 +115,7 @@ def find_snapshot(
     return cached.snapshot
 
 
-def missing_by_name(path: Path, patterns: Sequence[str]) -> list[str]:
+def find_missing_files(path: Path, patterns: Sequence[str]) -> list[str]:
     """Return the files whose absence shows without the hub's list, as where another program filled the cache.
 
     Shards that an index of weights names, the rest of a numbered series (at most 10,000), names without wildcards, and
@@ -160,7 +160,7 @@ def _look_up(repository: str, kind: Kind, patterns: Sequence[str], revision: str
         try:
             tree = client.get_cached_repo_tree(repository, revision=path.name, **where)
         except errors.CachedRepoTreeNotFoundError:
-            return _Cached(snapshot, dict.fromkeys(missing_by_name(path, patterns), 0), listed=False)
+            return _Cached(snapshot, dict.fromkeys(find_missing_files(path, patterns), 0), listed=False)
         sizes = {file.path: file.size for file in tree}
         wanted = {name: sizes[name] for name in _wanted(repository, sizes, patterns)}
         return _Cached(snapshot, {name: n for name, n in wanted.items() if _bytes(path / name) != n}, listed=True)
@@ -230,7 +230,7 @@ class _TerminalBar(tqdm):  # type: ignore[type-arg]
     """A bar that shows itself on a terminal only, and names of files as a terminal may get them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"disable": None, **options, "desc": shown(str(options.get("desc") or ""))})
+        super().__init__(*arguments, **{"disable": None, **options, "desc": printable(str(options.get("desc") or ""))})
 
 
 class _NoBar(_TerminalBar):
@@ -240,7 +240,7 @@ class _NoBar(_TerminalBar):
 
 def _explain(error: Exception, name: str, revision: str | None) -> str:
     """Return the sentence for an error of the client, which wraps most causes."""
-    chain = list(chain_of(error))
+    chain = list(error_chain(error))
     for link in chain:
         if isinstance(link, errors.GatedRepoError):
             page = "accept its conditions on its page in a browser while logged in"

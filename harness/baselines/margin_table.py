@@ -11,7 +11,7 @@ from harness.analysis.calibration import Calibration
 from harness.analysis.margins import boundary_margins, declared_margins, recall_margins
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 
 def boundary_margin_values(margins: Mapping[str, float]) -> list[float]:
@@ -40,9 +40,9 @@ def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[s
         share = measure.kind.margin
         if share is not None:
             margins = declared_margins(profile[name].mean(0, dtype=np.float64), calibration.mean_noise(name), share)
-            stored[name] = {"value": rounded(margins.curve), "reason": margins.reason.split(";")[0]}
+            stored[name] = {"value": round_numbers(margins.curve), "reason": margins.reason.split(";")[0]}
     for margin in boundary_margins(profile["inter"], profile.clusters):
-        stored[margin.name] = {"value": rounded(margin.value), "reason": margin.reason}
+        stored[margin.name] = {"value": round_numbers(margin.value), "reason": margin.reason}
     recall = recall_margins(profile.depth + 1)
     stored["recall"] = {"value": float(recall[0]), "reason": "declared for all residual points but the last"}
     stored["recall_last"] = {"value": float(recall[-1]), "reason": "declared: the last point is the model's own output"}

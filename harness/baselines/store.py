@@ -34,7 +34,7 @@ from harness.profile.environment import Environment
 from harness.profile.measures import MEASURES, RECALL, chance_measure
 from harness.profile.profile import Profile
 from harness.storage.file_names import BASELINE_ENDING, file_name
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 LEAST_SAMPLES = 64
 # Declared choices that two profiles must share to be compared.
@@ -219,7 +219,7 @@ def write_baseline(
             # What was simulated is a comparison in pairs, which a summary never has.
             "power": {} if summary else power or {},
             "phases": phases,
-            "timing": {name: rounded(ratio) for name, ratio in timing.items()},
+            "timing": {name: round_numbers(ratio) for name, ratio in timing.items()},
         }
         write_files(path, content, arrays)
         if alone:
@@ -240,7 +240,7 @@ def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
 
 def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
     """Store the hooked/plain ratio of a device, dtype and attention; raises as `write_configuration`."""
-    change_json(baseline.path, lambda content: content["timing"].update({key: rounded(ratio)}))
+    change_json(baseline.path, lambda content: content["timing"].update({key: round_numbers(ratio)}))
 
 
 def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
@@ -259,9 +259,9 @@ def shown_measures(profile: Profile) -> tuple[str, ...]:
 def mean_curves(profile: Profile) -> dict[str, Any]:
     """Return the means over the samples as JSON types: `means` by measure, `controls` by control and curve."""
     return {
-        "means": {name: rounded(profile[name].mean(0)) for name in shown_measures(profile)},
+        "means": {name: round_numbers(profile[name].mean(0)) for name in shown_measures(profile)},
         "controls": {
-            control: {name: rounded(array.mean(0)) for name, array in curves.items()}
+            control: {name: round_numbers(array.mean(0)) for name, array in curves.items()}
             for control, curves in profile.controls.items()
         },
     }

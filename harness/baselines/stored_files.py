@@ -15,7 +15,7 @@ from harness.errors import PhaseError
 from harness.profile.environment import Environment
 from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
 from harness.storage.file_names import BASELINE_ENDING, file_name, is_plain_name
-from harness.storage.files import sweep, write_together
+from harness.storage.files import remove_abandoned_parts, write_together
 from harness.storage.json_text import checksum, dump
 from harness.storage.regular_file import read_regular
 
@@ -202,7 +202,7 @@ def remove_unnamed(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove what killed updates of a baseline left, where the folder can be written to."""
     with contextlib.suppress(BaselineError, LockedError), locked_for_writing(path.parent) as alone:
-        sweep(path.parent)
+        remove_abandoned_parts(path.parent)
         if alone:
             remove_unnamed(path)
 

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.data import selection
-from harness.data.local_copy import Files, LocalCopy, json_text
-from harness.data.parquet import PictureCell, column_names, parquet_files
-from harness.data.photograph import Place, fault, photograph
-from harness.data.picture_folder import PictureFolder, same_content
-from harness.data.sample import DataError, Sample, Source, quoted
+from harness.data.image_folder import ImageFolder, same_content
+from harness.data.local_copy import Files, LocalCopy, read_json_text
+from harness.data.parquet import ImageCell, column_names, parquet_files
+from harness.data.photograph import EncodedImage, decode_image, find_fault
+from harness.data.sample import DataError, Sample, Source, quote
 
 DATASET = "coco-captions"
 INSTRUCTION = "Describe the image."
@@ -45,19 +45,19 @@ class Photo:
     is None.
     """
 
-    folder: PictureFolder | None = None
-    files: list[str | PictureCell] = field(default_factory=list)
+    folder: ImageFolder | None = None
+    files: list[str | ImageCell] = field(default_factory=list)
     captions: list[str | None] = field(default_factory=list)
     flaw: str = ""
 
-    def find_files(self) -> list[Place]:
+    def find_files(self) -> list[EncodedImage]:
         """Where its files lie, each place once."""
         found = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
         return list(dict.fromkeys(place for place in found if not isinstance(place, str)))
 
-    def fault(self) -> str | None:
+    def find_fault(self) -> str | None:
         """Why the image cannot be used, or None."""
-        if reason := selection.captions_fault(self.captions):
+        if reason := selection.find_captions_fault(self.captions):
             return reason
         if len(self.files) > _MOST_PICTURES:
             return f"{len(self.files):,} pictures have this id; give each picture an id of its own"
@@ -68,7 +68,7 @@ class Photo:
             names = " and ".join(place.name for place in places[:2])
             more = f" and {len(places) - 2} more" if len(places) > 2 else ""
             return f"several pictures have this id: {names}{more}; give each picture an id of its own"
-        return fault(places[0])
+        return find_fault(places[0])
 
 
 _IMAGE = "image"
@@ -97,9 +97,9 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
     photos = _photos_in(directory)
 
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    tables = any(isinstance(file, PictureCell) for photo in photos.values() for file in photo.files)
+    tables = any(isinstance(file, ImageCell) for photo in photos.values() for file in photo.files)
     most = 10 * n + 100 if tables else None
-    names, faulty = selection.first_usable(photos, n, seed, DATASET, lambda name: photos[name].fault(), most)
+    names, faulty = selection.first_usable(photos, n, seed, DATASET, lambda name: photos[name].find_fault(), most)
     source.left_out.update({f"coco-{name}": reason for name, reason in faulty.items()})
     if n > 0 and not names:
         raise DataError(selection.none_usable(directory, len(photos), "images", faulty, "coco"))
@@ -114,7 +114,7 @@ def _photos_in(directory: Path) -> dict[str, Photo]:
         faulty = COPY.read_tables(files, partial(_add_row, photos))
     else:
         annotations, images = files
-        faulty = _read_annotations(photos, annotations, PictureFolder(images, directory))
+        faulty = _read_annotations(photos, annotations, ImageFolder(images, directory))
     # An entry without an id is a photograph that cannot be used, so that it is counted and named as those are.
     return photos | {name: Photo(captions=[name], flaw=reason) for name, reason in faulty.items()}
 
@@ -149,9 +149,9 @@ def _annotations(directory: Path, part: str) -> Path:
     return directory / "annotations" / f"captions_{part}.json"
 
 
-def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: PictureFolder) -> dict[str, str]:
+def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: ImageFolder) -> dict[str, str]:
     try:
-        content = json.loads(json_text(annotations))
+        content = json.loads(read_json_text(annotations))
         unknown = f"{annotations.name} names no file for it"
         return _unreadable(content, "images", lambda image: _add_image(photos, folder, image)) | _unreadable(
             content, "annotations", lambda note: _add_note(photos, unknown, note)
@@ -160,7 +160,7 @@ def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: Pictu
         raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{annotations} is no file of COCO captions ({type(error).__name__}: {quoted(error)}), "
+            f"{annotations} is no file of COCO captions ({type(error).__name__}: {quote(error)}), "
             "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
             "again"
         ) from None
@@ -179,10 +179,10 @@ def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str,
     return reasons
 
 
-def _add_image(photos: dict[str, Photo], folder: PictureFolder, image: Any) -> None:
+def _add_image(photos: dict[str, Photo], folder: ImageFolder, image: Any) -> None:
     name, file = selection.item_name(image["id"]), image["file_name"]
     photo = photos.setdefault(name, Photo(folder))
-    flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {quoted(repr(file))}"
+    flaw = folder.refusal(file) if isinstance(file, str) else f"its file name is {quote(repr(file))}"
     photo.flaw = photo.flaw or flaw
     if not flaw and file not in photo.files:
         photo.files.append(file)
@@ -193,7 +193,7 @@ def _add_note(photos: dict[str, Photo], unknown: str, note: Any) -> None:
     photos.setdefault(name, Photo(flaw=unknown)).captions.extend(_texts(caption))
 
 
-def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: Callable[[str], PictureCell]) -> None:
+def _add_row(photos: dict[str, Photo], values: Mapping[str, Any], _: str, cell: Callable[[str], ImageCell]) -> None:
     (column, value), (_, captions) = values.items()
     try:
         name = _number(value)
@@ -212,7 +212,7 @@ def _columns(path: Path) -> tuple[str, str]:
             return column, captions
     wanted = ", or ".join(f"{_IMAGE}, {text} and one of {'/'.join(ids)}" for text, ids in KNOWN_COLUMNS.items())
     raise DataError(
-        f"{path} has the columns {quoted(', '.join(names))}; COCO captions are recognised by {wanted}: "
+        f"{path} has the columns {quote(', '.join(names))}; COCO captions are recognised by {wanted}: "
         "take other parquet files out of the directory"
     )
 
@@ -237,5 +237,9 @@ def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
 def _sample(name: str, photo: Photo) -> Sample:
     place = photo.find_files()[0]
     return Sample(
-        f"coco-{name}", partial(photograph, place), INSTRUCTION, selection.tidy_captions(photo.captions), f"coco-{name}"
+        f"coco-{name}",
+        partial(decode_image, place),
+        INSTRUCTION,
+        selection.tidy_captions(photo.captions),
+        f"coco-{name}",
     )

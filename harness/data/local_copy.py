@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.data.parquet import NEEDS_PYARROW, Amount, PictureCell, has_pyarrow, rows
+from harness.data.parquet import NEEDS_PYARROW, ImageCell, TableSize, has_pyarrow, read_rows
 from harness.data.sample import DataError, Source
 from harness.storage.regular_file import read_regular
 
 #: A list with its folder of pictures, or tables.
 Files = tuple[Path, Path] | list[Path]
 #: Takes the values of a row by column, where the row is, and the cell of each of its columns.
-AddRow = Callable[[Mapping[str, Any], str, Callable[[str], PictureCell]], None]
+AddRow = Callable[[Mapping[str, Any], str, Callable[[str], ImageCell]], None]
 
 
 #: The largest list of COCO Captions has 92 MB and 3 million values.
@@ -61,11 +61,11 @@ class LocalCopy:
 
         Of a directory that was given only names and columns are looked at. Touches neither network nor images.
         """
-        from harness.hub import not_cached
+        from harness.hub import cache_problem
 
         if source.directory is not None:
             return self._problem(source.directory.expanduser())
-        if not source.download and not_cached(self.repository, "dataset", self.patterns) is not None:
+        if not source.download and cache_problem(self.repository, "dataset", self.patterns) is not None:
             where = "in the local cache, or not whole"
             return f"no directory was given and {self.repository} is not {where}: {self.remedy}"
         if not has_pyarrow():
@@ -96,14 +96,14 @@ class LocalCopy:
             DataError: a table cannot be read, or no row of any can be used.
         """
         faulty: dict[str, str] = {}
-        count, amount = 0, Amount()
+        count, amount = 0, TableSize()
         for path in files:
             columns = self.columns(path)
-            for group, row, values in rows(path, columns, amount):
+            for group, row, values in read_rows(path, columns, amount):
                 origin = f"{path.name} row {row} of row group {group}"
                 count += 1
                 try:
-                    add({name: values[name] for name in columns}, origin, partial(PictureCell, path, group, row))
+                    add({name: values[name] for name in columns}, origin, partial(ImageCell, path, group, row))
                 except ValueError as error:
                     faulty[origin] = str(error)
         if faulty and len(faulty) == count:
@@ -112,7 +112,7 @@ class LocalCopy:
         return faulty
 
 
-def json_text(path: Path) -> str:
+def read_json_text(path: Path) -> str:
     """Return the text of a file that holds one JSON document, or one a line, in any encoding of JSON.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.photograph import MOST_BYTES
-from harness.data.sample import DataError, quoted
+from harness.data.sample import DataError, quote
 from harness.storage.regular_file import require_regular
 
 #: The most rows, values and bytes of text that the tables of a dataset may hold; see `Amount`.
@@ -34,7 +34,7 @@ _FIELDS = ("raw", "bytes")
 
 
 @dataclass(slots=True)
-class Amount:
+class TableSize:
     """Rows, values and bytes of text that were read of the tables of one dataset.
 
     COCO Captions has 620,000 rows and 40 MB of text, Conceptual Captions 3,300,000 and 200 MB. A table of a few
@@ -64,7 +64,7 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableValue:
     """A value of a table that Python cannot represent, with the reason."""
 
     reason: str
@@ -74,7 +74,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureCell:
+class ImageCell:
     """One encoded picture in a parquet file: read when it is wanted, and nothing kept.
 
     `row` counts from the start of the row group. The column holds {bytes, path} or the bytes themselves. While it is
@@ -151,7 +151,7 @@ def column_names(path: Path) -> list[str]:
         return [str(name) for name in file.schema_arrow.names]
 
 
-def rows(path: Path, columns: Sequence[str], amount: Amount) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def read_rows(path: Path, columns: Sequence[str], amount: TableSize) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Row group, row in it and values of the named columns, for each row of a parquet file.
 
     Of a structure with a field `raw` that one alone is read. A value that Python cannot represent, such as a text that
@@ -171,7 +171,7 @@ def rows(path: Path, columns: Sequence[str], amount: Amount) -> Iterator[tuple[i
         # A text that many rows share is stored once, and as a dictionary it lies in memory once until it is counted.
         with _opened(path, read_dictionary=leaves, metadata=plain.metadata) as file:
             _add_claims(path, file, leaves, amount)
-            held = Amount()
+            held = TableSize()
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=leaves, use_threads=False)
                 for first in range(0, table.num_rows, _ROWS_AT_ONCE):
@@ -196,12 +196,12 @@ def _leaves(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
     return paths
 
 
-def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) -> None:
+def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: TableSize) -> None:
     """Add what a file says that it holds, before anything is unpacked; raise DataError if it is too much."""
     if file.num_row_groups > _MOST_GROUPS:
         raise DataError(f"{path} has {file.num_row_groups:,} row groups: write it with {_MOST_GROUPS:,} or fewer")
     amount.add(path, rows=max(0, file.metadata.num_rows))
-    held = Amount()
+    held = TableSize()
     for group in range(file.num_row_groups):
         content = file.metadata.row_group(group)
         count = content.num_rows
@@ -217,7 +217,7 @@ def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: Amount) ->
             amount.add(path, values=values, text=max(fixed, chunk.total_uncompressed_size))
 
 
-def _count(path: Path, table: Any, held: Amount) -> int:
+def _count(path: Path, table: Any, held: TableSize) -> int:
     """Add the rows of a table, which need not be those that its file claims; return the bytes of their text."""
     held.add(path, rows=table.num_rows)
     before = held.text
@@ -259,7 +259,7 @@ def _value(cell: Any, schema: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        return Unreadable(quoted(error))
+        return UnreadableValue(quote(error))
 
 
 def _is_text(kind: Any) -> bool:
@@ -281,6 +281,6 @@ def _opened(path: Path, **options: Any) -> Iterator[Any]:
     except MemoryError:
         raise DataError(f"{path} does not fit into memory: write its rows to several files or row groups") from None
     except Exception as error:  # Decoders raise whatever the broken bytes lead them to.
-        reason = quoted(getattr(error, "strerror", None) or str(error))
+        reason = quote(getattr(error, "strerror", None) or str(error))
         remedy = "write it without encryption" if "crypt" in reason else "fetch the file again"
         raise DataError(f"{path} cannot be read as parquet ({reason}): {remedy}") from None

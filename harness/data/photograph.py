@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.data.sample import DataError
 from harness.data.value_range import LEAST_SIXTEEN, RangeError, ValueRange
-from harness.errors import shown
+from harness.errors import printable
 from harness.storage.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _TILE_SIDES = (322, 323)  # tags of TIFF: a tile is decoded whole, however small
 _SETTINGS = threading.Lock()
 
 
-class Place(Protocol):
+class EncodedImage(Protocol):
     """Where the bytes of an image lie: a `Path`, or a cell of a table."""
 
     @property
@@ -53,7 +53,7 @@ class Place(Protocol):
         """Return the encoded image."""
 
 
-def photograph(place: Place) -> Image:
+def decode_image(place: EncodedImage) -> Image:
     """Return the image at a place, decoded in full, in mode RGB.
 
     Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Of integers of 16 or 32
@@ -71,7 +71,7 @@ def photograph(place: Place) -> Image:
     return found
 
 
-def fault(place: Place) -> str | None:
+def find_fault(place: EncodedImage) -> str | None:
     """Why the image at a place cannot be used (missing, empty, truncated, too large, no image), or None.
 
     Decodes all of it.
@@ -80,10 +80,10 @@ def fault(place: Place) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _decoded(place: Place) -> Image | str:
-    name = shown(place.name, _LONGEST)
+def _decoded(place: EncodedImage) -> Image | str:
+    name = printable(place.name, _LONGEST)
     try:
-        content = encoded_picture(place)
+        content = read_encoded(place)
     except FileNotFoundError:
         return f"{name} is missing"
     except DataError as error:
@@ -126,10 +126,10 @@ def _opened(content: bytes, name: str) -> Image | str:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return f"{name} is broken or truncated ({shown(str(error), _LONGEST)})"
+        return f"{name} is broken or truncated ({printable(str(error), _LONGEST)})"
 
 
-def encoded_picture(place: Place) -> bytes:
+def read_encoded(place: EncodedImage) -> bytes:
     """Return the encoded image at a place; of a path only where it is an ordinary file.
 
     Raises:

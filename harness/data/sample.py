@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,32 +35,32 @@ class DataError(PhaseError):
     """A dataset cannot be read as asked; the message says which file, why, and what to do."""
 
 
-def quoted(text: object) -> str:
+def quote(text: object) -> str:
     """Return a text of somebody else's as messages show it: cut, with its control characters spelled out."""
-    return shown(str(text), LONGEST_QUOTED)
+    return printable(str(text), LONGEST_QUOTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image with the instruction put to the model and the reference captions of the image.
 
-    `picture` returns the RGB image and is called once per measurement, so that a dataset of 400 photographs does not
+    `load_image` returns the RGB image and is called once per measurement, so that a dataset of 400 photographs does not
     lie in memory. `cluster` names what is shared between samples that are not independent (the two halves of a
     Winoground item, two captions of one photograph); resampling draws clusters.
     """
 
     id: str
-    picture: Callable[[], Image]
+    load_image: Callable[[], Image]
     instruction: str
     captions: tuple[str, ...]
     cluster: str
 
 
-def blanked(sample: Sample) -> Sample:
+def with_grey_image(sample: Sample) -> Sample:
     """Return the sample with a uniform grey picture of the same size in the place of its own."""
     from PIL import Image
 
-    return replace(sample, picture=lambda: Image.new("RGB", sample.picture().size, _GREY))
+    return replace(sample, load_image=lambda: Image.new("RGB", sample.load_image().size, _GREY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Scene:
             placed.append(Placement((x + dx) * wide, (y + dy) * high, radius, _jittered(COLOURS[thing.colour], rng)))
         return tuple(placed)
 
-    def picture(self, size: tuple[int, int] = (SIDE, SIDE)) -> Image:
+    def render(self, size: tuple[int, int] = (SIDE, SIDE)) -> Image:
         """The RGB picture of `size` (width, height): drawn at twice that, reduced, and covered with Gaussian noise."""
         from harness.data.drawing import draw_shape, finish, ground
 
@@ -202,7 +202,7 @@ def scenes_varied(n: int, seed: int) -> list[Sample]:
     samples = []
     for index in range(n):
         scene, name = varied_scene(index, seed), f"scenes-varied-{seed}-{index:05d}"
-        picture = partial(Scene.picture, scene, SIZES[index % len(SIZES)])
+        picture = partial(Scene.render, scene, SIZES[index % len(SIZES)])
         instruction = INSTRUCTIONS[index % len(INSTRUCTIONS)]
         samples.append(Sample(name, picture, instruction, scene.captions(), name))
     return samples
@@ -210,7 +210,7 @@ def scenes_varied(n: int, seed: int) -> list[Sample]:
 
 def scene_sample(truth: Scene, name: str, cluster: str) -> Sample:
     """Return the scene as a sample: its picture still to be drawn, the instruction, its five captions."""
-    return Sample(name, partial(Scene.picture, truth), INSTRUCTION, truth.captions(), cluster)
+    return Sample(name, partial(Scene.render, truth), INSTRUCTION, truth.captions(), cluster)
 
 
 def stable_seed(text: str) -> int:

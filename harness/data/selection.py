@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.sample import LONGEST_QUOTED, quoted
+from harness.data.sample import LONGEST_QUOTED, quote
 from harness.data.scenes import stable_seed
-from harness.errors import shown
+from harness.errors import printable
 
 #: Characters of a caption, and of all captions of a picture: the longest that are published have a few thousand. What
 #: is read becomes words, tokens and pages.
@@ -63,16 +63,16 @@ def item_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # As tables with gaps give whole numbers.
         value = int(value)
     if not isinstance(value, int | str):
-        raise ValueError(f"an id is {quoted(repr(value))}, neither number nor text")
+        raise ValueError(f"an id is {quote(repr(value))}, neither number nor text")
     name = str(value)
     if not 0 < len(name) <= LONGEST_QUOTED:
         raise ValueError(f"an id has {len(name)} characters instead of 1 to {LONGEST_QUOTED}")
-    return name if name.isprintable() else shown(name.replace("\\", "\\\\"))
+    return name if name.isprintable() else printable(name.replace("\\", "\\\\"))
 
 
 def entry_problem(error: Exception) -> str:
     """Why an entry of a list is left out, from the error with which it was read."""
-    return f"the entry cannot be read ({type(error).__name__}: {quoted(error)})"
+    return f"the entry cannot be read ({type(error).__name__}: {quote(error)})"
 
 
 def none_usable(directory: Path, count: int, noun: str, faulty: Mapping[str, str], dataset: str) -> str:
@@ -88,7 +88,7 @@ def shortened(text: str) -> str:
     return text[: MOST_CAPTION + 1]
 
 
-def captions_fault(texts: Sequence[str | None]) -> str:
+def find_captions_fault(texts: Sequence[str | None]) -> str:
     """Return why the captions of a picture cannot be used; empty where they can. A caption that is no text is None."""
     lengths = [len(text or "") for text in texts]
     if len(texts) > _MOST_CAPTIONS:

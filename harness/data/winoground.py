@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import selection
-from harness.data.local_copy import Files, LocalCopy, json_text
-from harness.data.parquet import PictureCell, column_names, parquet_files
-from harness.data.photograph import Place, fault, photograph
-from harness.data.picture_folder import Absent, PictureFolder, same_content
-from harness.data.sample import DataError, Sample, Source, quoted
+from harness.data.image_folder import Absent, ImageFolder, same_content
+from harness.data.local_copy import Files, LocalCopy, read_json_text
+from harness.data.parquet import ImageCell, column_names, parquet_files
+from harness.data.photograph import EncodedImage, decode_image, find_fault
+from harness.data.sample import DataError, Sample, Source, quote
 
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
@@ -47,21 +47,21 @@ class Example:
     """
 
     origin: str
-    files: tuple[Place | None, Place | None]
+    files: tuple[EncodedImage | None, EncodedImage | None]
     captions: tuple[str | None, str | None]
     flaw: str = ""
 
-    def fault(self) -> str | None:
+    def find_fault(self) -> str | None:
         """Why the item cannot be used, both sides looked at, or None."""
         if self.flaw:
             return self.flaw
         reasons = [
-            f"image_{side} is no name" if place is None else fault(place) for side, place in enumerate(self.files)
+            f"image_{side} is no name" if place is None else find_fault(place) for side, place in enumerate(self.files)
         ]
         for side, text in enumerate(self.captions):
             if text is None or not selection.tidy_captions([text]):
                 reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
-            elif reason := selection.captions_fault([text]):
+            elif reason := selection.find_captions_fault([text]):
                 reasons.append(f"caption_{side}: {reason}")
         if not any(reasons):
             # No model can tell such sides apart, which would count against it.
@@ -97,7 +97,7 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     directory = COPY.directory(source)
     examples = _examples_in(directory)
     # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    tables = any(isinstance(place, PictureCell) for item in examples.values() for place in item[0].files)
+    tables = any(isinstance(place, ImageCell) for item in examples.values() for place in item[0].files)
     most = 5 * n + 100 if tables else None
     names, faulty = selection.first_usable(
         examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most
@@ -115,7 +115,7 @@ def _fault(examples: Sequence[Example]) -> str | None:
     other = next((other for other in others if not first.is_repeated_by(other)), None)
     if other is not None:
         return f"{first.origin} and {other.origin} differ and have this id; give each item an id of its own"
-    return first.fault()
+    return first.find_fault()
 
 
 def _examples_in(directory: Path) -> dict[str, list[Example]]:
@@ -126,7 +126,7 @@ def _examples_in(directory: Path) -> dict[str, list[Example]]:
         faulty = COPY.read_tables(files, partial(_add, examples))
     else:
         path, images = files
-        faulty = _read_list(examples, path, PictureFolder(images, directory))
+        faulty = _read_list(examples, path, ImageFolder(images, directory))
     # An entry that is no example is an item that cannot be used, so that it is counted and named as others.
     flawed = {origin: Example(origin, (None, None), (None, None), reason) for origin, reason in faulty.items()}
     return examples | {origin: [example] for origin, example in flawed.items()}
@@ -152,7 +152,7 @@ def _files(directory: Path) -> Files:
     )
 
 
-def _read_list(examples: dict[str, list[Example]], path: Path, images: PictureFolder) -> dict[str, str]:
+def _read_list(examples: dict[str, list[Example]], path: Path, images: ImageFolder) -> dict[str, str]:
     faulty: dict[str, Exception] = {}
     for origin, values in _entries(path):
         try:
@@ -167,7 +167,7 @@ def _read_list(examples: dict[str, list[Example]], path: Path, images: PictureFo
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """The entries of a list with their origins: one on each line, or all of them in a JSON list."""
     try:
-        text = json_text(path)
+        text = read_json_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read ({reason}): fetch the file again") from None
@@ -188,12 +188,12 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _no_example(path: Path, origin: str, error: Exception) -> DataError:
     return DataError(
-        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {quoted(error)}), which "
+        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {quote(error)}), which "
         f"has {', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
     )
 
 
-def _picture(images: PictureFolder, values: Any, column: str) -> Place | None:
+def _picture(images: ImageFolder, values: Any, column: str) -> EncodedImage | None:
     name = values[column]
     if not isinstance(name, str):
         return None
@@ -205,14 +205,17 @@ def _columns(path: Path) -> tuple[str, ...]:
     columns = column_names(path)
     if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
         raise DataError(
-            f"{path} has the columns {quoted(', '.join(columns))}; Winoground is recognised by "
+            f"{path} has the columns {quote(', '.join(columns))}; Winoground is recognised by "
             f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
         )
     return TEXT_COLUMNS
 
 
 def _add(
-    examples: dict[str, list[Example]], values: Mapping[str, Any], origin: str, picture: Callable[[str], Place | None]
+    examples: dict[str, list[Example]],
+    values: Mapping[str, Any],
+    origin: str,
+    picture: Callable[[str], EncodedImage | None],
 ) -> None:
     left, right = map(picture, IMAGE_COLUMNS)
     zero, one = (
@@ -224,7 +227,13 @@ def _add(
 def _sides(name: str, example: Example) -> list[Sample]:
     cluster = f"winoground-{name}"
     return [
-        Sample(f"{cluster}-{side}", partial(photograph, place), INSTRUCTION, selection.tidy_captions([text]), cluster)
+        Sample(
+            f"{cluster}-{side}",
+            partial(decode_image, place),
+            INSTRUCTION,
+            selection.tidy_captions([text]),
+            cluster,
+        )
         for side, (place, text) in enumerate(zip(example.files, example.captions, strict=True))
         if place is not None
     ]

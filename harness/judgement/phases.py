@@ -21,7 +21,7 @@ from harness.analysis.segments import (
 from harness.analysis.turning_points import BoundaryInterval, turning_points
 from harness.profile.measures import chance_measure
 from harness.profile.profile import Profile, as_floats
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 # The recall that the claims are judged on.
 CLAIM_RECALL = "recall_5"
@@ -85,8 +85,10 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
         **ends,
         "relative_depth": {"depth": reading.last} | relative,
         **_segments(mean, reading.rises, reading.any_segments),
-        "prominence": rounded(declared_prominence(mean)),
-        "vanishing": [[rounded(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing],
+        "prominence": round_numbers(declared_prominence(mean)),
+        "vanishing": [
+            [round_numbers(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing
+        ],
         "claims": {name: claim_record(claim) for name, claim in claims_of(reading).items()},
         "controls": {control: _control(profile, control) for control in profile.controls},
     }
@@ -151,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 def number(value: float) -> float | None:
     """Return a number to six significant digits, or None where it is not finite: JSON has no NaN."""
-    return float(rounded(value)) if math.isfinite(value) else None
+    return float(round_numbers(value)) if math.isfinite(value) else None
 
 
 def interval_record(point: BoundaryInterval) -> list[float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from harness.errors import PhaseError, first_line, is_shortage
+from harness.errors import PhaseError, first_line, is_out_of_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,7 +50,7 @@ class AdaptiveBatchSize:
             try:
                 return work(tried)
             except Exception as error:
-                if not is_shortage(error):
+                if not is_out_of_memory(error):
                     raise
                 problem = first_line(error)
             # Outside of the handler, where the error's traceback no longer holds the pass that failed.

@@ -277,7 +277,7 @@ def refused_images(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
 def image_fault(sample: Sample) -> str:
     """Why a sample's picture cannot be had; empty where it can."""
     try:
-        sample.picture()
+        sample.load_image()
     except MemoryError:
         raise
     except Exception as error:  # A dataset's own code raises what it likes.

@@ -141,7 +141,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
     entries, images = batch.inputs["input_ids"][row][real], batch.groups.image[row][real]
     tokenizer = vlm.processor.tokenizer
     sample = samples[row]
-    seen = input_image(vlm, batch.inputs, row, len(samples), sample.picture, int(batch.groups.image[row].sum()))
+    seen = input_image(vlm, batch.inputs, row, len(samples), sample.load_image, int(batch.groups.image[row].sum()))
 
     def texts(entries: Any) -> tuple[str, ...]:
         return tuple(tokenizer.decode([entry]) for entry in entries.tolist() if entry >= 0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.data.datasets import find_dataset
-from harness.data.sample import CONTROLS, Dataset, Sample, Source, blanked, left_out_lines
+from harness.data.sample import CONTROLS, Dataset, Sample, Source, left_out_lines, with_grey_image
 from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
 from harness.measurement.batches import BatchRunner, SampleError
 from harness.measurement.drawn_samples import Start, collect_drawings, measure_first_samples
@@ -187,7 +187,7 @@ def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str
     the model once.
     """
     vlm, noisy = passes.vlm, control == "noise"
-    shown = samples if noisy else [blanked(sample) for sample in samples]
+    shown = samples if noisy else [with_grey_image(sample) for sample in samples]
 
     def kept_as(place: int, hashes: InputHashes) -> str:
         parts = control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from harness.errors import PhaseError, to_stderr
+from harness.errors import PhaseError, print_to_stderr
 from harness.measurement.heartbeats import Heartbeats
 from harness.measurement.rank_errors import ProcessError as ProcessError
 from harness.measurement.rank_errors import portable, received
@@ -54,7 +54,7 @@ class Processes:
     shares_machine: bool = False
     stop_reason: str = ""
     patience: timedelta = PATIENCE
-    say: Callable[[str], None] = field(default=to_stderr, repr=False, compare=False)
+    say: Callable[[str], None] = field(default=print_to_stderr, repr=False, compare=False)
     _heartbeats: Heartbeats = field(init=False, repr=False, compare=False)
     _lost: str = field(default="", repr=False)
     _met: bool = field(default=False, repr=False)

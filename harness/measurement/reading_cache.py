@@ -21,9 +21,9 @@ import numpy as np
 
 from harness.errors import PhaseError
 from harness.storage.file_names import text_digest
-from harness.storage.files import sweep, unwritable, write_atomically
+from harness.storage.files import remove_abandoned_parts, unwritable_reason, write_atomically
 from harness.storage.json_text import dump
-from harness.storage.private_files import exposure, is_sheltered, make_private, read_private
+from harness.storage.private_files import find_exposure, is_closed_to_others, make_private, read_private
 
 # Raised by one whenever files of before can no longer be read.
 FORMAT = 1
@@ -42,7 +42,7 @@ def cache_problem(cache: Path) -> str:
     """Why a cache is of no use; empty where it can be written, or is read-only and holds something."""
     with contextlib.suppress(OSError):
         make_private(cache)
-    problem = unwritable(cache)
+    problem = unwritable_reason(cache)
     with contextlib.suppress(OSError):
         return "" if any(cache.iterdir()) else problem
     return problem
@@ -172,7 +172,7 @@ class ReadingCache:
         self._exposed = None
         if self._is_exposed():
             return
-        sweep(folder)
+        remove_abandoned_parts(folder)
         described = folder / KEY_FILE
         if not described.is_file() or described.read_bytes() != self._key:
             write_atomically(described, self._key, durable=False)
@@ -181,8 +181,8 @@ class ReadingCache:
     def _is_exposed(self) -> bool:
         """Return True if others may have written what the folder holds; examined and said at the first call."""
         if self._exposed is None and self._cache is not None and self._folder is not None:
-            self._exposed = exposure([self._cache, self._cache / _READINGS, self._folder])
-            self._sheltered = is_sheltered(self._folder)
+            self._exposed = find_exposure([self._cache, self._cache / _READINGS, self._folder])
+            self._sheltered = is_closed_to_others(self._folder)
             if self._exposed:
                 self._say(
                     f"readings are neither used nor kept, because {self._exposed}: they are measured anew; choose "

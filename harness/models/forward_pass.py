@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import PhaseError, is_shortage
+from harness.errors import PhaseError, is_out_of_memory
 from harness.models.forward_errors import ForwardError, explain_error, refuse_autocast
 from harness.models.library_messages import printable_cause
 from harness.models.vlm import Vlm
@@ -38,7 +38,7 @@ def forward_pass(
         except PhaseError:
             raise
         except Exception as error:  # A model's own code raises what it likes.
-            explanation = None if is_shortage(error) else explain_error(error, vlm, inputs, image, sample_ids)
+            explanation = None if is_out_of_memory(error) else explain_error(error, vlm, inputs, image, sample_ids)
             if explanation is None:
                 raise
             raise explanation from printable_cause(error)

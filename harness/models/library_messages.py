@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
-from harness.errors import chain_of, shown
+from harness.errors import error_chain, printable
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 # Tables and lists keep their lines.
@@ -68,12 +68,12 @@ def quiet_transformers() -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Return a text of several lines without colours and with its control characters spelled out."""
-    return _WORDS.sub(lambda words: shown(words[0]), _COLOURS.sub("", text))
+    return _WORDS.sub(lambda words: printable(words[0]), _COLOURS.sub("", text))
 
 
 def printable_cause(error: BaseException) -> BaseException | None:
     """Return an error to be raised from, or None if a traceback would print control characters of its chain."""
-    return error if all(plain(str(link)) == str(link) for link in chain_of(error)) else None
+    return error if all(plain(str(link)) == str(link) for link in error_chain(error)) else None
 
 
 def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:

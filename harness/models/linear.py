@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError
 from harness.models.offloaded import accelerate_hooks, weights_loaded
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -105,7 +105,7 @@ def apply_linear(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
             problem = problem or error
     raise LinearError(
         f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} numbers "
-        f"({type(problem).__name__}: {shown(str(problem), 120)}); dequantise the model or merge the adapter, and "
+        f"({type(problem).__name__}: {printable(str(problem), 120)}); dequantise the model or merge the adapter, and "
         "measure that"
     ) from problem
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.registry import LoadRequest
-from harness.storage.files import part_in, sweep
+from harness.storage.files import remove_abandoned_parts, temporary_path
 from harness.storage.private_files import make_private
 
 # Share of free memory that weights may fill; the rest is for the forward pass.
@@ -56,7 +56,7 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
     if needed <= room[first]:
         return {} if first == "cpu" else {"device_map": {"": request.device}}
     # A folder of this load alone: its content belongs to these weights, dtype and process.
-    folder = part_in(make_private(request.cache, _OFFLOAD))
+    folder = temporary_path(make_private(request.cache, _OFFLOAD))
     folder.mkdir(mode=0o700)
     return {"device_map": "auto", "max_memory": room, "offload_folder": str(folder)}
 
@@ -69,7 +69,7 @@ def remove_with(model: nn.Module, placed: dict[str, Any]) -> None:
 
 def sweep_offloaded(cache: Path) -> None:
     """Remove what killed processes have put on disk in a cache, gigabytes each."""
-    sweep(cache / _OFFLOAD)
+    remove_abandoned_parts(cache / _OFFLOAD)
 
 
 def _remove(folder: str, owner: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import PhaseError, first_line, shown
+from harness.errors import PhaseError, first_line, printable
 from harness.hub import HubError, find_snapshot
 from harness.models.anatomy import refuse_unmeasurable
 from harness.models.checkpoints.checkpoint_directory import code_files, refuse_foreign
@@ -148,7 +148,7 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     if unused := [*(path.name for path in unused_files(folder, weight_files(folder))), *unused]:
         request.say(
             f"UNUSED WEIGHTS of the checkpoint {entry.source} are left out, as --phase-allow-unused-weights says: "
-            f"{shown(unused[0])}, {len(unused)} in all"
+            f"{printable(unused[0])}, {len(unused)} in all"
         )
     # Where provenance finds it: transformers records a commit only of what it fetched itself.
     model.config._commit_hash = revision
@@ -192,8 +192,8 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         remedy = next((advice for words, advice in _BY_WORDS if words in str(error)), _OTHERWISE)
         where = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
-            f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: {shown(said, _LONGEST)}): "
-            f"{remedy}"
+            f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: "
+            f"{printable(said, _LONGEST)}): {remedy}"
         ) from cause
 
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import to_stderr
+from harness.errors import print_to_stderr
 from harness.models.checkpoints.foreign_formats import no_configuration
 from harness.models.prompts.chat_templates import BARE, LLAVA
 from harness.storage.file_names import file_name
@@ -38,7 +38,7 @@ class LoadRequest:
     dtype: torch.dtype
     device: torch.device
     download: bool = False
-    say: Callable[[str], None] = to_stderr
+    say: Callable[[str], None] = print_to_stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class ModelEntry:
             return directory_problem(Path(self.source), self.source, unused=self.unused_weights)
         if download:
             return None
-        from harness.hub import not_cached
+        from harness.hub import cache_problem
 
-        reason = not_cached(self.source, "model", self.files, revision=self.revision)
+        reason = cache_problem(self.source, "model", self.files, revision=self.revision)
         if reason and self.gigabytes:
             return f"{reason}; {self.gigabytes} GB in all"
         return f"{self.no_directory()}{reason}" if reason else None

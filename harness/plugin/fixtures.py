@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, printable
 from harness.profile.pair import Pair
 from harness.run.session import PhaseSession
 
@@ -128,7 +128,7 @@ def write_line(config: pytest.Config, line: str) -> None:
         # A fixture that says something is captured until its test fails.
         with uncaptured(config):
             reporter.ensure_newline()
-            reporter.write_line(f"phase: {shown(line)}")
+            reporter.write_line(f"phase: {printable(line)}")
 
 
 def fail_without_traceback(get: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import bounded
+from harness.errors import shorten
 from harness.plugin.fixtures import SESSION
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def properties(results: Sequence[Result]) -> list[Property]:
 
 def _of_result(result: Result) -> list[Property]:
     entries: list[Property] = [
-        ("pair", bounded(str(result.pair))),
+        ("pair", shorten(str(result.pair))),
         ("question", result.question),
         ("verdict", result.word),
     ]

@@ -10,7 +10,7 @@ import pytest
 from harness.plugin.fixtures import SESSION, is_worker, write_line
 from harness.run.options import Options
 from harness.run.session_results import SessionResults
-from harness.storage.files import unwritable
+from harness.storage.files import unwritable_reason
 
 if TYPE_CHECKING:
     from harness.report.against import ModelComparison
@@ -26,7 +26,7 @@ def unwritable_output(options: Options) -> str:
         if path is None:
             continue
         checked = path if name == "report" else path.parent
-        problem = unwritable(checked)
+        problem = unwritable_reason(checked)
         if not problem and name != "report":
             checked, problem = path, _no_file(name, path)
         if problem:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import shown
+from harness.errors import printable
 from harness.plugin.fixtures import SESSION, write_line
 from harness.plugin.outputs import compared, written_outputs
 from harness.report.layout import Line, fold, terminal_width, unbroken
@@ -81,4 +81,4 @@ def final_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:
 
 def _write(terminalreporter: Any, lines: Iterable[Line]) -> None:
     for line in lines:
-        terminalreporter.write_line(shown(line.text), **({line.colour: True} if line.colour else {}))
+        terminalreporter.write_line(printable(line.text), **({line.colour: True} if line.colour else {}))

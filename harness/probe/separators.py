@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from harness.errors import is_shortage
+from harness.errors import is_out_of_memory
 from harness.models.anatomy import Anatomy
 from harness.models.forward_pass import prompt_options
 from harness.models.prompts.hashes import map_tensors
@@ -79,7 +79,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
         except _PictureReachedError:
             pass
         except Exception as error:  # Models raise what they like at NaN; the pass with the picture says what is wrong.
-            if is_shortage(error):
+            if is_out_of_memory(error):
                 raise
     if not reached or bool((reached[0] & ~image).any()):
         return torch.zeros_like(image)

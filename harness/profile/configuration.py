@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.profile.environment import installed_version
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return rounded(value) if math.isfinite(value) else str(value)
+        return round_numbers(value) if math.isfinite(value) else str(value)
     if isinstance(value, set | frozenset):
         value = sorted(value, key=str)
     if isinstance(value, list | tuple):

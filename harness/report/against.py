@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.analysis.margins import HIT_TOLERANCE
 from harness.baselines.reference import Reference, reference_from_profile
-from harness.errors import LONGEST_TOKEN, bounded
+from harness.errors import LONGEST_TOKEN, shorten
 from harness.judgement.side_by_side import SideBySide, Trace, side_by_side, side_by_side_record
 from harness.judgement.weights import WeightParts
 from harness.profile.pair import Pair
@@ -90,7 +90,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
     lines = [f"  {numbers.inputs.changed}"] if numbers.inputs.changed else []
     prompts = (numbers.measured.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
-        lines.append(f"  prompts: {bounded(prompts[0])!r} and {bounded(prompts[1])!r}")
+        lines.append(f"  prompts: {shorten(prompts[0])!r} and {shorten(prompts[1])!r}")
     lines += _first_token_line(numbers)
     return lines + [f"  {change}" for change in (*numbers.configuration.abridged(), *numbers.environment)]
 
@@ -105,7 +105,7 @@ def _first_token_line(numbers: SideBySide) -> list[str]:
     text, bos = short_name(as_text[0].model), short_name(as_bos[0].model)
     return [
         f"  the first token is text in {text}, whose prompts have no BOS; in {bos} it is "
-        f"{bounded(as_bos[0].first_token, LONGEST_TOKEN)}: similarities with the text include it in {text} only"
+        f"{shorten(as_bos[0].first_token, LONGEST_TOKEN)}: similarities with the text include it in {text} only"
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.analysis.phase_reading import PhaseReading
 from harness.data.words import content_words, stem
-from harness.errors import LONGEST_TOKEN, bounded, bounded_texts, shown
+from harness.errors import LONGEST_TOKEN, printable, shorten, shorten_texts
 from harness.profile.profile import Array, Drawing, Profile
 from harness.report.heat_maps import phase_layers, phase_maps, token_shares
 from harness.report.palette import PHASES
@@ -124,10 +124,10 @@ def describe_token_shares(drawing: Drawing, reading: PhaseReading) -> str:
 
 def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
     """What is decoded at every residual point of a drawn sample; a token that a caption names is marked."""
-    stems = {stem(word) for word in content_words(bounded_texts(drawing.captions))}
+    stems = {stem(word) for word in content_words(shorten_texts(drawing.captions))}
 
     def token(text: str, count: int = 1) -> DecodedToken:
-        text = bounded(text, LONGEST_TOKEN)
+        text = shorten(text, LONGEST_TOKEN)
         return DecodedToken(_legible(text), count, stem(text) in stems)
 
     layers = []
@@ -208,7 +208,7 @@ def _legible(text: str) -> str:
     before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
     if not inner:
         return _SPACE * len(text) or "(empty)"
-    return _SPACE * before + shown(inner) + _SPACE * after
+    return _SPACE * before + printable(inner) + _SPACE * after
 
 
 _PANELS = {"inter": _inter, "intra": _intra, "attention": _attention, "recall": _recall, "segments": _segments}

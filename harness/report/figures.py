@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.analysis.phase_reading import PhaseReading
-from harness.errors import shown
+from harness.errors import printable
 from harness.judgement.phases import phase_reading
 from harness.profile.profile import Profile
 from harness.report.palette import INK, PAPER, SERIES
@@ -140,7 +140,7 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
         axes = pyplot.subplots(figsize=(WIDTH * 1.2, HEIGHT * 1.2), layout="constrained")[1]
     title, draw = PANELS[figure]
     draw(axes, profile, phase_reading(profile), None)
-    _panel_title(axes, f"{title}, {shown(short_name(profile.pair))}")
+    _panel_title(axes, f"{title}, {printable(short_name(profile.pair))}")
     return axes
 
 
@@ -149,7 +149,7 @@ def _panel_title(axes: Axes, text: str) -> None:
 
 
 def _title(figure: Figure, text: str) -> None:
-    figure.suptitle(shown(text), parse_math=False, color=INK.light, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(printable(text), parse_math=False, color=INK.light, fontsize=11, x=0.01, ha="left")
 
 
 def main() -> None:

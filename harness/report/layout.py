@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from harness.errors import shown
+from harness.errors import printable
 
 LEAST_WIDTH = 60
 # pytest indents a failure's message by eight of the 80 columns that every terminal has.
@@ -103,7 +103,7 @@ def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], width: in
 
 
 def _escaped(text: str) -> str:
-    return _KEPT.join(shown(part) for part in text.split(_KEPT))
+    return _KEPT.join(printable(part) for part in text.split(_KEPT))
 
 
 def _fold_cell(cell: str, width: int) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from harness.errors import bounded, shown
+from harness.errors import printable, shorten
 from harness.judgement.results import Evidence, Result
 from harness.report.against import ModelComparison
 from harness.report.outcomes import PairOutcome, QuestionGroup, exclusion_lines, pair_outcomes, phase_ranges
@@ -58,7 +58,9 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Return a text on one line, of bounded length, in which nothing is markup."""
-    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(shown(bounded(text)), quote=False)).replace("|", "&#124;")
+    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(printable(shorten(text)), quote=False)).replace(
+        "|", "&#124;"
+    )
 
 
 def _overall(findings: SessionResults, unexpected: int, inconclusive: int) -> str:
@@ -140,7 +142,7 @@ def _known(outcomes: Sequence[PairOutcome]) -> str:
 
 
 def _side_by_side(comparison: ModelComparison) -> str:
-    lines = [html.escape(shown(bounded(line)), quote=False) for line in comparison.lines()]
+    lines = [html.escape(printable(shorten(line)), quote=False) for line in comparison.lines()]
     return _section("Side by side", ["<pre>", *lines, "</pre>"])
 
 

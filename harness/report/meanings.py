@@ -20,7 +20,7 @@ from harness.report.controls_compared import curve_difference_text
 from harness.report.outcomes import PairOutcome, changed_samples_text, note_lines
 from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 _ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "is half done"}
 _KINDS = {"presence": "is there", "monotonicity": "goes one way"}
@@ -71,7 +71,7 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
         f"The layers in brackets are {reading.boundaries.level:.0%} intervals, from {outcome.profile.n} samples; a "
         "layer without brackets is the same in all of them."
     ]
-    prominence = rounded(declared_prominence(reading.summary.mean))
+    prominence = round_numbers(declared_prominence(reading.summary.mean))
     at = f"{segments} alternating monotone segments are confirmed at the declared prominence of {prominence:.3g}"
     if segments == _SEGMENTS:
         lines.append(f"{at}, as many as four phases have.")
@@ -177,7 +177,7 @@ def _row(part: Evidence) -> Row:
         case BoundaryShift() as shift:
             name = f"phase {PHASES[shift.index - 1]} {_ENDS[shift.kind]}"
             sentence = f"In the baseline at layer {shift.baseline:.3g}, now at {shift.measured:.3g}."
-            effect = rounded(shift.measured) - rounded(shift.baseline)
+            effect = round_numbers(shift.measured) - round_numbers(shift.baseline)
             if not math.isfinite(effect):
                 sentence = "There is no such layer."
         case IntervalFinding() as phase:
@@ -189,7 +189,7 @@ def _row(part: Evidence) -> Row:
                 sentence += " The baseline left it open, so nothing is held to it."
     n = str(part.n) if part.paired is None else f"{part.n} {'paired' if part.paired else 'unpaired'}"
     # Rounded as in the record, so that a last digit decides nothing.
-    excess = abs(rounded(effect)) / rounded(part.margin)
+    excess = abs(round_numbers(effect)) / round_numbers(part.margin)
     excess = excess if math.isfinite(excess) else 0.0
     return Row(
         name, part.word, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, differences, excess
@@ -235,7 +235,7 @@ def _capitalised(text: str) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{rounded(value):+.3g}" if math.isfinite(value) else ""
+    return f"{round_numbers(value):+.3g}" if math.isfinite(value) else ""
 
 
 def _plain(value: float) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.data.sample import left_out_lines
-from harness.errors import bounded, bounded_texts, shown
+from harness.errors import printable, shorten, shorten_texts
 from harness.judgement.results import WORST_FIRST
 from harness.profile.profile import Drawing
 from harness.report.against import ModelComparison
@@ -87,7 +87,7 @@ def render_page(
         lstrip_blocks=True,
         finalize=_legible,
     )
-    environment.filters |= {"short_name": short_name, "bounded_texts": bounded_texts, "grouped": _grouped}
+    environment.filters |= {"short_name": short_name, "bounded_texts": shorten_texts, "grouped": _grouped}
     environment.filters |= {"answer": explain_verdict}
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
@@ -121,4 +121,4 @@ def _grouped(verdicts: Iterable[ExplainedVerdict], expected: Collection[str]) ->
 
 def _legible(value: Any) -> Any:
     """What is put into the page, of bounded length: signs that nobody sees, or that turn a line, are spelled out."""
-    return shown(bounded(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(shorten(value)) if isinstance(value, str) and not isinstance(value, Markup) else value

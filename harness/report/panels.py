@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.segments import PROMINENCE_SHARE, persistence
-from harness.errors import shown
+from harness.errors import printable
 from harness.judgement.regression import Finding
 from harness.judgement.results import Result
 from harness.profile.measures import FAMILIES, MEASURES
@@ -174,7 +174,7 @@ def dress(axes: Axes, unit: str, *, x_label: str = "layer") -> None:
 
 def legible(name: str) -> str:
     """Return a name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
-    return shown(short_name(f"model {name}" if name.startswith("_") else name))
+    return printable(short_name(f"model {name}" if name.startswith("_") else name))
 
 
 def legend_below(axes: Axes) -> None:

@@ -23,7 +23,7 @@ from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.store import Baseline, mean_curves, shown_measures
-from harness.errors import LONGEST_TOKEN, bounded, bounded_texts
+from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
 from harness.judgement.phases import claim_record, number, phases_of
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result
@@ -32,7 +32,7 @@ from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
 from harness.run.session_results import SessionResults
-from harness.storage.json_text import rounded
+from harness.storage.json_text import round_numbers
 
 RECORD_SCHEMA = 4
 #: The band of a curve, as the figures draw it: the middle 80 % of the samples.
@@ -184,7 +184,7 @@ def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
         array = profile[name]
         if array.ndim == 2:
             low, high = np.quantile(as_floats(array), BAND, axis=0)
-            quantiles[name] = {"low": rounded(low), "high": rounded(high)}
+            quantiles[name] = {"low": round_numbers(low), "high": round_numbers(high)}
     return quantiles
 
 
@@ -195,7 +195,7 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
     for name in shown_measures(stored):
         # A summary holds what is judged, and nothing besides.
         with suppress(KeyError):
-            means[name] = rounded(stored[name].mean(0))
+            means[name] = round_numbers(stored[name].mean(0))
     return baseline.record_source | {
         "n": baseline.samples,
         "depth": stored.depth,
@@ -210,7 +210,7 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    return {name: rounded(value) if isinstance(value, float) else value for name, value in asdict(score).items()}
+    return {name: round_numbers(value) if isinstance(value, float) else value for name, value in asdict(score).items()}
 
 
 def record_schema() -> dict[str, Any]:
@@ -227,11 +227,11 @@ def without_directories(text: str) -> str:
 def _drawn(drawing: Drawing) -> dict[str, Any]:
     return {
         "sample_id": drawing.sample_id,
-        "instruction": bounded(drawing.instruction),
-        "captions": bounded_texts(drawing.captions),
+        "instruction": shorten(drawing.instruction),
+        "captions": shorten_texts(drawing.captions),
         "tokens": _tokens(drawing.tokens),
         "groups": {name: [bool(member) for member in members] for name, members in drawing.groups.items()},
-        "norm_rows": rounded(drawing.norm_rows),
+        "norm_rows": round_numbers(drawing.norm_rows),
         "image_tokens": [_tokens(point) for point in drawing.image_tokens],
         "last_token": [_tokens(point) for point in drawing.last_token],
         "picture": _png(drawing),
@@ -241,7 +241,7 @@ def _drawn(drawing: Drawing) -> dict[str, Any]:
 
 
 def _tokens(texts: Sequence[str]) -> list[str]:
-    return [bounded(text, LONGEST_TOKEN) for text in texts]
+    return [shorten(text, LONGEST_TOKEN) for text in texts]
 
 
 def _png(drawing: Drawing) -> str:

@@ -13,7 +13,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from harness.errors import shown
+from harness.errors import printable
 from harness.report.palette import COLOURS
 
 PNG_DPI = 160
@@ -69,5 +69,5 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     return Markup(  # noqa: S704 - matplotlib's own markup, in which every text is escaped
-        f'{head} role="img" aria-label="{escape(shown(alternative))}" class="figure">{rest}'
+        f'{head} role="img" aria-label="{escape(printable(alternative))}" class="figure">{rest}'
     )

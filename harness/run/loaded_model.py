@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import PhaseError, first_line, without_frames
+from harness.errors import PhaseError, copy_without_traceback, first_line
 from harness.measurement.ranks import Processes, processes
 from harness.run.option_row import is_from_fixture
 from harness.run.options import Options
@@ -58,7 +58,7 @@ class LoadedModel:
                     self.parts[model] = weight_parts(vlm)
                 self._vlm = vlm
             except Exception as error:
-                self._failed[model] = without_frames(error)
+                self._failed[model] = copy_without_traceback(error)
                 raise
         return self._vlm
 

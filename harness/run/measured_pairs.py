@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.data.datasets import find_dataset
-from harness.errors import PhaseError, bounded, shown, without_frames
+from harness.errors import PhaseError, copy_without_traceback, shorten
 from harness.measurement.ranks import Processes
 from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
@@ -65,9 +65,9 @@ class MeasuredPairs:
             try:
                 profiles[pair] = self.processes.agree_on_first(f"the profile of {pair}", lambda: self._measured(pair))
             except Exception as error:
-                self._failed[pair] = without_frames(error)
+                self._failed[pair] = copy_without_traceback(error)
                 plain = isinstance(error, PhaseError)
-                reason = str(error) if plain else shown(bounded(f"{type(error).__name__}: {error}"))
+                reason = str(error) if plain else shown(shorten(f"{type(error).__name__}: {error}"))
                 self.results.unmeasured[pair] = reason
                 raise
         return profiles[pair]

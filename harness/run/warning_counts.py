@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-from harness.errors import shown
+from harness.errors import printable
 from harness.models.library_messages import plain_messages
 
 _LONGEST = 240  # characters of a warning's text
@@ -61,7 +61,7 @@ class WarningCounts(Counter[str]):
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        text = shown(" ".join(str(message).split()), _LONGEST)
+        text = printable(" ".join(str(message).split()), _LONGEST)
         self[f"{category.__name__} at {Path(filename).name}:{lineno}: {text}"] += 1
 
 

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, printable
 from harness.storage.files import prepare_directory
 from harness.storage.regular_file import read_regular
 
@@ -80,5 +80,5 @@ def _say_holder(path: Path) -> None:
 def _holder(path: Path) -> str:
     """Return the process that a lock file names, for messages."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return shown(read_regular(path, _LONGEST).decode()) or "another process"
+        return printable(read_regular(path, _LONGEST).decode()) or "another process"
     return "another process"

@@ -74,7 +74,7 @@ def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = 
         raise
 
 
-def part_in(directory: Path) -> Path:
+def temporary_path(directory: Path) -> Path:
     """Return a new path for a file or directory that is being written; `sweep` removes it when this process is dead."""
     return directory / f".{owner_tag()}.{next(_numbers)}{_PART}"
 
@@ -87,10 +87,10 @@ def prepare_directory(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     if directory.absolute() not in _swept:
-        sweep(directory)
+        remove_abandoned_parts(directory)
 
 
-def sweep(directory: Path) -> None:
+def remove_abandoned_parts(directory: Path) -> None:
     """Remove what writes that were killed left in a directory, whatever its age.
 
     The name says which process owns it. The parts of running processes stay, and those of other hosts, whose processes
@@ -107,7 +107,7 @@ def sweep(directory: Path) -> None:
                         part.unlink()
 
 
-def unwritable(directory: Path) -> str:
+def unwritable_reason(directory: Path) -> str:
     """Why no file can be put into a directory, which is made where it is not there; empty where one can."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def unwritable(directory: Path) -> str:
 def _opened_part(directory: Path, mode: int) -> tuple[Path, int]:
     """Return a new file and its handle. The system applies the umask: to ask for it is to set it for all threads."""
     for _ in range(_TRIES):
-        part = part_in(directory)
+        part = temporary_path(directory)
         with contextlib.suppress(FileExistsError):
             return part, os.open(part, _NEW, mode)
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(part))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 
-def rounded(values: Any) -> Any:
+def round_numbers(values: Any) -> Any:
     """Numbers to six significant digits, nested lists kept."""
     if isinstance(values, np.ndarray | list | tuple):
-        return [rounded(value) for value in values]
+        return [round_numbers(value) for value in values]
     return float(f"{float(values):.6g}")
 
 

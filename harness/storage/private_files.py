@@ -36,7 +36,7 @@ def make_private(root: Path, *below: str) -> Path:
     return root
 
 
-def exposure(directories: Sequence[Path]) -> str:
+def find_exposure(directories: Sequence[Path]) -> str:
     """Return why others may have written what lies in the last of some nested directories, or why it is out of reach.
 
     Args:
@@ -58,13 +58,13 @@ def exposure(directories: Sequence[Path]) -> str:
                 return f"{directory} cannot be entered"
             # In a sticky directory nobody can exchange what is another's.
             writable = _open_to_others(directory, status, _WRITE) and not status.st_mode & stat.S_ISVTX
-            if writable and not is_sheltered(directory):
+            if writable and not is_closed_to_others(directory):
                 command = f"chmod -R go-w {shlex.quote(str(directories[0]))}"
                 return f"others can write to {directory} ({command} forbids it)"
     return ""
 
 
-def is_sheltered(directory: Path) -> bool:
+def is_closed_to_others(directory: Path) -> bool:
     """Return True if others cannot enter a directory, because of its own permissions or of those of one above it."""
     owners = _owners()
     with suppress(OSError):
@@ -114,11 +114,11 @@ def _open_to_others(path: Path, status: os.stat_result, right: int) -> bool:
     """Return True if somebody but the owner has a right, `_ENTER` or `_WRITE`, by the permission bits."""
     if status.st_mode & right:
         return True
-    return bool(status.st_mode & right << 3) and not (status.st_gid == _group_of_one() and not _has_list(path))
+    return bool(status.st_mode & right << 3) and not (status.st_gid == _private_group() and not _has_list(path))
 
 
 @lru_cache(maxsize=1)
-def _group_of_one() -> int:
+def _private_group() -> int:
     """Return the user's own group where nobody else is in it, else -1.
 
     Where every user has such a group, as on most Linux systems, the umask lets it write (pam_umask's `usergroups`, by

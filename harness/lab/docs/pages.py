@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, printable
 from harness.storage.files import write_atomically
 
 
@@ -63,6 +63,6 @@ def rewrite_block(program: str, name: str, content: str, arguments: Sequence[str
     try:
         write_atomically(page, with_block(page.read_text(encoding="utf-8"), name, content).encode())
     except (PhaseError, OSError, UnicodeDecodeError) as error:
-        print(f"{program}: {shown(str(page))}: {error}", file=sys.stderr)
+        print(f"{program}: {printable(str(page))}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -44,7 +44,7 @@ _COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in tr
 def write_captions(model: Any, processor: Any, truths: Sequence[Scene]) -> list[str]:
     """Greedy captions of one batch, through the chat template and the processor."""
     batch = processor(
-        images=[truth.picture() for truth in truths],
+        images=[truth.render() for truth in truths],
         text=[chat_prompt(processor)] * len(truths),
         padding=True,
         return_tensors="pt",

@@ -202,7 +202,7 @@ class Trainer:
         return caption + self.plan.dense_share * dense, facts
 
     def _pictures(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        pixels = np.stack([np.asarray(s.picture()) for s in drawn])
+        pixels = np.stack([np.asarray(s.render()) for s in drawn])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(
             drawn, places=not self.vision.ordered
         )

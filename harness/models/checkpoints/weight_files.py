@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from harness.errors import shown
+from harness.errors import printable
 from harness.models.checkpoints.configuration_bounds import refuse_more_than_stored
 from harness.models.checkpoints.foreign_formats import no_safetensors
 from harness.models.checkpoints.named_files import NAMED_WEIGHTS, is_weights
@@ -95,7 +95,7 @@ def refuse_weight_files(folder: Path, source: str, *, unused: bool = False) -> M
     empty = [name for name, tensor in headers.items() if tensor.floating and not prod(tensor.shape)]
     if empty:
         raise WeightsError(
-            f"the checkpoint {source} has weights without any number ({shown(empty[0])}, {len(empty)} in all), as "
+            f"the checkpoint {source} has weights without any number ({printable(empty[0])}, {len(empty)} in all), as "
             "DeepSpeed's ZeRO-3 leaves behind where each process saves its own share: run zero_to_fp32.py in the "
             "training's output directory, or train with stage3_gather_16bit_weights_on_model_save, and give what that "
             "saves"
@@ -134,7 +134,7 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
                     part: Any = tensors.get_slice(name)
                     if name in headers:
                         raise WeightsError(
-                            f"the checkpoint {source} has {shown(name)} twice, in {headers[name].file} and in "
+                            f"the checkpoint {source} has {printable(name)} twice, in {headers[name].file} and in "
                             f"{file.name}: its index mixes two sets of weights; save the model anew into an empty "
                             "directory"
                         )
@@ -146,7 +146,7 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
             ) from printable_cause(error)
         if name := _zero_at_the_end(file):
             raise WeightsError(
-                f"the weight file {file} ends in zeros (in {shown(name)}), as a copy that was cut short leaves "
+                f"the weight file {file} ends in zeros (in {printable(name)}), as a copy that was cut short leaves "
                 "them where the file's whole size was reserved before: copy or fetch it again"
             )
     return headers

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import shown
+from harness.errors import printable
 from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.library_messages import quiet_transformers
 from harness.models.registry import ModelEntry
@@ -59,8 +59,8 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
     codes = [name for name, tensor in headers.items() if tensor.dtype in _CODES and name.endswith("weight")]
     if codes and not quantised:
         raise WeightsError(
-            f"the checkpoint {entry.source} stores weights as 8-bit codes ({shown(codes[0])}, {len(codes)} in all), "
-            "and its config.json has no quantization_config that says what they stand for: copy config.json again from "
+            f"the checkpoint {entry.source} stores weights as 8-bit codes ({printable(codes[0])}, {len(codes)} in "
+            "all), and its config.json has no quantization_config that says what they stand for: copy config.json again from "
             "where the model was quantised, or give the weights before they were"
         )
     known = all(tensor.dtype in _DTYPES for tensor in headers.values())
@@ -97,9 +97,9 @@ def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: Mode
         other = first.setdefault(_bare(name), name)
         if other != name and distinct and not entry.unused_weights:
             raise WeightsError(
-                f"the checkpoint {entry.source} has two weights for one of its model ({shown(other)}, {shown(name)}): "
-                "its files mix two sets of weights; save the model anew, or to measure with the one that transformers "
-                f"takes add --phase-allow-unused-weights {entry.source}"
+                f"the checkpoint {entry.source} has two weights for one of its model ({printable(other)}, "
+                f"{printable(name)}): its files mix two sets of weights; save the model anew, or to measure with the one "
+                f"that transformers takes add --phase-allow-unused-weights {entry.source}"
             )
 
 
@@ -135,21 +135,21 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
             "check that config.json and weights belong together, or save it anew"
         )
         raise WeightsError(
-            f"the checkpoint {source} lacks weights of its model ({shown(missing[0])}, {len(missing)} in all), which "
-            f"would be random numbers: {cause}"
+            f"the checkpoint {source} lacks weights of its model ({printable(missing[0])}, {len(missing)} in all), "
+            f"which would be random numbers: {cause}"
         )
     if mismatched := sorted(info["mismatched_keys"], key=lambda row: str(row[0])):
         name, stored, expected = mismatched[0]
         raise WeightsError(
-            f"the checkpoint {source} has weights of another shape than its config.json describes ({shown(str(name))}: "
-            f"{tuple(stored)} in the file and {tuple(expected)} in the model, {len(mismatched)} in all): check that "
-            "config.json and weights belong together, or save it anew"
+            f"the checkpoint {source} has weights of another shape than its config.json describes "
+            f"({printable(str(name))}: {tuple(stored)} in the file and {tuple(expected)} in the model, {len(mismatched)} "
+            "in all): check that config.json and weights belong together, or save it anew"
         )
     if extra and not entry.unused_weights:
         cause = merge if adapted else layers or "check that config.json and weights belong together"
         raise WeightsError(
-            f"the checkpoint {source} has weights that its model has no use for ({shown(extra[0])}, {len(extra)} in "
-            f"all): {cause}; to measure without them add --phase-allow-unused-weights {source}"
+            f"the checkpoint {source} has weights that its model has no use for ({printable(extra[0])}, {len(extra)} "
+            f"in all): {cause}; to measure without them add --phase-allow-unused-weights {source}"
         )
     return extra
 

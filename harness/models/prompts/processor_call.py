@@ -72,7 +72,7 @@ def call_processor(
             "(processor.tokenizer.pad_token = processor.tokenizer.eos_token), or pad_token in tokenizer_config.json"
         )
     listening = copy.copy(processor)
-    pictures = [sample.picture() for sample in samples]
+    pictures = [sample.load_image() for sample in samples]
     problem: Exception | None = None
     # One list of pictures a prompt is the general form; some processors know only one picture a prompt.
     # A processor of a checkpoint's own code may know one set of arguments for all its parts.
@@ -141,7 +141,7 @@ def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
 def _size(sample: Sample) -> Sequence[int]:
     """Height and width of a sample's picture; any where it cannot be had, which is said when it is encoded."""
     try:
-        width, height = sample.picture().size
+        width, height = sample.load_image().size
     except Exception:  # A dataset's own code raises what it likes.
         return _LIKE
     return [height, width]

@@ -220,12 +220,12 @@ def image_refusal(processor: Any, sample: Sample, image_positions: ImagePosition
     try:
         encode(processor, [sample], image_positions)
     except PromptError as error:
-        plain = replace(sample, picture=lambda: Image.new("RGB", _PLAIN, _GREY))
+        plain = replace(sample, load_image=lambda: Image.new("RGB", _PLAIN, _GREY))
         try:
             encode(processor, [plain], image_positions)
         except PromptError:
             return ""
-        width, height = sample.picture().size
+        width, height = sample.load_image().size
         return f"{type(processor).__name__} refuses its picture of {width} x {height} pixels ({_problem(error)})"
     return ""
 

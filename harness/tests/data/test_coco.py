@@ -32,7 +32,7 @@ def test_each_official_part_is_read(tmp_path: Path, part: str) -> None:
         assert sample.instruction == "Describe the image."
         assert sample.captions == (f"{part} {number} number 0", f"{part} {number} number 1")
         (folder / file_name(part, number)).write_bytes(encoded("later", "PNG"))
-        assert (np.asarray(sample.picture()) == pixels("later")).all(), "the picture was opened before it was wanted"
+        assert (np.asarray(sample.load_image()) == pixels("later")).all(), "the picture was opened before it was wanted"
 
 
 def test_of_several_parts_the_first_with_images_is_read(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_greyscale_and_cmyk_photographs_are_usable(tmp_path: Path) -> None:
     write_images(folder, {"1.jpg": encoded("1", "JPEG", "L"), "2.jpg": encoded("2", "JPEG", "CMYK")})
     samples, left_out = draw(tmp_path)
     assert not left_out
-    assert [s.picture().mode for s in samples] == ["RGB", "RGB"]
+    assert [s.load_image().mode for s in samples] == ["RGB", "RGB"]
 
 
 def test_a_directory_without_a_layout_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_real_photographs_have_their_captions(tmp_path: Path) -> None:
     assert {(s.id, text) for s in samples for text in s.captions} == {w for w in written if w[0] not in left_out}
     sizes = {f"coco-{image['id']}": (image["width"], image["height"]) for image in notes["images"]}
     for sample in samples:
-        picture = sample.picture()
+        picture = sample.load_image()
         assert (picture.mode, picture.size) == ("RGB", sizes[sample.id])
         assert np.asarray(picture).std() > 10
     assert [s.id for s in draw(real("coco"), 10)[0]] == [s.id for s in samples[:10]]

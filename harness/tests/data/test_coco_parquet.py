@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from harness.data.datasets import find_dataset
-from harness.data.parquet import Amount
-from harness.data.parquet import rows as table_rows
+from harness.data.parquet import TableSize, read_rows
 from harness.data.sample import DataError, Source
 from harness.hub import Snapshot
 from harness.tests.support.coco_files import draw, file_name, refused, write_part
@@ -52,7 +51,7 @@ def test_parquet_with_a_list_of_captions(tmp_path: Path, column: str) -> None:
     assert [s.id for s in samples] == [name for name in official if name != "coco-4"], "one order for both layouts"
     for sample in samples:
         assert sample.captions == official[sample.id].captions
-        assert (np.asarray(sample.picture()) == np.asarray(official[sample.id].picture())).all()
+        assert (np.asarray(sample.load_image()) == np.asarray(official[sample.id].load_image())).all()
 
 
 @pytest.mark.parametrize("shape", ["structure", "list", "texts"])
@@ -70,7 +69,7 @@ def test_parquet_with_a_row_for_each_caption(tmp_path: Path, shape: str) -> None
     for sample in samples:
         number = sample.id.removeprefix("coco-")
         assert sample.captions == tuple(f"caption {j} of {number}" for j in range(3))
-        assert sample.picture().size == (24, 24)
+        assert sample.load_image().size == (24, 24)
 
 
 def test_broken_and_empty_pictures_in_parquet_are_named(tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_each_row_of_a_long_row_group_has_its_own_picture(tmp_path: Path) -> Non
     assert not left_out
     for sample in samples:
         name = file_name("val2014", int(sample.id.removeprefix("coco-")))
-        assert (np.asarray(sample.picture()) == np.asarray(decoded(encoded(name, "JPEG")))).all()
+        assert (np.asarray(sample.load_image()) == np.asarray(decoded(encoded(name, "JPEG")))).all()
 
 
 @pytest.mark.parametrize("structure", [False, True])
@@ -118,7 +117,7 @@ def test_pictures_that_rows_share_are_stored_once(tmp_path: Path, structure: boo
 def test_as_many_rows_are_read_in_a_group_as_programs_write(tmp_path: Path) -> None:
     rows = 512 * 512
     write_table(tmp_path / "a.parquet", {"id": range(rows)}, rows_in_group=rows)
-    assert sum(1 for _ in table_rows(tmp_path / "a.parquet", ["id"], Amount())) == rows
+    assert sum(1 for _ in read_rows(tmp_path / "a.parquet", ["id"], TableSize())) == rows
 
 
 def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path)
         sample = draw(directory)[0][0]
         packed = pickle.dumps(sample)
         assert len(packed) < 800
-        assert (np.asarray(pickle.loads(packed).picture()) == np.asarray(sample.picture())).all()  # noqa: S301
+        assert (np.asarray(pickle.loads(packed).load_image()) == np.asarray(sample.load_image())).all()  # noqa: S301
 
 
 def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_missing_pyarrow_is_named_with_what_to_install(tmp_path: Path, monkeypat
 
 
 def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: "not cached")
+    monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: "not cached")
     dataset = find_dataset("coco-captions")
     reason = dataset.unavailable(Source()) or ""
     assert reason == (
@@ -179,7 +178,7 @@ def test_a_snapshot_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         asked.append((repository, kind, patterns, download))
         return Snapshot(tmp_path, "0" * 40)
 
-    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: None)
+    monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: None)
     monkeypatch.setattr("harness.hub.find_snapshot", find_snapshot)
     source = Source(download=download)
     assert find_dataset("coco-captions").unavailable(source) is None
@@ -207,4 +206,4 @@ def test_real_photographs_are_the_same_in_both_hub_layouts(tmp_path: Path) -> No
     assert {s.id for s in one} == set(expected)
     for sample in (*one, *other):
         assert sample.captions == expected[sample.id].captions
-        assert (np.asarray(sample.picture()) == np.asarray(expected[sample.id].picture())).all()
+        assert (np.asarray(sample.load_image()) == np.asarray(expected[sample.id].load_image())).all()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.data.selection import captions_fault
+from harness.data.selection import find_captions_fault
 from harness.tests.support.hostile_data import ESCAPE, coco, draw, refused
 from harness.tests.support.winoground_files import example, write_list
 
@@ -160,9 +160,9 @@ def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: l
 
 def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
     captions = [f"{k} {'dog ' * 2000}" for k in range(12)]
-    assert captions_fault([*captions, "x" * 3000]) == ""
-    assert captions_fault(["x" * 10_000]) == ""
-    assert captions_fault([str(k) for k in range(1000)]) == ""
+    assert find_captions_fault([*captions, "x" * 3000]) == ""
+    assert find_captions_fault(["x" * 10_000]) == ""
+    assert find_captions_fault([str(k) for k in range(1000)]) == ""
 
 
 def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from harness.baselines.store import BaselineError, read_baseline, write_baseline
 from harness.baselines.stored_files import model_directory
-from harness.data.photograph import MOST_BYTES, fault
+from harness.data.photograph import MOST_BYTES, find_fault
 from harness.data.sample import Source
 from harness.data.selection import item_name, tidy_captions
 from harness.judgement.phases import phases_of
@@ -71,9 +71,9 @@ def test_pipes_devices_and_what_is_too_large_are_not_read(tmp_path: Path) -> Non
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
-    assert fault(tmp_path / "pipe.jpg") == "pipe.jpg cannot be read (it is a pipe or a device)"
-    assert fault(tmp_path / "zero.jpg") == "zero.jpg cannot be read (it is a pipe or a device)"
-    assert "it is larger than 256,000,000 bytes" in (fault(tmp_path / "sparse.jpg") or "")
+    assert find_fault(tmp_path / "pipe.jpg") == "pipe.jpg cannot be read (it is a pipe or a device)"
+    assert find_fault(tmp_path / "zero.jpg") == "zero.jpg cannot be read (it is a pipe or a device)"
+    assert "it is larger than 256,000,000 bytes" in (find_fault(tmp_path / "sparse.jpg") or "")
 
 
 def png(width: int, height: int) -> bytes:
@@ -99,7 +99,7 @@ def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int
 def test_a_program_for_a_picture_is_none(tmp_path: Path) -> None:
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile\n%%EOF\n"
     (tmp_path / "a.jpg").write_bytes(program)
-    assert (fault(tmp_path / "a.jpg") or "").startswith("a.jpg is not an image")
+    assert (find_fault(tmp_path / "a.jpg") or "").startswith("a.jpg is not an image")
 
 
 NAMES = {

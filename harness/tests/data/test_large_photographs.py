@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from harness.data import photograph as decoding
-from harness.data.photograph import fault, photograph
+from harness.data.photograph import decode_image, find_fault
 from harness.data.value_range import RangeError, ValueRange
 from harness.tests.support.photographs import Held, chunk, pixels
 
@@ -24,8 +24,8 @@ SIDE = 10_000
 DECODE = """
 import sys
 from pathlib import Path
-from harness.data.photograph import fault
-assert fault(Path(sys.argv[1])) is None
+from harness.data.photograph import find_fault
+assert find_fault(Path(sys.argv[1])) is None
 line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
 print(1024 * int(line.split()[1]))
 """
@@ -69,7 +69,7 @@ def test_wide_values_are_never_held_as_a_whole() -> None:
     place = Held(sixteen_bits(4000, 4000, 1))
     tracemalloc.start()
     try:
-        picture = photograph(place)
+        picture = decode_image(place)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -107,10 +107,10 @@ MODES = ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "sixteen", "negative", "tur
 
 @pytest.mark.parametrize("mode", [*MODES, "shares", "levels", "fractions"])
 def test_strips_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.asarray(photograph(Held(as_file(mode))))
+    whole = np.asarray(decode_image(Held(as_file(mode))))
     for pixels_at_once in (1, 40 * 7, 40 * 39):
         monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", pixels_at_once)
-        assert (np.asarray(photograph(Held(as_file(mode)))) == whole).all()
+        assert (np.asarray(decode_image(Held(as_file(mode)))) == whole).all()
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
@@ -154,8 +154,8 @@ def progressive(scans: int) -> bytes:
 
 def test_a_jpeg_that_is_decoded_a_thousand_times_is_none() -> None:
     """With 100 megapixels a scan of 200 bytes takes 10 ms, so 256 MB would take hours."""
-    assert fault(Held(progressive(30))) is None
-    assert fault(Held(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
+    assert find_fault(Held(progressive(30))) is None
+    assert find_fault(Held(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
 
 
 def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
@@ -170,14 +170,14 @@ def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
         content = b"\xff\xd8" + listed + progressive(scans)[2:]
         with Image.open(io.BytesIO(content)) as image:
             assert image.format == "MPO"
-        assert fault(Held(content)) == reason
+        assert find_fault(Held(content)) == reason
 
 
 def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 10_001, 323: 10_001, 324: 200, 325: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
-    reason = fault(Held(content.ljust(200, b"\0") + bytes(64)))
+    reason = find_fault(Held(content.ljust(200, b"\0") + bytes(64)))
     assert reason == "held is said to have more than 100,000,000 pixels, so it is no photograph"
 
 
@@ -185,6 +185,6 @@ def test_webp_has_a_bound_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder takes 16 bytes a pixel beside the picture."""
     file = io.BytesIO()
     Image.fromarray(pixels("a")).save(file, "WEBP")
-    assert fault(Held(file.getvalue())) is None
+    assert find_fault(Held(file.getvalue())) is None
     monkeypatch.setitem(decoding._MOST_PIXELS_OF, "WEBP", 575)
-    assert "more than 575 pixels" in (fault(Held(file.getvalue())) or "")
+    assert "more than 575 pixels" in (find_fault(Held(file.getvalue())) or "")

@@ -59,6 +59,6 @@ def test_draws_extend_each_other_and_keep_the_pairs(seed: int, n: int, more: int
 
 def test_the_pictures_of_a_pair_differ_only_where_the_things_are() -> None:
     zero, one = find_dataset("scenes-order").draw(2, 0, Source())
-    a, b = (np.asarray(s.picture(), dtype=int) for s in (zero, one))
+    a, b = (np.asarray(s.load_image(), dtype=int) for s in (zero, one))
     differs = (np.abs(a - b).max(axis=2) > 12).mean()
     assert 0.01 < differs < 0.5

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from harness.data.photograph import fault, photograph
+from harness.data.photograph import decode_image, find_fault
 from harness.data.sample import DataError
 from harness.tests.support.photographs import Held, chunk, encoded, needs_real_data, pixels, real
 
 
 def seen(path: Path) -> np.ndarray:
-    picture = photograph(path)
+    picture = decode_image(path)
     assert picture.mode == "RGB"
-    assert fault(path) is None
+    assert find_fault(path) is None
     return np.asarray(picture).astype(int)
 
 
@@ -75,7 +75,7 @@ def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np
 )
 def test_values_of_no_known_range_have_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tif")
-    assert (fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
+    assert (find_fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -85,7 +85,7 @@ def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str)
     Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
     assert (seen(tmp_path / f"a.{suffix}") == GREY[..., None]).all()
     Image.fromarray(levels * 16).save(tmp_path / f"b.{suffix}")
-    assert (fault(tmp_path / f"b.{suffix}") or "").startswith(
+    assert (find_fault(tmp_path / f"b.{suffix}") or "").startswith(
         f"b.{suffix} has values from 0 to 4080, which are neither"
     )
 
@@ -97,9 +97,9 @@ def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
     place = Held(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     if reason:
-        assert reason in (fault(place) or "")
+        assert reason in (find_fault(place) or "")
     else:
-        assert (np.asarray(photograph(place)) == pixels("a")).all()
+        assert (np.asarray(decode_image(place)) == pixels("a")).all()
 
 
 @pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
@@ -112,7 +112,7 @@ def test_white_is_zero_is_no_negative(tmp_path: Path, values: np.ndarray) -> Non
 def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
     """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
     whole = encoded("a", "PNG")
-    reason = fault(Held(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
+    reason = find_fault(Held(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
     assert reason.startswith("held is broken or truncated (broken PNG file")
 
 
@@ -127,8 +127,8 @@ def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
     """A processor that resizes the shorter side to 336 pixels would make 20 million columns of the longer one."""
     Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
     Image.new("RGB", (3, 600)).save(tmp_path / "b.png")
-    assert fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, a strip that is no photograph"
-    assert fault(tmp_path / "b.png") is None
+    assert find_fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, a strip that is no photograph"
+    assert find_fault(tmp_path / "b.png") is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -140,8 +140,8 @@ def test_what_another_library_sets_in_pillow_changes_nothing(
     whole = encoded("a", kind)
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "whole.jpg").write_bytes(whole)
-    assert (fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
-    assert fault(tmp_path / "whole.jpg") is None
+    assert (find_fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
+    assert find_fault(tmp_path / "whole.jpg") is None
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
 
 
@@ -201,7 +201,7 @@ def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pyte
 
     monkeypatch.setattr(ImageOps, "exif_transpose", warn)
     with warnings.catch_warnings(record=True, action=action) as caught:
-        assert fault(Held(encoded("a"))) is None
+        assert find_fault(Held(encoded("a"))) is None
     assert filters == (["error", "ignore"] if action == "error" else ["always"])
     assert len(caught) == (action == "always")
 
@@ -220,16 +220,16 @@ def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pyte
 def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    assert (fault(path) or "").startswith(reason)
+    assert (find_fault(path) or "").startswith(reason)
     with pytest.raises(DataError, match=f"{path}: {reason}.*whole copy"):
-        photograph(path)
+        decode_image(path)
 
 
 def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
-    assert fault(tmp_path / "none.jpg") == "none.jpg is missing"
-    assert (fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
-    assert (fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
+    assert find_fault(tmp_path / "none.jpg") == "none.jpg is missing"
+    assert (find_fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
+    assert (find_fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
 
 
 WHOLE = {kind: encoded("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
@@ -241,9 +241,9 @@ def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, da
     for place, value in damage:
         content[place % len(content)] = value
     with warnings.catch_warnings(action="error"):
-        reason = fault(Held(bytes(content)))
+        reason = find_fault(Held(bytes(content)))
         if reason is None:
-            assert photograph(Held(bytes(content))).mode == "RGB"
+            assert decode_image(Held(bytes(content))).mode == "RGB"
         else:
             assert reason.startswith("held is ")
 
@@ -255,9 +255,11 @@ def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
     assert plain.std() > 20
     for mode, bound in (("CMYK", 1), ("RGBA", 0), ("L", None)):
         file = io.BytesIO()
-        photograph(path).convert(mode).save(file, "TIFF")
-        again = np.asarray(photograph(Held(file.getvalue()))).astype(int)
-        expected = plain if bound is not None else np.asarray(photograph(path).convert("L").convert("RGB")).astype(int)
+        decode_image(path).convert(mode).save(file, "TIFF")
+        again = np.asarray(decode_image(Held(file.getvalue()))).astype(int)
+        expected = (
+            plain if bound is not None else np.asarray(decode_image(path).convert("L").convert("RGB")).astype(int)
+        )
         assert np.abs(again - expected).max() <= (bound or 0)
 
 
@@ -265,4 +267,4 @@ def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
 def test_a_real_photograph_cut_short_anywhere_is_found_out() -> None:
     content = min((real("coco") / "train2017").glob("*.jpg")).read_bytes()
     for share in (0.01, 0.3, 0.7, 0.99):
-        assert fault(Held(content[: int(share * len(content))])) is not None
+        assert find_fault(Held(content[: int(share * len(content))])) is not None

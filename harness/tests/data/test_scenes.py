@@ -24,7 +24,7 @@ def digest(n: int, seed: int) -> str:
     """What a draw holds, pictures, ids and captions."""
     total = hashlib.sha256()
     for sample in scenes(n, seed):
-        total.update(np.asarray(sample.picture()).tobytes())
+        total.update(np.asarray(sample.load_image()).tobytes())
         total.update("\n".join((sample.id, *sample.captions)).encode())
     return total.hexdigest()
 
@@ -48,7 +48,7 @@ def test_ground_truth_stays_as_it_was_when_the_baselines_were_recorded() -> None
 def test_a_longer_draw_extends_a_shorter_one(seed: int, n: int, more: int) -> None:
     short, long = scenes(n, seed), scenes(n + more, seed)
     assert [(s.id, s.captions, s.cluster) for s in short] == [(s.id, s.captions, s.cluster) for s in long[:n]]
-    assert all(np.array_equal(a.picture(), b.picture()) for a, b in list(zip(short, long, strict=False))[:2])
+    assert all(np.array_equal(a.load_image(), b.load_image()) for a, b in list(zip(short, long, strict=False))[:2])
 
 
 @given(indices, seeds)
@@ -107,7 +107,7 @@ def test_things_stand_in_raster_order_and_differ(index: int, seed: int) -> None:
 def test_every_thing_is_seen_where_it_was_placed(index: int, seed: int) -> None:
     """Paint of the thing's own shade covers a good part of its disc, and hardly anything outside of all discs."""
     truth = scene(index, seed)
-    pixels = np.asarray(truth.picture(), dtype=float)
+    pixels = np.asarray(truth.render(), dtype=float)
     y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
     outside = np.ones((SIDE, SIDE), dtype=bool)
     for place in truth.placements():
@@ -161,7 +161,7 @@ def test_a_quarter_or_more_of_the_scenes_has_three_things() -> None:
 
 
 def test_no_two_pictures_of_a_draw_are_alike() -> None:
-    assert len({sample.picture().tobytes() for sample in scenes(100, 3)}) == 100
+    assert len({sample.load_image().tobytes() for sample in scenes(100, 3)}) == 100
 
 
 def test_an_unknown_dataset_is_refused_with_the_known_names() -> None:

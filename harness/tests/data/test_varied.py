@@ -29,11 +29,11 @@ def test_the_dataset_is_as_it_was_when_the_baselines_were_recorded() -> None:
 
 def test_no_picture_is_square_and_all_combinations_of_size_and_instruction_occur() -> None:
     drawn = find_dataset("scenes-varied").draw(N, 0, Source())
-    assert [sample.picture().size for sample in drawn[: len(SIZES)]] == list(SIZES)
+    assert [sample.load_image().size for sample in drawn[: len(SIZES)]] == list(SIZES)
     assert all(width != height for width, height in SIZES)
     wide = [width > height for width, height in SIZES]
     assert sum(wide) == len(SIZES) / 2
-    counts = Counter((sample.picture().size, sample.instruction) for sample in drawn)
+    counts = Counter((sample.load_image().size, sample.instruction) for sample in drawn)
     assert len(counts) == len(SIZES) * len(INSTRUCTIONS)
     assert set(counts.values()) <= {2, 3}
 
@@ -58,7 +58,7 @@ def test_things_lie_inside_a_picture_of_every_size(size: tuple[int, int]) -> Non
     width, height = size
     for index in range(40):
         truth = varied_scene(index, 0)
-        pixels = np.asarray(truth.picture(size), dtype=float)
+        pixels = np.asarray(truth.render(size), dtype=float)
         assert pixels.shape == (height, width, 3)
         for place in truth.placements(size):
             assert 0.8 * place.radius < min(place.x, place.y, width - place.x, height - place.y)
@@ -70,16 +70,16 @@ def test_things_lie_inside_a_picture_of_every_size(size: tuple[int, int]) -> Non
 
 def test_the_square_size_gives_the_pictures_of_scenes() -> None:
     truth = scene(3, 0)
-    assert truth.picture((SIDE, SIDE)).tobytes() == truth.picture().tobytes()
+    assert truth.render((SIDE, SIDE)).tobytes() == truth.render().tobytes()
     assert truth.placements((SIDE, SIDE)) == truth.placements()
 
 
 def test_resampling_and_a_change_of_height_and_width_change_the_resized_pictures() -> None:
     """Both leave the square pictures of `scenes` as they are, so only this dataset shows them."""
-    square = scene(0, 0).picture()
+    square = scene(0, 0).render()
     assert square.resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes() == square.tobytes()
     for sample in scenes_varied(len(SIZES), 0):
-        picture = sample.picture()
+        picture = sample.load_image()
         ways = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
         one, other = (np.asarray(picture.resize((SIDE, SIDE), way), dtype=int) for way in ways)
         assert np.abs(one - other).max() > 3
@@ -88,7 +88,7 @@ def test_resampling_and_a_change_of_height_and_width_change_the_resized_pictures
 def test_a_longer_draw_extends_a_shorter_one_and_ids_are_their_own_clusters() -> None:
     short, long = scenes_varied(5, 3), scenes_varied(9, 3)
     assert [(s.id, s.instruction, s.captions) for s in short] == [(s.id, s.instruction, s.captions) for s in long[:5]]
-    assert [s.picture().tobytes() for s in short] == [s.picture().tobytes() for s in long[:5]]
+    assert [s.load_image().tobytes() for s in short] == [s.load_image().tobytes() for s in long[:5]]
     assert long[8].id == long[8].cluster == "scenes-varied-3-00008"
 
 

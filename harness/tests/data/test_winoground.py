@@ -37,7 +37,7 @@ def check_pairs(samples: Sequence[Sample]) -> None:
         assert sample.captions == (
             (f"the dog {number} sees the cat",) if k % 2 == 0 else (f"the cat sees the dog {number}",)
         )
-        assert (np.asarray(sample.picture()) == pixels(f"ex_{number}_img_{k % 2}")).all()
+        assert (np.asarray(sample.load_image()) == pixels(f"ex_{number}_img_{k % 2}")).all()
 
 
 def test_the_registry_knows_the_pairs() -> None:
@@ -63,7 +63,7 @@ def test_images_are_found_by_stem_with_any_extension(tmp_path: Path, suffix: str
         path.rename(path.with_suffix(f".{suffix}"))
     samples, left_out = draw(tmp_path)
     assert not left_out
-    assert [s.picture().size for s in samples] == [(24, 24), (24, 24)]
+    assert [s.load_image().size for s in samples] == [(24, 24), (24, 24)]
 
 
 def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> N
 
 @needs_pyarrow
 def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.hub.not_cached", lambda *_, **__: "not cached")
+    monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: "not cached")
     dataset = find_dataset("winoground")
     reason = dataset.unavailable(Source()) or ""
     assert reason.startswith("no directory was given and facebook/winoground is not in the local cache")
@@ -243,8 +243,8 @@ def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None
     assert [(s.id, s.captions, s.cluster) for s in listed] == [(s.id, s.captions, s.cluster) for s in tabled]
     for k, (file, cell) in enumerate(zip(listed, tabled, strict=True)):
         assert file.id == f"{listed[k - k % 2].cluster}-{k % 2}"
-        assert (np.asarray(file.picture()) == np.asarray(cell.picture())).all()
-    assert len({s.picture().tobytes() for s in listed}) == 16
+        assert (np.asarray(file.load_image()) == np.asarray(cell.load_image())).all()
+    assert len({s.load_image().tobytes() for s in listed}) == 16
 
 
 @needs_real_data
@@ -256,4 +256,4 @@ def test_real_images_still_packed_are_to_be_unzipped(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data" / "images.zip") as packed:
         packed.extractall(tmp_path / "data")
     unpacked, listed = draw(tmp_path)[0], draw(real("winoground"))[0]
-    assert [s.picture().tobytes() for s in unpacked] == [s.picture().tobytes() for s in listed]
+    assert [s.load_image().tobytes() for s in unpacked] == [s.load_image().tobytes() for s in listed]

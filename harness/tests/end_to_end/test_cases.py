@@ -153,7 +153,7 @@ def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Chang
 def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def exchanged(n: int, *_: object) -> list[Sample]:
         samples = tiny_samples(n)
-        pictures = [sample.picture for sample in samples]
+        pictures = [sample.load_image for sample in samples]
         return [
             Sample(sample.id, pictures[(row + 1) % n], sample.instruction, sample.captions, sample.cluster)
             for row, sample in enumerate(samples)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub import not_cached
+from harness.hub import cache_problem
 from harness.run.options import read_options
 from harness.storage.cache_directory import CacheError, default_cache
 from harness.tests.support.case_runs import Cases
@@ -47,7 +47,7 @@ def test_the_variable_and_the_option_name_one(
 
 
 def test_the_hub_has_no_cache_either() -> None:
-    reason = not_cached("no-one/nothing", "model", ("*.json",))
+    reason = cache_problem("no-one/nothing", "model", ("*.json",))
     assert reason is not None
     assert reason.endswith("so there is no local cache of the hub: set HF_HOME to a directory")
 

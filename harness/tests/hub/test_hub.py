@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from harness.hub import HubError, find_snapshot, not_cached
+from harness.hub import HubError, cache_problem, find_snapshot
 from harness.tests.support.fake_hub import FakeHub
 from harness.tests.support.hub_model import (
     DATASET,
@@ -28,9 +28,9 @@ from harness.tests.support.hub_model import (
 
 def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
     expected = f"{NAME} is not in the local cache {hub_cache}: add --phase-download"
-    assert not_cached(NAME, "model", PATTERNS) == expected
-    assert (not_cached("a/b", "dataset", PATTERNS) or "").startswith("dataset a/b is not in the local cache")
-    assert f"{NAME} at revision v2 is not in" in (not_cached(NAME, "model", PATTERNS, revision="v2") or "")
+    assert cache_problem(NAME, "model", PATTERNS) == expected
+    assert (cache_problem("a/b", "dataset", PATTERNS) or "").startswith("dataset a/b is not in the local cache")
+    assert f"{NAME} at revision v2 is not in" in (cache_problem(NAME, "model", PATTERNS, revision="v2") or "")
     with pytest.raises(HubError, match=r"not in the local cache .*: add --phase-download"):
         find_snapshot(NAME, "model", PATTERNS)
     assert hub.requests == []
@@ -59,11 +59,11 @@ def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Pa
     hub.requests.clear()
     with nobody_listens(hub_cache):
         for revision in (None, "main", commit):
-            assert not_cached(NAME, "model", PATTERNS, revision=revision) is None
+            assert cache_problem(NAME, "model", PATTERNS, revision=revision) is None
             for download in (False, True):
                 snapshot = find_snapshot(NAME, "model", PATTERNS, revision=revision, download=download)
                 assert (snapshot.path, snapshot.revision) == (path, commit)
-        assert "at revision 0000000 is not in" in (not_cached(NAME, "model", PATTERNS, revision=40 * "0") or "")
+        assert "at revision 0000000 is not in" in (cache_problem(NAME, "model", PATTERNS, revision=40 * "0") or "")
     assert hub.requests == []
 
 
@@ -72,8 +72,8 @@ def test_a_dataset_is_kept_apart_from_a_model_of_the_same_name(hub: FakeHub) -> 
     snapshot = find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
     assert snapshot.revision == hub.commit(*DATASET)
     assert sorted(path.relative_to(snapshot.path).as_posix() for path in snapshot.path.rglob("*.*")) == TABLES
-    assert not_cached(DATASET[1], "dataset", ["*.parquet"]) is None
-    assert "is not in the local cache" in (not_cached(DATASET[1], "model", ["*.json"]) or "")
+    assert cache_problem(DATASET[1], "dataset", ["*.parquet"]) is None
+    assert "is not in the local cache" in (cache_problem(DATASET[1], "model", ["*.json"]) or "")
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
@@ -84,7 +84,7 @@ def test_half_a_snapshot_does_not_count_and_the_missing_shard_is_named(
     (path / SHARDS[1]).resolve().unlink()
     if not listed:
         unlist()
-    message = not_cached(NAME, "model", PATTERNS) or ""
+    message = cache_problem(NAME, "model", PATTERNS) or ""
     assert f"{SHARDS[1]} is missing: add --phase-download" in message
     assert message.endswith("(3.0 kB to come)") is listed
     with pytest.raises(HubError, match=SHARDS[1]):
@@ -92,7 +92,7 @@ def test_half_a_snapshot_does_not_count_and_the_missing_shard_is_named(
     said: list[str] = []
     find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append)
     assert "1 of 5 files, 3.0 kB" in said[0]
-    assert not_cached(NAME, "model", PATTERNS) is None
+    assert cache_problem(NAME, "model", PATTERNS) is None
 
 
 def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
@@ -104,26 +104,26 @@ def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
     model = folder(moved) / "snapshots" / commit
     data = next(moved.glob("datasets--*/snapshots/*/data"))
 
-    assert not_cached(NAME, "model", PATTERNS) is None
+    assert cache_problem(NAME, "model", PATTERNS) is None
     assert find_snapshot(NAME, "model", PATTERNS).revision == commit
-    assert "merges.txt is missing" in (not_cached(NAME, "model", [*PATTERNS, "merges.txt"]) or "")
-    assert not_cached(DATASET[1], "dataset", ["*.parquet"]) is None
+    assert "merges.txt is missing" in (cache_problem(NAME, "model", [*PATTERNS, "merges.txt"]) or "")
+    assert cache_problem(DATASET[1], "dataset", ["*.parquet"]) is None
     (data / "test-00000-of-00002.parquet").unlink()
-    assert "missing" in (not_cached(DATASET[1], "dataset", ["*.parquet"]) or "")
+    assert "missing" in (cache_problem(DATASET[1], "dataset", ["*.parquet"]) or "")
 
     index = (model / "model.safetensors.index.json").resolve()
     index.write_bytes(INDEX.replace(SHARDS[2].encode(), b"sight.safetensors"))
-    assert "sight.safetensors is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert "sight.safetensors is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
     index.unlink()
-    assert not_cached(NAME, "model", PATTERNS) is None
+    assert cache_problem(NAME, "model", PATTERNS) is None
     (model / SHARDS[2]).unlink()
-    assert f"{SHARDS[2]} is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert f"{SHARDS[2]} is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
     (model / "model.safetensors.index.json").write_text("{")
-    assert f"{SHARDS[2]} and 1 more file are missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert f"{SHARDS[2]} and 1 more file are missing" in (cache_problem(NAME, "model", PATTERNS) or "")
     for shard in SHARDS[:2]:
         (model / shard).unlink()
     (model / "model.safetensors.index.json").unlink()
-    assert "*.safetensors is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert "*.safetensors is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
 
 
 def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
@@ -151,12 +151,12 @@ def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
 def test_a_truncated_file_is_found_and_fetched_again(hub: FakeHub) -> None:
     path = fetch()
     (path / SHARDS[0]).resolve().write_bytes(b"short")
-    assert f"{SHARDS[0]} is missing" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert f"{SHARDS[0]} is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
     hub.requests.clear()
     assert fetch() == path
     assert hub.fetched() == [(SHARDS[0], None)]
     assert (path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]
-    assert not_cached(NAME, "model", PATTERNS) is None
+    assert cache_problem(NAME, "model", PATTERNS) is None
 
 
 def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: FakeHub) -> None:
@@ -167,7 +167,7 @@ def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: Fake
     snapshot = find_snapshot(NAME, "model", PATTERNS, revision=commit, download=True, say=lambda _: None)
     assert snapshot.path != path
     assert (snapshot.path / SHARDS[0]).read_bytes() == MODEL[SHARDS[0]]
-    assert not_cached(NAME, "model", PATTERNS, revision=commit) is None
+    assert cache_problem(NAME, "model", PATTERNS, revision=commit) is None
 
 
 def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) -> None:
@@ -175,7 +175,7 @@ def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) ->
     message = refusal()
     assert "500" in message
     assert "whole files are kept" in message
-    assert "--phase-download" in (not_cached(NAME, "model", PATTERNS) or "")
+    assert "--phase-download" in (cache_problem(NAME, "model", PATTERNS) or "")
     kept = {name for name, _ in hub.fetched()} - {SHARDS[2]}
     hub.failing.clear()
     hub.requests.clear()

@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from harness.hub import HubError, find_snapshot, not_cached
+from harness.hub import HubError, cache_problem, find_snapshot
 from harness.tests.support.fake_hub import FakeHub
 from harness.tests.support.hub_model import (
     DISK,
@@ -50,14 +50,14 @@ def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cac
         find_snapshot("no/body", "dataset", PATTERNS, download=True)
     assert f"model {NAME} has no revision v9: name a branch" in refusal(revision="v9")
     for wrong in ("a/b/c", "../x/y"):
-        assert "write OWNER/NAME" in (not_cached(wrong, "model", PATTERNS) or "")
+        assert "write OWNER/NAME" in (cache_problem(wrong, "model", PATTERNS) or "")
         with pytest.raises(HubError, match="write OWNER/NAME"):
             find_snapshot(wrong, "model", PATTERNS, download=True)
     with pytest.raises(HubError, match=rf"{NAME} has no file that matches \*.gguf"):
         find_snapshot(NAME, "model", ["*.gguf"], download=True)
     assert not hub_cache.exists()
     fetch()
-    assert "has no file that matches *.gguf" in (not_cached(NAME, "model", ["*.gguf"]) or "")
+    assert "has no file that matches *.gguf" in (cache_problem(NAME, "model", ["*.gguf"]) or "")
 
 
 def test_no_connection_is_said(hub_cache: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub import missing_by_name
+from harness.hub import find_missing_files
 
 PATTERNS = ["*.safetensors", "*.parquet", "*.json"]
 
@@ -20,7 +20,7 @@ def lacking(folder: Path, *names: str) -> list[str]:
     (folder / "a.safetensors").touch()
     for name in names:
         (folder / name).touch()
-    return missing_by_name(folder, PATTERNS)
+    return find_missing_files(folder, PATTERNS)
 
 
 @pytest.mark.parametrize("total", ["80000000", "9" * 200])

@@ -134,7 +134,7 @@ def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     def exchanged(n: int, seed: int, *_: object) -> list[Sample]:
         samples = scenes(n, seed)
         return [
-            Sample(sample.id, samples[row - 1].picture, sample.instruction, sample.captions, sample.cluster)
+            Sample(sample.id, samples[row - 1].load_image, sample.instruction, sample.captions, sample.cluster)
             for row, sample in enumerate(samples)
         ]
 

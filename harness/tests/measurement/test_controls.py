@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.sample import CONTROLS, blanked
+from harness.data.sample import CONTROLS, with_grey_image
 from harness.measurement.plan import MeasureError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
@@ -118,8 +118,8 @@ def test_equal_prompts_of_the_blank_control_go_through_the_model_once(own_vlm: V
 
 def test_a_blank_picture_has_the_size_of_the_real_one() -> None:
     sample = tiny_samples(1)[0]
-    grey = blanked(sample).picture()
-    assert grey.size == sample.picture().size
+    grey = with_grey_image(sample).load_image()
+    assert grey.size == sample.load_image().size
     assert grey.getcolors() == [(grey.size[0] * grey.size[1], (128, 128, 128))]
 
 

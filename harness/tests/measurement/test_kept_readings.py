@@ -157,7 +157,7 @@ def test_planted_readings_change_no_result(
     own_vlm: Vlm, passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readings with right checksums and other numbers, in a cache that others can write."""
-    monkeypatch.setattr(private_files, "is_sheltered", lambda _: False)
+    monkeypatch.setattr(private_files, "is_closed_to_others", lambda _: False)
     cache = tmp_path / "cache"
     before = tiny_profile(own_vlm, cache=cache)
     for path in cache.rglob("*.npz"):

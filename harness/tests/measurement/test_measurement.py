@@ -107,7 +107,7 @@ def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch,
     captions = ["red", "red circle", "red circle star", "red circle star heart"]
     clusters = ["one", "one", "two", "two"]
     paired = [
-        Sample(one.id, one.picture, one.instruction, (caption,), cluster)
+        Sample(one.id, one.load_image, one.instruction, (caption,), cluster)
         for one, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
     ]
     monkeypatch.setitem(DATASETS, "paired", Dataset("paired", "two clusters", lambda *_: paired))

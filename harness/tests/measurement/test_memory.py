@@ -73,7 +73,7 @@ def paired_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(n: int, *_: object) -> Any:
         samples = tiny_samples(n)
         return [
-            type(sample)(sample.id, sample.picture, sample.instruction, sample.captions, f"item-{at // 2}")
+            type(sample)(sample.id, sample.load_image, sample.instruction, sample.captions, f"item-{at // 2}")
             for at, sample in enumerate(samples)
         ]
 

@@ -51,7 +51,7 @@ def counted(vlm: Vlm) -> list[int]:
 
 def white(sample: Sample) -> Sample:
     """Return the wrong sample with a picture that a hook can tell from all others."""
-    return replace(sample, picture=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
+    return replace(sample, load_image=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
 
 
 def nan_where_white(vlm: Vlm) -> list[Any]:
@@ -100,7 +100,7 @@ def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
     def torn() -> Image.Image:
         raise DataError("photo.jpg is broken or truncated")
 
-    many(lambda sample: replace(sample, picture=torn) if sample.id == WRONG else sample)
+    many(lambda sample: replace(sample, load_image=torn) if sample.id == WRONG else sample)
     with pytest.raises(
         SampleError,
         match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
@@ -121,7 +121,7 @@ def test_a_broken_picture_among_those_that_are_drawn_is_named_at_once(
     def gone() -> Image.Image:
         raise OSError("the disk is gone")
 
-    many(lambda sample: replace(sample, picture=gone) if sample.id == wrong else sample)
+    many(lambda sample: replace(sample, load_image=gone) if sample.id == wrong else sample)
     passes = counted(own_vlm)
     with pytest.raises(SampleError, match=f"tiny-llava-tiny: sample {wrong} cannot be measured: the disk is gone; it"):
         measured(own_vlm, samples=4)
@@ -135,7 +135,7 @@ def test_without_a_cache_a_fault_says_that_nothing_is_kept(
         raise OSError("the disk is gone")
 
     wrong = {f"tiny-{index}" for index in range(10, 15)}
-    many(lambda sample: replace(sample, picture=gone) if sample.id in wrong else sample)
+    many(lambda sample: replace(sample, load_image=gone) if sample.id in wrong else sample)
     with pytest.raises(SampleError) as raised:
         measured(own_vlm, samples=40)
     said = str(raised.value)

@@ -62,7 +62,7 @@ def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[s
         )
         for instruction in instructions
     ]
-    return processor(images=[s.picture() for s in scenes], text=texts, padding=True, return_tensors="pt")
+    return processor(images=[s.render() for s in scenes], text=texts, padding=True, return_tensors="pt")
 
 
 def test_the_model_is_ready_to_be_measured(vision: TrainedVision, either: tuple[Any, Any]) -> None:
@@ -118,7 +118,7 @@ def test_no_text_is_tokenized_to_the_image_token_or_the_padding(loaded: Loaded) 
 
 def test_pictures_reach_the_tower_as_in_training(loaded: Loaded) -> None:
     _, processor = loaded
-    picture = scene(0, 0).picture()
+    picture = scene(0, 0).render()
     pixels = encoded(processor, [scene(0, 0)], [INSTRUCTION])["pixel_values"]
     expected = torch.tensor(list(picture.tobytes())).reshape(1, 96, 96, 3).permute(0, 3, 1, 2) / 127.5 - 1
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)

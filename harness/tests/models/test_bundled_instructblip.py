@@ -55,7 +55,7 @@ def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_ins
     loaded: tuple[Any, Any],
 ) -> None:
     model, processor = loaded
-    pictures, prompt = [scene(1, 0).picture(), scene(2, 0).picture()], chat_prompt(processor)
+    pictures, prompt = [scene(1, 0).render(), scene(2, 0).render()], chat_prompt(processor)
     batch = processor(images=pictures, text=[prompt, prompt], return_tensors="pt")
     seen: list[torch.Tensor] = []
     hook = model.get_decoder().layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))

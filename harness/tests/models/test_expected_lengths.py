@@ -31,7 +31,7 @@ class SizedProcessor:
 def test_larger_pictures_are_expected_to_give_longer_prompts(vlm: Vlm, says: bool) -> None:
     sizes = [(100, 300), (100, 100), (200, 200)]
     samples = [
-        replace(sample, picture=lambda size=size: Image.new("RGB", size), instruction="what is in the picture?")
+        replace(sample, load_image=lambda size=size: Image.new("RGB", size), instruction="what is in the picture?")
         for sample, size in zip(tiny_samples(3), sizes, strict=True)
     ]
     lengths = expected_lengths(SizedProcessor(vlm.processor.tokenizer, says=says), samples)
@@ -43,7 +43,7 @@ def test_a_picture_that_cannot_be_had_is_expected_to_be_like_others(vlm: Vlm) ->
         raise DataError("photo.jpg is broken or truncated")
 
     samples = [replace(sample, instruction="what is in the picture?") for sample in tiny_samples(3)]
-    samples[1] = replace(samples[1], picture=torn)
+    samples[1] = replace(samples[1], load_image=torn)
     first, broken, last = expected_lengths(SizedProcessor(vlm.processor.tokenizer, says=True), samples)
     assert first == last == broken - 448 * 448 // 100 + SIDE * SIDE // 100
 
@@ -52,5 +52,5 @@ def test_a_processor_of_one_resolution_needs_no_picture_to_be_asked(vlm: Vlm) ->
     def unwanted() -> Image.Image:
         raise AssertionError("decoded for nothing")
 
-    samples = [replace(sample, picture=unwanted) for sample in tiny_samples(3)]
+    samples = [replace(sample, load_image=unwanted) for sample in tiny_samples(3)]
     assert len(set(expected_lengths(vlm.processor, samples))) == 3

@@ -219,7 +219,7 @@ def test_a_sample_that_stops_its_batch_costs_no_other(
 ) -> None:
     def drawn(n: int, *_: object) -> list[Sample]:
         white: Any = lambda: Image.new("RGB", (SIDE, SIDE), "white")  # noqa: E731
-        return [replace(sample, picture=white) if sample.id == WRONG else sample for sample in tiny_samples(n)]
+        return [replace(sample, load_image=white) if sample.id == WRONG else sample for sample in tiny_samples(n)]
 
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", drawn))
     whole = tiny_profile(own_vlm, samples=12, batch_size=4)

@@ -49,7 +49,9 @@ def test_likelihoods_are_sums_over_the_tokens_of_the_caption(vlm: Vlm, samples: 
 
 def items_of(samples: list[Sample]) -> list[Sample]:
     """Every two samples are the sides of an item."""
-    return [Sample(s.id, s.picture, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)]
+    return [
+        Sample(s.id, s.load_image, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)
+    ]
 
 
 def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:

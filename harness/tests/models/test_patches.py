@@ -20,14 +20,14 @@ from harness.tests.support.topology import instructblip, llava, photographs
 def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     tokens = int(batch.groups.image[row].sum())
-    return input_image(vlm, batch.inputs, row, len(samples), samples[row].picture, tokens)
+    return input_image(vlm, batch.inputs, row, len(samples), samples[row].load_image, tokens)
 
 
 def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> None:
     samples = tiny_samples(3)
     for row, sample in enumerate(samples):
         found = seen(vlm, samples, row)
-        assert np.abs(found.pixels.astype(int) - np.asarray(sample.picture()).astype(int)).max() <= 1
+        assert np.abs(found.pixels.astype(int) - np.asarray(sample.load_image()).astype(int)).max() <= 1
         assert found.grid == (SIDE // PATCH, SIDE // PATCH)
 
 
@@ -51,7 +51,7 @@ def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
     assert found.grid == (24, 24)
     assert found.pixels.shape == (336, 336, 3)
     # A lying picture is cut at its sides: the middle is what is shown.
-    whole = np.asarray(samples[0].picture().resize((448, 336), Image.Resampling.BICUBIC))[:, 56:392]
+    whole = np.asarray(samples[0].load_image().resize((448, 336), Image.Resampling.BICUBIC))[:, 56:392]
     assert np.abs(found.pixels.astype(int) - whole.astype(int)).mean() < 2.0
 
 
@@ -96,4 +96,4 @@ def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> 
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     # 4 x 4 patches: pooled by two 2 x 2 tokens, by four one; five tokens are no grid of them.
     for tokens, grid in ((16, (4, 4)), (4, (2, 2)), (1, (1, 1)), (5, None), (8, None), (0, None)):
-        assert input_image(vlm, batch.inputs, 0, 1, samples[0].picture, tokens).grid == grid
+        assert input_image(vlm, batch.inputs, 0, 1, samples[0].load_image, tokens).grid == grid

@@ -43,7 +43,7 @@ def test_groups_and_hashes(family: str) -> None:
     if one_length:
         with pytest.raises(UnevenPromptsError, match="pads prompts of different length between their tokens"):
             encode(processor, drawn, positions)
-        drawn = [Sample(s.id, s.picture, INSTRUCTIONS[1], s.captions, s.cluster) for s in drawn]
+        drawn = [Sample(s.id, s.load_image, INSTRUCTIONS[1], s.captions, s.cluster) for s in drawn]
     together = encode(processor, drawn, positions)
     groups, ids = together.groups, together.inputs["input_ids"]
     assert torch.equal(groups.image.int() + groups.instruction.int() + groups.other.int(), groups.real.int())

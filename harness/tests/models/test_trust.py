@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from harness.errors import PhaseError, shown
+from harness.errors import PhaseError, printable
 from harness.lab.training.train import read_checkpoint
 from harness.models.prompts import template_process
 from harness.models.prompts.chat import prompt_text, refuse_endless_template
@@ -262,5 +262,5 @@ def test_no_model_is_called_after_a_directory_above(name: str, tmp_path: Path, m
 
 def test_messages_show_what_a_terminal_would_obey() -> None:
     assert str(PhaseError("id \x1b[31mred\x07\n\u202e\ud800")) == r"id \x1b[31mred\x07\n\u202e\ud800"
-    assert shown("a plain sentence") == "a plain sentence"
-    assert shown("an id of many letters", 5) == "an id..."
+    assert printable("a plain sentence") == "a plain sentence"
+    assert printable("an id of many letters", 5) == "an id..."

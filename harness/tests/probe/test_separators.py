@@ -106,9 +106,9 @@ def test_the_ends_of_rows_are_neither_image_nor_text(tiled: Vlm) -> None:
 def test_a_tile_of_a_colour_that_is_a_whole_number_holds_image_features(tiled: Vlm, colour: str) -> None:
     tiled.processor.image_processor.image_mean = tiled.processor.image_processor.image_std = [0.5] * 3
     sample = pictures(2)[0]
-    picture = sample.picture()
+    picture = sample.load_image()
     picture.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
-    whole = encode(tiled.processor, [replace(sample, picture=lambda: picture)], tiled.anatomy.image_positions)
+    whole = encode(tiled.processor, [replace(sample, load_image=lambda: picture)], tiled.anatomy.image_positions)
     batch = exclude_separators(tiled, whole)
     assert torch.equal(batch.groups.image, whole.groups.image & ~newlines(tiled, whole))
 

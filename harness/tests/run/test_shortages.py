@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from harness.errors import is_shortage
+from harness.errors import is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,20 @@ from harness.errors import is_shortage
     ],
 )
 def test_every_library_has_its_words_for_a_shortage_of_memory(words: str) -> None:
-    assert is_shortage(RuntimeError(words))
-    assert not is_shortage(ValueError(words))
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
 
 
 def test_what_is_no_shortage_of_memory() -> None:
-    assert is_shortage(MemoryError())
+    assert is_out_of_memory(MemoryError())
     for words in (
         "shape mismatch",
         "could not create a primitive descriptor for the matmul primitive",
         "CUDA error: device-side assert triggered",
         "index 5 is out of bounds for dimension 0 with size 3",
     ):
-        assert not is_shortage(RuntimeError(words))
-    assert not is_shortage(KeyboardInterrupt())
+        assert not is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(KeyboardInterrupt())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space of a process")

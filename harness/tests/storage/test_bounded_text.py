@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from harness.errors import LONGEST_TEXT, MOST_TEXTS, PhaseError, bounded, bounded_texts
+from harness.errors import LONGEST_TEXT, MOST_TEXTS, PhaseError, shorten, shorten_texts
 
 
 def test_of_a_long_text_the_middle_is_left_out() -> None:
-    assert bounded("a" * LONGEST_TEXT) == "a" * LONGEST_TEXT
+    assert shorten("a" * LONGEST_TEXT) == "a" * LONGEST_TEXT
     ten = "abcdefghij"
-    assert bounded(ten * 20, 90) == f"{ten * 3}... (160 characters left out) ...{ten}"
-    assert bounded("a" * 48_000_000).startswith("a" * 1_463 + "... (47,998,050 characters left out) ...")
+    assert shorten(ten * 20, 90) == f"{ten * 3}... (160 characters left out) ...{ten}"
+    assert shorten("a" * 48_000_000).startswith("a" * 1_463 + "... (47,998,050 characters left out) ...")
 
 
 def test_a_text_that_is_bounded_twice_keeps_the_number_left_out() -> None:
     """Captions are bounded for the record and again for the page."""
-    once = bounded("a" * 3_000)
+    once = shorten("a" * 3_000)
     assert len(once) <= LONGEST_TEXT
     assert "(1,050 characters left out)" in once
-    assert bounded(once) == once
+    assert shorten(once) == once
 
 
 def test_of_many_texts_the_first_are_shown_with_the_number_of_the_others() -> None:
-    assert bounded_texts(["a", "b" * 70], 54) == ["a", "bbb... (66 characters left out) ...b"]
-    many = bounded_texts(["a"] * 500_000)
+    assert shorten_texts(["a", "b" * 70], 54) == ["a", "bbb... (66 characters left out) ...b"]
+    many = shorten_texts(["a"] * 500_000)
     assert len(many) == MOST_TEXTS + 1
     assert many[-1] == "... (499,900 more left out)"
 

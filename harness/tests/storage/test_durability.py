@@ -18,7 +18,7 @@ from harness.baselines.store import BaselineError, read_baseline
 from harness.baselines.stored_files import read_json, write_files
 from harness.measurement.reading_cache import ReadingCacheError, cache_problem
 from harness.storage.dead_processes import owner_tag
-from harness.storage.files import unwritable, write_together
+from harness.storage.files import unwritable_reason, write_together
 from harness.tests.support.case_runs import REGRESSION, ROOT, Cases
 from harness.tests.support.dead import dead_tag
 from harness.tests.support.disks import full_disk, read_only
@@ -169,7 +169,7 @@ def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_pa
 
 def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_each_other(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(unwritable, [tmp_path] * 400)) == {""}
+        assert set(pool.map(unwritable_reason, [tmp_path] * 400)) == {""}
     assert list(tmp_path.iterdir()) == []
 
 

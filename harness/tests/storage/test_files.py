@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.storage.dead_processes import owner_tag
-from harness.storage.files import part_in, prepare_directory, sweep, write_atomically
+from harness.storage.files import prepare_directory, remove_abandoned_parts, temporary_path, write_atomically
 from harness.tests.support.dead import dead_tag
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions are of another kind here")
@@ -78,7 +78,7 @@ def test_parts_of_dead_processes_are_swept_by_owner_and_not_by_age(tmp_path: Pat
         directory.mkdir(parents=True)
         (directory / "weights").write_bytes(b"half")
     (tmp_path / f".{dead_tag()}.2.phase-part").symlink_to(target, target_is_directory=True)
-    sweep(tmp_path)
+    remove_abandoned_parts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*stay, "target"}
     assert [path.name for path in target.iterdir()] == ["weights"]
 
@@ -94,12 +94,12 @@ def test_each_directory_is_swept_the_first_time_that_it_is_written_to(
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["file"]
     assert list((tmp_path / "two").iterdir()) == []
     # Once: a directory may hold the readings of a hundred thousand samples.
-    monkeypatch.setattr("harness.storage.files.sweep", None)
+    monkeypatch.setattr("harness.storage.files.remove_abandoned_parts", None)
     write_atomically(tmp_path / "one" / "other", b"", durable=False)
 
 
 def test_a_directory_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:
-    sweep(tmp_path / "none")
+    remove_abandoned_parts(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +116,7 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
 
 
 def test_a_part_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
-    taken = part_in(tmp_path)
+    taken = temporary_path(tmp_path)
     number = int(taken.name.split(".")[2])
     names = {taken.name.replace(f".{number}.", f".{number + more}.") for more in range(1, 4)}
     for name in names:

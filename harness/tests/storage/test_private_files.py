@@ -18,7 +18,7 @@ from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.measurement import reading_cache
 from harness.storage import private_files
-from harness.storage.private_files import exposure, is_sheltered, make_private
+from harness.storage.private_files import find_exposure, is_closed_to_others, make_private
 from harness.tests.support.case_runs import PAIR, REGRESSION, Cases
 from harness.tests.support.one_reading import ROW, opened, same_row
 from harness.tests.support.tiny import tiny_samples
@@ -36,9 +36,9 @@ def _not_entered(directory: Path) -> bool:
 @pytest.fixture
 def unsheltered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others can enter the directories of pytest, and the user's group has further members."""
-    monkeypatch.setattr(private_files, "_group_of_one", lambda: -1)
+    monkeypatch.setattr(private_files, "_private_group", lambda: -1)
     for module in (private_files, reading_cache):
-        monkeypatch.setattr(module, "is_sheltered", _not_entered)
+        monkeypatch.setattr(module, "is_closed_to_others", _not_entered)
 
 
 @pytest.fixture
@@ -223,14 +223,14 @@ def test_a_directory_that_nobody_else_can_enter_shelters_all_in_it(tmp_path: Pat
     inner.mkdir(parents=True)
     for path in (inner, inner.parent, home, tmp_path):
         path.chmod(0o777)
-    assert not is_sheltered(inner) or is_sheltered(tmp_path)
+    assert not is_closed_to_others(inner) or is_closed_to_others(tmp_path)
     home.chmod(0o700)
-    assert is_sheltered(inner)
-    assert exposure([home / "cache", inner]) == ""
+    assert is_closed_to_others(inner)
+    assert find_exposure([home / "cache", inner]) == ""
 
 
 def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_files, "is_sheltered", lambda _: False)
+    monkeypatch.setattr(private_files, "is_closed_to_others", lambda _: False)
     tmp_path.chmod(0o775)
     group = tmp_path.stat().st_gid
     user = SimpleNamespace(pw_uid=1000, pw_name="ann", pw_gid=group)
@@ -238,8 +238,8 @@ def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytes
 
     def problem(name: str, *members: str) -> str:
         monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_gid=group, gr_name=name, gr_mem=members))
-        private_files._group_of_one.cache_clear()
-        return exposure([tmp_path])
+        private_files._private_group.cache_clear()
+        return find_exposure([tmp_path])
 
     try:
         assert problem("ann") == problem("ann", "ann") == ""
@@ -255,7 +255,7 @@ def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytes
         tmp_path.chmod(0o777)
         assert problem("ann") == shared
     finally:
-        private_files._group_of_one.cache_clear()
+        private_files._private_group.cache_clear()
 
 
 def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.Mo
     monkeypatch.delattr(os, "geteuid")
     kept.parent.chmod(0o777)
     assert same_row(opened(cache_of(kept)).read_one("one"))
-    assert exposure([cache_of(kept), kept.parent]) == ""
+    assert find_exposure([cache_of(kept), kept.parent]) == ""
 
 
 def test_directories_are_made_for_the_user_alone(tmp_path: Path) -> None:

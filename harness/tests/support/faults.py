@@ -202,7 +202,7 @@ def exchange_pictures(_: Vlm, patch: pytest.MonkeyPatch) -> None:
     """Give each sample the picture of the one before it."""
     redrawn(
         patch,
-        lambda samples: [replace(sample, picture=samples[row - 1].picture) for row, sample in enumerate(samples)],
+        lambda samples: [replace(sample, load_image=samples[row - 1].load_image) for row, sample in enumerate(samples)],
     )
 
 

@@ -32,7 +32,7 @@ SAMPLES = 6
 def items(n: int, *_: object) -> list[Sample]:
     """Samples of one instruction, every two the sides of an item, so that every kind of reading is kept."""
     return [
-        Sample(s.id, s.picture, "describe the image please", s.captions, f"item {k // 2}")
+        Sample(s.id, s.load_image, "describe the image please", s.captions, f"item {k // 2}")
         for k, s in enumerate(tiny_samples(n))
     ]
 

@@ -39,4 +39,4 @@ def make_picky(vlm: Vlm) -> Vlm:
 
 def narrow(sample: Sample) -> Sample:
     """Return the sample with a picture that is refused."""
-    return replace(sample, picture=lambda: Image.new("RGB", (1200, 5), "red"))
+    return replace(sample, load_image=lambda: Image.new("RGB", (1200, 5), "red"))

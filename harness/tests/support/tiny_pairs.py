@@ -50,12 +50,12 @@ _PICTURES = count()
 
 def stopped() -> Any:
     os.kill(os.getpid(), signal.SIGSTOP)
-    return tiny_samples(1)[0].picture()
+    return tiny_samples(1)[0].load_image()
 
 
 def terminated() -> Any:
     os.kill(os.getpid(), signal.Signals[os.environ.get("TINY_SIGNAL", "SIGTERM")])
-    return tiny_samples(1)[0].picture()
+    return tiny_samples(1)[0].load_image()
 
 
 def terminated_late(picture: Callable[[], Any]) -> Any:
@@ -67,19 +67,19 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     samples = tiny_samples(n)
     fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
     if fault == "sample":
-        samples[-1] = replace(samples[-1], picture=torn)
+        samples[-1] = replace(samples[-1], load_image=torn)
     if fault == "refused":
         samples = [narrow(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
-        samples[2:] = [replace(sample, picture=lambda: os._exit(9)) for sample in samples[2:]]
+        samples[2:] = [replace(sample, load_image=lambda: os._exit(9)) for sample in samples[2:]]
     if fault == "ended" and rank == "1":
         # Each sends one, and the first of them is in the middle of the share.
-        samples[32:] = [replace(sample, picture=terminated) for sample in samples[32:]]
+        samples[32:] = [replace(sample, load_image=terminated) for sample in samples[32:]]
     if fault == "ended" and rank is None:
-        samples = [replace(sample, picture=partial(terminated_late, sample.picture)) for sample in samples]
+        samples = [replace(sample, load_image=partial(terminated_late, sample.load_image)) for sample in samples]
     if fault == "stopped" and rank == "1":
-        samples[2:] = [replace(sample, picture=stopped) for sample in samples[2:]]
+        samples[2:] = [replace(sample, load_image=stopped) for sample in samples[2:]]
     if fault == "own" and rank == "1":
         raise ValueError("the second process has a fault of its own")
     return samples

@@ -42,13 +42,13 @@ def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
     """Take the rows of pixels for as long as the columns are; a square picture stays as it is."""
 
     def swapped(sample: Sample) -> Sample:
-        picture = sample.picture
+        picture = sample.load_image
 
         def reshaped() -> Image.Image:
             whole = picture()
             return Image.frombytes(whole.mode, whole.size[::-1], whole.tobytes())
 
-        return replace(sample, picture=reshaped)
+        return replace(sample, load_image=reshaped)
 
     redrawn(patch, lambda samples: [swapped(sample) for sample in samples])
 

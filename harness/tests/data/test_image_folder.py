@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from harness.data.datasets import find_dataset
-from harness.data.picture_folder import Absent, PictureFolder
+from harness.data.image_folder import Absent, ImageFolder
 from harness.data.sample import DataError, Sample, Source
 from harness.tests.support.photographs import encoded, write_images, write_official
 from harness.tests.support.winoground_files import example, write_list
 
 
-def folder_with(tmp_path: Path, *names: str) -> PictureFolder:
+def folder_with(tmp_path: Path, *names: str) -> ImageFolder:
     root = tmp_path / "coco"
     for name in names:
         path = root / "train2017" / name
         write_images(path.parent, {path.name: b"bytes"})
     (root / "train2017").mkdir(parents=True, exist_ok=True)
-    return PictureFolder(root / "train2017", root)
+    return ImageFolder(root / "train2017", root)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_name_as_written_comes_first(tmp_path: Path) -> None:
         assert folder.find(name) == folder.folder / name
 
 
-def reason(folder: PictureFolder, name: str) -> str:
+def reason(folder: ImageFolder, name: str) -> str:
     place = folder.find(name)
     assert isinstance(place, Absent)
     with pytest.raises(DataError):

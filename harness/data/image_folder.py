@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePath, PureWindowsPath
 from urllib.parse import unquote
 
-from harness.data.photograph import Place, encoded_picture
-from harness.data.sample import DataError, quoted
+from harness.data.photograph import EncodedImage, read_encoded
+from harness.data.sample import DataError, quote
 from harness.storage.file_names import stays_inside
 
 #: Endings of picture files that a name without an ending stands for, the preferred first.
@@ -34,7 +34,7 @@ class Absent:
 
 
 @dataclass(frozen=True)
-class PictureFolder:
+class ImageFolder:
     """The pictures in a folder and below it.
 
     Attributes:
@@ -44,9 +44,9 @@ class PictureFolder:
 
     folder: Path
     root: Path
-    _placed: dict[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    _placed: dict[str, EncodedImage] = field(default_factory=dict, compare=False, repr=False)
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> EncodedImage:
         """Return the file of a name, or an `Absent` that says where it was looked for and where it lies.
 
         The name is taken as written, then relative to the dataset, then without the folders that lead to this one,
@@ -61,11 +61,11 @@ class PictureFolder:
         """Return why a name cannot be one of a file in the folder; empty where it can."""
         parts = PureWindowsPath(name).parts
         if ".." in parts or (self._without_leading(parts) == parts and not stays_inside(name)):
-            return f"the file name {quoted(repr(name))} does not stay in {self.folder.name}/"
+            return f"the file name {quote(repr(name))} does not stay in {self.folder.name}/"
         return ""
 
-    def _found(self, name: str) -> Place:
-        named = quoted(name)
+    def _found(self, name: str) -> EncodedImage:
+        named = quote(name)
         if self.refusal(name):
             return Absent(named, f"{named} is missing in {self.folder.name}/")
         pure = PureWindowsPath(name)
@@ -85,7 +85,7 @@ class PictureFolder:
         if elsewhere := self._matches(self._in_root, inner[-1:]):
             lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/"
         elif similar := self._matches(self._in_root, (PurePath(inner[-1]).stem,)):
-            lies = f", {quoted(similar[0].name)} lies in {self._shown(similar[0].parent)}/"
+            lies = f", {quote(similar[0].name)} lies in {self._shown(similar[0].parent)}/"
         return Absent(named, f"{named} is missing in {self.folder.name}/{lies}")
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class PictureFolder:
 
     def _shown(self, path: Path) -> str:
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-        return quoted("the dataset" if inside == Path() else inside.as_posix())
+        return quote("the dataset" if inside == Path() else inside.as_posix())
 
 
 def _key(name: str) -> str:
@@ -154,10 +154,10 @@ def _files(top: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names))
 
 
-def same_content(places: Sequence[Place]) -> bool:
+def same_content(places: Sequence[EncodedImage]) -> bool:
     """True if the files at all places have the same bytes; False also where one cannot be read."""
     try:
-        first, *others = (encoded_picture(place) for place in places)
+        first, *others = (read_encoded(place) for place in places)
     except (OSError, ValueError, DataError):
         return False
     return all(content == first for content in others)
