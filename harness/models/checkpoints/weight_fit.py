@@ -60,8 +60,8 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
     if codes and not quantised:
         raise WeightsError(
             f"the checkpoint {entry.source} stores weights as 8-bit codes ({printable(codes[0])}, {len(codes)} in "
-            "all), and its config.json has no quantization_config that says what they stand for: copy config.json again from "
-            "where the model was quantised, or give the weights before they were"
+            "all), and its config.json has no quantization_config that says what they stand for: copy config.json again "
+            "from where the model was quantised, or give the weights before they were"
         )
     known = all(tensor.dtype in _DTYPES for tensor in headers.values())
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
@@ -98,8 +98,8 @@ def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: Mode
         if other != name and distinct and not entry.unused_weights:
             raise WeightsError(
                 f"the checkpoint {entry.source} has two weights for one of its model ({printable(other)}, "
-                f"{printable(name)}): its files mix two sets of weights; save the model anew, or to measure with the one "
-                f"that transformers takes add --phase-allow-unused-weights {entry.source}"
+                f"{printable(name)}): its files mix two sets of weights; save the model anew, or to measure with the "
+                f"one that transformers takes add --phase-allow-unused-weights {entry.source}"
             )
 
 
@@ -142,8 +142,8 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
         name, stored, expected = mismatched[0]
         raise WeightsError(
             f"the checkpoint {source} has weights of another shape than its config.json describes "
-            f"({printable(str(name))}: {tuple(stored)} in the file and {tuple(expected)} in the model, {len(mismatched)} "
-            "in all): check that config.json and weights belong together, or save it anew"
+            f"({printable(str(name))}: {tuple(stored)} in the file and {tuple(expected)} in the model, "
+            f"{len(mismatched)} in all): check that config.json and weights belong together, or save it anew"
         )
     if extra and not entry.unused_weights:
         cause = merge if adapted else layers or "check that config.json and weights belong together"
