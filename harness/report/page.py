@@ -87,7 +87,7 @@ def render_page(
         lstrip_blocks=True,
         finalize=_legible,
     )
-    environment.filters |= {"short_name": short_name, "bounded_texts": shorten_texts, "grouped": _grouped}
+    environment.filters |= {"short_name": short_name, "shorten_texts": shorten_texts, "grouped": _grouped}
     environment.filters |= {"answer": explain_verdict}
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")

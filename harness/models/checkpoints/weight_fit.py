@@ -60,8 +60,8 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
     if codes and not quantised:
         raise WeightsError(
             f"the checkpoint {entry.source} stores weights as 8-bit codes ({printable(codes[0])}, {len(codes)} in "
-            "all), and its config.json has no quantization_config that says what they stand for: copy config.json again "
-            "from where the model was quantised, or give the weights before they were"
+            "all), and its config.json has no quantization_config that says what they stand for: copy config.json "
+            "again from where the model was quantised, or give the weights before they were"
         )
     known = all(tensor.dtype in _DTYPES for tensor in headers.values())
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)

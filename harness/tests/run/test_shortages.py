@@ -46,10 +46,10 @@ def test_what_is_no_shortage_of_memory() -> None:
 def test_onednn_without_memory_says_what_the_table_has() -> None:
     program = """
         import resource, torch
-        from harness.errors import is_shortage
+        from harness.errors import is_out_of_memory
         layer, few, many = torch.nn.Conv2d(3, 64, 14, 14), torch.zeros(1, 3, 28, 28), torch.zeros(16, 3, 336, 336)
         torch.set_num_threads(1)
-        layer(few), is_shortage(RuntimeError())
+        layer(few), is_out_of_memory(RuntimeError())
         pages = int(open("/proc/self/statm").read().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
         for _ in range(9):
@@ -57,7 +57,7 @@ def test_onednn_without_memory_says_what_the_table_has() -> None:
                 layer(many)
             except Exception as error:
                 problem = error
-                if not is_shortage(problem):
+                if not is_out_of_memory(problem):
                     raise
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
         print(type(problem).__name__, problem)
