@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from harness.errors import PhaseError
+from harness.errors import PhaseError, printable
 from harness.models.offloaded import accelerate_hooks, weights_loaded
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])

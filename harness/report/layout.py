@@ -74,7 +74,7 @@ def fold(text: str, width: int, hanging_indent: int = 2, first_offset: int = 0) 
 def reason_text(head: str, reason: str) -> str:
     """A reason of a skip or an expected failure as pytest's summary shows it: on lines of its own where it is long."""
     if len(f"{head} {reason}") <= _SHORT_REASON:
-        return f"{head} {shown(reason)}"
+        return f"{head} {printable(reason)}"
     return "\n".join([head, *fold(f"    {reason}", MESSAGE_WIDTH, hanging_indent=0)])
 
 

@@ -52,7 +52,7 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
 
 def code(text: str) -> str:
     """Return a name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
-    escaped = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", shown(text))
+    escaped = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", printable(text))
     return f"`{escaped}`" if escaped else ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.data.datasets import find_dataset
-from harness.errors import PhaseError, copy_without_traceback, shorten
+from harness.errors import PhaseError, copy_without_traceback, printable, shorten
 from harness.measurement.ranks import Processes
 from harness.profile.pair import Pair
 from harness.run.loaded_model import LoadedModel
@@ -67,7 +67,7 @@ class MeasuredPairs:
             except Exception as error:
                 self._failed[pair] = copy_without_traceback(error)
                 plain = isinstance(error, PhaseError)
-                reason = str(error) if plain else shown(shorten(f"{type(error).__name__}: {error}"))
+                reason = str(error) if plain else printable(shorten(f"{type(error).__name__}: {error}"))
                 self.results.unmeasured[pair] = reason
                 raise
         return profiles[pair]

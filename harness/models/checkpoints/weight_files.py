@@ -142,7 +142,7 @@ def _headers(files: list[Path], source: str) -> dict[str, StoredTensor]:
         except SafetensorError as error:
             raise WeightsError(
                 f"the weight file {file} is damaged or cut off ({file.stat().st_size} bytes, "
-                f"{shown(str(error), 100)}): copy or fetch it again"
+                f"{printable(str(error), 100)}): copy or fetch it again"
             ) from printable_cause(error)
         if name := _zero_at_the_end(file):
             raise WeightsError(
