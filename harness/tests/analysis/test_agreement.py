@@ -16,12 +16,12 @@ from harness.analysis.margins import (
 )
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.lab.simulation.synthetic import shift_curve
-from harness.tests.support.synthetic_curves import POINTS, phases, recalls, rerun, samples
+from harness.tests.support.synthetic_curves import POINTS, add_rerun_noise, draw_curves, draw_recalls, phase_curve
 from harness.tests.support.two_sides import agree, agree_recall
 
 ALPHA = 0.01 / 160
-MARGIN = declared_margins(phases()).curve
-BASELINE = samples(phases(), 64, seed=100)
+MARGIN = declared_margins(phase_curve()).curve
+BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def judged(now: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = True) -> Agreement:
@@ -50,8 +50,8 @@ def literal_verdict(now: FloatArray, baseline: FloatArray, margin: float, alpha:
 def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
     seen = set()
     for seed in range(18):
-        baseline = samples(phases(), 48, seed)
-        now = rerun(baseline, seed, sd=0.05) if paired else samples(phases(), 60, seed + 50, sd=0.06)
+        baseline = draw_curves(phase_curve(), 48, seed)
+        now = add_rerun_noise(baseline, seed, sd=0.05) if paired else draw_curves(phase_curve(), 60, seed + 50, sd=0.06)
         now = now + (0.0, 0.02, 0.12)[seed % 3] * np.sin(np.arange(POINTS) / 4.0)
         margin = (0.02, 0.05)[seed % 2]
         found = agree(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
@@ -107,10 +107,13 @@ def test_exchanged_samples_do_not_reproduce_though_the_mean_stands_still() -> No
 @pytest.mark.parametrize(
     ("now", "layers"),
     [
-        (rerun(samples(shift_curve(phases(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
-        (rerun(samples(phases(heights=(0.10, 0.45, 0.40, 0.65, 0.40)), 64, seed=100), 2), {14, 15, 16}),
-        (rerun(BASELINE * 1.25, 3), {7, 23, 24, 25}),
-        (rerun(BASELINE + 0.06, 4), set(range(POINTS))),
+        (add_rerun_noise(draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=100), 1), {5, 6, 9, 10, 11}),
+        (
+            add_rerun_noise(draw_curves(phase_curve(heights=(0.10, 0.45, 0.40, 0.65, 0.40)), 64, seed=100), 2),
+            {14, 15, 16},
+        ),
+        (add_rerun_noise(BASELINE * 1.25, 3), {7, 23, 24, 25}),
+        (add_rerun_noise(BASELINE + 0.06, 4), set(range(POINTS))),
     ],
     ids=["shift by two layers", "flattened phase", "scale", "offset"],
 )
@@ -127,11 +130,11 @@ def test_real_changes_differ_at_their_layers(now: FloatArray, layers: set[int]) 
 
 
 def test_the_shape_is_judged_apart_from_the_level() -> None:
-    lifted = judged(rerun(BASELINE + 0.06, 5))
+    lifted = judged(add_rerun_noise(BASELINE + 0.06, 5))
     assert lifted.level.verdict is Verdict.DIFFERS
     assert lifted.shape is not None
     assert lifted.shape.verdict is Verdict.EQUIVALENT
-    unpaired = judged(samples(shift_curve(phases(), 3.0), 64, seed=7), paired=False)
+    unpaired = judged(draw_curves(shift_curve(phase_curve(), 3.0), 64, seed=7), paired=False)
     assert unpaired.shape is not None
     assert unpaired.shape.verdict is unpaired.verdict is Verdict.DIFFERS
 
@@ -151,9 +154,9 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
 def test_nothing_changed_raises_no_alarm() -> None:
     """100 null comparisons, half of them paired with noise of a coarse data type, half with fresh samples."""
     for seed in range(50):
-        baseline = samples(phases(), 64, seed=1000 + seed)
-        assert judged(rerun(baseline, seed, sd=0.01), baseline).verdict is Verdict.EQUIVALENT
-        fresh = judged(samples(phases(), 64, seed=2000 + seed), baseline, paired=False)
+        baseline = draw_curves(phase_curve(), 64, seed=1000 + seed)
+        assert judged(add_rerun_noise(baseline, seed, sd=0.01), baseline).verdict is Verdict.EQUIVALENT
+        fresh = judged(draw_curves(phase_curve(), 64, seed=2000 + seed), baseline, paired=False)
         assert fresh.verdict is not Verdict.DIFFERS
 
 
@@ -193,23 +196,23 @@ def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mea
 
 
 def test_samples_of_one_cluster_count_once() -> None:
-    doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(rerun(BASELINE, 9), 2, axis=0)
+    doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(add_rerun_noise(BASELINE, 9), 2, axis=0)
     labels = [i // 2 for i in range(128)]
     found = agree(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
-    assert found.level == judged(rerun(BASELINE, 9)).level
+    assert found.level == judged(add_rerun_noise(BASELINE, 9)).level
     assert (found.mean.n, found.compared) == (64, 128)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_order_of_samples_does_not_matter(paired: bool) -> None:
-    now, order = rerun(BASELINE, 3, sd=0.05), np.random.default_rng(0).permutation(64)
+    now, order = add_rerun_noise(BASELINE, 3, sd=0.05), np.random.default_rng(0).permutation(64)
     assert judged(now[order], BASELINE[order], paired=paired).level == judged(now, paired=paired).level
     if not paired:
         assert judged(now, BASELINE[order], paired=False) == judged(now, paired=False)
 
 
 def test_recall_that_stays_or_is_lost() -> None:
-    baseline = recalls(128, seed=0)
+    baseline = draw_recalls(128, seed=0)
     same = agree_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
     assert (same.verdict, same.shape) == (Verdict.REPRODUCES, None)
     one = baseline.copy()
@@ -265,7 +268,7 @@ def test_what_cannot_be_compared_is_refused(now: FloatArray, margin: float, mess
 
 
 def test_a_verdict_is_quick_and_repeats() -> None:
-    now = rerun(BASELINE, 0)
+    now = add_rerun_noise(BASELINE, 0)
     judged(now)
     begin = time.process_time()
     found = judged(now)
@@ -276,8 +279,8 @@ def test_a_verdict_is_quick_and_repeats() -> None:
 @given(seed=st.integers(0, 10_000), add=st.floats(-1.0, 1.0), power=st.integers(-4, 4), paired=st.booleans())
 @settings(max_examples=12, deadline=None)
 def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int, paired: bool) -> None:
-    baseline, unit = samples(phases(), 40, seed), 2.0**power
-    now = rerun(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
+    baseline, unit = draw_curves(phase_curve(), 40, seed), 2.0**power
+    now = add_rerun_noise(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
     one = agree(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
     other = agree(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
     assert (one.verdict, one.layers, one.mean.layer, one.mean.n_needed) == (

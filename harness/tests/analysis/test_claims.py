@@ -6,10 +6,10 @@ import pytest
 from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict, alignment, four_phases, intra_modal, output_preparation
 from harness.analysis.curves import FloatArray
 from harness.analysis.phase_reading import PhaseReading, read_phases
-from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
+from harness.tests.support.synthetic_curves import POINTS, draw_curves, draw_recalls, phase_curve
 
-INTER = phases()
-INTRA = phases((0, 7, 15, 24, 30), (0.20, 0.30, 0.55, 0.60, 0.25))
+INTER = phase_curve()
+INTRA = phase_curve((0, 7, 15, 24, 30), (0.20, 0.30, 0.55, 0.60, 0.25))
 HOLDS, FAILS, INCONCLUSIVE = ClaimVerdict.HOLDS, ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE
 
 
@@ -22,8 +22,8 @@ def reading(
     sd: float = 0.05,
     seed: int = 0,
 ) -> PhaseReading:
-    curves = [samples(mean, n, seed + i, sd=sd) for i, mean in enumerate((inter, image, text))]
-    return read_phases(*curves, recalls(n, seed) if recall is None else recall)
+    curves = [draw_curves(mean, n, seed + i, sd=sd) for i, mean in enumerate((inter, image, text))]
+    return read_phases(*curves, draw_recalls(n, seed) if recall is None else recall)
 
 
 def verdicts(found: PhaseReading) -> dict[str, ClaimVerdict]:
@@ -54,10 +54,10 @@ def test_a_curve_made_as_the_paper_says_holds_everywhere() -> None:
 @pytest.mark.parametrize(
     ("inter", "count"),
     [
-        (phases((0, 10, 20, 30), (0.1, 0.5, 0.2, 0.6)), 3),
-        (phases((0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6)), 5),
-        (phases((0, 30), (0.1, 0.6)), 1),
-        (phases((0, 7, 15, 24, 30), (0.6, 0.2, 0.5, 0.1, 0.4)), 3),
+        (phase_curve((0, 10, 20, 30), (0.1, 0.5, 0.2, 0.6)), 3),
+        (phase_curve((0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6)), 5),
+        (phase_curve((0, 30), (0.1, 0.6)), 1),
+        (phase_curve((0, 7, 15, 24, 30), (0.6, 0.2, 0.5, 0.1, 0.4)), 3),
         (np.full(POINTS, 0.3), 0),
     ],
     ids=["three", "five", "one rise", "first down", "flat"],
@@ -80,7 +80,7 @@ def test_a_reversal_inside_a_phase_fails_though_there_are_four_moves() -> None:
 
 
 def test_a_phase_that_ends_late_is_no_alignment() -> None:
-    late = phases((0, 14, 19, 26, 30), (0.1, 0.45, 0.2, 0.65, 0.4))
+    late = phase_curve((0, 14, 19, 26, 30), (0.1, 0.45, 0.2, 0.65, 0.4))
     claim = alignment(reading(late))
     assert (claim.verdict, claim.decisive.name) == (FAILS, "I ends in the first quarter")
     assert (claim.decisive.effect, claim.decisive.margin) == (14.0, 7.5)
@@ -95,13 +95,13 @@ def test_an_end_within_its_uncertainty_of_the_quarter_is_undecided() -> None:
 
 def test_one_rise_aligns_nothing() -> None:
     """A fit of four moves finds boundaries on any curve; without a fall after it phase I has no end."""
-    claim = alignment(reading(phases((0, 30), (0.1, 0.6)), sd=0.02))
+    claim = alignment(reading(phase_curve((0, 30), (0.1, 0.6)), sd=0.02))
     assert claim.verdict is FAILS
     assert part(claim, "inter-modal falls over II") is FAILS
 
 
 def test_intra_modal_similarity_that_falls_with_the_rest_fails() -> None:
-    falling = phases((0, 7, 15, 24, 30), (0.20, 0.50, 0.35, 0.60, 0.25))
+    falling = phase_curve((0, 7, 15, 24, 30), (0.20, 0.50, 0.35, 0.60, 0.25))
     claim = intra_modal(reading(text=falling))
     assert (claim.verdict, claim.decisive.name) == (FAILS, "text rises over II")
     assert part(claim, "image rises over II") is HOLDS
@@ -111,9 +111,9 @@ def test_intra_modal_similarity_that_falls_with_the_rest_fails() -> None:
 def test_output_preparation_needs_late_recall_and_a_late_phase() -> None:
     silent = output_preparation(reading(recall=np.zeros((64, POINTS))))
     assert (silent.verdict, silent.decisive.name, silent.decisive.effect) == (FAILS, "recall is late", 0.0)
-    early = output_preparation(reading(phases((0, 5, 10, 16, 30), (0.1, 0.45, 0.2, 0.65, 0.4))))
+    early = output_preparation(reading(phase_curve((0, 5, 10, 16, 30), (0.1, 0.45, 0.2, 0.65, 0.4))))
     assert part(early, "IV lies in the last quarter") is FAILS
-    rising = output_preparation(reading(image=phases((0, 30), (0.1, 0.5))))
+    rising = output_preparation(reading(image=phase_curve((0, 30), (0.1, 0.5))))
     assert (rising.verdict, rising.decisive.name) == (FAILS, "image falls over IV")
 
 
@@ -126,14 +126,14 @@ def test_weak_data_neither_hold_nor_fail() -> None:
 def test_claims_are_not_made_of_noise() -> None:
     """On flat and on once-rising curves no claim about phases II to IV is ever granted."""
     for seed in range(4):
-        for mean in (np.full(POINTS, 0.3), phases((0, 30), (0.1, 0.6))):
+        for mean in (np.full(POINTS, 0.3), phase_curve((0, 30), (0.1, 0.6))):
             found = reading(mean, seed=seed, n=24)
             assert HOLDS not in (judge(found).verdict for judge in (four_phases, intra_modal, output_preparation))
 
 
 def test_a_constant_added_or_the_order_of_samples_changes_no_verdict() -> None:
-    curves = [samples(mean, 48, i, sd=0.1) for i, mean in enumerate((INTER, INTRA, INTRA))]
-    recall, order = recalls(48, 0), np.random.default_rng(0).permutation(48)
+    curves = [draw_curves(mean, 48, i, sd=0.1) for i, mean in enumerate((INTER, INTRA, INTRA))]
+    recall, order = draw_recalls(48, 0), np.random.default_rng(0).permutation(48)
     plain = read_phases(*curves, recall)
     moved = read_phases(*(curve[order] + 0.25 for curve in curves), recall[order])
     assert verdicts(moved) == verdicts(plain)
@@ -142,13 +142,13 @@ def test_a_constant_added_or_the_order_of_samples_changes_no_verdict() -> None:
 
 
 def test_clusters_count_once() -> None:
-    curves = [np.repeat(samples(mean, 32, i), 2, axis=0) for i, mean in enumerate((INTER, INTRA, INTRA))]
-    found = read_phases(*curves, np.repeat(recalls(32, 0), 2, axis=0), clusters=[i // 2 for i in range(64)])
+    curves = [np.repeat(draw_curves(mean, 32, i), 2, axis=0) for i, mean in enumerate((INTER, INTRA, INTRA))]
+    found = read_phases(*curves, np.repeat(draw_recalls(32, 0), 2, axis=0), clusters=[i // 2 for i in range(64)])
     assert all(p.n == 32 for judge in CLAIMS.values() for p in judge(found).parts)
 
 
 def test_curves_of_unequal_shape_are_refused() -> None:
-    x = samples(INTER, 8, 0)
+    x = draw_curves(INTER, 8, 0)
     with pytest.raises(ValueError, match="one shape"):
         read_phases(x, x, x[:, :-1], x)
     with pytest.raises(ValueError, match="segments need"):

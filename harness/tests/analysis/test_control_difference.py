@@ -12,13 +12,13 @@ from harness.analysis.claims import CHANCE, CLAIMS, ClaimVerdict
 from harness.analysis.control_difference import LEAST_CONTROL_DIFFERENCE, curve_difference, differences, rise_difference
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.report.controls_compared import control_cells, control_lines, control_table
-from harness.tests.support.synthetic_curves import POINTS, phases, recalls, samples
+from harness.tests.support.synthetic_curves import POINTS, draw_curves, draw_recalls, phase_curve
 
 N = 48
 
 
 def curves(seed: int) -> np.ndarray:
-    return samples(phases(), N, seed, sd=0.02)
+    return draw_curves(phase_curve(), N, seed, sd=0.02)
 
 
 def bump(first: int, last: int, height: float) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
 
 
 def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
-    real, other = curves(0), samples(phases(), N, 5, sd=0.02)
+    real, other = curves(0), draw_curves(phase_curve(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
     found = rise_difference(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
     interval = stats.ttest_1samp(rise, 0.0).confidence_interval(0.99)
@@ -78,7 +78,7 @@ def test_a_control_of_other_samples_is_refused() -> None:
 @pytest.fixture
 def reading() -> PhaseReading:
     inter, image, text = curves(0), curves(1), curves(2)
-    recall = recalls(N, 3)
+    recall = draw_recalls(N, 3)
     flat = {"inter": inter - bump(10, 30, 0.1), "image": image, "text": text}
     same = {"inter": inter, "image": image, "text": text}
     return read_phases(inter, image, text, recall, controls={"noise": flat, "blank": same}, recall_chance=recall * 0.5)
@@ -125,5 +125,5 @@ def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReadin
 
 
 def test_without_controls_there_is_no_table() -> None:
-    plain = read_phases(curves(0), curves(1), curves(2), recalls(N, 3))
+    plain = read_phases(curves(0), curves(1), curves(2), draw_recalls(N, 3))
     assert control_table(("pair", judge(plain)) for judge in CLAIMS.values()) == []

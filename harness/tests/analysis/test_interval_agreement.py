@@ -18,17 +18,17 @@ from harness.analysis.monotone import Monotonicity, Presence
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import turning_points
 from harness.lab.simulation.synthetic import shift_curve
-from harness.tests.support.synthetic_curves import phases, rerun, samples
+from harness.tests.support.synthetic_curves import add_rerun_noise, draw_curves, phase_curve
 from harness.tests.support.two_sides import agree_intervals
 
 ALPHA = 0.01 / 76
 Answered = tuple[str, int, int]  # an answer, empty where it is open, and the two layers that it rests on
-BASELINE = samples(phases(), 64, seed=100)
+BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def short(fall: float = 0.2) -> FloatArray:
     """Four phases in 16 layers, the second a fall of so much: prominence 0.06, a reversal of 0.03 does not count."""
-    return phases((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
+    return phase_curve((0, 4, 8, 12, 16), (0.1, 0.5, 0.5 - fall, 0.7, 0.3))
 
 
 def found_of(found: IntervalAgreement, phase: int, question: Question) -> IntervalFinding:
@@ -115,8 +115,8 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
             np.interp(np.arange(17), (0, 2, 3, 5, 8, 12, 16), (0.1, 0.4, 0.4 - one, 0.6, 0.6 - other, 0.8, 0.3))
             for one, other in ((dip, fall), (now_dip, now_fall))
         )
-        y = samples(then, 48, seed, sd=sd)
-        x = rerun(y - then + now, seed + 50, sd=5e-3)
+        y = draw_curves(then, 48, seed, sd=sd)
+        x = add_rerun_noise(y - then + now, seed + 50, sd=5e-3)
         verdicts = [one.verdict for one in agree_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
         assert verdicts == literal(x, y, 1e-3)
         seen.update(verdicts)
@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_same_phases_stay(paired: bool) -> None:
-    now = rerun(BASELINE, 1) if paired else samples(phases(), 64, seed=101)
+    now = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
     found = agree_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
     assert (found.verdict, found.paired, found.n, found.n_baseline) == (Verdict.EQUIVALENT, paired, 64, 64)
     assert [(one.phase, one.question) for one in found.findings] == [(p, q) for p in (1, 2, 3, 4) for q in Question]
@@ -143,13 +143,13 @@ def test_the_same_phases_stay(paired: bool) -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) -> None:
-    whole, flat = phases(), phases(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
+    whole, flat = phase_curve(), phase_curve(heights=(0.10, 0.45, 0.44, 0.65, 0.40))
     for then, now, answers in (
         (whole, flat, (Presence.PRESENT, Presence.ABSENT)),
         (flat, whole, (Presence.ABSENT, Presence.PRESENT)),
     ):
-        y = samples(then, 64, seed=1, sd=0.03)
-        x = samples(now, 64, seed=1 if paired else 2, sd=0.03)
+        y = draw_curves(then, 64, seed=1, sd=0.03)
+        x = draw_curves(now, 64, seed=1 if paired else 2, sd=0.03)
         found = agree_intervals(x, y, paired=paired, alpha_diff=ALPHA)
         second = found_of(found, 2, Question.PRESENCE)
         assert found.verdict is second.verdict is Verdict.DIFFERS
@@ -164,14 +164,14 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -> None:
-    smooth = phases()
+    smooth = phase_curve()
     dented = smooth - np.where((np.arange(31) >= 19) & (np.arange(31) <= 20), 0.16, 0.0)
     for then, now, answers in (
         (smooth, dented, (Monotonicity.MONOTONE, Monotonicity.VIOLATED)),
         (dented, smooth, (Monotonicity.VIOLATED, Monotonicity.MONOTONE)),
     ):
-        y = samples(then, 64, seed=3, sd=0.03)
-        x = samples(now, 64, seed=3 if paired else 4, sd=0.03)
+        y = draw_curves(then, 64, seed=3, sd=0.03)
+        x = draw_curves(now, 64, seed=3 if paired else 4, sd=0.03)
         third = found_of(
             agree_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
         )
@@ -183,15 +183,15 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
 
 
 def test_what_the_baseline_left_open_is_not_judged() -> None:
-    y = samples(short(0.06), 64, seed=5)
-    found = agree_intervals(samples(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
+    y = draw_curves(short(0.06), 64, seed=5)
+    found = agree_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert (second.baseline, second.measured, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
     assert found.verdict is Verdict.EQUIVALENT
 
 
 def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
-    y = samples(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
+    y = draw_curves(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
     found = agree_intervals(y, y, paired=True, alpha_diff=ALPHA)
     assert {one.verdict for one in found.findings} == {None}
     assert (found.verdict, found.paired) == (Verdict.INCONCLUSIVE, False)
@@ -199,7 +199,7 @@ def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
 
 def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_noise() -> None:
     """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
-    y = samples(short(0.0608), 400, seed=6, sd=1e-3)
+    y = draw_curves(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
     second = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
@@ -210,9 +210,9 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
 
 def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
     """The truth lies just below the margin, the baseline by chance certainly above it, and this run knows better."""
-    y = samples(short(0.057), 32, seed=7, sd=0.05)
+    y = draw_curves(short(0.057), 32, seed=7, sd=0.05)
     lucky = y - y.mean(axis=0) + short(0.076)
-    x = samples(short(0.057), 3000, seed=8, sd=0.05)
+    x = draw_curves(short(0.057), 3000, seed=8, sd=0.05)
     second = found_of(agree_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.INCONCLUSIVE
@@ -224,16 +224,16 @@ def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
 def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bool) -> None:
     """A fall and a reversal that lie on their margins, or within their standard errors of them."""
     edges = (0, 3, 4, 6, 9, 12, 15)
-    mean = phases(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
+    mean = phase_curve(edges, (0.1, 0.4, 0.4 - 0.03 - off, 0.6, 0.6 - 0.06 - off, 0.7, 0.3))
     for seed in range(12):
-        y = samples(mean, (40, 80)[seed % 2], seed, sd=0.04)
-        x = rerun(y, seed + 100) if paired else samples(mean, (160, 40)[seed % 2], seed + 100, sd=0.04)
+        y = draw_curves(mean, (40, 80)[seed % 2], seed, sd=0.04)
+        x = add_rerun_noise(y, seed + 100) if paired else draw_curves(mean, (160, 40)[seed % 2], seed + 100, sd=0.04)
         assert agree_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
 
 
 def test_undecided_says_how_many_samples_would_decide() -> None:
-    y = samples(short(), 64, seed=9, sd=0.03)
-    found = agree_intervals(samples(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
+    y = draw_curves(short(), 64, seed=9, sd=0.03)
+    found = agree_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.INCONCLUSIVE)
@@ -243,8 +243,8 @@ def test_undecided_says_how_many_samples_would_decide() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1.0, 50.0), st.integers(0, 3))
 def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers: int) -> None:
-    y = samples(short(), 40, seed % 97, sd=0.05)
-    x = rerun(samples(shift_curve(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
+    y = draw_curves(short(), 40, seed % 97, sd=0.05)
+    x = add_rerun_noise(draw_curves(shift_curve(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
     order = np.random.default_rng(seed).permutation(40)
     found = agree_intervals(x, y, paired=True, alpha_diff=ALPHA)
     assert agree_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
@@ -255,7 +255,7 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
-    x = samples(shift_curve(phases(), 2.0), 64, seed=100)
+    x = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=100)
     up = agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
     down = agree_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
     for one, other in zip(up.findings, down.findings, strict=True):
@@ -268,7 +268,7 @@ def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_samples_of_one_picture_count_once(paired: bool) -> None:
-    x, labels = rerun(BASELINE, 0, sd=0.02), [i // 2 for i in range(128)]
+    x, labels = add_rerun_noise(BASELINE, 0, sd=0.02), [i // 2 for i in range(128)]
     twice = agree_intervals(
         np.repeat(x, 2, axis=0),
         np.repeat(BASELINE, 2, axis=0),
@@ -282,7 +282,7 @@ def test_samples_of_one_picture_count_once(paired: bool) -> None:
 
 def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
     """A run with few of the baseline's samples is judged on the phases of all."""
-    reference = 2.0 * shift_curve(phases(), 3.0)
+    reference = 2.0 * shift_curve(phase_curve(), 3.0)
     found = agree_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
     ends = (0, *turning_points(reference, 4), 30)
     assert [(one.first, one.last) for one in found.findings[::2]] == list(pairwise(ends))

@@ -12,7 +12,7 @@ from harness.analysis.margins import (
     pair_samples,
     recall_margins,
 )
-from harness.tests.support.synthetic_curves import phases
+from harness.tests.support.synthetic_curves import phase_curve
 
 
 def test_declared_margins_and_their_reasons() -> None:
@@ -20,7 +20,7 @@ def test_declared_margins_and_their_reasons() -> None:
     assert (found.curve, found.turning_points, found.half_heights) == (0.05, 2, 1.2)
     assert "range" in found.reason
     assert declared_margins([0.3, 0.31]).curve == 0.01
-    noisy = declared_margins(phases(), noise=0.02)
+    noisy = declared_margins(phase_curve(), noise=0.02)
     assert noisy.curve == pytest.approx(0.06)
     assert "noise" in noisy.reason
     assert declared_margins(np.linspace(0.0, 1.0, 81), share=0.1).curve == pytest.approx(0.1)
@@ -28,8 +28,8 @@ def test_declared_margins_and_their_reasons() -> None:
 
 
 def test_a_noisy_baseline_is_refused() -> None:
-    assert noise_refusal(phases(), 0.02) is None
-    assert "phase 2" in (noise_refusal(phases(), 0.021) or "")
+    assert noise_refusal(phase_curve(), 0.02) is None
+    assert "phase 2" in (noise_refusal(phase_curve(), 0.021) or "")
 
 
 def test_pairing_wants_the_same_inputs_and_enough_of_them() -> None:

@@ -7,7 +7,7 @@ from scipy import stats
 from harness.analysis.curves import cluster_means, summarise
 from harness.analysis.monotone import Monotonicity, Presence, monotone, phase_rise
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.tests.support.synthetic_curves import phases, samples
+from harness.tests.support.synthetic_curves import draw_curves, phase_curve
 
 
 def literal_verdict(x: np.ndarray, first: int, last: int, direction: int, margin: float) -> Monotonicity:
@@ -31,7 +31,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
     seen = set()
     for seed in range(24):
         dip = (0.0, 0.03, 0.06)[seed % 3]
-        x = samples(phases((0, 5, 7, 12), (0.1, 0.4, 0.4 - dip, 0.7)), (12, 40)[seed % 2], seed, sd=0.1)
+        x = draw_curves(phase_curve((0, 5, 7, 12), (0.1, 0.4, 0.4 - dip, 0.7)), (12, 40)[seed % 2], seed, sd=0.1)
         found = monotone(summarise(x), 1, 11, 1, 0.025)
         assert found.verdict is literal_verdict(x, 1, 11, 1, 0.025)
         mirrored = monotone(summarise(-x), 1, 11, -1, 0.025)
@@ -42,7 +42,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 
 
 def test_a_reversal_inside_a_phase_is_found_where_it_is() -> None:
-    x = samples(phases((0, 5, 9, 20), (0.1, 0.4, 0.3, 0.8)), 64, seed=0)
+    x = draw_curves(phase_curve((0, 5, 9, 20), (0.1, 0.4, 0.3, 0.8)), 64, seed=0)
     found = monotone(summarise(x), 0, 20, 1, 0.035)
     assert (found.verdict, found.layers) == (Monotonicity.VIOLATED, (5, 9))
     assert found.interval[0] > 0.035
@@ -51,7 +51,10 @@ def test_a_reversal_inside_a_phase_is_found_where_it_is() -> None:
 
 
 def test_straight_and_flat_curves_are_monotone_but_a_flat_one_does_not_rise() -> None:
-    straight, flat = samples(np.linspace(0.1, 0.6, 13), 64, 1, sd=0.02), samples(np.full(13, 0.3), 64, 2, sd=0.02)
+    straight, flat = (
+        draw_curves(np.linspace(0.1, 0.6, 13), 64, 1, sd=0.02),
+        draw_curves(np.full(13, 0.3), 64, 2, sd=0.02),
+    )
     assert monotone(summarise(straight), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
     assert monotone(summarise(flat), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
     assert phase_rise(straight, 0, 12, 1, 0.05).verdict is Presence.PRESENT
@@ -60,18 +63,20 @@ def test_straight_and_flat_curves_are_monotone_but_a_flat_one_does_not_rise() ->
 
 
 def test_weak_data_decide_nothing() -> None:
-    x = samples(phases((0, 6, 12), (0.1, 0.16, 0.14)), 6, seed=0, sd=0.2, adjacent=0.5)
+    x = draw_curves(phase_curve((0, 6, 12), (0.1, 0.16, 0.14)), 6, seed=0, sd=0.2, adjacent=0.5)
     assert monotone(summarise(x), 0, 12, 1, 0.02).verdict is Monotonicity.INCONCLUSIVE
     assert phase_rise(x, 0, 6, 1, 0.05).verdict is Presence.INCONCLUSIVE
 
 
 def test_a_flat_autocorrelated_curve_is_never_called_violated() -> None:
-    verdicts = [monotone(summarise(samples(np.full(13, 0.3), 32, seed)), 0, 12, 1, 0.02).verdict for seed in range(40)]
+    verdicts = [
+        monotone(summarise(draw_curves(np.full(13, 0.3), 32, seed)), 0, 12, 1, 0.02).verdict for seed in range(40)
+    ]
     assert Monotonicity.VIOLATED not in verdicts
 
 
 def test_the_rise_has_its_paired_interval() -> None:
-    x = samples(phases(), 40, seed=7)
+    x = draw_curves(phase_curve(), 40, seed=7)
     found = phase_rise(x, 7, 15, -1, 0.05, alpha=0.05)
     change = x[:, 7] - x[:, 15]
     interval = stats.ttest_1samp(change, 0.0).confidence_interval(0.95)
@@ -88,7 +93,7 @@ def test_the_rise_of_identical_rows_is_certain() -> None:
 
 
 def test_clusters_are_averaged_first() -> None:
-    x = samples(phases(), 30, seed=3)
+    x = draw_curves(phase_curve(), 30, seed=3)
     doubled, labels = np.repeat(x, 2, axis=0), [i // 2 for i in range(60)]
     assert phase_rise(cluster_means(doubled, labels), 0, 7, 1, 0.05) == phase_rise(x, 0, 7, 1, 0.05)
     assert monotone(summarise(doubled, labels), 0, 7, 1, 0.05) == monotone(summarise(x), 0, 7, 1, 0.05)
@@ -97,7 +102,7 @@ def test_clusters_are_averaged_first() -> None:
 
 @pytest.mark.parametrize(("first", "last", "direction"), [(3, 3, 1), (4, 2, 1), (-1, 2, 1), (0, 13, 1), (0, 5, 0)])
 def test_what_is_no_interval_is_refused(first: int, last: int, direction: int) -> None:
-    x = samples(np.full(13, 0.3), 8, 0)
+    x = draw_curves(np.full(13, 0.3), 8, 0)
     with pytest.raises(ValueError, match=r"no interval|direction"):
         monotone(summarise(x), first, last, direction, 0.02)
     with pytest.raises(ValueError, match=r"no interval|direction"):
@@ -106,4 +111,4 @@ def test_what_is_no_interval_is_refused(first: int, last: int, direction: int) -
 
 def test_a_margin_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive"):
-        monotone(summarise(samples(np.full(13, 0.3), 8, 0)), 0, 5, 1, 0.0)
+        monotone(summarise(draw_curves(np.full(13, 0.3), 8, 0)), 0, 5, 1, 0.0)

@@ -9,15 +9,15 @@ from scipy import stats
 from harness.analysis.power import LEAST_EQUIVALENT, LEAST_FOUND, Power, curve_power, power_refusal, recall_power
 from harness.analysis.power import _shift_by as shift_by
 from harness.lab.simulation.synthetic import shift_curve
-from harness.tests.support.synthetic_curves import phases, recalls, samples
+from harness.tests.support.synthetic_curves import draw_curves, draw_recalls, phase_curve
 
 ALPHA = 0.01 / 76
-SHORT = phases((0, 3, 6, 9, 12), (0.1, 0.5, 0.2, 0.7, 0.3))
+SHORT = phase_curve((0, 3, 6, 9, 12), (0.1, 0.5, 0.2, 0.7, 0.3))
 MARGIN = 0.03
 
 
 def test_the_shift_is_that_of_the_synthetic_curves() -> None:
-    rows = samples(phases(), 5, seed=0)
+    rows = draw_curves(phase_curve(), 5, seed=0)
     for layers in (1.0, 2.0):
         expected = np.stack([shift_curve(row, layers) for row in rows])
         np.testing.assert_allclose(rows @ shift_by(31, layers), expected, atol=1e-12)
@@ -26,14 +26,14 @@ def test_the_shift_is_that_of_the_synthetic_curves() -> None:
 def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
     rng = np.random.default_rng(0)
     curve = curve_power(
-        samples(SHORT, 96, seed=1),
+        draw_curves(SHORT, 96, seed=1),
         2e-3 * rng.standard_normal((96, 13)),
         margin=MARGIN,
         alpha_diff=ALPHA,
         draws=12,
     )
     assert (curve.equivalent, curve.detected, curve.samples, curve.draws) == (1.0, 1.0, 96, 12)
-    recall = recall_power(np.round(8 * recalls(128, seed=2)), np.full(128, 8), alpha_diff=ALPHA, draws=12)
+    recall = recall_power(np.round(8 * draw_recalls(128, seed=2)), np.full(128, 8), alpha_diff=ALPHA, draws=12)
     assert (recall.equivalent, recall.detected) == (1.0, 1.0)
     for power in (curve, recall):
         assert power.enough
@@ -46,7 +46,7 @@ def test_equivalence_under_noise_has_its_closed_form() -> None:
     deviation = MARGIN * np.sqrt(n) / (stats.t.isf(0.025, n - 1) + 0.6)
     noise = deviation * np.random.default_rng(3).standard_normal((4000, 1)) * np.ones(13)
     power = curve_power(
-        samples(SHORT, n, seed=4, sd=1e-3), noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, draws=draws
+        draw_curves(SHORT, n, seed=4, sd=1e-3), noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, draws=draws
     )
     expected = 2.0 * stats.norm.cdf(0.6) - 1.0
     assert power.equivalent == pytest.approx(expected, abs=3.5 * np.sqrt(expected * (1.0 - expected) / draws))
@@ -55,7 +55,7 @@ def test_equivalence_under_noise_has_its_closed_form() -> None:
 
 def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
     noise = 0.15 * np.random.default_rng(5).standard_normal((500, 1)) * np.ones(13)
-    curves = samples(SHORT, 40, seed=6)
+    curves = draw_curves(SHORT, 40, seed=6)
 
     def simulate(size: float = 1.0) -> Power:
         return curve_power(curves, noise - noise.mean(), margin=MARGIN, alpha_diff=ALPHA, size=size, draws=20)
@@ -100,7 +100,7 @@ def test_what_is_enough(equivalent: float, found: float | None, enough: bool) ->
 
 def test_noise_beyond_the_margin_is_never_equivalent_however_many_samples() -> None:
     noise = np.where(np.arange(13) == 6, 2.0 * MARGIN, 0.0) * np.ones((40, 1))
-    curves = samples(SHORT, 40, seed=7, sd=0.01)
+    curves = draw_curves(SHORT, 40, seed=7, sd=0.01)
     for size in (1.0, 4.0):
         power = curve_power(curves, noise, margin=MARGIN, alpha_diff=ALPHA, size=size, draws=5)
         assert power.equivalent == 0.0
@@ -134,7 +134,7 @@ def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:
 
 
 def test_samples_of_one_picture_are_drawn_together() -> None:
-    curves = samples(SHORT, 36, seed=11)
+    curves = draw_curves(SHORT, 36, seed=11)
     noise = 5e-3 * np.random.default_rng(12).standard_normal(curves.shape)
     hits = np.random.default_rng(13).binomial(6, 0.4, (36, 13))
     labels = [i // 2 for i in range(72)]
@@ -150,7 +150,7 @@ def test_samples_of_one_picture_are_drawn_together() -> None:
 
 
 def test_what_cannot_be_simulated_is_refused() -> None:
-    curves = samples(SHORT, 40, seed=0)
+    curves = draw_curves(SHORT, 40, seed=0)
     with pytest.raises(ValueError, match="at least 7 points"):
         curve_power(curves[:, :6], margin=MARGIN, alpha_diff=ALPHA)
     with pytest.raises(ValueError, match="is not that of curves with 13 points"):

@@ -14,7 +14,7 @@ from harness.analysis.segments import (
     longest_chain,
     persistence,
 )
-from harness.tests.support.synthetic_curves import phases, plateaus, samples
+from harness.tests.support.synthetic_curves import draw_curves, phase_curve, plateau_curve
 
 
 def confirmed_segments(x: FloatArray, prominence: float, start: int = 0) -> ConfirmedSegments:
@@ -83,17 +83,17 @@ def test_persistence_of_a_known_curve() -> None:
 @pytest.mark.parametrize(
     ("mean", "directions"),
     [
-        (phases(), (1, -1, 1, -1)),
-        (plateaus(), (1, -1, 1, -1)),
-        (phases((0, 10, 20, 30), (0.1, 0.5, 0.2, 0.6)), (1, -1, 1)),
-        (phases((0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6)), (1, -1, 1, -1, 1)),
-        (phases((0, 12, 30), (0.6, 0.1, 0.5)), (-1, 1)),
+        (phase_curve(), (1, -1, 1, -1)),
+        (plateau_curve(), (1, -1, 1, -1)),
+        (phase_curve((0, 10, 20, 30), (0.1, 0.5, 0.2, 0.6)), (1, -1, 1)),
+        (phase_curve((0, 6, 12, 18, 24, 30), (0.1, 0.4, 0.1, 0.5, 0.2, 0.6)), (1, -1, 1, -1, 1)),
+        (phase_curve((0, 12, 30), (0.6, 0.1, 0.5)), (-1, 1)),
         (np.full(31, 0.3), ()),
     ],
     ids=["four", "plateaus", "three", "five", "down-up", "flat"],
 )
 def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: tuple[int, ...]) -> None:
-    x = samples(mean, 64, seed=11)
+    x = draw_curves(mean, 64, seed=11)
     found = confirmed_segments(x, 0.08)
     assert tuple(segment.direction for segment in found.chain) == directions
     assert (found.count, found.start) == (len(directions), directions[0] if directions else 0)
@@ -105,7 +105,7 @@ def test_the_moves_of_known_curves_are_certified(mean: FloatArray, directions: t
 
 
 def test_a_chain_may_have_to_begin_upwards() -> None:
-    x = samples(phases((0, 12, 30), (0.6, 0.1, 0.5)), 64, seed=0)
+    x = draw_curves(phase_curve((0, 12, 30), (0.6, 0.1, 0.5)), 64, seed=0)
     assert confirmed_segments(x, 0.05, start=1).count == 1
     assert confirmed_segments(x, 0.05, start=-1).count == 2
     with pytest.raises(ValueError, match="start"):
@@ -113,16 +113,18 @@ def test_a_chain_may_have_to_begin_upwards() -> None:
 
 
 def test_weak_data_certify_less_and_exclude_less() -> None:
-    strong, weak = (confirmed_segments(samples(phases(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6))
+    strong, weak = (
+        confirmed_segments(draw_curves(phase_curve(), n, seed=4, sd=0.15, adjacent=0.5), 0.05) for n in (200, 6)
+    )
     assert strong.count == strong.at_most == 4
     assert weak.count < 4 <= weak.at_most
 
 
 def test_moves_are_not_over_claimed() -> None:
     """Curves whose moves are just too small: nothing beyond the truth in 40 draws at alpha = 0.01."""
-    mean = phases((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
+    mean = phase_curve((0, 15, 20, 30), (0.1, 0.50, 0.46, 0.60))
     for seed in range(40):
-        found = confirmed_segments(samples(mean, 24, seed, adjacent=0.9), 0.05)
+        found = confirmed_segments(draw_curves(mean, 24, seed, adjacent=0.9), 0.05)
         assert found.count <= 1 <= found.at_most
 
 
@@ -134,7 +136,7 @@ def test_the_declared_prominence_is_a_tenth_of_the_range() -> None:
 @given(seed=st.integers(0, 10_000), add=st.integers(-3, 3), power=st.integers(-4, 4))
 @settings(max_examples=15, deadline=None)
 def test_units_and_mirroring_leave_the_chain(seed: int, add: int, power: int) -> None:
-    x, unit = samples(phases(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
+    x, unit = draw_curves(phase_curve(), 24, seed, sd=0.15, adjacent=0.8), 2.0**power
     found = confirmed_segments(x, 0.05)
     scaled = confirmed_segments(unit * x + add, 0.05 * unit)
     mirrored = confirmed_segments(-x, 0.05)

@@ -17,7 +17,7 @@ from harness.analysis.turning_points import (
     turning_points_rows,
 )
 from harness.lab.simulation.synthetic import EDGES, PLATEAU, Shape
-from harness.tests.support.synthetic_curves import phases, plateaus, samples
+from harness.tests.support.synthetic_curves import draw_curves, phase_curve, plateau_curve
 
 LONG_PLATEAU = Shape("long", (0, 3, 13, 16, 20, 23, 27, 30), (0.1, 0.45, 0.45, 0.2, 0.2, 0.65, 0.65, 0.4))
 INTEGER_CURVES = st.lists(st.integers(-9, 9), min_size=6, max_size=10)
@@ -90,7 +90,7 @@ def test_impossible_segmentations_are_refused(segments: int, start: int) -> None
 
 
 def test_half_heights_of_straight_moves_are_the_middles() -> None:
-    np.testing.assert_allclose(half_heights(phases(), EDGES[1:-1]), [3.5, 11.0, 19.5, 27.0])
+    np.testing.assert_allclose(half_heights(phase_curve(), EDGES[1:-1]), [3.5, 11.0, 19.5, 27.0])
 
 
 def test_half_height_is_the_first_crossing() -> None:
@@ -117,10 +117,10 @@ def test_half_heights_lie_in_their_phase_and_at_the_middle(seed: int) -> None:
 
 
 def test_intervals_cover_the_truth() -> None:
-    mean, truth = phases(), half_heights(phases(), EDGES[1:-1])
+    mean, truth = phase_curve(), half_heights(phase_curve(), EDGES[1:-1])
     hits = []
     for seed in range(40):
-        found = boundary_intervals(samples(mean, 32, seed, sd=0.08, adjacent=0.8), draws=400, seed=seed)
+        found = boundary_intervals(draw_curves(mean, 32, seed, sd=0.08, adjacent=0.8), draws=400, seed=seed)
         hits.append([b.low <= t <= b.high for b, t in zip(found.half_heights, truth, strict=True)])
         hits[-1] += [b.low <= t <= b.high for b, t in zip(found.turning_points, EDGES[1:-1], strict=True)]
         for b in (*found.half_heights, *found.turning_points):
@@ -130,7 +130,7 @@ def test_intervals_cover_the_truth() -> None:
 
 
 def test_intervals_do_not_depend_on_the_order_of_samples() -> None:
-    x = samples(plateaus(), 40, seed=1)
+    x = draw_curves(plateau_curve(), 40, seed=1)
     labels = [f"picture {i // 2}" for i in range(40)]
     order = np.random.default_rng(0).permutation(40)
     assert boundary_intervals(x[order]) == boundary_intervals(x)
@@ -138,7 +138,7 @@ def test_intervals_do_not_depend_on_the_order_of_samples() -> None:
 
 
 def test_samples_of_one_cluster_count_once() -> None:
-    x = samples(plateaus(), 30, seed=2)
+    x = draw_curves(plateau_curve(), 30, seed=2)
     doubled, labels = np.repeat(x, 2, axis=0), [i // 2 for i in range(60)]
     found = boundary_intervals(doubled, labels)
     assert found == boundary_intervals(x)
@@ -149,7 +149,7 @@ def test_samples_of_one_cluster_count_once() -> None:
 
 
 def test_the_start_is_chosen_on_the_mean() -> None:
-    x = samples(-phases(), 32, seed=0)
+    x = draw_curves(-phase_curve(), 32, seed=0)
     found = boundary_intervals(x, start=0)
     assert found.start == -1
     assert [b.estimate for b in found.turning_points] == list(turning_points(x.mean(axis=0), 4, -1))
@@ -176,14 +176,14 @@ def test_half_heights_beside_flat_plateaus_are_covered(shape: Shape, n: int) -> 
     repetitions = 150
     hits = np.zeros(4)
     for seed in range(repetitions):
-        found = boundary_intervals(samples(mean, n, 1000 * n + seed), draws=1000)
+        found = boundary_intervals(draw_curves(mean, n, 1000 * n + seed), draws=1000)
         hits += [b.low <= t <= b.high for b, t in zip(found.half_heights, truth, strict=True)]
     # Of 150 intervals that cover with 0.95 fewer than 133 do once in a thousand times.
     assert hits.min() >= 133
 
 
 def test_a_half_height_away_from_plateaus_keeps_its_percentile_interval() -> None:
-    x = samples(phases(), 64, 3)
+    x = draw_curves(phase_curve(), 64, 3)
     found = boundary_intervals(x)
     means = resampled_means(cluster_means(x), 2000, 0)
     drawn = half_heights(means, turning_points_rows(means, 4))
@@ -194,6 +194,6 @@ def test_a_half_height_away_from_plateaus_keeps_its_percentile_interval() -> Non
 
 
 def test_one_move_has_a_half_height_and_no_turning_point() -> None:
-    found = boundary_intervals(samples(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
+    found = boundary_intervals(draw_curves(np.linspace(0.0, 1.0, 9), 32, 0), segments=1)
     assert found.turning_points == ()
     assert found.half_heights[0].low <= 4.0 <= found.half_heights[0].high

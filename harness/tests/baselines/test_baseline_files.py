@@ -28,7 +28,7 @@ from harness.judgement.phases import phases_of
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
 from harness.storage.directory_lock import LockedError
-from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, arrays_of
+from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, find_arrays
 from harness.tests.support.dead import dead_tag
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
@@ -63,7 +63,7 @@ def earlier(path: Path) -> None:
 def test_the_shipped_baselines_say_no_name_and_are_read_as_before() -> None:
     assert len(SHIPPED) >= 4
     for path in SHIPPED:
-        assert arrays_of(path) == path.with_suffix(".npz") or arrays_of(path).name == read_json(path)["arrays"]
+        assert find_arrays(path) == path.with_suffix(".npz") or find_arrays(path).name == read_json(path)["arrays"]
         assert read_baseline(path).profile.n
 
 
@@ -71,14 +71,14 @@ def test_arrays_are_named_by_their_content_and_those_of_before_go(
     tmp_path: Path, made: Profile, other: Profile
 ) -> None:
     path = written(tmp_path, made)
-    first = arrays_of(path).name
+    first = find_arrays(path).name
     assert first == f"curves.{read_json(path)['arrays_sha256'][:12]}.npz"
     earlier(path)
     assert names(path.parent) == {"curves.json", "curves.npz"}
     assert np.array_equal(read_baseline(path).profile["inter"], made["inter"])
     written(tmp_path, other)
-    assert names(path.parent) == {"curves.json", arrays_of(path).name}
-    assert arrays_of(path).name != first
+    assert names(path.parent) == {"curves.json", find_arrays(path).name}
+    assert find_arrays(path).name != first
     assert np.array_equal(read_baseline(path).profile["inter"], other["inter"])
 
 
@@ -104,7 +104,7 @@ def test_arrays_are_named_by_their_content_and_those_of_before_go(
 )
 def test_the_arrays_are_a_file_beside_the_json(name: Any, tmp_path: Path, made: Profile) -> None:
     path = written(tmp_path, made)
-    shutil.copy(arrays_of(path), tmp_path / "curves.npz")
+    shutil.copy(find_arrays(path), tmp_path / "curves.npz")
     write_files(path, read_json(path) | {"arrays": name})
     with pytest.raises(BaselineError, match=r"for its arrays, which is no name of a \.npz file beside it; restore it"):
         read_baseline(path)
@@ -164,14 +164,14 @@ def test_only_arrays_of_the_baseline_that_no_json_names_are_removed(
     path = written(tmp_path, made)
     folder = path.parent
     shutil.copy(path, folder / "copy.json")
-    copied = arrays_of(path).name
+    copied = find_arrays(path).name
     stay = {copied, "copy.json", "curves.mine.npz", "curves2.0123456789ab.npz", "notes.npz", "curves.0123456789abc.npz"}
     stay |= {"curves.0123456789ab.txt", "curves.0123456789AB.npz", "1curves.0123456789ab.npz", "notes.json"}
     for name in stay - names(folder):
         (folder / name).write_text("{}")
     (folder / "curves.0123456789ab.npz").write_bytes(b"of a killed update")
     written(tmp_path, other)
-    assert names(folder) == {*stay, "curves.json", arrays_of(path).name}
+    assert names(folder) == {*stay, "curves.json", find_arrays(path).name}
     # Who cannot be asked may name any of them.
     (folder / "curves.0123456789ab.npz").write_bytes(b"of a killed update")
     (folder / "half.json").write_text("{")
@@ -183,7 +183,7 @@ def test_where_others_may_write_meanwhile_nothing_is_removed(
     tmp_path: Path, made: Profile, other: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, made)
-    first = arrays_of(path).name
+    first = find_arrays(path).name
     fcntl = pytest.importorskip("fcntl", reason="locks are of another kind here")
 
     def refused(*_: object) -> None:
@@ -191,7 +191,7 @@ def test_where_others_may_write_meanwhile_nothing_is_removed(
 
     monkeypatch.setattr(fcntl, "flock", refused)
     written(tmp_path, other)
-    assert names(path.parent) == {"curves.json", first, arrays_of(path).name}
+    assert names(path.parent) == {"curves.json", first, find_arrays(path).name}
 
 
 def test_each_pair_has_its_own_arrays(tmp_path: Path, made: Profile, other: Profile) -> None:
@@ -202,7 +202,7 @@ def test_each_pair_has_its_own_arrays(tmp_path: Path, made: Profile, other: Prof
     for _ in range(2):
         paths = [written(tmp_path, profile) for profile in profiles]
     assert [path.name for path in paths] == ["curves.json", "curves-more.json", "curves.cpu-bfloat16.json"]
-    assert names(paths[0].parent) == {file.name for path in paths for file in (path, arrays_of(path))}
+    assert names(paths[0].parent) == {file.name for path in paths for file in (path, find_arrays(path))}
     for path, profile in zip(paths, profiles, strict=True):
         assert np.array_equal(read_baseline(path).profile["inter"], profile["inter"])
 
@@ -295,4 +295,4 @@ def test_a_baseline_has_the_permissions_of_the_umask_and_keeps_its_own(
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o664
-    assert json.loads(path.read_text())["arrays"] == arrays_of(path).name
+    assert json.loads(path.read_text())["arrays"] == find_arrays(path).name

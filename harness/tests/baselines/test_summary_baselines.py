@@ -25,9 +25,9 @@ from harness.judgement.regression import compare, compare_boundaries, compare_in
 from harness.lab.simulation.synthetic import PLATEAU, SHALLOW, SHARP, Shape
 from harness.profile.measures import CURVES, FAMILIES, MEASURES
 from harness.profile.profile import Profile
-from harness.tests.support.summaries import stored_shapes, told
-from harness.tests.support.synthetic_curves import samples
-from harness.tests.support.synthetic_profiles import L, N, on_one_line, synthetic_profile
+from harness.tests.support.summaries import find_names, read_shapes
+from harness.tests.support.synthetic_curves import draw_curves
+from harness.tests.support.synthetic_profiles import L, N, join_lines, synthetic_profile
 from harness.tests.support.two_sides import agree
 
 
@@ -105,8 +105,8 @@ def same_agreement(found: Agreement, wanted: Agreement) -> None:
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.2])
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> None:
-    then = samples(SHARP.curve(30), 128, seed=1, sd=0.02)
-    now = samples(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
+    then = draw_curves(SHARP.curve(30), 128, seed=1, sd=0.02)
+    now = draw_curves(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
     labels = [row // size for row in range(128)]
     rows = rows_of_summary(summarise(then, labels))
 
@@ -127,7 +127,7 @@ def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, m
     def ends(found: Boundaries) -> FloatArray:
         return np.array([[height.estimate, height.low, height.high] for height in found.half_heights])
 
-    summary = summarise(samples(shape.curve(30), n, seed=n))
+    summary = summarise(draw_curves(shape.curve(30), n, seed=n))
     rng = np.random.default_rng(0)
     rows = boundary_intervals(rows_of_summary(summary))
     monkeypatch.setattr(turning_points, "resampled_means", of_the_summary)
@@ -167,11 +167,11 @@ def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, 
     for name in MEASURES:
         points = made[name].shape[1]
         wanted |= {f"{name}.mean": (points,), f"{name}.covariance": (points, points)}
-    assert stored_shapes(summed.path) == wanted
+    assert read_shapes(summed.path) == wanted
     names = {*made.sample_ids, *made.clusters, *made.token_hashes}
-    assert not told(summed.path, names)
+    assert not find_names(summed.path, names)
     whole = write_baseline(tmp_path / "whole", made, {}, phases_of(made))
-    assert set(told(whole, names)) == names
+    assert set(find_names(whole, names)) == names
 
 
 def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, summed: Baseline) -> None:
@@ -207,8 +207,8 @@ def test_a_large_change_differs_and_the_message_says_summary(made: Profile, summ
     now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
     with pytest.raises(AssertionError) as caught:
         check_equivalent(now, summed, compare(now, summed, FAMILIES["inter"]))
-    assert f"n = {N // 2} unpaired -> DIFFERS" in on_one_line(caught.value)
-    assert f"(summary of {N} samples, recorded with" in on_one_line(caught.value)
+    assert f"n = {N // 2} unpaired -> DIFFERS" in join_lines(caught.value)
+    assert f"(summary of {N} samples, recorded with" in join_lines(caught.value)
     assert compare_boundaries(now, summed).verdict == "differs"
     lost = made.arrays["hits"] // 2
     assert compare(changed(made, hits=lost), summed, FAMILIES["lens"]).verdict == "differs"

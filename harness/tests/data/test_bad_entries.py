@@ -12,8 +12,8 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import Sample, Source
-from harness.tests.support.photographs import encoded, needs_pyarrow, write_official, write_table
-from harness.tests.support.winoground_files import example, write_list, write_parquet
+from harness.tests.support.photographs import encode_image, needs_pyarrow, write_coco_layout, write_table
+from harness.tests.support.winoground_files import make_example, write_jsonl, write_parquet
 
 ENCODINGS = {
     "utf-8-sig": lambda text: codecs.BOM_UTF8 + text.encode(),
@@ -30,7 +30,7 @@ def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
 def coco(directory: Path, change: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Sample], dict[str, str]]:
     """Return the samples of three photographs with two captions each, after a change of the annotations."""
     names = {k: f"{k}.jpg" for k in (1, 2, 3)}
-    write_official(directory, "val2017", names, [(k, f"a circle {j} of {k}") for k in names for j in "ab"])
+    write_coco_layout(directory, "val2017", names, [(k, f"a circle {j} of {k}") for k in names for j in "ab"])
     path = directory / "annotations" / "captions_val2017.json"
     content = json.loads(path.read_text())
     change(content)
@@ -79,7 +79,7 @@ def test_two_pictures_of_one_id_are_left_out_by_their_names(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["1.jpg", "val2017/1.jpg", "copy.jpg"])
 def test_one_picture_listed_twice_is_one(tmp_path: Path, name: str) -> None:
     (tmp_path / "val2017").mkdir()
-    (tmp_path / "val2017" / "copy.jpg").write_bytes(encoded("1.jpg", "JPEG"))
+    (tmp_path / "val2017" / "copy.jpg").write_bytes(encode_image("1.jpg", "JPEG"))
     samples, left_out = coco(tmp_path, lambda content: content["images"].append({"id": "1", "file_name": name}))
     assert (len(samples), left_out) == (3, {})
     assert samples["coco-1"].captions == ("a circle a of 1", "a circle b of 1")
@@ -140,7 +140,7 @@ def test_a_row_without_id_costs_itself_and_names_keep_their_letters(tmp_path: Pa
     names = [None, "00a1b2.jpg", "0c2.jpg", "COCO_val2014_000000000042.jpg"]
     columns: dict[str, list[Any]] = {
         "file_name": names,
-        "image": [{"bytes": encoded(str(name)), "path": None} for name in names],
+        "image": [{"bytes": encode_image(str(name)), "path": None} for name in names],
         "answer": [["a dog"]] * 4,
     }
     write_table(tmp_path / "a.parquet", columns)
@@ -164,7 +164,7 @@ def test_rows_of_one_id_are_one_picture_or_left_out(tmp_path: Path) -> None:
     captions: list[Any] = [["a dog"], ["a cat"], ["a hat"], ["a bat"], [None, "a rat"], None]
     columns = {
         "file_name": [f"{name}.jpg" for name in names],
-        "image": [{"bytes": encoded(name), "path": None} for name in pictures],
+        "image": [{"bytes": encode_image(name), "path": None} for name in pictures],
         "answer": captions,
     }
     write_table(tmp_path / "a.parquet", columns)
@@ -177,7 +177,14 @@ def test_rows_of_one_id_are_one_picture_or_left_out(tmp_path: Path) -> None:
     }
 
 
-EXAMPLES = [example(0), example("1"), example(2, caption_1=None), example(3), example(0), example(3, caption_0="else")]
+EXAMPLES = [
+    make_example(0),
+    make_example("1"),
+    make_example(2, caption_1=None),
+    make_example(3),
+    make_example(0),
+    make_example(3, caption_0="else"),
+]
 LEFT_OUT = {
     "winoground-2": "caption_1 is no text",
     "winoground-3": "differ and have this id",
@@ -194,7 +201,7 @@ def check_items(directory: Path) -> None:
 
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "list", "indented"])
 def test_winoground_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
-    write_list(tmp_path, EXAMPLES)
+    write_jsonl(tmp_path, EXAMPLES)
     path = tmp_path / "examples.jsonl"
     if encoding in ENCODINGS:
         path.write_bytes(ENCODINGS[encoding](path.read_text()))

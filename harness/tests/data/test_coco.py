@@ -11,8 +11,15 @@ import pytest
 
 from harness.data.coco import PARTS
 from harness.data.datasets import find_dataset
-from harness.tests.support.coco_files import draw, file_name, refused, write_part
-from harness.tests.support.photographs import encoded, needs_real_data, pixels, real, write_images, write_official
+from harness.tests.support.coco_files import draw, draw_error, image_file_name, write_split
+from harness.tests.support.photographs import (
+    encode_image,
+    find_real_data,
+    needs_real_data,
+    random_pixels,
+    write_coco_layout,
+    write_images,
+)
 
 
 def test_the_registry_says_what_the_paper_used() -> None:
@@ -22,7 +29,7 @@ def test_the_registry_says_what_the_paper_used() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_official_part_is_read(tmp_path: Path, part: str) -> None:
-    folder = write_part(tmp_path, part)
+    folder = write_split(tmp_path, part)
     samples, left_out = draw(tmp_path)
     assert not left_out
     assert {s.id for s in samples} == {f"coco-{k}" for k in range(1, 9)}
@@ -31,14 +38,16 @@ def test_each_official_part_is_read(tmp_path: Path, part: str) -> None:
         assert sample.cluster == sample.id
         assert sample.instruction == "Describe the image."
         assert sample.captions == (f"{part} {number} number 0", f"{part} {number} number 1")
-        (folder / file_name(part, number)).write_bytes(encoded("later", "PNG"))
-        assert (np.asarray(sample.load_image()) == pixels("later")).all(), "the picture was opened before it was wanted"
+        (folder / image_file_name(part, number)).write_bytes(encode_image("later", "PNG"))
+        assert (np.asarray(sample.load_image()) == random_pixels("later")).all(), (
+            "the picture was opened before it was wanted"
+        )
 
 
 def test_of_several_parts_the_first_with_images_is_read(tmp_path: Path) -> None:
     assert PARTS == ("val2017", "val2014", "train2017", "train2014")
     for part in PARTS:
-        write_part(tmp_path, part)
+        write_split(tmp_path, part)
     for k, part in enumerate(PARTS):
         samples, _ = draw(tmp_path, 1)
         assert samples[0].captions[0].startswith(part)
@@ -49,10 +58,10 @@ def test_of_several_parts_the_first_with_images_is_read(tmp_path: Path) -> None:
 
 
 def test_the_order_is_drawn_from_the_seed_and_from_nothing_else(tmp_path: Path) -> None:
-    numbers = {k: file_name("val2017", k) for k in range(1, 41)}
+    numbers = {k: image_file_name("val2017", k) for k in range(1, 41)}
     captions = [(k, f"caption {k}") for k in numbers]
-    write_official(tmp_path / "a", "val2017", numbers, captions)
-    write_official(tmp_path / "b", "val2017", dict(reversed(numbers.items())), captions[::-1])
+    write_coco_layout(tmp_path / "a", "val2017", numbers, captions)
+    write_coco_layout(tmp_path / "b", "val2017", dict(reversed(numbers.items())), captions[::-1])
     ids = [s.id for s in draw(tmp_path / "a")[0]]
     assert [s.id for s in draw(tmp_path / "b")[0]] == ids
     assert sorted(ids) == sorted(f"coco-{k}" for k in numbers)
@@ -64,17 +73,17 @@ def test_the_order_is_drawn_from_the_seed_and_from_nothing_else(tmp_path: Path) 
 
 def test_captions_lose_stray_spaces_and_the_empty_ones(tmp_path: Path) -> None:
     texts = ["A  cat\n on\ta mat. ", " ", "", "A cat on a mat.", " Two cats"]
-    write_official(tmp_path, "val2017", {5: "5.jpg"}, [(5, text) for text in texts])
+    write_coco_layout(tmp_path, "val2017", {5: "5.jpg"}, [(5, text) for text in texts])
     assert draw(tmp_path)[0][0].captions == ("A cat on a mat.", "Two cats")
 
 
 def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
-    write_images(tmp_path, {"secret.jpg": encoded("secret", "JPEG")})
+    write_images(tmp_path, {"secret.jpg": encode_image("secret", "JPEG")})
     bad = {1: "../secret.jpg", 2: str(tmp_path / "secret.jpg"), 3: "a/../../secret.jpg", 4: "..\\secret.jpg", 5: ""}
     good = {k: f"{k}.jpg" for k in range(10, 16)}
     captions = [(k, f"caption {k}") for k in (*bad, *good, 99) if k not in (10, 11)] + [(11, "  ")]
-    folder = write_official(tmp_path, "val2014", bad | good, captions, folder=False)
-    write_images(folder, {name: encoded(name, "JPEG") for name in good.values()})
+    folder = write_coco_layout(tmp_path, "val2014", bad | good, captions, folder=False)
+    write_images(folder, {name: encode_image(name, "JPEG") for name in good.values()})
     (folder / "12.jpg").unlink()
     (folder / "13.jpg").write_bytes((folder / "13.jpg").read_bytes()[:-200])
     (folder / "14.jpg").write_bytes(b"no picture")
@@ -92,40 +101,40 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_only_what_was_met_on_the_way_is_left_out(tmp_path: Path) -> None:
-    folder = write_part(tmp_path, "val2017", range(1, 21))
+    folder = write_split(tmp_path, "val2017", range(1, 21))
     whole, _ = draw(tmp_path)
     for sample in whole[::2]:
-        (folder / file_name("val2017", int(sample.id.removeprefix("coco-")))).unlink()
+        (folder / image_file_name("val2017", int(sample.id.removeprefix("coco-")))).unlink()
     samples, left_out = draw(tmp_path, 3)
     assert [s.id for s in samples] == [s.id for s in whole[1:6:2]]
     assert list(left_out) == [s.id for s in whole[0:5:2]]
 
 
 def test_greyscale_and_cmyk_photographs_are_usable(tmp_path: Path) -> None:
-    folder = write_official(tmp_path, "val2017", {1: "1.jpg", 2: "2.jpg"}, [(1, "one"), (2, "two")])
-    write_images(folder, {"1.jpg": encoded("1", "JPEG", "L"), "2.jpg": encoded("2", "JPEG", "CMYK")})
+    folder = write_coco_layout(tmp_path, "val2017", {1: "1.jpg", 2: "2.jpg"}, [(1, "one"), (2, "two")])
+    write_images(folder, {"1.jpg": encode_image("1", "JPEG", "L"), "2.jpg": encode_image("2", "JPEG", "CMYK")})
     samples, left_out = draw(tmp_path)
     assert not left_out
     assert [s.load_image().mode for s in samples] == ["RGB", "RGB"]
 
 
 def test_a_directory_without_a_layout_says_what_was_looked_for(tmp_path: Path) -> None:
-    message = refused(tmp_path)
+    message = draw_error(tmp_path)
     for word in (str(tmp_path), "annotations/captions_PART.json", *PARTS, "parquet", "give the directory"):
         assert word in message
-    assert "no directory" in refused(tmp_path / "nowhere")
+    assert "no directory" in draw_error(tmp_path / "nowhere")
 
 
 def test_captions_without_their_images_name_the_folder_that_is_missing(tmp_path: Path) -> None:
-    write_official(tmp_path, "val2017", {1: "1.jpg"}, [(1, "one")], folder=False)
-    assert f"unpack the images of that part into {tmp_path / 'val2017'}" in refused(tmp_path)
+    write_coco_layout(tmp_path, "val2017", {1: "1.jpg"}, [(1, "one")], folder=False)
+    assert f"unpack the images of that part into {tmp_path / 'val2017'}" in draw_error(tmp_path)
 
 
 def test_no_usable_image_at_all_is_an_error_with_an_example(tmp_path: Path) -> None:
-    folder = write_part(tmp_path, "val2017")
+    folder = write_split(tmp_path, "val2017")
     for path in folder.iterdir():
         path.unlink()
-    message = refused(tmp_path)
+    message = draw_error(tmp_path)
     assert f"{tmp_path}: none of its 8 images can be used, for example coco-" in message
     assert "is missing" in message
 
@@ -135,17 +144,17 @@ def test_no_usable_image_at_all_is_an_error_with_an_example(tmp_path: Path) -> N
     ["{", "[]", json.dumps({"images": [{"id": 1}], "annotations": []}), '{"images": [], "annotations": [{"bbox": 1}]}'],
 )
 def test_annotations_of_another_kind_are_an_error(tmp_path: Path, content: str) -> None:
-    write_part(tmp_path, "val2017")
+    write_split(tmp_path, "val2017")
     (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
-    assert "captions_val2017.json is no file of COCO captions" in refused(tmp_path)
+    assert "captions_val2017.json is no file of COCO captions" in draw_error(tmp_path)
 
 
 @needs_real_data
 def test_real_photographs_have_their_captions(tmp_path: Path) -> None:
-    notes = json.loads((real("coco") / "annotations" / "captions_train2017.json").read_bytes())
+    notes = json.loads((find_real_data("coco") / "annotations" / "captions_train2017.json").read_bytes())
     written = {(f"coco-{a['image_id']}", " ".join(a["caption"].split())) for a in notes["annotations"]}
-    files = {path.name for path in (real("coco") / "train2017").iterdir()}
-    samples, left_out = draw(real("coco"), 400)
+    files = {path.name for path in (find_real_data("coco") / "train2017").iterdir()}
+    samples, left_out = draw(find_real_data("coco"), 400)
     assert len(samples) + len(left_out) == len(notes["images"])
     assert len(samples) == len(files & {image["file_name"] for image in notes["images"]}) > 0
     assert all(reason.endswith("is missing in train2017/") for reason in left_out.values())
@@ -155,4 +164,4 @@ def test_real_photographs_have_their_captions(tmp_path: Path) -> None:
         picture = sample.load_image()
         assert (picture.mode, picture.size) == ("RGB", sizes[sample.id])
         assert np.asarray(picture).std() > 10
-    assert [s.id for s in draw(real("coco"), 10)[0]] == [s.id for s in samples[:10]]
+    assert [s.id for s in draw(find_real_data("coco"), 10)[0]] == [s.id for s in samples[:10]]

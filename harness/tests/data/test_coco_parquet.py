@@ -16,8 +16,8 @@ from harness.data.datasets import find_dataset
 from harness.data.parquet import TableSize, read_rows
 from harness.data.sample import DataError, Source
 from harness.hub import Snapshot
-from harness.tests.support.coco_files import draw, file_name, refused, write_part
-from harness.tests.support.photographs import encoded, needs_pyarrow, needs_real_data, real, write_table
+from harness.tests.support.coco_files import draw, draw_error, image_file_name, write_split
+from harness.tests.support.photographs import encode_image, find_real_data, needs_pyarrow, needs_real_data, write_table
 
 pytestmark = needs_pyarrow
 
@@ -28,7 +28,7 @@ def decoded(content: bytes) -> Image.Image:
 
 def row(number: int, **values: Any) -> dict[str, Any]:
     name = f"COCO_val2014_{number:012d}.jpg"
-    return {"image": {"bytes": encoded(name, "JPEG"), "path": None}, **values}
+    return {"image": {"bytes": encode_image(name, "JPEG"), "path": None}, **values}
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -37,11 +37,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("column", ["file_name", "question_id", "id"])
 def test_parquet_with_a_list_of_captions(tmp_path: Path, column: str) -> None:
-    write_part(tmp_path / "official", "val2014")
+    write_split(tmp_path / "official", "val2014")
     official = {s.id: s for s in draw(tmp_path / "official")[0]}
     rows = []
     for k in range(1, 9):
-        name: Any = k if column == "id" else file_name("val2014", k)
+        name: Any = k if column == "id" else image_file_name("val2014", k)
         captions = list(official[f"coco-{k}"].captions)
         rows.append(row(k, answer=[" ", *captions] if k != 4 else [], **{column: name}))
     write_rows(tmp_path / "hub" / "data" / "val-00000-of-00002.parquet", rows[:5])
@@ -92,8 +92,8 @@ def test_each_row_of_a_long_row_group_has_its_own_picture(tmp_path: Path) -> Non
     assert len(samples) == 50
     assert not left_out
     for sample in samples:
-        name = file_name("val2014", int(sample.id.removeprefix("coco-")))
-        assert (np.asarray(sample.load_image()) == np.asarray(decoded(encoded(name, "JPEG")))).all()
+        name = image_file_name("val2014", int(sample.id.removeprefix("coco-")))
+        assert (np.asarray(sample.load_image()) == np.asarray(decoded(encode_image(name, "JPEG")))).all()
 
 
 @pytest.mark.parametrize("structure", [False, True])
@@ -102,7 +102,7 @@ def test_pictures_that_rows_share_are_stored_once(tmp_path: Path, structure: boo
     import pyarrow
     import pyarrow.parquet
 
-    images = pyarrow.array([encoded("a"), encoded("a"), encoded("b"), None]).dictionary_encode()
+    images = pyarrow.array([encode_image("a"), encode_image("a"), encode_image("b"), None]).dictionary_encode()
     columns = {
         "image": pyarrow.StructArray.from_arrays([images], ["bytes"]) if structure else images,
         "answer": pyarrow.array(["one", "two", "three", "four"]),
@@ -121,7 +121,7 @@ def test_as_many_rows_are_read_in_a_group_as_programs_write(tmp_path: Path) -> N
 
 
 def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path) -> None:
-    write_part(tmp_path / "official", "val2017")
+    write_split(tmp_path / "official", "val2017")
     write_rows(tmp_path / "hub" / "a.parquet", [row(1, answer=["a caption"], file_name="1.jpg")])
     for directory in (tmp_path / "official", tmp_path / "hub"):
         sample = draw(directory)[0][0]
@@ -132,14 +132,14 @@ def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path)
 
 def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"image": [b""], "text": ["a cat"]})
-    message = refused(tmp_path)
+    message = draw_error(tmp_path)
     for word in ("a.parquet", "image, text", "answer", "sentences", "cocoid"):
         assert word in message
 
 
 def test_parquet_that_is_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"version https://git-lfs")
-    assert "a.parquet cannot be read as parquet" in refused(tmp_path)
+    assert "a.parquet cannot be read as parquet" in draw_error(tmp_path)
 
 
 def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_pyarrow_is_named_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(tmp_path / "a.parquet", [row(1, answer=["a caption"], file_name="1.jpg")])
     without_pyarrow(monkeypatch)
-    assert "pip install 'vlm-phase-harness[hub]'" in refused(tmp_path)
+    assert "pip install 'vlm-phase-harness[hub]'" in draw_error(tmp_path)
 
 
 def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +188,8 @@ def test_a_snapshot_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 @needs_real_data
 def test_real_photographs_are_the_same_in_both_hub_layouts(tmp_path: Path) -> None:
-    official = draw(real("coco"), 400)[0]
-    folder = real("coco") / "train2017"
+    official = draw(find_real_data("coco"), 400)[0]
+    folder = find_real_data("coco") / "train2017"
     lists, singles = [], []
     for sample in official[:12]:
         number = int(sample.id.removeprefix("coco-"))

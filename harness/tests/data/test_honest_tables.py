@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.data import parquet as tables
-from harness.tests.support.hostile_tables import draw, write
+from harness.tests.support.hostile_tables import draw, write_captions
 
 
 def captions_as(kind: str) -> Any:
@@ -34,7 +34,7 @@ def captions_as(kind: str) -> Any:
 )
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"store_schema": False}], ids=str)
 def test_honest_captions_are_read_in_every_kind(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
-    write(tmp_path, columns={"answer": captions_as(kind)}, **options)
+    write_captions(tmp_path, columns={"answer": captions_as(kind)}, **options)
     samples, left_out = draw(tmp_path)
     assert ({sample.id: sample.captions for sample in samples}, left_out) == (
         {"coco-0": ("a dog",), "coco-1": ("a cat",)},
@@ -47,7 +47,7 @@ def test_a_row_group_with_more_texts_than_its_dictionary_holds(tmp_path: Path, m
     import pyarrow
 
     texts = [[f"caption {row} {side}" + "!" * 500 for side in (0, 1)] for row in range(3000)]
-    write(tmp_path, 3000, {"answer": pyarrow.array(texts)}, dictionary_pagesize_limit=10_000)
+    write_captions(tmp_path, 3000, {"answer": pyarrow.array(texts)}, dictionary_pagesize_limit=10_000)
     for at_once in (10**9, 1000):
         monkeypatch.setattr(tables, "_TEXT_AT_ONCE", at_once)
         samples, _ = draw(tmp_path, 50)

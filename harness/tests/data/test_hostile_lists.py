@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness.data.selection import find_captions_fault
-from harness.tests.support.hostile_data import ESCAPE, coco, draw, refused
-from harness.tests.support.winoground_files import example, write_list
+from harness.tests.support.hostile_data import ESCAPE, draw, draw_error, write_coco
+from harness.tests.support.winoground_files import make_example, write_jsonl
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -32,9 +32,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
     ids=["deep", "nan", "infinite", "gigantic", "large", "object", "shape", "count"],
 )
 def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, content: str) -> None:
-    coco(tmp_path, [])
+    write_coco(tmp_path, [])
     (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
-    assert "captions_val2017.json is no file of COCO captions" in refused("coco-captions", tmp_path)
+    assert "captions_val2017.json is no file of COCO captions" in draw_error("coco-captions", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,28 +42,28 @@ def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, co
     [
         DEEP,
         "7",
-        json.dumps(example(0, id=None)),
+        json.dumps(make_example(0, id=None)),
     ],
     ids=["deep", "number", "no-id"],
 )
 def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> None:
-    write_list(tmp_path, [example(1)])
+    write_jsonl(tmp_path, [make_example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
-    assert "examples.jsonl line 1 is no example of Winoground" in refused("winoground", tmp_path)
+    assert "examples.jsonl line 1 is no example of Winoground" in draw_error("winoground", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("[]", "none of its 0 items"),
-        (json.dumps(example(0, image_0={"path": "/etc/passwd"})), "image_0 is no name"),
-        (json.dumps(example(0, caption_0=[ESCAPE])), "caption_0 is no text"),
+        (json.dumps(make_example(0, image_0={"path": "/etc/passwd"})), "image_0 is no name"),
+        (json.dumps(make_example(0, caption_0=[ESCAPE])), "caption_0 is no text"),
     ],
 )
 def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reason: str) -> None:
-    write_list(tmp_path, [example(1)])
+    write_jsonl(tmp_path, [make_example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
-    assert reason in refused("winoground", tmp_path)
+    assert reason in draw_error("winoground", tmp_path)
 
 
 def pipe(path: Path) -> None:
@@ -98,18 +98,18 @@ needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and
 @needs_pipes
 @pytest.mark.parametrize("make", NO_FILES)
 def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    coco(tmp_path / "coco", [])
+    write_coco(tmp_path / "coco", [])
     make(tmp_path / "coco" / "annotations" / "captions_val2017.json")
-    write_list(tmp_path / "winoground", [example(1)])
+    write_jsonl(tmp_path / "winoground", [make_example(1)])
     make(tmp_path / "winoground" / "examples.jsonl")
     for name, file in (("coco-captions", "captions_val2017.json"), ("winoground", "examples.jsonl")):
-        message = refused(name, tmp_path / name.removesuffix("-captions"))
+        message = draw_error(name, tmp_path / name.removesuffix("-captions"))
         assert f"{file} cannot be read ({NO_FILES[make]}): " in message
 
 
 @needs_pipes
 def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
-    coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
+    write_coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
     os.mkfifo(tmp_path / "coco" / "val2017" / "8.jpg")
     os.mkfifo(tmp_path / "coco" / "val2017" / "other.jpg")
     (tmp_path / "coco" / "val2017" / "9.jpg").symlink_to("/dev/zero")
@@ -121,15 +121,15 @@ def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
 def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coco(tmp_path / "coco", [])
+    write_coco(tmp_path / "coco", [])
     (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text("[" + "[]," * 2000 + "[]]")
-    write_list(tmp_path / "winoground", [example(1)])
+    write_jsonl(tmp_path / "winoground", [make_example(1)])
     (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
     monkeypatch.setattr("harness.data.local_copy.MOST_VALUES", 1000)
-    assert "it has 4,002 values or lines, more than the 1,000 that are read" in refused(
+    assert "it has 4,002 values or lines, more than the 1,000 that are read" in draw_error(
         "coco-captions", tmp_path / "coco"
     )
-    assert "it has 5,000 values or lines, more than the 1,000" in refused("winoground", tmp_path / "winoground")
+    assert "it has 5,000 values or lines, more than the 1,000" in draw_error("winoground", tmp_path / "winoground")
 
 
 LONG = "x" * 10_001
@@ -148,7 +148,7 @@ LONG = "x" * 10_001
     ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
 )
 def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: list[Any], reason: str) -> None:
-    coco(tmp_path, [])
+    write_coco(tmp_path, [])
     path = tmp_path / "annotations" / "captions_val2017.json"
     content = json.loads(path.read_text())
     content["images"].append({"id": 8, "file_name": "7.jpg"})
@@ -166,7 +166,10 @@ def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
 
 
 def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:
-    write_list(tmp_path, [example(1), example(2, caption_1="dog " * 12_000_000), example(3, tag="x" * 1_000_000)])
+    write_jsonl(
+        tmp_path,
+        [make_example(1), make_example(2, caption_1="dog " * 12_000_000), make_example(3, tag="x" * 1_000_000)],
+    )
     samples, left_out = draw("winoground", tmp_path)
     assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-3"}
     assert left_out["winoground-2-0"] == "caption_1: a caption has more than 10,000 characters"

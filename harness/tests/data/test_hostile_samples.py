@@ -18,11 +18,11 @@ from harness.data.photograph import MOST_BYTES, find_fault
 from harness.data.sample import Source
 from harness.data.selection import item_name, tidy_captions
 from harness.judgement.phases import phases_of
-from harness.tests.support.case_runs import arrays_of
-from harness.tests.support.hostile_data import ESCAPE, coco, draw, refused
-from harness.tests.support.photographs import encoded, needs_pyarrow, write_images, write_table
+from harness.tests.support.case_runs import find_arrays
+from harness.tests.support.hostile_data import ESCAPE, draw, draw_error, write_coco
+from harness.tests.support.photographs import encode_image, needs_pyarrow, write_images, write_table
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
-from harness.tests.support.winoground_files import example, write_list
+from harness.tests.support.winoground_files import make_example, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from harness.tests.support.winoground_files import example, write_list
     ],
 )
 def test_a_file_name_is_no_way_out_of_the_images(tmp_path: Path, name: str) -> None:
-    coco(tmp_path, [{"id": 8, "file_name": name}])
+    write_coco(tmp_path, [{"id": 8, "file_name": name}])
     samples, left_out = draw("coco-captions", tmp_path)
     assert [sample.id for sample in samples] == ["coco-7"]
     assert list(left_out) == ["coco-8"]
@@ -55,7 +55,7 @@ def test_a_file_name_is_no_way_out_of_the_images(tmp_path: Path, name: str) -> N
 
 def test_a_folder_of_images_may_be_a_link_and_so_may_a_file_in_it(tmp_path: Path) -> None:
     """As in stores that keep contents apart; what they lead to is decoded as a photograph and nothing else."""
-    coco(tmp_path / "kept", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
+    write_coco(tmp_path / "kept", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
     (tmp_path / "kept" / "val2017" / "8.jpg").symlink_to(tmp_path / "kept" / "outside.jpg")
     (tmp_path / "kept" / "val2017" / "9.jpg").symlink_to("/etc/passwd")
     (tmp_path / "annotations").symlink_to(tmp_path / "kept" / "annotations")
@@ -89,7 +89,7 @@ def png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("side", [10_001, 20_000, 2**31 - 1])
 def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int) -> None:
-    coco(tmp_path, [{"id": 8, "file_name": "8.png"}])
+    write_coco(tmp_path, [{"id": 8, "file_name": "8.png"}])
     (tmp_path / "val2017" / "8.png").write_bytes(png(side, side))
     _, left_out = draw("coco-captions", tmp_path)
     enormous = "8.png is said to have more than 100,000,000 pixels, so it is no photograph"
@@ -137,8 +137,8 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [name for name in NAMES if isinstance(name, str)]
-    examples = [example(0, id=name, caption_0="a red circle", caption_1="circle a red") for name in names]
-    write_list(tmp_path / "data", [*examples, example(1, id=f"{ESCAPE}-no-pictures")])
+    examples = [make_example(0, id=name, caption_0="a red circle", caption_1="circle a red") for name in names]
+    write_jsonl(tmp_path / "data", [*examples, make_example(1, id=f"{ESCAPE}-no-pictures")])
     (tmp_path / "data" / "images" / "ex_1_img_0.png").unlink()
     told: list[str] = []
     source = Source(tmp_path / "data")
@@ -160,7 +160,7 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
     assert stored.profile.sample_ids == profile.sample_ids
     assert {path.relative_to(tmp_path / "kept").as_posix() for path in root.rglob("*.*")} == {
         "baselines/tiny-llava/winoground.json",
-        f"baselines/tiny-llava/{arrays_of(stored.path).name}",
+        f"baselines/tiny-llava/{find_arrays(stored.path).name}",
     }
 
 
@@ -172,9 +172,11 @@ def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])
 def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
-    write_list(tmp_path, [example(1)])
-    write_images(tmp_path, {"outside.png": encoded("outside")})
-    (tmp_path / "examples.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps(example(2, image_0=stem)))
+    write_jsonl(tmp_path, [make_example(1)])
+    write_images(tmp_path, {"outside.png": encode_image("outside")})
+    (tmp_path / "examples.jsonl").write_text(
+        json.dumps(make_example(1)) + "\n" + json.dumps(make_example(2, image_0=stem))
+    )
     samples, left_out = draw("winoground", tmp_path)
     assert {sample.cluster for sample in samples} == {"winoground-1"}
     assert set(left_out) == {"winoground-2-0", "winoground-2-1"}
@@ -193,10 +195,10 @@ def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
     ids=["missing", "long", "structure", "fraction"],
 )
 def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter: Callable[[Any], Any]) -> None:
-    picture = {"bytes": encoded("a"), "path": "../../outside.png"}
+    picture = {"bytes": encode_image("a"), "path": "../../outside.png"}
     table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
     write_table(tmp_path / "data" / "val.parquet", alter(table))
-    assert "row 0 of row group 0: the row has no file_name (" in refused("coco-captions", tmp_path)
+    assert "row 0 of row group 0: the row has no file_name (" in draw_error("coco-captions", tmp_path)
 
 
 @needs_pyarrow
@@ -211,10 +213,10 @@ def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter:
     ],
 )
 def test_a_table_of_other_types_costs_its_rows(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
-    picture = {"bytes": encoded("a"), "path": "a.png"}
+    picture = {"bytes": encode_image("a"), "path": "a.png"}
     table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
     write_table(tmp_path / "data" / "val.parquet", table | {column: values})
     if not reason:
         assert len(draw("coco-captions", tmp_path)[0]) == 2
         return
-    assert reason in refused("coco-captions", tmp_path)
+    assert reason in draw_error("coco-captions", tmp_path)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from harness.data import parquet as tables
-from harness.tests.support.hostile_tables import HUGE, PICTURE, ROWS, draw, refused, write
-from harness.tests.support.photographs import encoded, needs_pyarrow
+from harness.tests.support.hostile_tables import HUGE, IMAGE, ROWS, draw, draw_error, write_captions
+from harness.tests.support.photographs import encode_image, needs_pyarrow
 
 pytestmark = needs_pyarrow
 
@@ -62,18 +62,18 @@ KINDS = ["decimal", "date", "timestamp", "nanoseconds", "zone", "duration", "tim
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_id_beyond_all_dates_is_one_sentence(tmp_path: Path, kind: str) -> None:
-    write(tmp_path, columns={"id": extreme(kind)})
-    assert "a.parquet row 0 of row group 0: the row has no id (an id is " in refused(tmp_path)
+    write_captions(tmp_path, columns={"id": extreme(kind)})
+    assert "a.parquet row 0 of row group 0: the row has no id (an id is " in draw_error(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_captions_of_other_kinds_are_none(tmp_path: Path, kind: str) -> None:
-    write(tmp_path, columns={"answer": extreme(kind)})
-    assert "no caption that is text" in refused(tmp_path)
+    write_captions(tmp_path, columns={"answer": extreme(kind)})
+    assert "no caption that is text" in draw_error(tmp_path)
 
 
 def test_a_text_that_is_no_utf8_costs_its_row(tmp_path: Path) -> None:
-    write(tmp_path, columns={"id": no_text()})
+    write_captions(tmp_path, columns={"id": no_text()})
     samples, left_out = draw(tmp_path)
     assert [sample.id for sample in samples] == ["coco-2"]
     assert list(left_out) == ["coco-a.parquet row 0 of row group 0"]
@@ -86,7 +86,7 @@ def test_a_caption_that_is_no_utf8_costs_its_row(tmp_path: Path, listed: bool) -
 
     texts = no_text()
     lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), texts)
-    write(tmp_path, columns={"answer": lists if listed else texts})
+    write_captions(tmp_path, columns={"answer": lists if listed else texts})
     samples, left_out = draw(tmp_path)
     assert ([sample.id for sample in samples], left_out) == (["coco-1"], {"coco-0": "no caption that is text"})
 
@@ -95,7 +95,7 @@ def test_winoground_leaves_the_same_out(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {f"image_{side}": [encoded(f"{row}{side}") for row in range(3)] for side in (0, 1)}
+    columns = {f"image_{side}": [encode_image(f"{row}{side}") for row in range(3)] for side in (0, 1)}
     texts = {"caption_0": no_text(3), "caption_1": ["x", "y", "z" * 20_000], "id": [1, 2, 3]}
     pyarrow.parquet.write_table(pyarrow.table(columns | texts), tmp_path / "a.parquet")
     samples, left_out = draw(tmp_path, dataset="winoground")
@@ -107,21 +107,23 @@ def test_winoground_leaves_the_same_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["answer", "id"])
 def test_a_text_stored_once_for_all_rows_is_counted_in_each(tmp_path: Path, column: str) -> None:
     """200 kB that unpack to 10 GB."""
-    write(tmp_path, 10_000, {column: same_text(10_000)}, store_schema=False, compression="zstd")
+    write_captions(tmp_path, 10_000, {column: same_text(10_000)}, store_schema=False, compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 200_000
-    assert "bytes of captions and ids, more than the 1,000,000,000 that are read" in refused(tmp_path)
+    assert "bytes of captions and ids, more than the 1,000,000,000 that are read" in draw_error(tmp_path)
 
 
 def test_a_list_of_one_text_is_counted_with_all_its_entries(tmp_path: Path) -> None:
     """511 bytes that unpack to 100 GB, in one row."""
-    write(tmp_path, columns={"answer": in_first_row(same_text(100_000))}, store_schema=False, compression="zstd")
-    assert "100,000,000,002 bytes of captions and ids" in refused(tmp_path)
+    write_captions(
+        tmp_path, columns={"answer": in_first_row(same_text(100_000))}, store_schema=False, compression="zstd"
+    )
+    assert "100,000,000,002 bytes of captions and ids" in draw_error(tmp_path)
 
 
 def test_millions_of_empty_captions_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MOST_VALUES", 100_000)
-    write(tmp_path, columns={"answer": in_first_row(same_text(100_001, ""))}, store_schema=False)
-    assert "values in the columns of captions and ids, more than the 100,000 that are read" in refused(tmp_path)
+    write_captions(tmp_path, columns={"answer": in_first_row(same_text(100_001, ""))}, store_schema=False)
+    assert "values in the columns of captions and ids, more than the 100,000 that are read" in draw_error(tmp_path)
 
 
 def test_a_table_of_thirty_million_rows_is_refused_at_once(tmp_path: Path) -> None:
@@ -138,32 +140,32 @@ def test_a_table_of_thirty_million_rows_is_refused_at_once(tmp_path: Path) -> No
     assert (tmp_path / "a.parquet").stat().st_size < 350_000
     before = time.process_time()
     message = "a.parquet: the tables have 30,000,000 rows, more than the 5,000,000 that are read; take some out"
-    assert message in refused(tmp_path)
+    assert message in draw_error(tmp_path)
     assert time.process_time() - before < 5
 
 
 def test_the_rows_of_all_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
-        write(tmp_path / name, 3)
+        write_captions(tmp_path / name, 3)
     monkeypatch.setattr(tables, "MOST_ROWS", 6)
     assert len(draw(tmp_path)[0]) == 3
     monkeypatch.setattr(tables, "MOST_ROWS", 5)
-    assert "b/a.parquet: the tables have 6 rows" in refused(tmp_path)
+    assert "b/a.parquet: the tables have 6 rows" in draw_error(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("bound", "reason"), [("_MOST_GROUPS", "has 3 row groups"), ("_MOST_ROWS_IN_GROUP", "has a row group of 3 rows")]
 )
 def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str) -> None:
-    write(tmp_path, 3, row_group_size=1 if bound == "_MOST_GROUPS" else 3)
+    write_captions(tmp_path, 3, row_group_size=1 if bound == "_MOST_GROUPS" else 3)
     monkeypatch.setattr(tables, bound, 2)
-    assert f"{reason}: write it with 2 or fewer" in refused(tmp_path)
+    assert f"{reason}: write it with 2 or fewer" in draw_error(tmp_path)
 
 
 def test_rows_that_are_claimed_and_not_there_are_one_sentence(tmp_path: Path) -> None:
     """A footer that says 10^12 rows, in the file's count or in that of its row group."""
-    write(tmp_path, ROWS)
+    write_captions(tmp_path, ROWS)
     path = tmp_path / "a.parquet"
     content = path.read_bytes()
     count, many = varint(2 * (ROWS)), varint(2 * 10**12)
@@ -173,7 +175,7 @@ def test_rows_that_are_claimed_and_not_there_are_one_sentence(tmp_path: Path) ->
     for times in (1, footer.count(count)):
         changed = footer.replace(count, many, times)
         path.write_bytes(content[: -8 - size] + changed + len(changed).to_bytes(4, "little") + b"PAR1")
-        assert "1,000,000,000,000 rows, more than the 5,000,000" in refused(tmp_path)
+        assert "1,000,000,000,000 rows, more than the 5,000,000" in draw_error(tmp_path)
 
 
 def varint(number: int) -> bytes:
@@ -189,7 +191,7 @@ def test_a_picture_larger_than_any_photograph_costs_its_row(tmp_path: Path, monk
     monkeypatch.setattr(tables, "MOST_BYTES", 100_000)
     import pyarrow
 
-    write(tmp_path, columns={"image": pyarrow.array([b"\0" * 100_001, PICTURE])}, compression="zstd")
+    write_captions(tmp_path, columns={"image": pyarrow.array([b"\0" * 100_001, IMAGE])}, compression="zstd")
     samples, left_out = draw(tmp_path)
     assert [sample.id for sample in samples] == ["coco-1"]
     assert left_out == {"coco-0": "a.parquet row group 0 row 0 image is larger than 100,000 bytes"}
@@ -198,15 +200,17 @@ def test_a_picture_larger_than_any_photograph_costs_its_row(tmp_path: Path, monk
 def test_broken_pictures_are_not_tried_without_end(tmp_path: Path) -> None:
     import pyarrow
 
-    write(tmp_path, 1000, {"image": pyarrow.array([b""] * 1000)})
-    message = refused(tmp_path, 10)
+    write_captions(tmp_path, 1000, {"image": pyarrow.array([b""] * 1000)})
+    message = draw_error(tmp_path, 10)
     assert "none of the 200 that were tried of its 1000 images can be used, for example coco-" in message
 
 
 def test_pictures_of_one_id_are_not_compared_without_end(tmp_path: Path) -> None:
     import pyarrow
 
-    write(tmp_path, 102, {"id": pyarrow.array(["7"] * 101 + ["8"]), "answer": pyarrow.array([["a dog"]] * 102)})
+    write_captions(
+        tmp_path, 102, {"id": pyarrow.array(["7"] * 101 + ["8"]), "answer": pyarrow.array([["a dog"]] * 102)}
+    )
     samples, left_out = draw(tmp_path)
     assert [sample.id for sample in samples] == ["coco-8"]
     assert left_out == {"coco-7": "101 pictures have this id; give each picture an id of its own"}
@@ -219,9 +223,9 @@ def test_lists_of_lists_without_end_are_one_sentence(tmp_path: Path, depth: int)
     kind = pyarrow.string()
     for _ in range(depth):
         kind = pyarrow.list_(kind)
-    write(tmp_path, columns={"answer": pyarrow.nulls(2, kind)})
+    write_captions(tmp_path, columns={"answer": pyarrow.nulls(2, kind)})
     # pyarrow itself has a bound, which its releases word in different ways.
-    assert ("nested too deep" if depth < 100 else "cannot be read as parquet (") in refused(tmp_path)
+    assert ("nested too deep" if depth < 100 else "cannot be read as parquet (") in draw_error(tmp_path)
 
 
 @pytest.mark.parametrize("footer", [True, False], ids=["whole", "columns"])
@@ -243,12 +247,12 @@ def test_an_encrypted_file_is_one_sentence(tmp_path: Path, footer: bool) -> None
     keys = {"k": ["image", "answer", "id"] if footer else ["id"]}
     plan = encryption.EncryptionConfiguration(footer_key="k", column_keys=keys, plaintext_footer=not footer)
     properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), plan)
-    table = pyarrow.table({"image": [PICTURE], "answer": ["a dog"], "id": ["1"]})
+    table = pyarrow.table({"image": [IMAGE], "answer": ["a dog"], "id": ["1"]})
     with pyarrow.parquet.ParquetWriter(
         tmp_path / "a.parquet", table.schema, encryption_properties=properties
     ) as writer:
         writer.write_table(table)
-    message = refused(tmp_path)
+    message = draw_error(tmp_path)
     assert "a.parquet cannot be read as parquet (" in message
     assert message.endswith("write it without encryption")
 
@@ -258,5 +262,5 @@ def test_names_of_columns_are_shortened(tmp_path: Path) -> None:
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table({"\x1b[2J" * 100_000: [1]}), tmp_path / "a.parquet")
-    assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path)
-    assert r"a.parquet has the columns \x1b[2J" in refused(tmp_path, dataset="winoground")
+    assert r"a.parquet has the columns \x1b[2J" in draw_error(tmp_path)
+    assert r"a.parquet has the columns \x1b[2J" in draw_error(tmp_path, dataset="winoground")

@@ -10,8 +10,8 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.data.image_folder import Absent, ImageFolder
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.support.photographs import encoded, write_images, write_official
-from harness.tests.support.winoground_files import example, write_list
+from harness.tests.support.photographs import encode_image, write_coco_layout, write_images
+from harness.tests.support.winoground_files import make_example, write_jsonl
 
 
 def folder_with(tmp_path: Path, *names: str) -> ImageFolder:
@@ -93,20 +93,20 @@ def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
 
 def test_coco_with_folders_in_its_file_names_and_one_level_more(tmp_path: Path) -> None:
     names = {k: f"train2017/{k}.JPG" for k in range(3)}
-    write_official(tmp_path, "train2017", names, [(k, "a red circle") for k in names], folder=False)
-    write_images(tmp_path / "train2017" / "train2017", {f"{k}.jpg": encoded(str(k)) for k in names})
+    write_coco_layout(tmp_path, "train2017", names, [(k, "a red circle") for k in names], folder=False)
+    write_images(tmp_path / "train2017" / "train2017", {f"{k}.jpg": encode_image(str(k)) for k in names})
     samples, left_out = draw("coco-captions", tmp_path)
     assert (len(samples), left_out) == (3, {})
 
 
 def test_coco_with_its_images_in_a_folder_images(tmp_path: Path) -> None:
-    write_official(tmp_path, "train2017", {1: "1.jpg"}, [(1, "a red circle")], folder=False)
-    write_images(tmp_path / "images" / "train2017", {"1.jpg": encoded("1")})
+    write_coco_layout(tmp_path, "train2017", {1: "1.jpg"}, [(1, "a red circle")], folder=False)
+    write_images(tmp_path / "images" / "train2017", {"1.jpg": encode_image("1")})
     assert [sample.id for sample in draw("coco-captions", tmp_path)[0]] == ["coco-1"]
 
 
 def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> None:
-    write_official(tmp_path / "data" / "coco", "train2017", {1: "1.jpg"}, [(1, "a red circle")])
+    write_coco_layout(tmp_path / "data" / "coco", "train2017", {1: "1.jpg"}, [(1, "a red circle")])
     for given in (tmp_path, tmp_path / "data", tmp_path / "data" / "coco" / "annotations"):
         with pytest.raises(
             DataError, match=f"the directory that holds annotations/: there is {tmp_path / 'data/coco'}"
@@ -120,9 +120,9 @@ def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> 
 
 
 def test_winoground_with_other_case_and_one_level_more(tmp_path: Path) -> None:
-    folder = write_list(tmp_path, [example(1)], images="images/images")
+    folder = write_jsonl(tmp_path, [make_example(1)], images="images/images")
     (folder / "ex_1_img_0.png").rename(folder / "EX_1_IMG_0.PNG")
-    examples = [example(1, image_1="images/ex_1_img_1.png")]
+    examples = [make_example(1, image_1="images/ex_1_img_1.png")]
     (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
     samples, left_out = draw("winoground", tmp_path)
     assert (len(samples), left_out) == (2, {})

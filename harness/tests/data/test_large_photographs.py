@@ -17,7 +17,7 @@ from PIL import Image
 from harness.data import photograph as decoding
 from harness.data.photograph import decode_image, find_fault
 from harness.data.value_range import RangeError, ValueRange
-from harness.tests.support.photographs import Held, chunk, pixels
+from harness.tests.support.photographs import MemoryFile, png_chunk, random_pixels
 
 SIDE = 10_000
 # Prints the most memory in bytes that a process of its own takes to decode a picture.
@@ -38,7 +38,7 @@ def sixteen_bits(width: int, height: int, channels: int) -> bytes:
     data = b"".join(packer.compress(b"\0" + row) for _ in range(height)) + packer.flush()
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
 
 def same_value(mode: str, kind: str, **options: str) -> bytes:
@@ -66,7 +66,7 @@ def test_a_hundred_megapixels_take_little_more_than_twice_the_picture(tmp_path: 
 
 
 def test_wide_values_are_never_held_as_a_whole() -> None:
-    place = Held(sixteen_bits(4000, 4000, 1))
+    place = MemoryFile(sixteen_bits(4000, 4000, 1))
     tracemalloc.start()
     try:
         picture = decode_image(place)
@@ -79,12 +79,12 @@ def test_wide_values_are_never_held_as_a_whole() -> None:
 
 def as_file(mode: str) -> bytes:
     """Return a picture with other values in every row."""
-    wide = pixels("a", 40)[..., 0].astype(np.float64)
+    wide = random_pixels("a", 40)[..., 0].astype(np.float64)
     file = io.BytesIO()
     if mode in ("L", "LA", "P", "1", "RGB", "RGBA", "CMYK"):
-        image = Image.fromarray(pixels("a", 40)).convert(mode)
+        image = Image.fromarray(random_pixels("a", 40)).convert(mode)
         if "A" in mode:
-            image.putalpha(Image.fromarray(pixels("b", 40)[..., 0]))
+            image.putalpha(Image.fromarray(random_pixels("b", 40)[..., 0]))
         image.save(file, "TIFF")
     elif mode == "sixteen":
         Image.fromarray((wide * 257).astype(np.uint16)).save(file, "PNG")
@@ -93,9 +93,9 @@ def as_file(mode: str) -> bytes:
     elif mode == "turned":
         exif = Image.Exif()
         exif[0x0112] = 6
-        Image.fromarray(pixels("a", 40)[:24]).save(file, "PNG", exif=exif)
+        Image.fromarray(random_pixels("a", 40)[:24]).save(file, "PNG", exif=exif)
     elif mode == "see-through":
-        Image.fromarray(pixels("a", 40)).quantize(16).save(file, "PNG", transparency=bytes(range(0, 256, 16)))
+        Image.fromarray(random_pixels("a", 40)).quantize(16).save(file, "PNG", transparency=bytes(range(0, 256, 16)))
     else:
         values = {"shares": wide / 255, "levels": wide, "fractions": wide * 0.99}[mode]
         Image.fromarray(values.astype(np.float32)).save(file, "TIFF")
@@ -107,10 +107,10 @@ MODES = ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "sixteen", "negative", "tur
 
 @pytest.mark.parametrize("mode", [*MODES, "shares", "levels", "fractions"])
 def test_strips_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.asarray(decode_image(Held(as_file(mode))))
+    whole = np.asarray(decode_image(MemoryFile(as_file(mode))))
     for pixels_at_once in (1, 40 * 7, 40 * 39):
         monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", pixels_at_once)
-        assert (np.asarray(decode_image(Held(as_file(mode)))) == whole).all()
+        assert (np.asarray(decode_image(MemoryFile(as_file(mode)))) == whole).all()
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
@@ -154,13 +154,13 @@ def progressive(scans: int) -> bytes:
 
 def test_a_jpeg_that_is_decoded_a_thousand_times_is_none() -> None:
     """With 100 megapixels a scan of 200 bytes takes 10 ms, so 256 MB would take hours."""
-    assert find_fault(Held(progressive(30))) is None
-    assert find_fault(Held(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
+    assert find_fault(MemoryFile(progressive(30))) is None
+    assert find_fault(MemoryFile(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
 
 
 def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
     """Pillow opens such a file as MPO."""
-    file, plain = io.BytesIO(), Image.fromarray(pixels("a"))
+    file, plain = io.BytesIO(), Image.fromarray(random_pixels("a"))
     plain.save(file, "MPO", save_all=True, append_images=[plain])
     index = file.getvalue()
     # The segment APP2 behind the start of the picture lists the pictures.
@@ -170,21 +170,21 @@ def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
         content = b"\xff\xd8" + listed + progressive(scans)[2:]
         with Image.open(io.BytesIO(content)) as image:
             assert image.format == "MPO"
-        assert find_fault(Held(content)) == reason
+        assert find_fault(MemoryFile(content)) == reason
 
 
 def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 10_001, 323: 10_001, 324: 200, 325: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
-    reason = find_fault(Held(content.ljust(200, b"\0") + bytes(64)))
+    reason = find_fault(MemoryFile(content.ljust(200, b"\0") + bytes(64)))
     assert reason == "held is said to have more than 100,000,000 pixels, so it is no photograph"
 
 
 def test_webp_has_a_bound_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder takes 16 bytes a pixel beside the picture."""
     file = io.BytesIO()
-    Image.fromarray(pixels("a")).save(file, "WEBP")
-    assert find_fault(Held(file.getvalue())) is None
+    Image.fromarray(random_pixels("a")).save(file, "WEBP")
+    assert find_fault(MemoryFile(file.getvalue())) is None
     monkeypatch.setitem(decoding._MOST_PIXELS_OF, "WEBP", 575)
-    assert "more than 575 pixels" in (find_fault(Held(file.getvalue())) or "")
+    assert "more than 575 pixels" in (find_fault(MemoryFile(file.getvalue())) or "")

@@ -14,7 +14,14 @@ from PIL import Image, ImageFile, ImageOps
 
 from harness.data.photograph import decode_image, find_fault
 from harness.data.sample import DataError
-from harness.tests.support.photographs import Held, chunk, encoded, needs_real_data, pixels, real
+from harness.tests.support.photographs import (
+    MemoryFile,
+    encode_image,
+    find_real_data,
+    needs_real_data,
+    png_chunk,
+    random_pixels,
+)
 
 
 def seen(path: Path) -> np.ndarray:
@@ -25,24 +32,24 @@ def seen(path: Path) -> np.ndarray:
 
 
 def test_an_rgb_file_comes_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded("a"))
-    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+    (tmp_path / "a.png").write_bytes(encode_image("a"))
+    assert (seen(tmp_path / "a.png") == random_pixels("a")).all()
 
 
 def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
-    grey = pixels("a")[..., 0]
+    grey = random_pixels("a")[..., 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert (seen(tmp_path / "a.png") == grey[..., None]).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
-    grey = pixels("a")[..., 0]
+    grey = random_pixels("a")[..., 0]
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
     assert (seen(tmp_path / f"a.{suffix}") == grey[..., None]).all()
 
 
-GREY = pixels("a")[..., 0].astype(np.float64)
+GREY = random_pixels("a")[..., 0].astype(np.float64)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +100,15 @@ def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str)
 @pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
 def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None) -> None:
     """Pillow keeps the upper eight bits of these, so others are black or nearly so."""
-    rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in pixels("a"))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
-    place = Held(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in random_pixels("a"))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
+    place = MemoryFile(
+        b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    )
     if reason:
         assert reason in (find_fault(place) or "")
     else:
-        assert (np.asarray(decode_image(place)) == pixels("a")).all()
+        assert (np.asarray(decode_image(place)) == random_pixels("a")).all()
 
 
 @pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
@@ -111,16 +120,16 @@ def test_white_is_zero_is_no_negative(tmp_path: Path, values: np.ndarray) -> Non
 
 def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
     """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
-    whole = encoded("a", "PNG")
-    reason = find_fault(Held(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
+    whole = encode_image("a", "PNG")
+    reason = find_fault(MemoryFile(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
     assert reason.startswith("held is broken or truncated (broken PNG file")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_exif_that_cannot_be_read_takes_nothing_from_the_picture(tmp_path: Path, kind: str) -> None:
     more = {"lossless": True} if kind == "WEBP" else {}
-    Image.fromarray(pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
-    assert (seen(tmp_path / "a") == pixels("a")).all()
+    Image.fromarray(random_pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
+    assert (seen(tmp_path / "a") == random_pixels("a")).all()
 
 
 def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
@@ -137,7 +146,7 @@ def test_what_another_library_sets_in_pillow_changes_nothing(
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    whole = encoded("a", kind)
+    whole = encode_image("a", kind)
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "whole.jpg").write_bytes(whole)
     assert (find_fault(tmp_path / "half.jpg") or "").startswith("half.jpg is broken or truncated")
@@ -169,7 +178,7 @@ def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
 def test_the_noted_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    lying = pixels("a")[:16]
+    lying = random_pixels("a")[:16]
     Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
     upright = np.rot90(lying, turns)
     assert seen(tmp_path / "a.png").shape == upright.shape
@@ -184,10 +193,10 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
 
 def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 24 - 1)
-    (tmp_path / "a.png").write_bytes(encoded("a"))
+    (tmp_path / "a.png").write_bytes(encode_image("a"))
     with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
         pass
-    assert (seen(tmp_path / "a.png") == pixels("a")).all()
+    assert (seen(tmp_path / "a.png") == random_pixels("a")).all()
 
 
 @pytest.mark.parametrize("action", ["always", "error"])
@@ -201,7 +210,7 @@ def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pyte
 
     monkeypatch.setattr(ImageOps, "exif_transpose", warn)
     with warnings.catch_warnings(record=True, action=action) as caught:
-        assert find_fault(Held(encoded("a"))) is None
+        assert find_fault(MemoryFile(encode_image("a"))) is None
     assert filters == (["error", "ignore"] if action == "error" else ["always"])
     assert len(caught) == (action == "always")
 
@@ -211,9 +220,9 @@ def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pyte
     [
         (b"", "a.jpg is empty"),
         (b"<html>404</html>", "a.jpg is not an image"),
-        (encoded("a", "JPEG")[:-300], "a.jpg is broken or truncated"),
-        (encoded("a", "PNG")[:-300], "a.jpg is broken or truncated"),
-        (encoded("a", "WEBP")[:-300], "a.jpg is broken or truncated"),
+        (encode_image("a", "JPEG")[:-300], "a.jpg is broken or truncated"),
+        (encode_image("a", "PNG")[:-300], "a.jpg is broken or truncated"),
+        (encode_image("a", "WEBP")[:-300], "a.jpg is broken or truncated"),
     ],
     ids=["empty", "text", "jpeg", "png", "webp"],
 )
@@ -232,7 +241,7 @@ def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path)
     assert (find_fault(tmp_path / "a\0.jpg") or "").endswith("cannot be read (embedded null byte)")
 
 
-WHOLE = {kind: encoded("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
+WHOLE = {kind: encode_image("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
@@ -241,22 +250,22 @@ def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, da
     for place, value in damage:
         content[place % len(content)] = value
     with warnings.catch_warnings(action="error"):
-        reason = find_fault(Held(bytes(content)))
+        reason = find_fault(MemoryFile(bytes(content)))
         if reason is None:
-            assert decode_image(Held(bytes(content))).mode == "RGB"
+            assert decode_image(MemoryFile(bytes(content))).mode == "RGB"
         else:
             assert reason.startswith("held is ")
 
 
 @needs_real_data
 def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
-    path = min((real("coco") / "train2017").glob("*.jpg"))
+    path = min((find_real_data("coco") / "train2017").glob("*.jpg"))
     plain = seen(path)
     assert plain.std() > 20
     for mode, bound in (("CMYK", 1), ("RGBA", 0), ("L", None)):
         file = io.BytesIO()
         decode_image(path).convert(mode).save(file, "TIFF")
-        again = np.asarray(decode_image(Held(file.getvalue()))).astype(int)
+        again = np.asarray(decode_image(MemoryFile(file.getvalue()))).astype(int)
         expected = (
             plain if bound is not None else np.asarray(decode_image(path).convert("L").convert("RGB")).astype(int)
         )
@@ -265,6 +274,6 @@ def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
 
 @needs_real_data
 def test_a_real_photograph_cut_short_anywhere_is_found_out() -> None:
-    content = min((real("coco") / "train2017").glob("*.jpg")).read_bytes()
+    content = min((find_real_data("coco") / "train2017").glob("*.jpg")).read_bytes()
     for share in (0.01, 0.3, 0.7, 0.99):
-        assert find_fault(Held(content[: int(share * len(content))])) is not None
+        assert find_fault(MemoryFile(content[: int(share * len(content))])) is not None

@@ -12,15 +12,15 @@ import pytest
 from harness.data.datasets import find_dataset
 from harness.data.sample import DataError, Sample, Source
 from harness.tests.support.photographs import (
-    encoded,
+    encode_image,
+    find_real_data,
     needs_pyarrow,
     needs_real_data,
-    pixels,
-    real,
+    random_pixels,
     write_images,
     write_table,
 )
-from harness.tests.support.winoground_files import example, write_list, write_parquet
+from harness.tests.support.winoground_files import make_example, write_jsonl, write_parquet
 
 
 def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
@@ -37,7 +37,7 @@ def check_pairs(samples: Sequence[Sample]) -> None:
         assert sample.captions == (
             (f"the dog {number} sees the cat",) if k % 2 == 0 else (f"the cat sees the dog {number}",)
         )
-        assert (np.asarray(sample.load_image()) == pixels(f"ex_{number}_img_{k % 2}")).all()
+        assert (np.asarray(sample.load_image()) == random_pixels(f"ex_{number}_img_{k % 2}")).all()
 
 
 def test_the_registry_knows_the_pairs() -> None:
@@ -49,7 +49,7 @@ def test_the_registry_knows_the_pairs() -> None:
     ("folder", "images"), [("data", "images"), (".", "images"), ("data", "../images"), (".", "data/images")]
 )
 def test_the_list_and_its_images_are_found_at_the_root_and_in_data(tmp_path: Path, folder: str, images: str) -> None:
-    write_list(tmp_path / folder, [example(k) for k in range(5)], images=images)
+    write_jsonl(tmp_path / folder, [make_example(k) for k in range(5)], images=images)
     samples, left_out = draw(tmp_path)
     assert not left_out
     assert len(samples) == 10
@@ -58,7 +58,7 @@ def test_the_list_and_its_images_are_found_at_the_root_and_in_data(tmp_path: Pat
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp", "JPG"])
 def test_images_are_found_by_stem_with_any_extension(tmp_path: Path, suffix: str) -> None:
-    folder = write_list(tmp_path, [example(3)], suffix.lower())
+    folder = write_jsonl(tmp_path, [make_example(3)], suffix.lower())
     for path in list(folder.iterdir()):
         path.rename(path.with_suffix(f".{suffix}"))
     samples, left_out = draw(tmp_path)
@@ -67,9 +67,9 @@ def test_images_are_found_by_stem_with_any_extension(tmp_path: Path, suffix: str
 
 
 def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
-    folder = write_list(tmp_path, [example(3)])
+    folder = write_jsonl(tmp_path, [make_example(3)])
     (folder / "ex_3_img_0.jpg").write_bytes(b"a thumbnail of another program")
-    (tmp_path / "examples.jsonl").write_text(json.dumps(example(3, image_1="ex_3_img_1.png")))
+    (tmp_path / "examples.jsonl").write_text(json.dumps(make_example(3, image_1="ex_3_img_1.png")))
     samples, left_out = draw(tmp_path)
     assert not left_out
     check_pairs(samples)
@@ -77,8 +77,8 @@ def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
 
 @needs_pyarrow
 def test_parquet_gives_the_same_samples_as_the_list(tmp_path: Path) -> None:
-    examples = [example(k) for k in range(8)]
-    write_list(tmp_path / "list" / "data", examples)
+    examples = [make_example(k) for k in range(8)]
+    write_jsonl(tmp_path / "list" / "data", examples)
     write_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet", examples[::-1])
     listed, tabled = draw(tmp_path / "list")[0], draw(tmp_path / "hub")[0]
     check_pairs(tabled)
@@ -86,8 +86,8 @@ def test_parquet_gives_the_same_samples_as_the_list(tmp_path: Path) -> None:
 
 
 def test_draws_extend_each_other_and_keep_the_pairs(tmp_path: Path) -> None:
-    write_list(tmp_path / "a", [example(k) for k in range(12)])
-    write_list(tmp_path / "b", [example(k) for k in reversed(range(12))])
+    write_jsonl(tmp_path / "a", [make_example(k) for k in range(12)])
+    write_jsonl(tmp_path / "b", [make_example(k) for k in reversed(range(12))])
     ids = [s.id for s in draw(tmp_path / "a")[0]]
     assert len(set(ids)) == 24
     assert [s.id for s in draw(tmp_path / "b")[0]] == ids
@@ -99,10 +99,13 @@ def test_draws_extend_each_other_and_keep_the_pairs(tmp_path: Path) -> None:
 
 
 def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
-    write_images(tmp_path, {"secret.png": encoded("secret")})
-    examples = [example(k) for k in range(6)] + [example(6, caption_1="  "), example(7, image_0="../secret")]
+    write_images(tmp_path, {"secret.png": encode_image("secret")})
+    examples = [make_example(k) for k in range(6)] + [
+        make_example(6, caption_1="  "),
+        make_example(7, image_0="../secret"),
+    ]
     examples[7]["image_1"] = "ex_0_img_1"
-    folder = write_list(tmp_path, examples[:7])
+    folder = write_jsonl(tmp_path, examples[:7])
     (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
     (folder / "ex_1_img_0.png").unlink()
     (folder / "ex_2_img_1.png").write_bytes((folder / "ex_2_img_1.png").read_bytes()[:-300])
@@ -122,10 +125,10 @@ def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
 
 @needs_pyarrow
 def test_bad_pictures_in_parquet_leave_the_item_out(tmp_path: Path) -> None:
-    images = [encoded("a"), encoded("b")[:-300], None]
+    images = [encode_image("a"), encode_image("b")[:-300], None]
     columns = {
         "id": [0, 1, 2],
-        "image_0": [{"bytes": encoded("c")}] * 3,
+        "image_0": [{"bytes": encode_image("c")}] * 3,
         "image_1": [{"bytes": content} for content in images],
         "caption_0": ["one"] * 3,
         "caption_1": ["two"] * 3,
@@ -149,7 +152,7 @@ def refused(directory: Path) -> str:
 
 
 def test_packed_images_are_to_be_unzipped(tmp_path: Path) -> None:
-    folder = write_list(tmp_path / "data", [example(0)])
+    folder = write_jsonl(tmp_path / "data", [make_example(0)])
     with zipfile.ZipFile(tmp_path / "data" / "images.zip", "w") as packed:
         for path in folder.iterdir():
             packed.write(path, f"images/{path.name}")
@@ -164,22 +167,24 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     message = refused(tmp_path)
     for word in (str(tmp_path), "examples.jsonl", "images/", "parquet", "give the directory"):
         assert word in message
-    shutil.rmtree(write_list(tmp_path, [example(0)]))
+    shutil.rmtree(write_jsonl(tmp_path, [make_example(0)]))
     assert "has no pictures: put the folder images/" in refused(tmp_path)
     (tmp_path / "images").mkdir()
     assert "none of its 1 items can be used, for example winoground-0: image ex_0_img_0 is missing" in refused(tmp_path)
 
 
 def test_a_line_that_is_cut_is_an_error_with_its_number(tmp_path: Path) -> None:
-    write_list(tmp_path, [example(0)])
-    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(example(0))}\n\n{{\n")
+    write_jsonl(tmp_path, [make_example(0)])
+    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(make_example(0))}\n\n{{\n")
     assert "examples.jsonl line 3 is no example of Winoground" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["[]", "3", "null", '{"id": 1}', json.dumps(example([1])), json.dumps(example(None))])
+@pytest.mark.parametrize(
+    "line", ["[]", "3", "null", '{"id": 1}', json.dumps(make_example([1])), json.dumps(make_example(None))]
+)
 def test_a_line_of_another_kind_costs_its_item(tmp_path: Path, line: str) -> None:
-    write_list(tmp_path, [example(0)])
-    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(example(0))}\n\n{line}\n")
+    write_jsonl(tmp_path, [make_example(0)])
+    (tmp_path / "examples.jsonl").write_text(f"{json.dumps(make_example(0))}\n\n{line}\n")
     samples, left_out = draw(tmp_path)
     check_pairs(samples)
     assert (len(samples), list(left_out)) == (2, ["winoground-line 3-0", "winoground-line 3-1"])
@@ -188,9 +193,9 @@ def test_a_line_of_another_kind_costs_its_item(tmp_path: Path, line: str) -> Non
 
 def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> None:
     """A tie counts against the model, so such an item would lower its scores."""
-    twice = example(2, image_1="ex_2_img_0")
-    same = example(3, caption_0="a dog &amp; a cat", caption_1=" a dog & a  cat")
-    write_list(tmp_path, [example(1), twice, same, example(4, caption_0="A dog", caption_1="a dog")])
+    twice = make_example(2, image_1="ex_2_img_0")
+    same = make_example(3, caption_0="a dog &amp; a cat", caption_1=" a dog & a  cat")
+    write_jsonl(tmp_path, [make_example(1), twice, same, make_example(4, caption_0="A dog", caption_1="a dog")])
     samples, left_out = draw(tmp_path)
     assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-4"}
     assert left_out["winoground-2-0"] == "image_0 and image_1 are the same picture"
@@ -198,8 +203,8 @@ def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> N
 
 
 def test_a_line_separator_within_a_caption_is_no_end_of_line(tmp_path: Path) -> None:
-    write_list(tmp_path, [example(0)])
-    text = json.dumps(example(0, caption_0="the dog\u2028barks"), ensure_ascii=False)
+    write_jsonl(tmp_path, [make_example(0)])
+    text = json.dumps(make_example(0, caption_0="the dog\u2028barks"), ensure_ascii=False)
     (tmp_path / "examples.jsonl").write_text(text, encoding="utf-8")
     assert draw(tmp_path)[0][0].captions == ("the dog barks",)
 
@@ -234,8 +239,8 @@ def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: 
 @needs_pyarrow
 @needs_real_data
 def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").symlink_to(real("winoground") / "data" / "test-00000-of-00001.parquet")
-    listed, left_out = draw(real("winoground"), 400)
+    (tmp_path / "a.parquet").symlink_to(find_real_data("winoground") / "data" / "test-00000-of-00001.parquet")
+    listed, left_out = draw(find_real_data("winoground"), 400)
     tabled, none = draw(tmp_path, 400)
     assert not left_out
     assert not none
@@ -251,9 +256,9 @@ def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None
 def test_real_images_still_packed_are_to_be_unzipped(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("examples.jsonl", "images.zip"):
-        (tmp_path / "data" / name).symlink_to(real("winoground") / "data" / name)
+        (tmp_path / "data" / name).symlink_to(find_real_data("winoground") / "data" / name)
     assert "unzip it there" in refused(tmp_path)
     with zipfile.ZipFile(tmp_path / "data" / "images.zip") as packed:
         packed.extractall(tmp_path / "data")
-    unpacked, listed = draw(tmp_path)[0], draw(real("winoground"))[0]
+    unpacked, listed = draw(tmp_path)[0], draw(find_real_data("winoground"))[0]
     assert [s.load_image().tobytes() for s in unpacked] == [s.load_image().tobytes() for s in listed]

@@ -14,7 +14,7 @@ from harness.models.vlm import Vlm
 from harness.models.weights_error import WeightsError
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.tiny import tiny_vlm
-from harness.tests.support.tuned_models import tuned
+from harness.tests.support.tuned_models import make_tuned_vlm
 
 QUICK = ("--phase-samples", "32", "--phase-controls", "none")
 
@@ -24,8 +24,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """The directory of a tiny checkpoint: full, little and much (its last two layers changed), or deeper."""
     made: dict[str, Callable[[], Vlm]] = {
         "full": lambda: tiny_vlm(layers=6),
-        "little": lambda: tuned(0.003),
-        "much": lambda: tuned(2.0),
+        "little": lambda: make_tuned_vlm(0.003),
+        "much": lambda: make_tuned_vlm(2.0),
         "deeper": lambda: tiny_vlm(layers=8),
     }
     root = tmp_path_factory.mktemp("checkpoints")

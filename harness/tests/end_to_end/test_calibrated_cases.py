@@ -11,7 +11,7 @@ import pytest
 import harness.measurement.conditions
 from harness.data.datasets import DATASETS
 from harness.measurement.conditions import CalibrationRun
-from harness.tests.support.case_runs import REGRESSION, Cases, arrays_of
+from harness.tests.support.case_runs import REGRESSION, Cases, find_arrays
 
 INTER = ("-k", "test_inter_similarity")
 
@@ -88,7 +88,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     assert set(stored["controls"]) == {"noise", "blank"}
     assert len(stored["controls"]["noise"]["inter"]) == 7
     assert set(stored["phases"]["controls"]["blank"]["segment_counts"]) == set(stored["phases"]["segment_counts"])
-    with np.load(arrays_of(path)) as arrays:
+    with np.load(find_arrays(path)) as arrays:
         assert arrays["noise.inter"].shape == (64, 7)
         np.testing.assert_allclose(arrays["noise.inter"].mean(0), stored["controls"]["noise"]["inter"], rtol=1e-5)
     result = recorded.run("-m", "replication", "--phase-json", "record.json")

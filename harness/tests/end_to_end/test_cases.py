@@ -13,14 +13,14 @@ from PIL import ImageOps
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
-from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, Fault, arrays_of
+from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, FaultPlugin, find_arrays
 from harness.tests.support.faults import Change, stretch_positions, swap_layers
 from harness.tests.support.tiny import tiny_samples
 
 
 def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
-    assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, arrays_of(stored))}
+    assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, find_arrays(stored))}
     first = recorded.run(*REGRESSION, "--phase-json", "first.json")
     first.assert_outcomes(passed=10)
     first.stdout.fnmatch_lines(
@@ -56,7 +56,7 @@ def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None
     unchanged = recorded.run(*REGRESSION, "--phase-update")
     unchanged.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
     assert recorded.files() == before
-    swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(Fault(swap_layers(3)),))
+    swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(FaultPlugin(swap_layers(3)),))
     swapped.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused", "*wrote *tiny.json (changed)"])
     assert recorded.files() != before
     kept = recorded.run(*REGRESSION, "--phase-update-new")
@@ -74,7 +74,7 @@ def test_a_missing_baseline_is_an_error_that_says_the_command(cases: Cases) -> N
 @pytest.mark.parametrize("suffix", ["json", "npz"])
 def test_a_truncated_baseline_is_named(recorded: Cases, suffix: str) -> None:
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
-    path = stored if suffix == "json" else arrays_of(stored)
+    path = stored if suffix == "json" else find_arrays(stored)
     path.write_bytes(path.read_bytes()[:200])
     result = recorded.run(*REGRESSION)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -135,7 +135,7 @@ def test_cuda_asked_for_and_not_there_is_a_usage_error(cases: Cases) -> None:
     ids=["layers", "positions"],
 )
 def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Change, change: str) -> None:
-    result = recorded.run(*REGRESSION, plugins=(Fault(damage),))
+    result = recorded.run(*REGRESSION, plugins=(FaultPlugin(damage),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [

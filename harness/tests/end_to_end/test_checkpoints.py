@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.tests.support.case_runs import Cases
-from harness.tests.support.photographs import REAL, write_official
-from harness.tests.support.topology import DEPTH, as_published, save_instructblip, save_llava
+from harness.tests.support.photographs import REAL_DATA, write_coco_layout
+from harness.tests.support.topology import DEPTH, convert_to_published, save_instructblip, save_llava
 
 pytestmark = pytest.mark.slow
 N = 6
@@ -19,17 +19,17 @@ N = 6
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """COCO in its official layout: the real photographs, or as many made ones."""
-    if REAL is not None:
-        return Path(REAL) / "coco"
+    if REAL_DATA is not None:
+        return Path(REAL_DATA) / "coco"
     made = tmp_path_factory.mktemp("coco")
     captions = [(k, text) for k in range(1, 9) for text in (f"a dog on a red boat {k}", "two people and a blue kite")]
-    write_official(made, "val2017", {k: f"{k:012d}.jpg" for k in range(1, 9)}, captions)
+    write_coco_layout(made, "val2017", {k: f"{k:012d}.jpg" for k in range(1, 9)}, captions)
     return made
 
 
 def save_published(directory: Path) -> None:
     save_instructblip(directory)
-    as_published(directory)
+    convert_to_published(directory)
 
 
 @pytest.mark.parametrize("save", [save_llava, save_published])

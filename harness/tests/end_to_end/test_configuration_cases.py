@@ -11,8 +11,8 @@ import torch
 
 from harness.baselines.stored_files import read_json, write_files
 from harness.tests.support import case_runs
-from harness.tests.support.case_runs import REGRESSION, Cases, arrays_of
-from harness.tests.support.changed_settings import BUILT, rebuilt
+from harness.tests.support.case_runs import REGRESSION, Cases, find_arrays
+from harness.tests.support.changed_settings import SETTING_CHANGES, rebuild
 from harness.tests.support.faults import swap_layers
 from harness.tests.support.tiny import tiny_vlm
 
@@ -24,7 +24,7 @@ def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     """Let the tiny pair's model be built of a changed configuration."""
 
     def load(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        vlm = rebuilt(tiny_vlm(layers=6, dtype=dtype), BUILT[message])
+        vlm = rebuild(tiny_vlm(layers=6, dtype=dtype), SETTING_CHANGES[message])
         return vlm.model, vlm.processor
 
     monkeypatch.setattr(case_runs, "load_tiny", load)
@@ -60,7 +60,7 @@ def test_the_message_names_the_setting_that_changed_first(
 
 def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(recorded: Cases) -> None:
     without_configuration(recorded)
-    result = recorded.run(*INTER, plugins=(case_runs.Fault(swap_layers(3)),))
+    result = recorded.run(*INTER, plugins=(case_runs.FaultPlugin(swap_layers(3)),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = unfolded(result)
     assert "since the baseline: weights: " in text
@@ -69,7 +69,7 @@ def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(re
 
 def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cases) -> None:
     path = without_configuration(recorded)
-    arrays, old = arrays_of(path).read_bytes(), read_json(path)
+    arrays, old = find_arrays(path).read_bytes(), read_json(path)
     assert recorded.run(*INTER).ret == pytest.ExitCode.OK
     assert read_json(path) == old
     result = recorded.run(*INTER, "--phase-update")
@@ -77,5 +77,5 @@ def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cas
     new = read_json(path)
     assert new.pop("configuration")["vision_feature_layer"] == -1
     assert new == old
-    assert arrays_of(path).read_bytes() == arrays
+    assert find_arrays(path).read_bytes() == arrays
     recorded.run(*INTER, "--phase-update").stdout.fnmatch_lines(["baselines: 1 matched, 0 changed*"])

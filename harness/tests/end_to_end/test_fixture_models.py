@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, arrays_of
+from harness.tests.support.case_runs import REGRESSION, ROOT, Cases, find_arrays
 
 QUICK = ("--phase-samples", "32", "--phase-controls", "none")
 PAIR = ("--phase-model", "fixture:my_vlm", "--phase-dataset", "tiny")
@@ -62,7 +62,7 @@ def test_the_delivered_cases_take_a_model_from_a_plugin(plugged: Cases) -> None:
     named = ("-p", "my_plugin", *REGRESSION, "-k", "test_inter_similarity", "--phase-controls", "none")
     plugged.run(*named, "--phase-update-new", pair=PAIR).assert_outcomes(passed=2)
     stored = plugged.baselines / "my_vlm" / "tiny.json"
-    assert set(plugged.files()) == {f"my_vlm/{path.name}" for path in (stored, arrays_of(stored))}
+    assert set(plugged.files()) == {f"my_vlm/{path.name}" for path in (stored, find_arrays(stored))}
     again = plugged.run(*named, pair=PAIR)
     again.assert_outcomes(passed=2)
     again.stdout.fnmatch_lines(["my_vlm-tiny: 64 samples, 6 layers", "  regression *reproduces: inter"])

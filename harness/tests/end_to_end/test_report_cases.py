@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 # Imported here, because pytester's runs forget what they import first.
 from harness.report import write as report_folder
 from harness.report.record import record_schema
-from harness.tests.support.case_runs import PAIR, REGRESSION, Cases, Fault
+from harness.tests.support.case_runs import PAIR, REGRESSION, Cases, FaultPlugin
 from harness.tests.support.faults import swap_layers
 
 QUICK = ("-m", "regression or replication", "--phase-controls", "none")
@@ -52,7 +52,7 @@ def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder
 
 def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases, folder: Path) -> None:
     written = ("--phase-report", "report", "--phase-markdown", "summary.md")
-    result = recorded.run(*REGRESSION, *written, plugins=(Fault(swap_layers(3)),))
+    result = recorded.run(*REGRESSION, *written, plugins=(FaultPlugin(swap_layers(3)),))
     result.stdout.fnmatch_lines(["  baseline *similarity: the same, sample by sample, up to residual point 2,*"])
     summary = (folder.parent / "summary.md").read_text(encoding="utf-8")
     assert "- `tiny-llava-tiny`, similarity: the same, sample by sample, up to residual point 2, the input" in summary

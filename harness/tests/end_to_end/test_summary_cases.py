@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from harness.baselines.store import read_baseline
-from harness.tests.support.case_runs import REGRESSION, Cases, Fault
-from harness.tests.support.faults import features
-from harness.tests.support.summaries import stored_shapes, told
+from harness.tests.support.case_runs import REGRESSION, Cases, FaultPlugin
+from harness.tests.support.faults import change_features
+from harness.tests.support.summaries import find_names, read_shapes
 
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 
@@ -20,9 +20,9 @@ def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
     new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])
     written = cases.files()
     path = cases.baselines / "tiny-llava" / "tiny.json"
-    assert {len(shape) for shape in stored_shapes(path).values()} == {0, 1, 2}
-    assert not any(64 in shape for shape in stored_shapes(path).values())
-    assert not told(path, [f"tiny-{index}" for index in range(64)])
+    assert {len(shape) for shape in read_shapes(path).values()} == {0, 1, 2}
+    assert not any(64 in shape for shape in read_shapes(path).values())
+    assert not find_names(path, [f"tiny-{index}" for index in range(64)])
     plain = cases.run(*REGRESSION, "-rsx", "--phase-json", "run.json")
     outcomes = plain.parseoutcomes()
     assert outcomes["skipped"] == 4
@@ -46,7 +46,7 @@ def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: 
     turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
     turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert read_baseline(path).summarised_samples == 64
-    before, zeroed = recorded.files(), Fault(features(torch.zeros_like))
+    before, zeroed = recorded.files(), FaultPlugin(change_features(torch.zeros_like))
     damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
     damaged.stdout.fnmatch_lines(

@@ -22,7 +22,7 @@ from harness.models.registry import find_model
 from harness.report.figures import main
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
-from harness.tests.support.tuned_models import tuned
+from harness.tests.support.tuned_models import make_tuned_vlm
 
 PAGE = ROOT / "docs" / "your-own-model.md"
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
@@ -39,7 +39,7 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path / "kept"))
     monkeypatch.chdir(tmp_path)
     # As wide as a block of 4-bit codes.
-    for name, vlm in (("full", tiny_vlm(layers=6, width=64)), ("tuned", tuned(2.0, width=64))):
+    for name, vlm in (("full", tiny_vlm(layers=6, width=64)), ("tuned", make_tuned_vlm(2.0, width=64))):
         vlm.model.save_pretrained(tmp_path / "path" / "to" / name)
         vlm.processor.save_pretrained(tmp_path / "path" / "to" / name)
     return tmp_path

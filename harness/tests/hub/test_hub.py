@@ -20,9 +20,9 @@ from harness.tests.support.hub_model import (
     SIZE,
     TABLES,
     fetch,
-    folder,
-    nobody_listens,
-    refusal,
+    fetch_error,
+    repository_directory,
+    unreachable_hub,
 )
 
 
@@ -57,7 +57,7 @@ def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(h
 def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
     path, commit = fetch(), hub.commit("model", NAME)
     hub.requests.clear()
-    with nobody_listens(hub_cache):
+    with unreachable_hub(hub_cache):
         for revision in (None, "main", commit):
             assert cache_problem(NAME, "model", PATTERNS, revision=revision) is None
             for download in (False, True):
@@ -101,7 +101,7 @@ def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
     commit = fetch().name
     find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
     moved = unlist()
-    model = folder(moved) / "snapshots" / commit
+    model = repository_directory(moved) / "snapshots" / commit
     data = next(moved.glob("datasets--*/snapshots/*/data"))
 
     assert cache_problem(NAME, "model", PATTERNS) is None
@@ -132,7 +132,7 @@ def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
     commit = fetch().name
     moved = unlist()
     said: list[str] = []
-    with nobody_listens(moved):
+    with unreachable_hub(moved):
         assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
     assert len(said) == 1
     assert "cannot be fetched" in said[0]
@@ -172,7 +172,7 @@ def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: Fake
 
 def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) -> None:
     hub.failing[SHARDS[2]] = 500
-    message = refusal()
+    message = fetch_error()
     assert "500" in message
     assert "whole files are kept" in message
     assert "--phase-download" in (cache_problem(NAME, "model", PATTERNS) or "")

@@ -21,9 +21,9 @@ from harness.tests.support.hub_model import (
     PATTERNS,
     SIZE,
     fetch,
-    folder,
-    nobody_listens,
-    refusal,
+    fetch_error,
+    repository_directory,
+    unreachable_hub,
 )
 
 
@@ -33,13 +33,13 @@ def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
     hub.gated.add(NAME)
     with pytest.raises(HubError, match="gated"):
         find_snapshot(NAME, "model", PATTERNS, download=True, say=pytest.fail)
-    message = refusal()
+    message = fetch_error()
     assert "gated and no token is set" in message
     assert "page in a browser while logged in" in message
     assert "hf auth login" in message
     assert "HF_TOKEN" in message
     monkeypatch.setenv("HF_TOKEN", "stranger")
-    assert "gated and your token's account is not admitted" in refusal()
+    assert "gated and your token's account is not admitted" in fetch_error()
     assert hub.fetched() == []
     hub.admitted.add("stranger")
     assert fetch().is_dir()
@@ -48,7 +48,7 @@ def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
 def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cache: Path) -> None:
     with pytest.raises(HubError, match=r"the hub shows no dataset no/body: check the spelling.*HF_TOKEN"):
         find_snapshot("no/body", "dataset", PATTERNS, download=True)
-    assert f"model {NAME} has no revision v9: name a branch" in refusal(revision="v9")
+    assert f"model {NAME} has no revision v9: name a branch" in fetch_error(revision="v9")
     for wrong in ("a/b/c", "../x/y"):
         assert "write OWNER/NAME" in (cache_problem(wrong, "model", PATTERNS) or "")
         with pytest.raises(HubError, match="write OWNER/NAME"):
@@ -61,15 +61,15 @@ def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cac
 
 
 def test_no_connection_is_said(hub_cache: Path) -> None:
-    with nobody_listens(hub_cache):
-        message = refusal()
+    with unreachable_hub(hub_cache):
+        message = fetch_error()
     assert "cannot be fetched (ConnectionRefusedError: " in message
     assert "check network and proxy" in message
 
 
 def test_offline_variable_and_download_contradict_each_other(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it" in refusal()
+    assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it" in fetch_error()
     assert hub.requests == []
 
 
@@ -77,16 +77,16 @@ def test_too_little_room_is_refused_before_the_first_byte(
     hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 1, SIZE - 1))
-    message = refusal()
+    message = fetch_error()
     assert (
         f"{NAME} needs {SIZE / 1000:.1f} kB and the disk of {hub_cache} has {(SIZE - 1) / 1000:.1f} kB free: "
         in message
     )
     assert "make room" in message
     assert hub.fetched() == []
-    (folder(hub_cache) / "blobs").mkdir(parents=True)
-    (folder(hub_cache) / "blobs" / "0a.1b.incomplete").write_bytes(bytes(2000))
-    assert "stopped downloads left 2.0 kB" in refusal()
+    (repository_directory(hub_cache) / "blobs").mkdir(parents=True)
+    (repository_directory(hub_cache) / "blobs" / "0a.1b.incomplete").write_bytes(bytes(2000))
+    assert "stopped downloads left 2.0 kB" in fetch_error()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 0, SIZE))
     fetch()
 
@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, hub_cache: Path) 
     try:
         if os.access(hub_cache, os.W_OK):
             pytest.skip("this user may write anywhere")
-        assert f"cannot be written to {hub_cache}" in refusal()
+        assert f"cannot be written to {hub_cache}" in fetch_error()
     finally:
         hub_cache.chmod(0o700)
 

@@ -19,7 +19,7 @@ from harness.profile.pair import Pair
 from harness.profile.profile import Profile
 from harness.report.meanings import explain_verdict
 from harness.report.outcomes import note_lines
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
 INTER = FAMILIES["inter"]
 ADJUSTED = "inter_adjusted"
@@ -116,4 +116,4 @@ def test_the_reason_of_what_is_not_compared_is_told(whole: Profile) -> None:
 
 def test_cosines_between_samples_change_no_number_of_a_profile(whole: Profile) -> None:
     assert set(CURVES) <= set(whole.arrays)
-    assert same(whole, dataclasses.replace(whole, between_samples=None))
+    assert have_same_numbers(whole, dataclasses.replace(whole, between_samples=None))

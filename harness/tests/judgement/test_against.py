@@ -17,9 +17,9 @@ from harness.models.vlm import Vlm
 from harness.profile.measures import MEASURES
 from harness.profile.profile import Profile
 from harness.report.against import ModelComparison
-from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, replace_arrays, synthetic_profile
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
-from harness.tests.support.tuned_models import tuned
+from harness.tests.support.tuned_models import make_tuned_vlm
 
 N = 32
 
@@ -32,7 +32,7 @@ def held(now: Vlm, other: Vlm) -> ModelComparison:
 @pytest.mark.usefixtures("tiny_data")
 @pytest.mark.parametrize("amount", [0.003, 2.0])
 def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
-    found = held(tuned(amount), tiny_vlm(layers=6))
+    found = held(make_tuned_vlm(amount), tiny_vlm(layers=6))
     numbers = found.numbers
     assert numbers.weights is not None
     assert (numbers.weights.layers, numbers.weights.others) == ((5, 6), ())
@@ -110,7 +110,7 @@ def test_samples_that_are_too_few_are_not_said_to_be_in_pairs() -> None:
 
 def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> None:
     made = synthetic_profile()
-    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
     assert (
         "readings: not asked sample by sample, bfloat16 against made's float32: no per-sample tolerance is calibrated "
         "for these; record a baseline of made with --phase-update-new --phase-calibrate"
@@ -142,7 +142,7 @@ def test_a_bos_on_one_side_only_is_said_first() -> None:
 def apart(profile: Profile, first: int, amount: float) -> Profile:
     """Return the profile under another name, with its inter-modal similarity moved from one residual point on."""
     step = np.where(np.arange(L + 1) >= first, amount, 0.0).astype(np.float32)
-    return dataclasses.replace(changed(profile, inter=profile["inter"] + step), model="other")
+    return dataclasses.replace(replace_arrays(profile, inter=profile["inter"] + step), model="other")
 
 
 def test_within_the_tolerance_is_not_yet_apart_but_no_longer_bit_for_bit() -> None:
@@ -168,7 +168,7 @@ def test_apart_from_the_first_point_on_is_said_so() -> None:
 
 def test_other_types_are_not_asked_sample_by_sample() -> None:
     made = synthetic_profile()
-    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
     found = harness.compare_models(narrow, made)
     assert found.numbers.traces == ()
     assert any(line.startswith("readings: not asked sample by sample, bfloat16 against") for line in found.lines())
@@ -200,7 +200,7 @@ def test_margins_come_from_the_model_and_its_calibration() -> None:
         0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4
     )
     assert calibrated.margins["inter"] == pytest.approx(0.06)
-    assert calibrated.describe() == f"made measured in this run ({HERE})"
+    assert calibrated.describe() == f"made measured in this run ({ENVIRONMENT})"
 
 
 def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from harness.profile.profile import Profile
 from harness.report.against import trace_line
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.faults import Change, own_copy
+from harness.tests.support.faults import Change, copy_vlm
 from harness.tests.support.harmless import HARMLESS
-from harness.tests.support.reproduction_checks import assert_reproduces, not_the_same
+from harness.tests.support.reproduction_checks import assert_reproduces, failure_messages
 from harness.tests.support.varied_faults import INSTRUCTBLIP, LLAVA, LOCATED
 
 pytestmark = pytest.mark.faults
@@ -57,7 +57,7 @@ def changed(vlms: dict[str, Vlm], monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Measure a copy of a model after a change."""
 
     def profile(model: str, change: Change, dataset: str = DATASET, **options: Any) -> Profile:
-        own = own_copy(vlms[model])
+        own = copy_vlm(vlms[model])
         with torch.no_grad():
             change(own, monkeypatch)
         return measure(own, dataset, **({"samples": FEW, "controls": (), "progress": False} | options))
@@ -75,7 +75,7 @@ def test_a_fault_is_placed_at_its_first_point_and_its_setting_is_named(
 ) -> None:
     row = LOCATED[fault]
     profile, baseline = changed(model, row.change, samples=SAMPLES[model]), stored(model)
-    complaints = not_the_same(profile, baseline)
+    complaints = failure_messages(profile, baseline)
     assert complaints
     for message in complaints:
         assert all(name in message for name in row.named), message
@@ -91,7 +91,7 @@ def test_a_fault_is_placed_at_its_first_point_and_its_setting_is_named(
 @pytest.mark.parametrize("fault", ["padding mask ignored", "bilinear for bicubic", "height and width swapped"])
 def test_square_pictures_and_prompts_of_one_length_do_not_show_a_fault(changed: Measured, fault: str) -> None:
     """The reason for a dataset of its own."""
-    assert not_the_same(changed(LLAVA, LOCATED[fault].change, "scenes"), stored(LLAVA, "scenes")) == []
+    assert failure_messages(changed(LLAVA, LOCATED[fault].change, "scenes"), stored(LLAVA, "scenes")) == []
 
 
 def test_heads_repeated_in_another_order_are_refused_at_the_first_layer(

@@ -20,15 +20,15 @@ from harness.judgement.paper import FILE, PaperError, paper_claims
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.synthetic_curves import phases, recalls, samples
-from harness.tests.support.synthetic_profiles import on_one_line, synthetic_profile
+from harness.tests.support.synthetic_curves import draw_curves, draw_recalls, phase_curve
+from harness.tests.support.synthetic_profiles import join_lines, synthetic_profile
 
 PAPER = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def reading(inter: Any) -> PhaseReading:
-    curves = [samples(inter, 64, seed, sd=0.05) for seed in range(3)]
-    return read_phases(*curves, recalls(64, 0))
+    curves = [draw_curves(inter, 64, seed, sd=0.05) for seed in range(3)]
+    return read_phases(*curves, draw_recalls(64, 0))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def profile() -> Profile:
 
 @pytest.fixture(scope="module")
 def judged() -> dict[str, Claim]:
-    found = reading(phases())
+    found = reading(phase_curve())
     return {name: judge(found) for name, judge in CLAIMS.items()}
 
 
@@ -59,7 +59,7 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
     first, stated, *_ = str(caught.value).splitlines()
     assert first == f"{name} of {profile.model} on {profile.dataset}: {verdict.upper()}"
     assert stated.startswith("  the paper (Wei, Shi and Inoue 2024, arXiv 2411.00646, figure")
-    message, claim = on_one_line(caught.value), PAPER["claims"][name]
+    message, claim = join_lines(caught.value), PAPER["claims"][name]
     assert f": {claim['statement']} tested as: {claim['tested_as']} " in message
 
 
@@ -71,7 +71,7 @@ def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
         "least_reversal": monotone.LEAST_REVERSAL,
         "least_recall_gain": rules.LEAST_RECALL_GAIN,
     }
-    found = reading(phases())
+    found = reading(phase_curve())
     shares = {
         "very_early": next(part.margin for part in rules.alignment(found).parts if "quarter" in part.name) / found.last,
         "very_late": next(part.margin for part in rules.output_preparation(found).parts if "quarter" in part.name)

@@ -34,9 +34,15 @@ from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.faults import GROSS, SUBTLE, Change, own_copy, quantise, shift_image_span
-from harness.tests.support.harmless import EXTRA_PADDING, HARMLESS, nothing, pad_left, shuffle
-from harness.tests.support.reproduction_checks import MODEL, all_verdicts, assert_reproduces, not_the_same, said
+from harness.tests.support.faults import GROSS, SUBTLE, Change, copy_vlm, quantise, shift_image_span
+from harness.tests.support.harmless import EXTRA_PADDING, HARMLESS, change_nothing, pad_left, shuffle_samples
+from harness.tests.support.reproduction_checks import (
+    MODEL,
+    all_verdicts,
+    assert_reproduces,
+    failure_message,
+    failure_messages,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -72,7 +78,7 @@ def changed(stored: Baseline, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Measure the pair of the baseline on a copy of a model, after a change."""
 
     def profile(vlm: Vlm, change: Change, **options: Any) -> Profile:
-        own = own_copy(vlm)
+        own = copy_vlm(vlm)
         with torch.no_grad():
             change(own, monkeypatch)
         options = {"samples": PAIRED, "controls": (), "word_order": False, "progress": False} | options
@@ -89,7 +95,7 @@ def different(profile: Profile, stored: Baseline) -> list[str]:
     ]
     checks.append(lambda: check_boundaries(profile, stored, compare_boundaries(profile, stored)))
     checks.append(lambda: check_intervals(profile, stored, compare_intervals(profile, stored)))
-    return [message for message in map(said, checks) if message]
+    return [message for message in map(failure_message, checks) if message]
 
 
 def assert_named(message: str) -> None:
@@ -103,7 +109,7 @@ def assert_named(message: str) -> None:
 
 @pytest.mark.parametrize("fault", SUBTLE)
 def test_a_fault_does_not_reproduce_and_is_named(llava: Vlm, stored: Baseline, changed: Measured, fault: str) -> None:
-    complaints = not_the_same(changed(llava, SUBTLE[fault]), stored)
+    complaints = failure_messages(changed(llava, SUBTLE[fault]), stored)
     assert complaints
     for message in complaints:
         assert_named(message)
@@ -120,7 +126,7 @@ def test_a_gross_fault_neither_reproduces_nor_is_equivalent(
     llava: Vlm, stored: Baseline, changed: Measured, fault: str
 ) -> None:
     profile = changed(llava, GROSS[fault], samples=DIFFERING)
-    complaints = not_the_same(profile, stored), different(profile, stored)
+    complaints = failure_messages(profile, stored), different(profile, stored)
     for messages in complaints:
         assert messages
         for message in messages:
@@ -135,7 +141,7 @@ def test_a_harmless_change_reproduces(llava: Vlm, stored: Baseline, changed: Mea
 
 def test_the_harmless_changes_of_the_inputs_take_place(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = find_dataset("scenes").draw(8, 0, Source())
-    shuffle(llava, monkeypatch)
+    shuffle_samples(llava, monkeypatch)
     again = find_dataset("scenes").draw(8, 0, Source())
     assert [sample.id for sample in again] != [sample.id for sample in drawn]
     assert {sample.id for sample in again} == {sample.id for sample in drawn}
@@ -155,14 +161,14 @@ def test_a_model_saved_and_loaded_again_reproduces(
         llava.processor.save_pretrained(tmp_path)
         model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
         again = Vlm(MODEL, model, AutoProcessor.from_pretrained(tmp_path), find_anatomy(model))
-        profile = changed(again, nothing)
+        profile = changed(again, change_nothing)
     finally:
         shutil.rmtree(tmp_path)
     assert_reproduces(profile, stored)
 
 
 def test_another_seed_of_the_noise_control_reproduces(llava: Vlm, stored: Baseline, changed: Measured) -> None:
-    profile = changed(llava, nothing, controls=("noise",), control_seed=1)
+    profile = changed(llava, change_nothing, controls=("noise",), control_seed=1)
     then = stored.profile.select(profile.sample_ids)
     assert np.abs(profile.controls["noise"]["inter"] - then.controls["noise"]["inter"]).max() > 1e-3
     assert_reproduces(profile, stored)
@@ -177,6 +183,6 @@ def test_what_need_only_be_equivalent_does_not_differ(
         profile = changed(llava, quantise(8), samples=None)
     else:
         vlm = load_vlm(find_model(MODEL), cache=default_cache(), device="cpu", dtype=dtype)
-        profile = changed(vlm, nothing, samples=None)
+        profile = changed(vlm, change_nothing, samples=None)
     verdicts = all_verdicts(profile, stored)
     assert set(verdicts.values()) <= {Verdict.REPRODUCES, Verdict.EQUIVALENT}, verdicts

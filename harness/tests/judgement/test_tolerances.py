@@ -22,7 +22,7 @@ from harness.models.vlm import Vlm
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.report.messages import changed_measure_lines
-from harness.tests.support.synthetic_profiles import HERE, L, changed, on_one_line, synthetic_profile
+from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, join_lines, replace_arrays, synthetic_profile
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
 
 
@@ -31,13 +31,13 @@ def variant(dtype: str, sample: float, device: str = "") -> Variant:
 
 
 def baseline(*variants: Variant, **environment: str) -> Baseline:
-    profile = synthetic_profile(environment=dataclasses.replace(HERE, **environment))
+    profile = synthetic_profile(environment=dataclasses.replace(ENVIRONMENT, **environment))
     runs = {f"{run.dtype} {run.device}": run for run in variants}
     return dataclasses.replace(to_baseline(profile), calibration=Calibration(runs))
 
 
 def measured(**environment: str) -> Profile:
-    return synthetic_profile(environment=dataclasses.replace(HERE, **environment))
+    return synthetic_profile(environment=dataclasses.replace(ENVIRONMENT, **environment))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_another_model_of_this_run_is_held_to_the_same_tolerance() -> None:
 def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -> None:
     held = baseline(variant("float32", 2.7e-6))
     step = np.where(np.arange(L + 1) >= 9, 5.9e-4, 2e-5 * (np.arange(L + 1) >= 3)).astype(np.float32)
-    now = changed(held.profile, inter=held.profile["inter"] + step)
+    now = replace_arrays(held.profile, inter=held.profile["inter"] + step)
     comparison = compare(now, held, FAMILIES["inter"])
     finding = comparison.findings[0]
     assert (comparison.verdict, finding.agreement.reproduced, finding.agreement.beyond_tolerance) == (
@@ -105,7 +105,7 @@ def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -
         64,
     )
     assert (finding.agreement.largest, finding.agreement.tolerance.noise) == pytest.approx((5.9e-4, 2.7e-6), rel=1e-3)
-    text = on_one_line(AssertionError("\n".join(changed_measure_lines(finding, now)).replace("\u00a0", " ")))
+    text = join_lines(AssertionError("\n".join(changed_measure_lines(finding, now)).replace("\u00a0", " ")))
     assert (
         "64 of 64 samples are beyond the per-sample tolerance 5e-05 (declared for float32 on CPUs); largest change "
         "0.00059, 219 x the noise; worst: sample-"
@@ -120,7 +120,7 @@ def test_worst_samples_are_named_by_the_run_where_the_baseline_lacks_some() -> N
     held = to_baseline(now.select(now.sample_ids[10:]))
     moved = now["inter"].copy()
     moved[20] += np.float32(0.01)
-    finding = compare(changed(now, inter=moved), held, FAMILIES["inter"]).findings[0]
+    finding = compare(replace_arrays(now, inter=moved), held, FAMILIES["inter"]).findings[0]
     assert [now.sample_ids[change.index] for change in finding.agreement.worst_samples] == ["sample-20"]
 
 

@@ -11,7 +11,7 @@ import torch
 from harness.judgement.weights import WeightChange, weight_change, weight_parts
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import tiny_vlm
-from harness.tests.support.topology import REDUCED, instructblip
+from harness.tests.support.topology import REDUCED, random_instructblip
 
 AROUND = (
     "model.language_model.embed_tokens",
@@ -78,7 +78,7 @@ def test_a_tied_unembedding_counts_in_both_places(own_vlm: Vlm) -> None:
 
 
 def test_parts_before_the_decoder_are_named_by_their_way_to_it() -> None:
-    parts = weight_parts(instructblip(REDUCED))
+    parts = weight_parts(random_instructblip(REDUCED))
     names = {"language_model.model.embed_tokens", "language_model.model.rotary_emb", "language_projection"}
     assert parts.others.keys() == names | {"qformer", "query_tokens", "vision_model", "final norm", "unembedding"}
 

@@ -33,7 +33,7 @@ from harness.lab.cost.subject import Subject, UnavailableError
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.lens_task import LensTask, References
-from harness.tests.support.tiny import tiny_inputs, tiny_samples, tiny_vlm
+from harness.tests.support.tiny import cast_inputs, tiny_samples, tiny_vlm
 
 TINY = Topology(32, 4, 64, 200, 16, 2, 32, 2)
 LAYERS, TOKENS = 3, 45
@@ -59,7 +59,7 @@ def padded() -> Subject:
     assert not batch.groups.real.all()
     words = tuple(((5 + row, 60), (11,), (7 * row + 3,)) for row in range(3))
     task = LensTask(References(words, words[::-1]), tuple(range(30)))
-    return Subject(vlm.model, vlm.anatomy, tiny_inputs(vlm, batch), batch.groups, task)
+    return Subject(vlm.model, vlm.anatomy, cast_inputs(vlm, batch), batch.groups, task)
 
 
 @pytest.mark.parametrize(("make", "tolerance"), [(drawn, 1e-6), (padded, 1e-5)])

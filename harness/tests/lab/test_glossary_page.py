@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.lab.docs.glossary_page import BLOCK, glossary_tables, main
 from harness.report.glossary import GLOSSARY
-from harness.tests.support.page_blocks import block_of
+from harness.tests.support.page_blocks import read_block
 
 PAGE = Path(__file__).parents[3] / "docs" / "glossary.md"
 TERMS = [term for terms in GLOSSARY.values() for term in terms]
@@ -15,7 +15,7 @@ TERMS = [term for terms in GLOSSARY.values() for term in terms]
 
 def test_the_page_lists_the_glossary(tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert block_of(text, BLOCK) == glossary_tables()
+    assert read_block(text, BLOCK) == glossary_tables()
     copied = tmp_path / "glossary.md"
     copied.write_text(text.replace("**margin**", "**margins**"), encoding="utf-8")
     assert main([str(copied)]) == 0

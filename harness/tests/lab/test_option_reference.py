@@ -13,7 +13,7 @@ from harness.lab.docs.option_reference import BLOCK, main, option_table
 from harness.lab.docs.pages import PageBlockError, compact_table, with_block
 from harness.run.options import OPTIONS
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.page_blocks import block_of
+from harness.tests.support.page_blocks import read_block
 
 MARKED = f"before\n\n<!-- {BLOCK}: begin -->\nold\n<!-- {BLOCK}: end -->\n\nafter\n"
 
@@ -26,7 +26,7 @@ def rows() -> dict[str, list[str]]:
 
 def test_the_readme_has_the_generated_table() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert block_of(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
+    assert read_block(text, BLOCK) == option_table(), "run: python -m harness.lab.docs.option_reference README.md"
 
 
 def test_the_table_lists_the_options_registered_with_pytest(pytester: pytest.Pytester) -> None:
@@ -69,7 +69,7 @@ def test_a_page_is_rewritten_between_its_markers_only(tmp_path: Path) -> None:
         assert main([str(page)]) == 0
         text = page.read_text(encoding="utf-8")
         assert (text.startswith("before\n\n<!--"), text.endswith("-->\n\nafter\n")) == (True, True)
-        assert block_of(text, BLOCK) == option_table()
+        assert read_block(text, BLOCK) == option_table()
     assert list(tmp_path.iterdir()) == [page]
 
 

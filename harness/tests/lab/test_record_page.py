@@ -15,7 +15,7 @@ from harness.lab.docs.record_page import BLOCK, field_tables, main
 from harness.profile.measures import FAMILIES, MEASURES
 from harness.report.record import bands, record_schema
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.page_blocks import block_of
+from harness.tests.support.page_blocks import read_block
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SCHEMA = record_schema()
@@ -62,7 +62,7 @@ def test_the_schema_has_the_names_of_the_code() -> None:
 
 
 def test_the_page_equals_the_schema(tmp_path: Path) -> None:
-    assert block_of(PAGE.read_text(encoding="utf-8"), BLOCK) == field_tables(SCHEMA)
+    assert read_block(PAGE.read_text(encoding="utf-8"), BLOCK) == field_tables(SCHEMA)
     copied = tmp_path / "record.md"
     copied.write_text(PAGE.read_text(encoding="utf-8").replace("| `seed` |", "| `sed` |"), encoding="utf-8")
     assert main([str(copied)]) == 0

@@ -29,7 +29,7 @@ from harness.probe.vocabulary import Vocabulary
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
 from harness.storage.cache_directory import default_cache
-from harness.tests.support.case_runs import ROOT, Fault
+from harness.tests.support.case_runs import ROOT, FaultPlugin
 from harness.tests.support.faults import swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
@@ -112,7 +112,7 @@ def run_cases(pytester: pytest.Pytester, *plugins: Any) -> pytest.RunResult:
 
 
 def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
-    result = run_cases(pytester, Fault(swap_layers(3)))
+    result = run_cases(pytester, FaultPlugin(swap_layers(3)))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [

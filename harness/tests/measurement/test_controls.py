@@ -16,7 +16,7 @@ from harness.probe.noise import noise_like, noise_seed, replace_features_by_nois
 from harness.probe.observation import observing
 from harness.profile.measures import CURVES
 from harness.tests.support import literal
-from harness.tests.support.tiny import N, tiny_inputs, tiny_profile, tiny_samples
+from harness.tests.support.tiny import N, cast_inputs, tiny_profile, tiny_samples
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 BOTH = tuple(CONTROLS)
@@ -44,7 +44,7 @@ def test_the_seed_of_a_sample_is_its_own() -> None:
 def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
     samples = tiny_samples(2)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    inputs = tiny_inputs(vlm, batch)
+    inputs = cast_inputs(vlm, batch)
     with torch.inference_mode():
         real = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
         with (
@@ -55,10 +55,10 @@ def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
         readings = seen.readings()
         again = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
     assert torch.equal(real, again), "the noise outlived its block"
-    noisy = literal.float64(noise_like(real, batch.groups.image, [5, 6]))
+    noisy = literal.to_float64(noise_like(real, batch.groups.image, [5, 6]))
     for row in range(2):
         image, text = (getattr(batch.groups, name)[row].numpy() for name in ("image", "text"))
-        expected = literal.across(noisy[row], image, text)
+        expected = literal.mean_cosine_across(noisy[row], image, text)
         assert readings.similarity[row, 0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 

@@ -16,7 +16,7 @@ from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.probe.forward import observe
 from harness.tests.support import topology
-from harness.tests.support.topology import DEPTH, photographs
+from harness.tests.support.topology import DEPTH, random_photographs
 
 N, BATCH = 64, 8
 # Looser than what is aimed at (1.05, 1.25 and 1.02), because another GPU, or a shared one, is no fault of the code.
@@ -35,7 +35,7 @@ pytestmark = [
 @pytest.fixture(scope="module", params=["llava", "instructblip"])
 def vlm(request: pytest.FixtureRequest) -> Iterator[Vlm]:
     """A model of full width in bf16, drawn on the GPU itself: no copy of it is ever in the host's memory."""
-    yield getattr(topology, request.param)(None, dtype=torch.bfloat16, device="cuda")
+    yield getattr(topology, f"random_{request.param}")(None, dtype=torch.bfloat16, device="cuda")
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -54,7 +54,7 @@ def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
 @pytest.fixture
 def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
     """One batch, encoded once: the plain forward pass, and the same with similarity and attention."""
-    samples = photographs(BATCH)
+    samples = random_photographs(BATCH)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = vlm.to_device(batch.inputs)
 
@@ -66,7 +66,7 @@ def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
 
 
 def test_64_samples_end_to_end(vlm: Vlm, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: photographs(n)))
+    monkeypatch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: random_photographs(n)))
     start = time.perf_counter()
     profile = measure(vlm, "photographs", samples=N, batch_size=BATCH, progress=False)
     record("seconds per sample, with both controls", round((time.perf_counter() - start) / N, 3))
@@ -84,7 +84,7 @@ def test_similarity_and_attention_cost_little_time(
 
 
 def test_everything_costs_little_more(vlm: Vlm, record: Record) -> None:
-    found = ForwardPassTimer(vlm, photographs(BATCH)).ratio()
+    found = ForwardPassTimer(vlm, random_photographs(BATCH)).ratio()
     record("everything / plain", shown(found))
     assert found.interval[0] <= MOST_TIME_WITH_LENS
 
@@ -93,7 +93,7 @@ def test_similarity_and_attention_need_little_memory(
     vlm: Vlm, record: Record, paths: tuple[Callable[[], object], Callable[[], object]]
 ) -> None:
     plain, hooked = (peak(run) for run in paths)
-    everything = peak(ForwardPassTimer(vlm, photographs(BATCH)).hooked)
+    everything = peak(ForwardPassTimer(vlm, random_photographs(BATCH)).hooked)
     record("peak memory in GB, plain", round(plain / 1e9, 3))
     record("peak memory in GB, similarity and attention", round(hooked / 1e9, 3))
     record("peak memory in GB, everything", round(everything / 1e9, 3))

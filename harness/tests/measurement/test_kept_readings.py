@@ -13,8 +13,8 @@ from harness.measurement import reading_cache
 from harness.measurement.reading_cache import ReadingCacheError
 from harness.models.vlm import Vlm
 from harness.storage import private_files
-from harness.tests.support.disks import full_disk, read_only
-from harness.tests.support.tiny import N, largest_difference, same, tiny_profile, try_separators
+from harness.tests.support.disks import full_disk, read_only_disk
+from harness.tests.support.tiny import N, have_same_numbers, largest_difference, tiny_profile, try_separators
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
@@ -40,8 +40,8 @@ def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passe
     told: list[str] = []
     kept = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
     assert passes == [2] * DRAWING_PASSES
-    assert same(plain, first)
-    assert same(plain, kept)
+    assert have_same_numbers(plain, first)
+    assert have_same_numbers(plain, kept)
     assert told == []
 
 
@@ -51,7 +51,7 @@ def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_p
     passes.clear()
     longer = tiny_profile(own_vlm, samples=18, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 1)
-    assert same(longer, tiny_profile(own_vlm, samples=18))
+    assert have_same_numbers(longer, tiny_profile(own_vlm, samples=18))
 
 
 def change_parameter(vlm: Vlm) -> None:
@@ -91,7 +91,7 @@ def test_a_changed_model_is_noticed_although_readings_are_kept(
     changed = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
     assert passes == [2] * (DRAWING_PASSES + 3)
     assert largest_difference(before, changed) > 1e-4
-    assert same(changed, tiny_profile(own_vlm))
+    assert have_same_numbers(changed, tiny_profile(own_vlm))
     patched = change in (patch_forward, patch_last_norm)
     assert (
         told
@@ -100,7 +100,7 @@ def test_a_changed_model_is_noticed_although_readings_are_kept(
     assert (changed.weights == before.weights) == patched
     # What was measured anew is kept in its turn.
     passes.clear()
-    assert same(changed, tiny_profile(own_vlm, cache=tmp_path))
+    assert have_same_numbers(changed, tiny_profile(own_vlm, cache=tmp_path))
     assert passes == [2] * DRAWING_PASSES
 
 
@@ -109,7 +109,7 @@ def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp
     tiny_profile(own_vlm, cache=tmp_path)
     patch_forward(own_vlm)
     interrupt(own_vlm, DRAWING_PASSES + 1, cache=tmp_path)
-    assert same(tiny_profile(own_vlm, cache=tmp_path), tiny_profile(own_vlm))
+    assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path), tiny_profile(own_vlm))
 
 
 def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
@@ -132,7 +132,7 @@ def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp
     passes.clear()
     resumed = tiny_profile(own_vlm, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 1)
-    assert same(resumed, tiny_profile(own_vlm))
+    assert have_same_numbers(resumed, tiny_profile(own_vlm))
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -147,7 +147,7 @@ def test_a_truncated_reading_is_measured_anew(
     files[which].write_bytes(content[: int(share * len(content))])
     passes.clear()
     told: list[str] = []
-    assert same(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
+    assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
     assert told == [f"the kept reading {files[which]} is damaged (its checksum does not match): it is measured anew"]
@@ -169,7 +169,7 @@ def test_planted_readings_change_no_result(
     cache.chmod(0o777)
     passes.clear()
     told: list[str] = []
-    assert same(tiny_profile(own_vlm, cache=cache, say=told.append), before)
+    assert have_same_numbers(tiny_profile(own_vlm, cache=cache, say=told.append), before)
     assert passes == [2] * (DRAWING_PASSES + 3)
     (line,) = told
     assert line.startswith(f"readings are neither used nor kept, because others can write to {cache} (chmod -R go-w ")
@@ -188,27 +188,27 @@ def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
     told: list[str] = []
     with full_disk(after=3):
         first = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
-    assert same(first, tiny_profile(own_vlm))
+    assert have_same_numbers(first, tiny_profile(own_vlm))
     assert [line.split(" (No space left on device)")[0] for line in told] == [
         f"readings are no longer kept in {next(tmp_path.rglob('key.json')).parent}",
         f"{N - 2} readings were measured and not kept in {next(tmp_path.rglob('key.json')).parent}",
     ]
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npz", ".npz"]
-    assert same(tiny_profile(own_vlm, cache=tmp_path), first)
+    assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path), first)
 
 
 def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     tiny_profile(own_vlm, samples=16, cache=tmp_path)
     passes.clear()
     told: list[str] = []
-    with read_only():
+    with read_only_disk():
         tiny_profile(own_vlm, samples=16, cache=tmp_path, say=told.append)
         assert (passes, told) == ([2] * DRAWING_PASSES, [])
         longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=told.append)
     assert passes == [2] * (2 * DRAWING_PASSES + 1)
     assert [" (Read-only file system)" in line for line in told] == [True, True]
     assert "new ones are not kept" in told[0]
-    assert same(longer, tiny_profile(own_vlm, samples=18))
+    assert have_same_numbers(longer, tiny_profile(own_vlm, samples=18))
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.measurement.plan import MeasureError
 from harness.models.prompts.chat import PromptError
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
-from harness.tests.support.picky import REFUSAL, make_picky, narrow
+from harness.tests.support.picky import REFUSAL, make_picky, with_narrow_image
 from harness.tests.support.tiny import tiny_profile, tiny_samples, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
@@ -61,7 +61,7 @@ def test_a_refused_picture_is_left_out_wherever_it_is(
     picky: Vlm, changed: Callable[..., None], tmp_path: Path, rows: list[int]
 ) -> None:
     whole = tiny_profile(picky, samples=N, controls=("blank",))
-    changed(rows, narrow)
+    changed(rows, with_narrow_image)
     told: list[str] = []
     for _ in ("measured", "kept"):
         told.clear()
@@ -75,7 +75,7 @@ def test_a_refused_picture_is_left_out_wherever_it_is(
 
 
 def test_a_refused_picture_costs_both_sides_of_an_item(picky: Vlm, changed: Callable[..., None]) -> None:
-    changed([1, 6], narrow, paired=True)
+    changed([1, 6], with_narrow_image, paired=True)
     profile = tiny_profile(picky, samples=N, batch_size=4)
     assert set(profile.left_out) == {"tiny-0", "tiny-1", "tiny-6", "tiny-7"}
     assert profile.left_out["tiny-7"] == f"its item's other side is left out: {REASON}"
@@ -83,7 +83,7 @@ def test_a_refused_picture_costs_both_sides_of_an_item(picky: Vlm, changed: Call
 
 
 def test_no_picture_that_is_taken_is_one_sentence(picky: Vlm, changed: Callable[..., None]) -> None:
-    changed(range(1, N), narrow)
+    changed(range(1, N), with_narrow_image)
     with pytest.raises(MeasureError) as raised:
         tiny_profile(picky, samples=N)
     said = str(raised.value)

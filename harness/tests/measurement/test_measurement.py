@@ -19,7 +19,7 @@ from harness.probe.lens_task import KS
 from harness.probe.vocabulary import Vocabulary
 from harness.profile.measures import CURVES, SHARE_GROUPS
 from harness.tests.support import literal
-from harness.tests.support.tiny import N, largest_difference, same, tiny_profile, tiny_samples
+from harness.tests.support.tiny import N, have_same_numbers, largest_difference, tiny_profile, tiny_samples
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
@@ -46,19 +46,21 @@ def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
     profile = tiny_profile(vlm, samples=3)
     vocabulary = Vocabulary(vlm.processor.tokenizer, 400)
     words = [vocabulary.references(content_words(sample.captions)) for sample in samples]
-    weight = literal.float64(vlm.anatomy.unembedding.weight)
+    weight = literal.to_float64(vlm.anatomy.unembedding.weight)
     for row, sample in enumerate(samples):
         batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
         with torch.inference_mode():
             hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
             normed = [*(vlm.anatomy.final_norm(states) for states in hidden[:-1]), hidden[-1]]
         image = batch.groups.image[0].numpy()
-        logits = [[literal.logits(state, weight) for state in literal.float64(states)[0][image]] for states in normed]
+        logits = [
+            [literal.logits(state, weight) for state in literal.to_float64(states)[0][image]] for states in normed
+        ]
         for name, asked in (("", words[row]), ("chance_", words[(row + 1) % 3])):
             assert profile.arrays[f"{name}words"][row] == len(asked)
             for point in range(len(normed)):
                 for place, k in enumerate(KS):
-                    found = sum(literal.word_found(logits[point], word, k) for word in asked)
+                    found = sum(literal.is_word_in_top_k(logits[point], word, k) for word in asked)
                     assert profile.arrays[f"{name}hits"][row, point, place] == found
     assert profile.arrays["hits"].sum() > 0
 
@@ -79,7 +81,7 @@ def test_sample_order_does_not_matter(vlm: Vlm) -> None:
 
 
 def test_measured_twice_is_the_same_bit_for_bit(vlm: Vlm) -> None:
-    assert same(tiny_profile(vlm), tiny_profile(vlm))
+    assert have_same_numbers(tiny_profile(vlm), tiny_profile(vlm))
 
 
 @pytest.mark.parametrize("samples", [0, 1])

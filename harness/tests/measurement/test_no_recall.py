@@ -28,7 +28,7 @@ from harness.report import write as report_folder
 from harness.report.figures import plot
 from harness.report.record import record_schema
 from harness.tests.support.case_runs import Cases
-from harness.tests.support.tiny import same, tiny_profile, tiny_samples
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_samples
 
 __all__ = ["report_folder"]
 
@@ -90,7 +90,7 @@ def test_all_but_recall_is_measured(
     assert set(english.arrays) - set(profile.arrays) == {"hits", "chance_hits", "words", "chance_words"}
     for name, array in profile.arrays.items():
         np.testing.assert_array_equal(array, english.arrays[name], err_msg=name)
-    assert same(tiny_profile(vlm, samples=24, controls=("blank",), cache=tmp_path), profile)
+    assert have_same_numbers(tiny_profile(vlm, samples=24, controls=("blank",), cache=tmp_path), profile)
 
 
 def test_the_claim_that_needs_recall_says_that_there_is_none(vlm: Vlm, foreign: Callable[[str], None]) -> None:

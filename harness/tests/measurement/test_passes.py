@@ -19,7 +19,14 @@ from harness.data.sample import DataError, Dataset, Sample
 from harness.measurement.batch_size import MemoryShortageError
 from harness.measurement.batches import SampleError
 from harness.models.vlm import Vlm
-from harness.tests.support.tiny import SIDE, largest_difference, same, tiny_profile, tiny_samples, try_separators
+from harness.tests.support.tiny import (
+    SIDE,
+    have_same_numbers,
+    largest_difference,
+    tiny_profile,
+    tiny_samples,
+    try_separators,
+)
 
 N, BATCH, DRAWING_PASSES = 400, 8, 2
 WRONG = "tiny-217"
@@ -88,7 +95,7 @@ def test_a_nan_is_named_and_the_other_samples_are_kept(
     for hook in hooks:
         hook.remove()
     passes = counted(own_vlm)
-    assert same(measured(own_vlm, cache=tmp_path), whole)
+    assert have_same_numbers(measured(own_vlm, cache=tmp_path), whole)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
@@ -110,7 +117,7 @@ def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
     assert len(list(tmp_path.rglob("*.npz"))) == 223
     many(lambda sample: sample)
     passes = counted(own_vlm)
-    assert same(measured(own_vlm, samples=224, cache=tmp_path), whole)
+    assert have_same_numbers(measured(own_vlm, samples=224, cache=tmp_path), whole)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
@@ -198,7 +205,7 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     assert largest_difference(small, whole) < 1e-5
     assert np.array_equal(small["hits"], whole["hits"])
     passes.clear()
-    assert same(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
+    assert have_same_numbers(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
     assert passes == [2] * DRAWING_PASSES
 
 

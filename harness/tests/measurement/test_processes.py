@@ -13,7 +13,7 @@ import pytest
 
 from harness.measurement.ranks import ProcessError, Processes, processes
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.process_runs import ACCELERATE, ONE, TORCHRUN, files, free_port, run_cases, run_ranks
+from harness.tests.support.process_runs import ACCELERATE, PYTHON, TORCHRUN, free_port, read_files, run_cases, run_ranks
 
 ALONE = Processes()
 
@@ -107,14 +107,14 @@ def started() -> list[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
-    assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
+    assert run_cases(tmp_path, "one", PYTHON, "--phase-update-new").returncode == 0
     launchers = {"torchrun": TORCHRUN, "accelerate": (*ACCELERATE, "--main_process_port", free_port())}
     for name, launcher in launchers.items():
         done = run_cases(tmp_path, name, launcher, "--phase-update-new")
         output = done.stdout
         assert done.returncode == 0, output + done.stderr
         assert (tmp_path / f"{name}.json").read_bytes() == (tmp_path / "one.json").read_bytes()
-        assert files(tmp_path / name) == files(tmp_path / "one")
+        assert read_files(tmp_path / name) == read_files(tmp_path / "one")
         assert output.count("phase: 2 processes share the samples of each pair") == 1
         assert output.count("baselines: 0 matched, 0 changed, 2 new, 0 unused") == 1
         assert len(re.findall(r"\b20 passed\b", output)) == 1
@@ -122,7 +122,7 @@ def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
-    for name, launcher in {"one": ONE, "two": TORCHRUN}.items():
+    for name, launcher in {"one": PYTHON, "two": TORCHRUN}.items():
         chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
         done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
         assert done.returncode != 0, "62 samples are too few for a baseline"

@@ -15,8 +15,8 @@ from harness.models.linear import is_plain
 from harness.models.vlm import Vlm
 from harness.probe.self_checks import SelfCheckError
 from harness.profile.profile import Profile
-from harness.tests.support.saved_weights import weights_hash
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.saved_weights import hash_weights
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
 peft = pytest.importorskip("peft", reason="adapters need peft: pip install peft")
 
@@ -102,7 +102,7 @@ def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -
     with_it = tiny_profile(vlm, cache=tmp_path)
     with vlm.model.disable_adapter():
         without = tiny_profile(vlm, cache=tmp_path)
-        assert same(without, tiny_profile(vlm))
+        assert have_same_numbers(without, tiny_profile(vlm))
     assert any((with_it[name] != without[name]).any() for name in ("recall_5", "exit_agreement"))
 
 
@@ -125,4 +125,4 @@ def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:
     found = weight_change(weight_parts(vlm), weight_parts(origin))
     assert (found.layers, found.same_layers, found.unshared) == ((3, 4), (1, 2), ())
     assert found.restructured == ("layer 3", "layer 4")
-    assert weights_hash(vlm.model) != weights_hash(origin.model)
+    assert hash_weights(vlm.model) != hash_weights(origin.model)

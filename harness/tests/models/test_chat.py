@@ -17,7 +17,7 @@ from harness.models.prompts.chat import Prompt, PromptError, prompt_text, write_
 from harness.models.prompts.prompt import encode
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
-from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.processors import FAMILIES, make_processor
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 ASKING = "what is it?"
@@ -68,7 +68,7 @@ def test_a_template_that_refuses_says_why_and_what_to_do(vlm: Vlm) -> None:
 
 
 def test_a_prompt_without_the_image_token_names_the_processors_reason() -> None:
-    processor = processor_of(FAMILIES["idefics3"])
+    processor = make_processor(FAMILIES["idefics3"])
     processor.chat_template = "Q: {{ messages[0]['content'][1]['text'] }} A:"
     sample = Sample("one", lambda: Image.new("RGB", (32, 32)), ASKING, ("a dog",), "one")
     with pytest.raises(
@@ -98,7 +98,7 @@ def test_a_checkpoint_without_template_gets_one_by_a_file_beside_it(tmp_path: Pa
 
 
 def test_a_bos_that_the_template_writes_is_not_written_twice() -> None:
-    processor = processor_of(FAMILIES["llava"])
+    processor = make_processor(FAMILIES["llava"])
     feature = processor.tokenizer.convert_tokens_to_ids("<image>")
     sample = Sample("one", lambda: Image.new("RGB", (32, 32)), "describe the image", ("a dog",), "one")
     for form in ("<s>Q: <image> {} A:", "Q: <image> {} A:"):
@@ -127,7 +127,7 @@ def test_a_tokenizer_without_padding_is_refused_only_where_it_would_pad(vlm: Vlm
 
 
 def test_packed_pictures_of_equal_patches_and_other_shape_have_other_hashes() -> None:
-    processor = processor_of(FAMILIES["paddleocr_vl"])
+    processor = make_processor(FAMILIES["paddleocr_vl"])
     feature = processor.tokenizer.convert_tokens_to_ids("<image>")
     lying, standing = (
         Sample(name, lambda size=size: Image.new("RGB", size, (99, 99, 99)), ASKING, ("a dog",), name)  # type: ignore[misc]

@@ -13,9 +13,9 @@ import pytest
 from harness.models.registry import find_model, no_directory
 from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.saved_checkpoints import saved_once, sharded, whole
+from harness.tests.support.saved_checkpoints import checkpoint, checkpoint_templates, sharded_checkpoint
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 @pytest.fixture
@@ -84,29 +84,29 @@ def test_an_adapter_of_a_model_in_memory_names_none(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
-def test_an_adapter_beside_a_model_is_refused(whole: Path) -> None:
-    (whole / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+def test_an_adapter_beside_a_model_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     assert "move adapter_* out of the directory to measure the model alone" in str(
-        find_model(str(whole)).unavailable(download=False)
+        find_model(str(checkpoint)).unavailable(download=False)
     )
 
 
-def test_the_format_of_llavas_own_code_is_named(whole: Path) -> None:
+def test_the_format_of_llavas_own_code_is_named(checkpoint: Path) -> None:
     settings = {"model_type": "llava", "mm_vision_tower": "openai/clip", "hidden_size": 64}
-    (whole / "config.json").write_text(json.dumps(settings))
+    (checkpoint / "config.json").write_text(json.dumps(settings))
     with pytest.raises(WeightsError, match=r"in the format of LLaVA's own code \(config.json has mm_vision_tower"):
-        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
 
 
-def test_settings_that_are_no_json_are_named_with_their_file(whole: Path) -> None:
-    path = whole / "config.json"
+def test_settings_that_are_no_json_are_named_with_their_file(checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
     content = path.read_bytes()
     path.write_bytes(b"\xef\xbb\xbf" + content)
     with pytest.raises(WeightsError, match=r"config\.json starts with a byte order mark, which transformers does not"):
-        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
     path.write_bytes(content[:-20])
     with pytest.raises(WeightsError, match=r"config\.json is no readable JSON \(.*line \d+.*\): mend it or copy it"):
-        load_vlm(find_model(str(whole)), cache=whole, device="cpu")
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
 
 
 def empty_checkpoint(directory: Path) -> Path:

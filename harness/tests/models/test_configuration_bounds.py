@@ -12,9 +12,14 @@ from harness.models.checkpoints.configuration_bounds import refuse_more_than_sto
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 @pytest.mark.parametrize(
@@ -38,13 +43,15 @@ __all__ = ["saved_once", "sharded", "whole"]
         ("text_config", "num_labels", 10**9),
     ],
 )
-def test_a_number_of_no_model_is_refused_before_one_is_built(whole: Path, part: str, key: str, number: Any) -> None:
-    change_settings(whole / "config.json", lambda config: config[part].update({key: number}))
-    said = directory_problem(whole, str(whole), unused=False) or ""
-    assert said.startswith(f"the checkpoint {whole} has {key} ")
+def test_a_number_of_no_model_is_refused_before_one_is_built(
+    checkpoint: Path, part: str, key: str, number: Any
+) -> None:
+    change_settings(checkpoint / "config.json", lambda config: config[part].update({key: number}))
+    said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
+    assert said.startswith(f"the checkpoint {checkpoint} has {key} ")
     assert " in config.json, and no model has more than " in said
     with pytest.raises(WeightsError, match="no model has more than"):
-        load_vlm(find_model(str(whole)), cache=whole.parent, device="cpu")
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -54,10 +61,12 @@ def test_a_number_of_no_model_is_refused_before_one_is_built(whole: Path, part: 
         ({"num_hidden_layers": 900, "num_experts": 9_000}, "num_hidden_layers 900 and num_experts 9000"),
     ],
 )
-def test_more_layers_than_the_weights_can_be_of_are_refused(whole: Path, settings: dict[str, int], stated: str) -> None:
-    change_settings(whole / "config.json", lambda config: config["text_config"].update(settings))
-    said = directory_problem(whole, str(whole), unused=False) or ""
-    assert said.startswith(f"the checkpoint {whole} has {stated} in config.json, and its weights are ")
+def test_more_layers_than_the_weights_can_be_of_are_refused(
+    checkpoint: Path, settings: dict[str, int], stated: str
+) -> None:
+    change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(settings))
+    said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
+    assert said.startswith(f"the checkpoint {checkpoint} has {stated} in config.json, and its weights are ")
     assert said.endswith(" tensors, too few for that: check that config.json and weights belong together")
 
 

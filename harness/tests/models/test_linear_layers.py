@@ -21,8 +21,8 @@ from harness.probe.last_token import linear_map, split_product
 from harness.probe.self_checks import SelfCheckError
 from harness.profile.profile import Profile
 from harness.tests.support import literal
-from harness.tests.support.saved_weights import weights_hash
-from harness.tests.support.tiny import drawing_task, observe, same, tiny_profile, tiny_samples, tiny_vlm
+from harness.tests.support.saved_weights import hash_weights
+from harness.tests.support.tiny import dense_lens_task, have_same_numbers, observe, tiny_profile, tiny_samples, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
@@ -161,7 +161,7 @@ def test_a_hook_that_adds_to_the_logits_counts() -> None:
 
 def test_a_head_in_16_bits_that_is_no_plain_layer_agrees_with_the_model(samples: Any) -> None:
     vlm = with_head(adapted, dtype=torch.bfloat16)
-    agreement = observe(vlm, samples, drawing_task(len(samples))).exit_agreement
+    agreement = observe(vlm, samples, dense_lens_task(len(samples))).exit_agreement
     assert agreement is not None
     assert agreement[:, -1].all()
 
@@ -192,14 +192,14 @@ def test_norms_of_a_16_bit_model_are_products_in_float32(samples: Any, dtype: to
     projection = vlm.anatomy.layers[1].self_attn.o_proj
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(2, 7, 1, generator=generator) * torch.randn(2, 7, 32, generator=generator)
-    exact = np.linalg.norm(values.double().numpy() @ literal.float64(projection.weight).T, axis=-1)
+    exact = np.linalg.norm(values.double().numpy() @ literal.to_float64(projection.weight).T, axis=-1)
     with torch.inference_mode():
         norms = linear_map(projection, values)(values).norm(dim=-1).numpy()
         rounded = (projection(values.to(dtype)).float() - projection.bias.float()).norm(dim=-1).numpy()
     np.testing.assert_allclose(norms, exact, rtol=2e-6)
     assert np.abs(rounded / exact - 1).max() > 1e-4
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    readings = observe(vlm, samples, drawing_task(len(samples)))
+    readings = observe(vlm, samples, dense_lens_task(len(samples)))
     assert readings.norm_rows is not None
     assert readings.norm_rows.shape[:2] == (len(samples), vlm.anatomy.depth)
     assert batch.groups.real.shape[1] == readings.norm_rows.shape[2]
@@ -254,7 +254,7 @@ def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> No
 
 
 def test_observing_leaves_a_plain_head_plain(own_vlm: Vlm, samples: Any) -> None:
-    observe(own_vlm, samples, drawing_task(len(samples)))
+    observe(own_vlm, samples, dense_lens_task(len(samples)))
     assert is_plain(own_vlm.anatomy.unembedding)
     assert is_plain(own_vlm.anatomy.layers[0].self_attn.o_proj)
 
@@ -276,7 +276,7 @@ def test_kept_readings_of_another_head_are_not_believed(tmp_path: Any) -> None:
     tiny_profile(vlm, cache=tmp_path)
     vlm.model.lm_head.register_forward_hook(lambda _, __, output: output.flip(-1))
     again = tiny_profile(vlm, cache=tmp_path)
-    assert same(again, tiny_profile(vlm))
+    assert have_same_numbers(again, tiny_profile(vlm))
 
 
 class Scaled(nn.Linear):
@@ -294,7 +294,7 @@ class Scaled(nn.Linear):
 def test_hashes_see_what_is_neither_parameter_nor_buffer(own_vlm: Vlm) -> None:
     layer = own_vlm.anatomy.layers[2].mlp
     layer.up_proj = Scaled(32, 64, bias=False)
-    before, parts = weights_hash(own_vlm.model), weight_parts(own_vlm)
+    before, parts = hash_weights(own_vlm.model), weight_parts(own_vlm)
     layer.up_proj.scale = 1.5
-    assert weights_hash(own_vlm.model) != before
+    assert hash_weights(own_vlm.model) != before
     assert weight_change(weight_parts(own_vlm), parts).layers == (3,)

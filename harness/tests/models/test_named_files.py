@@ -16,10 +16,15 @@ from harness.models.checkpoints.checkpoint_directory import directory_problem
 from harness.models.checkpoints.named_files import is_plain
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
-from harness.tests.support.hostile_code import Code, ran
-from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
+from harness.tests.support.hostile_code import Payload, payload_ran
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 def problem(folder: Path) -> str:
@@ -51,11 +56,11 @@ def an_index_of_an_absolute_path(folder: Path) -> None:
 
 def an_index_of_pickles(folder: Path) -> None:
     index_in(folder, "pytorch_model.bin")
-    torch.save({"weight": Code(folder)}, folder / "pytorch_model.bin")
+    torch.save({"weight": Payload(folder)}, folder / "pytorch_model.bin")
 
 
 def a_pickled_adapter(folder: Path) -> None:
-    torch.save({"weight": Code(folder)}, folder / "adapter_model.bin")
+    torch.save({"weight": Payload(folder)}, folder / "adapter_model.bin")
     name_weights(folder, "adapter_model.bin")
 
 
@@ -86,42 +91,44 @@ def a_number(folder: Path) -> None:
     ],
 )
 def test_weights_are_named_by_a_plain_name_of_safetensors_or_not_at_all(
-    whole: Path, hostile: Callable[[Path], None]
+    checkpoint: Path, hostile: Callable[[Path], None]
 ) -> None:
-    hostile(whole)
-    assert problem(whole).startswith(f"the checkpoint {whole} has transformers_weights ")
-    assert problem(whole).endswith("in its own directory are read; take transformers_weights out of that file")
+    hostile(checkpoint)
+    assert problem(checkpoint).startswith(f"the checkpoint {checkpoint} has transformers_weights ")
+    assert problem(checkpoint).endswith("in its own directory are read; take transformers_weights out of that file")
     with pytest.raises(Exception, match="has transformers_weights"):
-        load_vlm(find_model(str(whole)), cache=whole.parent, device="cpu")
-    assert not ran(whole)
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
+    assert not payload_ran(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["own.safetensors", "own.safetensors.index.json"])
-def test_named_weights_that_are_not_there_are_missing(whole: Path, name: str) -> None:
-    name_weights(whole, name)
-    assert f"lacks 1 of the 1 weight files that its index or config.json names, first '{name}'" in problem(whole)
+def test_named_weights_that_are_not_there_are_missing(checkpoint: Path, name: str) -> None:
+    name_weights(checkpoint, name)
+    assert f"lacks 1 of the 1 weight files that its index or config.json names, first '{name}'" in problem(checkpoint)
 
 
-def test_an_index_of_another_name_is_read(sharded: Path) -> None:
-    (sharded / "model.safetensors.index.json").rename(sharded / "own.safetensors.index.json")
-    name_weights(sharded, "own.safetensors.index.json")
-    assert problem(sharded) == ""
-    assert load_vlm(find_model(str(sharded)), cache=sharded.parent, device="cpu").anatomy.depth == 4
+def test_an_index_of_another_name_is_read(sharded_checkpoint: Path) -> None:
+    (sharded_checkpoint / "model.safetensors.index.json").rename(sharded_checkpoint / "own.safetensors.index.json")
+    name_weights(sharded_checkpoint, "own.safetensors.index.json")
+    assert problem(sharded_checkpoint) == ""
+    assert (
+        load_vlm(find_model(str(sharded_checkpoint)), cache=sharded_checkpoint.parent, device="cpu").anatomy.depth == 4
+    )
 
 
 @pytest.mark.parametrize(
     "shard", ["../x.safetensors", "sub/x.safetensors", "/x.safetensors", "C:x.safetensors", "x.bin"]
 )
-def test_any_index_has_plain_names_of_safetensors(whole: Path, shard: str) -> None:
-    (whole / "another.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard}}))
-    assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(whole)
+def test_any_index_has_plain_names_of_safetensors(checkpoint: Path, shard: str) -> None:
+    (checkpoint / "another.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard}}))
+    assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(checkpoint)
 
 
-def test_an_index_has_no_more_files_than_a_checkpoint(whole: Path) -> None:
+def test_an_index_has_no_more_files_than_a_checkpoint(checkpoint: Path) -> None:
     names = {f"weight.{i}": f"{i}.safetensors" for i in range(20_000)}
-    (whole / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     assert "has an index model.safetensors.index.json of 20,000 files, and more than 10,000 are not read" in problem(
-        whole
+        checkpoint
     )
 
 
@@ -147,12 +154,12 @@ def test_an_index_has_no_more_files_than_a_checkpoint(whole: Path) -> None:
         ("special_tokens_map.json", {"vocab_file": __file__}),
     ],
 )
-def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setting: dict[str, Any]) -> None:
-    (whole / file).parent.mkdir(exist_ok=True)
-    if not (whole / file).exists():
-        (whole / file).write_text("{}")
-    change_settings(whole / file, lambda content: content.update(setting))
-    said = problem(whole)
+def test_a_setting_that_leads_elsewhere_is_refused(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
+    (checkpoint / file).parent.mkdir(exist_ok=True)
+    if not (checkpoint / file).exists():
+        (checkpoint / file).write_text("{}")
+    change_settings(checkpoint / file, lambda content: content.update(setting))
+    said = problem(checkpoint)
     assert f"in {Path(file).name}, and " in said
     assert "only the safetensors and settings in its own directory are read; take " in said
 
@@ -175,20 +182,22 @@ def test_a_setting_that_leads_elsewhere_is_refused(whole: Path, file: str, setti
         ),
     ],
 )
-def test_settings_of_the_field_are_read(whole: Path, file: str, setting: dict[str, Any]) -> None:
+def test_settings_of_the_field_are_read(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
     def alter(content: dict[str, Any]) -> None:
         for key, value in setting.items():
             content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
 
-    if not (whole / file).exists():
-        (whole / file).write_text("{}")
-    change_settings(whole / file, alter)
-    assert problem(whole) == ""
+    if not (checkpoint / file).exists():
+        (checkpoint / file).write_text("{}")
+    change_settings(checkpoint / file, alter)
+    assert problem(checkpoint) == ""
 
 
-def test_shards_of_a_distributed_training_take_no_precedence(whole: Path) -> None:
-    shutil.copy(whole / "model.safetensors", whole / "shard-00000-model-00001-of-00001.safetensors")
-    assert "holds shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(whole)
+def test_shards_of_a_distributed_training_take_no_precedence(checkpoint: Path) -> None:
+    shutil.copy(checkpoint / "model.safetensors", checkpoint / "shard-00000-model-00001-of-00001.safetensors")
+    assert "holds shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(
+        checkpoint
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ from harness.models.weights_error import WeightsError
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.dead import dead_tag
-from harness.tests.support.saved_weights import weights_hash
-from harness.tests.support.tiny import same, tiny_profile, tiny_samples, tiny_vlm
+from harness.tests.support.saved_weights import hash_weights
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_samples, tiny_vlm
 
 CPU = torch.device("cpu")
 CONTROLS = ("noise", "blank")
@@ -66,7 +66,7 @@ def in_memory() -> Callable[[], Profile]:
 def assert_same(one: Profile, other: Profile) -> None:
     """Bit for bit: weights, curves, attention, lens, controls, and what was drawn in full."""
     assert one.weights == other.weights
-    assert same(one, other)
+    assert have_same_numbers(one, other)
     for control, curves in one.controls.items():
         for name, curve in curves.items():
             np.testing.assert_array_equal(other.controls[control][name], curve)
@@ -207,19 +207,19 @@ def test_an_offload_directory_of_a_living_process_stays(checkpoint: Path, monkey
     again = loaded(checkpoint, monkeypatch, 1.1)
     assert list((checkpoint.parent / "offload").iterdir()) == before
     assert len(before) == 1
-    assert weights_hash(vlm.model) == weights_hash(again.model)
+    assert hash_weights(vlm.model) == hash_weights(again.model)
 
 
 def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = loaded(checkpoint, monkeypatch, 0.0)
-    before, parts = weights_hash(vlm.model), weight_parts(vlm)
+    before, parts = hash_weights(vlm.model), weight_parts(vlm)
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     name = next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)
     tensors[name][0, 0] += 1
     save_file(tensors, path, metadata={"format": "pt"})
     again = loaded(checkpoint, monkeypatch, 0.0)
-    assert weights_hash(again.model) not in (before, "")
+    assert hash_weights(again.model) not in (before, "")
     changed = weight_parts(again)
     assert [one == other for one, other in zip(parts.layers, changed.layers, strict=True)] == [True, True, False, True]
     assert parts.others == changed.others
@@ -234,11 +234,11 @@ def test_tied_weights_count_once_wherever_they_lie(tmp_path: Path) -> None:
         assert model.lm_head.weight is model.get_input_embeddings().weight
         return model
 
-    in_memory = weights_hash(tied())
+    in_memory = hash_weights(tied())
     for offload in (to_cpu, to_disk):
         model = tied()
         offload(model, tmp_path)
-        assert weights_hash(model) == in_memory
+        assert hash_weights(model) == in_memory
 
 
 GIGA = 2**30

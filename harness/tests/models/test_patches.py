@@ -14,7 +14,7 @@ from harness.models.patches import LONGEST_SIDE, InputImage, input_image
 from harness.models.prompts.prompt import encode
 from harness.models.vlm import Vlm
 from harness.tests.support.tiny import PATCH, SIDE, tiny_samples, tiny_vlm
-from harness.tests.support.topology import instructblip, llava, photographs
+from harness.tests.support.topology import random_instructblip, random_llava, random_photographs
 
 
 def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
@@ -46,7 +46,7 @@ def test_a_token_of_the_grid_lies_where_its_patch_is(vlm: Vlm) -> None:
 
 
 def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
-    vlm, samples = llava(), photographs(2)
+    vlm, samples = random_llava(), random_photographs(2)
     found = seen(vlm, samples, 0)
     assert found.grid == (24, 24)
     assert found.pixels.shape == (336, 336, 3)
@@ -56,7 +56,7 @@ def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
 
 
 def test_queries_have_no_place_in_the_picture() -> None:
-    found = seen(instructblip(), photographs(2), 1)
+    found = seen(random_instructblip(), random_photographs(2), 1)
     assert found.grid is None
     assert "learnt queries" in found.why
     assert found.pixels.shape == (224, 224, 3)

@@ -19,10 +19,10 @@ from harness.models.prompts.prompt import encode
 from harness.models.registry import MODELS, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.fake_hub import reached, serving
-from harness.tests.support.saved_checkpoints import save_tiny
+from harness.tests.support.fake_hub import serve, use_hub
+from harness.tests.support.saved_checkpoints import save_tiny_checkpoint
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
-from harness.tests.support.topology import as_published, save_instructblip
+from harness.tests.support.topology import convert_to_published, save_instructblip
 
 
 def load(source: str, cache: Path, **options: bool) -> Vlm:
@@ -31,7 +31,7 @@ def load(source: str, cache: Path, **options: bool) -> Vlm:
 
 @torch.inference_mode()
 def test_a_directory_gives_what_was_saved_in_it(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "mine")
+    save_tiny_checkpoint(tmp_path / "mine")
     loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
     assert (loaded.name, loaded.revision) == ("mine", "")
     assert not any(p.requires_grad or p.dtype != torch.float32 for p in loaded.model.parameters())
@@ -42,7 +42,7 @@ def test_a_directory_gives_what_was_saved_in_it(tmp_path: Path) -> None:
 
 def test_an_instructblip_as_published_gets_its_processor_and_a_bare_prompt(tmp_path: Path) -> None:
     save_instructblip(tmp_path)
-    as_published(tmp_path)
+    convert_to_published(tmp_path)
     vlm = load(str(tmp_path), tmp_path)
     assert type(vlm.processor).__name__ == "InstructBlipProcessor"
     assert prompt_text(vlm.processor, "Describe the image.") == "Describe the image."
@@ -63,7 +63,7 @@ def test_instructblip_with_t5_is_refused_before_its_weights_are_looked_for(tmp_p
 
 
 def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "mine")
+    save_tiny_checkpoint(tmp_path / "mine")
     path = tmp_path / "mine" / "tokenizer_config.json"
     path.write_text(
         json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pad_token"})
@@ -76,7 +76,7 @@ def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Pat
 
 
 def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "mine")
+    save_tiny_checkpoint(tmp_path / "mine")
     no_weights(tmp_path / "mine")
     path = tmp_path / "mine" / "processor_config.json"
     config = json.loads(path.read_text())
@@ -130,7 +130,7 @@ def only_pickles(place: Path) -> None:
 )
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
     place = tmp_path / "mine"
-    save_tiny(place)
+    save_tiny_checkpoint(place)
     damage(place)
     with pytest.raises(WeightsError, match=said) as error:
         load(str(place), tmp_path)
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[
 )
 def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model_type: str | None, said: str) -> None:
     place = tmp_path / "mine"
-    save_tiny(place)
+    save_tiny_checkpoint(place)
     settings = json.loads((place / "config.json").read_text())
     settings = settings["text_config"] if model_type == "llama" else settings
     kept = {key: value for key, value in settings.items() if key != "model_type"}
@@ -157,7 +157,7 @@ def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "mine")
+    save_tiny_checkpoint(tmp_path / "mine")
     path = tmp_path / "mine" / "model.safetensors"
     weights = load_file(path)
     (name,) = (name for name in weights if name.endswith("layers.1.self_attn.o_proj.weight"))
@@ -167,11 +167,11 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> N
 
 
 def test_a_model_is_fetched_from_the_hub_once_and_its_revision_recorded(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "made")
+    save_tiny_checkpoint(tmp_path / "made")
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     shutil.rmtree(tmp_path / "made")
     told: list[str] = []
-    with serving({("model", "somebody/tiny-vlm"): files}) as hub, reached(hub.url, tmp_path / "hub"):
+    with serve({("model", "somebody/tiny-vlm"): files}) as hub, use_hub(hub.url, tmp_path / "hub"):
         entry = find_model("somebody/tiny-vlm")
         assert "somebody/tiny-vlm is not in the local cache" in str(entry.unavailable(download=False))
         with pytest.raises(WeightsError, match=r"somebody/tiny-vlm is not in the local cache .*--phase-download"):

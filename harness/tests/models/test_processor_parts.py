@@ -14,10 +14,15 @@ from harness.models.library_messages import missing_package
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 FILE = "processor_config.json"
 
@@ -50,66 +55,70 @@ def as_said(content: dict[str, Any]) -> None:
     ],
 )
 def test_a_setting_that_is_missing_is_named_with_its_value(
-    whole: Path, tiny_data: None, names: tuple[str, ...], said: str
+    checkpoint: Path, tiny_data: None, names: tuple[str, ...], said: str
 ) -> None:
-    change_settings(whole / FILE, without(*names))
+    change_settings(checkpoint / FILE, without(*names))
     with pytest.raises(WeightsError, match=said):
-        load(whole)
-    change_settings(whole / FILE, as_said)
-    assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+        load(checkpoint)
+    change_settings(checkpoint / FILE, as_said)
+    assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"), [("patch_size", "8", 8), ("patch_size", 8.0, 8), ("num_additional_image_tokens", "1", 1)]
 )
-def test_a_number_of_another_type_is_named_with_its_value(whole: Path, name: str, text: Any, value: int) -> None:
-    change_settings(whole / FILE, lambda content: content.update({name: text}))
+def test_a_number_of_another_type_is_named_with_its_value(checkpoint: Path, name: str, text: Any, value: int) -> None:
+    change_settings(checkpoint / FILE, lambda content: content.update({name: text}))
     with pytest.raises(WeightsError, match=rf'has {name} {text!r}, so it .* write "{name}": {value} into .*{FILE}'):
-        load(whole)
+        load(checkpoint)
 
 
-def test_a_number_that_is_text_in_the_configuration_is_sent_there(whole: Path) -> None:
-    change_settings(whole / "config.json", lambda content: content["vision_config"].update(patch_size="8"))
+def test_a_number_that_is_text_in_the_configuration_is_sent_there(checkpoint: Path) -> None:
+    change_settings(checkpoint / "config.json", lambda content: content["vision_config"].update(patch_size="8"))
     with pytest.raises(WeightsError, match=r"'patch_size'.*: write a value of its own type .* into config.json"):
-        load(whole)
+        load(checkpoint)
 
 
-def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(whole: Path) -> None:
-    change_settings(whole / FILE, lambda content: content["image_processor"].update(image_processor_type="MyProcessor"))
+def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(checkpoint: Path) -> None:
+    change_settings(
+        checkpoint / FILE, lambda content: content["image_processor"].update(image_processor_type="MyProcessor")
+    )
     with pytest.raises(WeightsError, match="copy the processor's files of the model that it was trained from"):
-        load(whole)
+        load(checkpoint)
 
 
 @pytest.mark.parametrize("part", [None, {}, "absent"])
-def test_an_empty_processor_is_none(whole: Path, part: Any) -> None:
+def test_an_empty_processor_is_none(checkpoint: Path, part: Any) -> None:
     if part == "absent":
-        (whole / FILE).write_text("{}")
-    change_settings(whole / FILE, lambda content: content.update({"image_processor": part} if part != "absent" else {}))
+        (checkpoint / FILE).write_text("{}")
+    change_settings(
+        checkpoint / FILE, lambda content: content.update({"image_processor": part} if part != "absent" else {})
+    )
     said = r"has no image processor \(.*\): copy the processor's files of the model"
     with pytest.raises(WeightsError, match=said):
-        load(whole)
-    (whole / "preprocessor_config.json").write_text("{}")
+        load(checkpoint)
+    (checkpoint / "preprocessor_config.json").write_text("{}")
     with pytest.raises(WeightsError, match=said):
-        load(whole)
+        load(checkpoint)
 
 
-def test_a_tokenizer_of_sentencepiece_names_its_package(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (whole / "tokenizer.json").unlink()
-    (whole / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
+def test_a_tokenizer_of_sentencepiece_names_its_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    (checkpoint / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
     monkeypatch.setattr("harness.models.checkpoints.processor_parts.find_spec", lambda _: None)
     with pytest.raises(
         WeightsError, match=r"\(tokenizer.model\) is read by sentencepiece; run `pip install sentencepie"
     ):
-        load(whole)
+        load(checkpoint)
 
 
 def test_a_tokenizer_that_lacks_protobuf_is_not_sent_to_another_package_alone(
-    whole: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = ValueError("`tiktoken` is required to read a `tiktoken` file.")
     monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", Mock(side_effect=error))
     with pytest.raises(WeightsError, match="run `pip install sentencepiece protobuf tiktoken`"):
-        load(whole)
+        load(checkpoint)
 
 
 def test_the_number_of_query_tokens_is_taken_from_the_model(tmp_path: Path) -> None:
@@ -120,44 +129,44 @@ def test_the_number_of_query_tokens_is_taken_from_the_model(tmp_path: Path) -> N
     refuse_incomplete_processor(processor, config, tmp_path, "mine", {})
 
 
-def test_settings_that_count_the_same_are_let_pass(whole: Path, tiny_data: None) -> None:
+def test_settings_that_count_the_same_are_let_pass(checkpoint: Path, tiny_data: None) -> None:
     change_settings(
-        whole / FILE, lambda c: c.update(vision_feature_select_strategy="full", num_additional_image_tokens=0)
+        checkpoint / FILE, lambda c: c.update(vision_feature_select_strategy="full", num_additional_image_tokens=0)
     )
-    assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
-    change_settings(whole / "config.json", lambda c: c.update(vision_feature_select_strategy="full"))
+    assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
+    change_settings(checkpoint / "config.json", lambda c: c.update(vision_feature_select_strategy="full"))
     with pytest.raises(WeightsError, match='write "num_additional_image_tokens": 1 into'):
-        load(whole)
+        load(checkpoint)
 
 
-def test_a_processor_for_other_patches_is_refused(whole: Path) -> None:
-    change_settings(whole / FILE, lambda c: c.update(patch_size=16))
+def test_a_processor_for_other_patches_is_refused(checkpoint: Path) -> None:
+    change_settings(checkpoint / FILE, lambda c: c.update(patch_size=16))
     with pytest.raises(WeightsError, match=r'has patch_size 16, so it would not .*: write "patch_size": 8 into'):
-        load(whole)
+        load(checkpoint)
 
 
-def test_the_files_of_an_older_layout_are_completed_as_the_message_says(whole: Path, tiny_data: None) -> None:
+def test_the_files_of_an_older_layout_are_completed_as_the_message_says(checkpoint: Path, tiny_data: None) -> None:
     import json
 
-    settings = json.loads((whole / FILE).read_text())
-    (whole / "preprocessor_config.json").write_text(json.dumps(settings["image_processor"]))
-    (whole / FILE).unlink()
+    settings = json.loads((checkpoint / FILE).read_text())
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(settings["image_processor"]))
+    (checkpoint / FILE).unlink()
     with pytest.raises(WeightsError, match=rf'"patch_size": 8, .* into .*mine.{FILE}, as config.json'):
-        load(whole)
+        load(checkpoint)
     values = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    (whole / FILE).write_text(json.dumps(values))
-    assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+    (checkpoint / FILE).write_text(json.dumps(values))
+    assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
 
 
-def test_a_checkpoint_of_a_trainer_lacks_its_processor(whole: Path) -> None:
+def test_a_checkpoint_of_a_trainer_lacks_its_processor(checkpoint: Path) -> None:
     for name in (FILE, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
-        (whole / name).unlink()
+        (checkpoint / name).unlink()
     said = (
         "has no image processor (processor_config.json or preprocessor_config.json) and no tokenizer (tokenizer.json)"
     )
-    assert said in str(find_model(str(whole)).unavailable(download=False))
+    assert said in str(find_model(str(checkpoint)).unavailable(download=False))
     with pytest.raises(WeightsError, match=r"AutoProcessor\.from_pretrained\('BASE'\)\.save_pretrained\("):
-        load(whole)
+        load(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -165,16 +174,16 @@ def test_a_checkpoint_of_a_trainer_lacks_its_processor(whole: Path) -> None:
     [("flash_attention_2", None), ("flash_attention_3", "text_config"), ("paged|sdpa", None)],
 )
 def test_attention_that_cannot_be_observed_is_exchanged_and_said(
-    whole: Path, tiny_data: None, asked: str, part: str | None
+    checkpoint: Path, tiny_data: None, asked: str, part: str | None
 ) -> None:
     lines: list[str] = []
     change_settings(
-        whole / "config.json", lambda c: (c if part is None else c[part]).update(_attn_implementation=asked)
+        checkpoint / "config.json", lambda c: (c if part is None else c[part]).update(_attn_implementation=asked)
     )
-    vlm = load(whole, lines)
+    vlm = load(checkpoint, lines)
     assert vlm.attention == "sdpa"
-    assert same(tiny_profile(vlm), tiny_profile(tiny_vlm()))
-    expected = f"the checkpoint {whole} asks for {asked}, which cannot be observed: it is loaded with sdpa"
+    assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm()))
+    expected = f"the checkpoint {checkpoint} asks for {asked}, which cannot be observed: it is loaded with sdpa"
     assert lines == ([expected] if part is None else [])
 
 

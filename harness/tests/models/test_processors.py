@@ -8,7 +8,7 @@ from PIL import Image
 
 from harness.data.sample import Sample
 from harness.models.prompts.prompt import UnevenPromptsError, encode
-from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.processors import FAMILIES, make_processor
 
 # The second is of the templates' own words, and of another length than the first.
 INSTRUCTIONS = ("what is in the picture?", "ASSISTANT: describe the image please USER:")
@@ -31,7 +31,7 @@ def samples() -> list[Sample]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_groups_and_hashes(family: str) -> None:
-    processor = processor_of(FAMILIES[family])
+    processor = make_processor(FAMILIES[family])
     tokenizer = processor.tokenizer
     feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
 
@@ -81,7 +81,7 @@ def test_groups_and_hashes(family: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("family", "end"), [("cohere2_vision", "<line>"), ("idefics3", "<fake_token_around_image>")])
 def test_the_end_of_the_last_row_is_no_text_as_the_ends_of_the_others(family: str, end: str) -> None:
-    processor = processor_of(FAMILIES[family])
+    processor = make_processor(FAMILIES[family])
     tokenizer = processor.tokenizer
     feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)
     batch = encode(processor, samples(), lambda inputs: inputs["input_ids"] == feature)

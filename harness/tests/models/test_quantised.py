@@ -20,8 +20,8 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.probe.last_token import linear_map
 from harness.profile.profile import Profile
-from harness.tests.support.saved_weights import weights_hash
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.saved_weights import hash_weights
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 # Rows of a head that 4-bit kernels of a CPU take: whole blocks.
@@ -110,7 +110,7 @@ def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any],
     assert profile.environment.dtype == "float32"
     assert_near(profile, tiny_profile(full))
     # Its own run leaves the hash what it is, so that a second one finds the first's readings.
-    assert profile.weights == weights_hash(vlm.model) == tiny_profile(vlm).weights
+    assert profile.weights == hash_weights(vlm.model) == tiny_profile(vlm).weights
 
 
 def adapted(vlm: Vlm, kind: str = "") -> Any:
@@ -160,12 +160,12 @@ def test_the_map_of_a_quantised_layer_is_that_of_its_dequantised_weights(
 @pytest.mark.parametrize("bits", [8, 4], indirect=True)
 def test_a_scale_that_changes_is_seen_by_the_hashes(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
     vlm = exchanged(wide(), bits)
-    before, parts = weights_hash(vlm.model), weight_parts(vlm)
+    before, parts = hash_weights(vlm.model), weight_parts(vlm)
     assert weight_change(weight_parts(vlm), parts).describe() == "weights are the same"
     layer: Any = vlm.anatomy.layers[1].mlp.up_proj
     scales = layer.weight.SCB if hasattr(layer.weight, "SCB") else layer.weight.quant_state.absmax
     scales *= 1.5
-    assert weights_hash(vlm.model) != before
+    assert hash_weights(vlm.model) != before
     assert weight_change(weight_parts(vlm), parts).layers == (2,)
 
 
@@ -191,7 +191,7 @@ def test_a_saved_quantised_model_is_measured_as_in_memory(tmp_path: Path, width:
     memory = tiny_profile(Vlm("tiny", model, full.processor, find_anatomy(model)))
     loaded = load_vlm(find_model(str(tmp_path / "saved")), cache=tmp_path, device="cpu")
     # The checkpoint's processor comes back with the same settings, so the inputs are the same.
-    assert same(tiny_profile(loaded), memory)
+    assert have_same_numbers(tiny_profile(loaded), memory)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

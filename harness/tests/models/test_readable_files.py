@@ -16,10 +16,10 @@ from harness.models.checkpoints.readable_files import readable_files
 from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.no_files import a_pipe, a_socket, an_endless_device
-from harness.tests.support.saved_checkpoints import saved_once, sharded, whole
+from harness.tests.support.no_files import link_endless_device, make_pipe, make_socket
+from harness.tests.support.saved_checkpoints import checkpoint, checkpoint_templates, sharded_checkpoint
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 # Read by the harness, by transformers, and from the folders of both.
 READ = (
@@ -54,102 +54,111 @@ def replaced(folder: Path, name: str) -> Path:
 
 
 @posix
-@pytest.mark.parametrize("make", [a_pipe, a_socket, an_endless_device])
+@pytest.mark.parametrize("make", [make_pipe, make_socket, link_endless_device])
 @pytest.mark.parametrize("name", READ)
-def test_a_file_that_is_no_file_is_refused_unopened(whole: Path, name: str, make: Callable[[Path], None]) -> None:
-    make(replaced(whole, name))
-    said = f"the checkpoint {whole} has {name!r}, which is not read (it is a pipe or a device): put a regular file in "
-    assert problem(whole).startswith(said)
+def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
+    make(replaced(checkpoint, name))
+    said = (
+        f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): put a regular "
+        "file in "
+    )
+    assert problem(checkpoint).startswith(said)
     with pytest.raises(WeightsError, match="it is a pipe or a device"):
-        refuse_foreign(whole, str(whole))
+        refuse_foreign(checkpoint, str(checkpoint))
 
 
 @posix
-def test_a_directory_whose_config_is_a_pipe_is_told_as_one(whole: Path) -> None:
-    a_pipe(replaced(whole, "config.json"))
+def test_a_directory_whose_config_is_a_pipe_is_told_as_one(checkpoint: Path) -> None:
+    make_pipe(replaced(checkpoint, "config.json"))
     with pytest.raises(LookupError, match=r"has a config\.json that is no regular file: put the file itself"):
-        find_model(str(whole))
+        find_model(str(checkpoint))
 
 
 @pytest.mark.parametrize("name", [name for name in READ if name != "model.safetensors"])
-def test_a_file_without_end_is_refused_unopened(whole: Path, name: str) -> None:
-    with replaced(whole, name).open("wb") as file:
+def test_a_file_without_end_is_refused_unopened(checkpoint: Path, name: str) -> None:
+    with replaced(checkpoint, name).open("wb") as file:
         file.truncate(1 << 40)
-    assert f"has {name!r}, which is not read (it is larger than " in problem(whole)
+    assert f"has {name!r}, which is not read (it is larger than " in problem(checkpoint)
 
 
-def test_settings_of_millions_of_parts_are_refused(whole: Path) -> None:
-    (whole / "config.json").write_text(f'{{"parts": [{"[], " * 300_000}[]]}}')
-    assert problem(whole).endswith("config.json has more than 262,144 lists and groups: copy it again, or save it anew")
+def test_settings_of_millions_of_parts_are_refused(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text(f'{{"parts": [{"[], " * 300_000}[]]}}')
+    assert problem(checkpoint).endswith(
+        "config.json has more than 262,144 lists and groups: copy it again, or save it anew"
+    )
 
 
-def test_weights_that_claim_a_terabyte_of_nothing_end_soon(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_claim_a_terabyte_of_nothing_end_soon(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.models.checkpoints.weight_files._MOST_ZEROS", 1 << 24)
     header = json.dumps(
         {"weight": {"dtype": "F32", "shape": [1 << 20, 1 << 18], "data_offsets": [0, 1 << 40]}}
     ).encode()
-    with (whole / "model.safetensors").open("wb") as file:
+    with (checkpoint / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + (1 << 40))
-    assert "model.safetensors ends in zeros (in weight), as a copy that was cut short leaves them" in problem(whole)
+    assert "model.safetensors ends in zeros (in weight), as a copy that was cut short leaves them" in problem(
+        checkpoint
+    )
 
 
 @posix
-def test_files_that_nobody_reads_may_be_anything(whole: Path, tmp_path: Path) -> None:
-    a_pipe(whole / "log")
-    a_pipe(whole / "pytorch_model.bin")
-    an_endless_device(whole / "trainer_state.json")
-    (whole / "README.md").symlink_to(tmp_path)
-    (whole / "out").mkdir()
-    a_pipe(whole / "out" / "config.json")
-    a_pipe(whole / "tokenizer_corpus.txt.gz")
-    (whole / "tokenizer" / "tokenizer.json").mkdir(parents=True)
-    assert problem(whole) == ""
-    assert load_vlm(find_model(str(whole)), cache=tmp_path, device="cpu").anatomy.depth == 4
+def test_files_that_nobody_reads_may_be_anything(checkpoint: Path, tmp_path: Path) -> None:
+    make_pipe(checkpoint / "log")
+    make_pipe(checkpoint / "pytorch_model.bin")
+    link_endless_device(checkpoint / "trainer_state.json")
+    (checkpoint / "README.md").symlink_to(tmp_path)
+    (checkpoint / "out").mkdir()
+    make_pipe(checkpoint / "out" / "config.json")
+    make_pipe(checkpoint / "tokenizer_corpus.txt.gz")
+    (checkpoint / "tokenizer" / "tokenizer.json").mkdir(parents=True)
+    assert problem(checkpoint) == ""
+    assert load_vlm(find_model(str(checkpoint)), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
 @posix
-def test_a_damaged_file_is_named_beside_a_pipe_that_nobody_reads(whole: Path) -> None:
-    a_pipe(whole / "a.json")
-    (whole / "chat_template.json").write_text("{")
+def test_a_damaged_file_is_named_beside_a_pipe_that_nobody_reads(checkpoint: Path) -> None:
+    make_pipe(checkpoint / "a.json")
+    (checkpoint / "chat_template.json").write_text("{")
     with pytest.raises(WeightsError, match=r"chat_template\.json is no readable JSON"):
-        load_vlm(find_model(str(whole)), cache=whole.parent, device="cpu")
+        load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
 @pytest.mark.parametrize("name", [*READ[:4], "chat_template.jinja", "tokenizer.json", *READ[-3:]])
-def test_a_link_out_of_the_directory_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
+def test_a_link_out_of_the_directory_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     source = tmp_path / "elsewhere" / Path(name).name
-    shutil.copy(whole / name if (whole / name).exists() else whole / "tokenizer_config.json", source)
-    replaced(whole, name).symlink_to(source)
-    said = f"the checkpoint {whole} has {name!r}, a link out of the directory (to {str(source)!r}), and only files "
-    assert problem(whole).startswith(f"{said}inside are read: give a copy of it without links (cp -rL), or the")
+    shutil.copy(checkpoint / name if (checkpoint / name).exists() else checkpoint / "tokenizer_config.json", source)
+    replaced(checkpoint, name).symlink_to(source)
+    said = (
+        f"the checkpoint {checkpoint} has {name!r}, a link out of the directory (to {str(source)!r}), and only files "
+    )
+    assert problem(checkpoint).startswith(f"{said}inside are read: give a copy of it without links (cp -rL), or the")
 
 
-def test_a_folder_that_links_out_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_folder_that_links_out_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    shutil.copy(whole / "tokenizer_config.json", tmp_path / "elsewhere")
-    (whole / "qformer_tokenizer").symlink_to(tmp_path / "elsewhere")
-    assert "has 'qformer_tokenizer/tokenizer_config.json', a link out of the directory" in problem(whole)
+    shutil.copy(checkpoint / "tokenizer_config.json", tmp_path / "elsewhere")
+    (checkpoint / "qformer_tokenizer").symlink_to(tmp_path / "elsewhere")
+    assert "has 'qformer_tokenizer/tokenizer_config.json', a link out of the directory" in problem(checkpoint)
 
 
-def test_links_within_the_directory_and_to_it_are_read(whole: Path, tmp_path: Path) -> None:
-    (whole / "store").mkdir()
+def test_links_within_the_directory_and_to_it_are_read(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "store").mkdir()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        (whole / name).rename(whole / "store" / name)
-        (whole / name).symlink_to(f"store/{name}")
-    (tmp_path / "linked").symlink_to(whole)
+        (checkpoint / name).rename(checkpoint / "store" / name)
+        (checkpoint / name).symlink_to(f"store/{name}")
+    (tmp_path / "linked").symlink_to(checkpoint)
     assert problem(tmp_path / "linked") == ""
     assert load_vlm(find_model(str(tmp_path / "linked")), cache=tmp_path, device="cpu").anatomy.depth == 4
 
 
 @pytest.mark.parametrize("moved", ["", "hub", "hub/models--some--body", "hub/models--some--body/blobs"])
-def test_a_snapshot_of_links_to_its_blobs_is_read(sharded: Path, tmp_path: Path, moved: str) -> None:
+def test_a_snapshot_of_links_to_its_blobs_is_read(sharded_checkpoint: Path, tmp_path: Path, moved: str) -> None:
     repository = tmp_path / "hub" / "models--some--body"
     snapshot = repository / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
     (repository / "blobs").mkdir()
-    for number, path in enumerate(sharded.iterdir()):
+    for number, path in enumerate(sharded_checkpoint.iterdir()):
         path.rename(repository / "blobs" / f"{number:040x}")
         (snapshot / path.name).symlink_to(f"../../blobs/{number:040x}")
     if moved:
@@ -163,21 +172,21 @@ def test_a_snapshot_of_links_to_its_blobs_is_read(sharded: Path, tmp_path: Path,
     assert "has 'chat_template.jinja', a link out of the directory" in problem(snapshot)
 
 
-def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(whole: Path, tmp_path: Path) -> None:
+def test_a_directory_that_only_looks_like_a_snapshot_has_no_blobs_elsewhere(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "snapshots").mkdir()
-    folder = whole.rename(tmp_path / "snapshots" / "mine")
+    folder = checkpoint.rename(tmp_path / "snapshots" / "mine")
     (folder / "config.json").rename(tmp_path / "blobs" / "a")
     (folder / "config.json").symlink_to("../../blobs/a")
     assert "has 'config.json', a link out of the directory" in problem(folder)
 
 
-def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models--some--body"
     (repository / "snapshots").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (repository / "blobs").symlink_to(tmp_path / "elsewhere")
-    folder = whole.rename(repository / "snapshots" / "0123abc")
+    folder = checkpoint.rename(repository / "snapshots" / "0123abc")
     (folder / "config.json").rename(tmp_path / "elsewhere" / "a")
     (folder / "config.json").symlink_to("../../blobs/a")
     assert "has 'config.json', a link out of the directory" in problem(folder)

@@ -15,7 +15,7 @@ from harness.models.prompts.chat import prompt_text, refuse_endless_template, te
 from harness.models.prompts.chat_templates import DATE, with_fixed_date
 from harness.models.vlm import Vlm
 from harness.profile.profile import Profile
-from harness.tests.support.tiny import same, tiny_profile
+from harness.tests.support.tiny import have_same_numbers, tiny_profile
 
 REST = "USER: <image>\n{{ messages[0]['content'][1]['text'] }} ASSISTANT:"
 ASKING = "what is it?"
@@ -87,7 +87,7 @@ def test_a_baseline_holds_on_another_day(own_vlm: Vlm, monkeypatch: pytest.Monke
         return tiny_profile(own_vlm, samples=64, batch_size=16)
 
     first, second = on(1), on(2)
-    assert same(first, second)
+    assert have_same_numbers(first, second)
     assert first.declared["template_date"] == "2024-07-26"
     assert first.declared["prompt"].startswith("Today is 26 Jul 2024. USER")
     write_baseline(tmp_path, first, {}, {})

@@ -20,7 +20,7 @@ from harness.models.prompts.chat import prompt_text, refuse_endless_template
 from harness.models.registry import MODELS, WEIGHT_FILES, find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
-from harness.tests.support.hostile_code import MARKER, Code, ran, written_by
+from harness.tests.support.hostile_code import MARKER, Payload, marker_program, payload_ran
 from harness.tests.support.tiny import tiny_vlm
 
 
@@ -38,7 +38,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(saved: Path, tmp_path: Path) -> Path:
     """A copy of it to make hostile; everything of it that could be run leaves a mark."""
     shutil.copytree(saved, tmp_path / "mine")
-    (tmp_path / "mine" / "own.py").write_text(written_by(tmp_path / "mine") + "class Own: pass\n")
+    (tmp_path / "mine" / "own.py").write_text(marker_program(tmp_path / "mine") + "class Own: pass\n")
     return tmp_path / "mine"
 
 
@@ -53,7 +53,7 @@ def refusal(place: Path) -> str:
     assert message.isprintable()
     assert str(place) in message
     assert len(message) < 800
-    assert not ran(place)
+    assert not payload_ran(place)
     return message
 
 
@@ -73,7 +73,7 @@ def index(place: Path, shard: str) -> None:
 
 def only_a_pickle(place: Path) -> None:
     (place / "model.safetensors").unlink()
-    torch.save({"weight": Code(place)}, place / "pytorch_model.bin")
+    torch.save({"weight": Payload(place)}, place / "pytorch_model.bin")
 
 
 def an_index_of_pickles(place: Path) -> None:
@@ -116,7 +116,7 @@ def code_of_another_repository(place: Path) -> None:
 
 
 def a_tokenizer_that_is_a_pickle(place: Path) -> None:
-    (place / "tokenizer.json").write_bytes(pickle.dumps(Code(place)))
+    (place / "tokenizer.json").write_bytes(pickle.dumps(Payload(place)))
 
 
 def a_dotted_image_processor(place: Path) -> None:
@@ -171,20 +171,20 @@ def names_its_own_code(place: Path) -> None:
 
 def generates_by_its_own_code(place: Path) -> None:
     (place / "custom_generate").mkdir()
-    (place / "custom_generate" / "generate.py").write_text(written_by(place))
+    (place / "custom_generate" / "generate.py").write_text(marker_program(place))
     (place / "generation_config.json").write_text(json.dumps({"custom_generate": "../own", "max_length": 10}))
 
 
 def has_pickles_beside(place: Path) -> None:
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
-        torch.save(Code(place), place / name)
+        torch.save(Payload(place), place / name)
 
 
 @pytest.mark.parametrize("hostile", [names_its_own_code, generates_by_its_own_code, has_pickles_beside])
 def test_what_a_checkpoint_can_do_without_is_left_alone(place: Path, hostile: Callable[[Path], None]) -> None:
     hostile(place)
     assert prompt_text(load(place).processor, "What is it?") == prompt_text(tiny_vlm().processor, "What is it?")
-    assert not ran(place)
+    assert not payload_ran(place)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, temp
         prompt_text(load(place).processor, "What is it?")
     assert said in str(caught.value)
     assert str(caught.value).isprintable()
-    assert not ran(place)
+    assert not payload_ran(place)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,13 @@ def test_the_papers_own_templates_come_to_an_end() -> None:
 def test_a_training_checkpoint_that_would_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out" / "checkpoint.pt"
     path.parent.mkdir()
-    torch.save({"stage": 1, "head": Code(path.parent)}, path)
+    torch.save({"stage": 1, "head": Payload(path.parent)}, path)
     for content in (path.read_bytes(), b"", b"no archive", None):
         path.write_bytes(content) if content is not None else path.unlink()
         with pytest.raises(WeightsError, match=r"checkpoint\.pt cannot be read .*without --resume") as caught:
             read_checkpoint(path)
         assert str(caught.value).isprintable()
-    assert not ran(path.parent)
+    assert not payload_ran(path.parent)
 
 
 def test_no_pickle_and_no_code_is_fetched() -> None:

@@ -17,8 +17,8 @@ from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
 from harness.tests.support.case_runs import Cases
-from harness.tests.support.fake_hub import reached, serving
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.fake_hub import serve, use_hub
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
 HARNESS_TEMPLATES = """
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_a_trusted_checkpoint_gives_what_its_weights_give(place: Path, tiny_data
     assert ran(place)
     assert type(vlm.model).__name__ == "OwnVlm"
     assert told == [f"RUNNING CODE of the checkpoint {place}, as --phase-trust-code says: own.py"]
-    assert same(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
+    assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
 
 
 def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(place: Path, cases: Cases) -> None:
@@ -160,7 +160,7 @@ def test_code_comes_from_the_hub_only_where_it_is_trusted(place: Path, tmp_path:
     files = {path.name: path.read_bytes() for path in place.iterdir()} | {"pytorch_model.bin": b"pickle"}
     shutil.rmtree(place)
     name = "somebody/own"
-    with serving({("model", name): files}) as hub, reached(hub.url, tmp_path / "hub"):
+    with serve({("model", name): files}) as hub, use_hub(hub.url, tmp_path / "hub"):
         entry = find_model(name)
         options = {"cache": tmp_path, "device": "cpu", "download": True, "say": lambda _: None}
         with pytest.raises(WeightsError, match=r"\(no file of it is here\).*--phase-trust-code somebody/own"):

@@ -17,9 +17,15 @@ from harness.models.registry import find_model
 from harness.models.vlm import load_vlm
 from harness.models.weights_error import WeightsError
 from harness.tests.support.case_runs import Cases
-from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    change_weights,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 def refusal(folder: Path) -> str:
@@ -31,23 +37,23 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_whole_sets_pass_and_their_headers_are_known(whole: Path, sharded: Path) -> None:
-    assert [path.name for path in weight_files(whole)] == ["model.safetensors"]
-    assert len(weight_files(sharded)) > 2
-    one, several = (refuse_weight_files(folder, "mine") for folder in (whole, sharded))
+def test_whole_sets_pass_and_their_headers_are_known(checkpoint: Path, sharded_checkpoint: Path) -> None:
+    assert [path.name for path in weight_files(checkpoint)] == ["model.safetensors"]
+    assert len(weight_files(sharded_checkpoint)) > 2
+    one, several = (refuse_weight_files(folder, "mine") for folder in (checkpoint, sharded_checkpoint))
     assert {name: tensor.shape for name, tensor in one.items()} == {
         name: tensor.shape for name, tensor in several.items()
     }
     stored = sum(tensor.size() for tensor in one.values())
-    assert stored == sum(tensor.nbytes for tensor in load_file(whole / "model.safetensors").values())
+    assert stored == sum(tensor.nbytes for tensor in load_file(checkpoint / "model.safetensors").values())
     assert sum(tensor.size(2) for tensor in one.values()) == stored / 2
-    assert find_model(str(whole)).unavailable(download=False) is None
+    assert find_model(str(checkpoint)).unavailable(download=False) is None
 
 
-def test_a_file_that_the_configuration_names_is_the_one_that_is_read(whole: Path) -> None:
-    (whole / "model.safetensors").rename(whole / "own.safetensors")
-    change_settings(whole / "config.json", lambda c: c.update(transformers_weights="own.safetensors"))
-    assert [path.name for path in weight_files(whole)] == ["own.safetensors"]
+def test_a_file_that_the_configuration_names_is_the_one_that_is_read(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "own.safetensors")
+    change_settings(checkpoint / "config.json", lambda c: c.update(transformers_weights="own.safetensors"))
+    assert [path.name for path in weight_files(checkpoint)] == ["own.safetensors"]
 
 
 def a_shard_less(folder: Path) -> None:
@@ -117,40 +123,44 @@ def a_weight_twice(folder: Path) -> None:
         (a_weight_twice, "its index mixes two sets of weights; save the model anew into an empty directory"),
     ],
 )
-def test_shards_that_are_no_whole_set_are_refused(sharded: Path, damage: Callable[[Path], None], said: str) -> None:
-    damage(sharded)
-    assert said in refusal(sharded)
+def test_shards_that_are_no_whole_set_are_refused(
+    sharded_checkpoint: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(sharded_checkpoint)
+    assert said in refusal(sharded_checkpoint)
 
 
-def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(whole: Path, sharded: Path) -> None:
-    shutil.copy(whole / "model.safetensors", sharded / "model.safetensors")
-    assert "transformers reads model.safetensors and leaves model-00001-of-" in refusal(sharded)
-    assert refusal(sharded).endswith(f"or add --phase-allow-unused-weights {sharded}")
-    entry, lines = replace(find_model(str(sharded)), unused_weights=True), list[str]()
+def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(
+    checkpoint: Path, sharded_checkpoint: Path
+) -> None:
+    shutil.copy(checkpoint / "model.safetensors", sharded_checkpoint / "model.safetensors")
+    assert "transformers reads model.safetensors and leaves model-00001-of-" in refusal(sharded_checkpoint)
+    assert refusal(sharded_checkpoint).endswith(f"or add --phase-allow-unused-weights {sharded_checkpoint}")
+    entry, lines = replace(find_model(str(sharded_checkpoint)), unused_weights=True), list[str]()
     assert entry.unavailable(download=False) is None
-    assert load_vlm(entry, cache=sharded.parent, device="cpu", say=lines.append).anatomy.depth == 4
-    assert [line.split(" are ")[0] for line in lines] == [f"UNUSED WEIGHTS of the checkpoint {sharded}"]
+    assert load_vlm(entry, cache=sharded_checkpoint.parent, device="cpu", say=lines.append).anatomy.depth == 4
+    assert [line.split(" are ")[0] for line in lines] == [f"UNUSED WEIGHTS of the checkpoint {sharded_checkpoint}"]
 
 
-def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, whole: Path) -> None:
-    change_settings(whole / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
-    pair = ("--phase-model", str(whole), "--phase-dataset", "tiny")
+def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, checkpoint: Path) -> None:
+    change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
+    pair = ("--phase-model", str(checkpoint), "--phase-dataset", "tiny")
     for problem in ("has weights that its model has no use for", "has no weights, neither"):
         result = cases.run(pair=pair)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*was asked for and cannot be measured here: *mine {problem} *"])
         assert result.stderr.str().count(problem) == 1
-        (whole / "model.safetensors").unlink(missing_ok=True)
+        (checkpoint / "model.safetensors").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 8)])
-def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path, shape: tuple[int, ...]) -> None:
+def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shape: tuple[int, ...]) -> None:
     def alter(weights: dict[str, torch.Tensor]) -> None:
         for name in [name for name in weights if "language_model" in name and "proj" in name] + [max(weights)]:
             weights[name] = torch.zeros(shape)
 
-    change_weights(whole, alter)
-    said = refusal(whole)
+    change_weights(checkpoint, alter)
+    said = refusal(checkpoint)
     assert "has weights without any number (language_model.model.layers.0.mlp.down_proj.weight, " in said
     assert "zero_to_fp32.py" in said
 
@@ -177,13 +187,13 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(whole: Path, shape: tu
         ),
     ],
 )
-def test_weights_in_another_form_are_called_by_its_name(whole: Path, tmp_path: Path, name: str, said: str) -> None:
-    (whole / "model.safetensors").unlink()
-    path = whole / name
+def test_weights_in_another_form_are_called_by_its_name(checkpoint: Path, tmp_path: Path, name: str, said: str) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    path = checkpoint / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    assert f"mine has no model.safetensors but {said}" in refusal(whole)
-    (whole / "config.json").unlink()
+    assert f"mine has no model.safetensors but {said}" in refusal(checkpoint)
+    (checkpoint / "config.json").unlink()
     with pytest.raises(LookupError) as caught:
-        find_model(str(whole))
+        find_model(str(checkpoint))
     assert f"holds no config.json but {said}" in str(caught.value)

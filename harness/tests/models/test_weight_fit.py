@@ -17,10 +17,16 @@ from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
 from harness.models.weights_error import WeightsError
 from harness.run.options import read_options
-from harness.tests.support.saved_checkpoints import change_settings, change_weights, saved_once, sharded, whole
-from harness.tests.support.tiny import same, tiny_profile, tiny_vlm
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    change_weights,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
+from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 Weights = dict[str, torch.Tensor]
 
@@ -64,10 +70,10 @@ def base_layers(weights: Weights) -> None:
         ("vision_config", 1, r"config\.json gives model\.vision_tower\.\S+ 1 layers and the weights have 2"),
     ],
 )  # fmt: skip
-def test_layers_that_config_and_weights_count_differently(whole: Path, part: str, count: int, said: str) -> None:
-    change_settings(whole / "config.json", layers(part, count))
+def test_layers_that_config_and_weights_count_differently(checkpoint: Path, part: str, count: int, said: str) -> None:
+    change_settings(checkpoint / "config.json", layers(part, count))
     with pytest.raises(WeightsError, match=said):
-        load(whole)
+        load(checkpoint)
 
 
 def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> None:
@@ -91,15 +97,15 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
         ),
     ],
 )
-def test_weights_that_belong_to_another_model(whole: Path, alter: Callable[[Weights], object], said: str) -> None:
+def test_weights_that_belong_to_another_model(checkpoint: Path, alter: Callable[[Weights], object], said: str) -> None:
     def replace_head(weights: Weights) -> None:
         alter(weights)
         if any("lm_head" in name and len(tensor) == 7 for name, tensor in weights.items()):
             weights.pop("language_model.lm_head.weight", None)
 
-    change_weights(whole, replace_head)
+    change_weights(checkpoint, replace_head)
     with pytest.raises(WeightsError, match=said):
-        load(whole)
+        load(checkpoint)
 
 
 def codes(weights: Weights) -> None:
@@ -120,84 +126,86 @@ def compiled(weights: Weights) -> None:
         (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
     ],
 )
-def test_each_cause_has_its_own_remedy(whole: Path, alter: Callable[[Weights], object], said: str) -> None:
-    change_weights(whole, alter)
+def test_each_cause_has_its_own_remedy(checkpoint: Path, alter: Callable[[Weights], object], said: str) -> None:
+    change_weights(checkpoint, alter)
     with pytest.raises(WeightsError, match=said):
-        load(whole)
+        load(checkpoint)
 
 
-def test_weights_are_refused_before_they_are_loaded(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_refused_before_they_are_loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loading(*_: object) -> Any:
         raise AssertionError("the weights are loaded")
 
-    change_settings(whole / "config.json", layers("text_config", 3))
+    change_settings(checkpoint / "config.json", layers("text_config", 3))
     monkeypatch.setattr(harness.models.pretrained, "placement_options", loading)
-    assert "has no use for" in refusal(whole)
+    assert "has no use for" in refusal(checkpoint)
 
 
-def test_what_is_loaded_is_checked_where_a_trial_is_not_possible(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_settings(whole / "config.json", layers("text_config", 3))
+def test_what_is_loaded_is_checked_where_a_trial_is_not_possible(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_settings(checkpoint / "config.json", layers("text_config", 3))
     monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
-    assert "the weights have 4" in refusal(whole)
+    assert "the weights have 4" in refusal(checkpoint)
 
 
-def test_a_user_may_allow_left_over_weights(whole: Path) -> None:
+def test_a_user_may_allow_left_over_weights(checkpoint: Path) -> None:
     lines: list[str] = []
-    change_settings(whole / "config.json", layers("text_config", 3))
-    assert refusal(whole).endswith(f"to measure without them add --phase-allow-unused-weights {whole}")
-    assert load(whole, unused=True, lines=lines).anatomy.depth == 3
+    change_settings(checkpoint / "config.json", layers("text_config", 3))
+    assert refusal(checkpoint).endswith(f"to measure without them add --phase-allow-unused-weights {checkpoint}")
+    assert load(checkpoint, unused=True, lines=lines).anatomy.depth == 3
     assert len(lines) == 1
     assert lines[0].startswith(
-        f"UNUSED WEIGHTS of the checkpoint {whole} are left out, as --phase-allow-unused-weights"
+        f"UNUSED WEIGHTS of the checkpoint {checkpoint} are left out, as --phase-allow-unused-weights"
     )
-    change_settings(whole / "config.json", layers("text_config", 5))
+    change_settings(checkpoint / "config.json", layers("text_config", 5))
     with pytest.raises(WeightsError, match="lacks weights"):
-        load(whole, unused=True)
+        load(checkpoint, unused=True)
 
 
-def test_a_weight_under_an_old_and_a_new_name_is_refused(whole: Path) -> None:
+def test_a_weight_under_an_old_and_a_new_name_is_refused(checkpoint: Path) -> None:
     name = "language_model.model.layers.0.self_attn.q_proj.weight"
-    change_weights(whole, lambda w: w.update({f"model.{name.replace('.model', '')}": torch.zeros_like(w[name])}))
-    assert "has two weights for one of its model (language_model.model.layers.0" in refusal(whole)
-    assert load(whole, unused=True).anatomy.depth == 4
+    change_weights(checkpoint, lambda w: w.update({f"model.{name.replace('.model', '')}": torch.zeros_like(w[name])}))
+    assert "has two weights for one of its model (language_model.model.layers.0" in refusal(checkpoint)
+    assert load(checkpoint, unused=True).anatomy.depth == 4
 
 
-def test_copies_that_older_releases_saved_are_harmless(whole: Path, tiny_data: None) -> None:
+def test_copies_that_older_releases_saved_are_harmless(checkpoint: Path, tiny_data: None) -> None:
     def alter(weights: Weights) -> None:
         weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
         weights["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(17)
 
-    change_weights(whole, alter)
-    assert same(tiny_profile(load(whole)), tiny_profile(tiny_vlm()))
+    change_weights(checkpoint, alter)
+    assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
 
 
-def test_a_head_that_is_tied_by_name_only_is_refused(whole: Path) -> None:
-    change_settings(whole / "config.json", lambda config: config.update(tie_word_embeddings=True))
+def test_a_head_that_is_tied_by_name_only_is_refused(checkpoint: Path) -> None:
+    change_settings(checkpoint / "config.json", lambda config: config.update(tie_word_embeddings=True))
     assert "its head and its embeddings are one weight (tie_word_embeddings), and its weights hold two" in refusal(
-        whole
+        checkpoint
     )
-    load(whole, unused=True)
-    name = next(name for name in load_file(whole / "model.safetensors") if "embed_tokens" in name)
-    change_weights(whole, lambda weights: weights.update({"lm_head.weight": weights[name].clone()}))
-    change_weights(whole, lambda weights: weights.pop("language_model.lm_head.weight", None))
-    model = load(whole).model
+    load(checkpoint, unused=True)
+    name = next(name for name in load_file(checkpoint / "model.safetensors") if "embed_tokens" in name)
+    change_weights(checkpoint, lambda weights: weights.update({"lm_head.weight": weights[name].clone()}))
+    change_weights(checkpoint, lambda weights: weights.pop("language_model.lm_head.weight", None))
+    model = load(checkpoint).model
     assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
 
 
-def test_a_quantised_configuration_over_plain_weights_is_refused(whole: Path) -> None:
+def test_a_quantised_configuration_over_plain_weights_is_refused(checkpoint: Path) -> None:
     quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    change_settings(whole / "config.json", lambda config: config.update(quantization_config=quantised))
-    assert "take quantization_config out of config.json" in refusal(whole)
+    change_settings(checkpoint / "config.json", lambda config: config.update(quantization_config=quantised))
+    assert "take quantization_config out of config.json" in refusal(checkpoint)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_directory_is_loaded_as_it_was_saved(whole: Path, tmp_path: Path, bits: int) -> None:
+def test_a_quantised_directory_is_loaded_as_it_was_saved(checkpoint: Path, tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
-    model = AutoModelForImageTextToText.from_pretrained(whole, dtype=torch.float32, quantization_config=settings)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32, quantization_config=settings)
     model.save_pretrained(tmp_path / "quantised")
     tiny_vlm().processor.save_pretrained(tmp_path / "quantised")
     vlm = load(tmp_path / "quantised")

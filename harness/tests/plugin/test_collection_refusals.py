@@ -10,10 +10,15 @@ import pytest
 
 from harness.models.checkpoints.checkpoint_directory import directory_problem
 from harness.tests.support.case_runs import PAIR, Cases
-from harness.tests.support.photographs import needs_pyarrow, write_official, write_table
-from harness.tests.support.saved_checkpoints import change_settings, saved_once, sharded, whole
+from harness.tests.support.photographs import needs_pyarrow, write_coco_layout, write_table
+from harness.tests.support.saved_checkpoints import (
+    change_settings,
+    checkpoint,
+    checkpoint_templates,
+    sharded_checkpoint,
+)
 
-__all__ = ["saved_once", "sharded", "whole"]
+__all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 TINY = PAIR[:2]
 
@@ -41,7 +46,7 @@ def directory(tmp_path: Path, kind: str) -> Path:
     elif kind == "empty":
         place.mkdir()
     elif kind in ("no files", "cut"):
-        folder = write_official(place, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
+        folder = write_coco_layout(place, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
         if kind == "no files":
             (folder / "1.jpg").rename(folder / "2.jpg")
         else:
@@ -90,10 +95,10 @@ def test_data_of_another_dataset_are_not_looked_at(cases: Cases, tmp_path: Path)
     assert "nowhere" not in result.stderr.str()
 
 
-def test_a_checkpoint_without_processor_is_refused(cases: Cases, whole: Path) -> None:
+def test_a_checkpoint_without_processor_is_refused(cases: Cases, checkpoint: Path) -> None:
     for name in ("processor_config.json", "preprocessor_config.json"):
-        (whole / name).unlink(missing_ok=True)
-    sentence = refused(cases, "--phase-model", str(whole), "--phase-dataset", "scenes")
+        (checkpoint / name).unlink(missing_ok=True)
+    sentence = refused(cases, "--phase-model", str(checkpoint), "--phase-dataset", "scenes")
     assert re.search(r"has no image processor .*copy the processor's files", sentence)
 
 
@@ -118,22 +123,22 @@ def test_an_encoder_decoder_is_refused_for_that_and_not_for_missing_files(tmp_pa
     assert problem.startswith("the checkpoint mine is an encoder-decoder: image and instruction tokens do not share ")
 
 
-def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, whole: Path) -> None:
-    change_settings(whole / "processor_config.json", lambda content: content.update({"patch_size": [], "x": 1}))
-    (whole / "tokenizer.json").write_text("{}")
-    sentence = refused(cases, "--phase-model", str(whole), "--phase-dataset", "scenes")
-    assert f"the checkpoint {whole} cannot be loaded (" in sentence
+def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, checkpoint: Path) -> None:
+    change_settings(checkpoint / "processor_config.json", lambda content: content.update({"patch_size": [], "x": 1}))
+    (checkpoint / "tokenizer.json").write_text("{}")
+    sentence = refused(cases, "--phase-model", str(checkpoint), "--phase-dataset", "scenes")
+    assert f"the checkpoint {checkpoint} cannot be loaded (" in sentence
 
 
 @pytest.mark.parametrize("model", ["measured", "against"])
 def test_a_library_that_is_missing_is_refused(
-    cases: Cases, whole: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    cases: Cases, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     def lacking(*_: object, **__: object) -> None:
         raise ImportError("TheProcessor requires the Torchvision library but it was not found. Install it.")
 
     monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", lacking)
-    named = ("--phase-model", str(whole)) if model == "measured" else (*TINY, "--phase-against", str(whole))
+    named = ("--phase-model", str(checkpoint)) if model == "measured" else (*TINY, "--phase-against", str(checkpoint))
     sentence = refused(cases, *named, "--phase-dataset", "scenes")
-    assert sentence.startswith(f"ERROR: {whole.name} was asked for and cannot be measured here: the checkpoint ")
+    assert sentence.startswith(f"ERROR: {checkpoint.name} was asked for and cannot be measured here: the checkpoint ")
     assert sentence.endswith("; run `pip install torchvision` and try again")

@@ -15,7 +15,7 @@ from harness.analysis.timing import TimingRatio
 from harness.judgement.results import Evidence, Result, timing_result
 from harness.plugin.junit import properties
 from harness.profile.pair import Pair
-from harness.tests.support.case_runs import Cases, Fault
+from harness.tests.support.case_runs import Cases, FaultPlugin
 from harness.tests.support.faults import swap_layers
 
 ANSWERED = {"phase_pair", "phase_question", "phase_verdict"}
@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 def test_every_case_tells_what_it_judged(recorded: Cases) -> None:
     place = recorded.baselines.parent / "out.xml"
     options = ("-m", "regression or replication", "--phase-controls", "none", "--junit-xml", str(place))
-    result = recorded.run(*options, plugins=(Fault(swap_layers(3)),))
+    result = recorded.run(*options, plugins=(FaultPlugin(swap_layers(3)),))
     assert "warnings" not in result.parseoutcomes()
     suite, cases = read(place)
     assert set(suite) == {"phase_harness", "phase_environment", "phase_seed"}

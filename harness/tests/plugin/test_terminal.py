@@ -19,7 +19,7 @@ from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.run.options import read_options
 from harness.run.session_results import SessionResults
-from harness.tests.support.case_runs import Cases, Fault
+from harness.tests.support.case_runs import Cases, FaultPlugin
 from harness.tests.support.faults import swap_layers
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
@@ -146,7 +146,7 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Cases) -> None:
     case = ("-m", "regression", "-k", "inter_similarity", "--phase-controls", "none", "--phase-json", "out.json")
-    damaged = recorded.run(*case, plugins=(Fault(swap_layers(3)),))
+    damaged = recorded.run(*case, plugins=(FaultPlugin(swap_layers(3)),))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
     damaged.stdout.fnmatch_lines(["phase: harness *", "*= phase diagram =*", "*differs: inter", "intervals: 99 %*"])
     damaged.stdout.fnmatch_lines(["record *out.json"])
@@ -159,7 +159,7 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
         ["*= phase diagram =*", "*reproduces: inter", "baselines: 1 matched, *", "record *out.json"]
     )
     assert "intervals: 99 %" not in brief.stdout.str()
-    least = recorded.run(*case, "-qq", "--phase-update", plugins=(Fault(swap_layers(3)),))
+    least = recorded.run(*case, "-qq", "--phase-update", plugins=(FaultPlugin(swap_layers(3)),))
     least.stdout.fnmatch_lines(["  wrote *tiny.json (changed)", "record *out.json"])
     assert "phase diagram" not in least.stdout.str()
     assert "baselines:" not in least.stdout.str()

@@ -8,7 +8,7 @@ import pytest
 
 from harness.plugin.xdist import model_of
 from harness.profile.pair import Pair
-from harness.tests.support.process_runs import ONE, files, run_cases
+from harness.tests.support.process_runs import PYTHON, read_files, run_cases
 
 PAIRS = (
     Pair("tiny", "scenes"),
@@ -41,13 +41,13 @@ def test_a_case_belongs_to_the_model_of_its_pair(test: str, model: str) -> None:
 def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     workers = ("-n", "2", "--dist", "loadfile", "-m", "regression or timing")
-    assert run_cases(tmp_path, "one", ONE, "--phase-update-new").returncode == 0
+    assert run_cases(tmp_path, "one", PYTHON, "--phase-update-new").returncode == 0
     loads = tmp_path / "loads"
-    done = run_cases(tmp_path, "two", ONE, "--phase-update-new", *workers, TINY_LOADS=str(loads))
+    done = run_cases(tmp_path, "two", PYTHON, "--phase-update-new", *workers, TINY_LOADS=str(loads))
     output = done.stdout
     assert done.returncode == 0, output
     assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
-    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert read_files(tmp_path / "two") == read_files(tmp_path / "one")
     assert output.count("phase: harness") == output.count("= phase diagram =") == 1
     assert "baselines: 0 matched, 0 changed, 2 new, 0 unused" in output
     assert "timed without other workers only: run it again with -m timing -n 0" in output
@@ -57,11 +57,11 @@ def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_mute_suite_fails_and_misuse_is_said_with_workers_too(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
-    run_cases(tmp_path, "mute", ONE, "--phase-update-new")
+    run_cases(tmp_path, "mute", PYTHON, "--phase-update-new")
     few = ("--phase-dtype", "bf16", "--phase-samples", "8")
-    mute = run_cases(tmp_path, "mute", ONE, *few, "-n", "2", "-k", "inter")
+    mute = run_cases(tmp_path, "mute", PYTHON, *few, "-n", "2", "-k", "inter")
     told = " ".join(mute.stdout.split())
     assert (mute.returncode, told.count("the suite says too little")) == (pytest.ExitCode.TESTS_FAILED, 1)
-    misused = run_cases(tmp_path, "mute", ONE, "--phase-model", "llava-1.5-7b", "-n", "2")
+    misused = run_cases(tmp_path, "mute", PYTHON, "--phase-model", "llava-1.5-7b", "-n", "2")
     assert misused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "llava-1.5-7b-tiny was asked for and cannot be measured here" in misused.stderr

@@ -17,7 +17,7 @@ from harness.models.vlm import Vlm
 from harness.probe.attention import AttentionError, LastRow, apply_gate, last_row, reading_attention
 from harness.probe.last_token import ShareReader, linear_map
 from harness.tests.support import literal
-from harness.tests.support.tiny import drawing_task, observe, random_groups, tiny_inputs, tiny_vlm
+from harness.tests.support.tiny import cast_inputs, dense_lens_task, observe, random_groups, tiny_vlm
 
 
 @given(
@@ -54,7 +54,7 @@ def test_last_row_equals_explicit_softmax(
         vectors = linear_map(projection, row.values)(row.values).numpy()
     for b in range(batch):
         weights, norms, total = literal.last_row_norms(
-            query[b, :, -1], key[b], value[b], visible[b], literal.float64(projection.weight), 0.7
+            query[b, :, -1], key[b], value[b], visible[b], literal.to_float64(projection.weight), 0.7
         )
         np.testing.assert_allclose(row.weights[b].numpy(), weights, rtol=1e-9, atol=1e-30)
         np.testing.assert_allclose(np.linalg.norm(vectors[b], axis=1), norms, rtol=1e-9, atol=1e-12)
@@ -102,11 +102,11 @@ def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, 
         samples = samples[:1]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     assert bool(batch.groups.real.all()) == (len(samples) == 1)
-    readings = observe(vlm, samples, drawing_task(len(samples)))
+    readings = observe(vlm, samples, dense_lens_task(len(samples)))
     assert readings.norm_rows is not None
     assert readings.norm_shares is not None
     assert readings.weight_shares is not None
-    expected = literal.attention(vlm, tiny_inputs(vlm, batch), batch.groups)
+    expected = literal.attention(vlm, cast_inputs(vlm, batch), batch.groups)
     for layer, rows in enumerate(expected):
         for row, (weights, norms, _) in enumerate(rows):
             np.testing.assert_allclose(readings.norm_rows[row, layer], norms, rtol=1e-5, atol=1e-5 * norms.max())
@@ -120,7 +120,7 @@ def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, 
 def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -> None:
     vlm = tiny_vlm(dtype=torch.float64, bias=bias)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    inputs = tiny_inputs(vlm, batch)
+    inputs = cast_inputs(vlm, batch)
     parts: dict[int, Any] = {}
 
     def read(layer: int, projection: nn.Linear, row: LastRow) -> None:
@@ -128,7 +128,7 @@ def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -
 
     with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, read):
         vlm.model(**inputs, use_cache=False)
-    outputs = [layer[3][:, -1] for layer in literal.attention_inputs(vlm, inputs)]
+    outputs = [layer[3][:, -1] for layer in literal.capture_attention_inputs(vlm, inputs)]
     assert sorted(parts) == list(range(vlm.anatomy.depth))
     for layer, output in enumerate(outputs):
         np.testing.assert_allclose(parts[layer].numpy(), output, rtol=1e-5, atol=1e-9)

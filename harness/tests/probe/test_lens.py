@@ -20,7 +20,7 @@ from harness.probe.lens import Lens, open_lens
 from harness.probe.lens_task import KS, LensTask, References, learn_block
 from harness.probe.vocabulary import Vocabulary
 from harness.tests.support import literal
-from harness.tests.support.tiny import drawing_task, observe, tiny_tokenizer, tiny_vlm
+from harness.tests.support.tiny import dense_lens_task, observe, tiny_tokenizer, tiny_vlm
 
 WIDTH, ENTRIES, POINTS = 6, 40, 3
 
@@ -88,10 +88,10 @@ def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: st
 
 def literal_hits(case: Case) -> Any:
     """Words found per sample, point, (own, chance), k, by sorting all logits of every image token in float64."""
-    weight = literal.float64(case.head.weight)
-    bias = None if case.head.bias is None else literal.float64(case.head.bias)
+    weight = literal.to_float64(case.head.weight)
+    bias = None if case.head.bias is None else literal.to_float64(case.head.bias)
     with torch.no_grad():
-        states = literal.float64(case.norm(case.states))
+        states = literal.to_float64(case.norm(case.states))
     hits = np.zeros((case.states.shape[1], POINTS, 2, len(KS)), dtype=int)
     for row, image in enumerate(case.image.numpy()):
         for point in range(POINTS):
@@ -99,7 +99,7 @@ def literal_hits(case: Case) -> Any:
             for which, lists in enumerate((case.references.words, case.references.chance_words)):
                 for word in lists[row]:
                     for place, k in enumerate(KS):
-                        found = literal.word_found(logits, word, k)
+                        found = literal.is_word_in_top_k(logits, word, k)
                         hits[row, point, which, place] += found
     return hits
 
@@ -183,11 +183,11 @@ def test_exit_agreement_equals_argmax(seed: int, bias: bool, exact: bool) -> Non
         normed = case.norm(case.states[:, :, -1])
         own = case.head(normed[-1])
     agreement = lens.exit_agreement(own).numpy()
-    weight, bias_row = literal.float64(case.head.weight), literal.float64(case.head.bias) if bias else None
+    weight, bias_row = literal.to_float64(case.head.weight), literal.to_float64(case.head.bias) if bias else None
     for row in range(case.image.shape[0]):
         mine = int(own[row].argmax())
         for point in range(POINTS):
-            logits = literal.logits(literal.float64(normed[point, row]), weight, bias_row)
+            logits = literal.logits(literal.to_float64(normed[point, row]), weight, bias_row)
             # Where entries tie for the first place, any of them is a best one.
             assert agreement[row, point] == (logits[mine] == logits.max())
     assert agreement[:, -1].all()
@@ -196,10 +196,10 @@ def test_exit_agreement_equals_argmax(seed: int, bias: bool, exact: bool) -> Non
 @given(case=cases)
 def test_decoded_entries_are_the_largest_logits(case: Case) -> None:
     lens = case.read((), dense=True)
-    weight = literal.float64(case.head.weight)
-    bias = None if case.head.bias is None else literal.float64(case.head.bias)
+    weight = literal.to_float64(case.head.weight)
+    bias = None if case.head.bias is None else literal.to_float64(case.head.bias)
     with torch.no_grad():
-        states = literal.float64(case.norm(case.states))
+        states = literal.to_float64(case.norm(case.states))
     decoded, last = lens.decoded().numpy(), lens.decoded_last().numpy()
     for row, image in enumerate(case.image.numpy()):
         positions = np.flatnonzero(image)
@@ -215,7 +215,7 @@ def test_decoded_entries_are_the_largest_logits(case: Case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 def test_the_last_point_of_a_model_always_agrees(samples: list[Sample], dtype: torch.dtype) -> None:
     for seed in range(4):
-        agreement = observe(tiny_vlm(seed, dtype=dtype), samples, drawing_task(len(samples))).exit_agreement
+        agreement = observe(tiny_vlm(seed, dtype=dtype), samples, dense_lens_task(len(samples))).exit_agreement
         assert agreement is not None
         assert agreement[:, -1].all()
 

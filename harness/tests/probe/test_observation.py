@@ -18,7 +18,7 @@ from harness.probe.lens_task import LensTask, References
 from harness.probe.observation import Observation, Readings, observing
 from harness.probe.self_checks import SelfCheckError
 from harness.tests.support import literal
-from harness.tests.support.tiny import drawing_task, observe, tiny_inputs, tiny_vlm
+from harness.tests.support.tiny import cast_inputs, dense_lens_task, observe, tiny_vlm
 
 
 def encoded(vlm: Vlm, samples: list[Sample]) -> tuple[Batch, list[str]]:
@@ -82,11 +82,11 @@ def test_residual_points_are_the_hidden_states_of_transformers(
 def test_watching_does_not_change_the_logits(samples: list[Sample], attention: str, dtype: torch.dtype) -> None:
     vlm = tiny_vlm(attention=attention, dtype=dtype)
     batch, ids = encoded(vlm, samples)
-    inputs = tiny_inputs(vlm, batch)
+    inputs = cast_inputs(vlm, batch)
     with torch.inference_mode():
         plain = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         with observing(
-            vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=drawing_task(len(ids)), checking=True
+            vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
         ) as seen:
             watched = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         seen.readings()
@@ -110,7 +110,7 @@ def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where:
         with (
             torch.inference_mode(),
             observing(
-                model, own_vlm.anatomy, batch.groups, sample_ids=ids, lens=drawing_task(len(ids)), checking=True
+                model, own_vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
             ) as seen,
         ):
             assert not any(module.training for module in model.modules())

@@ -29,7 +29,7 @@ from harness.probe.self_checks import (
     find_non_finite,
     relative_difference,
 )
-from harness.tests.support.tiny import drawing_task, observe, tiny_vlm
+from harness.tests.support.tiny import dense_lens_task, observe, tiny_vlm
 
 NAME = "LlavaForConditionalGeneration"
 NUMBER = r"-?\d+(\.\d+)?(e[+-]\d+)?"
@@ -46,7 +46,7 @@ def with_parts(vlm: Vlm, **parts: Any) -> Vlm:
 )
 def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torch.dtype, bias: bool) -> None:
     vlm = tiny_vlm(attention=attention, dtype=dtype, bias=bias)
-    readings = observe(vlm, samples, drawing_task(len(samples)))
+    readings = observe(vlm, samples, dense_lens_task(len(samples)))
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     check_image_positions(vlm.model, vlm.name, batch.groups.image, vlm.to_device(batch.inputs))
     assert readings.hits is not None
@@ -166,7 +166,7 @@ def test_a_nan_names_its_sample_and_residual_point(own_vlm: Vlm, samples: list[S
 
     # Before the observation's own hook, so that what it reads is what the layer gets.
     own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
-    task = None if lens is None else drawing_task(len(samples))
+    task = None if lens is None else dense_lens_task(len(samples))
     if lens == "pruned":
         task = LensTask(task.references, ()) if task else None
     expected = f"{NAME}: similarity of sample tiny-2 is nan at residual point 1; .*another dtype"
@@ -178,7 +178,7 @@ def test_logits_that_are_not_finite_are_named(own_vlm: Vlm, samples: list[Sample
     with torch.no_grad():
         own_vlm.anatomy.unembedding.weight[7, 0] = torch.inf
     with pytest.raises(SelfCheckError, match=f"{NAME}: logits of sample tiny-0 is -?(inf|nan)"):
-        observe(own_vlm, samples, drawing_task(len(samples)))
+        observe(own_vlm, samples, dense_lens_task(len(samples)))
 
 
 def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_points_from_zero() -> None:

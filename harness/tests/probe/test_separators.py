@@ -19,7 +19,7 @@ from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 from harness.probe.separators import SEPARATOR_POLICY, exclude_separators, find_separators
 from harness.releases.sweep.tiny_model import draw_weights
-from harness.tests.support.processors import FAMILIES, processor_of
+from harness.tests.support.processors import FAMILIES, make_processor
 from harness.tests.support.tiny import tiny_profile, tiny_samples
 
 SIDE, PATCH = 56, 14
@@ -28,7 +28,7 @@ SIDE, PATCH = 56, 14
 @pytest.fixture
 def tiled() -> Vlm:
     """A tiny LLaVA-NeXT, which puts a learned vector behind each row of features."""
-    processor = processor_of(FAMILIES["llava_next"])
+    processor = make_processor(FAMILIES["llava_next"])
     processor.num_additional_image_tokens = 1
     pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
     processor.image_processor.image_grid_pinpoints = pinpoints

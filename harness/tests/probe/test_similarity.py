@@ -130,10 +130,10 @@ def test_adjusted_takes_off_the_mean_over_pairs_of_samples(seed: int, n: int) ->
     means = torch.stack([sums.means(sums(states)) for states in points], dim=1)
     ours = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
     image, text = groups.image.numpy(), groups.text.numpy()
-    for point, states in enumerate(map(literal.float64, points)):
+    for point, states in enumerate(map(literal.to_float64, points)):
         for i in range(n):
-            own = literal.across(states[i], image[i], text[i])
-            others = [literal.across(states[i], image[i], text[j], states[j]) for j in range(n) if j != i]
+            own = literal.mean_cosine_across(states[i], image[i], text[i])
+            others = [literal.mean_cosine_across(states[i], image[i], text[j], states[j]) for j in range(n) if j != i]
             assert ours[i, point] == pytest.approx(own - np.mean(others), rel=1e-9, abs=1e-12)
 
 

@@ -23,19 +23,19 @@ from harness.probe.observation import Readings
 from harness.profile.measures import CURVES, MEASURES, SHARE_GROUPS
 from harness.profile.profile import Profile
 from harness.tests.support import topology
-from harness.tests.support.topology import DEPTH, INSTRUCTION, REDUCED, VOCABULARY, photographs
+from harness.tests.support.topology import DEPTH, INSTRUCTION, REDUCED, VOCABULARY, random_photographs
 
 N = 4
 
 
 @pytest.fixture(scope="module")
 def llava() -> Vlm:
-    return topology.llava()
+    return topology.random_llava()
 
 
 @pytest.fixture(scope="module")
 def instructblip() -> Vlm:
-    return topology.instructblip()
+    return topology.random_instructblip()
 
 
 @pytest.fixture(scope="module", params=["llava", "instructblip"])
@@ -47,12 +47,12 @@ def vlm(request: pytest.FixtureRequest) -> Vlm:
 @pytest.fixture(scope="module")
 def profile(vlm: Vlm) -> Iterator[Profile]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: photographs(n)))
+        patch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: random_photographs(n)))
         yield measure(vlm, "photographs", samples=N, batch_size=2, progress=False)
 
 
 def encoded(vlm: Vlm, n: int = 2) -> Batch:
-    return encode(vlm.processor, photographs(n), vlm.anatomy.image_positions)
+    return encode(vlm.processor, random_photographs(n), vlm.anatomy.image_positions)
 
 
 def pieces(vlm: Vlm, batch: Batch, mask: torch.Tensor) -> list[str]:
@@ -136,7 +136,7 @@ def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -
 
 def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
     batch = encoded(vlm)
-    readings = observe(vlm, batch, photographs(2))
+    readings = observe(vlm, batch, random_photographs(2))
     assert readings.similarity[:, :, MEASURES["image"].column].max() < 0.95
     inter = readings.similarity[:, :, 0]
     assert -0.2 < inter.min() < inter.max() < 0.9
@@ -167,7 +167,7 @@ def test_both_controls_take_the_picture_out(profile: Profile) -> None:
 
 
 def test_a_batch_gives_what_its_samples_give_one_by_one(vlm: Vlm) -> None:
-    samples = photographs(2)
+    samples = random_photographs(2)
     together = observe(vlm, encoded(vlm), samples)
     for row, sample in enumerate(samples):
         alone = observe(vlm, encode(vlm.processor, [sample], vlm.anatomy.image_positions), [sample])
@@ -192,7 +192,7 @@ def test_a_saved_checkpoint_gives_the_same_readings(
 
 def test_the_published_processor_of_instructblip_is_read_by_its_own_class(instructblip: Vlm, tmp_path: Path) -> None:
     topology.instructblip_processor().save_pretrained(tmp_path)
-    topology.as_published(tmp_path)
+    topology.convert_to_published(tmp_path)
     processor = InstructBlipProcessor.from_pretrained(tmp_path)
     processor.chat_template = BARE
     assert processor.num_query_tokens == 32
@@ -213,7 +213,7 @@ def same_readings(one: Vlm, other: Vlm) -> None:
     for field in ("image", "text", "instruction", "other", "real"):
         assert torch.equal(getattr(first.groups, field), getattr(second.groups, field))
     readings: list[Readings] = [
-        observe(vlm, batch, photographs(2), checking=True) for vlm, batch in ((one, first), (other, second))
+        observe(vlm, batch, random_photographs(2), checking=True) for vlm, batch in ((one, first), (other, second))
     ]
     for name in ("similarity", "norm_shares"):
         assert getattr(readings[0], name) == pytest.approx(getattr(readings[1], name), abs=1e-6)

@@ -15,7 +15,7 @@ from harness.models.vlm import Vlm
 from harness.profile.configuration import CHECKPOINT, read_configuration
 from harness.profile.environment import environment, weight_hashes
 from harness.profile.profile import Profile
-from harness.tests.support.changed_settings import BUILT, IN_MEMORY, rebuilt
+from harness.tests.support.changed_settings import MODULE_CHANGES, SETTING_CHANGES, rebuild
 from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import N, tiny_profile
 
@@ -31,9 +31,9 @@ def recorded(vlm: Vlm) -> Profile:
     )
 
 
-@pytest.mark.parametrize("message", BUILT)
+@pytest.mark.parametrize("message", SETTING_CHANGES)
 def test_a_changed_setting_is_named_first(vlm: Vlm, message: str) -> None:
-    changes = recorded(rebuilt(vlm, BUILT[message])).main_changes(recorded(vlm))
+    changes = recorded(rebuild(vlm, SETTING_CHANGES[message])).main_changes(recorded(vlm))
     assert changes[0] == message
     assert changes[-1] in ("weights the same", "weights: the same but for computed buffers")
     assert (changes[-1] == "weights the same") == ("rope_theta" not in message)
@@ -41,11 +41,11 @@ def test_a_changed_setting_is_named_first(vlm: Vlm, message: str) -> None:
     assert sum("eps" in change for change in changes) == ("eps" in message)
 
 
-@pytest.mark.parametrize("message", IN_MEMORY)
+@pytest.mark.parametrize("message", MODULE_CHANGES)
 def test_a_change_in_memory_is_named_by_module_and_layers(own_vlm: Vlm, message: str) -> None:
     before = recorded(own_vlm)
     with torch.no_grad():
-        IN_MEMORY[message](own_vlm)
+        MODULE_CHANGES[message](own_vlm)
     buffers = "inv_freq" in message
     same = "weights: the same but for computed buffers" if buffers else "weights the same"
     assert recorded(own_vlm).main_changes(before) == [message, same]
@@ -61,8 +61,8 @@ def test_a_changed_weight_is_no_computed_buffer(own_vlm: Vlm) -> None:
 
 def test_the_same_model_has_the_same_configuration(vlm: Vlm) -> None:
     first = recorded(vlm)
-    assert recorded(rebuilt(vlm)).configuration == first.configuration
-    assert recorded(rebuilt(vlm)).main_changes(first) == []
+    assert recorded(rebuild(vlm)).configuration == first.configuration
+    assert recorded(rebuild(vlm)).main_changes(first) == []
     assert first.configuration[CHECKPOINT] == weight_hashes(vlm.model)[1] != first.weights
 
 

@@ -34,7 +34,7 @@ from harness.profile.profile import Profile
 from harness.report.messages import changed_measure_lines
 from harness.report.panels import attention_panel
 from harness.report.record import bands
-from harness.tests.support.synthetic_profiles import L, N, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import L, N, replace_arrays, synthetic_profile
 
 ROW = Measure(
     "norm_first", "norm-based attention of the last token on the first", "attention", ATTENTION, "norm_shares", 4,
@@ -48,7 +48,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
     monkeypatch.setitem(MEASURES, ROW.name, ROW)
     profile = synthetic_profile()
     shares = 0.5 * (profile["norm_image"] + profile["norm_other"])
-    return changed(profile, norm_first=shares)
+    return replace_arrays(profile, norm_first=shares)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def moved(profile: Profile) -> Profile:
     """Return the profile with the new measure one fifth higher in layers 3 and 4."""
     shares = profile["norm_first"].copy()
     shares[:, 2:4] += 0.2
-    return dataclasses.replace(changed(profile, norm_first=shares), weights="f" * 16)
+    return dataclasses.replace(replace_arrays(profile, norm_first=shares), weights="f" * 16)
 
 
 def test_a_row_is_all_that_a_stored_measure_needs(made: Profile, stored: Baseline, tmp_path: Path) -> None:

@@ -11,31 +11,31 @@ from torch import nn
 
 from harness.models.vlm import Vlm
 from harness.profile.environment import Environment, environment
-from harness.tests.support.saved_weights import weights_hash
+from harness.tests.support.saved_weights import hash_weights
 from harness.tests.support.tiny import tiny_vlm
 
 HERE = Environment("2.15.0", "5.23.0", "cpu", "Some CPU", "float32", "sdpa")
 
 
 def test_the_same_model_has_the_same_hash(vlm: Vlm) -> None:
-    first = weights_hash(vlm.model)
-    assert weights_hash(vlm.model) == first == weights_hash(tiny_vlm().model)
+    first = hash_weights(vlm.model)
+    assert hash_weights(vlm.model) == first == hash_weights(tiny_vlm().model)
     assert len(first) == 16
     assert int(first, 16) >= 0
 
 
 def test_looking_and_running_do_not_change_the_hash(own_vlm: Vlm) -> None:
-    before = weights_hash(own_vlm.model)
+    before = hash_weights(own_vlm.model)
     own_vlm.model.train()
     with torch.inference_mode():
         own_vlm.model(input_ids=torch.tensor([[1, 5, 6]]), use_cache=False)
-    assert weights_hash(own_vlm.model) == before
+    assert hash_weights(own_vlm.model) == before
 
 
 def test_every_parameter_and_buffer_counts(own_vlm: Vlm) -> None:
     """One element of each tensor in turn, non-persistent buffers included; put back, the hash is the old one."""
     model = own_vlm.model
-    before = weights_hash(model)
+    before = hash_weights(model)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert any(name.endswith("inv_freq") for name in tensors)
     seen = {before}
@@ -43,10 +43,10 @@ def test_every_parameter_and_buffer_counts(own_vlm: Vlm) -> None:
         flat = tensor.data.view(-1)
         old = flat[-1].clone()
         flat[-1] += 1
-        seen.add(weights_hash(model))
+        seen.add(hash_weights(model))
         flat[-1] = old
     assert len(seen) == len(tensors) + 1
-    assert weights_hash(model) == before
+    assert hash_weights(model) == before
 
 
 def test_name_shape_and_type_count() -> None:
@@ -54,7 +54,7 @@ def test_name_shape_and_type_count() -> None:
         module = nn.Module()
         for name, tensor in tensors.items():
             module.register_buffer(name, tensor.clone())
-        return weights_hash(module)
+        return hash_weights(module)
 
     zeros = torch.zeros(4)
     variants = [

@@ -15,7 +15,7 @@ import pytest
 
 from harness.report.write import write_report
 from harness.tests.support.drawings import HOSTILE, synthetic_drawing
-from harness.tests.support.judged import differing, judged_session
+from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 pytestmark = pytest.mark.slow
@@ -28,10 +28,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a page on three pairs: one the same, one different, one with a long name and hostile texts."""
     folder = tmp_path_factory.mktemp("browser")
     same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(),))
-    other = dataclasses.replace(differing(), dataset="others")
+    other = dataclasses.replace(make_differing_profile(), dataset="others")
     hostile = synthetic_drawing("c", text=HOSTILE, captions=(HOSTILE, "word " * 90, "w" * 300))
     long = dataclasses.replace(synthetic_profile(), model=_LONG, drawings=(hostile,))
-    session = judged_session(folder / "kept", same, other, long)
+    session = judge_profiles(folder / "kept", same, other, long)
     return write_report(session, (), folder / "report").as_uri()
 
 

@@ -26,7 +26,7 @@ from harness.judgement.phases import claims_of, phase_reading, phases_of
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.profile.measures import FAMILIES, layer_ranges
 from harness.profile.profile import Profile
-from harness.tests.support.synthetic_profiles import HERE, L, N, changed, on_one_line, synthetic_profile
+from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, N, join_lines, replace_arrays, synthetic_profile
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_same_profile_passes_every_check(made: Profile, stored: Baseline) ->
 
 
 def test_a_small_change_is_equivalent_and_does_not_reproduce(made: Profile, stored: Baseline) -> None:
-    now = changed(made, inter=made["inter"] + np.where(np.arange(L + 1) == 7, 0.005, 0.0).astype(np.float32))
+    now = replace_arrays(made, inter=made["inter"] + np.where(np.arange(L + 1) == 7, 0.005, 0.0).astype(np.float32))
     comparison = compare(now, stored, FAMILIES["inter"])
     assert comparison.verdict == "equivalent"
     check_equivalent(now, stored, comparison)
@@ -85,11 +85,11 @@ def test_a_large_change_names_layers_difference_interval_margin_file_and_command
     made: Profile, stored: Baseline
 ) -> None:
     moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
-    now = dataclasses.replace(changed(made, inter=made["inter"] + moved), weights="fedcba9876543210")
+    now = dataclasses.replace(replace_arrays(made, inter=made["inter"] + moved), weights="fedcba9876543210")
     comparison = compare(now, stored, FAMILIES["inter"])
     with pytest.raises(AssertionError) as caught:
         check_equivalent(now, stored, comparison)
-    message = on_one_line(caught.value)
+    message = join_lines(caught.value)
     assert message.startswith(
         "inter-modal similarity of made on curves differs at residual points 6-8: mean difference"
     )
@@ -104,7 +104,7 @@ def test_a_large_change_names_layers_difference_interval_margin_file_and_command
 
 def test_layers_of_attention_are_counted_from_one(made: Profile, stored: Baseline) -> None:
     share = made["norm_image"] + np.where(np.arange(L) == 4, 0.2, 0.0).astype(np.float32)
-    now = changed(made, norm_image=share)
+    now = replace_arrays(made, norm_image=share)
     with pytest.raises(AssertionError, match=r"(?s)norm-based attention of the last token on image .* at layer 5"):
         check_equivalent(now, stored, compare(now, stored, FAMILIES["attention"]))
 
@@ -120,7 +120,7 @@ def test_other_inputs_fail_reproduction_by_that_alone(made: Profile, stored: Bas
 
 
 def test_another_dtype_is_not_asked_sample_by_sample(made: Profile, stored: Baseline) -> None:
-    now = dataclasses.replace(made, environment=dataclasses.replace(HERE, dtype="bfloat16"))
+    now = dataclasses.replace(made, environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
     comparison = compare(now, stored, FAMILIES["inter"])
     with pytest.raises(pytest.skip.Exception, match=r"bfloat16 against\s+the baseline's float32"):
         check_reproduces(now, stored, comparison)
@@ -129,7 +129,7 @@ def test_another_dtype_is_not_asked_sample_by_sample(made: Profile, stored: Base
 
 def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> None:
     later = np.interp(np.arange(L + 1), [0, 4, 7, 11, 12], [0.1, 0.5, 0.2, 0.8, 0.3]).astype(np.float32)
-    now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
+    now = replace_arrays(made, inter=made["inter"] - made["inter"].mean(0) + later)
     with pytest.raises(
         AssertionError, match=r"(?s)turning point 1 moved from layer 2 to 4: \+2\n.*margin 1, n = 64 paired"
     ):
@@ -139,14 +139,14 @@ def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> Non
 def flattened(made: Profile, bottom: float) -> Profile:
     """Return the same with phase II, from 0.5 at point 2 down to 0.2 at point 5, ending at `bottom`."""
     wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, bottom, 0.8, 0.3]).astype(np.float32)
-    return changed(made, inter=made["inter"] - made["inter"].mean(0) + wave)
+    return replace_arrays(made, inter=made["inter"] - made["inter"].mean(0) + wave)
 
 
 def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None:
     now = flattened(made, 0.49)
     with pytest.raises(AssertionError) as caught:
         check_intervals(now, stored, compare_intervals(now, stored))
-    message = on_one_line(caught.value)
+    message = join_lines(caught.value)
     assert message.startswith("phases of made on curves: DIFFERS phase II")
     assert "phase II, a fall of inter-modal similarity over residual points 2-5 of the baseline, was present" in message
     assert "and is absent: fall 0.01 from point 2 to 5 (interval " in message
@@ -170,7 +170,7 @@ def test_a_phase_that_is_no_longer_certain_is_an_expected_failure(made: Profile,
 
 
 def test_a_reversal_that_appeared_is_named(made: Profile, stored: Baseline) -> None:
-    now = changed(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
+    now = replace_arrays(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
     with pytest.raises(
         AssertionError, match=r"(?s)points 5-10\s.* was\s+monotone and is not monotone:\n    largest reversal 0"
     ):
@@ -180,7 +180,7 @@ def test_a_reversal_that_appeared_is_named(made: Profile, stored: Baseline) -> N
 def test_inconclusive_is_an_expected_failure_or_with_strict_evidence_a_failure(made: Profile, stored: Baseline) -> None:
     rng = np.random.default_rng(5)
     noise = (0.12 * rng.standard_normal((N, 1)) * np.ones(L + 1)).astype(np.float32)
-    now = changed(made, inter=made["inter"] + noise)
+    now = replace_arrays(made, inter=made["inter"] + noise)
     comparison = compare(now, stored, FAMILIES["inter"])
     assert comparison.verdict == "inconclusive"
     with pytest.raises(pytest.xfail.Exception, match="inconclusive, needs n of about"):
@@ -193,7 +193,7 @@ def test_a_claim_that_fails_names_its_parts(made: Profile) -> None:
     claims = claims_of(phase_reading(made))
     check_claim(made, claims["four-phases"])
     check_claim(made, claims["inter-modal"])
-    flat = changed(made, text=np.flip(made["text"], axis=1).copy())
+    flat = replace_arrays(made, text=np.flip(made["text"], axis=1).copy())
     with pytest.raises(AssertionError, match=r"intra-modal of made on curves: FAILS\n"):
         check_claim(flat, claims_of(phase_reading(flat))["intra-modal"])
 

@@ -26,8 +26,8 @@ from harness.report.palette import curve_style
 from harness.report.panels import Mark, OverlaidCurves, marks_by_measure
 from harness.report.phase_diagram import Band, phase_diagram, recall_by_model
 from harness.report.svg import figure_settings, inline, to_png, to_svg
-from harness.tests.support.saved_checkpoints import save_tiny
-from harness.tests.support.synthetic_profiles import L, changed, synthetic_profile
+from harness.tests.support.saved_checkpoints import save_tiny_checkpoint
+from harness.tests.support.synthetic_profiles import L, replace_arrays, synthetic_profile
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_band_of_figure_1_is_the_middle_of_the_samples(profile: Profile) -> 
 
 
 def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Profile) -> None:
-    moved = changed(profile, inter=profile["inter"] + np.float32(0.05))
+    moved = replace_arrays(profile, inter=profile["inter"] + np.float32(0.05))
     marks = {
         "inter": Mark("differs", (3, 4)),
         "inter_adjusted": Mark("equivalent", (7,)),
@@ -110,7 +110,7 @@ def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
         "inter": profile["inter"] + np.where((points == 2) | (points == 3), 0.09, 0.0).astype(np.float32),
         "text": profile["text"] + np.where(points == 5, 0.005, 0.0).astype(np.float32),
     }
-    now = changed(profile, **moved)
+    now = replace_arrays(profile, **moved)
     results = [family_result(pair, compare(now, held, FAMILIES[name]), held) for name in ("inter", "intra", "lens")]
     results += [claim_result(pair, claim) for claim in claims_of(phase_reading(now)).values()]
     results.append(boundary_result(pair, compare_boundaries(now, held)))
@@ -143,7 +143,7 @@ def test_the_phase_diagram_has_a_band_for_each_pair_over_one_depth(profile: Prof
 
 
 def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> None:
-    none = changed(profile, hits=np.zeros_like(profile["hits"]))
+    none = replace_arrays(profile, hits=np.zeros_like(profile["hits"]))
     other = dataclasses.replace(none, dataset="others")
     alone = dataclasses.replace(none, model="alone")
     (axes,) = recall_by_model([profile, other, alone]).axes
@@ -168,7 +168,7 @@ def test_two_models_of_any_depth_lie_over_one_relative_depth(profile: Profile) -
     every_other = {
         name: array[:, ::2] for name, array in profile.arrays.items() if array.ndim > 1 and array.shape[1] == L + 1
     }
-    half = dataclasses.replace(changed(profile, **every_other), model="half")
+    half = dataclasses.replace(replace_arrays(profile, **every_other), model="half")
     figure = harness.phase_figure(profile, against=half)
     (axes,) = figure.axes
     found = {line.get_label(): line for line in axes.get_lines()}
@@ -232,7 +232,7 @@ def test_names_are_no_formulas_and_no_markup(profile: Profile, name: str) -> Non
 @pytest.mark.usefixtures("tiny_data")
 def test_the_command_draws_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):
-        save_tiny(tmp_path / name)
+        save_tiny_checkpoint(tmp_path / name)
     monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path / "cache"))
     picture = tmp_path / "both.png"
     arguments = [str(tmp_path / "one"), "tiny", str(picture), "--samples", "4", "--against", str(tmp_path / "two")]

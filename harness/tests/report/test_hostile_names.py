@@ -25,7 +25,7 @@ from harness.run.session_results import SessionResults
 from harness.storage.file_names import LONGEST_NAME, LONGEST_SHOWN
 from harness.tests.support.case_runs import REGRESSION, Cases
 from harness.tests.support.drawings import synthetic_drawing
-from harness.tests.support.judged import judged_session
+from harness.tests.support.judged import judge_profiles
 from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import tiny_vlm
 
@@ -39,7 +39,7 @@ def named(model: str, *samples: str) -> Profile:
 
 def report_of(tmp_path: Path, *profiles: Profile) -> tuple[str, list[str]]:
     """Return the page of judged profiles, and the names of its figures' files."""
-    page = write_report(judged_session(tmp_path / "kept", *profiles), (), tmp_path / "report")
+    page = write_report(judge_profiles(tmp_path / "kept", *profiles), (), tmp_path / "report")
     return page.read_text(encoding="utf-8"), [path.name for path in (page.parent / "figures").iterdir()]
 
 
@@ -124,7 +124,7 @@ def test_a_baseline_in_a_shared_directory_is_of_one_model_only(tmp_path: Path) -
 
 def test_a_long_name_is_cut_where_it_is_shown_and_whole_in_the_record(tmp_path: Path) -> None:
     model = "x" * 300
-    session = judged_session(tmp_path / "kept", named(model, "s" * 5_000))
+    session = judge_profiles(tmp_path / "kept", named(model, "s" * 5_000))
     page = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
     lines = [line.text for width in (80, 300) for line in summary_lines(session, width)]
     # Paths stand as they are, so that they can be copied.
@@ -158,7 +158,7 @@ def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, 
     made = synthetic_profile()
     drawing = dataclasses.replace(synthetic_drawing(), **drawn)
     profile = dataclasses.replace(made, drawings=(drawing,), **fields)
-    session: SessionResults = judged_session(tmp_path / "kept", made, configuration={"setting": 1})
+    session: SessionResults = judge_profiles(tmp_path / "kept", made, configuration={"setting": 1})
     session.profiles[Pair(made.model, made.dataset)] = profile
     page = write_report(session, (), tmp_path / "report")
     assert page.stat().st_size < 700_000

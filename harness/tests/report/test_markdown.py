@@ -17,7 +17,7 @@ from harness.run.judge import Judge
 from harness.run.options import read_options
 from harness.run.session import PhaseSession
 from harness.tests.support.case_runs import REGRESSION, Cases
-from harness.tests.support.synthetic_profiles import changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
 
 HOSTILE = "a|b`c<script>&lt;*x*\n## owned\x1b[31m"
 
@@ -31,7 +31,7 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
     baseline = read_baseline(write_baseline(stored, made, {}, phases_of(made)))
     (stored / "known_differences.toml").write_text('[made-curves]\noutput-preparation = "so *it* is"\n')
     session = session_of(project, stored)
-    now, pair = changed(made, inter=made["inter"] + 0.09), Pair("made", "curves")
+    now, pair = replace_arrays(made, inter=made["inter"] + 0.09), Pair("made", "curves")
     session.results.profiles[pair] = now
     judge = Judge(session, pair)
     judge.regression(now, baseline, "inter")

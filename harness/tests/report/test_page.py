@@ -21,7 +21,7 @@ from harness.report.figures import PANELS
 from harness.report.write import write_report
 from harness.storage.files import write_atomically
 from harness.tests.support.drawings import HOSTILE, synthetic_drawing
-from harness.tests.support.judged import differing, judged_session
+from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 _VOID = {"meta", "link", "input", "br", "img"}
@@ -69,9 +69,9 @@ class Page(HTMLParser):
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two pairs: one that reproduces its baseline, one that differs; of each a sample is drawn."""
     same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(), synthetic_drawing("b", grid=False)))
-    other = dataclasses.replace(differing(), dataset="others", drawings=(synthetic_drawing("c"),))
+    other = dataclasses.replace(make_differing_profile(), dataset="others", drawings=(synthetic_drawing("c"),))
     folder = tmp_path_factory.mktemp("page")
-    write_report(judged_session(folder / "kept", same, other), (), folder / "report")
+    write_report(judge_profiles(folder / "kept", same, other), (), folder / "report")
     return folder / "report"
 
 
@@ -214,7 +214,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
 
 
 def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
-    found = judged_session(tmp_path / "kept", synthetic_profile())
+    found = judge_profiles(tmp_path / "kept", synthetic_profile())
     found.verdicts[:] = [result for result in found.verdicts if result.kind == "replication"]
     found.baselines.clear()
     found.ratios.clear()
@@ -229,8 +229,8 @@ def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
 def test_the_first_changed_settings_stand_in_the_answer_and_all_in_the_provenance(tmp_path: Path) -> None:
     then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
     now = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
-    moved = dataclasses.replace(differing(), configuration=now)
-    text = write_report(judged_session(tmp_path, moved, configuration=then), (), tmp_path / "report").read_text("utf-8")
+    moved = dataclasses.replace(make_differing_profile(), configuration=now)
+    text = write_report(judge_profiles(tmp_path, moved, configuration=then), (), tmp_path / "report").read_text("utf-8")
     page = Page(text)
     assert "<script" not in text.lower()
     answer = page.of_class(text, "changes")[0]
@@ -250,7 +250,7 @@ def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
         left_out={HOSTILE: HOSTILE},
         environment=dataclasses.replace(synthetic_profile().environment, device_name=HOSTILE),
     )
-    session = judged_session(tmp_path / "kept", synthetic_profile())
+    session = judge_profiles(tmp_path / "kept", synthetic_profile())
     (pair,) = session.profiles
     session.profiles[pair] = profile
     text = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
@@ -271,7 +271,7 @@ def test_scores_of_word_order_come_with_their_number_of_items(tmp_path: Path) ->
     made = synthetic_profile()
     arrays = {**made.arrays, "likelihood_own": np.zeros(made.n), "likelihood_other": np.full(made.n, -1.0)}
     paired = dataclasses.replace(made, clusters=made.sample_ids[: made.n // 2] * 2, arrays=arrays)
-    write_report(judged_session(tmp_path / "kept", paired), (), tmp_path / "report")
+    write_report(judge_profiles(tmp_path / "kept", paired), (), tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert page.count('data-label="items">32</td>') == 3
 
@@ -282,7 +282,7 @@ def test_a_page_is_not_larger_than_it_has_to_be(text: str) -> None:
 
 
 def test_a_folder_that_fills_up_leaves_the_page_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = judged_session(tmp_path / "kept", synthetic_profile())
+    session = judge_profiles(tmp_path / "kept", synthetic_profile())
     (tmp_path / "report").mkdir()
     index = tmp_path / "report" / "index.html"
     index.write_text("before")

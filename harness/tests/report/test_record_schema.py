@@ -26,7 +26,7 @@ from harness.report.record import bands, pair_record, record_schema, report_reco
 from harness.run.session_results import SessionResults
 from harness.storage.json_text import dump
 from harness.tests.support.case_runs import PAIR, REGRESSION, ROOT, Cases
-from harness.tests.support.judged import differing, judged_session, session_of
+from harness.tests.support.judged import judge_profiles, make_differing_profile, make_session
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
 SCHEMA = record_schema()
@@ -42,7 +42,7 @@ def faults(content: Any) -> list[str]:
 @pytest.fixture
 def judged(tmp_path: Path) -> SessionResults:
     """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
-    return judged_session(tmp_path / "kept", differing())
+    return judge_profiles(tmp_path / "kept", make_differing_profile())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -
 
 @pytest.mark.usefixtures("cases", "more_models")
 def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Path) -> None:
-    worker, controller = (session_of(tmp_path, datasets=("tiny",)) for _ in range(2))
+    worker, controller = (make_session(tmp_path, datasets=("tiny",)) for _ in range(2))
     broken = Pair("broken", "tiny")
     with pytest.raises(PhaseError):
         worker.measured.profile(broken)

@@ -21,8 +21,8 @@ from harness.report.outcomes import pair_outcomes
 from harness.report.summary import summary_lines
 from harness.report.write import write_report
 from harness.run.session_results import SessionResults
-from harness.tests.support.judged import differing, judged_session
-from harness.tests.support.synthetic_profiles import changed, synthetic_profile
+from harness.tests.support.judged import judge_profiles, make_differing_profile
+from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
 from harness.tests.support.two_sides import agree_recall
 
 NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
@@ -31,7 +31,7 @@ NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 @pytest.fixture(scope="module")
 def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     """A session in which one pair differs and more than a quarter of the verdicts is undecided."""
-    session = judged_session(tmp_path_factory.mktemp("mute"), differing())
+    session = judge_profiles(tmp_path_factory.mktemp("mute"), make_differing_profile())
     session.verdicts[:] = [
         dataclasses.replace(line, word="inconclusive") if line.kind == "replication" else line
         for line in session.verdicts
@@ -64,7 +64,7 @@ def one_hit_more(profile: Profile) -> Profile:
     """Return the profile with one word more in one sample at one point."""
     hits = profile.arrays["hits"].copy()
     hits[7, 5, 1] += 1
-    return changed(profile, hits=hits)
+    return replace_arrays(profile, hits=hits)
 
 
 def tolerating(part: Evidence) -> Evidence:
@@ -75,7 +75,7 @@ def tolerating(part: Evidence) -> Evidence:
 
 
 def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) -> None:
-    session = judged_session(tmp_path, one_hit_more(synthetic_profile()))
+    session = judge_profiles(tmp_path, one_hit_more(synthetic_profile()))
     lens = next(line for line in session.verdicts if line.question == "lens")
     # 1 of 64 is more than one in a hundred.
     assert lens.changed
@@ -106,5 +106,5 @@ def test_a_trace_of_recall_says_that_some_samples_may_have_changed() -> None:
 
 
 def test_recall_of_which_nothing_changed_has_no_note(tmp_path: Path) -> None:
-    session = judged_session(tmp_path, synthetic_profile())
+    session = judge_profiles(tmp_path, synthetic_profile())
     assert "samples changed" not in markdown_summary(session)

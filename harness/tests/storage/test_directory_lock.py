@@ -17,7 +17,7 @@ import pytest
 from harness.storage import directory_lock
 from harness.storage.directory_lock import LOCK_FILE, LockedError, locked
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.disks import read_only
+from harness.tests.support.disks import read_only_disk
 
 HOLD = (
     "import sys; from pathlib import Path; from harness.storage.directory_lock import locked\n"
@@ -118,7 +118,7 @@ def test_a_file_system_without_locks_is_gone_on_with(
 
 
 def test_a_directory_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
-    with read_only(), pytest.raises(OSError, match=re.escape(os.strerror(errno.EROFS))), locked(tmp_path / "new"):
+    with read_only_disk(), pytest.raises(OSError, match=re.escape(os.strerror(errno.EROFS))), locked(tmp_path / "new"):
         pass
     (tmp_path / LOCK_FILE).mkdir()
     with pytest.raises(OSError, match="directory"), locked(tmp_path):

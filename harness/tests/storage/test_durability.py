@@ -21,14 +21,14 @@ from harness.storage.dead_processes import owner_tag
 from harness.storage.files import unwritable_reason, write_together
 from harness.tests.support.case_runs import REGRESSION, ROOT, Cases
 from harness.tests.support.dead import dead_tag
-from harness.tests.support.disks import full_disk, read_only
-from harness.tests.support.one_reading import KEY, NAMES, ROW, opened, same_row
+from harness.tests.support.disks import full_disk, read_only_disk
+from harness.tests.support.one_reading import KEY, NAMES, ROW, is_stored_row, open_store
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The only reading of a cache."""
-    opened(tmp_path / "cache").write(["one"], [ROW])
+    open_store(tmp_path / "cache").write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     return path
 
@@ -39,8 +39,8 @@ def cache_of(path: Path) -> Path:
 
 def test_a_reading_comes_back_bit_for_bit_and_says_whose_it_is(kept: Path) -> None:
     told: list[str] = []
-    assert same_row(opened(cache_of(kept), told).read_one("one"))
-    assert opened(cache_of(kept), told).read(["one", "two"]) is None
+    assert is_stored_row(open_store(cache_of(kept), told).read_one("one"))
+    assert open_store(cache_of(kept), told).read(["one", "two"]) is None
     assert told == []
     assert json.loads((kept.parent / "key.json").read_text()) == {"format": 1, **KEY}
     assert sorted(path.name for path in kept.parent.iterdir()) == ["key.json", "one.npz"]
@@ -71,7 +71,7 @@ def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept:
     for damaged in damages(content, len(content), 300):
         put(kept, damaged)
         told: list[str] = []
-        store = opened(cache_of(kept), told)
+        store = open_store(cache_of(kept), told)
         assert store.read(["one"]) is None
         assert told == [f"the kept reading {kept} is damaged (its checksum does not match): it is measured anew"]
         tried += 1
@@ -85,12 +85,12 @@ def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept:
 def test_a_reading_in_the_place_of_another_is_not_believed(kept: Path) -> None:
     shutil.copy(kept, kept.with_name("two.npz"))
     told: list[str] = []
-    assert opened(cache_of(kept), told).read_one("two") is None
+    assert open_store(cache_of(kept), told).read_one("two") is None
     other = {**KEY, "weights": "4567"}
-    opened(cache_of(kept), told, other).write(["two"], [ROW])
+    open_store(cache_of(kept), told, other).write(["two"], [ROW])
     (elsewhere,) = set(cache_of(kept).rglob("two.npz")) - {kept.with_name("two.npz")}
     shutil.copy(kept, elsewhere.with_name("one.npz"))
-    assert opened(cache_of(kept), told, other).read_one("one") is None
+    assert open_store(cache_of(kept), told, other).read_one("one") is None
     assert [line.split(" is damaged")[0].split()[-1] for line in told] == [
         str(kept.with_name("two.npz")),
         str(elsewhere.with_name("one.npz")),
@@ -99,16 +99,16 @@ def test_a_reading_in_the_place_of_another_is_not_believed(kept: Path) -> None:
 
 def test_of_many_damaged_readings_a_few_are_named_and_all_counted(tmp_path: Path) -> None:
     names = [f"r{number}" for number in range(8)]
-    opened(tmp_path).write(names, [ROW] * 8)
+    open_store(tmp_path).write(names, [ROW] * 8)
     for path in tmp_path.rglob("r*.npz"):
         path.write_bytes(b"")
     told: list[str] = []
-    store = opened(tmp_path, told)
+    store = open_store(tmp_path, told)
     assert store.read(names) is None
     store.close()
     assert [line.split()[0] for line in told] == ["the"] * 5 + ["8"]
     told.clear()
-    opened(tmp_path, told).close()
+    open_store(tmp_path, told).close()
     assert told == []
 
 
@@ -117,7 +117,7 @@ def test_readings_of_killed_writes_are_swept_and_those_being_written_stay(kept: 
     for path in (dead, running, kept.with_name(".hidden")):
         path.write_bytes(b"half")
     os.utime(running, (0, 0))
-    opened(cache_of(kept)).write(["two"], [ROW])
+    open_store(cache_of(kept)).write(["two"], [ROW])
     assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
         [".hidden", running.name, "key.json", "one.npz", "two.npz"]
     )
@@ -125,14 +125,14 @@ def test_readings_of_killed_writes_are_swept_and_those_being_written_stay(kept: 
 
 def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:
     told: list[str] = []
-    store = opened(cache_of(kept), told)
+    store = open_store(cache_of(kept), told)
     with full_disk():
         store.write(["two", "three"], [ROW, ROW])
         store.write(["four"], [ROW])
     assert sorted(path.name for path in kept.parent.iterdir()) == ["key.json", "one.npz"]
     # Room was made: what comes now is kept again.
     store.write(["five"], [ROW])
-    assert same_row(store.read_one("five"))
+    assert is_stored_row(store.read_one("five"))
     store.close()
     assert len(told) == 2
     assert told[0].startswith(
@@ -143,12 +143,12 @@ def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:
 
 def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
     told: list[str] = []
-    with read_only():
-        store = opened(cache_of(kept), told)
-        assert same_row(store.read_one("one"))
+    with read_only_disk():
+        store = open_store(cache_of(kept), told)
+        assert is_stored_row(store.read_one("one"))
         assert told == []
         store.write(["two", "three"], [ROW, ROW])
-        nothing_there = opened(cache_of(kept), told, {"weights": "others"})
+        nothing_there = open_store(cache_of(kept), told, {"weights": "others"})
         nothing_there.write(["two"], [ROW])
     line = (
         f"the cache {cache_of(kept)} cannot be written (Read-only file system): readings that it holds are used, new "
@@ -159,7 +159,7 @@ def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
 
 def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with read_only():
+    with read_only_disk():
         assert cache_problem(cache_of(kept)) == ""
         assert cache_problem(tmp_path / "empty") == cache_problem(tmp_path / "none") == "Read-only file system"
     assert cache_problem(kept) == "File exists"
@@ -175,10 +175,10 @@ def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_ea
 
 def test_a_cache_that_is_not_there_and_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with (
-        read_only(),
+        read_only_disk(),
         pytest.raises(ReadingCacheError, match=r"cannot be kept in .* \(Read-only file system\); choose another"),
     ):
-        opened(tmp_path / "none").write(["one"], [ROW])
+        open_store(tmp_path / "none").write(["one"], [ROW])
 
 
 def other_process(role: str, cache: Path) -> subprocess.Popen[str]:

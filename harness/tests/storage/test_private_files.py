@@ -20,7 +20,7 @@ from harness.measurement import reading_cache
 from harness.storage import private_files
 from harness.storage.private_files import find_exposure, is_closed_to_others, make_private
 from harness.tests.support.case_runs import PAIR, REGRESSION, Cases
-from harness.tests.support.one_reading import ROW, opened, same_row
+from harness.tests.support.one_reading import ROW, is_stored_row, open_store
 from harness.tests.support.tiny import tiny_samples
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
@@ -44,7 +44,7 @@ def unsheltered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def kept(tmp_path: Path, unsheltered: None) -> Path:
     """The only reading of a cache in a directory that others can enter."""
-    opened(tmp_path / "cache").write(["one"], [ROW])
+    open_store(tmp_path / "cache").write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     return path
 
@@ -81,7 +81,7 @@ def not_believed(kept: Path) -> str:
     """Return the one line that is said where a reading is not believed; nothing is written there."""
     before = {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")}
     told: list[str] = []
-    store = opened(cache_of(kept), told)
+    store = open_store(cache_of(kept), told)
     assert store.read(["one"]) is None
     store.write(["one", "two"], [ROW, ROW])
     assert store.read(["one"]) is None
@@ -96,7 +96,7 @@ def not_believed(kept: Path) -> str:
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
 def test_readings_in_a_directory_that_others_can_write_are_ignored(kept: Path, depth: int, mode: int) -> None:
     directory = kept.parents[depth]
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
     directory.chmod(mode)
     command = f"chmod -R go-w {cache_of(kept)}"
     assert not_believed(kept) == (
@@ -104,7 +104,7 @@ def test_readings_in_a_directory_that_others_can_write_are_ignored(kept: Path, d
     )
     # The remedy helps, and what was the user's own is used again.
     subprocess.run(shlex.split(command), check=True)
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -161,20 +161,20 @@ def test_a_planted_reading_is_named_and_measured_anew(
     content = kept.read_bytes()
     reason = plant(kept, give_away)
     told: list[str] = []
-    store = opened(cache_of(kept), told)
+    store = open_store(cache_of(kept), told)
     assert store.read(["one"]) is None
     assert told == [f"the kept reading {kept} is not used ({reason}): it is measured anew"]
     store.write(["one"], [ROW])
     assert kept.is_file()
     assert not kept.is_symlink()
     assert kept.read_bytes() == content
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
 
 
 def test_a_link_of_another_user_is_not_followed(kept: Path, give_away: Callable[[Path], None]) -> None:
     shutil.move(kept.parent, cache_of(kept).with_name("moved"))
     kept.parent.symlink_to(cache_of(kept).with_name("moved"))
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
     give_away(kept.parent)
     assert f"{kept.parent} belongs to another user" in not_believed(kept)
 
@@ -193,7 +193,7 @@ def test_readings_of_any_umask_are_used(tmp_path: Path, unsheltered: None, umask
     told: list[str] = []
     before = os.umask(umask)
     try:
-        opened(tmp_path / "cache", told).write(["one"], [ROW])
+        open_store(tmp_path / "cache", told).write(["one"], [ROW])
     finally:
         os.umask(before)
     (path,) = tmp_path.rglob("one.npz")
@@ -201,7 +201,7 @@ def test_readings_of_any_umask_are_used(tmp_path: Path, unsheltered: None, umask
     path.chmod(0o664)
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert cache_of(path).stat().st_mode & 0o022 == 0
-    assert same_row(opened(cache_of(path), told).read_one("one"))
+    assert is_stored_row(open_store(cache_of(path), told).read_one("one"))
     assert told == []
 
 
@@ -209,12 +209,12 @@ def test_what_root_owns_and_sticky_directories_are_private(
     kept: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
 ) -> None:
     cache_of(kept).chmod(0o1777)
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
     # As if the one user were root and this one another.
     mine = os.geteuid()
     monkeypatch.setattr(private_files, "_owners", lambda: frozenset((STRANGER, mine)))
     give_away(kept)
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
 
 
 def test_a_directory_that_nobody_else_can_enter_shelters_all_in_it(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.Mo
     """As on Windows."""
     monkeypatch.delattr(os, "geteuid")
     kept.parent.chmod(0o777)
-    assert same_row(opened(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
     assert find_exposure([cache_of(kept), kept.parent]) == ""
 
 

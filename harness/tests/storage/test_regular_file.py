@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.storage.regular_file import read_regular, require_regular
-from harness.tests.support.no_files import a_pipe, a_socket, an_endless_device
+from harness.tests.support.no_files import link_endless_device, make_pipe, make_socket
 
 
 def sparse(path: Path) -> None:
@@ -24,9 +24,9 @@ PIPE = "it is a pipe or a device"
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (a_pipe, PIPE),
-        (a_socket, PIPE),
-        (an_endless_device, PIPE),
+        (make_pipe, PIPE),
+        (make_socket, PIPE),
+        (link_endless_device, PIPE),
         (lambda path: path.symlink_to("/dev/null"), PIPE),
         (lambda path: path.symlink_to("/proc/self/status"), PIPE),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
@@ -38,7 +38,7 @@ PIPE = "it is a pipe or a device"
 )
 def test_no_file_has_a_reason(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     path = tmp_path / "a"
-    if not Path("/proc/self/status").exists() and reason == PIPE and make not in (a_pipe, a_socket):
+    if not Path("/proc/self/status").exists() and reason == PIPE and make not in (make_pipe, make_socket):
         pytest.skip("no /proc and no /dev as Linux has them")
     make(path)
     for read in (require_regular, read_regular):

@@ -27,12 +27,12 @@ def load_tiny(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return vlm.model, vlm.processor
 
 
-def arrays_of(path: Path) -> Path:
+def find_arrays(path: Path) -> Path:
     """Return the arrays that a baseline's JSON names."""
     return arrays_path(path, read_json(path))
 
 
-class Fault:
+class FaultPlugin:
     """A plugin that damages the loaded model, and takes back what it patched when the run is over."""
 
     def __init__(self, damage: Change) -> None:

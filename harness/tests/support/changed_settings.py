@@ -14,10 +14,10 @@ from torch import nn
 from harness.models.anatomy import find_anatomy
 from harness.models.vlm import Vlm
 
-Change = Callable[[Vlm], None]
+SettingChange = Callable[[Vlm], None]
 
 
-def _put(path: str, value: Any, of: Callable[[Vlm], Any]) -> Change:
+def _set_value(path: str, value: Any, of: Callable[[Vlm], Any]) -> SettingChange:
     """Set an attribute, or an entry of a dictionary; a function takes the old value."""
 
     def change(vlm: Vlm) -> None:
@@ -33,72 +33,74 @@ def _put(path: str, value: Any, of: Callable[[Vlm], Any]) -> Change:
     return change
 
 
-def _config(path: str, value: Any) -> Change:
-    return _put(path, value, lambda vlm: vlm.model.config)
+def _change_config(path: str, value: Any) -> SettingChange:
+    return _set_value(path, value, lambda vlm: vlm.model.config)
 
 
-def _pictures(path: str, value: Any) -> Change:
-    return _put(path, value, lambda vlm: vlm.processor.image_processor)
+def _change_image_processor(path: str, value: Any) -> SettingChange:
+    return _set_value(path, value, lambda vlm: vlm.processor.image_processor)
 
 
 #: By what a message has to begin with: changes of the configuration that a model is built of, and of its processor.
-BUILT: Mapping[str, Change] = {
-    "text_config.rope_parameters.rope_theta: 10000 -> 10100": _config(
+SETTING_CHANGES: Mapping[str, SettingChange] = {
+    "text_config.rope_parameters.rope_theta: 10000 -> 10100": _change_config(
         "text_config.rope_parameters.rope_theta", lambda theta: theta * 1.01
     ),
-    "text_config.rms_norm_eps: 1e-06 -> 1e-05": _config("text_config.rms_norm_eps", lambda eps: 10 * eps),
-    "vision_config.layer_norm_eps: 1e-05 -> 0.0001": _config("vision_config.layer_norm_eps", lambda eps: 10 * eps),
-    "vision_feature_layer: -1 -> -2": _config("vision_feature_layer", -2),
-    "vision_feature_select_strategy: default -> full": _config("vision_feature_select_strategy", "full"),
-    "vision_config.hidden_act: quick_gelu -> gelu_pytorch_tanh": _config(
+    "text_config.rms_norm_eps: 1e-06 -> 1e-05": _change_config("text_config.rms_norm_eps", lambda eps: 10 * eps),
+    "vision_config.layer_norm_eps: 1e-05 -> 0.0001": _change_config(
+        "vision_config.layer_norm_eps", lambda eps: 10 * eps
+    ),
+    "vision_feature_layer: -1 -> -2": _change_config("vision_feature_layer", -2),
+    "vision_feature_select_strategy: default -> full": _change_config("vision_feature_select_strategy", "full"),
+    "vision_config.hidden_act: quick_gelu -> gelu_pytorch_tanh": _change_config(
         "vision_config.hidden_act", "gelu_pytorch_tanh"
     ),
-    "projector_hidden_act: gelu -> gelu_pytorch_tanh": _config("projector_hidden_act", "gelu_pytorch_tanh"),
-    "processor.image_processor.resample: 3 -> 2": _pictures("resample", 2),
-    "processor.image_processor.size.height: 32 -> 64": _pictures("size", {"height": 64, "width": 64}),
-    "processor.image_processor.image_mean: [0.481455, 0.457827, 0.408211] -> [0.5, 0.5, 0.5]": _pictures(
+    "projector_hidden_act: gelu -> gelu_pytorch_tanh": _change_config("projector_hidden_act", "gelu_pytorch_tanh"),
+    "processor.image_processor.resample: 3 -> 2": _change_image_processor("resample", 2),
+    "processor.image_processor.size.height: 32 -> 64": _change_image_processor("size", {"height": 64, "width": 64}),
+    "processor.image_processor.image_mean: [0.481455, 0.457827, 0.408211] -> [0.5, 0.5, 0.5]": _change_image_processor(
         "image_mean", [0.5, 0.5, 0.5]
     ),
 }
 
 
-def _scaling(vlm: Vlm) -> None:
+def _scale_attention(vlm: Vlm) -> None:
     for layer in vlm.anatomy.layers[1:3]:
         layer.self_attn.scaling *= 1.5
 
 
-def _frequencies(vlm: Vlm) -> None:
+def _scale_rope(vlm: Vlm) -> None:
     for name, buffer in vlm.model.named_buffers():
         if name.endswith("inv_freq"):
             buffer.mul_(1.02)
 
 
-def _eps(vlm: Vlm) -> None:
+def _replace_eps(vlm: Vlm) -> None:
     for module in vlm.model.get_decoder().modules():
         if hasattr(module, "variance_epsilon"):
             module.variance_epsilon = 1e-3
 
 
-def _activation(vlm: Vlm) -> None:
+def _replace_activation(vlm: Vlm) -> None:
     vlm.anatomy.layers[2].mlp.act_fn = nn.GELU(approximate="tanh")
 
 
-def _vision_attention(vlm: Vlm) -> None:
+def _use_eager_vision_attention(vlm: Vlm) -> None:
     vlm.model.set_attn_implementation({"vision_config": "eager"})
 
 
 _LAYERS = "model.language_model.layers.*"
 #: The same for changes of a loaded model, of which the configuration does not tell.
-IN_MEMORY: Mapping[str, Change] = {
-    f"{_LAYERS}.self_attn.scaling: 0.353553 -> 0.53033 in layers 2-3": _scaling,
-    "model.language_model.rotary_emb.inv_freq: 1 to 0.001, sum 1.111 -> 1.02 to 0.00102, sum 1.13322": _frequencies,
-    f"{_LAYERS}.input_layernorm.variance_epsilon: 1e-06 -> 0.001 (and 2 modules alike)": _eps,
-    f"{_LAYERS}.mlp.act_fn: SiLUActivation -> GELU(approximate=tanh) in layer 3": _activation,
-    "vision_config.attn_implementation: sdpa -> eager": _vision_attention,
+MODULE_CHANGES: Mapping[str, SettingChange] = {
+    f"{_LAYERS}.self_attn.scaling: 0.353553 -> 0.53033 in layers 2-3": _scale_attention,
+    "model.language_model.rotary_emb.inv_freq: 1 to 0.001, sum 1.111 -> 1.02 to 0.00102, sum 1.13322": _scale_rope,
+    f"{_LAYERS}.input_layernorm.variance_epsilon: 1e-06 -> 0.001 (and 2 modules alike)": _replace_eps,
+    f"{_LAYERS}.mlp.act_fn: SiLUActivation -> GELU(approximate=tanh) in layer 3": _replace_activation,
+    "vision_config.attn_implementation: sdpa -> eager": _use_eager_vision_attention,
 }
 
 
-def rebuilt(vlm: Vlm, change: Change = lambda _: None) -> Vlm:
+def rebuild(vlm: Vlm, change: SettingChange = lambda _: None) -> Vlm:
     """The model built again with its weights, of a configuration and with an image processor that are changed."""
     processor = copy.copy(vlm.processor)
     processor.image_processor = copy.deepcopy(vlm.processor.image_processor)

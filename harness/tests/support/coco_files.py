@@ -8,7 +8,7 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.support.photographs import write_official
+from harness.tests.support.photographs import write_coco_layout
 
 
 def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], dict[str, str]]:
@@ -16,16 +16,18 @@ def draw(directory: Path, n: int = 100, seed: int = 0) -> tuple[list[Sample], di
     return list(find_dataset("coco-captions").draw(n, seed, source)), source.left_out
 
 
-def file_name(part: str, number: int) -> str:
+def image_file_name(part: str, number: int) -> str:
     return f"COCO_{part}_{number:012d}.jpg" if part.endswith("2014") else f"{number:012d}.jpg"
 
 
-def write_part(directory: Path, part: str, numbers: range = range(1, 9)) -> Path:
-    images = {k: file_name(part, k) for k in numbers}
-    return write_official(directory, part, images, [(k, f"{part} {k} number {j}") for j in range(2) for k in numbers])
+def write_split(directory: Path, part: str, numbers: range = range(1, 9)) -> Path:
+    images = {k: image_file_name(part, k) for k in numbers}
+    return write_coco_layout(
+        directory, part, images, [(k, f"{part} {k} number {j}") for j in range(2) for k in numbers]
+    )
 
 
-def refused(directory: Path) -> str:
+def draw_error(directory: Path) -> str:
     with pytest.raises(DataError) as error:
         draw(directory)
     assert "\n" not in str(error.value)

@@ -28,7 +28,7 @@ def full_disk(after: int = 0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def read_only() -> Iterator[None]:
+def read_only_disk() -> Iterator[None]:
     """Refuse every new file and directory."""
 
     def refused(*_: object, **__: object) -> None:

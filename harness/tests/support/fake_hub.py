@@ -65,10 +65,10 @@ class FakeHub:
 
 
 @contextmanager
-def serving(repositories: Repositories) -> Iterator[FakeHub]:
+def serve(repositories: Repositories) -> Iterator[FakeHub]:
     hub = FakeHub(repositories)
 
-    class Handler(_Handler):
+    class Handler(_HubHandler):
         pass
 
     Handler.hub = hub
@@ -86,7 +86,7 @@ def serving(repositories: Repositories) -> Iterator[FakeHub]:
 
 
 @contextmanager
-def reached(url: str, cache: Path) -> Iterator[None]:
+def use_hub(url: str, cache: Path) -> Iterator[None]:
     """The client in this process asks `url`, keeps its files in `cache` and knows no token."""
     from huggingface_hub import close_session, constants
 
@@ -106,7 +106,7 @@ def reached(url: str, cache: Path) -> Iterator[None]:
             close_session()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _HubHandler(BaseHTTPRequestHandler):
     hub: FakeHub
 
     def log_message(self, *_: Any) -> None:

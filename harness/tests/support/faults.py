@@ -28,7 +28,7 @@ Change = Callable[[Vlm, pytest.MonkeyPatch], None]
 Draw = Callable[[int, int, Source], Sequence[Sample]]
 
 
-def own_copy(vlm: Vlm) -> Vlm:
+def copy_vlm(vlm: Vlm) -> Vlm:
     """Return the same model with tensors of its own, to be damaged."""
     model = copy.deepcopy(vlm.model)
     return Vlm(vlm.name, model, vlm.processor, find_anatomy(model))
@@ -37,7 +37,7 @@ def own_copy(vlm: Vlm) -> Vlm:
 # The image features
 
 
-def features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+def change_features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
     """Rewrite what the first decoder layer gets at the image positions, (batch, image tokens, d)."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def scale_mlp(number: int, factor: float) -> Change:
     return damage
 
 
-def low_rank(layers: int, rank: int, share: float) -> Change:
+def add_low_rank(layers: int, rank: int, share: float) -> Change:
     """Add to every matrix of the last layers one of this rank whose norm is a share of its own."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def sharpen_attention(numbers: Sequence[int], factor: float) -> Change:
     return damage
 
 
-def bidirectional(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+def unmask_later_tokens(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
     """Let every token attend to every other; for batches without padding."""
 
     def unmask(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> Any:
@@ -146,7 +146,7 @@ def linear_weights(layers: Sequence[nn.Module]) -> list[torch.Tensor]:
     return [module.weight for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
 
 
-def noise(share: float) -> Change:
+def add_weight_noise(share: float) -> Change:
     """Multiply every entry of the layers' matrices by 1 + share x N(0, 1)."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def drop_final_norm_weight(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 # The data and the harness
 
 
-def redrawn(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sample]]) -> None:
+def patch_draws(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sample]]) -> None:
     """Let every dataset draw what `change` makes of its samples."""
     for name, dataset in DATASETS.items():
 
@@ -198,15 +198,15 @@ def redrawn(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sam
         patch.setitem(DATASETS, name, replace(dataset, draw=draw))
 
 
-def exchange_pictures(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+def shift_images(_: Vlm, patch: pytest.MonkeyPatch) -> None:
     """Give each sample the picture of the one before it."""
-    redrawn(
+    patch_draws(
         patch,
         lambda samples: [replace(sample, load_image=samples[row - 1].load_image) for row, sample in enumerate(samples)],
     )
 
 
-def encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -> None:
+def patch_encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -> None:
     """Let a measurement and its controls encode what `change` makes of the processor and the batch."""
 
     def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
@@ -227,16 +227,16 @@ def shift_image_span(_: Vlm, patch: pytest.MonkeyPatch) -> None:
         groups = TokenGroups(image, real & ~image & ~bos, instruction, real & ~image & ~instruction, real)
         return replace(batch, groups=groups)
 
-    encoding(patch, shifted)
+    patch_encoding(patch, shifted)
 
 
-def shift_unheard(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
+def shift_image_span_unchecked(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
     """The same in a model that does not tell where it puts its features, as some do not: no check says so at once."""
     patch.setattr(harness.measurement.drawn_samples, "check_image_positions", lambda *_: None)
     shift_image_span(vlm, patch)
 
 
-def norm_twice(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+def apply_norm_twice(_: Vlm, patch: pytest.MonkeyPatch) -> None:
     """Let LogitLens apply the final norm to what it has normed already."""
 
     def twice(task: Any, image: torch.Tensor, unembedding: nn.Module, norm: Any) -> Any:
@@ -248,28 +248,28 @@ def norm_twice(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 GROSS: Mapping[str, Change] = {
-    "features zeroed": features(torch.zeros_like),
+    "features zeroed": change_features(torch.zeros_like),
     "layer 21 skipped": skip_layer(21),
     "layers 27 and 28 swapped": swap_layers(27),
     "layers 14 and 15 swapped": swap_layers(14),
     "4-bit round-to-nearest": quantise(4),
-    "weights with 5 % noise": noise(0.05),
+    "weights with 5 % noise": add_weight_noise(0.05),
 }
 
 SUBTLE: Mapping[str, Change] = {
-    "pictures of other samples": exchange_pictures,
-    "features of other samples": features(lambda states: states.roll(1, dims=0)),
-    "features x2": features(lambda states: 2.0 * states),
-    "image tokens in reverse order": features(lambda states: states.flip(1)),
+    "pictures of other samples": shift_images,
+    "features of other samples": change_features(lambda states: states.roll(1, dims=0)),
+    "features x2": change_features(lambda states: 2.0 * states),
+    "image tokens in reverse order": change_features(lambda states: states.flip(1)),
     "MLP of layer 15 x0.7": scale_mlp(15, 0.7),
     "RoPE x1.02": stretch_positions(1.02),
     "RoPE x1.2": stretch_positions(1.2),
-    "attention bidirectional": bidirectional,
+    "attention bidirectional": unmask_later_tokens,
     "attention sharper in layers 12-15": sharpen_attention(range(12, 16), 1.5),
-    "weights with 0.5 % noise": noise(0.005),
+    "weights with 0.5 % noise": add_weight_noise(0.005),
     "language model re-initialised": reinitialise,
-    "rank-4 change of the last five layers": low_rank(5, 4, 0.05),
+    "rank-4 change of the last five layers": add_low_rank(5, 4, 0.05),
     "final norm's weight dropped": drop_final_norm_weight,
-    "lens normed twice": norm_twice,
-    "image span off by one": shift_unheard,
+    "lens normed twice": apply_norm_twice,
+    "image span off by one": shift_image_span_unchecked,
 }

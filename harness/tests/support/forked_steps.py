@@ -15,7 +15,7 @@ EVENTS = {"open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "fcntl.flock
 Step = Callable[[str], None]
 
 
-def forked(work: Callable[[], object]) -> int:
+def fork(work: Callable[[], object]) -> int:
     """Return the process id of a child that does the work; its exit status is 0 where that raises nothing."""
     pid = os.fork()
     if pid == 0:
@@ -29,11 +29,11 @@ def forked(work: Callable[[], object]) -> int:
     return pid
 
 
-def ended(pid: int) -> int:
+def wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def at_each_step(step: Step) -> None:
+def call_at_each_step(step: Step) -> None:
     """From now on calls `step` before everything that this process does to files, and in the middle of each write."""
 
     class Halves:
@@ -63,7 +63,7 @@ def at_each_step(step: Step) -> None:
     sys.addaudithook(lambda event, _: step(event) if event in EVENTS else None)
 
 
-def killing(at: int) -> Step:
+def kill_at(at: int) -> Step:
     """Return a step that kills the process when it is called for the time number `at`."""
     calls = iter(range(at + 1))
 
@@ -74,7 +74,7 @@ def killing(at: int) -> Step:
     return step
 
 
-def refusing(at: int) -> Step:
+def refuse_at(at: int) -> Step:
     """Return a step that the system refuses when it is called for the time number `at`."""
     calls = iter(range(at + 1))
 
@@ -85,5 +85,5 @@ def refusing(at: int) -> Step:
     return step
 
 
-def pausing(_: str) -> None:
+def pause(_: str) -> None:
     time.sleep(PAUSE)

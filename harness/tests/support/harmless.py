@@ -13,21 +13,21 @@ from torch import nn
 
 from harness.models.prompts.prompt import Batch, TokenGroups
 from harness.models.vlm import Vlm
-from harness.tests.support.faults import Change, encoding, redrawn
+from harness.tests.support.faults import Change, patch_draws, patch_encoding
 
 EXTRA_PADDING = 5
 
 
-def nothing(_: Vlm, __: pytest.MonkeyPatch) -> None:
+def change_nothing(_: Vlm, __: pytest.MonkeyPatch) -> None:
     """Leave all as it is."""
 
 
-def eager(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
+def use_eager_attention(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
     """Exchange the implementation of attention."""
     vlm.model.set_attn_implementation({vlm.anatomy.attention_key: "eager"})
 
 
-def threads(number: int) -> Change:
+def set_threads(number: int) -> Change:
     """Compute with this many threads; whoever asks for it sets the old number again."""
 
     def change(_: Vlm, __: pytest.MonkeyPatch) -> None:
@@ -36,9 +36,9 @@ def threads(number: int) -> Change:
     return change
 
 
-def shuffle(_: Vlm, patch: pytest.MonkeyPatch) -> None:
+def shuffle_samples(_: Vlm, patch: pytest.MonkeyPatch) -> None:
     """Draw the same samples in another order."""
-    redrawn(patch, lambda samples: [samples[row] for row in np.random.default_rng(0).permutation(len(samples))])
+    patch_draws(patch, lambda samples: [samples[row] for row in np.random.default_rng(0).permutation(len(samples))])
 
 
 def pad_left(_: Vlm, patch: pytest.MonkeyPatch) -> None:
@@ -54,14 +54,14 @@ def pad_left(_: Vlm, patch: pytest.MonkeyPatch) -> None:
         groups = TokenGroups(*(nn.functional.pad(mask, (EXTRA_PADDING, 0), value=False) for mask in masks))
         return replace(batch, inputs=inputs, groups=groups)
 
-    encoding(patch, padded)
+    patch_encoding(patch, padded)
 
 
 @dataclass(frozen=True, slots=True)
 class Harmless:
     """A change that every number survives. `options` are those of `measure` that belong to it."""
 
-    change: Change = nothing
+    change: Change = change_nothing
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,9 +70,9 @@ HARMLESS: Mapping[str, Harmless] = {
     "batch size 4": Harmless(options={"batch_size": 4}),
     "batch size 16": Harmless(options={"batch_size": 16}),
     "left padding": Harmless(pad_left),
-    "eager attention": Harmless(eager),
-    "1 thread": Harmless(threads(1)),
-    "2 threads": Harmless(threads(2)),
+    "eager attention": Harmless(use_eager_attention),
+    "1 thread": Harmless(set_threads(1)),
+    "2 threads": Harmless(set_threads(2)),
     # As many as the baseline has: only then is the adjusted curve, which relates samples, made of the same ones.
-    "samples in another order": Harmless(shuffle, {"samples": None}),
+    "samples in another order": Harmless(shuffle_samples, {"samples": None}),
 }

@@ -8,20 +8,20 @@ from typing import Any
 MARKER = "it-ran"
 
 
-class Code:
+class Payload:
     """What runs where it is unpickled."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
 
     def __reduce__(self) -> Any:
-        return exec, (written_by(self.place),)
+        return exec, (marker_program(self.place),)
 
 
-def written_by(place: Path) -> str:
+def marker_program(place: Path) -> str:
     """Return a program that leaves a mark above the checkpoint's directory."""
     return f"from pathlib import Path\nPath({str(place.parent / MARKER)!r}).touch()\n"
 
 
-def ran(place: Path) -> bool:
+def payload_ran(place: Path) -> bool:
     return (place.parent / MARKER).exists()

@@ -10,7 +10,7 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.support.photographs import encoded, write_images, write_official
+from harness.tests.support.photographs import encode_image, write_coco_layout, write_images
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 
@@ -20,7 +20,7 @@ def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
     return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
 
 
-def refused(dataset: str, directory: Path) -> str:
+def draw_error(dataset: str, directory: Path) -> str:
     with pytest.raises(DataError) as caught:
         draw(dataset, directory)
     message = str(caught.value)
@@ -29,10 +29,10 @@ def refused(dataset: str, directory: Path) -> str:
     return message
 
 
-def coco(directory: Path, images: list[dict[str, Any]]) -> None:
+def write_coco(directory: Path, images: list[dict[str, Any]]) -> None:
     """COCO's layout with one good image beside those that are given."""
-    folder = write_official(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
-    write_images(folder.parent, {"outside.jpg": encoded("outside", "JPEG")})
+    folder = write_coco_layout(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
+    write_images(folder.parent, {"outside.jpg": encode_image("outside", "JPEG")})
     path = directory / "annotations" / "captions_val2017.json"
     content = json.loads(path.read_text())
     content["images"] += images

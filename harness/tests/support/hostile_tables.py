@@ -9,9 +9,9 @@ import pytest
 
 from harness.data.datasets import find_dataset
 from harness.data.sample import DataError, Sample, Source
-from harness.tests.support.photographs import encoded
+from harness.tests.support.photographs import encode_image
 
-PICTURE = encoded("a")
+IMAGE = encode_image("a")
 ROWS = 777
 HUGE = "x" * 1_000_000
 
@@ -21,7 +21,7 @@ def draw(directory: Path, n: int = 100, dataset: str = "coco-captions") -> tuple
     return list(find_dataset(dataset).draw(n, 0, source)), source.left_out
 
 
-def refused(directory: Path, n: int = 100, dataset: str = "coco-captions") -> str:
+def draw_error(directory: Path, n: int = 100, dataset: str = "coco-captions") -> str:
     with pytest.raises(DataError) as caught:
         draw(directory, n, dataset)
     message = str(caught.value)
@@ -30,13 +30,13 @@ def refused(directory: Path, n: int = 100, dataset: str = "coco-captions") -> st
     return message
 
 
-def write(directory: Path, rows: int = 2, columns: dict[str, Any] | None = None, **options: Any) -> None:
+def write_captions(directory: Path, rows: int = 2, columns: dict[str, Any] | None = None, **options: Any) -> None:
     """A table of COCO captions with some columns exchanged. Types are not stored, so all is what the bytes are."""
     import pyarrow
     import pyarrow.parquet
 
     table = {
-        "image": pyarrow.array([PICTURE] * rows),
+        "image": pyarrow.array([IMAGE] * rows),
         "answer": pyarrow.array([["a dog"]] * rows),
         "id": pyarrow.array([str(row) for row in range(rows)]),
     }

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from harness.hub import HubError, find_snapshot
-from harness.tests.support.fake_hub import FakeHub, reached, serving
+from harness.tests.support.fake_hub import FakeHub, serve, use_hub
 
 NAME = "somebody/looks-7b"
 PATTERNS = ["*.safetensors", "*.json"]
@@ -39,16 +39,16 @@ def hub_cache(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(hub_cache: Path) -> Iterator[FakeHub]:
     repositories = {("model", NAME): dict(MODEL), DATASET: dict.fromkeys([*TABLES, "README.md"], b"table")}
-    with serving(repositories) as fake, reached(fake.url, hub_cache):
+    with serve(repositories) as fake, use_hub(fake.url, hub_cache):
         yield fake
 
 
 @contextlib.contextmanager
-def nobody_listens(hub_cache: Path) -> Iterator[None]:
+def unreachable_hub(hub_cache: Path) -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with reached(url, hub_cache):
+        with use_hub(url, hub_cache):
             yield
 
 
@@ -56,7 +56,7 @@ def fetch(**options: object) -> Path:
     return find_snapshot(NAME, "model", PATTERNS, download=True, say=lambda _: None, **options).path  # type: ignore[arg-type]
 
 
-def refusal(**options: object) -> str:
+def fetch_error(**options: object) -> str:
     with pytest.raises(HubError) as caught:
         fetch(**options)
     message = str(caught.value)
@@ -65,7 +65,7 @@ def refusal(**options: object) -> str:
     return message
 
 
-def folder(hub_cache: Path) -> Path:
+def repository_directory(hub_cache: Path) -> Path:
     return hub_cache / f"models--{NAME.replace('/', '--')}"
 
 

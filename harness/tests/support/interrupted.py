@@ -29,7 +29,7 @@ from harness.tests.support.tiny import tiny_samples, tiny_vlm
 SAMPLES = 6
 
 
-def items(n: int, *_: object) -> list[Sample]:
+def draw_paired_samples(n: int, *_: object) -> list[Sample]:
     """Samples of one instruction, every two the sides of an item, so that every kind of reading is kept."""
     return [
         Sample(s.id, s.load_image, "describe the image please", s.captions, f"item {k // 2}")
@@ -37,7 +37,7 @@ def items(n: int, *_: object) -> list[Sample]:
     ]
 
 
-def started(work: Callable[[], None]) -> int:
+def fork(work: Callable[[], None]) -> int:
     """Return the process id of a child that does the work."""
     pid = os.fork()
     if pid == 0:
@@ -46,12 +46,12 @@ def started(work: Callable[[], None]) -> int:
     return pid
 
 
-def ended(pid: int) -> int:
+def wait_for(pid: int) -> int:
     """Return the exit status of a child, waited for; negative where a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def measured(cache: Path, json: Path, written: Path) -> None:
+def run_measurement(cache: Path, json: Path, written: Path) -> None:
     """Measure the pair, writes its record and how many readings were kept anew, batch by batch."""
     sizes: list[int] = []
     keep = ReadingCache.write
@@ -67,12 +67,12 @@ def measured(cache: Path, json: Path, written: Path) -> None:
     written.write_text(" ".join(map(str, sizes)))
 
 
-def batches(written: Path) -> list[int]:
+def read_batch_sizes(written: Path) -> list[int]:
     """Return the sizes of the batches that a measurement kept anew."""
     return [int(size) for size in written.read_text().split()]
 
 
-def killed(cache: Path, at: int) -> None:
+def run_until_killed(cache: Path, at: int) -> None:
     """Measure the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
     real, written = os.fdopen, [-1]
 
@@ -85,24 +85,24 @@ def killed(cache: Path, at: int) -> None:
         return real(handle, mode)
 
     with mock.patch("harness.storage.files.os.fdopen", dying):
-        measured(cache, cache / "unseen.json", cache / "unseen")
+        run_measurement(cache, cache / "unseen.json", cache / "unseen")
 
 
 def main(home: Path) -> None:
     """Print a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
-    DATASETS["items"] = Dataset("items", "items", items, paired=True)
-    assert ended(started(lambda: measured(home / "whole", home / "whole.json", home / "written"))) == 0
-    whole, sizes = (home / "whole.json").read_bytes(), batches(home / "written")
+    DATASETS["items"] = Dataset("items", "items", draw_paired_samples, paired=True)
+    assert wait_for(fork(lambda: run_measurement(home / "whole", home / "whole.json", home / "written"))) == 0
+    whole, sizes = (home / "whole.json").read_bytes(), read_batch_sizes(home / "written")
     kept = sum(1 for _ in (home / "whole").rglob("*.npz"))
     assert kept == sum(sizes)
     for at in range(1, kept + 1):
         cache = home / f"killed-{at}"
-        assert ended(started(lambda cache=cache, at=at: killed(cache, at))) == -signal.SIGKILL  # type: ignore[misc]
-        again = started(lambda cache=cache: measured(cache, home / "again.json", home / "written"))  # type: ignore[misc]
-        assert ended(again) == 0
+        assert wait_for(fork(lambda cache=cache, at=at: run_until_killed(cache, at))) == -signal.SIGKILL  # type: ignore[misc]
+        again = fork(lambda cache=cache: run_measurement(cache, home / "again.json", home / "written"))  # type: ignore[misc]
+        assert wait_for(again) == 0
         same = (home / "again.json").read_bytes() == whole
         finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < at)
-        print(at, kept, "same" if same else "other", sum(batches(home / "written")), kept - finished)
+        print(at, kept, "same" if same else "other", sum(read_batch_sizes(home / "written")), kept - finished)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from harness.run.judge import Judge
 from harness.run.options import Options
 from harness.run.session import PhaseSession
 from harness.run.session_results import SessionResults
-from harness.tests.support.synthetic_profiles import HERE, L, changed, synthetic_profile
+from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, replace_arrays, synthetic_profile
 
 
-def session_of(baselines: Path, **given: Any) -> PhaseSession:
+def make_session(baselines: Path, **given: Any) -> PhaseSession:
     """Return a session with every option at its default but the directory of the baselines, and what is given."""
     options = Options(
         models=(), against=None, datasets=(), trust_code=(), allow_unused_weights=(), data={}, download=False,
@@ -33,12 +33,12 @@ def session_of(baselines: Path, **given: Any) -> PhaseSession:
     return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
 
 
-def differing() -> Profile:
+def make_differing_profile() -> Profile:
     """The synthetic profile with other weights, in another environment, and with one measure beyond its margin."""
     made = synthetic_profile()
     moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
-    environment = dataclasses.replace(HERE, torch="2.16.0", attention="eager")
-    now = changed(made, inter=made["inter"] + moved)
+    environment = dataclasses.replace(ENVIRONMENT, torch="2.16.0", attention="eager")
+    now = replace_arrays(made, inter=made["inter"] + moved)
     return dataclasses.replace(now, weights="fedcba9876543210", environment=environment)
 
 
@@ -56,7 +56,7 @@ def judge_all(session: PhaseSession, profile: Profile) -> None:
     judge.timing(timing_ratio(np.log(1.5) + 0.02 * np.random.default_rng(0).standard_normal(31)))
 
 
-def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> SessionResults:
+def judge_profiles(baselines: Path, *profiles: Profile, **stored: Any) -> SessionResults:
     """The findings of a session in which profiles were held against baselines of the synthetic one, and were timed.
 
     `stored` are fields of the profiles that the baselines hold.
@@ -64,7 +64,7 @@ def judged_session(baselines: Path, *profiles: Profile, **stored: Any) -> Sessio
     for profile in profiles:
         then = dataclasses.replace(synthetic_profile(), model=profile.model, dataset=profile.dataset, **stored)
         write_baseline(baselines, then, {}, phases_of(then))
-    session = session_of(baselines)
+    session = make_session(baselines)
     for profile in profiles:
         judge_all(session, profile)
     return session.results

@@ -20,13 +20,13 @@ import numpy as np
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
-from harness.tests.support.interrupted import ended, items, measured, started
+from harness.tests.support.interrupted import draw_paired_samples, fork, run_measurement, wait_for
 
 PAUSE = 0.001
 PARTS = 8
 
 
-class Slowly:
+class SlowFile:
     """A file that takes what is written to it in parts, with a pause after each."""
 
     def __init__(self, handle: int, mode: str) -> None:
@@ -52,22 +52,22 @@ class Slowly:
         return self._file.fileno()
 
 
-def slowly_measured(cache: Path, json: Path) -> None:
-    with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=Slowly, O_RDONLY=os.O_RDONLY)):
-        measured(cache, json, json.with_suffix(".written"))
+def run_slow_measurement(cache: Path, json: Path) -> None:
+    with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=SlowFile, O_RDONLY=os.O_RDONLY)):
+        run_measurement(cache, json, json.with_suffix(".written"))
 
 
-def start(cache: Path, json: Path) -> int:
-    return started(lambda: slowly_measured(cache, json))
+def start_measurement(cache: Path, json: Path) -> int:
+    return fork(lambda: run_slow_measurement(cache, json))
 
 
-def duration(cache: Path, json: Path) -> float:
+def measure_duration(cache: Path, json: Path) -> float:
     before = time.perf_counter()
-    assert ended(start(cache, json)) == 0
+    assert wait_for(start_measurement(cache, json)) == 0
     return time.perf_counter() - before
 
 
-def stage(place: Path) -> str:
+def describe_progress(place: Path) -> str:
     """How far a killed run came: readings kept, files half written, and whether its record is there."""
     kept = sum(1 for _ in place.rglob("*.npz"))
     parts = sum(1 for _ in place.rglob(".*.phase-part"))
@@ -81,10 +81,10 @@ def main(home: Path, rounds: int, seed: int) -> None:
     the record of the resumed run is that of one which nobody disturbed. In a round together two runs work on one cache
     at once; the first is killed, the second is not.
     """
-    DATASETS["items"] = Dataset("items", "items", items, paired=True)
+    DATASETS["items"] = Dataset("items", "items", draw_paired_samples, paired=True)
     whole = home / "whole" / "run.json"
     whole.parent.mkdir()
-    took = median([duration(home / f"whole-{run}", whole) for run in range(3)])
+    took = median([measure_duration(home / f"whole-{run}", whole) for run in range(3)])
     print(sum(1 for _ in (home / "whole-0").rglob("*.npz")), flush=True)
     moments = np.random.default_rng(seed)
     for number in range(rounds):
@@ -94,20 +94,20 @@ def main(home: Path, rounds: int, seed: int) -> None:
         place = home / f"round-{number}"
         place.mkdir()
         cache, json = place / "cache", place / "first.json"
-        first = start(cache, json)
-        second = start(cache, place / "second.json") if together else None
+        first = start_measurement(cache, json)
+        second = start_measurement(cache, place / "second.json") if together else None
         time.sleep(share * took)
         os.kill(first, signal.SIGKILL)
-        assert ended(first) in (0, -signal.SIGKILL)
-        found = stage(place)
+        assert wait_for(first) in (0, -signal.SIGKILL)
+        found = describe_progress(place)
         records = [json]
         if second is not None:
-            assert ended(second) == 0
+            assert wait_for(second) == 0
             records.append(place / "second.json")
         if json.exists():
             assert json.read_bytes() == whole.read_bytes()
             json.unlink()
-        assert ended(start(cache, json)) == 0
+        assert wait_for(start_measurement(cache, json)) == 0
         same = all(record.read_bytes() == whole.read_bytes() for record in records)
         print("together" if together else "killed", f"{share:.3f}", found, "same" if same else "other", flush=True)
 

@@ -32,33 +32,33 @@ from harness.baselines.store import (
 from harness.baselines.stored_files import arrays_path, locked_for_writing, read_json, write_files
 from harness.judgement.phases import phases_of
 from harness.profile.profile import Profile
-from harness.tests.support.forked_steps import at_each_step, ended, forked, killing, pausing, refusing
+from harness.tests.support.forked_steps import call_at_each_step, fork, kill_at, pause, refuse_at, wait_for
 from harness.tests.support.synthetic_profiles import synthetic_profile
 
 
-def stored(path: Path) -> tuple[bytes, bytes] | None:
+def read_stored_files(path: Path) -> tuple[bytes, bytes] | None:
     """Both files of a baseline, None where there is none."""
     return (path.read_bytes(), arrays_path(path, read_json(path)).read_bytes()) if path.exists() else None
 
 
-def whole(path: Path, states: list[tuple[bytes, bytes] | None]) -> str:
+def find_state(path: Path, states: list[tuple[bytes, bytes] | None]) -> str:
     """Return the number of the state that a baseline is in; "broken" where it is in none of them."""
     try:
         if path.exists():
             read_baseline(path)
-        return str(states.index(stored(path)))
+        return str(states.index(read_stored_files(path)))
     except (BaselineError, ValueError) as error:
         print(error, file=sys.stderr)
         return "broken"
 
 
-def tidy(path: Path) -> str:
+def describe_directory(path: Path) -> str:
     """Whether a baseline lies alone in its directory; else the names of all files."""
     names = sorted(file.name for file in path.parent.iterdir())
     return "tidy" if names == sorted([path.name, arrays_path(path, read_json(path)).name]) else ",".join(names)
 
 
-def stage(path: Path, before: tuple[bytes, bytes] | None) -> str:
+def find_stage(path: Path, before: tuple[bytes, bytes] | None) -> str:
     """How far an update was when it was killed: the last of what it had done."""
     replaced = path.exists() and (before is None or path.read_bytes() != before[0])
     more = sum(1 for _ in path.parent.glob("*.npz")) > (before is not None)
@@ -67,7 +67,7 @@ def stage(path: Path, before: tuple[bytes, bytes] | None) -> str:
     return "arrays" if more else "parts" if any(path.parent.glob(".*.phase-part")) else "nothing"
 
 
-def as_before(path: Path) -> None:
+def convert_to_earlier_version(path: Path) -> None:
     """Give the arrays of a baseline the name of earlier versions, which the JSON does not say."""
     content = read_json(path)
     arrays_path(path, content).rename(path.with_suffix(".npz"))
@@ -79,112 +79,112 @@ Update = Callable[[Path], object]
 SlowUpdate = Callable[[Path, int], object]
 
 
-def updates() -> list[Update]:
+def make_updates() -> list[Update]:
     """Two updates of the same baseline."""
     profiles: list[Profile] = [synthetic_profile(seed) for seed in (0, 1)]
     phases = [phases_of(profile) for profile in profiles]
     return [partial(write_baseline, profile=p, timing={}, phases=f) for p, f in zip(profiles, phases, strict=True)]
 
 
-def states_of(home: Path, work: list[Update], path: Path) -> list[tuple[bytes, bytes] | None]:
+def record_states(home: Path, work: list[Update], path: Path) -> list[tuple[bytes, bytes] | None]:
     """Return the states of a baseline after each update, made by children."""
     found = []
     for number, update in enumerate(work):
         root = home / f"state-{number}"
-        assert ended(forked(lambda root=root, update=update: update(root))) == 0  # type: ignore[misc]
-        found.append(stored(root / path))
+        assert wait_for(fork(lambda root=root, update=update: update(root))) == 0  # type: ignore[misc]
+        found.append(read_stored_files(root / path))
     return found
 
 
 NAME = Path("made") / "curves.json"
 
 
-def killed_at_steps(home: Path, kinds: tuple[str, ...]) -> None:
+def kill_at_steps(home: Path, kinds: tuple[str, ...]) -> None:
     """Kill an update of a missing baseline, of one of an earlier version and of one of this, before each step."""
-    work = updates()
-    states = states_of(home, work, NAME)
+    work = make_updates()
+    states = record_states(home, work, NAME)
     for kind in kinds:
         start = home / kind
         start.mkdir()
         if kind != "missing":
-            assert ended(forked(partial(work[0], start))) == 0
+            assert wait_for(fork(partial(work[0], start))) == 0
         if kind == "earlier":
-            as_before(start / NAME)
-        before, at, status = stored(start / NAME), 0, -signal.SIGKILL
+            convert_to_earlier_version(start / NAME)
+        before, at, status = read_stored_files(start / NAME), 0, -signal.SIGKILL
         while status == -signal.SIGKILL:
             root = home / f"{kind}-{at}"
             shutil.copytree(start, root)
             path = root / NAME
-            status = ended(forked(partial(killed_update, work[1], root, at)))
-            came, state = stage(path, before), whole(path, [before, states[1]])
+            status = wait_for(fork(partial(run_killed_update, work[1], root, at)))
+            came, state = find_stage(path, before), find_state(path, [before, states[1]])
             ends = ["-"]
             # Every other time, to be quick: the next update removes what is left.
             if at % 2 or not status:
-                assert ended(forked(partial(work[0], root))) == 0
-                ends = [whole(path, states), tidy(path)]
+                assert wait_for(fork(partial(work[0], root))) == 0
+                ends = [find_state(path, states), describe_directory(path)]
             print(kind, at, status, came, state, *ends, flush=True)
             at += 1
 
 
-def refused_at_steps(home: Path) -> None:
+def refuse_at_steps(home: Path) -> None:
     """Refuse each step of an update in turn; it succeeds all the same, or ends in one sentence."""
-    work = updates()
-    states = states_of(home, work, NAME)
+    work = make_updates()
+    states = record_states(home, work, NAME)
     for at in range(40):
         root = home / str(at)
         shutil.copytree(home / "state-0", root)
-        status = ended(forked(partial(refused_update, work[1], root, at)))
+        status = wait_for(fork(partial(run_refused_update, work[1], root, at)))
         left = sum(1 for _ in (root / NAME).parent.glob(".*"))
-        print("refused", at, status, stage(root / NAME, states[0]), whole(root / NAME, states), left, flush=True)
+        print(
+            "refused", at, status, find_stage(root / NAME, states[0]), find_state(root / NAME, states), left, flush=True
+        )
 
 
-def refused_update(update: Update, root: Path, at: int) -> None:
-    at_each_step(refusing(at))
+def run_refused_update(update: Update, root: Path, at: int) -> None:
+    call_at_each_step(refuse_at(at))
     with contextlib.suppress(BaselineError):
         update(root)
 
 
-def killed_update(update: Update, root: Path, at: int) -> None:
-    at_each_step(killing(at))
+def run_killed_update(update: Update, root: Path, at: int) -> None:
+    call_at_each_step(kill_at(at))
     update(root)
 
 
-def slow_update(update: Update, root: Path, started: int) -> None:
+def run_slow_update(update: Update, root: Path, started: int) -> None:
     """Update slowly, so that a moment may fall between any two steps; says when it starts to write."""
-    at_each_step(pausing)
+    call_at_each_step(pause)
     os.write(started, b"1")
     update(root)
     os.write(started, b"2")
 
 
-def killed_at_moments(
-    home: Path, rounds: int, seed: int, work: list[Callable[[Path, int], object]], path: Path
-) -> None:
+def kill_at_moments(home: Path, rounds: int, seed: int, work: list[Callable[[Path, int], object]], path: Path) -> None:
     """Kill updates at moments that are spread over the time that one takes to write."""
     moments, start = random.Random(seed), home / "start"  # noqa: S311
-    assert watched(work[0], start, None)[0] == 0
+    assert run_watched(work[0], start, None)[0] == 0
     shutil.copytree(start, home / "end")
-    status, took = watched(work[1], home / "end", None)
+    status, took = run_watched(work[1], home / "end", None)
     assert status == 0
-    states = [stored(home / name / path) for name in ("start", "end")]
+    states = [read_stored_files(home / name / path) for name in ("start", "end")]
     for number in range(rounds):
         root = home / f"round-{number}"
         shutil.copytree(start, root)
         share = (number + moments.random()) / rounds
         # A little beyond, so that the end is met where the machine is slower by now.
-        status, _ = watched(work[1], root, 1.1 * share * took)
-        came, state = stage(root / path, states[0]), whole(root / path, states)
+        status, _ = run_watched(work[1], root, 1.1 * share * took)
+        came, state = find_stage(root / path, states[0]), find_state(root / path, states)
         ends = "-"
         if number % 5 == 4:
-            assert watched(work[0 if state == "1" else 1], root, None)[0] == 0
-            ends = tidy(root / path)
+            assert run_watched(work[0 if state == "1" else 1], root, None)[0] == 0
+            ends = describe_directory(root / path)
         print("killed", f"{share:.3f}", status, came, state, ends, flush=True)
 
 
-def watched(update: SlowUpdate, root: Path, moment: float | None) -> tuple[int, float]:
+def run_watched(update: SlowUpdate, root: Path, moment: float | None) -> tuple[int, float]:
     """Return the exit status of an update that is killed a time after it starts to write, and how long it wrote."""
     mine, childs = os.pipe()
-    pid = forked(lambda: update(root, childs))
+    pid = fork(lambda: update(root, childs))
     os.close(childs)
     begun = b"" if not select.select([mine], [], [], 300)[0] else os.read(mine, 1)
     assert begun == b"1", "the update did not start to write"
@@ -195,29 +195,29 @@ def watched(update: SlowUpdate, root: Path, moment: float | None) -> tuple[int, 
     os.read(mine, 1)
     took = time.perf_counter() - start
     os.close(mine)
-    return ended(pid), took
+    return wait_for(pid), took
 
 
-def together(home: Path, rounds: int) -> None:
+def update_together(home: Path, rounds: int) -> None:
     """Two updates at once, from nothing and over each other, while a third process reads; then two ratios at once."""
-    work = updates()
-    states = states_of(home, work, NAME)
+    work = make_updates()
+    states = record_states(home, work, NAME)
     for number in range(rounds):
         root = home / f"round-{number}"
         path = root / NAME
         if number % 2:
             work[0](root)
-        reader = forked(partial(read_much, root, states))
-        codes = at_once([partial(update, root) for update in work])
-        state, ends = whole(path, states), tidy(path)
+        reader = fork(partial(read_repeatedly, root, states))
+        codes = run_at_once([partial(update, root) for update in work])
+        state, ends = find_state(path, states), describe_directory(path)
         os.kill(reader, signal.SIGTERM)
-        assert ended(reader) in (-signal.SIGTERM, 0)
+        assert wait_for(reader) in (-signal.SIGTERM, 0)
         baseline = read_baseline(path)
-        codes += at_once([partial(write_timing, baseline, key, 1.0) for key in ("one", "two")])
+        codes += run_at_once([partial(write_timing, baseline, key, 1.0) for key in ("one", "two")])
         print("together", *codes, state, ends, *sorted(read_json(path)["timing"]), flush=True)
 
 
-def at_once(work: list[Callable[[], object]]) -> list[int]:
+def run_at_once(work: list[Callable[[], object]]) -> list[int]:
     """Return the exit statuses of children that do the work, and begin at the same time."""
     waiting, gate = os.pipe()
 
@@ -226,14 +226,14 @@ def at_once(work: list[Callable[[], object]]) -> list[int]:
         os.read(waiting, 1)
         one()
 
-    pids = [forked(partial(begin, one)) for one in work]
+    pids = [fork(partial(begin, one)) for one in work]
     # The end of the file is what all of them wait for.
     os.close(gate)
     os.close(waiting)
-    return [ended(pid) for pid in pids]
+    return [wait_for(pid) for pid in pids]
 
 
-def read_much(root: Path, states: list[tuple[bytes, bytes] | None]) -> None:
+def read_repeatedly(root: Path, states: list[tuple[bytes, bytes] | None]) -> None:
     """Read a baseline over and over; it is missing or whole."""
     profile = synthetic_profile()
     while True:
@@ -248,14 +248,14 @@ def main(way: str, home: Path, rounds: int = 0, seed: int = 0) -> None:
     with locked_for_writing(home):
         pass
     if way in ("steps", "few-steps"):
-        killed_at_steps(home, ("earlier",) if way == "few-steps" else ("missing", "present"))
+        kill_at_steps(home, ("earlier",) if way == "few-steps" else ("missing", "present"))
     elif way == "refused":
-        refused_at_steps(home)
+        refuse_at_steps(home)
     elif way == "moments":
-        work = [partial(slow_update, update) for update in updates()]
-        killed_at_moments(home, rounds, seed, work, NAME)
+        work = [partial(run_slow_update, update) for update in make_updates()]
+        kill_at_moments(home, rounds, seed, work, NAME)
     elif way == "together":
-        together(home, rounds)
+        update_together(home, rounds)
     else:
         from harness.tests.support import updating_command
 

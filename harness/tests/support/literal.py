@@ -13,7 +13,7 @@ from harness.models.prompts.prompt import TokenGroups
 from harness.models.vlm import Vlm
 
 
-def float64(tensor: torch.Tensor) -> Any:
+def to_float64(tensor: torch.Tensor) -> Any:
     """Return the tensor as a float64 array."""
     return tensor.detach().to(torch.float64).cpu().numpy()
 
@@ -24,14 +24,14 @@ def cosine(a: Any, b: Any) -> float:
     return float(np.dot(a, b) / norms) if norms else 0.0
 
 
-def across(states: Any, first: Any, second: Any, other_states: Any = None) -> float:
+def mean_cosine_across(states: Any, first: Any, second: Any, other_states: Any = None) -> float:
     """Mean cosine over every pair of a row in `first` and a row in `second` (of `other_states`, where given)."""
     others = states if other_states is None else other_states
     cosines = [cosine(states[i], others[j]) for i in np.flatnonzero(first) for j in np.flatnonzero(second)]
     return float(np.mean(cosines))
 
 
-def within(states: Any, members: Any) -> float:
+def mean_cosine_within(states: Any, members: Any) -> float:
     """Mean cosine over every ordered pair of two different rows in `members`."""
     rows = np.flatnonzero(members)
     return float(np.mean([cosine(states[i], states[j]) for i in rows for j in rows if i != j]))
@@ -39,16 +39,16 @@ def within(states: Any, members: Any) -> float:
 
 def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
     """Return the five curves of `GroupSums.similarities`, (batch, 5)."""
-    wide = float64(states)
+    wide = to_float64(states)
     image, text, instruction = (getattr(groups, name).numpy() for name in ("image", "text", "instruction"))
     return np.array(
         [
             [
-                across(wide[row], image[row], text[row]),
-                across(wide[row], image[row], instruction[row]),
-                within(wide[row], image[row]),
-                within(wide[row], text[row]),
-                within(wide[row], instruction[row]),
+                mean_cosine_across(wide[row], image[row], text[row]),
+                mean_cosine_across(wide[row], image[row], instruction[row]),
+                mean_cosine_within(wide[row], image[row]),
+                mean_cosine_within(wide[row], text[row]),
+                mean_cosine_within(wide[row], instruction[row]),
             ]
             for row in range(len(wide))
         ]
@@ -82,13 +82,13 @@ def last_row_norms(
     return weights, np.linalg.norm(vectors, axis=1), vectors.sum(0)
 
 
-def rotated(vector: Any, cosines: Any, sines: Any) -> Any:
+def rotate(vector: Any, cosines: Any, sines: Any) -> Any:
     """A head's vector turned by RoPE: the halves are the two coordinates of each plane."""
     half = len(vector) // 2
     return vector * cosines + np.concatenate([-vector[half:], vector[:half]]) * sines
 
 
-def attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any, Any, Any]]:
+def capture_attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any, Any, Any]]:
     """Per layer the input of the attention module, its RoPE cosines and sines, and the output of its W_O."""
     seen: list[list[Any]] = [[] for _ in vlm.anatomy.layers]
     handles = []
@@ -96,10 +96,10 @@ def attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple
 
         def before(_: nn.Module, args: Any, kwargs: Any, at: int = index) -> None:
             cosines, sines = kwargs["position_embeddings"]
-            seen[at] += [float64(kwargs["hidden_states"]), float64(cosines), float64(sines)]
+            seen[at] += [to_float64(kwargs["hidden_states"]), to_float64(cosines), to_float64(sines)]
 
         def after(_: nn.Module, __: Any, output: torch.Tensor, at: int = index) -> None:
-            seen[at].append(float64(output))
+            seen[at].append(to_float64(output))
 
         handles.append(layer.self_attn.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(layer.self_attn.o_proj.register_forward_hook(after))
@@ -116,27 +116,27 @@ def attention(vlm: Vlm, inputs: Mapping[str, torch.Tensor], groups: TokenGroups)
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
     real = groups.real.numpy()
     answer = []
-    captured = attention_inputs(vlm, inputs)
+    captured = capture_attention_inputs(vlm, inputs)
     for layer, (states, cosines, sines, _) in zip(vlm.anatomy.layers, captured, strict=True):
         attn = layer.self_attn
 
         def project(name: str, row: Any, attn: Any = attn) -> Any:
             linear = getattr(attn, name)
-            return row @ float64(linear.weight).T + (0.0 if linear.bias is None else float64(linear.bias))
+            return row @ to_float64(linear.weight).T + (0.0 if linear.bias is None else to_float64(linear.bias))
 
         rows = []
         for sample in range(len(states)):
             tokens = len(states[sample])
             at = sample if len(cosines) > 1 else 0
-            dim = float64(attn.q_proj.weight).shape[0] // heads
+            dim = to_float64(attn.q_proj.weight).shape[0] // heads
             query = project("q_proj", states[sample, -1]).reshape(heads, dim)
-            query = np.stack([rotated(head, cosines[at, -1], sines[at, -1]) for head in query])
+            query = np.stack([rotate(head, cosines[at, -1], sines[at, -1]) for head in query])
             key = project("k_proj", states[sample]).reshape(tokens, key_heads, dim)
             key = np.stack(
-                [[rotated(key[j, h], cosines[at, j], sines[at, j]) for j in range(tokens)] for h in range(key_heads)]
+                [[rotate(key[j, h], cosines[at, j], sines[at, j]) for j in range(tokens)] for h in range(key_heads)]
             )
             value = project("v_proj", states[sample]).reshape(tokens, key_heads, dim).transpose(1, 0, 2)
-            rows.append(last_row_norms(query, key, value, real[sample], float64(attn.o_proj.weight), dim**-0.5))
+            rows.append(last_row_norms(query, key, value, real[sample], to_float64(attn.o_proj.weight), dim**-0.5))
         answer.append(rows)
     return answer
 
@@ -161,7 +161,7 @@ def logits(state: Any, weight: Any, bias: Any = None) -> Any:
     return rows if bias is None else rows + bias
 
 
-def word_found(logits_of_states: Sequence[Any], word: Sequence[int], k: int) -> bool:
+def is_word_in_top_k(logits_of_states: Sequence[Any], word: Sequence[int], k: int) -> bool:
     """Whether at some state an entry of the word has fewer than k entries with a larger logit, by sorting them all."""
     for all_logits in logits_of_states:
         descending = np.sort(all_logits)[::-1]

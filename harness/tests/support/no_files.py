@@ -7,11 +7,11 @@ import socket
 from pathlib import Path
 
 
-def a_pipe(path: Path) -> None:
+def make_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def a_socket(path: Path) -> None:
+def make_socket(path: Path) -> None:
     # The address of a socket has at most about 100 characters, so it is bound by its name alone.
     here = Path.cwd()
     os.chdir(path.parent)
@@ -22,5 +22,5 @@ def a_socket(path: Path) -> None:
         os.chdir(here)
 
 
-def an_endless_device(path: Path) -> None:
+def link_endless_device(path: Path) -> None:
     path.symlink_to("/dev/zero")

@@ -26,12 +26,12 @@ ROW: dict[str, Any] = {
 NAMES = [str(number) for number in range(8)]
 
 
-def opened(cache: Path, told: list[str] | None = None, key: Any = KEY) -> ReadingCache:
+def open_store(cache: Path, told: list[str] | None = None, key: Any = KEY) -> ReadingCache:
     """The store of a cache; what it says is appended to `told`."""
     return ReadingCache(cache, key, WITNESS, 1e-6, (told if told is not None else []).append)
 
 
-def same_row(found: Any) -> bool:
+def is_stored_row(found: Any) -> bool:
     """Whether a row that was read is the one that was kept, bit for bit."""
     return found.keys() == ROW.keys() and all(
         (found[name].dtype, found[name].shape, found[name].tobytes()) == (value.dtype, value.shape, value.tobytes())
@@ -42,26 +42,26 @@ def same_row(found: Any) -> bool:
 def hammer(cache: Path) -> list[str]:
     """Read and writes the same readings over and over; none that is there may be another than was kept."""
     told: list[str] = []
-    store = opened(cache, told)
+    store = open_store(cache, told)
     for _ in range(40):
         for name in NAMES:
             row = store.read_one(name)
-            assert row is None or same_row(row)
+            assert row is None or is_stored_row(row)
             store.write([name], [ROW])
     return told
 
 
-def refused(cache: Path) -> list[str]:
+def write_beyond_limit(cache: Path) -> list[str]:
     """Keep readings although the kernel lets no file grow beyond a thousand bytes."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     told: list[str] = []
-    store = opened(cache, told)
+    store = open_store(cache, told)
     store.write(NAMES, [ROW] * len(NAMES))
     store.close()
     return told
 
 
 if __name__ == "__main__":
-    print(*{"hammer": hammer, "refused": refused}[sys.argv[1]](Path(sys.argv[2])), sep="\n")
+    print(*{"hammer": hammer, "refused": write_beyond_limit}[sys.argv[1]](Path(sys.argv[2])), sep="\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def block_of(text: str, name: str) -> str:
+def read_block(text: str, name: str) -> str:
     """Return the content between the only markers `<!-- NAME: begin -->` and `<!-- NAME: end -->` of a page."""
     _, rest = text.split(f"<!-- {name}: begin -->")
     content, _ = rest.split(f"<!-- {name}: end -->")

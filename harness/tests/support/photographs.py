@@ -16,31 +16,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REAL = os.environ.get("VLM_PHASE_TEST_DATA")
+REAL_DATA = os.environ.get("VLM_PHASE_TEST_DATA")
 needs_pyarrow = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None, reason="parquet wants pyarrow: pip install -e '.[hub]'"
 )
 needs_real_data = pytest.mark.skipif(
-    REAL is None, reason="no real photographs: let VLM_PHASE_TEST_DATA name a directory with coco/ and winoground/"
+    REAL_DATA is None, reason="no real photographs: let VLM_PHASE_TEST_DATA name a directory with coco/ and winoground/"
 )
 
 
-def real(name: str) -> Path:
+def find_real_data(name: str) -> Path:
     """Return the directory of real data of that name."""
-    assert REAL is not None
-    return Path(REAL) / name
+    assert REAL_DATA is not None
+    return Path(REAL_DATA) / name
 
 
-def pixels(name: str, side: int = 24) -> np.ndarray:
+def random_pixels(name: str, side: int = 24) -> np.ndarray:
     """(side, side, 3) 8-bit values that only the picture of that name has."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def encoded(name: str, kind: str = "PNG", mode: str = "RGB") -> bytes:
+def encode_image(name: str, kind: str = "PNG", mode: str = "RGB") -> bytes:
     """Return the picture of that name as a file."""
     file = io.BytesIO()
-    Image.fromarray(pixels(name)).convert(mode).save(file, kind)
+    Image.fromarray(random_pixels(name)).convert(mode).save(file, kind)
     return file.getvalue()
 
 
@@ -50,7 +50,7 @@ def write_images(folder: Path, contents: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def write_official(
+def write_coco_layout(
     directory: Path, part: str, images: Mapping[int, str], captions: Sequence[tuple[int, str]], folder: bool = True
 ) -> Path:
     """COCO's own layout; images by number and file name, each a JPEG of its own. Returns the images' folder."""
@@ -61,7 +61,7 @@ def write_official(
     (directory / "annotations").mkdir(parents=True, exist_ok=True)
     (directory / "annotations" / f"captions_{part}.json").write_text(json.dumps(notes))
     if folder:
-        write_images(directory / part, {n: encoded(n, "JPEG") for n in images.values()})
+        write_images(directory / part, {n: encode_image(n, "JPEG") for n in images.values()})
     return directory / part
 
 
@@ -73,12 +73,12 @@ def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_in_group)
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
+def png_chunk(kind: bytes, content: bytes) -> bytes:
     """Return a part of a PNG with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-class Held:
+class MemoryFile:
     """Bytes that lie in memory."""
 
     name = "held"

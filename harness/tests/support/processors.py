@@ -218,10 +218,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     }
 )
 _ENDINGS = ("Processor", "ImageProcessor", "VideoProcessor", "FeatureExtractor")
-_PLACES = ("image_processor", "video_processor", "feature_extractor")
+_PARAMETERS = ("image_processor", "video_processor", "feature_extractor")
 
 
-def processor_of(family: Family) -> Any:
+def make_processor(family: Family) -> Any:
     """Return the processor of a family with its chat template.
 
     Skips the test where a package is missing that transformers has it need.
@@ -235,7 +235,11 @@ def processor_of(family: Family) -> Any:
             getattr(transformers, name + ending) for name, ending in zip(family.classes, _ENDINGS, strict=False)
         )
         made = dict(
-            zip(_PLACES, (part(**(family.pictures if at == 0 else {})) for at, part in enumerate(parts)), strict=False)
+            zip(
+                _PARAMETERS,
+                (part(**(family.pictures if at == 0 else {})) for at, part in enumerate(parts)),
+                strict=False,
+            )
         )
         if "instruct" in kind.__name__.lower():
             made["qformer_tokenizer"] = qformer_tokenizer()

@@ -12,17 +12,17 @@ from harness.checks import check_reproduces
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.profile.measures import FAMILIES
 from harness.profile.profile import Profile
-from harness.tests.support.synthetic_profiles import on_one_line
+from harness.tests.support.synthetic_profiles import join_lines
 
 MODEL = "scenes-llava"
 
 
-def said(check: Callable[[], None]) -> str:
+def failure_message(check: Callable[[], None]) -> str:
     """What an assertion complains about; nothing where it holds or where the evidence does not decide."""
     try:
         check()
     except AssertionError as error:
-        return on_one_line(error)
+        return join_lines(error)
     except pytest.xfail.Exception:
         return ""
     except pytest.skip.Exception as skipped:
@@ -30,13 +30,13 @@ def said(check: Callable[[], None]) -> str:
     return ""
 
 
-def not_the_same(profile: Profile, stored: Baseline) -> list[str]:
+def failure_messages(profile: Profile, stored: Baseline) -> list[str]:
     """Return the complaints of every family that its numbers are no longer the baseline's."""
     checks = [
         lambda family=family: check_reproduces(profile, stored, compare(profile, stored, family))
         for family in FAMILIES.values()
     ]
-    return [message for message in map(said, checks) if message]
+    return [message for message in map(failure_message, checks) if message]
 
 
 def all_verdicts(profile: Profile, stored: Baseline) -> dict[str, Verdict]:
@@ -54,7 +54,7 @@ def all_verdicts(profile: Profile, stored: Baseline) -> dict[str, Verdict]:
 
 def assert_reproduces(profile: Profile, stored: Baseline) -> None:
     """Every verdict is `reproduces`; the adjusted curve of fewer samples is another number and not compared."""
-    assert not not_the_same(profile, stored)
+    assert not failure_messages(profile, stored)
     verdicts = all_verdicts(profile, stored)
     assert ("inter_adjusted" in verdicts) == (profile.n >= stored.profile.n)
     assert set(verdicts.values()) == {Verdict.REPRODUCES}, verdicts

@@ -18,7 +18,7 @@ SHARDED = "30KB"
 
 
 @pytest.fixture(scope="session")
-def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the checkpoint `whole` in one file and `sharded` in several."""
     place = tmp_path_factory.mktemp("checkpoints")
     vlm = tiny_vlm()
@@ -29,15 +29,15 @@ def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def whole(saved_once: Path, tmp_path: Path) -> Path:
+def checkpoint(checkpoint_templates: Path, tmp_path: Path) -> Path:
     """A copy of a tiny LLaVA of 4 layers with its weights in one file."""
-    return Path(shutil.copytree(saved_once / "whole", tmp_path / "mine"))
+    return Path(shutil.copytree(checkpoint_templates / "whole", tmp_path / "mine"))
 
 
 @pytest.fixture
-def sharded(saved_once: Path, tmp_path: Path) -> Path:
+def sharded_checkpoint(checkpoint_templates: Path, tmp_path: Path) -> Path:
     """A copy of the same in shards with an index."""
-    return Path(shutil.copytree(saved_once / "sharded", tmp_path / "shards"))
+    return Path(shutil.copytree(checkpoint_templates / "sharded", tmp_path / "shards"))
 
 
 def change_settings(path: Path, alter: Callable[[dict[str, Any]], object]) -> None:
@@ -54,7 +54,7 @@ def change_weights(folder: Path, alter: Callable[[dict[str, torch.Tensor]], obje
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def save_tiny(directory: Path) -> None:
+def save_tiny_checkpoint(directory: Path) -> None:
     vlm = tiny_vlm()
     vlm.model.save_pretrained(directory)
     vlm.processor.save_pretrained(directory)

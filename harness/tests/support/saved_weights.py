@@ -7,6 +7,6 @@ from torch import nn
 from harness.profile.environment import weight_hashes
 
 
-def weights_hash(model: nn.Module) -> str:
+def hash_weights(model: nn.Module) -> str:
     """Return the SHA-256 (16 hex digits) over all parameters and buffers, those that are not persistent included."""
     return weight_hashes(model)[0]

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.tests.support.case_runs import arrays_of
+from harness.tests.support.case_runs import find_arrays
 
 
-def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with np.load(arrays_of(path), allow_pickle=False) as stored:
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with np.load(find_arrays(path), allow_pickle=False) as stored:
         return {name: stored[name].shape for name in stored.files}
 
 
-def told(path: Path, names: Iterable[str]) -> list[str]:
+def find_names(path: Path, names: Iterable[str]) -> list[str]:
     """Which of the names stand in a baseline's JSON or, uncompressed, in its arrays."""
-    with zipfile.ZipFile(arrays_of(path)) as stored:
+    with zipfile.ZipFile(find_arrays(path)) as stored:
         written = path.read_bytes() + b"".join(stored.read(member) for member in stored.namelist())
     return [name for name in names if name.encode() in written or name.encode("utf-32-le") in written]

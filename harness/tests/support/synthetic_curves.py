@@ -10,27 +10,27 @@ from harness.lab.simulation.synthetic import EDGES, HEIGHTS, PLATEAU, layered_no
 POINTS = 31
 
 
-def phases(edges: tuple[int, ...] = EDGES, heights: tuple[float, ...] = HEIGHTS) -> FloatArray:
+def phase_curve(edges: tuple[int, ...] = EDGES, heights: tuple[float, ...] = HEIGHTS) -> FloatArray:
     """Return a curve (edges[-1] + 1,) of straight moves between the heights at the edges."""
     return np.interp(np.arange(edges[-1] + 1), edges, heights)
 
 
-def plateaus() -> FloatArray:
+def plateau_curve() -> FloatArray:
     """Return the four phases with flat tops and bottoms."""
     return PLATEAU.curve(POINTS - 1)
 
 
-def samples(mean: FloatArray, n: int, seed: int, sd: float = 0.08, adjacent: float = 0.97) -> FloatArray:
+def draw_curves(mean: FloatArray, n: int, seed: int, sd: float = 0.08, adjacent: float = 0.97) -> FloatArray:
     """Return curves (n, points) around `mean`, with a spread `sd` that is correlated from layer to layer."""
     return mean + sd * layered_noise(np.random.default_rng(seed), n, len(mean), adjacent)
 
 
-def rerun(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
+def add_rerun_noise(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
     """Return the same samples measured again in a coarser data type: independent noise of size `sd`."""
     return x + sd * np.random.default_rng(seed).standard_normal(x.shape)
 
 
-def recalls(n: int, seed: int, words: int = 8) -> FloatArray:
+def draw_recalls(n: int, seed: int, words: int = 8) -> FloatArray:
     """Return LogitLens recall (n, POINTS): zero up to layer 22, rising to 0.7, in steps of one word."""
     chance = np.interp(np.arange(POINTS), (0, 22, 30), (0.0, 0.0, 0.7))
     return np.random.default_rng(seed).binomial(words, chance, size=(n, POINTS)) / words

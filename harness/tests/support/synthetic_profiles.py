@@ -12,10 +12,10 @@ from harness.profile.measures import CURVES, SHARE_GROUPS
 from harness.profile.profile import Profile
 
 N, L = 64, 12
-HERE = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")
+ENVIRONMENT = Environment("2.15.0", "5.23.0", "cpu", "a processor", "float32", "sdpa")
 
 
-def synthetic_profile(seed: int = 0, environment: Environment = HERE) -> Profile:
+def synthetic_profile(seed: int = 0, environment: Environment = ENVIRONMENT) -> Profile:
     rng = np.random.default_rng(seed)
     wave = np.interp(np.arange(L + 1), [0, 2, 5, 10, 12], [0.1, 0.5, 0.2, 0.8, 0.3])
     level = 0.02 * rng.standard_normal((N, 1))
@@ -38,10 +38,10 @@ def synthetic_profile(seed: int = 0, environment: Environment = HERE) -> Profile
     return Profile("made", "curves", ids, ids, ids, ids, arrays, {"prompt": "p"}, environment, "0123456789abcdef")
 
 
-def changed(profile: Profile, **arrays: Any) -> Profile:
+def replace_arrays(profile: Profile, **arrays: Any) -> Profile:
     return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
 
 
-def on_one_line(error: BaseException) -> str:
+def join_lines(error: BaseException) -> str:
     """Return a message without its line breaks, wherever it is folded."""
     return " ".join(str(error).split())

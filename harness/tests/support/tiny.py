@@ -144,11 +144,11 @@ def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *
         torch.inference_mode(),
         observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=lens, checking=checking) as seen,
     ):
-        vlm.model(**tiny_inputs(vlm, batch), use_cache=False, logits_to_keep=1)
+        vlm.model(**cast_inputs(vlm, batch), use_cache=False, logits_to_keep=1)
         return seen.readings()
 
 
-def tiny_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
+def cast_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
     """Return the inputs of the batch in the model's dtype."""
     return {key: value.to(vlm.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()}
 
@@ -158,7 +158,7 @@ def try_separators(vlm: Vlm) -> None:
     exclude_separators(vlm, encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions))
 
 
-def drawing_task(n: int) -> LensTask:
+def dense_lens_task(n: int) -> LensTask:
     """Return a dense lens that asks for one word, so that whatever is drawn is kept."""
     words = (((5,),),) * n
     return LensTask(References(words, words), (), dense=True)
@@ -186,7 +186,7 @@ def tiny_profile(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
     return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "controls": (), "progress": False} | options))
 
 
-def same(one: Profile, other: Profile) -> bool:
+def have_same_numbers(one: Profile, other: Profile) -> bool:
     """Whether two profiles hold the same numbers bit for bit, and of the same inputs."""
     assert one.arrays.keys() == other.arrays.keys()
     arrays = [np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays]

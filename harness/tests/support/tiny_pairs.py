@@ -24,7 +24,7 @@ from harness.data.sample import Dataset, Sample
 from harness.measurement import heartbeats
 from harness.models.registry import MODELS, ModelEntry
 from harness.models.vlm import Vlm
-from harness.tests.support.picky import make_picky, narrow
+from harness.tests.support.picky import make_picky, with_narrow_image
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 torch.set_num_threads(1)
@@ -41,45 +41,45 @@ def load_other(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return vlm.model, vlm.processor
 
 
-def torn() -> Any:
+def raise_torn_image() -> Any:
     raise OSError("the picture is torn")
 
 
 _PICTURES = count()
 
 
-def stopped() -> Any:
+def stop_process() -> Any:
     os.kill(os.getpid(), signal.SIGSTOP)
     return tiny_samples(1)[0].load_image()
 
 
-def terminated() -> Any:
+def end_process() -> Any:
     os.kill(os.getpid(), signal.Signals[os.environ.get("TINY_SIGNAL", "SIGTERM")])
     return tiny_samples(1)[0].load_image()
 
 
-def terminated_late(picture: Callable[[], Any]) -> Any:
+def end_process_late(picture: Callable[[], Any]) -> Any:
     """The picture; with the 40th a signal. Batches of 8 are made at most three ahead, so some are kept by then."""
-    return terminated() if next(_PICTURES) == 40 else picture()
+    return end_process() if next(_PICTURES) == 40 else picture()
 
 
 def draw(n: int, *_: object) -> Sequence[Sample]:
     samples = tiny_samples(n)
     fault, rank = os.environ.get("TINY_FAULT", ""), os.environ.get("RANK")
     if fault == "sample":
-        samples[-1] = replace(samples[-1], load_image=torn)
+        samples[-1] = replace(samples[-1], load_image=raise_torn_image)
     if fault == "refused":
-        samples = [narrow(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
+        samples = [with_narrow_image(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
     if fault == "dead" and rank == "1":
         # Behind those that every process draws in full.
         samples[2:] = [replace(sample, load_image=lambda: os._exit(9)) for sample in samples[2:]]
     if fault == "ended" and rank == "1":
         # Each sends one, and the first of them is in the middle of the share.
-        samples[32:] = [replace(sample, load_image=terminated) for sample in samples[32:]]
+        samples[32:] = [replace(sample, load_image=end_process) for sample in samples[32:]]
     if fault == "ended" and rank is None:
-        samples = [replace(sample, load_image=partial(terminated_late, sample.load_image)) for sample in samples]
+        samples = [replace(sample, load_image=partial(end_process_late, sample.load_image)) for sample in samples]
     if fault == "stopped" and rank == "1":
-        samples[2:] = [replace(sample, load_image=stopped) for sample in samples[2:]]
+        samples[2:] = [replace(sample, load_image=stop_process) for sample in samples[2:]]
     if fault == "own" and rank == "1":
         raise ValueError("the second process has a fault of its own")
     return samples

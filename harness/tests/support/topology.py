@@ -40,8 +40,16 @@ PATCH = 14
 # Relative to 1 / sqrt(inputs). Queries and keys are drawn wide, so that attention has peaks, and what a layer adds is
 # drawn narrow, so that the tokens of a random tower do not all become one.
 _WIDE, _NARROW = 1.5, 0.3
-_ASKING = ("q_proj", "k_proj", "query.", "key.", "qkv")
-_ADDING = ("o_proj", "out_proj", "down_proj", "fc2", "self_attn.projection", "output.dense", "output_query.dense")
+_ATTENTION_INPUTS = ("q_proj", "k_proj", "query.", "key.", "qkv")
+_BLOCK_OUTPUTS = (
+    "o_proj",
+    "out_proj",
+    "down_proj",
+    "fc2",
+    "self_attn.projection",
+    "output.dense",
+    "output_query.dense",
+)
 _TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
@@ -132,7 +140,7 @@ def instructblip_processor() -> InstructBlipProcessor:
     )
 
 
-def drawn_model(
+def random_model(
     config: PreTrainedConfig, seed: int = 0, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Any:
     """A model with weights drawn on its device: states of order one, attention with peaks, queries that differ."""
@@ -148,38 +156,38 @@ def drawn_model(
             elif id(parameter) in embeddings or name.endswith(("query_tokens", "embedding")):
                 parameter.normal_(0.0, 1.0, generator=generator)
             else:
-                spread = _WIDE if any(part in name for part in _ASKING) else 1.0
-                spread = _NARROW if any(part in name for part in _ADDING) else spread
+                spread = _WIDE if any(part in name for part in _ATTENTION_INPUTS) else 1.0
+                spread = _NARROW if any(part in name for part in _BLOCK_OUTPUTS) else spread
                 parameter.normal_(0.0, spread * parameter[0].numel() ** -0.5, generator=generator)
     return model.eval().requires_grad_(False)
 
 
-def llava(width: Width | None = REDUCED, **options: Any) -> Vlm:
+def random_llava(width: Width | None = REDUCED, **options: Any) -> Vlm:
     """LLaVA-1.5-7B with drawn weights; `options` are those of `drawn_model`."""
-    model = drawn_model(llava_config(width), **options)
+    model = random_model(llava_config(width), **options)
     return Vlm("drawn-llava", model, llava_processor(), find_anatomy(model))
 
 
-def instructblip(width: Width | None = REDUCED, **options: Any) -> Vlm:
+def random_instructblip(width: Width | None = REDUCED, **options: Any) -> Vlm:
     """InstructBLIP-Vicuna-7B with drawn weights and the bare instruction as prompt."""
-    model, processor = drawn_model(instructblip_config(width), **options), instructblip_processor()
+    model, processor = random_model(instructblip_config(width), **options), instructblip_processor()
     processor.chat_template = BARE
     return Vlm("drawn-instructblip", model, processor, find_anatomy(model))
 
 
 def save_llava(directory: Path) -> None:
     """Write a checkpoint of the reduced LLaVA with its processor, as `save_pretrained` does."""
-    drawn_model(llava_config(REDUCED)).save_pretrained(directory)
+    random_model(llava_config(REDUCED)).save_pretrained(directory)
     llava_processor().save_pretrained(directory)
 
 
 def save_instructblip(directory: Path) -> None:
     """Write a checkpoint of the reduced InstructBLIP with its processor, which has no chat template."""
-    drawn_model(instructblip_config(REDUCED)).save_pretrained(directory)
+    random_model(instructblip_config(REDUCED)).save_pretrained(directory)
     instructblip_processor().save_pretrained(directory)
 
 
-def as_published(directory: Path) -> None:
+def convert_to_published(directory: Path) -> None:
     """Turn the processor's files of `save_instructblip` into those of the published repository.
 
     They are shared with InstructBlipVideo: `processor_config.json` names its processor, and what is done to a picture
@@ -191,7 +199,7 @@ def as_published(directory: Path) -> None:
     saved.write_text(json.dumps({"num_query_tokens": 32, "processor_class": "InstructBlipVideoProcessor"}))
 
 
-def photographs(n: int) -> list[Sample]:
+def random_photographs(n: int) -> list[Sample]:
     """Samples of smooth random pictures, lying and standing ones of different size, with one instruction for all."""
     sizes = ((320, 240), (213, 320))
     captions = ("a dog is standing on the green grass", "two people riding a red bus in the street")

@@ -13,7 +13,7 @@ from harness.models.vlm import Vlm
 from harness.tests.support.tiny import tiny_vlm
 
 
-def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
+def make_tuned_vlm(amount: float, layers: int = 6, width: int = 32) -> Vlm:
     """Return the tiny model with another name and the weights of its last two layers moved by a share of themselves."""
     vlm = tiny_vlm(layers=layers, width=width)
     generator = torch.Generator().manual_seed(1)
@@ -25,7 +25,7 @@ def tuned(amount: float, layers: int = 6, width: int = 32) -> Vlm:
 
 
 def load_tuned(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    vlm = tuned(2.0)
+    vlm = make_tuned_vlm(2.0)
     return vlm.model, vlm.processor
 
 

@@ -11,10 +11,10 @@ from harness.analysis import agreement, boundary_agreement, interval_agreement
 from harness.analysis.curves import Clusters
 from harness.analysis.mean_difference import Sides
 
-Found = TypeVar("Found")
+Agreement = TypeVar("Agreement")
 
 
-def _of_arrays(decide: Callable[..., Found]) -> Callable[..., Found]:
+def _accept_arrays(decide: Callable[..., Agreement]) -> Callable[..., Agreement]:
     def decided(
         now: npt.ArrayLike,
         baseline: npt.ArrayLike,
@@ -23,13 +23,13 @@ def _of_arrays(decide: Callable[..., Found]) -> Callable[..., Found]:
         clusters: Clusters | None = None,
         baseline_clusters: Clusters | None = None,
         **options: Any,
-    ) -> Found:
+    ) -> Agreement:
         return decide(Sides.of(now, baseline, paired, clusters, baseline_clusters), *margins, **options)
 
     return decided
 
 
-agree = _of_arrays(agreement.agree)
-agree_recall = _of_arrays(agreement.agree_recall)
-agree_boundaries = _of_arrays(boundary_agreement.agree_boundaries)
-agree_intervals = _of_arrays(interval_agreement.agree_intervals)
+agree = _accept_arrays(agreement.agree)
+agree_recall = _accept_arrays(agreement.agree_recall)
+agree_boundaries = _accept_arrays(boundary_agreement.agree_boundaries)
+agree_intervals = _accept_arrays(interval_agreement.agree_intervals)

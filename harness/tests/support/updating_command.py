@@ -18,15 +18,15 @@ import pytest
 
 from harness.baselines import store
 from harness.tests.support.case_runs import ROOT
-from harness.tests.support.forked_steps import at_each_step, ended, forked, pausing
-from harness.tests.support.killed_updates import killed_at_moments, stored, tidy, whole
+from harness.tests.support.forked_steps import call_at_each_step, fork, pause, wait_for
+from harness.tests.support.killed_updates import describe_directory, find_state, kill_at_moments, read_stored_files
 
 NAME = Path("tiny-llava") / "tiny.json"
 # Another number of samples is another baseline, and its readings are kept all the same.
 SAMPLES = ("64", "70")
 
 
-def run(home: Path, samples: str, root: Path, before: Callable[[], object], after: Callable[[], object]) -> None:
+def run_update(home: Path, samples: str, root: Path, before: Callable[[], object], after: Callable[[], object]) -> None:
     """Run the command; calls `before` when it starts to write and `after` when it has written."""
 
     def watched_write(*arguments: object, **options: object) -> Path:
@@ -48,25 +48,25 @@ def run(home: Path, samples: str, root: Path, before: Callable[[], object], afte
     assert code == pytest.ExitCode.OK, code
 
 
-def slow_run(home: Path, samples: str, root: Path, started: int) -> None:
+def run_slow_update(home: Path, samples: str, root: Path, started: int) -> None:
     def begin() -> None:
-        at_each_step(pausing)
+        call_at_each_step(pause)
         os.write(started, b"1")
 
-    run(home, samples, root, begin, lambda: os.write(started, b"2"))
+    run_update(home, samples, root, begin, lambda: os.write(started, b"2"))
 
 
-def together(home: Path, rounds: int) -> None:
+def update_together(home: Path, rounds: int) -> None:
     """Two commands that write at the same time, from nothing and over an earlier baseline."""
     states = []
     for samples in SAMPLES:
         root = home / f"state-{samples}"
-        assert ended(forked(partial(run, home, samples, root, int, int))) == 0
-        states.append(stored(root / NAME))
+        assert wait_for(fork(partial(run_update, home, samples, root, int, int))) == 0
+        states.append(read_stored_files(root / NAME))
     for number in range(rounds):
         root = home / f"round-{number}"
         if number % 2:
-            assert ended(forked(partial(run, home, SAMPLES[0], root, int, int))) == 0
+            assert wait_for(fork(partial(run_update, home, SAMPLES[0], root, int, int))) == 0
         ready, says = os.pipe()
         waiting, gate = os.pipe()
 
@@ -75,20 +75,20 @@ def together(home: Path, rounds: int) -> None:
             os.close(gate)
             os.read(waiting, 1)
 
-        pids = [forked(partial(run, home, samples, root, begin, int)) for samples in SAMPLES]
+        pids = [fork(partial(run_update, home, samples, root, begin, int)) for samples in SAMPLES]
         for _ in range(len(pids) - number % 2):
             assert select.select([ready], [], [], 300)[0], "a command did not begin to write"
             os.read(ready, 1)
         # The end of the file is what all of them wait for.
         os.close(gate)
-        codes = [ended(pid) for pid in pids]
+        codes = [wait_for(pid) for pid in pids]
         for handle in (ready, says, waiting):
             os.close(handle)
-        print("together", *codes, whole(root / NAME, states), tidy(root / NAME), flush=True)
+        print("together", *codes, find_state(root / NAME, states), describe_directory(root / NAME), flush=True)
 
 
 def main(way: str, home: Path, rounds: int, seed: int) -> None:
     if way == "command-together":
-        together(home, rounds)
+        update_together(home, rounds)
     else:
-        killed_at_moments(home, rounds, seed, [partial(slow_run, home, samples) for samples in SAMPLES], NAME)
+        kill_at_moments(home, rounds, seed, [partial(run_slow_update, home, samples) for samples in SAMPLES], NAME)

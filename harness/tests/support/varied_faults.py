@@ -18,7 +18,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from harness.data.sample import Sample
 from harness.models.vlm import Vlm
-from harness.tests.support.faults import Change, redrawn
+from harness.tests.support.faults import Change, patch_draws
 
 LLAVA, INSTRUCTBLIP = "scenes-llava", "scenes-instructblip"
 TANH = "gelu_pytorch_tanh"
@@ -50,7 +50,7 @@ def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
         return replace(sample, load_image=reshaped)
 
-    redrawn(patch, lambda samples: [swapped(sample) for sample in samples])
+    patch_draws(patch, lambda samples: [swapped(sample) for sample in samples])
 
 
 def approximate_gelu(vlm: Vlm, _: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.tests.support.photographs import (
-    encoded,
+    encode_image,
     write_images,
     write_table,
 )
@@ -16,7 +16,7 @@ from harness.tests.support.photographs import (
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
-def example(number: Any, **values: Any) -> dict[str, Any]:
+def make_example(number: Any, **values: Any) -> dict[str, Any]:
     return {
         "id": number,
         "image_0": f"ex_{number}_img_0",
@@ -28,19 +28,19 @@ def example(number: Any, **values: Any) -> dict[str, Any]:
     }
 
 
-def write_list(
+def write_jsonl(
     directory: Path, examples: Sequence[dict[str, Any]], suffix: str = "png", images: str = "images"
 ) -> Path:
     """Write the jsonl in a directory and its images into the folder beside; returns that folder."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)) + "\n\n")
     names = [e[f"image_{side}"] for e in examples for side in (0, 1)]
-    write_images(directory / images, {f"{n}.{suffix}": encoded(n, FORMATS[suffix]) for n in names})
+    write_images(directory / images, {f"{n}.{suffix}": encode_image(n, FORMATS[suffix]) for n in names})
     return directory / images
 
 
 def write_parquet(path: Path, examples: Sequence[dict[str, Any]]) -> None:
     columns = {column: [e[column] for e in examples] for column in examples[0]}
     for side in ("image_0", "image_1"):
-        columns[side] = [{"bytes": encoded(name), "path": f"{name}.png"} for name in columns[side]]
+        columns[side] = [{"bytes": encode_image(name), "path": f"{name}.png"} for name in columns[side]]
     write_table(path, columns)
