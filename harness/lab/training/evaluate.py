@@ -1,7 +1,9 @@
-"""Judge the captions of a bundled model: python -m harness.lab.training.evaluate [--model NAME] [--write-card].
+"""Evaluate the captions of a bundled model.
 
-Captions are generated greedily through the public loader and the real processor, on scenes of the test split. The rule
-of judgement stands in `tally.py`.
+Usage: python -m harness.lab.training.evaluate [--model NAME] [--write-card].
+
+Captions are generated greedily with the public loader and the real processor, on scenes of the test split. The rules of
+the comparison are in `tally.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tqdm import tqdm
 from harness.data import scenes
 from harness.data.order import scenes_order
 from harness.data.scenes import Scene, scene
-from harness.lab.training.tally import BAR, BARRED, Measured, Tally, judge
+from harness.lab.training.tally import REQUIRED_ATTRIBUTES, REQUIRED_SHARE, Evaluation, Tally, judge
 from harness.lab.training.trained_vision import TRAINED_VISION, chat_prompt
 from harness.models.anatomy import find_anatomy
 from harness.models.bundled import scenes_llava
@@ -42,7 +44,7 @@ _COLUMNS = ("all", "1 object", "2 objects", "3 objects", "combination seen in tr
 
 @torch.inference_mode()
 def write_captions(model: Any, processor: Any, truths: Sequence[Scene]) -> list[str]:
-    """Greedy captions of one batch, through the chat template and the processor."""
+    """Return greedy captions of one batch of scenes, generated with the chat template and the processor."""
     batch = processor(
         images=[truth.render() for truth in truths],
         text=[chat_prompt(processor)] * len(truths),
@@ -66,7 +68,10 @@ def evaluate(model: Any, processor: Any, samples: int, seed: int, batch: int = 5
 
 
 def word_order(vlm: Vlm, items: int, seed: int, batch: int = 12) -> dict[str, float]:
-    """Winoground's text, image and group score over the first `items` word-order items, with the canonical captions."""
+    """Return Winoground's text, image and group score over the first `items` word-order items.
+
+    The captions are the canonical captions.
+    """
     sides = scenes_order(2 * items, seed)
     tables = []
     for first in range(0, 2 * items, 2 * batch):
@@ -77,13 +82,13 @@ def word_order(vlm: Vlm, items: int, seed: int, batch: int = 12) -> dict[str, fl
     return {name: float(right.mean()) for name, right in winoground_scores(np.concatenate(tables)).items()}
 
 
-def write_card(measured: Measured, trained: Path) -> Path:
-    """Write CARD.md beside the trained weights and put the accuracy into training.json; returns the card's path."""
+def write_card(measured: Evaluation, trained: Path) -> Path:
+    """Write CARD.md beside the trained weights, add the accuracy to training.json, and return the card's path."""
     record_path, card = trained.with_name("training.json"), trained.with_name("CARD.md")
     record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
     tally = measured.tally
     record["held_out"] = {
-        "shares": {key: round(tally.share(key), 4) for key in sorted(tally.asked)},
+        "shares": {key: round(tally.share(key), 4) for key in sorted(tally.total)},
         "word_order": {"items": measured.items, **measured.order},
     }
     write_atomically(record_path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
@@ -91,20 +96,20 @@ def write_card(measured: Measured, trained: Path) -> Path:
     return card
 
 
-def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
-    """Return the text of the model card, from the measured tally and the training record."""
+def card_text(measured: Evaluation, record: dict[str, Any], trained: Path) -> str:
+    """Return the text of the model card from the evaluation and the training record."""
     tally = measured.tally
-    missed = [answer for answer in BARRED if tally.share(f"{answer}/all") < BAR]
+    missed = [answer for answer in REQUIRED_ATTRIBUTES if tally.share(f"{answer}/all") < REQUIRED_SHARE]
     rows = [
-        [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.asked[f"{row}/{c}"] else "" for c in _COLUMNS)]
+        [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.total[f"{row}/{c}"] else "" for c in _COLUMNS)]
         for row in _ROWS
     ]
     data = {
         "measured": measured,
         "record": record,
         "columns": _COLUMNS,
-        "rows": [*rows, ["objects", *(tally.asked[f"colour/{c}"] for c in _COLUMNS)]],
-        "bar": BAR,
+        "rows": [*rows, ["objects", *(tally.total[f"colour/{c}"] for c in _COLUMNS)]],
+        "bar": REQUIRED_SHARE,
         "verdict": f"missed for {', '.join(missed)}" if missed else "reached",
         "requirement": REQUIREMENT,
         "scenes": scenes,
@@ -121,32 +126,32 @@ def card_text(measured: Measured, record: dict[str, Any], trained: Path) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Return the command line; returns 1 where a bar is missed."""
+    """Run the command line; return 1 if a required accuracy is missed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.evaluate", description=__doc__)
     parser.add_argument("--model", choices=sorted(TRAINED_VISION), default="scenes-llava")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--items", type=int, default=100, help="word-order items")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--trained", type=Path, help="the trained tensors; those of the project by default")
+    parser.add_argument("--trained", type=Path, help="file of the trained tensors (default: the bundled file)")
     parser.add_argument("--write-card", action="store_true", help="write CARD.md beside the trained weights")
-    given = parser.parse_args(None if arguments is None else list(arguments))
-    begun = time.time()
-    vision = TRAINED_VISION[given.model]
-    trained = given.trained or vision.trained
-    model, processor = vision.module.load(given.cache, torch.float32, trained=trained)
-    tally = evaluate(model, processor, given.samples, given.seed)
-    for key in sorted(tally.asked):
-        print(f"{key:45} {tally.right[key]:5d} of {tally.asked[key]:5d}  {tally.share(key):.4f}")
-    order = word_order(Vlm(given.model, model, processor, find_anatomy(model)), given.items, given.seed)
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    start = time.time()
+    vision = TRAINED_VISION[options.model]
+    trained = options.trained or vision.trained
+    model, processor = vision.module.load(options.cache, torch.float32, trained=trained)
+    tally = evaluate(model, processor, options.samples, options.seed)
+    for key in sorted(tally.total):
+        print(f"{key:45} {tally.right[key]:5d} of {tally.total[key]:5d}  {tally.share(key):.4f}")
+    order = word_order(Vlm(options.model, model, processor, find_anatomy(model)), options.items, options.seed)
     print(
-        f"word order, {given.items} items: " + ", ".join(f"{name} score {share:.3f}" for name, share in order.items())
+        f"word order, {options.items} items: " + ", ".join(f"{name} score {share:.3f}" for name, share in order.items())
     )
-    print(f"measured in {time.time() - begun:.0f} s")
-    if given.write_card:
-        measured = Measured(given.model, tally, order, given.samples, given.items, given.seed)
+    print(f"measured in {time.time() - start:.0f} s")
+    if options.write_card:
+        measured = Evaluation(options.model, tally, order, options.samples, options.items, options.seed)
         print(f"wrote {write_card(measured, trained)}")
-    return 0 if all(tally.share(f"{what}/all") >= BAR for what in BARRED) else 1
+    return 0 if all(tally.share(f"{name}/all") >= REQUIRED_SHARE for name in REQUIRED_ATTRIBUTES) else 1
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 Usage: python -m harness.lab.training.train [--model NAME] [--out DIR] [--resume].
 
-Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains tower and bridge (projector, or
-queries, Q-Former and projection), which starts at random, on the canonical captions through the frozen language model,
-with the dense loss beside it. Both see scenes of the training split only. The language model runs in bfloat16; sums,
-norms and attention weights are float32. To put the result into use, copy trained.safetensors and training.json from
---out to harness/models/bundled/NAME/ and run harness.lab.training.evaluate --model NAME --write-card.
+Stage 0 trains the vision tower alone on the dense attribute loss. Stage 1 trains the tower and the randomly initialised
+bridge (projector, or queries, Q-Former and projection). Its loss is that of the canonical captions through the frozen
+language model plus the dense loss. Both stages use scenes of the training split only. The language model runs in
+bfloat16; sums, norms and attention weights are in float32. To use the result, copy trained.safetensors and
+training.json from --out to harness/models/bundled/NAME/. Then run harness.lab.training.evaluate --model NAME
+--write-card.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _VALIDATION_SEED_OFFSET = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What a training run does; two runs with the same plan on one machine differ only by rounding."""
+    """Settings of a training run; two runs with the same plan on one machine differ only by rounding."""
 
     seed: int = 0
     steps_dense: int = 2500
@@ -67,7 +68,7 @@ class TrainingPlan:
 
 
 class Trainer:
-    """One run: model, dense head, optimiser state and record, resumable from its checkpoint."""
+    """A training run with model, dense head, optimiser state and record; it can resume from its checkpoint."""
 
     def __init__(self, vision: TrainedVision, plan: TrainingPlan, cache: Path, out: Path) -> None:
         self.vision, self.plan, self.out = vision, plan, out
@@ -81,7 +82,7 @@ class Trainer:
             parameter.requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed + 1)
-            self.head = DenseHead(self.model.config.vision_config.hidden_size, places=not vision.ordered)
+            self.head = DenseHead(self.model.config.vision_config.hidden_size, positions=not vision.ordered)
         self.prompt = prompt_inputs(self.processor)
         self.before, self.after = prompt_ids(self.processor, vision.module.IMAGE_TOKENS)
         self.record: dict[str, Any] = {"model": vision.name, "plan": asdict(plan), "curve": [], "seconds": 0.0}
@@ -89,19 +90,19 @@ class Trainer:
         self.optimiser = self._optimiser()
 
     def run(self) -> None:
-        """Train until the plan is done."""
+        """Train until the plan is complete."""
         for stage, steps in ((0, self.plan.steps_dense), (1, self.plan.steps_caption)):
             if self.stage > stage:
                 continue
             if self.stage < stage:
                 self._next_stage()
             while self.step < steps:
-                begun = time.time()
+                start = time.time()
                 facts = self._train_step(steps)
                 self.step += 1
-                self.record["seconds"] += time.time() - begun
+                self.record["seconds"] += time.time() - start
                 if self.step % 20 == 0 or self.step == steps:
-                    self._note(facts, time.time() - begun)
+                    self._note(facts, time.time() - start)
                 if self.step % 100 == 0 or self.step == steps:
                     self.save()
         self.save()
@@ -131,7 +132,7 @@ class Trainer:
         write_atomically(self.out / "training.json", text.encode())
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the output directory; the record keeps the plan followed until there."""
+        """Resume from the checkpoint in the output directory; the record keeps the earlier plan."""
         state = read_checkpoint(self.out / "checkpoint.pt")
         if state["stage"] == 1:
             self._next_stage()
@@ -159,10 +160,10 @@ class Trainer:
     def _match_embeddings(self) -> None:
         """Scale the random bridge so that its output has the spread of the word embeddings."""
         with torch.no_grad():
-            pixels, _ = self._pictures([scene(index, self.plan.seed, "train") for index in range(32)])
+            pixels, _ = self._image_batch([scene(index, self.plan.seed, "train") for index in range(32)])
             spread = self._rows(self._features(pixels)).float().std()
-            wanted = self.model.get_input_embeddings().weight.float().std()
-            self.model.get_submodule(self.vision.exit).weight.mul_(wanted / spread)
+            target = self.model.get_input_embeddings().weight.float().std()
+            self.model.get_submodule(self.vision.exit).weight.mul_(target / spread)
 
     def _optimiser(self) -> torch.optim.AdamW:
         plan = self.plan
@@ -188,8 +189,8 @@ class Trainer:
         return facts
 
     def _losses(self, drawn: list[Scene], captioned: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """The loss, dense over all scenes and of captions over the first `captioned`, and what is noted of it."""
-        pixels, labels = self._pictures(drawn)
+        """Return the loss and its metrics: dense over all scenes, captions over the first `captioned` scenes."""
+        pixels, labels = self._image_batch(drawn)
         features = self._features(pixels)
         dense, accuracy = dense_loss(self.head(features[:, 1:]), labels)
         facts = {"dense": float(dense.detach()), **accuracy}
@@ -201,10 +202,10 @@ class Trainer:
         facts |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
         return caption + self.plan.dense_share * dense, facts
 
-    def _pictures(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _image_batch(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pixels = np.stack([np.asarray(s.render()) for s in drawn])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0), patch_labels(
-            drawn, places=not self.vision.ordered
+            drawn, positions=not self.vision.ordered
         )
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -218,22 +219,22 @@ class Trainer:
         return rows.to(torch.bfloat16)
 
     def _caption_loss(self, image: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, float, float]:
-        """Mean cross-entropy per caption token; shares of tokens and of whole captions that are predicted."""
+        """Return the mean cross-entropy per caption token, and the shares of tokens and captions that are predicted."""
         ids, targets = caption_targets(self.processor, captions)
         embed = self.model.get_input_embeddings()
         before, after = (embed(part).expand(len(captions), -1, -1) for part in (self.before, self.after))
         rows = torch.cat([before, image, after, embed(ids)], dim=1)
         hidden = self.model.get_decoder()(inputs_embeds=rows, use_cache=False).last_hidden_state
-        wanted = targets != IGNORED
-        # Two-dimensional on purpose: a three-dimensional slice times the head becomes a batched product that copies it.
-        logits = self.model.get_output_embeddings()(hidden[:, -targets.shape[1] - 1 : -1][wanted]).float()
-        right = logits.argmax(dim=-1) == targets[wanted]
-        whole = torch.ones_like(wanted).masked_scatter(wanted, right).all(dim=1)
-        return cross_entropy(logits, targets[wanted]), float(right.float().mean()), float(whole.float().mean())
+        target = targets != IGNORED
+        # Index to two dimensions, because the product of a three-dimensional slice and the head would copy the head.
+        logits = self.model.get_output_embeddings()(hidden[:, -targets.shape[1] - 1 : -1][target]).float()
+        right = logits.argmax(dim=-1) == targets[target]
+        exact = torch.ones_like(target).masked_scatter(target, right).all(dim=1)
+        return cross_entropy(logits, targets[target]), float(right.float().mean()), float(exact.float().mean())
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """The losses on scenes of the training split that are not trained on; the test split is never looked at."""
+        """Return the losses on scenes of the training split that training does not use; the test split stays unused."""
         seed = self.plan.seed + _VALIDATION_SEED_OFFSET
         return self._losses([scene(index, seed, "train") for index in range(96)], captioned=96)[1]
 
@@ -246,23 +247,23 @@ class Trainer:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote: tensors and plain values, no pickled object of any other kind.
+    """Return a checkpoint of `Trainer.save`: tensors and plain values, no other pickled objects.
 
     Raises:
-        WeightsError: not there, damaged, or it holds something else, which is not unpickled.
+        WeightsError: the file is missing, damaged, or holds other objects, which are not unpickled.
     """
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise WeightsError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}): a run of the training program writes it; "
-            "start anew without --resume"
+            f"the checkpoint {path} cannot be read ({type(error).__name__}): a training run writes it; "
+            "start from scratch without --resume"
         ) from error
     return state
 
 
 def schedule(step: int, steps: int, warm_up: int) -> float:
-    """Return the share of the top learning rate: linear warm-up, then half a cosine down to a fiftieth."""
+    """Return the factor of the top learning rate: linear warm-up, then a half cosine down to 0.02."""
     if step < warm_up:
         return (step + 1) / warm_up
     done = (step - warm_up) / max(1, steps - warm_up)
@@ -270,22 +271,22 @@ def schedule(step: int, steps: int, warm_up: int) -> float:
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     plan = TrainingPlan()
     parser = argparse.ArgumentParser(prog="python -m harness.lab.training.train", description=__doc__)
     parser.add_argument("--model", choices=sorted(TRAINED_VISION), default="scenes-llava")
     varied = ("seed", "steps_dense", "steps_caption", "batch_caption")
     for name in varied:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(plan, name))
-    parser.add_argument("--out", type=Path, help="directory of the results; build/MODEL by default")
+    parser.add_argument("--out", type=Path, help="output directory (default: build/MODEL)")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    given = parser.parse_args(None if arguments is None else list(arguments))
-    torch.set_num_threads(given.threads)
-    plan = TrainingPlan(**{name: getattr(given, name) for name in varied})
-    trainer = Trainer(TRAINED_VISION[given.model], plan, given.cache, given.out or Path("build") / given.model)
-    if given.resume:
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint in --out")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    torch.set_num_threads(options.threads)
+    plan = TrainingPlan(**{name: getattr(options, name) for name in varied})
+    trainer = Trainer(TRAINED_VISION[options.model], plan, options.cache, options.out or Path("build") / options.model)
+    if options.resume:
         trainer.resume()
     trainer.run()
 

@@ -19,18 +19,18 @@ from harness.models.bundled import scenes_instructblip, scenes_llava
 from harness.models.bundled.checkpoint import INSTRUCTBLIP_VISION_FILE, LLAVA_VISION_FILE
 
 IGNORED = -100
-_LONGEST = 18  # tokens of the longest canonical caption with its end; one shape for all steps, compiled once
+_LONGEST = 18  # tokens of the longest canonical caption with its end; a fixed shape needs one compilation only
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedVision:
-    """The trained part of a bundled model.
+    """The trained part of a bundled model: the vision tower and the bridge to the language model.
 
-    `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` name the
-    sub-configurations with attention. `ordered` says whether the image tokens keep the patches' order. `tower` is the
-    path of the vision tower, whose last hidden state (batch, 1 + 36, width) has a class token in front. The other parts
-    are the bridge between tower and language model, `exit` the path of its last layer; `rows(model, features, prompt)`
-    are the image rows (batch, image tokens, d) of such features after a prompt of one sample.
+    `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` names the
+    sub-configurations with attention. `ordered` is True if the image tokens keep the order of the patches. `tower` is
+    the path of the vision tower; its last hidden state (batch, 1 + 36, width) starts with a class token. `exit` is the
+    path of the last layer of the bridge. `rows(model, features, prompt)` returns the image embeddings (batch, image
+    tokens, d) for the tower's features and the prompt of one sample.
     """
 
     name: str
@@ -48,7 +48,7 @@ class TrainedVision:
         return [parameter for name, parameter in model.named_parameters() if name.startswith(parts)]
 
     def attend_in_float32(self, model: Any) -> None:
-        """Make every part attend by `_float_attention`: SDPA's backward pass is slow in bfloat16 on a CPU."""
+        """Use `_float_attention` in every part, because SDPA's backward pass is slow in bfloat16 on a CPU."""
         for name, causal in (("train_full", False), ("train_causal", True)):
             AttentionInterface.register(name, partial(_float_attention, causal=causal))
         model.set_attn_implementation({"text_config": "train_causal"} | dict.fromkeys(self.configs, "train_full"))
@@ -57,7 +57,10 @@ class TrainedVision:
 def _float_attention(
     module: Any, q: Tensor, k: Tensor, v: Tensor, attention_mask: Any, scaling: float, causal: bool, **_: Any
 ) -> tuple[Tensor, None]:
-    """Attention of q (batch, heads, tokens, width) as (batch, tokens, heads, width); rows are padded on the right."""
+    """Return attention outputs (batch, tokens, heads, width) of q (batch, heads, tokens, width).
+
+    Padding is on the right, so the mask is not needed.
+    """
     groups = q.shape[1] // k.shape[1]
     wide_k, wide_v = (t.float().repeat_interleave(groups, dim=1) for t in (k, v))
     with torch.autocast("cpu", enabled=False):
@@ -73,8 +76,8 @@ def _projected(model: Any, features: Tensor, prompt: Mapping[str, Tensor]) -> Te
 def _queried(model: Any, features: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
     queries = model.query_tokens.expand(len(features), -1, -1)
     ids = prompt["qformer_input_ids"].expand(len(features), -1)
-    answers = model.qformer(input_ids=ids, query_embeds=queries, encoder_hidden_states=features)
-    rows: Tensor = model.language_projection(answers.last_hidden_state[:, : queries.shape[1]])
+    output = model.qformer(input_ids=ids, query_embeds=queries, encoder_hidden_states=features)
+    rows: Tensor = model.language_projection(output.last_hidden_state[:, : queries.shape[1]])
     return rows
 
 
@@ -106,13 +109,13 @@ TRAINED_VISION: dict[str, TrainedVision] = {
 
 
 def chat_prompt(processor: Any) -> str:
-    """Return the prompt of a picture and the scenes' instruction, as the processor's chat template words it."""
+    """Return the chat-template prompt of an image and the scenes' instruction."""
     content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
     return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
 
 
 def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
-    """Return the model inputs of one sample, as the processor writes them."""
+    """Return the model inputs of one sample from the processor."""
     inputs: Mapping[str, Tensor] = processor(
         images=scene(0, 0, "train").render(), text=chat_prompt(processor), return_tensors="pt"
     )
@@ -120,22 +123,23 @@ def prompt_inputs(processor: Any) -> Mapping[str, Tensor]:
 
 
 def prompt_ids(processor: Any, image_tokens: int) -> tuple[Tensor, Tensor]:
-    """Return the prompt's token ids before and after the image tokens, as the processor writes them.
+    """Return the prompt's token ids before and after the image tokens.
 
     Raises:
-        RuntimeError: there are not as many image tokens as expected.
+        RuntimeError: the number of image tokens is not the expected one.
     """
     ids = prompt_inputs(processor)["input_ids"][0]
-    at = (ids == processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))).nonzero().flatten()
-    if len(at) != image_tokens:
+    positions = (ids == processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))).nonzero().flatten()
+    if len(positions) != image_tokens:
         raise RuntimeError(
-            f"the processor wrote {len(at)} image tokens instead of {image_tokens}: check its patch size and queries"
+            f"the processor wrote {len(positions)} image tokens instead of {image_tokens}; "
+            "check its patch size and number of queries"
         )
-    return ids[: at[0]], ids[at[-1] + 1 :]
+    return ids[: positions[0]], ids[positions[-1] + 1 :]
 
 
 def caption_targets(processor: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
-    """Caption ids with the end of turn, padded on the right, and the same as targets with the padding ignored."""
+    """Return right-padded caption ids with the end of turn, and the same ids as targets that ignore the padding."""
     rows = [processor.tokenizer(caption + "<|im_end|>", add_special_tokens=False).input_ids for caption in captions]
     if max(map(len, rows)) > _LONGEST:
         raise ValueError(f"a caption has {max(map(len, rows))} tokens, more than the {_LONGEST} that training pads to")

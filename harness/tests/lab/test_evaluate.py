@@ -1,4 +1,4 @@
-"""How captions are read and judged, without any model."""
+"""Reading and judging captions, without a model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
 PAIR = Scene((RED, BLUE), ("left",), "gray", 0)
 
 
-def test_reading_a_caption() -> None:
-    said = read_caption("A red circle left of a blue square, with a green star below it.")
-    assert said.objects == ((None, "red", "circle"), (None, "blue", "square"), (None, "green", "star"))
-    assert said.relations == ("left", "below")
+def test_a_caption_is_read_as_objects_and_relations() -> None:
+    reading = read_caption("A red circle left of a blue square, with a green star below it.")
+    assert reading.objects == ((None, "red", "circle"), (None, "blue", "square"), (None, "green", "star"))
+    assert reading.relations == ("left", "below")
     assert read_caption("circle") == read_caption("A circle on a dark floor.")
     assert read_caption("").objects == ()
 
@@ -33,22 +33,22 @@ def test_reading_a_caption() -> None:
         ("left left left", 0, 0, 0, 0),
     ],
 )
-def test_judgement_is_not_lenient(caption: str, colour: int, shape: int, relation: int, exact: int) -> None:
+def test_only_exact_attributes_count_as_right(caption: str, colour: int, shape: int, relation: int, exact: int) -> None:
     tally = Tally()
     judge(PAIR, caption, tally)
-    assert [tally.right[f"{what}/all"] for what in ("colour", "shape", "relation", "exact")] == [
+    assert [tally.right[f"{name}/all"] for name in ("colour", "shape", "relation", "exact")] == [
         colour,
         shape,
         relation,
         exact,
     ]
-    assert tally.asked["colour/all"] == 2
-    assert tally.asked["relation/all"] == tally.asked["relation word/all"] == 1
+    assert tally.total["colour/all"] == 2
+    assert tally.total["relation/all"] == tally.total["relation word/all"] == 1
     assert tally.right["relation word/all"] == ("left" in caption and caption.count("left") == 1)
 
 
-def test_scores_of_a_pair() -> None:
-    """Rows are images, columns captions: all right, text right alone, image right alone, all equal."""
+def test_winoground_scores_of_a_pair() -> None:
+    """Rows are images, columns captions; the cases: all right, only text right, only image right, all equal."""
     tables = [[[2.0, 1.0], [1.0, 2.0]], [[9.0, 8.0], [1.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]]
     scores = {name: right.tolist() for name, right in winoground_scores(np.array(tables)).items()}
     assert scores == {

@@ -1,4 +1,4 @@
-"""What the eyes of `scenes-llava` are trained on: patch labels, caption targets, the rate."""
+"""Training of vision tower and projector of `scenes-llava`: patch labels, caption targets, learning rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RED, BLUE = Thing("red", "circle", "small"), Thing("blue", "square", "large")
 PAIR = Scene((RED, BLUE), ("left",), "gray", 0)
 
 
-def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:
+def test_patches_are_labelled_with_the_object_that_covers_them() -> None:
     labels = patch_labels([PAIR])
     (a, b), grid = PAIR.placements(), labels["shape"][0].reshape(6, 6)
     assert grid[int(a.y // 16), int(a.x // 16)] == 0
@@ -29,17 +29,17 @@ def test_patches_are_labelled_with_the_thing_that_covers_them() -> None:
     assert set(labels["ground"].flatten().tolist()) == {1}
 
 
-def test_a_patch_may_be_asked_where_it_is() -> None:
-    labels = patch_labels([PAIR, PAIR], places=True)
+def test_patch_labels_optionally_include_the_position() -> None:
+    labels = patch_labels([PAIR, PAIR], positions=True)
     assert "row" not in patch_labels([PAIR])
     assert labels["row"][1].reshape(6, 6)[4, 2] == 4
     assert labels["column"][1].reshape(6, 6)[4, 2] == 2
-    loss, accuracy = dense_loss(DenseHead(8, places=True)(torch.randn(2, IMAGE_TOKENS, 8)), labels)
+    loss, accuracy = dense_loss(DenseHead(8, positions=True)(torch.randn(2, IMAGE_TOKENS, 8)), labels)
     assert {"row", "column"} <= accuracy.keys()
     assert bool(torch.isfinite(loss))
 
 
-def test_the_dense_loss_is_the_uniform_one_for_equal_scores() -> None:
+def test_equal_scores_give_the_dense_loss_of_a_uniform_guess() -> None:
     labels = patch_labels([PAIR])
     head = DenseHead(8)
     torch.nn.init.zeros_(head.read.weight)
@@ -51,16 +51,16 @@ def test_the_dense_loss_is_the_uniform_one_for_equal_scores() -> None:
 
 @pytest.mark.bundled
 def test_targets_end_with_the_turn_and_ignore_the_padding() -> None:
-    made = processor(default_cache())
-    ids, targets = caption_targets(made, ["A red circle.", "A small red circle left of a large blue square."])
-    for row, wanted in zip(ids, targets, strict=True):
-        real = wanted != -100
-        assert torch.equal(row[real], wanted[real])
-        assert int(wanted[real][-1]) == made.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    real_processor = processor(default_cache())
+    ids, targets = caption_targets(real_processor, ["A red circle.", "A small red circle left of a large blue square."])
+    for row, target in zip(ids, targets, strict=True):
+        real = target != -100
+        assert torch.equal(row[real], target[real])
+        assert int(target[real][-1]) == real_processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert set(row[~real].tolist()) == {PAD_TOKEN_ID}
 
 
-def test_the_rate_rises_then_falls() -> None:
+def test_the_learning_rate_rises_then_falls() -> None:
     rates = [schedule(step, 100, 10) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)

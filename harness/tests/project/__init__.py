@@ -1,1 +1,1 @@
-"""Tests of the project itself: its rooms, its documents, its workflows."""
+"""Tests of the project itself: rooms, documents and workflows."""

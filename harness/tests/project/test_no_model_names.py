@@ -1,4 +1,4 @@
-"""Models differ as data: no condition in the harness asks for a model's or a type's name."""
+"""Model differences are data: no condition in the harness compares the name of a model or type."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ NAMES = {*vision_language_types(), *vision_language_types().values(), *KINDS, *T
 
 
 def conditions(tree: ast.AST) -> list[ast.AST]:
-    """Whatever decides which way a program goes."""
-    found: list[ast.AST] = []
+    """Return the expressions that decide the control flow."""
+    tests: list[ast.AST] = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert)):
-            found.append(node.test)
+            tests.append(node.test)
         elif isinstance(node, ast.comprehension):
-            found.extend(node.ifs)
+            tests.extend(node.ifs)
         elif isinstance(node, ast.match_case):
-            found.append(node.pattern)
-    return found
+            tests.append(node.pattern)
+    return tests
 
 
-def named(condition: ast.AST) -> set[str]:
-    """Return the names of models and types that a condition holds, as text or as classes."""
+def model_names(condition: ast.AST) -> set[str]:
+    """Return the names of models and types in a condition, as strings or classes."""
     words = {node.value for node in ast.walk(condition) if isinstance(node, ast.Constant)}
     words |= {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)}
     words |= {node.attr for node in ast.walk(condition) if isinstance(node, ast.Attribute)}
@@ -45,14 +45,14 @@ def named(condition: ast.AST) -> set[str]:
 )
 def test_no_condition_names_a_model(path: Path) -> None:
     for condition in conditions(ast.parse(path.read_text())):
-        assert not named(condition), f"{path.name}:{condition.lineno} decides by a name; make it a row of a table"
+        assert not model_names(condition), f"{path.name}:{condition.lineno} uses a model name; make it a row of a table"
 
 
-def test_a_condition_that_names_one_is_found() -> None:
+def test_a_condition_with_a_model_name_is_detected() -> None:
     source = (
         "if config.model_type == 'qwen2_vl':\n    pass\nx = 1 if isinstance(m, LlavaForConditionalGeneration) else 2\n"
     )
-    assert [sorted(named(condition)) for condition in conditions(ast.parse(source))] == [
+    assert [sorted(model_names(condition)) for condition in conditions(ast.parse(source))] == [
         ["qwen2_vl"],
         ["LlavaForConditionalGeneration"],
     ]

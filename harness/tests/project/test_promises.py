@@ -1,4 +1,4 @@
-"""The documents' promises: each sentence of a table "What holds" names tests that exist."""
+"""Tables of guarantees in the documents: each row names existing tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
 def promises(page: str) -> list[tuple[str, str]]:
-    """Return the rows of a page's tables: a sentence and its tests."""
+    """Return the rows of a page's tables as pairs of a sentence and its tests."""
     lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
     rows, inside = [], False
     for line in lines:
@@ -25,14 +25,14 @@ def promises(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", ["trust.md", "scale-out.md"])
-def test_each_promise_names_tests_that_exist(page: str) -> None:
+def test_each_promise_names_existing_tests(page: str) -> None:
     rows = promises(page)
     assert len(rows) > 5
     for promise, tests in rows:
         assert promise.endswith("."), promise
         named = NAMED.findall(tests)
         assert named, promise
-        # Nothing else stands beside the names.
+        # The cell has no text besides the test names.
         assert not NAMED.sub("", tests).strip(", "), promise
         for file, test in named:
             paths = list((ROOT / "harness" / "tests").rglob(file))

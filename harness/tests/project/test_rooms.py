@@ -1,4 +1,4 @@
-"""The rooms of the harness: where a file may lie, what it may import, how long it is, and that a name occurs once."""
+"""Rules for the rooms (packages) of the harness: file locations, imports, file lengths and unique names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 HARNESS = Path(__file__).parents[2]
-# Lowest first: a room imports itself and the rooms before it.
+# Lowest first: a room may import itself and the rooms before it.
 ROOMS = (
     *("errors", "storage", "analysis", "hub", "data", "models", "probe", "profile", "measurement", "baselines"),
     *("judgement", "run", "report", "checks", "plugin", "releases", "lab"),
 )
-AT_ROOT = {"__init__", "errors", "hub", "checks"}
-LONGEST = 300
+ROOT_FILES = {"__init__", "errors", "hub", "checks"}
+MAX_LINES = 300
 SHARED_NAMES = {"__init__.py", "__main__.py"}
 
 
@@ -32,8 +32,8 @@ TESTS = {module_name(path): path for path in (HARNESS / "tests").rglob("*.py")}
 
 
 def imports_of(tree: ast.AST) -> set[str]:
-    """Return the dotted names that a file imports, wherever in it, but for those that only a type checker sees."""
-    unseen = {
+    """Return the dotted names of all imports of a file, except those under TYPE_CHECKING."""
+    type_checking = {
         id(node)
         for branch in ast.walk(tree)
         if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
@@ -42,7 +42,7 @@ def imports_of(tree: ast.AST) -> set[str]:
     }
     names: set[str] = set()
     for node in ast.walk(tree):
-        if id(node) in unseen:
+        if id(node) in type_checking:
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -55,11 +55,11 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def upward(module: str, imported: set[str]) -> list[str]:
-    """Those of the imported modules that lie in a room above the module's own."""
+def upward_imports(module: str, imported: set[str]) -> list[str]:
+    """Return the imported modules that lie in a room above the module's room."""
     order = (*ROOMS, "__init__")
-    own = order.index(room_of(module))
-    return sorted(name for name in imported & set(PRODUCT) if order.index(room_of(name)) > own)
+    level = order.index(room_of(module))
+    return sorted(name for name in imported & set(PRODUCT) if order.index(room_of(name)) > level)
 
 
 GRAPH = {
@@ -69,18 +69,20 @@ GRAPH = {
 
 
 def test_every_file_lies_in_a_room() -> None:
-    assert {path.stem for path in HARNESS.glob("*.py")} <= AT_ROOT
+    assert {path.stem for path in HARNESS.glob("*.py")} <= ROOT_FILES
     assert {room_of(name) for name in PRODUCT} - {"__init__"} == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_no_room_above_it(room: str) -> None:
     assert {
-        name: upward(name, GRAPH[name]) for name in GRAPH if room_of(name) == room and upward(name, GRAPH[name])
+        name: upward_imports(name, GRAPH[name])
+        for name in GRAPH
+        if room_of(name) == room and upward_imports(name, GRAPH[name])
     } == {}
 
 
-def test_the_page_of_the_architecture_shows_the_tower() -> None:
+def test_the_architecture_page_lists_the_rooms_in_order() -> None:
     page = (HARNESS.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     tower = page.split("```")[1].splitlines()[1:]
     shown = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tower if line.strip()]
@@ -96,19 +98,19 @@ def test_every_path_of_a_page_exists(page: str) -> None:
     assert [name for name in names if name not in users and not any((root / name).exists() for root in roots)] == []
 
 
-def test_an_import_upwards_is_seen() -> None:
+def test_an_upward_import_is_detected() -> None:
     source = "def late():\n    from harness.report.figures import plot\n"
-    assert upward("harness.profile.profile", imports_of(ast.parse(source))) == ["harness.report.figures"]
+    assert upward_imports("harness.profile.profile", imports_of(ast.parse(source))) == ["harness.report.figures"]
 
 
-def test_no_imports_run_in_a_circle() -> None:
+def test_imports_have_no_cycle() -> None:
     TopologicalSorter(GRAPH).prepare()
 
 
 @pytest.mark.parametrize("paths", [PRODUCT, TESTS], ids=["product", "tests"])
-def test_no_file_is_longer_than_a_reader_holds(paths: dict[str, Path]) -> None:
+def test_no_file_exceeds_the_maximum_length(paths: dict[str, Path]) -> None:
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths.items()}
-    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
 
 
 def test_a_file_name_and_a_public_class_name_occur_once() -> None:
@@ -122,8 +124,8 @@ def test_a_file_name_and_a_public_class_name_occur_once() -> None:
 
 def test_the_tests_mirror_the_rooms() -> None:
     others = {"end_to_end", "project", "support"}
-    folders = {path.parent.name for path in (HARNESS / "tests").glob("*/*.py")}
-    assert folders <= {*ROOMS, *others}
+    directories = {path.parent.name for path in (HARNESS / "tests").glob("*/*.py")}
+    assert directories <= {*ROOMS, *others}
     assert list((HARNESS / "tests").glob("test_*.py")) == []
     names = Counter(path.name for path in TESTS.values() if path.name not in SHARED_NAMES)
     assert [name for name, count in names.items() if count > 1] == []

@@ -1,4 +1,4 @@
-"""The workflows and the documented commands: they parse, and every option, name and module in them exists."""
+"""Workflows and documented commands: they parse, and their options, names and modules exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # what fetches from the hub brings it, and transformers needs that
+import yaml  # a dependency of huggingface-hub, which transformers requires
 
 from harness.data.datasets import DATASETS
 from harness.models.registry import MODELS, PAPER_DATASETS
@@ -30,7 +30,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 def workflow(path: Path) -> dict[str, Any]:
     content: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {"on" if key is True else key: value for key, value in content.items()}  # YAML 1.1 takes "on" for true
+    return {"on" if key is True else key: value for key, value in content.items()}  # YAML 1.1 reads "on" as true
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 
 def shell(path: Path) -> str:
-    """Return the shell text of a workflow, a script or a page's shell blocks, continued lines joined."""
+    """Return the shell text of a workflow, a script or a page's shell blocks, with continued lines joined."""
     if path.suffix == ".yml":
         text = "\n".join(step.get("run", "") for step in steps(path))
     else:
@@ -48,7 +48,7 @@ def shell(path: Path) -> str:
 
 
 def pytest_calls(path: Path) -> Iterator[list[str]]:
-    """The arguments of every call of pytest."""
+    """Yield the arguments of every call of pytest."""
     for line in shell(path).splitlines():
         code = re.sub(r"(^|\s)#\s.*|2>&1", "", line)
         if not re.search(r"\bpytest\b", code):
@@ -56,44 +56,44 @@ def pytest_calls(path: Path) -> Iterator[list[str]]:
         lexer = shlex.shlex(code, posix=True, punctuation_chars=True)
         lexer.commenters, lexer.whitespace_split = "", True
         tokens = list(lexer)
-        at = next((i for i, token in enumerate(tokens) if Path(token).name == "pytest"), None)
-        if at is None:
+        start = next((i for i, token in enumerate(tokens) if Path(token).name == "pytest"), None)
+        if start is None:
             continue
-        end = next((i for i in range(at, len(tokens)) if set(tokens[i]) <= set("|&;<>()")), len(tokens))
-        yield tokens[at + 1 : end]
+        end = next((i for i in range(start, len(tokens)) if set(tokens[i]) <= set("|&;<>()")), len(tokens))
+        yield tokens[start + 1 : end]
 
 
-def filled(arguments: list[str], values: dict[str, str]) -> list[str]:
-    """Arguments with the shell's variables filled in; an empty one that is not quoted vanishes."""
+def substitute_variables(arguments: list[str], values: dict[str, str]) -> list[str]:
+    """Return the arguments with shell variables substituted and empty unquoted arguments removed."""
     texts = [re.sub(r"\$(\w+)", lambda name: values[name[1]], text) for text in arguments]
     return [text for text in texts if text]
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """The project's own settings, with nothing to collect."""
+    """A test directory with the project's plugin and no tests."""
     pytester.makeconftest('pytest_plugins = ["harness.plugin.hooks"]')
     pytester.mkdir("phase-results")
     return pytester
 
 
 def pairs_of(project: pytest.Pytester, arguments: list[str]) -> set[tuple[str, str]]:
-    """Return the pairs that a call measures, every option having been parsed and found to be allowed."""
+    """Parse and validate the options of a call and return the pairs that it measures."""
     options = read_options(project.parseconfig(*arguments))
     return {(pair.model, pair.dataset) for pair in options.pairs()}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_is_whole(path: Path) -> None:
-    found = workflow(path)
-    assert {"name", "on", "permissions", "concurrency", "jobs"} <= found.keys()
-    for job in found["jobs"].values():
+def test_a_workflow_is_complete(path: Path) -> None:
+    content = workflow(path)
+    assert {"name", "on", "permissions", "concurrency", "jobs"} <= content.keys()
+    for job in content["jobs"].values():
         assert job["timeout-minutes"] <= 360
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             if "uses" in step:
                 assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
-            # An input inside a script would be run by the shell.
+            # The shell would execute an input that is expanded inside a script.
             assert "${{" not in step.get("run", "")
 
 
@@ -102,7 +102,7 @@ def test_the_cpu_workflow_runs_the_script() -> None:
     assert [step["run"] for step in steps(path) if "run" in step] == ["bash .ci/run"]
 
 
-# Stands for every program that the script starts: notes its environment's directory, its name and its arguments.
+# A fake for every program of the script; it records the environment's directory, the name and the arguments.
 STAND_IN = """#!/usr/bin/env bash
 name=$(basename "$0")
 if [ "$name" = python3 ]; then
@@ -116,11 +116,16 @@ echo "$(basename "$(dirname "$(dirname "$0")")") $name $* ${cached:+with $cached
 """
 
 
-def test_the_script_runs_the_readmes_commands_each_in_an_environment_of_its_own(tmp_path: Path) -> None:
+def test_the_script_runs_the_readmes_commands_in_separate_environments(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Two commands\n")[1]
     lines = section.split("```")[1].strip().splitlines()
-    asked = [shlex.split(part) for line in lines for part in line.partition("#")[0].split("&&")]
-    assert [words[:2] for words in asked] == [["pip", "install"], ["pytest", "cases/"], ["pip", "install"], ["pytest"]]
+    expected = [shlex.split(part) for line in lines for part in line.partition("#")[0].split("&&")]
+    assert [words[:2] for words in expected] == [
+        ["pip", "install"],
+        ["pytest", "cases/"],
+        ["pip", "install"],
+        ["pytest"],
+    ]
     (tmp_path / "bin").mkdir()
     for name in ("python3", "chromium", "chromedriver"):
         (tmp_path / "bin" / name).write_text(STAND_IN, encoding="utf-8")
@@ -130,21 +135,21 @@ def test_the_script_runs_the_readmes_commands_each_in_an_environment_of_its_own(
     subprocess.run(["bash", str(ROOT / ".ci" / "run")], env=environment, check=True, cwd=tmp_path)
     started = [line.split() for line in notes.read_text(encoding="utf-8").splitlines()]
     in_venvs = [words for words in started if words[1] != "python3"]
-    # The cache is empty at first; the language model alone is handed on, so that no reading is.
-    assert in_venvs[:2] == [["cases", *words] for words in asked[:2]]
-    assert in_venvs[2:4] == [["tests", *asked[2]], ["tests", *asked[3], "with", "weights"]]
+    # The cache is empty at first. Only the language model is passed on, not the readings.
+    assert in_venvs[:2] == [["cases", *words] for words in expected[:2]]
+    assert in_venvs[2:4] == [["tests", *expected[2]], ["tests", *expected[3], "with", "weights"]]
     assert [words[1] for words in in_venvs[4:]] == ["ruff", "ruff", "mypy", "pytest"]
     assert [words[2:4] for words in started if words[1] == "python3"] == [["-m", "venv"]] * 2
 
 
-def test_the_gpu_workflow_measures_the_papers_pairs_weekly_and_uploads_what_it_wrote(
+def test_the_gpu_workflow_measures_the_papers_pairs_weekly_and_uploads_its_output(
     project: pytest.Pytester,
 ) -> None:
-    found = workflow(GPU)
-    (job,) = found["jobs"].values()
+    content = workflow(GPU)
+    (job,) = content["jobs"].values()
     assert job["runs-on"] == ["self-hosted", "linux", "gpu"]
-    assert found["on"].keys() == {"schedule", "workflow_dispatch"}
-    assert [len(entry["cron"].split()) for entry in found["on"]["schedule"]] == [5]
+    assert content["on"].keys() == {"schedule", "workflow_dispatch"}
+    assert [len(entry["cron"].split()) for entry in content["on"]["schedule"]] == [5]
     matrix = {name: re.findall(r"'\[(\"[^']+)\]'", text) for name, text in job["strategy"]["matrix"].items()}
     models, datasets = (re.findall(r'"([^"]+)"', matrix[name][0]) for name in ("model", "dataset"))
     (arguments,) = pytest_calls(GPU)
@@ -152,14 +157,14 @@ def test_the_gpu_workflow_measures_the_papers_pairs_weekly_and_uploads_what_it_w
     for model, dataset, record in product(models, datasets, ("", "--phase-update-new")):
         values = {"MODEL": model, "DATASET": dataset, "SAMPLES": "auto", "RECORD": record, "RESULTS": "phase-results"}
         assert values.keys() <= job["env"].keys()
-        pairs = pairs_of(project, filled(arguments, values | {"GITHUB_STEP_SUMMARY": "summary.md"}))
+        pairs = pairs_of(project, substitute_variables(arguments, values | {"GITHUB_STEP_SUMMARY": "summary.md"}))
         assert pairs == {(model, dataset)}
         measured |= pairs
     assert measured == PAPER_PAIRS
-    # What a reader opens first goes with the rest, and what a step shows beside the run is where it is shown.
+    # Report and record are uploaded; the summary goes to the page of the run.
     written = {name: arguments[arguments.index(f"--phase-{name}") + 1] for name in ("report", "json", "markdown")}
     assert written.pop("markdown") == "$GITHUB_STEP_SUMMARY"
-    assert all(place.startswith("$RESULTS/") for place in written.values())
+    assert all(path.startswith("$RESULTS/") for path in written.values())
     (upload,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
     assert upload["if"] == "always()"
     assert f"{job['env']['RESULTS']}/" in upload["with"]["path"].split()
@@ -174,7 +179,7 @@ def test_the_documented_commands_parse_and_record_every_pair_of_the_paper(projec
     for arguments in calls:
         for model, dataset in PAPER_PAIRS:
             values = {"model": model, "dataset": dataset, "results": "phase-results/one"}
-            pairs = pairs_of(project, filled(arguments, values))
+            pairs = pairs_of(project, substitute_variables(arguments, values))
             assert len(pairs) == 1
             assert pairs <= PAPER_PAIRS
             recorded |= pairs if "--phase-update-new" in arguments else set()
@@ -192,17 +197,17 @@ def test_the_script_runs_markers_that_exist(project: pytest.Pytester) -> None:
     assert len(calls) == 1
     for arguments in calls:
         read_options(project.parseconfig(*arguments))
-        asked = [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-m"]
-        assert {word for text in asked for word in text.split()} - {"and", "or", "not"} <= known
+        markers = [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-m"]
+        assert {word for text in markers for word in text.split()} - {"and", "or", "not"} <= known
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *DOCS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
-def test_every_option_extra_and_module_that_is_named_exists(path: Path, project: pytest.Pytester) -> None:
+def test_every_named_option_extra_and_module_exists(path: Path, project: pytest.Pytester) -> None:
     text = path.read_text(encoding="utf-8")
     config = project.parseconfig()
     for option in set(re.findall(r"--phase-[a-z]+(?:-[a-z]+)*", text)):
-        config.getoption(option)  # raises for one that nobody added
-    extras = {name.strip() for found in re.findall(r"\.\[([\w,]+)\]", text) for name in found.split(",")}
+        config.getoption(option)  # raises for an unknown option
+    extras = {name.strip() for names in re.findall(r"\.\[([\w,]+)\]", text) for name in names.split(",")}
     assert extras <= PROJECT["project"]["optional-dependencies"].keys()
     for module in set(re.findall(r"python3? -m (harness[\w.]*)", text)):
         assert importlib.util.find_spec(module), module
