@@ -59,14 +59,14 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
     twin = copy.deepcopy(subject.model, {id(tensor): tensor for tensor in tensors})
     paths = {module: path for path, module in subject.model.named_modules()}
     inputs, reduced = dict(subject.inputs), GroupSums(subject.groups)
-    with _report_failures(), warnings.catch_warnings():
+    with _convert_errors(), warnings.catch_warnings():
         # nnsight warns about every submodule whose name clashes with its own attributes.
         warnings.simplefilter("ignore")
         traced = nnsight.NNsight(twin)
         points = [_submodule(traced, paths[module]) for module in (*subject.anatomy.layers, subject.anatomy.final_norm)]
 
     def read() -> Any:
-        with torch.inference_mode(), _report_failures():
+        with torch.inference_mode(), _convert_errors():
             with traced.trace(**inputs, use_cache=False, logits_to_keep=1):
                 states = nnsight.save([])
                 for point in points:
@@ -79,7 +79,7 @@ def nnsight_reader(subject: Subject) -> Callable[[], Any]:
 
 
 @contextmanager
-def _report_failures() -> Iterator[None]:
+def _convert_errors() -> Iterator[None]:
     """Turn any error of nnsight, except a lack of memory, into an `UnavailableError` with its text."""
     try:
         yield
