@@ -1,1 +1,1 @@
-"""What happens during the forward pass: similarity, attention and logit lens, reduced inside the hooks."""
+"""Hooks on the forward pass, which reduce similarity, attention and logit lens layer by layer."""

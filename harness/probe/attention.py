@@ -1,4 +1,4 @@
-"""Norm-based attention of the last prompt token, read inside the model's own attention function."""
+"""Attention weights and weighted value vectors of the last prompt token, read in the model's attention function."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from harness.probe.similarity import upcast
 
 
 class AttentionError(PhaseError):
-    """The model's attention cannot be read; the message says why and what to do."""
+    """The model's attention cannot be read; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastRow:
     """Attention of the last query in one layer.
 
-    weights: softmax weights, (batch, heads, keys). values: alpha_j^h v_j^h of every key, heads concatenated,
-    (batch, keys, heads x value dimension). refused: why these are not what the output projection adds up; empty where
-    they are.
+    weights: softmax weights, (batch, heads, keys). values: weighted value vectors alpha_j^h v_j^h of every key, heads
+    concatenated, (batch, keys, heads x value dimension). unusable: the reason why the output projection does not sum
+    these values; empty if it does.
     """
 
     weights: torch.Tensor
@@ -54,18 +54,18 @@ def last_row(
     position_bias: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
 ) -> LastRow:
-    """What the last query attends to, and the weighted values that it adds up.
+    """Return the attention weights of the last query and the weighted value vectors that it sums.
 
     Args:
-        query: (batch, heads, queries, key dimension), positions already rotated in.
+        query: (batch, heads, queries, key dimension), rotary positions applied.
         key: (batch, key heads, keys, key dimension); each key head serves heads / key heads query heads.
         value: (batch, key heads, keys, value dimension).
-        attention_mask: bool (True = visible) or additive, broadcastable to (batch, heads, queries, keys), or None
-            where every key is visible to the last query.
-        scaling: factor on the logits; None is 1 / sqrt(key dimension).
-        softcap: c of c tanh(logit / c), where the model has one.
-        position_bias: added to the logits, broadcastable to (batch, heads, queries, keys), where the model has one.
-        sinks: logits that take a share of the softmax and add no value, (heads,) or (batch, heads, queries, 1).
+        attention_mask: bool (True = visible) or additive, broadcastable to (batch, heads, queries, keys); None if
+            every key is visible to the last query.
+        scaling: factor on the logits; None means 1 / sqrt(key dimension).
+        softcap: c of c tanh(logit / c), if the model has one.
+        position_bias: added to the logits, broadcastable to (batch, heads, queries, keys), if the model has one.
+        sinks: logits that take a share of the softmax and have no value vector, (heads,) or (batch, heads, queries, 1).
 
     Returns:
         Weights and weighted values in float32 or better (Kobayashi et al. 2020, eq. 4, before W_O).
@@ -91,60 +91,69 @@ def last_row(
     return LastRow(weights, weighted.reshape(batch, heads, keys, -1).transpose(1, 2).reshape(batch, keys, -1))
 
 
-_SEVERAL = "it computes several attentions in one layer, and no single one is what the layer adds up"
-# What stands between attention and output projection: nothing, a gate, or what is refused. It is a fact of the model,
-# found at its first row, because to look at numbers makes a GPU wait.
-_NOTHING, _GATE = "nothing", "a gate"
-_between: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_SEVERAL = "it computes attention several times in one layer, and no single result is what the layer sums"
+# The connection between attention output and output projection: direct, a gate, or the reason of a refusal. It is a
+# property of the model and is classified at its first row only, because reading values would synchronise the GPU.
+_DIRECT, _GATE = "direct", "a gate"
+_connections: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def apply_gate(row: LastRow, projection: nn.Module, given: torch.Tensor, fed: torch.Tensor) -> LastRow:
-    """Return the row with its values as the output projection gets them, where a gate scales them on the way.
+def apply_gate(
+    row: LastRow, projection: nn.Module, attention_output: torch.Tensor, projection_input: torch.Tensor
+) -> LastRow:
+    """Return the row with its values scaled by the gate between attention and output projection, if there is one.
 
     Args:
-        row: what the last query attends to.
+        row: attention of the last query.
         projection: W_O.
-        given: what the attention function gives for the last query, (batch, heads x value dimension).
-        fed: what W_O is fed for it, of the same shape where nothing else stands between them.
+        attention_output: result of the attention function for the last query, (batch, heads x value dimension).
+        projection_input: input of W_O for the same query; it has the same shape if only a gate lies between.
 
     Returns:
-        The row itself, the row with every value scaled by the gate, or a refused row where it is no gate: of another
-        width, or of changing sign as behind a norm, which is not linear in the values.
+        The row itself, the row with every value scaled by the gate, or an unusable row if the operation is no gate.
+        It is no gate if it changes the width or flips signs, as a norm does, which is not linear in the values.
     """
-    if row.unusable or _between.get(projection) == _NOTHING:
+    if row.unusable or _connections.get(projection) == _DIRECT:
         return row
-    given, fed = upcast(given), upcast(fed)
-    if projection not in _between:
-        # A sample whose numbers are NaN says nothing of the model.
-        whole = given.isfinite().all(-1) & fed.isfinite().all(-1)
-        if not bool(whole.any()):
+    attention_output, projection_input = upcast(attention_output), upcast(projection_input)
+    if projection not in _connections:
+        # A sample with NaN gives no information about the model.
+        finite = attention_output.isfinite().all(-1) & projection_input.isfinite().all(-1)
+        if not bool(finite.any()):
             return row
-        _between[projection] = _found_between(given[whole], fed[whole])
-    found = _between[projection]
-    if found == _NOTHING:
+        _connections[projection] = _classify_connection(attention_output[finite], projection_input[finite])
+    connection = _connections[projection]
+    if connection == _DIRECT:
         return row
-    if found == _GATE:
-        return replace(row, values=row.values * _gate(given, fed).unsqueeze(1))
-    return replace(row, unusable=found)
+    if connection == _GATE:
+        return replace(row, values=row.values * _gate(attention_output, projection_input).unsqueeze(1))
+    return replace(row, unusable=connection)
 
 
-def _found_between(given: torch.Tensor, fed: torch.Tensor) -> str:
-    if given.shape != fed.shape:
-        return f"its output projection is fed {fed.shape[-1]} numbers, not {given.shape[-1]}"
-    if torch.equal(given, fed):
-        return _NOTHING
-    if bool((_gate(given, fed) < 0).any()):
-        return "what stands between attention and output projection is no gate (a norm?)"
+def _classify_connection(attention_output: torch.Tensor, projection_input: torch.Tensor) -> str:
+    if attention_output.shape != projection_input.shape:
+        return (
+            f"the input of its output projection has width {projection_input.shape[-1]}, its attention output "
+            f"{attention_output.shape[-1]}"
+        )
+    if torch.equal(attention_output, projection_input):
+        return _DIRECT
+    if bool((_gate(attention_output, projection_input) < 0).any()):
+        return "the operation between its attention and its output projection is no gate (a norm?)"
     return _GATE
 
 
-def _gate(given: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
-    """Return the factor between the two; where the values cancel nothing is fed on, whatever it is."""
-    # Sample by sample, so that none has a part in another's.
-    return torch.where(given.abs() > 1e-6 * given.abs().amax(-1, keepdim=True), fed / given, torch.zeros_like(fed))
+def _gate(attention_output: torch.Tensor, projection_input: torch.Tensor) -> torch.Tensor:
+    """Return the factor from attention output to projection input; 0 where the attention output is almost 0."""
+    # The threshold is relative to each sample, so that samples do not affect each other.
+    return torch.where(
+        attention_output.abs() > 1e-6 * attention_output.abs().amax(-1, keepdim=True),
+        projection_input / attention_output,
+        torch.zeros_like(projection_input),
+    )
 
 
-def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _observed(forward: Callable[..., Any]) -> Callable[..., Any]:
     def attend(
         module: nn.Module,
         query: torch.Tensor,
@@ -158,78 +167,76 @@ def _observe_then(forward: Callable[..., Any]) -> Callable[..., Any]:
         if read is not None:
             sinks = kwargs.get("sinks", kwargs.get("s_aux"))
             extra = (kwargs.get("scaling"), kwargs.get("softcap"), kwargs.get("position_bias"), sinks)
-            given = result[0][:, -1].flatten(1)
-            read(module, last_row(query, key, value, attention_mask, *extra), given)
+            attention_output = result[0][:, -1].flatten(1)
+            read(module, last_row(query, key, value, attention_mask, *extra), attention_output)
         return result
 
     return attend
 
 
-def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _model_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
-_NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
-AttentionInterface.register(_NAMES["sdpa"], _observe_then(ALL_ATTENTION_FUNCTIONS["sdpa"]))
-AttentionInterface.register(_NAMES["eager"], _observe_then(_own_eager))
+_OBSERVED_NAMES = {"sdpa": "phase_sdpa", "eager": "phase_eager"}
+AttentionInterface.register(_OBSERVED_NAMES["sdpa"], _observed(ALL_ATTENTION_FUNCTIONS["sdpa"]))
+AttentionInterface.register(_OBSERVED_NAMES["eager"], _observed(_model_eager))
 # Without a mask function of the same name transformers drops the mask silently, left padding included.
-AttentionMaskInterface.register(_NAMES["sdpa"], sdpa_mask)
-AttentionMaskInterface.register(_NAMES["eager"], eager_mask)
+AttentionMaskInterface.register(_OBSERVED_NAMES["sdpa"], sdpa_mask)
+AttentionMaskInterface.register(_OBSERVED_NAMES["eager"], eager_mask)
 
 
 @contextlib.contextmanager
 def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Module, LastRow], None]) -> Iterator[None]:
     """Call `read(layer, output projection, last row)` in every softmax attention of the decoder layers.
 
-    The attention implementation of the decoder is exchanged for one that observes and then calls the model's own; it is
-    put back on leaving, also after an exception. Calls from outside the decoder layers are ignored. The row is read
-    when the output projection gets its input, which tells whether the attention's output was gated on the way.
+    The attention implementation of the decoder is replaced by one that calls the original and observes it. It is
+    restored on leaving, also after an exception. Calls from outside the decoder layers are ignored. `read` is called
+    when the output projection receives its input, which shows whether the attention output was gated.
 
     Raises:
-        AttentionError: the model's implementation is neither sdpa nor eager, or the model does not take another.
+        AttentionError: the model's implementation is neither sdpa nor eager, or the model does not accept another.
     """
     owner = anatomy.layer_by_module()
-    held: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
-    heard: set[nn.Module] = set()
-    called: dict[int, torch.Tensor] = {}
+    waiting: dict[nn.Module, tuple[int, LastRow, torch.Tensor]] = {}
+    hooked: set[nn.Module] = set()
+    weights_by_layer: dict[int, torch.Tensor] = {}
     stack = contextlib.ExitStack()
 
-    def dispatch(module: nn.Module, row: LastRow, given: torch.Tensor) -> None:
+    def dispatch(module: nn.Module, row: LastRow, attention_output: torch.Tensor) -> None:
         layer = owner.get(id(module))
         if layer is not None:
             projection = output_projection(module)
-            if layer in called:
-                same = torch.equal(called[layer], row.weights)
-                row = replace(row, weights=row.weights * same, unusable=_SEVERAL)
-            called[layer] = row.weights
-            held[projection] = layer, row, given
-            if projection not in heard:
-                heard.add(projection)
-                # In front of a hook of the model's own, which is part of the projection then.
-                stack.callback(projection.register_forward_pre_hook(fed, prepend=True).remove)
+            if layer in weights_by_layer:
+                is_same = torch.equal(weights_by_layer[layer], row.weights)
+                row = replace(row, weights=row.weights * is_same, unusable=_SEVERAL)
+            weights_by_layer[layer] = row.weights
+            waiting[projection] = layer, row, attention_output
+            if projection not in hooked:
+                hooked.add(projection)
+                # Before the model's own hooks, which then count as part of the projection.
+                stack.callback(projection.register_forward_pre_hook(on_projection_input, prepend=True).remove)
 
     @observer
-    def fed(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        if projection in held:
-            layer, row, given = held.pop(projection)
-            last = args[0].reshape(len(given), -1, args[0].shape[-1])[:, -1]
-            read(layer, projection, apply_gate(row, projection, given, last))
+    def on_projection_input(projection: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if projection in waiting:
+            layer, row, attention_output = waiting.pop(projection)
+            last = args[0].reshape(len(attention_output), -1, args[0].shape[-1])[:, -1]
+            read(layer, projection, apply_gate(row, projection, attention_output, last))
 
-    before = anatomy.text_config._attn_implementation
-    if before not in _NAMES:
+    original = anatomy.text_config._attn_implementation
+    if original not in _OBSERVED_NAMES:
         raise AttentionError(
-            f"{anatomy.name} runs with attention {before!r}, whose weights cannot be read; load it with sdpa or eager"
+            f"{anatomy.name} runs with attention {original!r}, whose weights cannot be read: load it with sdpa or eager"
         )
     key = anatomy.attention_key
     token = _reader.set(dispatch)
     with stack:
         try:
-            model.set_attn_implementation({key: _NAMES[before]})
-            if anatomy.text_config._attn_implementation != _NAMES[before]:
-                raise AttentionError(
-                    f"{anatomy.name} does not let its attention function be exchanged (AttentionInterface)"
-                )
+            model.set_attn_implementation({key: _OBSERVED_NAMES[original]})
+            if anatomy.text_config._attn_implementation != _OBSERVED_NAMES[original]:
+                raise AttentionError(f"{anatomy.name} does not accept another attention function (AttentionInterface)")
             yield
         finally:
             _reader.reset(token)
-            model.set_attn_implementation({key: before})
+            model.set_attn_implementation({key: original})

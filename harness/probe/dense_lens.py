@@ -1,6 +1,6 @@
-"""LogitLens over the whole vocabulary: for heads of any make, for what is drawn, and as the pruned lens's oracle.
+"""LogitLens over the whole vocabulary, for unembeddings of any class and for the samples that figures show.
 
-The logits of a part of the vocabulary, which the pruned lens reads, stand here too.
+It is also the reference of the pruned lens, which uses the partial logits that are defined here.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from harness.probe.similarity import upcast
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
 
-# Image tokens whose logits over the whole vocabulary are held at a time.
+# The number of image tokens whose logits over the whole vocabulary are in memory at a time.
 _ROWS = 256
 
 
 class DenseLens:
-    """Answers a `LensTask` for one batch, residual point by residual point, by decoding every image token."""
+    """LogitLens for one batch, residual point by residual point, which decodes every image token."""
 
     def __init__(self, task: LensTask, image: torch.Tensor, unembedding: nn.Module, norm: Norm) -> None:
-        """Prepare for a batch; the arguments are those of `Lens`, with a head of any make."""
-        self._drawing, self._head, self._norm = task.dense, unembedding, norm
+        """Prepare for a batch; the arguments are those of `Lens`, except that the unembedding may have any class."""
+        self._dense, self._head, self._norm = task.dense, unembedding, norm
         self._device = device_of(unembedding, image.device)
         self._positions, self._valid = padded_positions(image.to(self._device))
         self._words = TargetWords(task.references, self._device)
-        self._found: list[torch.Tensor] = []
+        self._hits: list[torch.Tensor] = []
         self._decoded: list[torch.Tensor] = []
         self._last: list[torch.Tensor] = []
 
     def read(self, states: torch.Tensor) -> None:
-        """Take in one residual point: states (batch, tokens, d), before the final norm."""
+        """Read one residual point from hidden states (batch, tokens, d), before the final norm."""
         index = self._positions.to(states.device).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         image = states.gather(1, index).to(self._device)
         batch, tokens, width = image.shape
@@ -43,66 +43,69 @@ class DenseLens:
         sample = torch.arange(batch, device=self._device).repeat_interleave(tokens)
         normed = self._norm(image.view(-1, 1, width)).view(-1, width)
         hits, decoded = [], []
-        for part, owner in zip(torch.split(normed, _ROWS), torch.split(sample, _ROWS), strict=True):
+        for part, sample_part in zip(torch.split(normed, _ROWS), torch.split(sample, _ROWS), strict=True):
             logits = dense_logits(part, self._head)
             best, entries = logits.topk(max(KS), dim=-1)
-            hits.append(self._words.in_top_k(logits, best, owner))
+            hits.append(self._words.in_top_k(logits, best, sample_part))
             decoded.append(entries)
         hit = torch.cat(hits).view(batch, tokens, -1, len(KS))
-        self._found.append((hit & self._valid.view(batch, tokens, 1, 1)).any(1))
-        if self._drawing:
+        self._hits.append((hit & self._valid.view(batch, tokens, 1, 1)).any(1))
+        if self._dense:
             table = torch.cat(decoded).view(batch, tokens, -1)
             self._decoded.append(table.masked_fill(~self._valid.unsqueeze(-1), -1))
 
     def hits(self) -> torch.Tensor:
-        """Words found, int (batch, points, 2, len(KS)): of the sample's own words, and of another sample's."""
-        return self._words.count_hits(torch.stack(self._found, dim=1))
+        """Return the number of words found, int (batch, points, 2, len(KS)): own words, then another sample's."""
+        return self._words.count_hits(torch.stack(self._hits, dim=1))
 
     def decoded(self) -> torch.Tensor:
-        """Entries decoded at the image tokens, (batch, points, image tokens, k); -1 = padding. Drawing tasks only."""
+        """Return the entries decoded at the image tokens, (batch, points, image tokens, k); -1 = padding.
+
+        Dense tasks only.
+        """
         return torch.stack(self._decoded, dim=1)
 
     def decoded_last(self) -> torch.Tensor:
-        """Entries decoded at the last token, (batch, points, k)."""
+        """Return the entries decoded at the last token, (batch, points, k)."""
         return torch.stack(
             [dense_logits(states[:, 0], self._head).topk(max(KS), dim=-1).indices for states in self._last], dim=1
         )
 
     def last_logits(self) -> torch.Tensor:
-        """Logits of the last token at the point read last, (batch, vocabulary) in float32 or better."""
+        """Return the last token's logits at the latest point, (batch, vocabulary) in float32 or better."""
         return dense_logits(self._last[-1][:, 0], self._head)
 
-    def exit_agreement(self, own_logits: torch.Tensor) -> torch.Tensor:
-        """Whether the last token's best entry at each point is the model's own, bool (batch, points).
+    def exit_agreement(self, model_logits: torch.Tensor) -> torch.Tensor:
+        """Return True where the last token's best entry equals the model's, bool (batch, points).
 
         Args:
-            own_logits: the model's finite logits of the last token, (batch, vocabulary); all that tie for the first
-                place count.
+            model_logits: the model's finite logits of the last token, (batch, vocabulary). Entries that tie for the
+                largest logit all count as best.
         """
-        own_logits = own_logits.to(self._device)
-        is_own = own_logits == own_logits.amax(-1, keepdim=True)
+        model_logits = model_logits.to(self._device)
+        is_best = model_logits == model_logits.amax(-1, keepdim=True)
         points = []
         for states in self._last:
             logits = dense_logits(states[:, 0], self._head)
-            points.append(logits.masked_fill(~is_own, -torch.inf).amax(-1) >= logits.amax(-1))
+            points.append(logits.masked_fill(~is_best, -torch.inf).amax(-1) >= logits.amax(-1))
         return torch.stack(points, dim=1)
 
 
-# Vocabulary entries whose rows are brought to float32 at a time.
+# The number of vocabulary entries whose rows are converted to float32 at a time.
 _ENTRIES = 4096
 
 
 def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
-    """Logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d).
+    """Return logits over the whole vocabulary in float32 or better, (rows, vocabulary), of normed states (rows, d).
 
-    A head that is not its weight is called as the model calls it, in the model's own precision.
+    An unembedding that is more than a weight and bias is called as a module, in the model's own precision.
     """
     if not isinstance(unembedding, nn.Linear) or not is_plain(unembedding):
         return upcast(unembedding(states.unsqueeze(1))[:, 0])
     with weights_loaded(unembedding):
         weight, bias = unembedding.weight, unembedding.bias
         if upcast(weight) is not weight:
-            # A copy of the whole unembedding in float32 would be the largest tensor that a measurement makes.
+            # A float32 copy of the whole unembedding would be the largest tensor of a measurement.
             parts = [nn.functional.linear(upcast(states), upcast(part)) for part in torch.split(weight, _ENTRIES)]
             logits = torch.cat(parts, dim=-1)
             return logits if bias is None else logits + upcast(bias)
@@ -110,14 +113,14 @@ def dense_logits(states: torch.Tensor, unembedding: nn.Module) -> torch.Tensor:
 
 
 def lowest_entry_logits(states: torch.Tensor, unembedding: nn.Linear) -> torch.Tensor:
-    """Logits of the 4,096 lowest entries of the vocabulary in float32 or better, of normed states (rows, d)."""
+    """Return the logits of the 4,096 lowest entry ids in float32 or better, of normed states (rows, d)."""
     with weights_loaded(unembedding):
         weight, bias = unembedding.weight[:_ENTRIES], unembedding.bias
         return nn.functional.linear(upcast(states), upcast(weight), None if bias is None else upcast(bias[:_ENTRIES]))
 
 
 def unembedding_rows(unembedding: nn.Linear, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The rows (..., d) of some entries (...) in float32 or better, and their biases where the unembedding has any."""
+    """Return the unembedding rows (..., d) of entries (...) in float32 or better, and their biases if it has a bias."""
     with weights_loaded(unembedding):
         bias = unembedding.bias
         return upcast(unembedding.weight[columns]), None if bias is None else upcast(bias[columns])

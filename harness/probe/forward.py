@@ -1,4 +1,4 @@
-"""One observed forward pass of a batch: inputs to the device, the prompt through the model, the readings back."""
+"""An observed forward pass of a batch, from its inputs to its readings."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def observe(
     attention: bool = True,
     checking: bool = False,
 ) -> Readings:
-    """The readings of one forward pass over the prompts of `samples`; see `observing` for what is read.
+    """Return the readings of one forward pass over the prompts of `samples`; `observing` describes the arguments.
 
     Raises:
-        SelfCheckError, AttentionError: see there.
+        SelfCheckError, AttentionError: a check fails, or attention cannot be read; see `Observation`.
         ForwardError: the model's own code fails.
     """
     ids = [sample.id for sample in samples]
@@ -41,11 +41,11 @@ def observe(
             lens=task,
             attention=attention,
             checking=checking,
-        ) as seen,
+        ) as observation,
     ):
         output = forward_pass(vlm, batch.inputs, batch.groups.image, ids)
-        readings = seen.readings()
+        readings = observation.readings()
         logits = getattr(output, "logits", None)
-        if checking and isinstance(logits, torch.Tensor) and seen.head_logits is not None:
-            check_output(vlm.anatomy.name, seen.head_logits, logits[:, -1])
+        if checking and isinstance(logits, torch.Tensor) and observation.head_logits is not None:
+            check_output(vlm.anatomy.name, observation.head_logits, logits[:, -1])
         return readings

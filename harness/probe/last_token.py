@@ -1,4 +1,4 @@
-"""What the last prompt token attends to in every layer: shares per token group, and the whole row where it is drawn."""
+"""Attention of the last prompt token per layer: shares per token group, and norms per token for figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.probe.similarity import upcast
 
 
 class ShareReader:
-    """Shares of the last token's attention per token group: image, instruction, other and itself; they sum to 1."""
+    """Shares of the last token's attention to image, instruction, other tokens and itself, which sum to 1."""
 
     def __init__(self, groups: TokenGroups) -> None:
         itself = torch.zeros_like(groups.real)
@@ -24,16 +24,17 @@ class ShareReader:
         self._masks = torch.stack(masks, dim=1)
 
     def __call__(self, amounts: torch.Tensor) -> torch.Tensor:
-        """Shares per group, (batch, rows, 4) in this order, of non-negative amounts (batch, rows, keys).
+        """Return the shares per group, (batch, rows, 4), of non-negative amounts (batch, rows, keys).
 
-        Rows of zeros, as of layers that have none, keep shares of zero, which no shares are that sum to 1.
+        Rows of zeros, from layers without softmax attention, keep zeros, which is distinguishable because real shares
+        sum to 1.
         """
         totals = torch.bmm(amounts, self._masks.to(amounts.dtype).transpose(1, 2))
         return totals / totals.sum(-1, keepdim=True).clamp(min=torch.finfo(totals.dtype).tiny)
 
 
 class LastTokenAttention:
-    """Takes in the last token's row of each layer that has softmax attention, and gives arrays over all layers."""
+    """Collector of the last token's attention, layer by layer."""
 
     def __init__(self, groups: TokenGroups, depth: int, *, drawing: bool) -> None:
         self._shares, self._depth, self._drawing = ShareReader(groups), depth, drawing
@@ -42,21 +43,21 @@ class LastTokenAttention:
         self._norms: dict[int, torch.Tensor] = {}
 
     def read(self, layer: int, projection: nn.Module, row: LastRow) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """Take in one layer's row.
+        """Read the row of one layer.
 
         Returns:
             The vectors sum_h alpha_j^h v_j^h W_O^h that the tokens contribute, (batch, keys, d) in float32 or better,
-            and the projection's bias (d,), None where it has none; None in all where the row is refused.
+            and the projection's bias (d,) or None. None instead of both if the row is unusable.
         """
-        # Where a model is spread over several devices, only what is reduced travels.
-        home = self._like.device
-        self._weights[layer] = row.weights.mean(1).to(home)
+        # Only reduced tensors are copied between the devices of a distributed model.
+        device = self._like.device
+        self._weights[layer] = row.weights.mean(1).to(device)
         if row.unusable:
             self._norms.pop(layer, None)
             return None
         projected = linear_map(projection, row.values)
         vectors = projected(row.values)
-        self._norms[layer] = torch.linalg.vector_norm(vectors, dim=-1).to(home)
+        self._norms[layer] = torch.linalg.vector_norm(vectors, dim=-1).to(device)
         return vectors, projected.bias
 
     @property
@@ -65,9 +66,9 @@ class LastTokenAttention:
         return sorted(self._weights)
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """norm_shares and weight_shares (batch, L, 4), norm_rows (batch, L, tokens) when drawing.
+        """Return norm_shares and weight_shares (batch, L, 4), and when drawing norm_rows (batch, L, tokens).
 
-        Layers that have no such numbers hold zeros, which no shares are that sum to 1.
+        Layers without such values hold zeros.
         """
         if not self._weights:
             return {}
@@ -75,15 +76,15 @@ class LastTokenAttention:
         arrays = {"norm_shares": self._shares(norms), "weight_shares": self._shares(self._over_layers(self._weights))}
         return arrays | ({"norm_rows": norms} if self._drawing else {})
 
-    def _over_layers(self, found: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Amounts of all layers, (batch, L, keys); zeros where a layer has none."""
-        nothing = torch.zeros_like(next(iter(self._weights.values())))
-        return torch.stack([found.get(layer, nothing) for layer in range(self._depth)], dim=1)
+    def _over_layers(self, amounts: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Return the amounts of all layers, (batch, L, keys); zeros for a layer without amounts."""
+        zeros = torch.zeros_like(next(iter(self._weights.values())))
+        return torch.stack([amounts.get(layer, zeros) for layer in range(self._depth)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class LinearMap:
-    """weight: (out, in) in any floating type. bias: (out,), None where there is none."""
+    """A linear map with weight (out, in) in any floating type, and bias (out,) or None."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -97,33 +98,33 @@ class LinearMap:
 
 
 def linear_map(module: nn.Module, vectors: torch.Tensor) -> LinearMap:
-    """The map of a layer: its weight where it is plain, else its answers to unit vectors less the answer to zero.
+    """Return the linear map of a layer, read from its weight or, if it is not plain, by projecting unit vectors.
 
-    A layer that quantises what it is given maps unit vectors exactly.
+    The projection of a zero vector gives the bias. A layer that quantises its input maps unit vectors exactly.
 
     Args:
         module: a layer that is linear in its input, up to a bias.
-        vectors: vectors (..., in) that it will be applied to; the unit vectors are made on their device.
+        vectors: vectors (..., in) that it will be applied to; the unit vectors are created on their device.
 
     Raises:
-        LinearError: the layer does not take vectors of that width.
-        OffloadError: its weights are on the meta device, and nothing holds their numbers.
+        LinearError: the layer does not accept vectors of that width.
+        OffloadError: its weights are on the meta device and stored nowhere else.
     """
     if is_plain(module):
         with weights_loaded(module):
             return LinearMap(module.weight, module.bias)  # type: ignore[arg-type]
     width = vectors.shape[-1]
-    # Alone, because a layer that quantises all rows on one scale would round zeros and units together.
+    # In a separate call, because a layer with one quantisation scale for all rows would round zeros and units together.
     bias = upcast(apply_linear(module, torch.zeros(1, width, device=vectors.device)))[0]
     unit = upcast(apply_linear(module, torch.eye(width, device=vectors.device)))
     return LinearMap((unit - bias).T, bias)
 
 
 def split_product(vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the product in float32 of vectors (..., in) with a bfloat16 weight (out, in) on the tensor cores of a GPU.
+    """Return the float32 product of vectors (..., in) and a bfloat16 weight (out, in), computed on GPU tensor cores.
 
-    The vectors are split in two bfloat16 parts, which leaves 2^-17 of each number; the product of float32 matrices
-    would take as long as half a decoder layer.
+    The vectors are split into two bfloat16 parts, with a relative error of 2^-17. A product of float32 matrices would
+    take as long as half a decoder layer.
     """
     flat = vectors.float().flatten(0, -2)
     large = flat.to(weight.dtype)

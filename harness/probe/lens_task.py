@@ -1,4 +1,4 @@
-"""What LogitLens is to answer for a batch: the words asked for, and the entries that most often beat them."""
+"""The LogitLens task of a batch: target words, and a block of often decoded entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Words = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The vocabulary entries of the words asked for, per sample: of its own words, and of another sample's."""
+    """Vocabulary entries of the target words, per sample: its own words, and another sample's as chance level."""
 
     words: tuple[Words, ...]
     chance_words: tuple[Words, ...]
@@ -25,7 +25,7 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class LensTask:
-    """What the lens is to answer for a batch: which words, with which block; `dense` decodes every image token."""
+    """The words that the lens looks for and the block it uses; `dense` decodes every image token."""
 
     references: References
     block: tuple[int, ...]
@@ -35,13 +35,15 @@ class LensTask:
 def learn_block(
     decoded: torch.Tensor, vocabulary_size: int, size: int = BLOCK_SIZE, last: torch.Tensor | None = None
 ) -> tuple[int, ...]:
-    """The entries decoded most often, filled up with the lowest ids; which they are changes the speed, never a hit.
+    """Return the entries decoded most often, filled up with the lowest ids.
+
+    The choice of block affects speed only; the hits are identical.
 
     Args:
-        decoded: vocabulary entries that a dense lens decoded at image tokens, any shape; -1 is none.
+        decoded: vocabulary entries that a dense lens decoded at image tokens, any shape; -1 = padding.
         vocabulary_size: number of rows of the unembedding.
-        size: how many entries.
-        last: those that it decoded at last tokens, which are others: a quarter of the block is theirs.
+        size: number of entries of the block.
+        last: entries decoded at last tokens; they differ from those at image tokens and get a quarter of the block.
     """
     exits = [] if last is None else _commonest(last, size // 4)
     block = list(dict.fromkeys([*exits, *_commonest(decoded, size)]))[:size]
@@ -59,45 +61,46 @@ class TargetWords:
     """The words of every sample of a batch: its own, then those of another sample.
 
     words: per sample, the vocabulary entries of each word. entries: the same as a table (samples, words, entries),
-    padded with -1. known: True at its real entries. own: True at a sample's own words, (samples, words).
+    padded with -1. known: True at its real entries. is_own: True at a sample's own words, (samples, words).
     """
 
     def __init__(self, references: References, device: torch.device) -> None:
-        """Make the tables on a device."""
+        """Create the tables on a device."""
         self.words: list[Words] = [
-            (*own, *chance) for own, chance in zip(references.words, references.chance_words, strict=True)
+            (*sample_words, *other_words)
+            for sample_words, other_words in zip(references.words, references.chance_words, strict=True)
         ]
         self.entries = padded_entries(self.words).to(device)
         self.known = self.entries >= 0
         self.is_own = torch.zeros(self.known.shape[:2], dtype=torch.bool, device=device)
-        for row, own in enumerate(references.words):
-            self.is_own[row, : len(own)] = True
+        for row, sample_words in enumerate(references.words):
+            self.is_own[row, : len(sample_words)] = True
 
     def in_top_k(self, logits: torch.Tensor, best: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """True where a word's best entry is among the k best, bool (rows, words, len(KS)).
+        """Return True where a word's best entry is among the k best, bool (rows, words, len(KS)).
 
         Args:
             logits: over the whole vocabulary, (rows, vocabulary).
-            best: the largest of them in descending order, (rows, max(KS)).
-            sample: the row of the batch that each row belongs to, (rows,).
+            best: the largest logits of each row in descending order, (rows, max(KS)).
+            sample: index into the batch of each row, (rows,).
         """
         entries = self.entries[sample]
         reference = logits.gather(1, entries.clamp(min=0).flatten(1)).view(entries.shape)
         reference = reference.masked_fill(~self.known[sample], -torch.inf).amax(-1)
         return torch.stack([reference >= best[:, k - 1 : k] for k in KS], dim=-1) & reference.isfinite().unsqueeze(-1)
 
-    def count_hits(self, found: torch.Tensor) -> torch.Tensor:
+    def count_hits(self, hits: torch.Tensor) -> torch.Tensor:
         """Return the number of words found, int (batch, points, 2, len(KS)), own words first.
 
         Args:
-            found: True where a word is found, (batch, points, words, len(KS)).
+            hits: True where a word is found, (batch, points, words, len(KS)).
         """
-        own = self.is_own[:, None, :, None]
-        return torch.stack([(found & own).sum(2), (found & ~own).sum(2)], dim=2)
+        is_own = self.is_own[:, None, :, None]
+        return torch.stack([(hits & is_own).sum(2), (hits & ~is_own).sum(2)], dim=2)
 
 
 def padded_positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions of the True entries of each row, padded with 0, and which of them are real."""
+    """Return the positions of the True entries of each row, padded with 0, and a mask that is False at padding."""
     counts = mask.sum(1)
     order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
     valid = torch.arange(order.shape[1], device=mask.device) < counts.unsqueeze(1)

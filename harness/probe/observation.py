@@ -1,4 +1,4 @@
-"""One observed forward pass: everything that is measured of a batch, reduced while the layers run."""
+"""An observed forward pass: all readings of a batch, reduced while the layers run."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _STALE = "call harness.find_anatomy(model) after the last change to the parts of
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What one forward pass gave, a row per sample; P = L + 1 residual points.
+    """The readings of one forward pass, one row per sample; P = L + 1 residual points.
 
     similarity: (batch, P, 5), columns of `GroupSums.similarities`. post_norm: (batch, 5), after the final norm. means:
-    mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the
-    last token's attention, (batch, L, 4), columns of `ShareReader`; zeros in layers without softmax attention, and
-    without a value transform that norms could be taken of. hits: words found by the lens, int
-    (batch, P, 2, 2): own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not
-    asked for are None; the last three are there only when drawing: norm_rows (batch, L, tokens), decoded entries at the
-    image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
+    mean unit vectors of image and text tokens, (batch, P, 2, d). norm_shares and weight_shares: shares of the last
+    token's attention, (batch, L, 4), columns of `ShareReader`. Shares are zeros in layers without softmax attention;
+    norm_shares also where the value vectors cannot be read. hits: words found by the lens, int (batch, P, 2, 2), for
+    own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not requested are
+    None. The last three exist only when drawing: norm_rows (batch, L, tokens), entries decoded at the image tokens
+    (batch, P, image tokens, 5) and at the last token (batch, P, 5).
     """
 
     similarity: FloatArray
@@ -66,7 +66,7 @@ class Readings:
     decoded_last: NDArray[np.int64] | None = None
 
     def learn_block(self, vocabulary_size: int) -> tuple[int, ...]:
-        """Return the block for a `LensTask` that a dense lens's readings teach."""
+        """Return the block for a `LensTask`, learned from the readings of a dense lens."""
         assert self.decoded is not None
         assert self.decoded_last is not None
         return learn_block(torch.from_numpy(self.decoded), vocabulary_size, last=torch.from_numpy(self.decoded_last))
@@ -74,7 +74,7 @@ class Readings:
 
 @dataclass
 class Observation:
-    """Collects the readings of one forward pass; `readings()` returns them once the pass is over."""
+    """Collector of the readings of one forward pass; `readings()` returns them after the pass."""
 
     anatomy: Anatomy
     groups: TokenGroups
@@ -84,9 +84,9 @@ class Observation:
     sample_ids: Sequence[str]
     _points: list[UnitSums] = field(default_factory=list)
     _post_norm: UnitSums | None = None
-    head_logits: torch.Tensor | None = None  # Of the last token, (batch, vocabulary).
+    head_logits: torch.Tensor | None = None  # Logits of the last token, (batch, vocabulary).
     _last_state: torch.Tensor | None = None
-    busy: bool = False  # True while the observation itself calls a module, which is not observed.
+    busy: bool = False  # True while the observation itself calls a module; hooks ignore such calls.
 
     def __post_init__(self) -> None:
         self._sums = GroupSums(self.groups)
@@ -96,48 +96,49 @@ class Observation:
         """Reduce the residual stream at one point, (batch, tokens, d).
 
         Raises:
-            SelfCheckError: the pass is not over the whole prompt.
-            ForwardError: the model's own code has switched autocast on, or gives no such states.
+            SelfCheckError: the pass does not cover the whole prompt.
+            ForwardError: the model's own code has enabled autocast, or returns states of another type or shape.
         """
         if not isinstance(states, torch.Tensor) or states.ndim < 3:
             shape = getattr(states, "shape", None)
             raise ForwardError(
                 f"{self.anatomy.name}: the states at residual point {len(self._points)} are a {type(states).__name__}"
                 f"{'' if shape is None else f' of shape {tuple(shape)}'} instead of a tensor (batch, tokens, d): a "
-                "hook or a changed layer must give what the layer gave before"
+                "hook or a changed layer must return the same type as the original layer"
             )
         refuse_autocast(self.anatomy.name, states.device.type)
         if states.ndim != 3:
             raise AnatomyError(
                 f"{self.anatomy.name} carries several residual streams side by side (states of shape "
-                f"{tuple(states.shape)}), so there is no one stream whose similarities could be followed"
+                f"{tuple(states.shape)}), so similarities along a single stream are undefined"
             )
         if states.shape[:2] != self.groups.real.shape:
             raise SelfCheckError(
-                f"{self.anatomy.name}: a forward pass over {states.shape[0]} x {states.shape[1]} tokens was seen where "
-                f"the prompts are {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; "
+                f"{self.anatomy.name}: a forward pass covered {states.shape[0]} x {states.shape[1]} tokens, but "
+                f"the prompts have {self.groups.real.shape[0]} x {self.groups.real.shape[1]}; "
                 f"{EXTRA_TOKENS if states.shape[1] > self.groups.real.shape[1] else _REMEDY}"
             )
         self._points.append(self._sums(states).to(self.groups.real.device))
         if self.lens is not None:
-            with self._own_calls():
+            with self._unobserved_calls():
                 self.lens.read(states)
         if self.checks is not None:
             self._last_state = states[:, -1:]
 
     def on_final_norm(self, states: torch.Tensor) -> None:
-        """Reduce the normed last state, which most published curves show as their last point."""
+        """Reduce the last state after the final norm, the last point of most published curves."""
         self._post_norm = self._sums(states).to(self.groups.real.device)
 
     def on_attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:
         """Reduce the last token's attention in one decoder layer.
 
         Raises:
-            ForwardError, SelfCheckError: autocast is on, or it sees more tokens than the prompts have.
+            ForwardError: autocast is enabled.
+            SelfCheckError: attention covers more tokens than the prompts have.
         """
         refuse_autocast(self.anatomy.name, row.values.device.type)
         check_attended_tokens(self.anatomy.name, layer, row.weights.shape[-1], self.groups.real.shape[1])
-        with self._own_calls():
+        with self._unobserved_calls():
             read = self._attention.read(layer, projection, row)
             if self.checks is not None and read is not None:
                 vectors, bias = read
@@ -145,19 +146,19 @@ class Observation:
                 self.checks.record_parts(layer, projection, row.values.sum(1), total)
 
     def on_logits(self, logits: torch.Tensor) -> None:
-        """Keep the model's own logits of the last prompt token."""
-        # A copy, because some models overwrite entries afterwards that are never to be said.
+        """Store the model's own logits of the last prompt token."""
+        # A copy, because some models afterwards overwrite the logits of entries that must never be generated.
         self.head_logits = logits[:, -1].clone()
 
     def _last_logits(self) -> torch.Tensor:
-        """Logits of the last token at the last residual point, decoded as the readings are."""
+        """Return the last token's logits at the last residual point, decoded like the readings."""
         if self.lens is not None:
             return self.lens.last_logits()
         assert self._last_state is not None
         return dense_logits(self.anatomy.final_norm(self._last_state)[:, -1], self.anatomy.unembedding)
 
     @contextlib.contextmanager
-    def _own_calls(self) -> Iterator[None]:
+    def _unobserved_calls(self) -> Iterator[None]:
         self.busy = True
         try:
             yield
@@ -168,9 +169,9 @@ class Observation:
         """Return the readings of the pass.
 
         Raises:
-            SelfCheckError: residual points are missing, or (where checks were asked for) the last state does not give
-                the model's logits or the attention parts do not sum to the layer's output.
-            NotFiniteError: a number is not finite; the readings of the other samples come with it.
+            SelfCheckError: residual points are missing. With checks enabled also: the last state does not decode to the
+                model's logits, or the attention parts do not sum to the layer's output.
+            NotFiniteError: a value is not finite; the error holds the readings of the other samples.
         """
         expected = self.anatomy.depth + 1
         if self.head_logits is None or self._post_norm is None or len(self._points) != expected:
@@ -178,29 +179,29 @@ class Observation:
             uncalled = [f"its {part} was not called; " for part, output in parts.items() if output is None]
             stale = bool(uncalled) and len(self._points) == expected
             raise SelfCheckError(
-                f"{self.anatomy.name}: {len(self._points)} residual points were seen, expected {expected}; "
+                f"{self.anatomy.name}: {len(self._points)} residual points were observed, expected {expected}; "
                 f"{''.join(uncalled)}{_STALE if stale else _REMEDY}"
             )
-        own_logits = upcast(self.head_logits)
+        model_logits = upcast(self.head_logits)
         if self.checks is not None:
-            check_logits_differ(self.anatomy.name, own_logits)
+            check_logits_differ(self.anatomy.name, model_logits)
         points = UnitSums.stacked(self._points)
         arrays = {
             "similarity": self._sums.similarities(points).transpose(0, 1),
             "post_norm": self._sums.similarities(self._post_norm),
             "means": self._sums.means(points).transpose(0, 1),
-            # Of a row of logits its sum says as much as all of them do.
-            "logits": own_logits.sum(-1),
+            # The sum of a row of logits is finite only if all of them are.
+            "logits": model_logits.sum(-1),
         }
         arrays |= self._attention.arrays()
         if self.lens is not None:
-            with self._own_calls():
-                arrays["exit_agreement"] = self.lens.exit_agreement(own_logits)
+            with self._unobserved_calls():
+                arrays["exit_agreement"] = self.lens.exit_agreement(model_logits)
                 arrays["hits"] = self.lens.hits()
                 if isinstance(self.lens, DenseLens) and self.drawing:
                     arrays |= {"decoded": self.lens.decoded(), "decoded_last": self.lens.decoded_last()}
-        numbers: dict[str, Any] = _on_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
-        # Before the checks, because a NaN fails every one of them and only this names its sample and layer.
+        numbers: dict[str, Any] = _to_cpu({name: tensor.to(self.groups.real.device) for name, tensor in arrays.items()})
+        # Before the checks, because a NaN fails all of them, and only this message names its sample and layer.
         faults = find_non_finite(self.anatomy.name, numbers, self.sample_ids)
         del numbers["logits"]
         if faults:
@@ -208,11 +209,11 @@ class Observation:
         if self.checks is not None:
             check_layers_read(self.anatomy, self._attention.layers)
             self.checks.check()
-            with self._own_calls():
+            with self._unobserved_calls():
                 logits = self._last_logits()
             check_last_state(self.anatomy, logits, self.head_logits)
             if "exit_agreement" in numbers:
-                check_exit(self.anatomy, logits, own_logits, arrays["exit_agreement"][:, -1])
+                check_exit(self.anatomy, logits, model_logits, arrays["exit_agreement"][:, -1])
         return Readings(**numbers)
 
 
@@ -230,21 +231,21 @@ def observing(
     """Observe the one forward pass made inside the block.
 
     ```
-    with observing(model, anatomy, batch.groups, sample_ids=ids) as seen:
+    with observing(model, anatomy, batch.groups, sample_ids=ids) as observation:
         model(**batch.inputs, **prompt_options(model))
-    readings = seen.readings()
+    readings = observation.readings()
     ```
 
     Args:
-        model: a transformers model; it leaves the block as it came: hooks, attention implementation, training flag.
-        anatomy: its parts.
+        model: a transformers model; its hooks, attention implementation and training flags are restored on leaving.
+        anatomy: the parts of the model.
         groups: token groups of the batch, on the model's device.
-        sample_ids: names for messages, one a row of the batch.
-        lens: the words to look for, or None to leave LogitLens out; a dense task also keeps what is drawn.
-        attention: whether to read the last token's attention.
-        checking: whether to hold the readings against the model's own numbers (`self_checks`).
+        sample_ids: names for messages, one per row of the batch.
+        lens: the words to look for; None omits LogitLens. A dense task also stores the arrays for figures.
+        attention: True to read the last token's attention.
+        checking: True to compare the readings with the model's own outputs (`self_checks`).
     """
-    seen = Observation(
+    observation = Observation(
         anatomy=anatomy,
         groups=groups,
         lens=open_lens(lens, groups.image, anatomy.unembedding, anatomy.final_norm) if lens is not None else None,
@@ -254,40 +255,40 @@ def observing(
     )
 
     def at_point(_: int, states: torch.Tensor) -> None:
-        if not seen.busy:
-            seen.on_residual_point(states)
+        if not observation.busy:
+            observation.on_residual_point(states)
 
     def after_norm(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        if not seen.busy:
-            seen.on_final_norm(output)
+        if not observation.busy:
+            observation.on_final_norm(output)
 
     @observer
     def after_head(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        if not seen.busy:
-            seen.on_logits(output)
+        if not observation.busy:
+            observation.on_logits(output)
 
     with contextlib.ExitStack() as stack:
         if attention:
-            stack.enter_context(reading_attention(model, anatomy, seen.on_attention))
+            stack.enter_context(reading_attention(model, anatomy, observation.on_attention))
         stack.enter_context(anatomy.residual_points(at_point))
         stack.callback(anatomy.final_norm.register_forward_hook(after_norm).remove)
         stack.callback(anatomy.unembedding.register_forward_hook(after_head).remove)
-        if seen.checks is not None:
-            stack.enter_context(seen.checks.recording_outputs(anatomy, lambda: seen.busy))
+        if observation.checks is not None:
+            stack.enter_context(observation.checks.recording_outputs(anatomy, lambda: observation.busy))
         for module in [module for module in model.modules() if module.training]:
             stack.callback(setattr, module, "training", True)
             module.training = False
-        yield seen
+        yield observation
 
 
-def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    """Return the tensors as arrays, brought over in one piece: each transfer makes a GPU wait for the CPU."""
+def _to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Return the tensors as arrays, copied in one transfer, because each transfer synchronises the GPU."""
     flat = [tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors.values()]
     content = torch.cat(flat).cpu().numpy()
     arrays, start = {}, 0
     for (name, tensor), part in zip(tensors.items(), flat, strict=True):
         kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype
-        # A copy, because a part of the piece may begin where no number of its type can, and would keep all of it.
+        # A copy, because a slice may be misaligned for its dtype and would keep the whole buffer in memory.
         piece = np.frombuffer(content[start : start + len(part)].tobytes(), dtype=kind)
         arrays[name] = piece.reshape(tensor.shape).copy()
         start += len(part)

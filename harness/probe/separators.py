@@ -1,4 +1,4 @@
-"""Learned vectors among the image tokens that come from no picture, such as the ends of rows."""
+"""Separators: learned vectors among the image tokens that do not depend on the image, such as row ends."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from harness.models.vlm import Vlm
 #: Declared with the measurements of models that have separators.
 SEPARATOR_POLICY = "image features, without learned vectors between them, which count as neither image nor text"
 
-#: True for models in whose first batch separators were seen.
+#: True for models whose first batch had separators.
 _SEPARATED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-class _PictureReachedError(Exception):
-    """Ends a pass at the first residual point that the picture has reached."""
+class _ImageReachedError(Exception):
+    """End of a pass at the first residual point that depends on the image."""
 
 
 def has_separators(model: nn.Module) -> bool:
-    """Return True if separators were seen among the image tokens of the first batch of the model."""
+    """Return True if the first batch of the model had separators among its image tokens."""
     return _SEPARATED.get(model, False)
 
 
 def exclude_separators(vlm: Vlm, batch: Batch) -> Batch:
-    """Return the batch with its separators in `other` instead of `image`, as the row ends of other models are.
+    """Return the batch with its separators in `other` instead of `image`, like the row ends of other models.
 
-    Costs a pass through the vision tower; a model without separators in its first batch is not asked again.
+    It costs a pass through the vision tower. A model without separators in its first batch is not tested again.
     """
     if not _SEPARATED.get(vlm.model, True):
         return batch
@@ -51,47 +51,50 @@ def assign_separators_to_other(groups: TokenGroups, separators: torch.Tensor) ->
 
 
 def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], image: torch.Tensor) -> torch.Tensor:
-    """Return the image positions whose features do not depend on the picture, bool (batch, tokens).
+    """Return the image positions whose features do not depend on the image, bool (batch, tokens).
 
-    The pixels are replaced by NaN, which every number that is computed from them becomes too. The pass ends where the
-    picture first reaches the residual stream. Rows where nothing or most of it stays a number have no separators: codes
-    of a vocabulary hide the pixels from all of them.
+    The pixels are replaced by NaN, which propagates to every value computed from them. The pass ends at the first
+    residual point that contains NaN. A row where at least half of the image positions stay finite has no
+    separators, because a model that maps pixels to vocabulary codes hides them from all positions.
 
     Args:
         model: a transformers model.
-        anatomy: its parts.
+        anatomy: the parts of the model.
         inputs: model inputs on the model's device.
         image: positions of the image features, bool (batch, tokens).
     """
     reached: list[torch.Tensor] = []
 
-    def look(_: int, states: torch.Tensor) -> None:
+    def stop_at_image(_: int, states: torch.Tensor) -> None:
         if states.shape[:2] != image.shape:
             return
-        lost = states.isnan().any(-1).to(image.device)
-        if bool(lost.any()):
-            reached.append(lost)
-            raise _PictureReachedError
+        is_nan = states.isnan().any(-1).to(image.device)
+        if bool(is_nan.any()):
+            reached.append(is_nan)
+            raise _ImageReachedError
 
-    with anatomy.residual_points(look), torch.inference_mode():
+    with anatomy.residual_points(stop_at_image), torch.inference_mode():
         try:
-            model(**{name: map_tensors(_lost, value) for name, value in inputs.items()}, **prompt_options(model))
-        except _PictureReachedError:
+            model(
+                **{name: map_tensors(_with_nan_pixels, value) for name, value in inputs.items()},
+                **prompt_options(model),
+            )
+        except _ImageReachedError:
             pass
-        except Exception as error:  # Models raise what they like at NaN; the pass with the picture says what is wrong.
+        except Exception as error:  # Models may raise any error on NaN; a real fault shows in the pass with pixels.
             if is_out_of_memory(error):
                 raise
     if not reached or bool((reached[0] & ~image).any()):
         return torch.zeros_like(image)
-    kept = image & ~reached[0]
-    return kept & (2 * kept.sum(1, keepdim=True) < image.sum(1, keepdim=True))
+    remaining = image & ~reached[0]
+    return remaining & (2 * remaining.sum(1, keepdim=True) < image.sum(1, keepdim=True))
 
 
-def _lost(value: torch.Tensor) -> torch.Tensor:
+def _with_nan_pixels(value: torch.Tensor) -> torch.Tensor:
     if not value.is_floating_point():
         return value
-    # A column of whole numbers may be places or counts beside the pixels. White and black are whole numbers in some
-    # models, so a number alone tells nothing. A picture of nothing but whole numbers is all pixels.
+    # A column of whole numbers may hold positions or counts instead of pixels. A single whole number is no evidence,
+    # because white and black pixels are whole numbers in some models. If all values are whole, all are pixels.
     fractions = value != value.round()
     pixels = fractions.reshape(-1, *value.shape[-1:]).any(0) if bool(fractions.any()) else value != 0
     return value.masked_fill(pixels, torch.nan)

@@ -11,7 +11,7 @@ from harness.models.prompts.prompt import TokenGroups
 
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor in float32, or as it is where it is float64: every reduction is made in this precision."""
+    """Return the tensor in float32, or unchanged if it is float64; all reductions use this precision."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -19,8 +19,8 @@ def upcast(tensor: torch.Tensor) -> torch.Tensor:
 class UnitSums:
     """Sums of the unit vectors of the image, text and instruction tokens.
 
-    vectors: (batch, 3, d). norms: of the states that were summed, (batch, tokens). Several residual points have an axis
-    in front of these.
+    vectors: (batch, 3, d). norms: norms of the summed states, (batch, tokens). Stacked residual points add a first
+    axis to both.
     """
 
     vectors: torch.Tensor
@@ -32,7 +32,7 @@ class UnitSums:
 
     @classmethod
     def stacked(cls, points: Sequence[UnitSums]) -> UnitSums:
-        """Those of several points in one: vectors (points, batch, 3, d), norms (points, batch, tokens)."""
+        """Stack the sums of several points: vectors (points, batch, 3, d), norms (points, batch, tokens)."""
         vectors, norms = zip(*((point.vectors, point.norms) for point in points), strict=True)
         return cls(torch.stack(vectors), torch.stack(norms))
 
@@ -40,9 +40,9 @@ class UnitSums:
 class GroupSums:
     """Sums of unit vectors over the image, text and instruction tokens of a batch.
 
-    The mean cosine over all pairs of two groups is the dot product of their mean unit vectors, so that no matrix of
-    cosines is ever made: O(tokens x d) instead of O(tokens^2 x d). A state of norm zero has no direction: its cosine
-    with anything counts as 0, so it adds nothing to a sum and still counts in the mean.
+    The mean cosine over all pairs of two groups is the dot product of their mean unit vectors. This needs
+    O(tokens x d) operations, a matrix of cosines O(tokens^2 x d). A state of norm zero has no direction: its cosines
+    count as 0, so it adds nothing to a sum but counts in the mean.
     """
 
     def __init__(self, groups: TokenGroups) -> None:
@@ -53,34 +53,35 @@ class GroupSums:
         self._weights: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __call__(self, states: torch.Tensor) -> UnitSums:
-        """Sums of the unit vectors of each group, in float32 or better.
+        """Return the sums of the unit vectors of each group, in float32 or better.
 
         Args:
             states: hidden states, (batch, tokens, d).
         """
         wide = upcast(states)
         if self._padded:
-            # A fully masked query may hold anything, NaN included, and 0 x NaN would reach the sums.
+            # States of padding may hold NaN, and 0 x NaN would reach the sums.
             wide = torch.where(self._real.to(wide.device), wide, 0.0)
-        kind = (wide.dtype, wide.device)
-        if kind not in self._weights:
-            self._weights[kind] = self._masks.to(device=wide.device, dtype=wide.dtype)
+        key = (wide.dtype, wide.device)
+        if key not in self._weights:
+            self._weights[key] = self._masks.to(device=wide.device, dtype=wide.dtype)
         norms = torch.linalg.vector_norm(wide, dim=-1)
-        # Below `tiny` the reciprocal overflows; what is so small adds nothing that float32 could hold beside a unit.
-        # A NaN stays one and reaches the sums.
+        # Below `tiny` the reciprocal overflows, and such a small state would not change a float32 sum of unit vectors.
+        # NaN is preserved and reaches the sums.
         reciprocals = norms.clamp(min=_tiny(wide)).reciprocal_()
-        return UnitSums(torch.bmm(self._weights[kind] * reciprocals.unsqueeze(1), wide), norms)
+        return UnitSums(torch.bmm(self._weights[key] * reciprocals.unsqueeze(1), wide), norms)
 
     def similarities(self, sums: UnitSums) -> torch.Tensor:
-        """Mean cosines across and within the groups.
+        """Return the mean cosines across and within the groups.
 
         Args:
-            sums: what `__call__` returned, or several of these stacked.
+            sums: a result of `__call__`, or several of them stacked.
 
         Returns:
-            (batch, 5), (points, batch, 5) where they are stacked, the columns being image-text and image-instruction
-            over all pairs, then image, text and instruction over ordered pairs of different tokens,
-            (|sum|^2 - units) / (n (n - 1)): a state's product with itself is no pair, 1 where it has a direction.
+            (batch, 5), or (points, batch, 5) for stacked sums. Columns: image-text and image-instruction over all
+            pairs, then image, text and instruction over ordered pairs of different tokens. Within a group this is
+            (|sum|^2 - units) / (n (n - 1)), where `units` subtracts the products of states with themselves: 1 for
+            each state with a direction.
         """
         vectors = sums.vectors
         counts = self._counts.to(vectors.dtype)
@@ -92,45 +93,45 @@ class GroupSums:
         return torch.cat([across, within], dim=-1)
 
     def means(self, sums: UnitSums) -> torch.Tensor:
-        """Mean unit vectors of the image and of the text tokens, (batch, 2, d), points in front where stacked."""
+        """Return the mean unit vectors of image and text tokens, (batch, 2, d); stacked sums add a first axis."""
         return sums.vectors[..., :2, :] / self._counts[:, :2].unsqueeze(-1)
 
 
 def _tiny(tensor: torch.Tensor) -> float:
-    """Return the least norm that a state with a direction has."""
+    """Return the smallest norm of a state that has a direction."""
     return float(torch.finfo(tensor.dtype).tiny)
 
 
 def between_samples(image_means: torch.Tensor, text_means: torch.Tensor) -> torch.Tensor:
     """Return the mean cosines between the image tokens of each sample and the text tokens of each sample.
 
-    From these `inter_adjusted` can be had over any of the samples, without the vectors.
+    From these cosines `inter_adjusted` can be computed over any subset of the samples without the vectors.
 
     Args:
         image_means: mean unit vectors of the image tokens, (samples, points, d).
-        text_means: the same of the text tokens.
+        text_means: mean unit vectors of the text tokens, (samples, points, d).
 
     Returns:
-        (points, samples, samples), the sample of the image first.
+        (points, samples, samples); the second axis is the sample of the image, the third that of the text.
     """
     return torch.bmm(image_means.transpose(0, 1), text_means.permute(1, 2, 0))
 
 
 def adjusted(image_means: torch.Tensor, text_means: torch.Tensor) -> torch.Tensor:
-    """Inter-modal similarity minus its value between samples, per sample and residual point.
+    """Return the inter-modal similarity minus its value between samples, per sample and residual point.
 
-    What is taken off is the mean cosine between the image tokens of one sample and the text tokens of all others: the
-    part of the similarity that needs no common input (anisotropy; Ethayarajh 2019).
+    The subtracted value is the mean cosine between the image tokens of one sample and the text tokens of all others.
+    It is the part of the similarity that needs no common input (anisotropy; Ethayarajh 2019).
 
     Args:
         image_means: mean unit vectors of the image tokens, (samples, points, d).
-        text_means: the same of the text tokens.
+        text_means: mean unit vectors of the text tokens, (samples, points, d).
 
     Returns:
         (samples, points).
 
     Raises:
-        ValueError: fewer than two samples, so that there is no other to compare with.
+        ValueError: there are fewer than two samples.
     """
     n = len(image_means)
     if n < 2:

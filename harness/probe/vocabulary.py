@@ -1,4 +1,4 @@
-"""Which vocabulary entries spell a word, for the recall of words that the logit lens decodes."""
+"""Vocabulary entries that spell a word, for the recall of words that the logit lens decodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENS_POLICY = (
 
 
 class Vocabulary:
-    """The entries of a tokenizer, indexed by the stem of their text as `LENS_POLICY` says, which baselines store."""
+    """The entries of a tokenizer, indexed by the stem of their text according to `LENS_POLICY`."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         """Index the first `size` entries of `tokenizer` (the number of rows of the unembedding)."""
@@ -27,17 +27,19 @@ class Vocabulary:
         self._index = _index_of(tokenizer, size)
 
     def entries(self, word: str) -> tuple[int, ...]:
-        """Return the entries that spell `word`, sorted; empty where not even a piece of three letters does."""
-        found = self._index.by_stem.get(stem(word), [])
-        if not found:
+        """Return the entries that spell `word`, sorted; empty if it has no piece of three letters."""
+        matches = self._index.by_stem.get(stem(word), [])
+        if not matches:
             ids = self._tokenizer(" " + word, add_special_tokens=False).input_ids
             pieces = self._tokenizer.convert_ids_to_tokens(ids)
             for piece in pieces:
-                letters = "".join(sign for sign in piece if sign.isalpha() and sign.isascii()).lower()
+                letters = "".join(
+                    character for character in piece if character.isalpha() and character.isascii()
+                ).lower()
                 if len(letters) >= _LEAST_LETTERS:
-                    found = self._index.by_spelling.get(letters, [])
+                    matches = self._index.by_spelling.get(letters, [])
                     break
-        return tuple(sorted(found))
+        return tuple(sorted(matches))
 
     def references(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Return the entries of every word, in the order of the words."""
@@ -46,22 +48,22 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Entries by their spelling in lower case, and by its stem."""
+    """Entries by their lower-case spelling, and by the stem of that spelling."""
 
     by_spelling: Mapping[str, list[int]]
     by_stem: Mapping[str, list[int]]
 
 
-# Made once for a tokenizer, and gone with it: of a large one it takes ten seconds.
+# Cached for the lifetime of a tokenizer, because indexing a large one takes ten seconds.
 _indexed: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], _Index]] = weakref.WeakKeyDictionary()
 
 
 def _index_of(tokenizer: Any, size: int) -> _Index:
-    kept = _indexed.setdefault(tokenizer, {})
-    # A tokenizer to which words are added is another one.
+    cached = _indexed.setdefault(tokenizer, {})
+    # Adding words to a tokenizer changes its length, and so the key.
     key = (size, len(tokenizer))
-    if key in kept:
-        return kept[key]
+    if key in cached:
+        return cached[key]
     special = set(tokenizer.all_special_ids)
     by_spelling: dict[str, list[int]] = defaultdict(list)
     for entry, text in enumerate(_texts(tokenizer, size)):
@@ -71,7 +73,7 @@ def _index_of(tokenizer: Any, size: int) -> _Index:
     by_stem: dict[str, list[int]] = defaultdict(list)
     for spelled, entries in by_spelling.items():
         by_stem[stem(spelled)].extend(entries)
-    return kept.setdefault(key, _Index(by_spelling, by_stem))
+    return cached.setdefault(key, _Index(by_spelling, by_stem))
 
 
 def _texts(tokenizer: Any, size: int) -> Sequence[str]:

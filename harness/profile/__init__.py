@@ -1,1 +1,1 @@
-"""The measured arrays of one pair, their measures, and where they come from."""
+"""The measured arrays of one pair, the table of measures, and the provenance of both."""

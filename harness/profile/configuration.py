@@ -1,4 +1,4 @@
-"""The settings a model computes with, as one flat mapping: configuration, processor, live facts of its modules."""
+"""The settings of a model as one flat mapping: configuration, processor, and attributes of its modules."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from harness.models.vlm import Vlm
 
-#: The key of the hash of what a checkpoint stores, and what the keys of the processor and of modules begin with.
+#: The key of the checkpoint's hash, and the prefixes of the keys of processor and modules.
 CHECKPOINT, PROCESSOR, MODULES = "weights.checkpoint", "processor.", "modules."
 
-# Settings of no computation: names of places, of versions and of classes that are recorded live, labels of classifiers;
-# the data type is the environment's.
+# Settings that do not affect the computation: paths, versions, labels of classifiers, and classes that are read from
+# the loaded objects instead. The environment records the data type.
 _DROPPED = re.compile(
     r"_.*|name_or_path|transformers_version|auto_map|(torch_)?dtype|id2label|label2id|chat_template|"
     r"image_processor_type|processor_class"
 )
 _COMPONENT = re.compile("tokenizer|processor|feature_extractor")
-# Of the attributes of modules: every floating one but these, and of other types those that change what is computed.
+# Attributes of modules: floats are recorded except `_TRAINING_ONLY`, other types only if they match `_LIVE`.
 _TRAINING_ONLY = re.compile("drop|norm_type|momentum|loss|jitter|^p$|std$")
 _LIVE = re.compile("causal|window|approximate|rope_type|eps|softcap")
 _NO_ACTIVATION = re.compile("drop|identity|list|dict", re.IGNORECASE)
@@ -35,22 +35,22 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def read_configuration(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
-    """Return the settings that a loaded model computes with, sorted by key; values are JSON types without objects.
+    """Return the settings of a loaded model, sorted by key; values are JSON types without objects.
 
-    Keys are those of the model's configuration (`text_config.rope_parameters.rope_theta`), of its processor
-    (`processor.image_processor.resample`), and of what its modules hold (`modules.model.norm.variance_epsilon`); a
-    change in memory shows in the last. A key with `*` stands for a stack of layers: one value where all of them share
-    it, else a list with one value a layer. Paths, names and versions of transformers are left out.
+    Keys come from the model's configuration (`text_config.rope_parameters.rope_theta`), its processor
+    (`processor.image_processor.resample`) and the attributes of its modules (`modules.model.norm.variance_epsilon`).
+    A change in memory shows in the attributes. A key with `*` stands for a stack of layers: one value if all layers
+    share it, else a list with one value per layer. Paths, names and versions of transformers are omitted.
 
     Args:
         vlm: the loaded model.
-        checkpoint: hash of the parameters and persistent buffers (`environment.weight_hashes`), empty where not known.
+        checkpoint: hash of the parameters and persistent buffers (`environment.weight_hashes`), empty if unknown.
     """
     settings = {
         **_flat(vlm.model.config.to_dict()),
-        **_attention_beside(vlm),
+        **_attention_of_other_parts(vlm),
         **_processor_settings(vlm.processor),
-        **_live_facts(vlm.model),
+        **_module_settings(vlm.model),
         "torchvision": installed_version("torchvision").split("+")[0],
     }
     if checkpoint:
@@ -71,7 +71,7 @@ def _flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON types, floats with six significant digits; of objects only their class is stable."""
+    """Return the value as JSON types: floats with six significant digits, objects as the name of their class."""
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool | int | str):
@@ -93,27 +93,27 @@ def _class(value: Any) -> str:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
-def _attention_beside(vlm: Vlm) -> dict[str, str]:
-    """Return the attention implementation of every part but the decoder, whose own is the environment's."""
+def _attention_of_other_parts(vlm: Vlm) -> dict[str, str]:
+    """Return the attention implementation of every part but the decoder, whose one the environment records."""
     parts = {key: getattr(vlm.model.config, key, None) for key in getattr(vlm.model.config, "sub_configs", {})}
-    found = {
+    implementations = {
         f"{key}.attn_implementation": getattr(part, "_attn_implementation", None)
         for key, part in parts.items()
         if part is not vlm.anatomy.text_config
     }
-    return {key: str(attention) for key, attention in found.items() if attention}
+    return {key: str(attention) for key, attention in implementations.items() if attention}
 
 
 def _processor_settings(processor: Any) -> dict[str, Any]:
     """Return the classes of a processor and its components, its own settings, and those of its image processor."""
     settings: dict[str, Any] = {f"{PROCESSOR}class": _class(processor)}
-    own = getattr(processor, "__dict__", {})
-    settings |= _flat({name: value for name, value in own.items() if _is_setting(value)}, PROCESSOR)
-    for name, part in own.items():
+    attributes = getattr(processor, "__dict__", {})
+    settings |= _flat({name: value for name, value in attributes.items() if _is_setting(value)}, PROCESSOR)
+    for name, part in attributes.items():
         if not _COMPONENT.search(name) or name.startswith("_") or part is None or _is_setting(part):
             continue
         settings[f"{PROCESSOR}{name}.class"] = _class(part)
-        # The pixels depend on all that an image processor holds; the hash of a sample's tokens tells of a tokenizer.
+        # Pixels depend on every setting of an image processor. A changed tokenizer shows in the samples' token hashes.
         if "image_processor" in name and hasattr(part, "to_dict"):
             settings |= _flat(part.to_dict(), f"{PROCESSOR}{name}.")
     return settings
@@ -123,31 +123,31 @@ def _is_setting(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
 
 
-def _live_facts(model: nn.Module) -> dict[str, Any]:
-    """The numbers, activations and computed buffers that modules hold, by path with `*` for the layers of a stack."""
+def _module_settings(model: nn.Module) -> dict[str, Any]:
+    """Return numbers, activations and computed buffers of the modules, by path with `*` for a stack of layers."""
     stacks: dict[str, dict[tuple[str, ...], Any]] = {}
     for path, module in model.named_modules():
-        for name, value in _facts(model, path, module):
+        for name, value in _settings_of_module(model, path, module):
             key = ".".join(filter(None, (path, name)))
             stacks.setdefault(_INDEX.sub("*", key), {})[tuple(_INDEX.findall(key))] = value
-    return {f"{MODULES}{key}": _of_stack(values) for key, values in stacks.items()}
+    return {f"{MODULES}{key}": _stack_value(values) for key, values in stacks.items()}
 
 
-def _of_stack(values: Mapping[tuple[str, ...], Any]) -> Any:
-    """The value that all modules of a stack share; else a list of theirs, None where a layer has no such module."""
+def _stack_value(values: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return the value that all modules of a stack share, else a list with None for layers without the module."""
     first = next(iter(values.values()))
     if all(value == first for value in values.values()):
         return first
-    if {len(place) for place in values} != {1}:
+    if {len(index) for index in values} != {1}:
         return list(values.values())
-    by_layer = {int(place): value for (place,), value in values.items()}
+    by_layer = {int(index): value for (index,), value in values.items()}
     return [by_layer.get(layer) for layer in range(max(by_layer) + 1)]
 
 
-def _facts(model: nn.Module, path: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
+def _settings_of_module(model: nn.Module, path: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
     facts = {name: _plain(value) for name, value in _attributes(module) if _is_live(name, value)}
     if path and not (module._modules or module._parameters or module._buffers):
-        # A module without numbers of its own is an activation, or whatever else is applied between two layers.
+        # A module without parameters, buffers and submodules is an activation or a similar function.
         if not _NO_ACTIVATION.search(_class(module)):
             settings = ", ".join(f"{name}={value}" for name, value in facts.items() if not name.startswith("act"))
             yield "", _class(module) + (f"({settings})" if settings else "")
@@ -161,7 +161,7 @@ def _facts(model: nn.Module, path: str, module: nn.Module) -> Iterator[tuple[str
 
 
 def _is_live(name: str, value: Any) -> bool:
-    """True for an attribute that changes what a module computes: a number, a switch or an activation."""
+    """Return True for an attribute that affects the computation: a number, a switch or an activation."""
     if isinstance(value, float):
         return not _TRAINING_ONLY.search(name)
     if isinstance(value, bool | int | str):
@@ -170,7 +170,7 @@ def _is_live(name: str, value: Any) -> bool:
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The public attributes of a module; those of a dictionary by themselves, as an adapter's scale is kept."""
+    """Yield the public attributes of a module; items of a dictionary one by one, as adapters store their scale."""
     for name, value in vars(module).items():
         if name.startswith("_"):
             continue
@@ -181,7 +181,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _buffer(model: nn.Module, name: str, tensor: Any) -> str:
-    """Return a floating buffer in a few numbers that do not hang on its last bits; empty for others."""
+    """Return a short summary of a floating buffer that ignores its last bits; empty for other buffers."""
     from harness.models.offloaded import load_offloaded
 
     if tensor is None or not tensor.is_floating_point() or not tensor.numel():

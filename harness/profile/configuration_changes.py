@@ -1,4 +1,4 @@
-"""The settings in which two configurations differ, those first that change what a forward pass computes."""
+"""The settings in which two configurations differ, ordered by their effect on a forward pass."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from harness.profile.configuration import CHECKPOINT, MODULES
 from harness.profile.measures import layer_ranges
 
-#: The number of changed settings that a message names.
+#: The largest number of changed settings that a message names.
 MAX_NAMED_SETTINGS = 6
 
-# The order of changed settings: the first pattern that a key has decides, and a key that has none stands between the
-# two tables, because a setting that nobody knows may change numbers.
+# The order of changed settings: the first pattern that matches a key gives its rank. A key without a match comes
+# between the two tables, because an unknown setting may affect the computation.
 _FIRST = tuple(
     map(
         re.compile,
@@ -41,10 +41,10 @@ _LONGEST = 60
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationChanges:
-    """The settings that are not the same in two configurations, each as 'key: then -> now'.
+    """The settings that differ between two configurations, each as 'key: before -> after'.
 
-    `changed` holds those to look at, in order; `added` and `removed` those that only one of the configurations has
-    because another version of transformers writes other fields, or because its modules have other paths.
+    `changed` holds the relevant changes in order. `added` and `removed` hold settings of one configuration only, if
+    another version of transformers writes other fields or the modules have other paths.
     """
 
     changed: tuple[str, ...] = ()
@@ -52,50 +52,50 @@ class ConfigurationChanges:
     removed: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Every change."""
+        """Return all changes."""
         return [*self.changed, *self.added, *self.removed]
 
     def abridged(self, most: int = MAX_NAMED_SETTINGS) -> list[str]:
-        """Return the first changes, and how many more there are."""
+        """Return the first changes, and the number of further ones."""
         named = list(self.changed[:most])
-        more = len(self.changed) - len(named)
-        if more:
-            named.append(f"{more} more settings" if named else _counted(more, "setting"))
-        counts = [f"{_counted(len(self.added), 'setting')} new"] if self.added else []
-        counts += [f"{_counted(len(self.removed), 'setting')} gone"] if self.removed else []
+        unnamed = len(self.changed) - len(named)
+        if unnamed:
+            named.append(f"{unnamed} more settings" if named else _counted(unnamed, "setting"))
+        counts = [f"{_counted(len(self.added), 'setting')} added"] if self.added else []
+        counts += [f"{_counted(len(self.removed), 'setting')} removed"] if self.removed else []
         return named + ([", ".join(counts)] if counts else [])
 
 
 def configuration_changes(
-    now: Mapping[str, Any], then: Mapping[str, Any], *, same_release: bool = True
+    after: Mapping[str, Any], before: Mapping[str, Any], *, same_release: bool = True
 ) -> ConfigurationChanges:
-    """Compare two configurations of `configuration.read_configuration`; one that is empty was never stored.
+    """Compare two configurations of `configuration.read_configuration`; an empty one means that none was stored.
 
     Args:
-        now: the later one.
-        then: the earlier one.
-        same_release: both were read with one version of transformers, so a field of one alone is a change; between
-            two versions it is most often a default that was given a field, and is counted apart.
+        after: the later configuration.
+        before: the earlier configuration.
+        same_release: True if both were read with one version of transformers. Then a field in only one of them is a
+            change; between two versions it is usually a new default, and is counted separately.
     """
-    if not (now and then):
+    if not (after and before):
         return ConfigurationChanges()
-    keys = sorted((now.keys() | then.keys()) - {CHECKPOINT}, key=_order)
-    # A field that is null says as much as one that is not there.
-    keys = [key for key in keys if now.get(key) != then.get(key) and not _only_saved(key, now, then)]
-    one_sided = [key for key in keys if key not in now or key not in then]
+    keys = sorted((after.keys() | before.keys()) - {CHECKPOINT}, key=_order)
+    # A null field is equivalent to a missing one.
+    keys = [key for key in keys if after.get(key) != before.get(key) and not _only_saved(key, after, before)]
+    one_sided = [key for key in keys if key not in after or key not in before]
     modules = [key for key in one_sided if key.startswith(MODULES)]
-    # A wrapper, as that of an adapter, gives every module another path.
-    apart = set(modules if len(modules) > MAX_NAMED_SETTINGS else ()) if same_release else set(one_sided)
+    # A wrapper such as an adapter changes the path of every module.
+    counted = set(modules if len(modules) > MAX_NAMED_SETTINGS else ()) if same_release else set(one_sided)
     return ConfigurationChanges(
-        changed=tuple(_merged([key for key in keys if key not in apart], now, then)),
-        added=tuple(_change(key, now, then) for key in keys if key in apart and key in now),
-        removed=tuple(_change(key, now, then) for key in keys if key in apart and key in then),
+        changed=tuple(_merged([key for key in keys if key not in counted], after, before)),
+        added=tuple(_change(key, after, before) for key in keys if key in counted and key in after),
+        removed=tuple(_change(key, after, before) for key in keys if key in counted and key in before),
     )
 
 
-def _only_saved(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
-    """True for the class of a model that only one side names, as a configuration does once it has been saved."""
-    return key.rpartition(".")[2] == "architectures" and None in (now.get(key), then.get(key))
+def _only_saved(key: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Return True for a class name in only one configuration, because saving a configuration adds it."""
+    return key.rpartition(".")[2] == "architectures" and None in (after.get(key), before.get(key))
 
 
 def _order(key: str) -> tuple[int, bool, str]:
@@ -105,18 +105,18 @@ def _order(key: str) -> tuple[int, bool, str]:
     return rank, key.startswith(MODULES), key
 
 
-def _merged(keys: Sequence[str], now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """A line for every change: what modules hold is left out where a field of the configuration says the same.
+def _merged(keys: Sequence[str], after: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Return one line per change, without attributes of modules that repeat a changed field of the configuration.
 
-    Modules whose attributes of one name change in the same way share a line.
+    Attributes with one name and the same change share a line.
     """
-    said = {_values(key, now, then) for key in keys if not key.startswith(MODULES)}
+    field_values = {_values(key, after, before) for key in keys if not key.startswith(MODULES)}
     groups: dict[tuple[str, str], list[str]] = {}
     for key in keys:
-        values = _values(key, now, then)
+        values = _values(key, after, before)
         if not key.startswith(MODULES):
             groups[key, values] = [key]
-        elif values not in said:
+        elif values not in field_values:
             groups.setdefault((key.rpartition(".")[2], values), []).append(key)
     return [_line(group, values) for (_, values), group in groups.items()]
 
@@ -126,18 +126,18 @@ def _line(keys: Sequence[str], values: str) -> str:
     return f"{keys[0].removeprefix(MODULES)}: {values}{alike}"
 
 
-def _change(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    return _line([key], _values(key, now, then))
+def _change(key: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    return _line([key], _values(key, after, before))
 
 
-def _values(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """Return the values of a setting as 'then -> now'; of a list the entries that differ, where they differ alike."""
-    one, other = (settings.get(key, _ABSENT) for settings in (then, now))
-    lists = [value for value in (one, other) if isinstance(value, list)]
-    if lists and _ABSENT not in (one, other) and len(lists[0]) == len(lists[-1]):
+def _values(key: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Return the values of a setting as 'before -> after', or only a list's entries if they all change alike."""
+    old, new = (settings.get(key, _ABSENT) for settings in (before, after))
+    lists = [value for value in (old, new) if isinstance(value, list)]
+    if lists and _ABSENT not in (old, new) and len(lists[0]) == len(lists[-1]):
         size = len(lists[0])
-        # A stack of which every layer had the same value is stored as that value.
-        pairs = zip(*(value if isinstance(value, list) else [value] * size for value in (one, other)), strict=True)
+        # If all layers of a stack share a value, only that value is stored.
+        pairs = zip(*(value if isinstance(value, list) else [value] * size for value in (old, new)), strict=True)
         entries = {
             index: _arrow(*pair)
             for index, pair in enumerate(pairs, start=1)
@@ -146,11 +146,11 @@ def _values(key: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
         if len(set(entries.values())) == 1 and len(entries) < size:
             noun = ("layer", "layers") if "*" in key else ("entry", "entries")
             return f"{next(iter(entries.values()))} in {noun[len(entries) > 1]} {layer_ranges(entries)}"
-    return _arrow(one, other)
+    return _arrow(old, new)
 
 
-def _arrow(one: Any, other: Any) -> str:
-    return f"{_shown(one)} -> {_shown(other)}"
+def _arrow(old: Any, new: Any) -> str:
+    return f"{_shown(old)} -> {_shown(new)}"
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where a measurement comes from: versions, device and weights, and how near two environments are."""
+"""Provenance of a measurement: versions, device and weight hashes, and a score of comparable environments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a measurement ran on; two runs of the same model may differ in all of it and stay comparable."""
+    """Versions, device, dtype and attention of a measurement; runs in different environments are comparable."""
 
     torch: str
     transformers: str
@@ -30,12 +30,14 @@ class Environment:
         )
 
     def differences(self, other: Environment) -> list[str]:
-        """What is not the same in `other`, as 'field: other -> self'."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{field}: {theirs[field]} -> {mine[field]}" for field in mine if mine[field] != theirs[field]]
+        """Return the fields that differ from `other`, each as 'field: other -> self'."""
+        current, earlier = asdict(self), asdict(other)
+        return [
+            f"{field}: {earlier[field]} -> {current[field]}" for field in current if current[field] != earlier[field]
+        ]
 
     def nearness(self, other: Environment) -> float:
-        """A score of how comparable the two environments are; larger is nearer."""
+        """Return a score of how comparable the two environments are; larger is more comparable."""
         same_release = [
             mine.split("+")[0].split(".")[:2] == theirs.split("+")[0].split(".")[:2]
             for mine, theirs in ((self.torch, other.torch), (self.transformers, other.transformers))
@@ -50,7 +52,7 @@ class Environment:
 
 
 def environment(device: Any, dtype: Any, attention: str) -> Environment:
-    """Return the environment of a model on `device` with numbers of type `dtype` and this attention implementation."""
+    """Return the environment of a model on `device` with this dtype and attention implementation."""
     return Environment(
         torch=version("torch").split("+")[0],
         transformers=version("transformers"),
@@ -70,7 +72,7 @@ def installed_version(package: str) -> str:
 
 
 def device_name(device: Any) -> str:
-    """Return the name of the GPU, or of the processor."""
+    """Return the name of the GPU or CPU."""
     if device.type == "cuda":
         import torch
 
@@ -83,26 +85,26 @@ def device_name(device: Any) -> str:
 
 
 def weight_hashes(model: nn.Module) -> tuple[str, str]:
-    """Two SHA-256 (16 hex digits each): over every parameter and buffer, and without the non-persistent buffers.
+    """Return two SHA-256 hashes of 16 hex digits: over all parameters and buffers, and without non-persistent ones.
 
-    What a layer stores elsewhere counts too, as the scales of quantised weights do. The second hash is that of what a
-    checkpoint stores: frequencies and masks, which a model computes from its configuration, are not in it. Offloaded
-    tensors are read one at a time from where accelerate keeps them, so the hashes are those of the model in memory.
-    Tensors on the meta device that nothing holds count by name and shape only.
+    Both include further state of a layer, such as the scales of quantised weights. The second hash covers what a
+    checkpoint stores; it excludes frequencies and masks that a model computes from its configuration. Offloaded
+    tensors are read one at a time from accelerate's storage, so the hashes equal those of the model in memory.
+    Tensors on the meta device without stored values count by name, shape and dtype only.
     """
     from harness.models.offloaded import load_offloaded, tied_duplicates
     from harness.models.stored_numbers import content_bytes, extra_state
 
-    again = tied_duplicates(model)
+    aliases = tied_duplicates(model)
     computed = {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
         for name in module._non_persistent_buffers_set
     }
-    # One digest until the first computed buffer, so that most tensors are hashed once.
+    # A single digest up to the first computed buffer, so that most tensors are hashed once.
     digests = [hashlib.sha256()]
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
-        if name in again:
+        if name in aliases:
             continue
         if name in computed and len(digests) == 1:
             digests.append(digests[0].copy())

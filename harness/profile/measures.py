@@ -1,4 +1,4 @@
-"""The table of measures: one row for every curve that is stored, judged point by point, and shown."""
+"""The table of measures: one row for every curve that is stored, judged point by point, and plotted."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from harness.analysis.margins import ATTENTION_MARGIN_SHARE, CURVE_MARGIN_SHARE
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The places that a measure has values at; readers count them from `first`."""
+    """The residual points or layers at which a measure has values; output numbers them from `first`."""
 
     name: str
     first: int
 
     def positions(self, indices: Iterable[int]) -> tuple[int, ...]:
-        """Return the places of indices into a curve, as readers count them."""
+        """Return the numbers that output uses for indices into a curve."""
         return tuple(index + self.first for index in indices)
 
     def describe(self, indices: Iterable[int]) -> str:
-        """Return the places of indices into a curve: 'residual points 3, 6-8'."""
-        places = self.positions(indices)
-        return f"{self.name}{'s' if len(places) > 1 else ''} {layer_ranges(places)}"
+        """Return text for indices into a curve: 'residual points 3, 6-8'."""
+        positions = self.positions(indices)
+        return f"{self.name}{'s' if len(positions) > 1 else ''} {layer_ranges(positions)}"
 
 
 POINTS, LAYERS = Axis("residual point", 0), Axis("layer", 1)
@@ -33,10 +33,10 @@ POINTS, LAYERS = Axis("residual point", 0), Axis("layer", 1)
 class MeasureKind:
     """The properties that measures of one kind share.
 
-    `margin` is the share of its range that a mean curve may move by. It is None for numbers of words and tokens, which
-    have the declared margins of recall. `counts` names the arrays of a profile that such measures are made of; the
-    others are arrays of their own name. Two models are compared up to where measures are the same if these are
-    `traced`: read off the layers up to a place, and nothing later.
+    `margin` is the largest equivalent difference of a mean curve, as a share of its range. It is None for counts of
+    words and tokens, which have the declared margins of recall. `counts` names the arrays of a profile from which such
+    measures are computed; other measures are stored under their own name. `traced` is True if a value depends only on
+    earlier layers, so that it shows up to which layer two models are the same.
     """
 
     title: str
@@ -49,13 +49,13 @@ class MeasureKind:
 SIMILARITY = MeasureKind("similarity", POINTS, CURVE_MARGIN_SHARE)
 RECALL = MeasureKind("LogitLens recall", POINTS, None, counts=("hits", "words", "chance_hits", "chance_words"))
 ATTENTION = MeasureKind("attention", LAYERS, ATTENTION_MARGIN_SHARE)
-# The model's answer, which every point is compared with, is an output of the last layer.
+# Every point is compared with the model's output, which depends on the last layer.
 EXIT = MeasureKind("exit agreement", POINTS, None, traced=False)
 KINDS = (SIMILARITY, RECALL, ATTENTION, EXIT)
 
 
 class CurveStyle(NamedTuple):
-    """A curve in figures: a colour of `report.palette` by name, matplotlib's line style, and the legend."""
+    """The style of a curve in figures: a colour name of `report.palette`, a matplotlib line style, and a legend."""
 
     colour: str
     style: str
@@ -64,11 +64,11 @@ class CurveStyle(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One measured curve of every sample.
+    """A curve that is measured for every sample.
 
-    `family` names the measures that one case judges together. `reading` and `column` say where `probe.Readings` has
-    the values: an array (samples, places), or with a column (samples, places, columns); `reading` is empty for what is
-    made of all samples at once. A measure without a `line` is in no figure.
+    `family` names the group of measures that one case judges together. `reading` names the array of `probe.Readings`
+    with its values, (samples, positions), or with a `column` (samples, positions, columns). `reading` is empty for a
+    measure computed from all samples together. A measure without a `line` is not plotted.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Measure:
 
     @property
     def axis(self) -> Axis:
-        """The places of its values."""
+        """The residual points or layers of its values."""
         return self.kind.axis
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """The arrays of a profile that hold it."""
+        """The names of the arrays of a profile that hold it."""
         return self.kind.counts or (self.name,)
 
 
@@ -99,12 +99,12 @@ class Family:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Its rows of the table, in order."""
+        """Its measures, in the order of the table."""
         return tuple(measure for measure in MEASURES.values() if measure.family == self.name)
 
     @property
     def plotted(self) -> tuple[str, ...]:
-        """The names of those that figures show."""
+        """The names of its measures that are plotted."""
         return tuple(measure.name for measure in self.measures if measure.line is not None)
 
 
@@ -117,7 +117,7 @@ FAMILIES = {
         Family("lens", "LogitLens"),
     )
 }
-#: Groups of tokens that the last token's attention is shared out to, in the order of the columns.
+#: Token groups of the last token's attention shares, in the order of the columns.
 SHARE_GROUPS = ("image", "instruction", "other", "self")
 _SHARE_LINES = (
     CurveStyle("green", "-", "image"),
@@ -161,17 +161,17 @@ _ROWS = (
 )  # fmt: skip
 #: Every measure by name, in the order in which they are judged.
 MEASURES = {measure.name: measure for measure in _ROWS}
-#: The similarity curves, which controls have too.
+#: The similarity curves, which controls also have.
 CURVES = tuple(measure.name for measure in _ROWS if measure.kind is SIMILARITY)
 
 
 def chance_measure(recall: str) -> str:
-    """Return the name of a measure of recall, of another sample's words: `recall_chance_5` of `recall_5`."""
+    """Return the name of a recall measure's chance level: `recall_chance_5` for `recall_5`."""
     return recall.replace("recall_", "recall_chance_")
 
 
 def layer_ranges(layers: Iterable[int]) -> str:
-    """Layers as a reader writes them: '3, 17-19'."""
+    """Return sorted layers as text with ranges: '3, 17-19'."""
     runs: list[list[int]] = []
     for layer in sorted(set(layers)):
         if runs and layer == runs[-1][-1] + 1:

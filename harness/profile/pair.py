@@ -1,4 +1,4 @@
-"""A model on a dataset: the pair that a profile is measured of, and its id."""
+"""The pair of a model and a dataset on which a profile is measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One model on one dataset, by their names; as text it is the id of the pair, `model-dataset`."""
+    """A model and a dataset by name; `str()` gives the id of the pair, `model-dataset`."""
 
     model: str
     dataset: str

@@ -1,4 +1,4 @@
-"""The measured arrays of one (model, dataset) pair with their provenance; saving, loading and selecting."""
+"""The measured arrays of one (model, dataset) pair with their provenance."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from harness.profile.pair import Pair
 
 Array = NDArray[Any]
 
-#: `declared["first_token"]` of prompts that begin without a BOS.
+#: Value of `declared["first_token"]` for prompts without a BOS token.
 AS_TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One sample in full, for figures: the last token's norms over all tokens, and what the dense lens decodes.
+    """A sample in full, for figures: the last token's norms over all tokens, and the text that LogitLens decodes.
 
     norm_rows: (L, tokens). groups: name -> bool (tokens,). image_tokens: decoded text, points x image tokens (top 1).
-    last_token: decoded text, points x 5. tokens: the prompt's own tokens as text, (tokens,). picture: what the vision
-    tower was shown, uint8 (height, width, 3). grid: rows and columns of image tokens that tile the picture, None where
-    they do not, and then no_grid_reason says why. bos: the text of the BOS that the prompt begins with, which belongs
-    to no group of text; empty if the first token that is no image token is text.
+    last_token: decoded text, points x 5. tokens: the prompt's own tokens as text, (tokens,). image: the input of the
+    vision tower, uint8 (height, width, 3). grid: rows and columns of image tokens that tile the image; None if they do
+    not, with the reason in no_grid_reason. bos: text of the BOS token, which belongs to no text group; empty if the
+    first token that is no image token is ordinary text.
     """
 
     sample_id: str
@@ -48,28 +48,30 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Profile:
-    """All that was measured of a pair, one row per sample.
+    """The measurement of a pair, one row per sample.
 
-    `arrays` holds, with n samples, P = L + 1 residual points and L layers:
-    the similarity curves of `measures.CURVES`, float32 (n, P), cosines; `post_norm_<curve>` (n,) after the final norm;
-    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`, shares of the last token's attention (n, L), all 0
-    in layers that have none;
-    `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5, of `words`
-    and `chance_words` (n,), none of the four where recall was left out; `exit_agreement`, 0 or 1, (n, P).
+    `arrays` holds, with n samples, L layers and P = L + 1 residual points:
+    the similarity curves of `measures.CURVES`, cosines, float32 (n, P);
+    `post_norm_<curve>`, the same after the final norm, (n,);
+    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`, shares of the last token's attention, (n, L), all 0
+    in layers without shares;
+    `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5;
+    `words` and `chance_words`, the numbers of words sought, (n,); without recall these four arrays are absent;
+    `exit_agreement`, 0 or 1, (n, P).
 
-    `controls` holds, for every control that was measured, the similarity curves on the same samples.
+    `controls` holds the similarity curves of every measured control on the same samples.
 
-    Of items of two pictures and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,), the
-    log-likelihoods of the sample's own and of the other caption, in nats; NaN where the other side is missing.
+    For items of two images and two captions `arrays` also holds `likelihood_own` and `likelihood_other` (n,): the
+    log-likelihoods of the sample's own and of the other caption, in nats; NaN if the other side is missing.
 
-    `revision` is the commit of a model from the hub. `left_out` names what could not be measured, and why.
+    `revision` is the commit of a model from the hub. `left_out` maps unavailable measurements to the reason.
     `configuration` holds the settings of model, processor and modules by key (`configuration.read_configuration`);
-    empty where they were not recorded.
+    empty if they were not recorded.
 
     `between_samples` holds the mean cosines between the image tokens of one sample and the text tokens of another,
-    float32 (P, n, n), the sample of the image first. A stored profile has none.
+    float32 (P, n, n); the second axis is the sample of the image. It is None in a stored profile.
 
-    `declared` names every choice that the numbers depend on; profiles that declare different things do not compare.
+    `declared` names every choice that affects the numbers; profiles with different declarations cannot be compared.
     """
 
     model: str
@@ -104,11 +106,11 @@ class Profile:
 
     @property
     def no_recall(self) -> str:
-        """Why the recall of words was left out; empty where it was measured."""
+        """The reason why the recall of words was omitted; empty if it was measured."""
         return str(self.declared.get("recall_left_out", ""))
 
     def measured(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return those of the names that the profile has, in their order: no recall where it was left out."""
+        """Return the names that the profile has, in their order; no recall measures if recall was omitted."""
         counts = "hits" in self.arrays
         return tuple(name for name in names if name in self.arrays or (counts and name.startswith("recall_")))
 
@@ -118,7 +120,7 @@ class Profile:
         return int(self.arrays["inter"].shape[1]) - 1
 
     def __getitem__(self, name: str) -> Array:
-        """The array `name`; where there is none `recall_1`, `_5`, `recall_chance_1` or `_5` (n, P) made of counts."""
+        """Return the array `name`; `recall_1`, `_5`, `recall_chance_1` and `_5` (n, P) are computed from counts."""
         if name.startswith("recall_") and name not in self.arrays:
             recall = name.replace("chance_", "")
             chance = "" if name == recall else "chance_"
@@ -127,59 +129,59 @@ class Profile:
         return self.arrays[name]
 
     def readjusted_similarity(self, rows: Sequence[int]) -> Array | None:
-        """Return `inter_adjusted` of some samples, each adjusted over the others of these only.
+        """Return `inter_adjusted` of some samples, adjusted over these samples only.
 
         Args:
-            rows: of the samples, without repetition.
+            rows: indices of the samples, without repetition.
 
         Returns:
-            (rows, P); None if they are not all samples, and no cosines between the samples are there, or only one row.
+            (rows, P). For a subset: None if it has one row, or if the profile has no cosines between samples.
         """
         if len(rows) == self.n:
             return self.arrays["inter_adjusted"][list(rows)]
         if self.between_samples is None or len(rows) < 2:
             return None
         cosines = self.between_samples[np.ix_(range(self.depth + 1), rows, rows)].astype(np.float64)
-        own = np.diagonal(cosines, axis1=1, axis2=2)
-        others = (cosines.sum(axis=2) - own) / (len(rows) - 1)
-        return np.asarray((own - others).T)
+        paired = np.diagonal(cosines, axis1=1, axis2=2)
+        others = (cosines.sum(axis=2) - paired) / (len(rows) - 1)
+        return np.asarray((paired - others).T)
 
-    def changes(self, then: Profile) -> list[str]:
-        """Return all that differs in configuration, weights and environment, each as 'field: then -> now'."""
-        changes = self.configuration_changes(then).lines()
-        return changes + self._weights_change(then) + self.environment.differences(then.environment)
+    def changes(self, earlier: Profile) -> list[str]:
+        """Return all changes of configuration, weights and environment, each as 'field: earlier -> current'."""
+        changes = self.configuration_changes(earlier).lines()
+        return changes + self._weights_change(earlier) + self.environment.differences(earlier.environment)
 
-    def main_changes(self, then: Profile) -> list[str]:
-        """Return the same for a message: the first settings only, and weights that did not change are said to be so."""
-        if not self.changes(then):
+    def main_changes(self, earlier: Profile) -> list[str]:
+        """Return the changes for a message: only the first settings, and a note if the weights are unchanged."""
+        if not self.changes(earlier):
             return []
-        changes = self.configuration_changes(then).abridged()
-        weights = self._weights_change(then) or ["weights the same"]
-        return changes + weights + self.environment.differences(then.environment)
+        changes = self.configuration_changes(earlier).abridged()
+        weights = self._weights_change(earlier) or ["weights unchanged"]
+        return changes + weights + self.environment.differences(earlier.environment)
 
-    def configuration_changes(self, then: Profile) -> ConfigurationChanges:
-        """Return the settings in which the two configurations differ; none where one was not recorded."""
-        same_release = self.environment.transformers == then.environment.transformers
-        return configuration_changes(self.configuration, then.configuration, same_release=same_release)
+    def configuration_changes(self, earlier: Profile) -> ConfigurationChanges:
+        """Return the settings that differ between the two configurations; none if one was not recorded."""
+        same_release = self.environment.transformers == earlier.environment.transformers
+        return configuration_changes(self.configuration, earlier.configuration, same_release=same_release)
 
-    def _weights_change(self, then: Profile) -> list[str]:
-        if self.weights == then.weights:
+    def _weights_change(self, earlier: Profile) -> list[str]:
+        if self.weights == earlier.weights:
             return []
         stored = self.configuration.get(CHECKPOINT)
-        if stored is not None and stored == then.configuration.get(CHECKPOINT):
-            return ["weights: the same but for computed buffers"]
-        return [f"weights: {then.weights} -> {self.weights}"]
+        if stored is not None and stored == earlier.configuration.get(CHECKPOINT):
+            return ["weights: only computed buffers differ"]
+        return [f"weights: {earlier.weights} -> {self.weights}"]
 
     def select(self, ids: Sequence[str]) -> Profile:
-        """Return the same profile with the samples of `ids` only, in that order.
+        """Return the profile restricted to the samples `ids`, in that order.
 
         Each `inter_adjusted` stays adjusted over all samples of this profile.
 
         Raises:
             KeyError: an id was not measured.
         """
-        place = {sample: row for row, sample in enumerate(self.sample_ids)}
-        rows, points = [place[sample] for sample in ids], range(self.depth + 1)
+        row_of_sample = {sample: row for row, sample in enumerate(self.sample_ids)}
+        rows, points = [row_of_sample[sample] for sample in ids], range(self.depth + 1)
 
         def pick(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(names[row] for row in rows)
@@ -202,5 +204,5 @@ class Profile:
 
 
 def as_floats(array: Array) -> Array:
-    """Return the array in float64, as the analysis takes it."""
+    """Return the array in float64, the dtype of the analysis."""
     return array.astype(np.float64)

@@ -54,8 +54,8 @@ def test_the_message_names_the_setting_that_changed_first(
     record = json.loads((recorded.baselines.parent / "out.json").read_text())
     baseline = record["pairs"]["tiny-llava-tiny"]["baseline"]
     assert baseline["changes"] == [message]
-    assert baseline["main_changes"] == [message, "weights the same"]
-    assert f"since the baseline: {message}; weights the same baseline" in unfolded(result)
+    assert baseline["main_changes"] == [message, "weights unchanged"]
+    assert f"since the baseline: {message}; weights unchanged baseline" in unfolded(result)
 
 
 def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(recorded: Cases) -> None:

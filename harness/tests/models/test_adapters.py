@@ -109,8 +109,8 @@ def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (peft.PromptTuningConfig, "a forward pass over .* tokens was seen where the prompts are"),
-        (peft.PrefixTuningConfig, "layer 1: attention sees .* tokens where the prompts have"),
+        (peft.PromptTuningConfig, "a forward pass covered .* tokens, but the prompts have"),
+        (peft.PrefixTuningConfig, "layer 1: attention covers .* tokens, but the prompts have"),
     ],
 )
 def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, said: str) -> None:

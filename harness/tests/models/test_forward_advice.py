@@ -111,7 +111,7 @@ def test_a_head_of_zeros_is_refused(own_vlm: Vlm) -> None:
 
 def test_a_hook_that_changes_logits_behind_the_head_is_refused(own_vlm: Vlm) -> None:
     own_vlm.model.register_forward_hook(_reversed)
-    with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples, so something changes logits behind the head"):
+    with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples: remove the hook or wrapper that changes logits"):
         tiny_profile(own_vlm)
 
 
@@ -187,7 +187,7 @@ def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("change", [lambda inputs: inputs | {"pixel_values": None}, _renamed], ids=["none", "renamed"])
 def test_a_model_that_sees_no_picture_is_refused(own_vlm: Vlm, change: Any) -> None:
-    with pytest.raises(SelfCheckError, match=r"do not depend on the picture: the processor gives input_ids, attention"):
+    with pytest.raises(SelfCheckError, match=r"do not depend on the image: the processor returns input_ids, attention"):
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, change)))
 
 
@@ -273,6 +273,6 @@ def test_an_anatomy_from_before_a_change_is_named(own_vlm: Vlm) -> None:
 def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(own_vlm: Vlm) -> None:
     own_vlm.model.model.language_model.layers[2] = own_vlm.model.model.language_model.layers[1]
     with pytest.raises(
-        SelfCheckError, match=r"7 residual points were seen, expected 5; .* no module twice in the list"
+        SelfCheckError, match=r"7 residual points were observed, expected 5; .* no module twice in the list"
     ):
         tiny_profile(replace(own_vlm, anatomy=find_anatomy(own_vlm.model)))

@@ -1,4 +1,4 @@
-"""Norm-based attention equals an explicit softmax and a value transform head by head."""
+"""Norm-based attention compared with an explicit softmax and value transform, head by head."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_last_row_equals_explicit_softmax(
     if kind != "none":
         visible = rng.random((batch, keys)) < 0.6
         visible[:, -1] = True
-        # Earlier query rows hide everything: only the last one may be read.
+        # Earlier query rows mask every key, so that only the last row may be read.
         rows = np.zeros((batch, 1, queries, keys), dtype=bool)
         rows[:, 0, -1] = visible
         mask = torch.tensor(rows)
@@ -61,7 +61,7 @@ def test_last_row_equals_explicit_softmax(
         np.testing.assert_allclose(vectors[b].sum(0), total, rtol=1e-9, atol=1e-12)
 
 
-def test_scaling_defaults_to_the_root_of_the_dimension_and_softcap_bends_the_logits() -> None:
+def test_scaling_defaults_to_one_over_the_root_of_the_dimension_and_softcap_limits_logits() -> None:
     generator = torch.Generator().manual_seed(3)
     query, key, value = (torch.randn(1, 2, 5, 16, generator=generator, dtype=torch.float64) for _ in range(3))
     logits = (query[:, :, -1:] @ key.transpose(2, 3))[:, :, 0] / 4.0
@@ -94,11 +94,11 @@ def test_vectors_of_16_bit_weights_are_products_in_float32_without_the_bias() ->
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
 def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, attention: str, bias: bool) -> None:
-    """Batch with left padding and grouped KV heads, every layer, against each head's own slice of W_O."""
+    """A batch with left padding and grouped KV heads, compared in every layer with each head's slice of W_O."""
     vlm = tiny_vlm(dtype=dtype, bias=bias, attention=attention)
     if attention == "eager" and dtype == torch.float64:
-        # transformers' eager softmax runs in float32, where float64's most negative mask value is minus infinity: the
-        # model itself gives NaN for padded float64 batches.
+        # transformers' eager softmax runs in float32, where float64's smallest mask value becomes minus infinity. The
+        # model therefore returns NaN for padded float64 batches.
         samples = samples[:1]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     assert bool(batch.groups.real.all()) == (len(samples) == 1)
@@ -134,17 +134,20 @@ def test_parts_sum_to_the_output_projection(samples: list[Sample], bias: bool) -
         np.testing.assert_allclose(parts[layer].numpy(), output, rtol=1e-5, atol=1e-9)
 
 
-def test_weights_are_those_that_an_eager_model_returns(samples: list[Sample]) -> None:
+def test_weights_equal_the_attentions_that_an_eager_model_returns(samples: list[Sample]) -> None:
     vlm = tiny_vlm(attention="sdpa")
     eager = tiny_vlm(attention="eager")
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     with torch.inference_mode():
         returned = eager.model(**batch.inputs, output_attentions=True, use_cache=False).attentions
-    seen: list[torch.Tensor] = []
-    with torch.inference_mode(), reading_attention(vlm.model, vlm.anatomy, lambda _, __, row: seen.append(row.weights)):
+    weights: list[torch.Tensor] = []
+    with (
+        torch.inference_mode(),
+        reading_attention(vlm.model, vlm.anatomy, lambda _, __, row: weights.append(row.weights)),
+    ):
         vlm.model(**batch.inputs, use_cache=False)
-    assert len(seen) == len(returned) == vlm.anatomy.depth
-    for ours, theirs in zip(seen, returned, strict=True):
+    assert len(weights) == len(returned) == vlm.anatomy.depth
+    for ours, theirs in zip(weights, returned, strict=True):
         torch.testing.assert_close(ours, theirs[:, :, -1], rtol=1e-5, atol=1e-7)
         assert float(ours.masked_select(~batch.groups.real.unsqueeze(1)).abs().max()) == 0.0
 
@@ -160,7 +163,7 @@ def test_calls_outside_the_decoder_are_not_read(vlm: Vlm, samples: list[Sample])
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_shares_are_a_partition(seed: int) -> None:
+def test_shares_sum_to_one_and_equal_the_literal_shares(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, 3)
     amounts = torch.tensor(rng.random(groups.real.shape)) * groups.real
@@ -170,7 +173,7 @@ def test_shares_are_a_partition(seed: int) -> None:
         np.testing.assert_allclose(shares[row].numpy(), literal.shares(amounts[row].numpy(), groups, row), rtol=1e-9)
 
 
-def test_another_implementation_is_refused(own_vlm: Vlm) -> None:
+def test_an_attention_implementation_other_than_sdpa_or_eager_is_refused(own_vlm: Vlm) -> None:
     own_vlm.anatomy.text_config._attn_implementation = "flex_attention"
     with (
         pytest.raises(AttentionError, match=r"'flex_attention'.*load it with sdpa or eager"),
@@ -203,48 +206,52 @@ def _row_and_projection() -> tuple[LastRow, nn.Linear, torch.Tensor]:
     return LastRow(torch.ones(2, 1, 7), values), projection, values.sum(1)
 
 
-def test_a_gate_scales_every_value_so_that_their_sum_is_what_is_fed() -> None:
-    row, projection, given = _row_and_projection()
+def test_a_gate_scales_every_value_vector_so_that_their_sum_equals_the_projection_input() -> None:
+    row, projection, attention_output = _row_and_projection()
     gate = torch.rand(2, 6, dtype=torch.float64)
-    scaled = apply_gate(row, projection, given, given * gate)
+    scaled = apply_gate(row, projection, attention_output, attention_output * gate)
     assert not scaled.unusable
     torch.testing.assert_close(scaled.values, row.values * gate.unsqueeze(1))
-    torch.testing.assert_close(linear_map(projection, scaled.values)(scaled.values).sum(1), projection(given * gate))
+    torch.testing.assert_close(
+        linear_map(projection, scaled.values)(scaled.values).sum(1), projection(attention_output * gate)
+    )
 
 
-def test_without_a_gate_the_row_stays_and_is_not_asked_again() -> None:
-    row, projection, given = _row_and_projection()
-    assert apply_gate(row, projection, given, given.clone()) is row
-    assert apply_gate(row, projection, given, -given) is row
+def test_without_a_gate_the_row_is_unchanged_and_the_connection_is_classified_once() -> None:
+    row, projection, attention_output = _row_and_projection()
+    assert apply_gate(row, projection, attention_output, attention_output.clone()) is row
+    assert apply_gate(row, projection, attention_output, -attention_output) is row
 
 
 @pytest.mark.parametrize("spoilt", [[True, False], [True, True]])
-def test_a_sample_of_nan_first_does_not_make_a_gate_of_nothing(spoilt: list[bool]) -> None:
-    row, projection, given = _row_and_projection()
-    broken = given.masked_fill(torch.tensor(spoilt).unsqueeze(1), torch.nan)
+def test_a_first_sample_of_nan_is_not_classified_as_a_gate(spoilt: list[bool]) -> None:
+    row, projection, attention_output = _row_and_projection()
+    broken = attention_output.masked_fill(torch.tensor(spoilt).unsqueeze(1), torch.nan)
     assert apply_gate(row, projection, broken, broken.clone()) is row
-    assert apply_gate(row, projection, given, given.clone()) is row
+    assert apply_gate(row, projection, attention_output, attention_output.clone()) is row
 
 
-def test_a_sample_of_nan_has_no_part_in_the_gate_of_another() -> None:
-    row, projection, given = _row_and_projection()
+def test_a_sample_of_nan_does_not_affect_the_gate_of_another_sample() -> None:
+    row, projection, attention_output = _row_and_projection()
     gate = torch.rand(2, 6, dtype=torch.float64)
-    whole = apply_gate(row, projection, given, given * gate)
-    broken = given.masked_fill(torch.tensor([[True], [False]]), torch.nan)
-    assert torch.equal(apply_gate(row, projection, broken, broken * gate).values[1], whole.values[1])
+    both_finite = apply_gate(row, projection, attention_output, attention_output * gate)
+    broken = attention_output.masked_fill(torch.tensor([[True], [False]]), torch.nan)
+    assert torch.equal(apply_gate(row, projection, broken, broken * gate).values[1], both_finite.values[1])
 
 
 @pytest.mark.parametrize(
-    "fed", [lambda given: given - given.mean(-1, keepdim=True), lambda given: given[:, :3]], ids=["norm", "width"]
+    "change",
+    [lambda output: output - output.mean(-1, keepdim=True), lambda output: output[:, :3]],
+    ids=["norm", "width"],
 )
-def test_what_is_no_gate_is_refused(fed: Any) -> None:
-    row, projection, given = _row_and_projection()
-    assert apply_gate(row, projection, given, fed(given)).unusable
+def test_an_operation_that_is_no_gate_makes_the_row_unusable(change: Any) -> None:
+    row, projection, attention_output = _row_and_projection()
+    assert apply_gate(row, projection, attention_output, change(attention_output)).unusable
 
 
-@pytest.mark.parametrize(("factor", "kept"), [(1.0, True), (2.0, False)])
-def test_a_layer_that_attends_twice_has_weights_only_where_both_are_the_same(
-    own_vlm: Vlm, samples: list[Sample], factor: float, kept: bool
+@pytest.mark.parametrize(("factor", "both_agree"), [(1.0, True), (2.0, False)])
+def test_a_layer_that_attends_twice_has_weights_only_if_both_calls_agree(
+    own_vlm: Vlm, samples: list[Sample], factor: float, both_agree: bool
 ) -> None:
     before, attention = observe(own_vlm, samples), own_vlm.anatomy.layers[1].self_attn
     inner = attention.forward
@@ -259,4 +266,4 @@ def test_a_layer_that_attends_twice_has_weights_only_where_both_are_the_same(
     assert after.norm_shares.any((0, 2)).tolist() == [True, False, True, True]
     assert after.weight_shares is not None
     assert before.weight_shares is not None
-    np.testing.assert_array_equal(after.weight_shares[:, 1], before.weight_shares[:, 1] * kept)
+    np.testing.assert_array_equal(after.weight_shares[:, 1], before.weight_shares[:, 1] * both_agree)

@@ -1,4 +1,4 @@
-"""The pruned lens finds what the dense lens finds, and the dense lens what sorting all logits finds."""
+"""The pruned lens compared with the dense lens, and the dense lens with a sort of all logits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIDTH, ENTRIES, POINTS = 6, 40, 3
 
 @dataclass(frozen=True)
 class Case:
-    """Some states before a norm, an unembedding, words and a block."""
+    """Hidden states before the final norm, an unembedding, words and a block."""
 
     states: torch.Tensor
     image: torch.Tensor
@@ -45,7 +45,7 @@ class Case:
 
 
 def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: str) -> Case:
-    """Return a random case; `exact` draws small integers, so that logits are exact in float32 and ties are common."""
+    """Return a random case; `exact` draws small integers, so that float32 logits are exact and ties frequent."""
     rng = np.random.default_rng(seed)
     batch, tokens = int(rng.integers(1, 4)), int(rng.integers(4, 9))
 
@@ -63,7 +63,7 @@ def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: st
             head.bias.copy_(draw(ENTRIES))
     image = torch.zeros(batch, tokens, dtype=torch.bool)
     for row in range(batch):
-        # The number of image tokens differs between the samples; the last token is never one.
+        # The number of image tokens differs between samples. The last token is never an image token.
         image[row, rng.choice(tokens - 1, rng.integers(1, tokens), replace=False)] = True
 
     def words() -> tuple[tuple[int, ...], ...]:
@@ -87,7 +87,7 @@ def make_case(seed: int, *, exact: bool, bias: bool, duplicates: bool, block: st
 
 
 def literal_hits(case: Case) -> Any:
-    """Words found per sample, point, (own, chance), k, by sorting all logits of every image token in float64."""
+    """Return words found per sample, point, (own, chance) and k, from a float64 sort of all logits."""
     weight = literal.to_float64(case.head.weight)
     bias = None if case.head.bias is None else literal.to_float64(case.head.bias)
     with torch.no_grad():
@@ -96,11 +96,10 @@ def literal_hits(case: Case) -> Any:
     for row, image in enumerate(case.image.numpy()):
         for point in range(POINTS):
             logits = [literal.logits(state, weight, bias) for state in states[point, row][image]]
-            for which, lists in enumerate((case.references.words, case.references.chance_words)):
+            for side, lists in enumerate((case.references.words, case.references.chance_words)):
                 for word in lists[row]:
-                    for place, k in enumerate(KS):
-                        found = literal.is_word_in_top_k(logits, word, k)
-                        hits[row, point, which, place] += found
+                    for column, k in enumerate(KS):
+                        hits[row, point, side, column] += literal.is_word_in_top_k(logits, word, k)
     return hits
 
 
@@ -118,16 +117,16 @@ cases = st.builds(
 @given(
     case=cases,
     sieve=st.sampled_from([1, 7, ENTRIES]),
-    held=st.sampled_from([0, 2**20]),
+    pending=st.sampled_from([0, 2**20]),
     chunk=st.sampled_from([3, 256]),
 )
-def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int, held: int, chunk: int) -> None:
-    """Whatever the block and the sieve settle, and however many points and tokens are looked at together."""
+def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int, pending: int, chunk: int) -> None:
+    """The hits depend neither on block and sieve nor on the number of points and tokens processed together."""
     dense = case.read((), dense=True).hits().numpy()
     np.testing.assert_array_equal(dense, literal_hits(case))
     with (
         mock.patch("harness.probe.dense_lens._ENTRIES", sieve),
-        mock.patch("harness.probe.lens._HELD_LEAST", held),
+        mock.patch("harness.probe.lens._PENDING_LEAST", pending),
         mock.patch("harness.probe.lens._CHUNK", chunk),
     ):
         np.testing.assert_array_equal(case.read(case.block, dense=False).hits().numpy(), dense)
@@ -135,7 +134,7 @@ def test_dense_and_pruned_hits_equal_a_sort_of_all_logits(case: Case, sieve: int
 
 @pytest.mark.parametrize("block", ["none", "lowest", "references", "random"])
 def test_pruned_hits_equal_dense_hits_with_a_wide_vocabulary(block: str) -> None:
-    """As many entries as a real matmul splits into panels, with copies of the reference rows among them."""
+    """Enough entries that a matmul is split into panels, including copies of the reference rows."""
     rng = np.random.default_rng(17)
     entries, width, batch, tokens = 3001, 64, 4, 41
     head = nn.Linear(width, entries, bias=False)
@@ -145,8 +144,8 @@ def test_pruned_hits_equal_dense_hits_with_a_wide_vocabulary(block: str) -> None
     image = torch.zeros(batch, tokens, dtype=torch.bool)
     image[:, :-1] = True
     words = tuple(tuple((int(entry),) for entry in rng.choice(200, 12)) for _ in range(batch))
-    asked = tuple({entry for sample in words for word in sample for entry in word})
-    blocks = {"none": (), "lowest": tuple(range(512)), "references": asked, "random": tuple(rng.choice(entries, 512))}
+    targets = tuple({entry for sample in words for word in sample for entry in word})
+    blocks = {"none": (), "lowest": tuple(range(512)), "references": targets, "random": tuple(rng.choice(entries, 512))}
     states = torch.tensor(rng.normal(size=(6, batch, tokens, width)), dtype=torch.float32)
     states[:, :, :8] += 2.0 * head.weight[torch.tensor(rng.choice(200, 8))].detach()
     case = Case(states, image, head, nn.RMSNorm(width), References(words, words[::-1]), blocks[block])
@@ -155,8 +154,8 @@ def test_pruned_hits_equal_dense_hits_with_a_wide_vocabulary(block: str) -> None
     assert torch.equal(case.read(case.block, dense=False).hits(), dense)
 
 
-def test_a_good_block_settles_what_a_bad_one_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block changes the work and never the answer."""
+def test_a_good_block_leaves_fewer_tokens_open_with_the_same_hits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block affects speed only."""
     monkeypatch.setattr(Lens, "_sieve", lambda *_: None)
     case = make_case(3, exact=False, bias=False, duplicates=False, block="none")
     open_without, open_with_all = (case.read(block, dense=False) for block in ((), tuple(range(ENTRIES))))
@@ -181,15 +180,15 @@ def test_exit_agreement_equals_argmax(seed: int, bias: bool, exact: bool) -> Non
     lens = case.read(case.block, dense=False)
     with torch.no_grad():
         normed = case.norm(case.states[:, :, -1])
-        own = case.head(normed[-1])
-    agreement = lens.exit_agreement(own).numpy()
+        model_logits = case.head(normed[-1])
+    agreement = lens.exit_agreement(model_logits).numpy()
     weight, bias_row = literal.to_float64(case.head.weight), literal.to_float64(case.head.bias) if bias else None
     for row in range(case.image.shape[0]):
-        mine = int(own[row].argmax())
+        best = int(model_logits[row].argmax())
         for point in range(POINTS):
             logits = literal.logits(literal.to_float64(normed[point, row]), weight, bias_row)
-            # Where entries tie for the first place, any of them is a best one.
-            assert agreement[row, point] == (logits[mine] == logits.max())
+            # If entries tie for the largest logit, all of them count as best.
+            assert agreement[row, point] == (logits[best] == logits.max())
     assert agreement[:, -1].all()
 
 
@@ -213,35 +212,35 @@ def test_decoded_entries_are_the_largest_logits(case: Case) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
-def test_the_last_point_of_a_model_always_agrees(samples: list[Sample], dtype: torch.dtype) -> None:
+def test_the_last_residual_point_always_agrees_with_the_output(samples: list[Sample], dtype: torch.dtype) -> None:
     for seed in range(4):
         agreement = observe(tiny_vlm(seed, dtype=dtype), samples, dense_lens_task(len(samples))).exit_agreement
         assert agreement is not None
         assert agreement[:, -1].all()
 
 
-def test_the_last_point_agrees_where_16_bits_make_the_best_entries_tie() -> None:
+def test_the_last_residual_point_agrees_if_the_best_entries_tie_in_16_bits() -> None:
     generator = torch.Generator().manual_seed(0)
     head, norm = nn.Linear(32, 20_000, bias=False).bfloat16(), nn.RMSNorm(32).bfloat16()
     states = torch.randn(64, 3, 32, generator=generator).bfloat16()
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
-        own = head(norm(states[:, -1]))
+        model_logits = head(norm(states[:, -1]))
         words = (((1,),),) * 64
         image = torch.tensor([[True, True, False]]).expand(64, -1)
         lens = Lens(LensTask(References(words, words), tuple(range(512))), image, head, norm)
         lens.read(states)
-        assert int((own == own.amax(-1, keepdim=True)).sum()) > 64
-        assert bool(lens.exit_agreement(own.float()).all())
+        assert int((model_logits == model_logits.amax(-1, keepdim=True)).sum()) > 64
+        assert bool(lens.exit_agreement(model_logits.float()).all())
 
 
-def test_learn_block_takes_the_most_frequent_and_fills_up() -> None:
+def test_learn_block_takes_the_most_frequent_entries_and_fills_up_with_the_lowest_ids() -> None:
     assert learn_block(torch.tensor([[7, 7, 3], [9, 3, 7]]), 20, size=2) == (7, 3)
     assert learn_block(torch.tensor([2, 2, 5]), 20, size=5) == (2, 5, 0, 1, 3)
     assert sorted(learn_block(torch.tensor([2]), 4, size=512)) == [0, 1, 2, 3]
 
 
-def test_an_unembedding_without_numbers_is_refused() -> None:
+def test_an_unembedding_on_the_meta_device_is_refused() -> None:
     case = make_case(1, exact=False, bias=False, duplicates=False, block="none")
     with pytest.raises(OffloadError, match="weights of Linear are on the meta device"):
         Lens(LensTask(case.references, ()), case.image, nn.Linear(WIDTH, ENTRIES, device="meta"), case.norm)
@@ -258,14 +257,14 @@ def spelled(entries: tuple[int, ...]) -> list[str]:
     return [tokenizer.decode([entry]) for entry in entries]
 
 
-def test_a_word_is_spelled_by_the_entries_of_its_stem(vocabulary: Vocabulary) -> None:
+def test_the_entries_of_a_word_have_its_stem(vocabulary: Vocabulary) -> None:
     assert " circle" in spelled(vocabulary.entries("circle"))
     assert vocabulary.entries("circles") == vocabulary.entries("circle") == vocabulary.entries("Circle".lower())
     assert all(text.strip().lower() == "circle" for text in spelled(vocabulary.entries("circle")))
     assert vocabulary.entries("circle") == tuple(sorted(vocabulary.entries("circle")))
 
 
-def test_an_unknown_word_counts_by_its_first_piece_of_three_letters(vocabulary: Vocabulary) -> None:
+def test_an_unknown_word_has_the_entries_of_its_first_piece_of_three_letters(vocabulary: Vocabulary) -> None:
     tokenizer = tiny_tokenizer()
     word = "redheartly"
     pieces = [tokenizer.decode([piece]).strip() for piece in tokenizer(" " + word).input_ids]
@@ -279,8 +278,8 @@ def test_a_word_without_a_piece_of_three_letters_has_no_entries(vocabulary: Voca
     assert vocabulary.references(["circle", "xqzjk"]) == (vocabulary.entries("circle"), ())
 
 
-def test_special_tokens_never_count() -> None:
-    """A special token may read like a word; it is not one."""
+def test_special_tokens_are_never_entries_of_a_word() -> None:
+    """The text of a special token may equal a word."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "zebra"]})
     special = tokenizer.convert_tokens_to_ids("zebra")
@@ -291,7 +290,7 @@ def test_special_tokens_never_count() -> None:
     assert not everything & set(tokenizer.all_special_ids)
 
 
-def test_entries_beyond_the_unembedding_are_not_asked_for() -> None:
+def test_entries_without_a_row_of_the_unembedding_are_excluded() -> None:
     tokenizer = tiny_tokenizer()
     full = Vocabulary(tokenizer, len(tokenizer)).entries("circle")
     assert Vocabulary(tokenizer, max(full)).entries("circle") == full[:-1]

@@ -1,4 +1,4 @@
-"""One observed pass: true to transformers' own hidden states, without a trace in the model, whatever the batch."""
+"""An observed pass: it equals transformers' hidden states, restores the model and does not depend on the batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoded(vlm: Vlm, samples: list[Sample]) -> tuple[Batch, list[str]]:
 
 
 def fingerprint(model: Any) -> dict[str, Any]:
-    """What a context could leave behind: hooks and training flag of every module, attention of every configuration."""
+    """Return hooks, training flag and attributes of every module, and the attention of every configuration."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
     modules = {
         name: (module.training, *(tuple(getattr(module, kind)) for kind in kinds), tuple(sorted(vars(module))))
@@ -46,21 +46,21 @@ def fingerprint(model: Any) -> dict[str, Any]:
 def test_residual_points_are_the_hidden_states_of_transformers(
     monkeypatch: pytest.MonkeyPatch, samples: list[Sample], attention: str
 ) -> None:
-    """All but the last entry, which transformers gives after the final norm: our post-norm point."""
+    """The last entry is different: transformers returns it after the final norm, our post-norm point."""
     vlm = tiny_vlm(attention=attention)
     batch, ids = encoded(vlm, samples)
     points: list[torch.Tensor] = []
     normed: list[torch.Tensor] = []
 
-    def also(kept: list[torch.Tensor], method: Callable[..., None]) -> Callable[..., None]:
-        def keep(self: Observation, states: torch.Tensor) -> None:
-            kept.append(states.clone())
+    def recording(recorded: list[torch.Tensor], method: Callable[..., None]) -> Callable[..., None]:
+        def record(self: Observation, states: torch.Tensor) -> None:
+            recorded.append(states.clone())
             method(self, states)
 
-        return keep
+        return record
 
-    monkeypatch.setattr(Observation, "on_residual_point", also(points, Observation.on_residual_point))
-    monkeypatch.setattr(Observation, "on_final_norm", also(normed, Observation.on_final_norm))
+    monkeypatch.setattr(Observation, "on_residual_point", recording(points, Observation.on_residual_point))
+    monkeypatch.setattr(Observation, "on_final_norm", recording(normed, Observation.on_final_norm))
     readings = observe(vlm, samples)
     with torch.inference_mode():
         hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
@@ -79,7 +79,7 @@ def test_residual_points_are_the_hidden_states_of_transformers(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_watching_does_not_change_the_logits(samples: list[Sample], attention: str, dtype: torch.dtype) -> None:
+def test_observation_does_not_change_the_logits(samples: list[Sample], attention: str, dtype: torch.dtype) -> None:
     vlm = tiny_vlm(attention=attention, dtype=dtype)
     batch, ids = encoded(vlm, samples)
     inputs = cast_inputs(vlm, batch)
@@ -87,16 +87,16 @@ def test_watching_does_not_change_the_logits(samples: list[Sample], attention: s
         plain = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         with observing(
             vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
-        ) as seen:
+        ) as observation:
             watched = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
-        seen.readings()
+        observation.readings()
         after = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
     assert torch.equal(plain, watched)
     assert torch.equal(plain, after)
 
 
 @pytest.mark.parametrize("where", ["clean", "in the block", "in a layer", "in the readings"])
-def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where: str) -> None:
+def test_the_model_is_restored_after_observation(own_vlm: Vlm, samples: list[Sample], where: str) -> None:
     model, layers = own_vlm.model, own_vlm.anatomy.layers
     model.train()
     layers[1].eval()
@@ -111,7 +111,7 @@ def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where:
             torch.inference_mode(),
             observing(
                 model, own_vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
-            ) as seen,
+            ) as observation,
         ):
             assert not any(module.training for module in model.modules())
             assert fingerprint(model) != before
@@ -119,7 +119,7 @@ def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where:
                 raise ZeroDivisionError
             if where != "in the readings":
                 model(**batch.inputs, use_cache=False, logits_to_keep=1)
-            seen.readings()
+            observation.readings()
     except (ZeroDivisionError, SelfCheckError):
         assert where != "clean"
     else:
@@ -130,7 +130,7 @@ def test_the_model_leaves_as_it_came(own_vlm: Vlm, samples: list[Sample], where:
 
 
 def warm_up(vlm: Vlm, batch: Batch) -> None:
-    """The first forward pass of a transformers model leaves a flag of its own in the vision tower."""
+    """Run a forward pass, because the first one makes transformers set a flag in the vision tower."""
     with torch.inference_mode():
         vlm.model(**batch.inputs, use_cache=False)
 
@@ -139,7 +139,7 @@ def _crash(*_: Any) -> None:
     raise ZeroDivisionError
 
 
-def test_implementations_that_differ_between_tower_and_decoder_come_back(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_different_attention_of_tower_and_decoder_is_restored(own_vlm: Vlm, samples: list[Sample]) -> None:
     own_vlm.model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     warm_up(own_vlm, encoded(own_vlm, samples)[0])
     before = fingerprint(own_vlm.model)
@@ -150,19 +150,21 @@ def test_implementations_that_differ_between_tower_and_decoder_come_back(own_vlm
 
 
 def words_task(samples: list[Sample], *, dense: bool) -> LensTask:
-    """Other words for every sample, some of them without entries."""
-    own = tuple((*((40 * row + 5 * word, 300 - word) for word in range(6)), ()) for row in range(len(samples)))
-    return LensTask(References(own, own[1:] + own[:1]), tuple(range(20)), dense=dense)
+    """Return a task with different words for every sample, one of them without entries."""
+    words = tuple((*((40 * row + 5 * word, 300 - word) for word in range(6)), ()) for row in range(len(samples)))
+    return LensTask(References(words, words[1:] + words[:1]), tuple(range(20)), dense=dense)
 
 
 def row_of(task: LensTask, row: int) -> LensTask:
-    own, chance = task.references.words[row : row + 1], task.references.chance_words[row : row + 1]
-    return LensTask(References(own, chance), task.block, dense=task.dense)
+    words, chance = task.references.words[row : row + 1], task.references.chance_words[row : row + 1]
+    return LensTask(References(words, chance), task.block, dense=task.dense)
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["pruned", "dense"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_padded_batch_gives_what_its_samples_give_alone(samples: list[Sample], attention: str, dense: bool) -> None:
+def test_a_padded_batch_has_the_readings_of_its_samples_alone(
+    samples: list[Sample], attention: str, dense: bool
+) -> None:
     vlm = tiny_vlm(attention=attention)
     batch, _ = encoded(vlm, samples)
     assert len({int(length) for length in batch.groups.real.sum(1)}) > 1
@@ -185,32 +187,32 @@ def test_a_padded_batch_gives_what_its_samples_give_alone(samples: list[Sample],
             np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-6, err_msg=field.name)
 
 
-def test_measures_that_were_not_asked_for_are_none(vlm: Vlm, samples: list[Sample]) -> None:
+def test_readings_that_were_not_requested_are_none(vlm: Vlm, samples: list[Sample]) -> None:
     batch, ids = encoded(vlm, samples)
     with (
         torch.inference_mode(),
-        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, attention=False) as seen,
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, attention=False) as observation,
     ):
         vlm.model(**batch.inputs, use_cache=False)
-    readings = seen.readings()
-    asked = {field.name for field in fields(Readings) if getattr(readings, field.name) is not None}
-    assert asked == {"similarity", "post_norm", "means"}
+    readings = observation.readings()
+    present = {field.name for field in fields(Readings) if getattr(readings, field.name) is not None}
+    assert present == {"similarity", "post_norm", "means"}
     full = observe(vlm, samples)
     np.testing.assert_array_equal(readings.similarity, full.similarity)
 
 
 @pytest.mark.parametrize("passes", [0, 2])
-def test_other_than_one_pass_is_refused(vlm: Vlm, samples: list[Sample], passes: int) -> None:
+def test_no_pass_or_several_passes_are_refused(vlm: Vlm, samples: list[Sample], passes: int) -> None:
     batch, ids = encoded(vlm, samples)
     points = passes * (vlm.anatomy.depth + 1)
     with (
         torch.inference_mode(),
-        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids) as seen,
+        observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids) as observation,
     ):
         for _ in range(passes):
             vlm.model(**batch.inputs, use_cache=False, logits_to_keep=1)
-    with pytest.raises(SelfCheckError, match=f"{points} residual points were seen, expected 5; .*exactly one forward"):
-        seen.readings()
+    with pytest.raises(SelfCheckError, match=f"{points} residual points were observed, expected 5; .*exactly one"):
+        observation.readings()
 
 
 def test_generation_inside_the_block_is_refused_and_outside_is_unaffected(vlm: Vlm, samples: list[Sample]) -> None:
@@ -223,7 +225,7 @@ def test_generation_inside_the_block_is_refused_and_outside_is_unaffected(vlm: V
     before = generate()
     assert before.shape[1] > batch.groups.real.shape[1]
     with (
-        pytest.raises(SelfCheckError, match=r"4 x 1 tokens was seen where the prompts are 4 x .* no generate"),
+        pytest.raises(SelfCheckError, match=r"4 x 1 tokens, but the prompts have 4 x .* no generate"),
         observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=ids),
     ):
         generate()
@@ -231,7 +233,7 @@ def test_generation_inside_the_block_is_refused_and_outside_is_unaffected(vlm: V
     assert torch.equal(generate(), before)
 
 
-def test_hooks_of_others_stay_and_still_fire(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_other_hooks_stay_and_still_run(own_vlm: Vlm, samples: list[Sample]) -> None:
     calls: list[nn.Module] = []
     handle = own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda module, _: calls.append(module))
     observe(own_vlm, samples)

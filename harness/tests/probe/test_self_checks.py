@@ -1,4 +1,4 @@
-"""Every self-check fires on the fault it is there for, says where, and is silent otherwise."""
+"""Every self-check fails on its fault, names the location, and passes on a correct model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def with_parts(vlm: Vlm, **parts: Any) -> Vlm:
     ("attention", "dtype"),
     [("sdpa", torch.float32), ("eager", torch.float32), ("sdpa", torch.float64), ("sdpa", torch.bfloat16)],
 )
-def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torch.dtype, bias: bool) -> None:
+def test_a_correct_model_passes(samples: list[Sample], attention: str, dtype: torch.dtype, bias: bool) -> None:
     vlm = tiny_vlm(attention=attention, dtype=dtype, bias=bias)
     readings = observe(vlm, samples, dense_lens_task(len(samples)))
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
@@ -53,50 +53,52 @@ def test_a_sound_model_passes(samples: list[Sample], attention: str, dtype: torc
     check_same_hits(vlm.name, readings.hits, readings.hits.copy(), [sample.id for sample in samples])
 
 
-def test_a_norm_of_another_place_is_found(vlm: Vlm, samples: list[Sample]) -> None:
-    """The last layer's own norm is called as often as the final one, so the residual points are as many as expected."""
+def test_the_norm_of_a_layer_as_final_norm_is_detected(vlm: Vlm, samples: list[Sample]) -> None:
+    """The last layer's norm is also called once, so the number of residual points is as expected."""
     wrong = with_parts(vlm, final_norm=vlm.anatomy.layers[-1].post_attention_layernorm)
-    with pytest.raises(SelfCheckError, match=rf"{NAME}: .*top logit {NUMBER} where the model's own is {NUMBER} \(rel"):
+    with pytest.raises(SelfCheckError, match=rf"{NAME}: .*top logit {NUMBER}, but the model's own is {NUMBER} \(rel"):
         observe(wrong, samples)
 
 
 @pytest.mark.parametrize("part", ["final_norm", "unembedding"])
-def test_a_part_that_the_model_does_not_use_is_found(vlm: Vlm, samples: list[Sample], part: str) -> None:
+def test_a_norm_or_head_that_is_not_called_is_detected(vlm: Vlm, samples: list[Sample], part: str) -> None:
     copies = {"final_norm": nn.RMSNorm(vlm.anatomy.width), "unembedding": nn.Linear(vlm.anatomy.width, 400)}
     points = {"final_norm": vlm.anatomy.depth, "unembedding": vlm.anatomy.depth + 1}
-    spoken = part.replace("_", " ")
-    with pytest.raises(SelfCheckError, match=f"{NAME}: {points[part]} residual .* expected 5; its {spoken} was not"):
+    title = part.replace("_", " ")
+    with pytest.raises(SelfCheckError, match=f"{NAME}: {points[part]} residual .* expected 5; its {title} was not"):
         observe(with_parts(vlm, **{part: copies[part]}), samples)
 
 
-def test_a_head_of_another_place_is_found(vlm: Vlm, samples: list[Sample]) -> None:
+def test_a_projection_of_a_layer_as_unembedding_is_detected(vlm: Vlm, samples: list[Sample]) -> None:
     wrong = with_parts(vlm, unembedding=vlm.anatomy.layers[-1].mlp.gate_proj)
-    with pytest.raises(SelfCheckError, match=f"{NAME}: .*top logit {NUMBER} where the model's own is {NUMBER}"):
+    with pytest.raises(SelfCheckError, match=f"{NAME}: .*top logit {NUMBER}, but the model's own is {NUMBER}"):
         observe(wrong, samples)
 
 
-def test_a_norm_whose_weight_is_dropped_for_the_lens_is_found(own_vlm: Vlm) -> None:
-    """The check asks the anatomy's own norm again, after the pass."""
+def test_a_final_norm_without_its_weight_is_detected(own_vlm: Vlm) -> None:
+    """The check calls the norm of the anatomy again after the pass."""
     anatomy: Anatomy = own_vlm.anatomy
     state = torch.randn(2, 1, anatomy.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        own = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
-        check_last_state(anatomy, own, own)
+        model_logits = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
+        check_last_state(anatomy, model_logits, model_logits)
         anatomy.final_norm.weight.fill_(1.0)
         logits = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
         with pytest.raises(SelfCheckError, match="the final norm or the unembedding is not the one the model uses"):
-            check_last_state(anatomy, logits, own)
+            check_last_state(anatomy, logits, model_logits)
 
 
-def test_a_swapped_residual_stream_is_found(vlm: Vlm, samples: list[Sample]) -> None:
-    """A layer list with one layer twice and another left out has the right length."""
+def test_a_layer_listed_twice_is_detected(vlm: Vlm, samples: list[Sample]) -> None:
+    """A list with one layer twice and another omitted has the correct length."""
     layers = list(vlm.anatomy.layers)
     layers[2] = layers[1]
     with pytest.raises(SelfCheckError, match=NAME):
         observe(with_parts(vlm, layers=tuple(layers)), samples)
 
 
-def test_another_output_projection_is_found(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
+def test_a_projection_of_another_layer_is_detected(
+    monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]
+) -> None:
     other = vlm.anatomy.layers[0].self_attn.o_proj
     monkeypatch.setattr(harness.probe.attention, "output_projection", lambda _: other)
     expected = rf"{NAME}: attention was read in layers \[1\], but not in \[2, 3, 4\]"
@@ -105,7 +107,7 @@ def test_another_output_projection_is_found(monkeypatch: pytest.MonkeyPatch, vlm
 
 
 @pytest.mark.parametrize("fault", ["no mask", "no scaling", "head order"])
-def test_wrong_attention_parts_are_found(
+def test_wrong_attention_parts_are_detected(
     monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample], fault: str
 ) -> None:
     def wrong(query: Any, key: Any, value: Any, mask: Any, scaling: Any, softcap: Any = None, *_: Any) -> LastRow:
@@ -120,14 +122,14 @@ def test_wrong_attention_parts_are_found(
         observe(vlm, samples)
 
 
-def test_a_dropped_bias_is_found(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
+def test_an_omitted_bias_is_detected(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, samples: list[Sample]) -> None:
     monkeypatch.setattr(harness.probe.last_token, "linear_map", lambda module, _: LinearMap(module.weight, None))
     with pytest.raises(SelfCheckError, match=f"{NAME}, layer 1: the attention parts"):
         observe(vlm, samples)
 
 
-def test_a_layer_whose_attention_goes_past_the_interface_is_found(own_vlm: Vlm, samples: list[Sample]) -> None:
-    """Its configuration is not the one that is exchanged, so its attention is never read."""
+def test_a_layer_that_bypasses_the_attention_interface_is_detected(own_vlm: Vlm, samples: list[Sample]) -> None:
+    """The layer has its own configuration, whose attention implementation is not replaced."""
     attention = own_vlm.anatomy.layers[2].self_attn
     attention.config = type(attention.config)(**attention.config.to_dict())
     attention.config._attn_implementation = "sdpa"
@@ -135,16 +137,16 @@ def test_a_layer_whose_attention_goes_past_the_interface_is_found(own_vlm: Vlm, 
         observe(own_vlm, samples)
 
 
-def test_image_positions_are_counted_against_the_features(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_image_positions_and_image_features_are_equally_many(own_vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False
     inputs = own_vlm.to_device(batch.inputs)
-    with pytest.raises(SelfCheckError, match=f"{NAME}: .* hold 63 image positions, but the model makes 64 image feat"):
+    with pytest.raises(SelfCheckError, match=f"{NAME}: .* have 63 image positions, but the model makes 64 image feat"):
         check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, inputs)
 
 
-def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_image_positions_are_compared_with_the_placeholder_masks(own_vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
     inputs = own_vlm.to_device(batch.inputs)
     with collect_placeholder_masks(own_vlm.model) as masks:
@@ -152,9 +154,9 @@ def test_image_positions_are_held_against_the_models_own(own_vlm: Vlm, samples: 
     own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     assert len(masks) == 1
     check_image_positions(own_vlm.model, NAME, batch.groups.image, inputs, masks)
-    moved = batch.groups.image.roll(1, dims=1)
-    with pytest.raises(SelfCheckError, match=r"at 64 positions, .* hold 64 image positions, and they are not the same"):
-        check_image_positions(own_vlm.model, NAME, moved, inputs, masks)
+    shifted = batch.groups.image.roll(1, dims=1)
+    with pytest.raises(SelfCheckError, match=r"at 64 positions, .* have 64 image positions, and they are not the same"):
+        check_image_positions(own_vlm.model, NAME, shifted, inputs, masks)
 
 
 @pytest.mark.parametrize("lens", [None, "pruned", "dense"])
@@ -164,7 +166,7 @@ def test_a_nan_names_its_sample_and_residual_point(own_vlm: Vlm, samples: list[S
         states[2, -1, 0] = torch.nan
         return (states, *args[1:])
 
-    # Before the observation's own hook, so that what it reads is what the layer gets.
+    # Registered before the observation's hook, so that the observation reads the changed states.
     own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
     task = None if lens is None else dense_lens_task(len(samples))
     if lens == "pruned":
@@ -174,14 +176,14 @@ def test_a_nan_names_its_sample_and_residual_point(own_vlm: Vlm, samples: list[S
         observe(own_vlm, samples, task)
 
 
-def test_logits_that_are_not_finite_are_named(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_the_message_names_the_sample_with_infinite_logits(own_vlm: Vlm, samples: list[Sample]) -> None:
     with torch.no_grad():
         own_vlm.anatomy.unembedding.weight[7, 0] = torch.inf
     with pytest.raises(SelfCheckError, match=f"{NAME}: logits of sample tiny-0 is -?(inf|nan)"):
         observe(own_vlm, samples, dense_lens_task(len(samples)))
 
 
-def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_points_from_zero() -> None:
+def test_each_sample_with_a_non_finite_reading_has_a_message_with_its_layer_or_residual_point() -> None:
     values = np.zeros((2, 3, 4))
     values[1, 2, 0] = np.inf
     (fault,) = find_non_finite("m", {"norm_shares": values}, "ab").items()
@@ -197,7 +199,7 @@ def test_what_is_not_finite_is_told_of_every_sample_with_layers_from_one_and_poi
     assert find_non_finite("m", {"means": np.zeros((2, 3, 4)), "hits": np.zeros(2, dtype=int)}, "ab") == {}
 
 
-def test_hits_that_differ_name_sample_and_point() -> None:
+def test_different_hits_of_the_lenses_are_reported_with_sample_and_point() -> None:
     dense = np.zeros((2, 3, 2, 2), dtype=np.int64)
     pruned = dense.copy()
     pruned[1, 2, 0, 1] = 4
@@ -207,11 +209,11 @@ def test_hits_that_differ_name_sample_and_point() -> None:
         check_same_hits("m", dense, pruned, "ab")
 
 
-def test_attention_that_is_nowhere_read_is_refused(vlm: Vlm) -> None:
-    with pytest.raises(AttentionError, match=f"{NAME} computes its attention in code of its own"):
+def test_attention_that_was_read_in_no_layer_is_refused(vlm: Vlm) -> None:
+    with pytest.raises(AttentionError, match=f"{NAME} does not compute attention through .* AttentionInterface"):
         check_layers_read(vlm.anatomy, [])
 
 
-def test_relative_difference_is_over_the_largest_value() -> None:
+def test_relative_difference_is_relative_to_the_largest_reference_value() -> None:
     assert relative_difference(torch.tensor([1.0, 8.0]), torch.tensor([2.0, -10.0])) == pytest.approx(1.8)
     assert relative_difference(torch.zeros(2), torch.zeros(2)) == 0.0

@@ -1,4 +1,4 @@
-"""Learned vectors between image features, such as the ends of rows: they count as neither image nor text."""
+"""Separators, learned vectors between image features such as row ends, count as neither image nor text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE, PATCH = 56, 14
 
 @pytest.fixture
 def tiled() -> Vlm:
-    """A tiny LLaVA-NeXT, which puts a learned vector behind each row of features."""
+    """A tiny LLaVA-NeXT, which adds a learned vector after each row of features."""
     processor = make_processor(FAMILIES["llava_next"])
     processor.num_additional_image_tokens = 1
     pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
@@ -60,17 +60,17 @@ def tiled() -> Vlm:
     return Vlm("tiny-tiled", model, processor, find_anatomy(model))
 
 
-def pictures(n: int, *_: object) -> list[Sample]:
-    """Samples with wide and high pictures of noise, and one of a single colour."""
+def samples_with_images(n: int, *_: object) -> list[Sample]:
+    """Return samples with wide and tall noise images, and one image of a single colour."""
     sizes = [(2 * SIDE, SIDE), (SIDE, 2 * SIDE), (60, 57)]
 
-    def picture(index: int) -> Any:
+    def image_loader(index: int) -> Any:
         width, height = sizes[index % 3]
         pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(index))
         return lambda: Image.fromarray(pixels.to(torch.uint8).numpy())
 
     samples = [
-        Sample(sample.id, picture(index), sample.instruction, sample.captions, sample.cluster)
+        Sample(sample.id, image_loader(index), sample.instruction, sample.captions, sample.cluster)
         for index, sample in enumerate(tiny_samples(n))
     ]
     plain = samples[-1]
@@ -82,69 +82,69 @@ def pictures(n: int, *_: object) -> list[Sample]:
 
 def newlines(vlm: Vlm, batch: Batch) -> torch.Tensor:
     """Return the positions of the model's newline vector in residual point 0."""
-    seen: list[torch.Tensor] = []
-    handle = vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    states: list[torch.Tensor] = []
+    handle = vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))
     with torch.inference_mode():
         vlm.model(**vlm.to_device(batch.inputs))
     handle.remove()
-    return (seen[0] == vlm.model.model.image_newline).all(-1)
+    return (states[0] == vlm.model.model.image_newline).all(-1)
 
 
-def test_the_ends_of_rows_are_neither_image_nor_text(tiled: Vlm) -> None:
-    for sample in pictures(4):
-        whole = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
-        batch = exclude_separators(tiled, whole)
-        ends = newlines(tiled, whole)
+def test_row_ends_are_neither_image_nor_text(tiled: Vlm) -> None:
+    for sample in samples_with_images(4):
+        encoded = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
+        batch = exclude_separators(tiled, encoded)
+        ends = newlines(tiled, encoded)
         assert int(ends.sum()) > 1
-        assert torch.equal(batch.groups.image, whole.groups.image & ~ends)
-        assert torch.equal(batch.groups.other, whole.groups.other | ends)
+        assert torch.equal(batch.groups.image, encoded.groups.image & ~ends)
+        assert torch.equal(batch.groups.other, encoded.groups.other | ends)
         assert not (batch.groups.text & ends).any()
-        assert torch.equal(batch.groups.text, whole.groups.text)
+        assert torch.equal(batch.groups.text, encoded.groups.text)
 
 
 @pytest.mark.parametrize("colour", ["white", "black"])
-def test_a_tile_of_a_colour_that_is_a_whole_number_holds_image_features(tiled: Vlm, colour: str) -> None:
+def test_a_tile_whose_pixels_are_whole_numbers_has_image_features(tiled: Vlm, colour: str) -> None:
     tiled.processor.image_processor.image_mean = tiled.processor.image_processor.image_std = [0.5] * 3
-    sample = pictures(2)[0]
-    picture = sample.load_image()
-    picture.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
-    whole = encode(tiled.processor, [replace(sample, load_image=lambda: picture)], tiled.anatomy.image_positions)
-    batch = exclude_separators(tiled, whole)
-    assert torch.equal(batch.groups.image, whole.groups.image & ~newlines(tiled, whole))
+    sample = samples_with_images(2)[0]
+    image = sample.load_image()
+    image.paste(colour, (SIDE, 0, 2 * SIDE, SIDE))
+    encoded = encode(tiled.processor, [replace(sample, load_image=lambda: image)], tiled.anatomy.image_positions)
+    batch = exclude_separators(tiled, encoded)
+    assert torch.equal(batch.groups.image, encoded.groups.image & ~newlines(tiled, encoded))
 
 
-def test_a_profile_of_such_a_model_declares_it(tiled: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", pictures))
+def test_a_profile_declares_separators(tiled: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", samples_with_images))
     profile = tiny_profile(tiled, controls=("noise", "blank"), cache=tmp_path)
     assert profile.declared["image_tokens"] == SEPARATOR_POLICY
     assert "image_tokens" in MUST_MATCH
-    for drawing, sample in zip(profile.drawings, pictures(6), strict=False):
-        whole = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
-        features = int(whole.groups.image.sum()) - int(newlines(tiled, whole).sum())
+    for drawing, sample in zip(profile.drawings, samples_with_images(6), strict=False):
+        encoded = encode(tiled.processor, [sample], tiled.anatomy.image_positions)
+        features = int(encoded.groups.image.sum()) - int(newlines(tiled, encoded).sum())
         assert len(drawing.image_tokens[0]) == int(drawing.groups["image"].sum()) == features
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_model_without_them_is_asked_once_and_declares_nothing(own_vlm: Vlm) -> None:
-    lost: list[bool] = []
+def test_a_model_without_separators_is_tested_once_and_declares_nothing(own_vlm: Vlm) -> None:
+    nan_pixels: list[bool] = []
 
-    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        lost.append(bool((args[0] if args else kwargs["pixel_values"]).isnan().any()))
+    def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nan_pixels.append(bool((args[0] if args else kwargs["pixel_values"]).isnan().any()))
 
-    own_vlm.model.model.vision_tower.register_forward_pre_hook(look, with_kwargs=True)
+    own_vlm.model.model.vision_tower.register_forward_pre_hook(record, with_kwargs=True)
     profile = tiny_profile(own_vlm, samples=6, batch_size=2)
     assert "image_tokens" not in profile.declared
-    # A real pass comes first: a user's own hooks see the picture before the one trial without it.
-    assert lost == [False, True, False, *[False] * 3]
+    # The first pass has real pixels, so that a user's hooks receive the image before the pass with NaN.
+    assert nan_pixels == [False, True, False, *[False] * 3]
 
 
-def test_nothing_is_concluded_where_the_model_refuses_such_pixels(vlm: Vlm, samples: list[Sample]) -> None:
+def test_no_separators_are_reported_if_the_model_rejects_nan_pixels(vlm: Vlm, samples: list[Sample]) -> None:
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = {**vlm.to_device(batch.inputs), "unknown": torch.ones(1)}
     assert not find_separators(vlm.model, vlm.anatomy, inputs, batch.groups.image).any()
 
 
-def test_the_model_is_left_as_it_was(tiled: Vlm) -> None:
-    batch = encode(tiled.processor, pictures(2), tiled.anatomy.image_positions)
+def test_the_search_for_separators_removes_its_hooks(tiled: Vlm) -> None:
+    batch = encode(tiled.processor, samples_with_images(2), tiled.anatomy.image_positions)
     exclude_separators(tiled, batch)
     assert not any(module._forward_pre_hooks for module in tiled.model.modules())

@@ -15,7 +15,7 @@ from harness.tests.support.tiny import random_groups
 
 
 def random_states(rng: np.random.Generator, groups: TokenGroups, width: int = 12) -> torch.Tensor:
-    """States with a common direction and norms over three decades, as language models have them."""
+    """Return states with a common direction and norms over three decades, as in language models."""
     states = rng.normal(size=(*groups.real.shape, width)) + 0.7 * rng.normal(size=width)
     return torch.tensor(states * 10.0 ** rng.uniform(-1, 2, (*groups.real.shape, 1)))
 
@@ -29,7 +29,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seed=seeds, batch=st.integers(1, 4))
-def test_group_means_equal_all_pairs(seed: int, batch: int) -> None:
+def test_group_means_give_the_mean_over_all_pairs(seed: int, batch: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, batch)
     states = random_states(rng, groups)
@@ -48,7 +48,7 @@ def test_states_in_16_bits_are_reduced_in_float32() -> None:
 
 
 @given(seed=seeds)
-def test_what_stands_in_the_padding_does_no_harm(seed: int) -> None:
+def test_values_in_the_padding_do_not_affect_similarities(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, 3)
     states = random_states(rng, groups)
@@ -60,7 +60,7 @@ def test_what_stands_in_the_padding_does_no_harm(seed: int) -> None:
 
 @given(seed=seeds, share=st.sampled_from([0.3, 1.0]))
 def test_a_state_of_norm_zero_has_cosine_zero_with_any_other(seed: int, share: float) -> None:
-    """Features that a fault zeroed are a measurement like any other; with a share of 1 a whole group is."""
+    """A fault may zero features. With a share of 1 a whole group is zero."""
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, 3)
     states = random_states(rng, groups)
@@ -84,7 +84,7 @@ def test_means_count_a_state_of_norm_zero() -> None:
     assert not mean[1:].any()
 
 
-def test_a_state_that_is_not_finite_is_not_taken_for_one_without_direction() -> None:
+def test_a_non_finite_state_gives_non_finite_similarities() -> None:
     groups = random_groups(np.random.default_rng(1), 1)
     clean = random_states(np.random.default_rng(2), groups)
     for poison in (torch.nan, torch.inf):
@@ -94,7 +94,7 @@ def test_a_state_that_is_not_finite_is_not_taken_for_one_without_direction() -> 
 
 
 @given(seed=seeds)
-def test_order_within_a_group_and_scale_of_a_state_do_not_matter(seed: int) -> None:
+def test_similarities_depend_neither_on_order_within_a_group_nor_on_scale(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, 1)
     states = random_states(rng, groups)
@@ -108,7 +108,7 @@ def test_order_within_a_group_and_scale_of_a_state_do_not_matter(seed: int) -> N
 
 
 @given(seed=seeds, batch=st.integers(2, 5))
-def test_a_batch_gives_what_its_samples_give_alone(seed: int, batch: int) -> None:
+def test_a_batch_gives_the_same_similarities_as_its_samples_alone(seed: int, batch: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, batch)
     states = random_states(rng, groups)
@@ -117,12 +117,12 @@ def test_a_batch_gives_what_its_samples_give_alone(seed: int, batch: int) -> Non
         real = groups.real[row]
         names = TokenGroups.__slots__
         alone = TokenGroups(*(getattr(groups, name)[row : row + 1, real] for name in names))
-        one = measured(states[row : row + 1, real], alone)[0]
-        torch.testing.assert_close(together[row], one, rtol=1e-9, atol=1e-12)
+        single = measured(states[row : row + 1, real], alone)[0]
+        torch.testing.assert_close(together[row], single, rtol=1e-9, atol=1e-12)
 
 
 @given(seed=seeds, n=st.integers(2, 5))
-def test_adjusted_takes_off_the_mean_over_pairs_of_samples(seed: int, n: int) -> None:
+def test_adjusted_subtracts_the_mean_over_pairs_of_different_samples(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng, n)
     points = [random_states(rng, groups) for _ in range(2)]
@@ -132,16 +132,16 @@ def test_adjusted_takes_off_the_mean_over_pairs_of_samples(seed: int, n: int) ->
     image, text = groups.image.numpy(), groups.text.numpy()
     for point, states in enumerate(map(literal.to_float64, points)):
         for i in range(n):
-            own = literal.mean_cosine_across(states[i], image[i], text[i])
+            paired = literal.mean_cosine_across(states[i], image[i], text[i])
             others = [literal.mean_cosine_across(states[i], image[i], text[j], states[j]) for j in range(n) if j != i]
-            assert ours[i, point] == pytest.approx(own - np.mean(others), rel=1e-9, abs=1e-12)
+            assert ours[i, point] == pytest.approx(paired - np.mean(others), rel=1e-9, abs=1e-12)
 
 
-def test_adjusted_needs_another_sample() -> None:
+def test_adjusted_needs_two_samples() -> None:
     with pytest.raises(ValueError, match="at least two"):
         adjusted(torch.ones(1, 3, 4), torch.ones(1, 3, 4))
 
 
-def test_upcast_leaves_float64_alone() -> None:
+def test_upcast_keeps_float64_and_converts_float16_to_float32() -> None:
     assert upcast(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
     assert upcast(torch.ones(1, dtype=torch.float16)).dtype == torch.float32

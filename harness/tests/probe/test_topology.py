@@ -1,3 +1,5 @@
+"""Models with the topology of LLaVA-1.5 and InstructBLIP at reduced width."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -40,15 +42,17 @@ def instructblip() -> Vlm:
 
 @pytest.fixture(scope="module", params=["llava", "instructblip"])
 def vlm(request: pytest.FixtureRequest) -> Vlm:
-    drawn: Vlm = request.getfixturevalue(request.param)
-    return drawn
+    model: Vlm = request.getfixturevalue(request.param)
+    return model
 
 
 @pytest.fixture(scope="module")
 def profile(vlm: Vlm) -> Iterator[Profile]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: random_photographs(n)))
-        yield measure(vlm, "photographs", samples=N, batch_size=2, progress=False)
+        patch.setitem(
+            DATASETS, "random_photographs", Dataset("random_photographs", "drawn", lambda n, *_: random_photographs(n))
+        )
+        yield measure(vlm, "random_photographs", samples=N, batch_size=2, progress=False)
 
 
 def encoded(vlm: Vlm, n: int = 2) -> Batch:
@@ -62,10 +66,10 @@ def pieces(vlm: Vlm, batch: Batch, mask: torch.Tensor) -> list[str]:
 
 @pytest.mark.parametrize(
     ("config", "bytes_each", "published"),
-    # The sizes of the safetensors in the two repositories: float16 and float32.
+    # The sizes of the safetensors files in the two repositories, in GB: float16 and float32.
     [(topology.llava_config, 2, 4.99 + 4.96 + 4.18), (topology.instructblip_config, 4, 9.9 + 9.96 + 9.92 + 1.88)],
 )
-def test_at_full_width_the_weights_weigh_what_the_published_ones_do(
+def test_weights_at_full_width_have_the_size_of_the_published_files(
     config: Any, bytes_each: int, published: float
 ) -> None:
     with torch.device("meta"):
@@ -75,20 +79,20 @@ def test_at_full_width_the_weights_weigh_what_the_published_ones_do(
     assert find_anatomy(model).width == 4096
 
 
-def test_the_image_tokens_of_llava_stand_where_the_original_has_them(llava: Vlm) -> None:
+def test_the_image_tokens_of_llava_have_the_positions_of_the_original(llava: Vlm) -> None:
     batch = encoded(llava)
     groups = batch.groups
     for row in range(2):
         assert groups.image[row].nonzero().flatten().tolist() == list(range(5, 581))
-    written = pieces(llava, batch, ~groups.image)
-    assert written[:6] == ["<s>", "▁US", "ER", ":", "▁", "<0x0A>"]
-    assert written[-5:] == ["▁A", "SS", "IST", "ANT", ":"]
+    prompt_pieces = pieces(llava, batch, ~groups.image)
+    assert prompt_pieces[:6] == ["<s>", "▁US", "ER", ":", "▁", "<0x0A>"]
+    assert prompt_pieces[-5:] == ["▁A", "SS", "IST", "ANT", ":"]
     assert pieces(llava, batch, groups.instruction) == ["Des", "cribe", "▁the", "▁image", "."]
     assert not groups.text[:, 0].any()
     assert groups.other[:, 0].all()
 
 
-def test_the_queries_of_instructblip_stand_before_bos(instructblip: Vlm) -> None:
+def test_the_query_tokens_of_instructblip_come_before_bos(instructblip: Vlm) -> None:
     batch = encoded(instructblip)
     groups = batch.groups
     for row in range(2):
@@ -99,7 +103,7 @@ def test_the_queries_of_instructblip_stand_before_bos(instructblip: Vlm) -> None
     assert pieces(instructblip, batch, groups.text) == ["▁Des", "cribe", "▁the", "▁image", "."]
 
 
-def test_the_groups_partition_the_prompt(vlm: Vlm) -> None:
+def test_the_token_groups_partition_the_prompt(vlm: Vlm) -> None:
     batch = encoded(vlm)
     groups = batch.groups
     members = groups.image.int() + groups.instruction.int() + groups.other.int()
@@ -108,15 +112,15 @@ def test_the_groups_partition_the_prompt(vlm: Vlm) -> None:
     assert decoded.strip() == INSTRUCTION
 
 
-def test_the_declared_prompt_of_llava_is_the_one_its_template_gives(llava: Vlm) -> None:
+def test_the_prompt_of_llava_equals_the_rendering_of_its_chat_template(llava: Vlm) -> None:
     processor = topology.llava_processor()
     processor.chat_template = LLAVA
-    asked = prompt_text(llava.processor, INSTRUCTION)
-    assert asked == f"USER: <image>\n{INSTRUCTION} ASSISTANT:"
-    assert prompt_text(processor, INSTRUCTION) == asked
+    prompt = prompt_text(llava.processor, INSTRUCTION)
+    assert prompt == f"USER: <image>\n{INSTRUCTION} ASSISTANT:"
+    assert prompt_text(processor, INSTRUCTION) == prompt
 
 
-def test_the_layers_are_those_of_the_language_model(vlm: Vlm) -> None:
+def test_the_decoder_layers_belong_to_the_language_model(vlm: Vlm) -> None:
     anatomy = vlm.anatomy
     assert anatomy.depth == DEPTH
     assert all(isinstance(layer, LlamaDecoderLayer) for layer in anatomy.layers)
@@ -125,7 +129,7 @@ def test_the_layers_are_those_of_the_language_model(vlm: Vlm) -> None:
     assert anatomy.image_token_id == vlm.processor.tokenizer.convert_tokens_to_ids("<image>")
 
 
-def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -> None:
+def test_vision_towers_and_qformer_have_their_published_depths(llava: Vlm, instructblip: Vlm) -> None:
     tower = llava.model.model.vision_tower
     assert len(getattr(tower, "vision_model", tower).encoder.layers) == 24
     assert len(instructblip.model.vision_model.encoder.layers) == 39
@@ -134,7 +138,7 @@ def test_the_towers_have_their_published_depths(llava: Vlm, instructblip: Vlm) -
     assert instructblip.model.qformer.embeddings.word_embeddings.num_embeddings == 30_523
 
 
-def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
+def test_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None:
     batch = encoded(vlm)
     readings = observe(vlm, batch, random_photographs(2))
     assert readings.similarity[:, :, MEASURES["image"].column].max() < 0.95
@@ -144,7 +148,7 @@ def test_the_drawn_image_tokens_differ_and_attention_has_peaks(vlm: Vlm) -> None
     assert np.ptp(readings.weight_shares[:, :, 0], axis=1).min() > 0.1
 
 
-def test_a_measurement_passes_all_its_checks(vlm: Vlm, profile: Profile) -> None:
+def test_a_measurement_passes_all_self_checks(vlm: Vlm, profile: Profile) -> None:
     for name in CURVES:
         assert profile[name].shape == (N, DEPTH + 1)
     for kind in ("norm", "weight"):
@@ -158,15 +162,15 @@ def test_a_measurement_passes_all_its_checks(vlm: Vlm, profile: Profile) -> None
     assert len({*profile.token_hashes}) == 1
 
 
-def test_both_controls_take_the_picture_out(profile: Profile) -> None:
+def test_both_controls_remove_the_image(profile: Profile) -> None:
     noise, blank = profile.controls["noise"], profile.controls["blank"]
     assert noise["inter"].shape == blank["inter"].shape == (N, DEPTH + 1)
-    # Noise has no direction in common, and a grey picture is the same for all samples.
+    # Noise has no common direction, and the uniform grey image is the same for all samples.
     assert np.abs(noise["image"][:, 0]).max() < 0.05 < profile["image"][:, 0].min()
     assert np.ptp(blank["inter"], axis=0).max() < 1e-6 < np.ptp(profile["inter"], axis=0).max()
 
 
-def test_a_batch_gives_what_its_samples_give_one_by_one(vlm: Vlm) -> None:
+def test_a_batch_gives_the_same_readings_as_its_samples_alone(vlm: Vlm) -> None:
     samples = random_photographs(2)
     together = observe(vlm, encoded(vlm), samples)
     for row, sample in enumerate(samples):
@@ -187,33 +191,33 @@ def test_a_saved_checkpoint_gives_the_same_readings(
     if family == "instructblip":
         assert processor.chat_template is None
         processor.chat_template = BARE
-    same_readings(vlm, Vlm(family, model, processor, find_anatomy(model)))
+    assert_same_readings(vlm, Vlm(family, model, processor, find_anatomy(model)))
 
 
-def test_the_published_processor_of_instructblip_is_read_by_its_own_class(instructblip: Vlm, tmp_path: Path) -> None:
+def test_the_published_processor_of_instructblip_loads_with_its_own_class(instructblip: Vlm, tmp_path: Path) -> None:
     topology.instructblip_processor().save_pretrained(tmp_path)
     topology.convert_to_published(tmp_path)
     processor = InstructBlipProcessor.from_pretrained(tmp_path)
     processor.chat_template = BARE
     assert processor.num_query_tokens == 32
-    same_readings(instructblip, Vlm("published", instructblip.model, processor, instructblip.anatomy))
+    assert_same_readings(instructblip, Vlm("published", instructblip.model, processor, instructblip.anatomy))
 
 
-def test_llava_keeps_how_many_tokens_a_picture_makes(tmp_path: Path) -> None:
+def test_the_saved_llava_processor_keeps_the_number_of_image_tokens(tmp_path: Path) -> None:
     topology.llava_processor().save_pretrained(tmp_path)
     processor = LlavaProcessor.from_pretrained(tmp_path)
     assert (processor.patch_size, processor.num_additional_image_tokens) == (14, 1)
     assert processor.vision_feature_select_strategy == "default"
 
 
-def same_readings(one: Vlm, other: Vlm) -> None:
-    """Assert that two models read the same prompts and the same numbers in them."""
-    first, second = encoded(one), encoded(other)
+def assert_same_readings(model: Vlm, other: Vlm) -> None:
+    """Assert that two models have the same encoded prompts and readings."""
+    first, second = encoded(model), encoded(other)
     assert first.hashes == second.hashes
     for field in ("image", "text", "instruction", "other", "real"):
         assert torch.equal(getattr(first.groups, field), getattr(second.groups, field))
     readings: list[Readings] = [
-        observe(vlm, batch, random_photographs(2), checking=True) for vlm, batch in ((one, first), (other, second))
+        observe(vlm, batch, random_photographs(2), checking=True) for vlm, batch in ((model, first), (other, second))
     ]
     for name in ("similarity", "norm_shares"):
         assert getattr(readings[0], name) == pytest.approx(getattr(readings[1], name), abs=1e-6)

@@ -1,4 +1,4 @@
-"""Which entries spell a word in tokenizers of every kind: bytes, marked spaces, and marked continuations."""
+"""Vocabulary entries of a word in tokenizers with bytes, marked spaces, and marked continuations."""
 
 from __future__ import annotations
 
@@ -66,34 +66,34 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_an_entry_of_a_word_has_its_stem_or_begins_it(kind: str) -> None:
+def test_the_entries_of_a_word_have_its_stem_or_are_its_first_piece(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
     special = set(tokenizer.all_special_ids)
-    texts_of = tokenizer.batch_decode([[entry] for entry in range(len(tokenizer))])
+    entry_texts = tokenizer.batch_decode([[entry] for entry in range(len(tokenizer))])
     stems = {
         entry: stem(text.strip().lower())
-        for entry, text in enumerate(texts_of)
+        for entry, text in enumerate(entry_texts)
         if entry not in special and text.strip().isalpha()
     }
-    whole = begun = 0
+    with_stem = with_first_piece = 0
     for word in WORDS:
-        spelled = {entry for entry, found in stems.items() if found == stem(word)}
-        found = set(vocabulary.entries(word))
+        spelled = {entry for entry, entry_stem in stems.items() if entry_stem == stem(word)}
+        entries = set(vocabulary.entries(word))
         if spelled:
-            whole += 1
-            assert found == spelled
+            with_stem += 1
+            assert entries == spelled
         else:
-            texts = {tokenizer.decode([entry]).strip().lower() for entry in found}
+            texts = {tokenizer.decode([entry]).strip().lower() for entry in entries}
             assert texts <= {word[:length] for length in range(3, len(word))}
             assert len(texts) <= 1
-            begun += len(texts)
-    assert whole
-    assert whole + begun >= len(WORDS) // 2
+            with_first_piece += len(texts)
+    assert with_stem
+    assert with_stem + with_first_piece >= len(WORDS) // 2
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_capitals_and_endings_do_not_matter_and_continuations_do_not_count(kind: str) -> None:
+def test_entries_ignore_case_and_endings_and_exclude_continuations(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
     assert vocabulary.entries("dogs") == vocabulary.entries("dog") == vocabulary.entries("Dog") != ()
@@ -101,16 +101,16 @@ def test_capitals_and_endings_do_not_matter_and_continuations_do_not_count(kind:
     assert {text.strip().lower() for text in texts} == {"red"}
 
 
-def test_an_index_is_made_once_and_goes_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    monkeypatch.setattr(vocabulary, "_texts", lambda tokenizer, size: made.append(size) or [" dog"] * size)
+def test_an_index_is_built_once_and_released_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed: list[int] = []
+    monkeypatch.setattr(vocabulary, "_texts", lambda tokenizer, size: indexed.append(size) or [" dog"] * size)
     tokenizer = bytes_tokenizer()
     for size in (300, 300, 299):
         assert len(Vocabulary(tokenizer, size).entries("dogs")) >= size - 5
     tokenizer.add_tokens(["gleam"])
     Vocabulary(tokenizer, 300)
-    assert made == [300, 299, 300]
-    gone = weakref.ref(tokenizer)
+    assert indexed == [300, 299, 300]
+    reference = weakref.ref(tokenizer)
     del tokenizer
     gc.collect()
-    assert gone() is None
+    assert reference() is None

@@ -1,4 +1,4 @@
-"""What a model computes with is recorded, whether a file, a processor or somebody's hand in memory decided it."""
+"""The recorded configuration includes settings from files, from the processor and from changes in memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from harness.tests.support.synthetic_profiles import synthetic_profile
 from harness.tests.support.tiny import N, tiny_profile
 
 
-def recorded(vlm: Vlm) -> Profile:
-    """Return a profile of no numbers with the provenance of a model."""
+def profile_of(vlm: Vlm) -> Profile:
+    """Return a synthetic profile with the provenance of a model."""
     weights, checkpoint = weight_hashes(vlm.model)
     return dataclasses.replace(
         synthetic_profile(),
@@ -32,41 +32,41 @@ def recorded(vlm: Vlm) -> Profile:
 
 
 @pytest.mark.parametrize("message", SETTING_CHANGES)
-def test_a_changed_setting_is_named_first(vlm: Vlm, message: str) -> None:
-    changes = recorded(rebuild(vlm, SETTING_CHANGES[message])).main_changes(recorded(vlm))
+def test_a_changed_setting_is_listed_first(vlm: Vlm, message: str) -> None:
+    changes = profile_of(rebuild(vlm, SETTING_CHANGES[message])).main_changes(profile_of(vlm))
     assert changes[0] == message
-    assert changes[-1] in ("weights the same", "weights: the same but for computed buffers")
-    assert (changes[-1] == "weights the same") == ("rope_theta" not in message)
-    # What modules hold repeats no number of the configuration: it stands there once.
+    assert changes[-1] in ("weights unchanged", "weights: only computed buffers differ")
+    assert (changes[-1] == "weights unchanged") == ("rope_theta" not in message)
+    # An attribute of a module that repeats a field of the configuration is not listed again.
     assert sum("eps" in change for change in changes) == ("eps" in message)
 
 
 @pytest.mark.parametrize("message", MODULE_CHANGES)
-def test_a_change_in_memory_is_named_by_module_and_layers(own_vlm: Vlm, message: str) -> None:
-    before = recorded(own_vlm)
+def test_a_change_in_memory_is_listed_with_module_and_layers(own_vlm: Vlm, message: str) -> None:
+    before = profile_of(own_vlm)
     with torch.no_grad():
         MODULE_CHANGES[message](own_vlm)
     buffers = "inv_freq" in message
-    same = "weights: the same but for computed buffers" if buffers else "weights the same"
-    assert recorded(own_vlm).main_changes(before) == [message, same]
+    weights = "weights: only computed buffers differ" if buffers else "weights unchanged"
+    assert profile_of(own_vlm).main_changes(before) == [message, weights]
 
 
-def test_a_changed_weight_is_no_computed_buffer(own_vlm: Vlm) -> None:
-    before = recorded(own_vlm)
+def test_a_changed_weight_is_not_reported_as_a_computed_buffer(own_vlm: Vlm) -> None:
+    before = profile_of(own_vlm)
     with torch.no_grad():
         own_vlm.anatomy.layers[0].mlp.up_proj.weight[0, 0] += 1
-    now = recorded(own_vlm)
-    assert now.main_changes(before) == now.changes(before) == [f"weights: {before.weights} -> {now.weights}"]
+    after = profile_of(own_vlm)
+    assert after.main_changes(before) == after.changes(before) == [f"weights: {before.weights} -> {after.weights}"]
 
 
 def test_the_same_model_has_the_same_configuration(vlm: Vlm) -> None:
-    first = recorded(vlm)
-    assert recorded(rebuild(vlm)).configuration == first.configuration
-    assert recorded(rebuild(vlm)).main_changes(first) == []
+    first = profile_of(vlm)
+    assert profile_of(rebuild(vlm)).configuration == first.configuration
+    assert profile_of(rebuild(vlm)).main_changes(first) == []
     assert first.configuration[CHECKPOINT] == weight_hashes(vlm.model)[1] != first.weights
 
 
-def test_no_place_name_or_version_is_a_setting(own_vlm: Vlm, tmp_path: Path) -> None:
+def test_paths_names_and_versions_are_no_settings(own_vlm: Vlm, tmp_path: Path) -> None:
     before = read_configuration(own_vlm)
     config = own_vlm.model.config
     config._name_or_path = config.text_config._name_or_path = str(tmp_path)
@@ -75,40 +75,40 @@ def test_no_place_name_or_version_is_a_setting(own_vlm: Vlm, tmp_path: Path) -> 
     assert read_configuration(own_vlm) == before
 
 
-def test_values_are_json_and_no_address_of_an_object(own_vlm: Vlm) -> None:
+def test_values_are_json_types_without_addresses_of_objects(own_vlm: Vlm) -> None:
     own_vlm.model.config.odd = {"limit": (0.0, float("inf")), "type": torch.bfloat16, "object": object(), 3: {1.0}}
-    found = read_configuration(own_vlm)
-    assert [found[f"odd.{name}"] for name in ("limit", "type", "object", "3")] == [
+    settings = read_configuration(own_vlm)
+    assert [settings[f"odd.{name}"] for name in ("limit", "type", "object", "3")] == [
         [0.0, "inf"],
         "bfloat16",
         "object",
         [1.0],
     ]
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert list(found) == sorted(found)
+    assert json.loads(json.dumps(settings, allow_nan=False)) == settings
+    assert list(settings) == sorted(settings)
 
 
-def test_a_model_without_a_usual_processor_has_a_configuration(vlm: Vlm) -> None:
-    class Own:
+def test_a_model_with_a_custom_processor_has_a_configuration(vlm: Vlm) -> None:
+    class CustomProcessor:
         tokenizer = object()
 
         def __call__(self) -> None:
             raise NotImplementedError
 
-    found = read_configuration(dataclasses.replace(vlm, processor=Own()))
-    assert [key for key in found if key.startswith("processor.")] == ["processor.class"]
+    settings = read_configuration(dataclasses.replace(vlm, processor=CustomProcessor()))
+    assert [key for key in settings if key.startswith("processor.")] == ["processor.class"]
 
 
-def test_a_baseline_gives_back_what_was_written(vlm: Vlm, tmp_path: Path) -> None:
-    written = recorded(vlm)
+def test_a_baseline_stores_the_configuration(vlm: Vlm, tmp_path: Path) -> None:
+    written = profile_of(vlm)
     stored = read_baseline(write_baseline(tmp_path, written, {}, phases_of(written)))
     assert stored.profile.configuration == written.configuration
     assert written.changes(stored.profile) == []
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_another_configuration_reads_no_kept_readings(own_vlm: Vlm, tmp_path: Path) -> None:
-    """The cache has the configuration in its key, so no witness is needed to tell the two models apart."""
+def test_cached_readings_of_another_configuration_are_not_used(own_vlm: Vlm, tmp_path: Path) -> None:
+    """The cache key includes the configuration, so no control pass is needed to distinguish the two models."""
     passes: list[int] = []
     own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
     before = tiny_profile(own_vlm, cache=tmp_path)

@@ -1,4 +1,4 @@
-"""Changed settings are told in the order of their weight: numbers first, new fields of another release last."""
+"""Changed settings are listed in the order of their effect, with new fields of another release last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from harness.profile.configuration import CHECKPOINT
 from harness.profile.configuration_changes import configuration_changes
 
-THEN: dict[str, Any] = {
+BEFORE: dict[str, Any] = {
     "text_config.rope_theta": 10000.0,
     "text_config.rms_norm_eps": 1e-06,
     "text_config.hidden_act": "silu",
@@ -22,7 +22,7 @@ THEN: dict[str, Any] = {
     "torchvision": "0.24.0",
     "modules.norm.eps": 1e-06,
 }
-NOW: dict[str, Any] = {
+AFTER: dict[str, Any] = {
     "text_config.rope_theta": 10100.0,
     "text_config.rms_norm_eps": 1e-05,
     "text_config.hidden_act": "gelu",
@@ -37,53 +37,55 @@ NOW: dict[str, Any] = {
 }
 
 
-def test_what_changes_numbers_stands_first_and_the_rest_is_counted() -> None:
-    changes = configuration_changes(NOW, THEN)
-    assert [line.partition(":")[0] for line in changes.lines()] == list(THEN)[:-1]
+def test_settings_that_affect_the_computation_come_first_and_others_are_counted() -> None:
+    changes = configuration_changes(AFTER, BEFORE)
+    assert [line.partition(":")[0] for line in changes.lines()] == list(BEFORE)[:-1]
     assert changes.lines()[0] == "text_config.rope_theta: 10000 -> 10100"
     assert changes.abridged() == [*changes.lines()[:6], "4 more settings"]
     assert changes.abridged(20) == changes.lines()
-    assert configuration_changes(NOW, {**NOW, CHECKPOINT: "0123"}).lines() == []
+    assert configuration_changes(AFTER, {**AFTER, CHECKPOINT: "0123"}).lines() == []
 
 
-def test_new_fields_of_another_release_are_counted_and_of_the_same_release_are_changes() -> None:
-    now = {**THEN, "new_default": 0.5, "new_null": None, "vision_feature_layer": -1}
-    del now["text_config.use_cache"]
-    apart = configuration_changes(now, THEN, same_release=False)
-    assert apart.abridged() == ["vision_feature_layer: -2 -> -1", "1 setting new, 1 setting gone"]
-    assert apart.lines() == [
+def test_new_fields_are_counted_between_releases_and_listed_within_a_release() -> None:
+    after = {**BEFORE, "new_default": 0.5, "new_null": None, "vision_feature_layer": -1}
+    del after["text_config.use_cache"]
+    changes = configuration_changes(after, BEFORE, same_release=False)
+    assert changes.abridged() == ["vision_feature_layer: -2 -> -1", "1 setting added, 1 setting removed"]
+    assert changes.lines() == [
         "vision_feature_layer: -2 -> -1",
         "new_default: absent -> 0.5",
         "text_config.use_cache: true -> absent",
     ]
-    assert configuration_changes(now, THEN).abridged() == apart.lines()
-    assert configuration_changes(THEN, now, same_release=False).abridged()[1:] == ["1 setting new, 1 setting gone"]
+    assert configuration_changes(after, BEFORE).abridged() == changes.lines()
+    assert configuration_changes(BEFORE, after, same_release=False).abridged()[1:] == [
+        "1 setting added, 1 setting removed"
+    ]
 
 
-def test_the_class_that_saving_writes_is_no_change_and_another_class_is() -> None:
-    saved = {**THEN, "architectures": ["LlavaForConditionalGeneration"]}
-    assert configuration_changes(saved, {**THEN, "architectures": None}).lines() == []
-    assert configuration_changes(THEN, saved, same_release=False).lines() == []
-    own = configuration_changes({**saved, "architectures": ["OwnLlava"]}, saved).lines()
-    assert own == ["architectures: [LlavaForConditionalGeneration] -> [OwnLlava]"]
+def test_a_class_name_added_by_saving_is_no_change_but_another_class_is() -> None:
+    saved = {**BEFORE, "architectures": ["LlavaForConditionalGeneration"]}
+    assert configuration_changes(saved, {**BEFORE, "architectures": None}).lines() == []
+    assert configuration_changes(BEFORE, saved, same_release=False).lines() == []
+    changes = configuration_changes({**saved, "architectures": ["OwnLlava"]}, saved).lines()
+    assert changes == ["architectures: [LlavaForConditionalGeneration] -> [OwnLlava]"]
 
 
-def test_modules_under_other_paths_are_counted_and_a_few_that_one_side_lacks_are_named() -> None:
+def test_many_modules_with_other_paths_are_counted_and_a_few_missing_ones_are_listed() -> None:
     plain = {f"modules.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -2}
     wrapped = {f"modules.base_model.model.norm{index}.eps": 1e-06 for index in range(9)} | {"vision_feature_layer": -1}
     changes = configuration_changes(wrapped, plain)
-    assert changes.abridged() == ["vision_feature_layer: -2 -> -1", "9 settings new, 9 settings gone"]
+    assert changes.abridged() == ["vision_feature_layer: -2 -> -1", "9 settings added, 9 settings removed"]
     with_scale = {**plain, "modules.model.q_proj.scaling.default": 2.0}
     assert configuration_changes(with_scale, plain).lines() == ["model.q_proj.scaling.default: absent -> 2"]
 
 
-@pytest.mark.parametrize(("now", "then"), [({}, THEN), (THEN, {}), ({}, {}), (THEN, THEN)])
-def test_a_configuration_that_was_not_stored_is_not_compared(now: dict[str, Any], then: dict[str, Any]) -> None:
-    assert configuration_changes(now, then).abridged() == []
+@pytest.mark.parametrize(("after", "before"), [({}, BEFORE), (BEFORE, {}), ({}, {}), (BEFORE, BEFORE)])
+def test_an_empty_configuration_is_not_compared(after: dict[str, Any], before: dict[str, Any]) -> None:
+    assert configuration_changes(after, before).abridged() == []
 
 
 @pytest.mark.parametrize(
-    ("key", "then", "now", "line"),
+    ("key", "before", "after", "line"),
     [
         ("modules.layers.*.scaling", 0.5, [0.5, 1.0, 1.0], "layers.*.scaling: 0.5 -> 1 in layers 2-3"),
         ("modules.layers.*.scaling", [0.5, 1.0, 1.0], 0.5, "layers.*.scaling: 1 -> 0.5 in layers 2-3"),
@@ -97,7 +99,7 @@ def test_a_configuration_that_was_not_stored_is_not_compared(now: dict[str, Any]
         ("name", "a" * 99, 1e20, f"name: {'a' * 57}... -> 1e+20"),
     ],
 )
-def test_of_a_list_the_entries_that_differ_are_named(key: str, then: Any, now: Any, line: str) -> None:
-    assert configuration_changes({key: now}, {key: then}).lines() == [line]
-    # Beside a list only one of them has.
-    assert configuration_changes({key: now}, {"other": 1}).lines()[0].startswith(line.partition(":")[0])
+def test_the_differing_entries_of_a_list_are_listed(key: str, before: Any, after: Any, line: str) -> None:
+    assert configuration_changes({key: after}, {key: before}).lines() == [line]
+    # A setting of only one configuration.
+    assert configuration_changes({key: after}, {"other": 1}).lines()[0].startswith(line.partition(":")[0])

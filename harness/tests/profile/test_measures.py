@@ -1,4 +1,4 @@
-"""The table of measures: one row and one reading make a measure that is stored, judged and shown."""
+"""The table of measures: one row and one reading suffice to store, judge and plot a measure."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ ROW = Measure(
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
-    """A profile with the array of a measure whose row is in the table."""
+def extended(monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A profile with an additional measure, whose row is added to the table."""
     monkeypatch.setitem(MEASURES, ROW.name, ROW)
     profile = synthetic_profile()
     shares = 0.5 * (profile["norm_image"] + profile["norm_other"])
@@ -52,70 +52,70 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
 
 
 @pytest.fixture
-def stored(made: Profile, tmp_path: Path) -> Baseline:
-    return read_baseline(write_baseline(tmp_path, made, {}, phases_of(made)))
+def stored(extended: Profile, tmp_path: Path) -> Baseline:
+    return read_baseline(write_baseline(tmp_path, extended, {}, phases_of(extended)))
 
 
-def moved(profile: Profile) -> Profile:
-    """Return the profile with the new measure one fifth higher in layers 3 and 4."""
+def with_changed_measure(profile: Profile) -> Profile:
+    """Return the profile with the additional measure higher by 0.2 in layers 3 and 4, and other weights."""
     shares = profile["norm_first"].copy()
     shares[:, 2:4] += 0.2
     return dataclasses.replace(replace_arrays(profile, norm_first=shares), weights="f" * 16)
 
 
-def test_a_row_is_all_that_a_stored_measure_needs(made: Profile, stored: Baseline, tmp_path: Path) -> None:
-    assert np.array_equal(stored.profile["norm_first"], made["norm_first"])
-    # The larger of 0.01 and the declared share of its range, as for all attention.
-    spread = float(np.ptp(made["norm_first"].mean(0, dtype=np.float64)))
+def test_a_measure_is_stored_if_it_has_a_row_in_the_table(extended: Profile, stored: Baseline, tmp_path: Path) -> None:
+    assert np.array_equal(stored.profile["norm_first"], extended["norm_first"])
+    # As for all attention measures, the margin is the larger of 0.01 and the declared share of the range.
+    spread = float(np.ptp(extended["norm_first"].mean(0, dtype=np.float64)))
     assert stored.margins["norm_first"] == pytest.approx(max(0.01, 0.10 * spread), rel=1e-5)
     assert len(read_json(stored.path)["means"]["norm_first"]) == L
-    assert "norm_first" in shown_measures(made)
-    assert set(bands(made)["norm_first"]) == {"low", "high"}
-    summed = read_baseline(write_baseline(tmp_path / "summed", made, {}, phases_of(made), summary=True))
-    np.testing.assert_allclose(summed.profile["norm_first"].mean(0), made["norm_first"].mean(0), rtol=1e-6)
+    assert "norm_first" in shown_measures(extended)
+    assert set(bands(extended)["norm_first"]) == {"low", "high"}
+    summary = read_baseline(write_baseline(tmp_path / "summary", extended, {}, phases_of(extended), summary=True))
+    np.testing.assert_allclose(summary.profile["norm_first"].mean(0), extended["norm_first"].mean(0), rtol=1e-6)
 
 
-def test_a_baseline_without_the_array_of_a_row_is_damaged(made: Profile, stored: Baseline) -> None:
-    fewer = {name: array for name, array in made.arrays.items() if name != "norm_first"}
-    write_files(stored.path, read_json(stored.path), pack_samples(dataclasses.replace(made, arrays=fewer)))
+def test_a_baseline_without_the_array_of_a_measure_is_damaged(extended: Profile, stored: Baseline) -> None:
+    remaining = {name: array for name, array in extended.arrays.items() if name != "norm_first"}
+    write_files(stored.path, read_json(stored.path), pack_samples(dataclasses.replace(extended, arrays=remaining)))
     with pytest.raises(BaselineError, match=r"is damaged .*'norm_first'"):
         read_baseline(stored.path)
 
 
-def test_a_row_is_all_that_a_judged_measure_needs(made: Profile, stored: Baseline) -> None:
-    same = compare(made, stored, FAMILIES["attention"])
+def test_a_measure_is_judged_if_it_has_a_row_in_the_table(extended: Profile, stored: Baseline) -> None:
+    same = compare(extended, stored, FAMILIES["attention"])
     assert [finding.measure for finding in same.findings][-1] is ROW
     assert same.verdict == "reproduces"
-    now = moved(made)
-    comparison = compare(now, stored, FAMILIES["attention"])
+    measured = with_changed_measure(extended)
+    comparison = compare(measured, stored, FAMILIES["attention"])
     differing = [finding for finding in comparison.findings if finding.agreement.verdict == "differs"]
     assert [finding.measure for finding in differing] == [ROW]
-    text = " ".join(changed_measure_lines(differing[0], now))
+    text = " ".join(changed_measure_lines(differing[0], measured))
     assert f"{ROW.title} of made on curves differs at layers 3-4:" in text
-    verdicts = {name: compare(now, stored, family).verdict for name, family in FAMILIES.items()}
+    verdicts = {name: compare(measured, stored, family).verdict for name, family in FAMILIES.items()}
     assert verdicts == dict.fromkeys(FAMILIES, "reproduces") | {"attention": "differs"}
 
 
-def test_a_row_is_all_that_a_comparison_of_two_models_needs(made: Profile, stored: Baseline) -> None:
-    now = dataclasses.replace(moved(made), model="other")
-    numbers = side_by_side(now, reference_from_profile(made))
-    (beyond,) = numbers.beyond_margin
-    assert (beyond.measure, beyond.measure.axis.describe(beyond.indices)) == (ROW, "layers 3-4")
+def test_a_measure_is_compared_between_models_if_it_has_a_row_in_the_table(extended: Profile, stored: Baseline) -> None:
+    other = dataclasses.replace(with_changed_measure(extended), model="other")
+    numbers = side_by_side(other, reference_from_profile(extended))
+    (difference,) = numbers.beyond_margin
+    assert (difference.measure, difference.measure.axis.describe(difference.indices)) == (ROW, "layers 3-4")
     # Up to layer 2 all attention is the same.
-    assert {trace.name: trace.same_until for trace in traces_of(moved(made), stored)} == {
+    assert {trace.name: trace.same_until for trace in traces_of(with_changed_measure(extended), stored)} == {
         "similarity": L, "LogitLens recall": L, "attention": 2,
     }  # fmt: skip
 
 
-def test_a_row_is_all_that_a_drawn_measure_needs(made: Profile) -> None:
+def test_a_measure_is_plotted_if_it_has_a_row_with_a_line_style(extended: Profile) -> None:
     axes = Figure().subplots()
-    attention_panel(axes, made, phase_reading(made))
+    attention_panel(axes, extended, phase_reading(extended))
     assert axes.get_legend() is not None
     assert "the first token" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_a_row_takes_its_array_from_the_readings(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+def test_a_row_names_the_array_of_the_readings(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     kind = SIMILARITY if dtype == "float32" else EXIT
     monkeypatch.setitem(MEASURES, "new", Measure("new", "a new measure", "inter", kind, "kernel"))
     rng = np.random.default_rng(0)
@@ -133,18 +133,18 @@ def test_a_row_takes_its_array_from_the_readings(monkeypatch: pytest.MonkeyPatch
 
 def test_every_judged_array_has_a_row() -> None:
     profile = synthetic_profile()
-    of_rows = {name for measure in MEASURES.values() for name in measure.arrays}
-    assert {name for name in profile.arrays if not name.startswith("post_norm_")} == of_rows
+    expected = {name for measure in MEASURES.values() for name in measure.arrays}
+    assert {name for name in profile.arrays if not name.startswith("post_norm_")} == expected
     assert profile.measured(MEASURES) == tuple(MEASURES)
     comparisons = [compare(profile, reference_from_profile(profile), family) for family in FAMILIES.values()]
     assert [finding.measure for part in comparisons for finding in part.findings] == list(MEASURES.values())
 
 
-def test_the_rows_say_where_their_values_lie() -> None:
+def test_every_row_names_its_axis_family_and_kind() -> None:
     profile = synthetic_profile()
     for name, measure in MEASURES.items():
-        places = measure.axis.positions(range(profile[name].shape[1]))
-        assert (places[0], places[-1]) == (measure.axis.first, L), name
+        positions = measure.axis.positions(range(profile[name].shape[1]))
+        assert (positions[0], positions[-1]) == (measure.axis.first, L), name
         assert measure.name == name
         assert measure.family in FAMILIES
         assert measure.kind in KINDS
@@ -153,7 +153,7 @@ def test_the_rows_say_where_their_values_lie() -> None:
     assert profile["inter"].shape == (N, L + 1)
 
 
-def test_places_are_counted_as_readers_count_them() -> None:
+def test_layers_are_numbered_from_one_and_residual_points_from_zero() -> None:
     assert SIMILARITY.axis.describe([0, 2, 3]) == "residual points 0, 2-3"
     assert ATTENTION.axis.describe([4]) == "layer 5"
     assert ATTENTION.axis.positions([0, 1]) == (1, 2)

@@ -1,4 +1,4 @@
-"""A weights hash changes with every number of a model; environments are ranked by how comparable they are."""
+"""Weight hashes, which change with every weight, and environments, which are ranked by comparability."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_same_model_has_the_same_hash(vlm: Vlm) -> None:
     assert int(first, 16) >= 0
 
 
-def test_looking_and_running_do_not_change_the_hash(own_vlm: Vlm) -> None:
+def test_hashing_and_running_a_model_do_not_change_the_hash(own_vlm: Vlm) -> None:
     before = hash_weights(own_vlm.model)
     own_vlm.model.train()
     with torch.inference_mode():
@@ -32,24 +32,24 @@ def test_looking_and_running_do_not_change_the_hash(own_vlm: Vlm) -> None:
     assert hash_weights(own_vlm.model) == before
 
 
-def test_every_parameter_and_buffer_counts(own_vlm: Vlm) -> None:
-    """One element of each tensor in turn, non-persistent buffers included; put back, the hash is the old one."""
+def test_the_hash_changes_with_every_parameter_and_buffer(own_vlm: Vlm) -> None:
+    """Each tensor, including non-persistent buffers, is changed in one element and then restored."""
     model = own_vlm.model
     before = hash_weights(model)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert any(name.endswith("inv_freq") for name in tensors)
-    seen = {before}
+    hashes = {before}
     for tensor in tensors.values():
         flat = tensor.data.view(-1)
-        old = flat[-1].clone()
+        original = flat[-1].clone()
         flat[-1] += 1
-        seen.add(hash_weights(model))
-        flat[-1] = old
-    assert len(seen) == len(tensors) + 1
+        hashes.add(hash_weights(model))
+        flat[-1] = original
+    assert len(hashes) == len(tensors) + 1
     assert hash_weights(model) == before
 
 
-def test_name_shape_and_type_count() -> None:
+def test_the_hash_changes_with_name_shape_and_dtype() -> None:
     def hashed(**tensors: torch.Tensor) -> str:
         module = nn.Module()
         for name, tensor in tensors.items():
@@ -73,7 +73,7 @@ def test_name_shape_and_type_count() -> None:
     assert hashed(a=torch.arange(6.0).view(2, 3).T) == hashed(a=torch.arange(6.0).view(2, 3).T.contiguous())
 
 
-def test_nearness_ranks_dtype_before_device_before_its_name_before_backend_before_versions() -> None:
+def test_nearness_ranks_dtype_device_device_name_attention_and_versions_in_this_order() -> None:
     changes = {
         "transformers": "4.57.1",
         "attention": "eager",
@@ -85,32 +85,34 @@ def test_nearness_ranks_dtype_before_device_before_its_name_before_backend_befor
     assert nearness == sorted(nearness, reverse=True)
     assert len(set(nearness)) == len(nearness)
     assert HERE.nearness(HERE) > nearness[0]
-    # A single more important field outweighs all less important ones together.
-    for less, more in itertools.pairwise(range(1, len(changes) + 1)):
+    # A single field outweighs all less important fields together.
+    for less, important in itertools.pairwise(range(1, len(changes) + 1)):
         names = list(changes)
         lesser = dataclasses.replace(HERE, **{field: changes[field] for field in names[:less]})
-        greater = dataclasses.replace(HERE, **{names[more - 1]: changes[names[more - 1]]})
+        greater = dataclasses.replace(HERE, **{names[important - 1]: changes[names[important - 1]]})
         assert HERE.nearness(lesser) > HERE.nearness(greater)
 
 
-@pytest.mark.parametrize(("torch_version", "near"), [("2.15.3", True), ("2.15.0+cu130", True), ("2.14.0", False)])
-def test_a_patch_release_is_as_near_as_the_same_release(torch_version: str, near: bool) -> None:
+@pytest.mark.parametrize(
+    ("torch_version", "same_release"), [("2.15.3", True), ("2.15.0+cu130", True), ("2.14.0", False)]
+)
+def test_a_patch_release_has_the_nearness_of_the_same_release(torch_version: str, same_release: bool) -> None:
     other = dataclasses.replace(HERE, torch=torch_version)
-    assert (HERE.nearness(other) == HERE.nearness(HERE)) == near
+    assert (HERE.nearness(other) == HERE.nearness(HERE)) == same_release
     assert HERE.nearness(other) == other.nearness(HERE)
 
 
-def test_differences_name_what_changed_from_what_to_what() -> None:
+def test_differences_list_each_changed_field_with_both_values() -> None:
     assert HERE.differences(HERE) == []
     old = dataclasses.replace(HERE, torch="2.14.0", dtype="bfloat16")
     assert HERE.differences(old) == ["torch: 2.14.0 -> 2.15.0", "dtype: bfloat16 -> float32"]
 
 
 def test_the_environment_of_a_model(vlm: Vlm) -> None:
-    found = environment(vlm.device, vlm.dtype, vlm.attention)
-    assert (found.device, found.dtype, found.attention) == ("cpu", "float32", "sdpa")
-    assert found.torch == torch.__version__.split("+")[0]
-    assert found.device_name
-    assert str(found) == (
-        f"torch {found.torch}, transformers {found.transformers}, cpu ({found.device_name}), float32, sdpa"
+    measured = environment(vlm.device, vlm.dtype, vlm.attention)
+    assert (measured.device, measured.dtype, measured.attention) == ("cpu", "float32", "sdpa")
+    assert measured.torch == torch.__version__.split("+")[0]
+    assert measured.device_name
+    assert str(measured) == (
+        f"torch {measured.torch}, transformers {measured.transformers}, cpu ({measured.device_name}), float32, sdpa"
     )

@@ -13,7 +13,7 @@ import transformers
 
 from harness.models.anatomy import find_anatomy
 from harness.models.kinds import KINDS
-from harness.probe.attention import _GATE, _between
+from harness.probe.attention import _GATE, _connections
 from harness.probe.noise import replace_features_by_noise
 from harness.releases.sweep.exactness import ExactnessError, examine
 from harness.releases.sweep.prompts import TinyPrompt, tiny_prompt
@@ -146,7 +146,7 @@ def test_gates_are_part_of_the_contributions() -> None:
     anatomy = find_anatomy(model)
     examine(model, anatomy, tiny_prompt(model, anatomy))
     gated = anatomy.layers[-1].self_attn.o_proj
-    assert _between[gated] == _GATE
+    assert _connections[gated] == _GATE
     assert anatomy.softmax_layers == (3,)
 
 
@@ -160,7 +160,7 @@ def test_wrong_image_positions_are_detected() -> None:
     model, anatomy, prompt = _tiny_llava()
     spoiled = prompt.groups.image.roll(1, dims=1)
     groups = type(prompt.groups)(spoiled, *(getattr(prompt.groups, name) for name in prompt.groups.__slots__[1:]))
-    with pytest.raises(Exception, match="the model puts image features at 128 positions"):
+    with pytest.raises(Exception, match="the model inserts image features at 128 positions"):
         examine(model, anatomy, TinyPrompt(prompt.inputs, groups, prompt.separators))
 
 
