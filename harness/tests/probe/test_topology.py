@@ -49,10 +49,8 @@ def vlm(request: pytest.FixtureRequest) -> Vlm:
 @pytest.fixture(scope="module")
 def profile(vlm: Vlm) -> Iterator[Profile]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            DATASETS, "random_photographs", Dataset("random_photographs", "drawn", lambda n, *_: random_photographs(n))
-        )
-        yield measure(vlm, "random_photographs", samples=N, batch_size=2, progress=False)
+        patch.setitem(DATASETS, "photographs", Dataset("photographs", "drawn", lambda n, *_: random_photographs(n)))
+        yield measure(vlm, "photographs", samples=N, batch_size=2, progress=False)
 
 
 def encoded(vlm: Vlm, n: int = 2) -> Batch:
