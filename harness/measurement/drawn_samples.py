@@ -159,7 +159,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
         ),
         image=seen.pixels,
         grid=seen.grid,
-        no_grid_reason=seen.why,
+        no_grid_reason=seen.reason,
         bos=_bos(tokenizer, batch, row),
     )
 

@@ -1,1 +1,1 @@
-"""Where models come from, and finding the parts inside them by structure."""
+"""Loading of vision-language models, and a search for their parts by structure."""

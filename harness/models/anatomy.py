@@ -25,17 +25,16 @@ _IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "image_patch_id")
 
 
 class AnatomyError(PhaseError):
-    """A model has no part of the kind that a measurement needs; the message says which, and why."""
+    """A model lacks a part that a measurement needs; the message names the part and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The decoder layers, final norm and unembedding of a vision-language model, and where its image tokens go.
+    """The decoder layers, final norm, unembedding and image-token positions of a vision-language model.
 
-    `layers` are the L decoder layers in order: residual point l < L is the input of `layers[l]`, residual point L the
-    input of `final_norm`. `unembedding` is the head, a module of any make that maps d to the vocabulary.
-    `text_config` is the decoder's own configuration, `attention_key` the name under which
-    `set_attn_implementation` reaches it.
+    `layers` are the L decoder layers in order. Residual point l < L is the input of `layers[l]`; residual point L is
+    the input of `final_norm`. `unembedding` is the head, any module that maps width d to the vocabulary. `text_config`
+    is the decoder's configuration, and `attention_key` its name in `set_attn_implementation`.
     """
 
     name: str
@@ -60,19 +59,19 @@ class Anatomy:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of logits that the head puts out."""
+        """The number of logits that the head returns."""
         return output_width(self.unembedding, self.width)
 
     @property
     def softmax_layers(self) -> tuple[int, ...]:
-        """The decoder layers (0-based) that have softmax attention, by the configuration's own list of layer types."""
-        kinds = next((found for name in _LAYER_TYPES if (found := getattr(self.text_config, name, None))), None)
+        """The indices (0-based) of decoder layers with softmax attention, from the layer types in the configuration."""
+        kinds = next((types for name in _LAYER_TYPES if (types := getattr(self.text_config, name, None))), None)
         if kinds is None or len(kinds) != self.depth:
             return tuple(range(self.depth))
         return tuple(layer for layer, kind in enumerate(kinds) if not _NO_SOFTMAX.search(kind))
 
     def image_positions(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Where the image features stand in a prompt, bool (batch, tokens), by the model inputs."""
+        """Return the mask of image positions, bool (batch, tokens), for some model inputs."""
         if self.positions is not None:
             return self.positions(inputs)
         if self.image_input:
@@ -83,7 +82,7 @@ class Anatomy:
     def residual_points(self, visit: Callable[[int, torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
         """Call `visit(point, states)` at each residual point of the forward passes inside the block.
 
-        The states are (batch, tokens, d), before the layer or the final norm; a tensor that is returned replaces them.
+        The states have shape (batch, tokens, d) and precede the layer or final norm. A returned tensor replaces them.
         """
 
         def hook(point: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -98,7 +97,7 @@ class Anatomy:
             yield
 
     def layer_by_module(self) -> dict[int, int]:
-        """Which decoder layer (0-based) each submodule belongs to, keyed by the submodule's identity."""
+        """Return a map from the `id` of each submodule to the index (0-based) of its decoder layer."""
         return {id(module): index for index, layer in enumerate(self.layers) for module in layer.modules()}
 
 
@@ -107,19 +106,21 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
 
     Args:
         model: a transformers model.
-        image_positions: of model inputs, where the image features stand, bool (batch, tokens); for a model whose
-            configuration does not tell.
+        image_positions: a function from model inputs to the mask of image positions, bool (batch, tokens). Needed if
+            the configuration has no image token id.
 
     Raises:
-        AnatomyError: an encoder-decoder, or one in the place of the language model; a type that cannot be measured; no
-            stack of decoder layers of the configured length, no norm beside it, no unembedding of the decoder's width,
-            or no image token id in the configuration.
+        AnatomyError: the model or its language model is an encoder-decoder; its type cannot be measured; or it lacks a
+            stack of decoder layers of the configured length, a norm beside them, an unembedding of the decoder's width
+            or an image token id.
     """
     name = type(model).__name__
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         if hasattr(getattr(model, "module", None), "config"):
-            raise AnatomyError(f"{name} only passes calls on to the model inside: measure its attribute `module`")
+            raise AnatomyError(
+                f"{name} is a wrapper that passes calls to another model: measure its attribute `module`"
+            )
         raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
     refuse_unmeasurable(config, name)
     kind = kind_of(config.model_type)
@@ -143,11 +144,11 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
 
 
 def refuse_unmeasurable(config: Any, name: str) -> None:
-    """Assert by its configuration that a model can be measured, before anything large of it is fetched.
+    """Raise `AnatomyError` if a model cannot be measured, from its configuration alone, before weights are fetched.
 
     Raises:
-        AnatomyError: it is an encoder-decoder or holds one as its language model, as InstructBLIP with T5, or its type
-            is refused by the table of kinds.
+        AnatomyError: the model or its language model is an encoder-decoder, such as InstructBLIP with T5, or the table
+            of kinds refuses its type.
     """
     kind = kind_of(config.model_type)
     if kind.refused:
@@ -158,32 +159,32 @@ def refuse_unmeasurable(config: Any, name: str) -> None:
 
 
 def output_projection(attention: nn.Module) -> nn.Module:
-    """Return the projection W_O inside an attention module: its child that takes heads x value dimension to d.
+    """Return the output projection W_O of an attention module, which maps heads x value dimension to d.
 
-    An adapter or a quantised layer in its place is taken as it is.
+    It may be an adapter or a quantised layer.
 
     Raises:
-        AnatomyError: no child of a known name is a linear layer.
+        AnatomyError: no child with a known name is a linear layer.
     """
-    found = _projection_in(attention)
-    if found is not None:
-        return found
+    projection = _projection_in(attention)
+    if projection is not None:
+        return projection
     children = {child_name: getattr(attention, child_name, None) for child_name in _OUTPUT_PROJECTIONS}
     others = [
-        f"; its {name} is a {type(child).__name__}, no linear layer"
+        f"; its {name} is a {type(child).__name__}, not a linear layer"
         for name, child in children.items()
         if child is not None
     ]
     raise AnatomyError(
         f"{type(attention).__name__} has no output projection named {', '.join(children)}{''.join(others)}, so "
-        "norm-based attention cannot be measured in it."
+        "norm-based attention cannot be measured."
     )
 
 
 def output_projections(layer: nn.Module) -> list[nn.Module]:
-    """Whatever in a decoder layer could be the output projection of an attention module, each once."""
-    found = (_projection_in(module) for module in layer.modules())
-    return list(dict.fromkeys(projection for projection in found if projection is not None))
+    """Return the modules of a decoder layer that could be an attention output projection, without duplicates."""
+    candidates = (_projection_in(module) for module in layer.modules())
+    return list(dict.fromkeys(projection for projection in candidates if projection is not None))
 
 
 def _projection_in(module: nn.Module) -> nn.Module | None:
@@ -203,29 +204,29 @@ def _stacks(module: nn.Module) -> Iterator[tuple[nn.Module, nn.ModuleList]]:
 def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.ModuleList]:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     for root in (decoder, model):
-        found = [(parent, stack) for parent, stack in _stacks(root) if len(stack) == depth]
-        if found:
-            return found[0]
+        matches = [(parent, stack) for parent, stack in _stacks(root) if len(stack) == depth]
+        if matches:
+            return matches[0]
     raise AnatomyError(
         f"{name} has no list of {depth} decoder layers (the length its text configuration states), so there is no "
-        "residual stream to follow."
+        "residual stream to measure."
     )
 
 
 def _final_norm(parent: nn.Module, name: str, width: int) -> nn.Module:
-    bare = ""
+    without_weight = ""
     for child_name, child in parent.named_children():
         shapes = {tuple(parameter.shape) for parameter in child.parameters()}
-        # An adapter's wrapper has a class name of its own, and stands under the norm's name.
+        # An adapter wraps the norm in another class but keeps its attribute name.
         is_norm = "norm" in f"{type(child).__name__} {child_name}".lower()
         if is_norm and shapes == {(width,)}:
             return child
         if is_norm and not shapes:
-            bare = (
-                f": its {child_name} ({type(child).__name__}) has no weight, by which a final norm is recognised, so "
-                "it cannot be measured; take a model whose final norm has a weight"
+            without_weight = (
+                f": its {child_name} ({type(child).__name__}) has no weight, by which a final norm is recognised; use "
+                "a model whose final norm has a weight"
             )
-    raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers{bare}.")
+    raise AnatomyError(f"{name} has no final norm of width {width} beside its decoder layers{without_weight}.")
 
 
 def _unembedding(model: Any, name: str, width: int) -> nn.Module:
@@ -245,6 +246,6 @@ def _image_token_id(config: Any, name: str, kind: Kind) -> int:
             return value
     raise AnatomyError(
         f"the configuration of {name} names no image token ({', '.join(_IMAGE_TOKEN_FIELDS)}), so the positions of the "
-        "image features are unknown. Where you know them, pass them: find_anatomy(model, image_positions=...) takes a "
-        "function of the model inputs that returns a mask (batch, tokens)."
+        "image features are unknown. If you know them, pass find_anatomy(model, image_positions=...) a function of the "
+        "model inputs that returns a mask (batch, tokens)."
     )

@@ -1,4 +1,4 @@
-"""The forward pass over whole prompts: how a model is called, and the errors of its own code in one sentence."""
+"""The forward pass over complete prompts, with explained errors of the model's code."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from harness.models.vlm import Vlm
 def forward_pass(
     vlm: Vlm, inputs: Mapping[str, Any], image: torch.Tensor, sample_ids: Sequence[str], *, positions: int = 1
 ) -> Any:
-    """Return the model's output for a batch of whole prompts.
+    """Return the model's output for a batch of complete prompts.
 
     Args:
         vlm: the model.
-        inputs: model inputs of the batch as the processor makes them, on the CPU.
-        image: image positions, bool (batch, tokens).
-        sample_ids: names for messages, one a row of the batch.
-        positions: how many positions, counted from the end of the prompt, need logits.
+        inputs: the model inputs of the batch from the processor, on the CPU.
+        image: the mask of image positions, bool (batch, tokens).
+        sample_ids: the sample id of each row, for messages.
+        positions: the number of last positions that need logits.
 
     Raises:
-        ForwardError: autocast is on, or the model's own code fails; the message names cause and remedy.
-        TokenIdError: a token id that is looked up lies beyond the embedding.
+        ForwardError: autocast is on, or the model's code fails; the message names cause and remedy.
+        TokenIdError: a token id has no row in the embedding.
     """
     refuse_autocast(vlm.name, vlm.device.type)
     with _checking_ids(vlm, inputs["input_ids"], sample_ids):
@@ -37,7 +37,7 @@ def forward_pass(
             return vlm.model(**vlm.to_device(inputs), **prompt_options(vlm.model, positions))
         except PhaseError:
             raise
-        except Exception as error:  # A model's own code raises what it likes.
+        except Exception as error:  # The model's code may raise any type.
             explanation = None if is_out_of_memory(error) else explain_error(error, vlm, inputs, image, sample_ids)
             if explanation is None:
                 raise
@@ -45,22 +45,22 @@ def forward_pass(
 
 
 def prompt_options(model: Any, positions: int = 1) -> dict[str, Any]:
-    """Return the arguments of a forward pass over whole prompts: no cache, and logits of the last positions only.
+    """Return the options of a forward pass over complete prompts: no cache, and logits of the last positions only.
 
-    The positions are a tensor where the model takes one. Given a number, some models compute their last layers for
-    those positions only, and no reading of the other positions exists there.
+    The positions are a tensor if the model accepts one. Given a number, some models skip the other positions in their
+    last layers, where they could then not be measured.
     """
-    taken = inspect.signature(model.forward).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    options: dict[str, Any] = {"use_cache": False} if open_ended or "use_cache" in taken else {}
-    parameter = taken.get("logits_to_keep") or (_inner_parameter(model) if open_ended else None)
+    parameters = inspect.signature(model.forward).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    options: dict[str, Any] = {"use_cache": False} if open_ended or "use_cache" in parameters else {}
+    parameter = parameters.get("logits_to_keep") or (_inner_parameter(model) if open_ended else None)
     if parameter is not None:
         options["logits_to_keep"] = _last(model, positions) if "Tensor" in str(parameter.annotation) else positions
     return options
 
 
 def _inner_parameter(model: Any) -> inspect.Parameter | None:
-    """Return the parameter `logits_to_keep` of the first submodule that names it; wrappers pass arguments on."""
+    """Return the parameter `logits_to_keep` of the first submodule that has it; wrappers pass arguments to it."""
     named = (inspect.signature(module.forward).parameters.get("logits_to_keep") for module in model.modules())
     return next((parameter for parameter in named if parameter is not None), None)
 
@@ -69,22 +69,22 @@ def _last(model: Any, positions: int) -> Any:
     devices = (getattr(model, "hf_device_map", None) or {}).values()
     placed = {device for device in devices if device not in ("cpu", "disk")}
     if len(placed) > 1:
-        # accelerate moves tensors to the first GPU, and the last states lie on another; a slice lies on none.
+        # accelerate would move a tensor to the first GPU, but the last states are on another. A slice has no device.
         return slice(-positions, None)
     device = next(model.parameters()).device
     return torch.arange(-positions, 0, device="cpu" if device.type == "meta" else device)
 
 
 class TokenIdError(ForwardError):
-    """A prompt holds a token id that the embedding has no row for; the message names id, token and rows."""
+    """A prompt contains a token id without a row in the embedding; the message names id, token and last id."""
 
 
 @contextlib.contextmanager
 def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Iterator[None]:
-    """Refuse token ids beyond the embedding before they are looked up in the forward pass inside the block.
+    """Raise `TokenIdError` if the forward pass inside the block looks up a token id beyond the embedding.
 
-    On a GPU such a look-up ends the whole process's use of the device. Some models replace the ids of image tokens
-    before the look-up, so ids beyond the embedding are refused only where they reach it.
+    On a GPU such a look-up makes the device unusable for the rest of the process. Some models replace the ids of image
+    tokens before the look-up, so only ids that reach the embedding are checked.
     """
     try:
         embedding = vlm.model.get_input_embeddings()
@@ -98,16 +98,16 @@ def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Ite
 
     def refuse(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         looked_up = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), ids[:0])
-        wrong = looked_up[(looked_up < 0) | (looked_up >= rows)].flatten()
-        if not len(wrong):
+        invalid = looked_up[(looked_up < 0) | (looked_up >= rows)].flatten()
+        if not len(invalid):
             return
-        token = int(wrong[0])
-        having = (ids == token).any(-1).nonzero().flatten().tolist()
-        sample = f" of sample {sample_ids[having[0]]}" if having else ""
+        token = int(invalid[0])
+        rows_with_token = (ids == token).any(-1).nonzero().flatten().tolist()
+        sample = f" of sample {sample_ids[rows_with_token[0]]}" if rows_with_token else ""
         raise TokenIdError(
-            f"{vlm.name}: the prompt{sample} holds the token {_text(vlm.processor, token)!r} of id {token}, and the "
-            f"model's embedding ends at id {rows - 1}: use the tokenizer and the image token of this checkpoint, or "
-            "save the model anew after model.resize_token_embeddings(len(processor.tokenizer))"
+            f"{vlm.name}: the prompt{sample} contains the token {_text(vlm.processor, token)!r} with id {token}, and "
+            f"the model's embedding ends at id {rows - 1}: use this checkpoint's tokenizer and image token, or "
+            "save the model again after model.resize_token_embeddings(len(processor.tokenizer))"
         )
 
     handle = embedding.register_forward_pre_hook(refuse, with_kwargs=True)
@@ -118,7 +118,7 @@ def _checking_ids(vlm: Vlm, ids: torch.Tensor, sample_ids: Sequence[str]) -> Ite
 
 
 def _rows(embedding: Any) -> int:
-    """Return how many ids an embedding knows; 0 where it does not say."""
+    """Return the number of rows of an embedding; 0 if it is unknown."""
     rows = getattr(embedding, "num_embeddings", None)
     if isinstance(rows, int):
         return rows

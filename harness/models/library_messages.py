@@ -1,4 +1,4 @@
-"""Messages of libraries on checkpoints: what a terminal would obey in them is spelled out."""
+"""Library messages about checkpoints, with control characters escaped for the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from harness.errors import error_chain, printable
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
-# Tables and lists keep their lines.
-_WORDS = re.compile(r"[^\n\t]+")
-# The wording of a package that is missing where transformers raises no ImportError.
+# Line breaks and tabs stay, for tables and lists.
+_LINE_TEXT = re.compile(r"[^\n\t]+")
+# The text of a missing package where transformers raises no ImportError.
 _LACKING = "Missing optional dependencies"
 _COMMAND = re.compile(r"pip install (?:-U |--upgrade )?['\"]?([A-Za-z][\w.-]*)")
 _LISTED = re.compile(rf"{_LACKING}: ([A-Za-z][\w-]*)")
@@ -25,14 +25,14 @@ _LIBRARY = re.compile(r"(?:requires?(?: the)?|A valid) ([A-Za-z][\w.-]*)(?: libr
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
-    """Spell out control characters in log records and warnings that come about inside.
+    """Escape control characters in log records and warnings inside the block.
 
-    Libraries log names and values of a checkpoint's files as they stand there.
+    Libraries log names and values of a checkpoint's files verbatim.
     """
     make, show = logging.getLogRecordFactory(), warnings.showwarning
 
     def plain_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        return _spelled_out(make(*args, **kwargs))
+        return _escaped(make(*args, **kwargs))
 
     def show_plain(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         text = plain(str(message))
@@ -49,14 +49,14 @@ def plain_messages() -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence warnings and progress bars of a load whose messages are expected and call for no action."""
+    """Silence warnings and progress bars of a load inside the block, where they require no action."""
     from transformers.utils import logging as messages
 
     verbosity, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
     messages.disable_progress_bar()
     try:
-        # The bar of the GGUF reader heeds no switch, hence the redirection.
+        # The progress bar of the GGUF reader cannot be disabled, so stderr is redirected.
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
@@ -67,19 +67,19 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Return a text of several lines without colours and with its control characters spelled out."""
-    return _WORDS.sub(lambda words: printable(words[0]), _COLOURS.sub("", text))
+    """Return a text, possibly of several lines, without colours and with its control characters escaped."""
+    return _LINE_TEXT.sub(lambda match: printable(match[0]), _COLOURS.sub("", text))
 
 
 def printable_cause(error: BaseException) -> BaseException | None:
-    """Return an error to be raised from, or None if a traceback would print control characters of its chain."""
+    """Return an error for `raise ... from`, or None if its traceback would print control characters."""
     return error if all(plain(str(link)) == str(link) for link in error_chain(error)) else None
 
 
-def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
+def _escaped(record: logging.LogRecord) -> logging.LogRecord:
     try:
         text = record.getMessage()
-    except Exception:  # Arguments that do not fit are its handler's to report.
+    except Exception:  # The handler reports arguments that do not fit.
         return record
     if plain(text) != text:
         record.msg, record.args = plain(text), ()
@@ -91,7 +91,7 @@ def _spelled_out(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def missing_package(error: Exception) -> str:
-    """Return the predicate of a sentence about the package whose absence an error is about, or "" for another error."""
+    """Return the predicate of a message about the missing package that raised an error, or "" for another error."""
     text = " ".join(str(error).split())
     if (not isinstance(error, ImportError) and _LACKING not in text) or _DEVICE.search(text):
         return ""

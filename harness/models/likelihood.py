@@ -1,4 +1,4 @@
-"""How likely a model finds a caption of a picture, and Winoground's scores, which are made of that.
+"""Log-likelihoods of captions given an image, and Winoground's scores computed from them.
 
 Source: Thrush et al. 2022, section 3: text score s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1); image score
 s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0); group score both. Here s is the log-likelihood of the caption.
@@ -21,13 +21,13 @@ from harness.models.prompts.hashes import is_textual
 from harness.models.prompts.prompt import Batch, encode
 from harness.models.vlm import Vlm
 
-#: What a guess reaches, in the order of `winoground_scores`.
+#: Chance level of each score, in the order of `winoground_scores`.
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
 LIKELIHOOD_POLICY = (
     "sum over the caption's tokens and the end of text, after the prompt; a space between where the prompt does not "
     "end in white space"
 )
-# Relative, as of one forward pass in which rows stand side by side.
+# Relative tolerance between rows of one forward pass.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 
 
@@ -35,54 +35,58 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[str]) -> NDArray[np.float64]:
     """Return the log-likelihood of each caption as the answer to its sample's prompt, in nats, float64 (n,).
 
-    The captions are appended behind the encoded prompts, so that no other part of the model, such as a Q-Former that
-    reads the instruction, sees them.
+    The captions are appended to the encoded prompts, so no other part of the model, such as a Q-Former, reads them.
 
     Raises:
-        PromptError: a prompt cannot be encoded, or it attends to what stands behind it.
-        ForwardError: the model's own code fails.
+        PromptError: a prompt cannot be encoded, or it attends to the caption that follows it.
+        ForwardError: the model's code fails.
     """
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     answers = [_answer(vlm.processor, sample.instruction, text) for sample, text in zip(samples, captions, strict=True)]
     longest = max(map(len, answers))
-    # Padding behind the captions reaches nothing that is read; zero is a token of every vocabulary.
-    wanted = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
-    known = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
-    inputs = _continued(batch, vlm.model.config.model_type, wanted, known)
-    # Some models give the logits of all positions, whatever is asked.
+    # Padding after the captions affects no logit that is read; zero is a token of every vocabulary.
+    targets = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+    is_token = torch.tensor([[k < len(answer) for k in range(longest)] for answer in answers])
+    inputs = _continued(batch, vlm.model.config.model_type, targets, is_token)
+    # Some models ignore the request and return the logits of all positions.
     ids = [sample.id for sample in samples]
     logits = forward_pass(vlm, inputs, batch.groups.image, ids, positions=longest + 1).logits
     logits = logits[:, -longest - 1 : -1].float()
     _check_blind(vlm, batch, logits[:, 0])
-    each = logits.log_softmax(-1).gather(2, wanted.to(logits.device)[..., None])[..., 0].cpu()
-    return np.asarray((each * known).sum(1, dtype=torch.float64))
+    each = logits.log_softmax(-1).gather(2, targets.to(logits.device)[..., None])[..., 0].cpu()
+    return np.asarray((each * is_token).sum(1, dtype=torch.float64))
 
 
-def _continued(batch: Batch, kind: str, wanted: torch.Tensor, known: torch.Tensor) -> dict[str, Any]:
-    """Return the inputs with the captions' tokens behind the prompts; what else there is of each token follows."""
-    added = {"input_ids": wanted, "attention_mask": known.long()}
+def _continued(batch: Batch, kind: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
+    """Return the inputs with the captions' tokens after the prompts, and every per-token input extended to match."""
+    added = {"input_ids": targets, "attention_mask": is_token.long()}
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
     for key, value in batch.inputs.items():
         if is_textual(key, value, shape) and value.shape == shape:
-            more = added.get(key, torch.full_like(wanted, kind_of(kind).answer_type))
-            inputs[key] = torch.cat([value, more.to(value.dtype)], 1)
+            extension = added.get(key, torch.full_like(targets, kind_of(kind).answer_type))
+            inputs[key] = torch.cat([value, extension.to(value.dtype)], 1)
     return inputs
 
 
 def _check_blind(vlm: Vlm, batch: Batch, logits: torch.Tensor) -> None:
-    """Raise PromptError if prompts of the same inputs end in other logits (batch, vocabulary) with another caption."""
+    """Raise `PromptError` if equal prompts have different last logits (batch, vocabulary) before different captions."""
     for row, hashes in enumerate(batch.hashes):
         first = batch.hashes.index(hashes)
-        apart = float((logits[row] - logits[first]).abs().max())
-        if apart > _TOLERANCE.get(vlm.dtype, 5e-2) * float(logits[first].abs().max()):
+        difference = float((logits[row] - logits[first]).abs().max())
+        if difference > _TOLERANCE.get(vlm.dtype, 5e-2) * float(logits[first].abs().max()):
             raise PromptError(
-                f"{vlm.name}: the last logits of a prompt differ by {apart:.2g} with the caption behind it, so "
-                "prompts see what follows, and a caption has no likelihood; from Python, measure(..., word_order=False)"
+                f"{vlm.name}: the last logits of a prompt differ by {difference:.2g} with the caption after it, so the "
+                "prompt attends to the caption and its likelihood is undefined; from Python, "
+                "measure(..., word_order=False)"
             )
 
 
 def winoground_scores(likelihoods: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
-    """Which items get text, image and group score, bool (items,) each, of (items, images, captions). A tie is wrong."""
+    """Return the text, image and group scores, bool (items,) each; a tie counts as wrong.
+
+    Args:
+        likelihoods: log-likelihoods of shape (items, images, captions).
+    """
     s = likelihoods
     text = (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
     image = (s[:, 0, 0] > s[:, 1, 0]) & (s[:, 1, 1] > s[:, 0, 1])
@@ -90,11 +94,11 @@ def winoground_scores(likelihoods: NDArray[Any]) -> dict[str, NDArray[np.bool_]]
 
 
 def _answer(processor: Any, instruction: str, caption: str) -> list[int]:
-    """Return the tokens of a caption as they stand behind the prompt, with the end of text."""
+    """Return the token ids of a caption after the prompt, with the end of text."""
     tokenizer, prompt = processor.tokenizer, prompt_text(processor, instruction)
     before = list(tokenizer(prompt).input_ids)
     after = list(tokenizer(prompt + ("" if prompt[-1].isspace() else " ") + caption).input_ids)
-    # Some tokenizers merge across the border; there the caption is tokenized by itself.
+    # Some tokenizers merge tokens across the boundary; then the caption is tokenized separately.
     ids = after[len(before) :] if after[: len(before)] == before else None
     ids = ids or list(tokenizer(caption, add_special_tokens=False).input_ids)
     return ids if tokenizer.eos_token_id is None else [*ids, int(tokenizer.eos_token_id)]

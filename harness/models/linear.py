@@ -1,4 +1,4 @@
-"""Linear layers of any make: adapted, quantised, hooked or plain."""
+"""Linear layers of any implementation: adapted, quantised, hooked or plain."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from harness.models.offloaded import accelerate_hooks, weights_loaded
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
-#: The types in which a model computes. 8-bit types, floating or not, only store.
+#: The dtypes in which a model computes. 8-bit dtypes are for storage only.
 COMPUTING_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class LinearError(PhaseError):
-    """A layer that should be linear and cannot be read; the message names its class and the way out."""
+    """A layer that should be linear cannot be evaluated; the message names its class and the remedy."""
 
 
 def observer(hook: Hook) -> Hook:
-    """Mark a hook that changes nothing, so that a layer which carries it still counts as plain."""
+    """Mark a hook as read-only, so that a layer with it still counts as plain."""
     hook.only_observes = True  # type: ignore[attr-defined]
     return hook
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Return True if a layer's output is the product with its own floating weight, plus its bias, and nothing else.
+    """Return True if a layer computes the product with its floating weight plus its bias, and nothing else.
 
-    Subclasses with a forward of their own, packed weights, hooks and replaced forwards may compute something else.
+    Overridden or replaced forwards, packed weights and hooks may compute something else.
     """
     weight: Any = getattr(module, "weight", None)
     return (
@@ -49,7 +49,7 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def stores_codes(module: nn.Module) -> bool:
-    """Return True if a layer keeps codes in the place of floating weights, so that it computes with rounded numbers."""
+    """Return True if a layer stores quantised codes instead of floating weights."""
     tensors = [*module.parameters(), *module.buffers()]
     return not tensors or any(
         tensor.dtype not in COMPUTING_TYPES or type(tensor) not in (torch.Tensor, nn.Parameter) for tensor in tensors
@@ -57,7 +57,7 @@ def stores_codes(module: nn.Module) -> bool:
 
 
 def is_linear(module: Any) -> bool:
-    """Return True if a module is a linear layer or wraps one, by its attributes."""
+    """Return True if a module has the attributes of a linear layer or wraps one."""
     if not isinstance(module, nn.Module):
         return False
     weight = getattr(module, "weight", None)
@@ -66,7 +66,7 @@ def is_linear(module: Any) -> bool:
 
 
 def takes_width(module: nn.Module, width: int) -> bool:
-    """Return True if a layer maps vectors of `width` numbers; a layer that states no width is tried."""
+    """Return True if a layer accepts vectors of length `width`; a layer without a stated width is tried."""
     weight = getattr(module, "weight", None)
     if isinstance(weight, torch.Tensor) and weight.ndim == 2 and weight.shape[1] == width:
         return True
@@ -80,57 +80,57 @@ def takes_width(module: nn.Module, width: int) -> bool:
 
 
 def output_width(module: nn.Module, width: int) -> int:
-    """Return the number of outputs that a layer gives for vectors of `width` numbers; packed weights do not show it."""
+    """Return the output width of a layer for vectors of length `width`, by a trial if its weights do not show it."""
     if is_plain(module):
         return len(module.weight)  # type: ignore[arg-type]
     return apply_linear(module, torch.zeros(1, width)).shape[-1]
 
 
 def apply_linear(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
-    """Return the outputs (rows, out) of a layer for some vectors (rows, in), which are cast to the type it computes in.
+    """Return the outputs (rows, out) of a layer for vectors (rows, in), which are cast to its dtype.
 
     Raises:
-        LinearError: the layer does not take them.
+        LinearError: the layer rejects the vectors.
     """
     tensors = chain(module.parameters(), module.buffers())
     types = dict.fromkeys(tensor.dtype for tensor in tensors if tensor.dtype in COMPUTING_TYPES)
     problem: Exception | None = None
-    # An adapter in float32 may stand in front of or behind a layer in 16 bits, which takes only its own type.
+    # A float32 adapter may precede or follow a 16-bit layer, which accepts only its own dtype.
     for dtype in types or (torch.float32,):
         try:
             with torch.inference_mode():
                 output: torch.Tensor = module(vectors.to(device_of(module, vectors.device), dtype).unsqueeze(1))
             return output[:, 0]
-        except Exception as error:  # Layers of other libraries fail in ways of their own.
+        except Exception as error:  # Layers of other libraries may raise any type.
             problem = problem or error
     raise LinearError(
         f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} numbers "
-        f"({type(problem).__name__}: {printable(str(problem), 120)}); dequantise the model or merge the adapter, and "
-        "measure that"
+        f"({type(problem).__name__}: {printable(str(problem), 120)}); dequantise the model or merge the adapter, then "
+        "measure again"
     ) from problem
 
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
-    """Return the device where a module computes; `otherwise` where it holds no numbers, as offloaded ones do."""
+    """Return the device where a module computes, or `otherwise` if it holds no values, as with offloaded modules."""
     with weights_loaded(module):
         tensors = chain(module.parameters(), module.buffers())
         return next((tensor.device for tensor in tensors if not tensor.is_meta), otherwise)
 
 
 def _takes_one_input(module: nn.Module) -> bool:
-    """True unless the forward needs more than the vectors, as a projection with a gate on the layer's input does."""
+    """Return True if the forward needs one input only; a projection gated by the layer's input needs two."""
     parameters = inspect.signature(module.forward).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [one for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
-    return len(needed) <= 1
+    required = [item for item in parameters if item.kind in positional and item.default is inspect.Parameter.empty]
+    return len(required) <= 1
 
 
 def _has_own_forward(module: nn.Module) -> bool:
-    """True unless the forward of this very module was replaced; accelerate's replacement only moves tensors."""
+    """Return True unless the forward of this instance was replaced; accelerate's replacement only moves tensors."""
     replaced = vars(module).get("forward")
     if replaced is None:
         return True
     hooks = accelerate_hooks(module)
-    moved = bool(hooks) and isinstance(replaced, functools.partial)
+    by_accelerate = bool(hooks) and isinstance(replaced, functools.partial)
     original = getattr(vars(module).get("_old_forward"), "__func__", None)
-    return moved and original is nn.Linear.forward and all(hasattr(hook, "execution_device") for hook in hooks)
+    return by_accelerate and original is nn.Linear.forward and all(hasattr(hook, "execution_device") for hook in hooks)

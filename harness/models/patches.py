@@ -1,4 +1,4 @@
-"""What a vision tower is shown of a picture, and where in it the image tokens lie: for maps that lie over pictures."""
+"""The image that a vision tower receives and the grid of its image tokens, for maps drawn over images."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from PIL import Image
 from harness.models.prompts.hashes import IMAGE_DIMENSIONS
 from harness.models.vlm import Vlm
 
-#: Pixels of the longer side that are kept of a picture: more than a map over it can show.
+#: Pixels of the longer side of a stored image, enough for a map over it.
 LONGEST_SIDE = 448
-# What a configuration has whose image tokens are learnt queries: each of them has seen the whole picture.
+# Configuration keys of models whose image tokens are learnt queries, each of which attends to the complete image.
 _QUERIES = ("num_query_tokens", "qformer_config", "perceiver_config", "query_length", "resampler_n_latents")
 _CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """A picture as the vision tower is shown it.
+    """An image as the vision tower receives it.
 
     `pixels` are uint8 (height, width, 3). `grid` is the number of rows and columns of image tokens that tile it, left
-    to right and top to bottom; None where they do not, and then `why` says so.
+    to right and top to bottom. It is None if they form no grid; `reason` then states why.
     """
 
     pixels: NDArray[np.uint8]
     grid: tuple[int, int] | None
-    why: str = ""
+    reason: str = ""
 
 
 def input_image(
-    vlm: Vlm, inputs: Mapping[str, Any], row: int, rows: int, picture: Callable[[], Image.Image], tokens: int
+    vlm: Vlm, inputs: Mapping[str, Any], row: int, rows: int, original: Callable[[], Image.Image], tokens: int
 ) -> InputImage:
-    """The picture of one row of a batch as the model sees it, with the grid of its image tokens where they have one.
+    """Return the image of one row of a batch as the model receives it, with the grid of its image tokens if any.
 
     Args:
         vlm: the model.
         inputs: the model inputs of the batch.
-        row: which row of the batch.
-        rows: how many rows the batch has.
-        picture: gives the picture that was given to the processor; called only where the inputs do not hold it whole.
-        tokens: how many image tokens the row has.
+        row: the index of the row in the batch.
+        rows: the number of rows of the batch.
+        original: returns the image that the processor received; called only if the inputs split it.
+        tokens: the number of image tokens of the row.
     """
     values = inputs.get("pixel_values")
     if not isinstance(values, torch.Tensor) or values.ndim != IMAGE_DIMENSIONS or values.shape[:2] != (rows, _CHANNELS):
-        shown = np.array(_small(picture().convert("RGB")))
+        shown = np.array(_small(original().convert("RGB")))
         sections = inputs.get("image_grid_thw")
         if isinstance(sections, torch.Tensor) and len(sections) == rows and int(sections[row][0]) == 1:
             height, width = (int(side) for side in sections[row][1:])
             if grid := _merged(height, width, tokens):
                 return InputImage(shown, grid)
-        return InputImage(shown, None, "its image tokens come from several tiles, or lie in no grid that is known")
+        return InputImage(shown, None, "its image tokens come from several tiles or have no known grid")
     pixels = _pixels(vlm, values[row])
     height, width = pixels.shape[:2]
     shown = np.array(_small(Image.fromarray(pixels)))
     if any(getattr(vlm.model.config, name, None) for name in _QUERIES):
-        return InputImage(shown, None, "its image tokens are learnt queries, and each has seen the whole picture")
+        return InputImage(shown, None, "its image tokens are learnt queries, each of which attends to the whole image")
     for patch in _patches(vlm.model.config):
         if height % patch == 0 and width % patch == 0 and (grid := _merged(height // patch, width // patch, tokens)):
             return InputImage(shown, grid)
-    return InputImage(shown, None, f"its {tokens} image tokens are no grid of the vision tower's patches")
+    return InputImage(shown, None, f"its {tokens} image tokens form no grid of the vision tower's patches")
 
 
 def _merged(rows: int, columns: int, tokens: int) -> tuple[int, int] | None:
-    """The grid that is left when squares of patches become one token each; None where none gives so many tokens."""
+    """Return the grid after square groups of patches merge into one token each; None if no square fits the count."""
     side = isqrt(rows * columns // tokens) if tokens else 0
     if side < 1 or rows % side or columns % side or (rows // side) * (columns // side) != tokens:
         return None
@@ -85,7 +85,7 @@ def _patches(config: Any) -> Iterator[int]:
 
 
 def _pixels(vlm: Vlm, values: torch.Tensor) -> NDArray[np.uint8]:
-    """Pixels (height, width, 3) of what a processor made of a picture, its normalisation taken back."""
+    """Return the pixels (height, width, 3) of a processed image, with the normalisation undone."""
     numbers = values.detach().float().cpu().numpy().transpose(1, 2, 0)
     images = getattr(vlm.processor, "image_processor", None)
     if getattr(images, "do_normalize", True):
@@ -94,12 +94,12 @@ def _pixels(vlm: Vlm, values: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def _channels(images: Any, name: str, default: float) -> NDArray[np.float32]:
-    given = np.asarray(getattr(images, name, None) or default, dtype=np.float32)
-    return np.broadcast_to(given if given.size in (1, _CHANNELS) else np.float32(default), (_CHANNELS,))
+    values = np.asarray(getattr(images, name, None) or default, dtype=np.float32)
+    return np.broadcast_to(values if values.size in (1, _CHANNELS) else np.float32(default), (_CHANNELS,))
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    if max(picture.size) > LONGEST_SIDE:
-        picture = picture.copy()
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return picture
+def _small(image: Image.Image) -> Image.Image:
+    if max(image.size) > LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return image

@@ -1,4 +1,4 @@
-"""Where the weights of a checkpoint go: one device where they fit, else all GPUs, then the CPU's memory, then disk."""
+"""Placement of a checkpoint's weights: one device if they fit, else all GPUs, then CPU memory, then disk."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from harness.models.registry import LoadRequest
 from harness.storage.files import remove_abandoned_parts, temporary_path
 from harness.storage.private_files import make_private
 
-# Share of free memory that weights may fill; the rest is for the forward pass.
+# Share of free memory for weights; the rest is for the forward pass.
 _FILLED = 0.85
 _OFFLOAD = "offload"
 
 
 @contextlib.contextmanager
 def placement_options(headers: Mapping[str, StoredTensor], request: LoadRequest) -> Iterator[dict[str, Any]]:
-    """What `from_pretrained` is told about devices, for tensors with these headers; nothing where it need not be told.
+    """Yield the device options of `from_pretrained` for tensors with these headers; empty if none are needed.
 
-    A model that the requested GPU has room for lies there whole. A larger one is spread over all GPUs (over one alone
-    where that was asked for by its number), the CPU's memory and disk. Without a GPU, one that outgrows the free memory
-    is spread over memory and disk.
+    A model that fits on the requested GPU is placed there. A larger model is spread over all GPUs, CPU memory and disk;
+    only the requested GPU is used if the request has its index. Without a GPU, a model that exceeds the free memory is
+    spread over memory and disk.
 
-    What was put on disk goes where the block ends in an error; else see `remove_with`.
+    Weights offloaded to disk are deleted if the block raises; otherwise call `remove_with`.
     """
-    placed = _placement(headers, request)
+    options = _placement(headers, request)
     try:
-        yield placed
+        yield options
     except BaseException:
-        if "offload_folder" in placed:
-            shutil.rmtree(placed["offload_folder"], ignore_errors=True)
+        if "offload_folder" in options:
+            shutil.rmtree(options["offload_folder"], ignore_errors=True)
         raise
 
 
@@ -55,25 +55,25 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
     first = next(iter(room))
     if needed <= room[first]:
         return {} if first == "cpu" else {"device_map": {"": request.device}}
-    # A folder of this load alone: its content belongs to these weights, dtype and process.
+    # Each load has its own folder: the content depends on weights, dtype and process.
     folder = temporary_path(make_private(request.cache, _OFFLOAD))
     folder.mkdir(mode=0o700)
     return {"device_map": "auto", "max_memory": room, "offload_folder": str(folder)}
 
 
-def remove_with(model: nn.Module, placed: dict[str, Any]) -> None:
-    """Let what was put on disk for a model go when the model goes."""
-    if "offload_folder" in placed:
-        weakref.finalize(model, _remove, placed["offload_folder"], os.getpid())
+def remove_with(model: nn.Module, options: dict[str, Any]) -> None:
+    """Delete the weights that a model offloaded to disk when the model is garbage-collected."""
+    if "offload_folder" in options:
+        weakref.finalize(model, _remove, options["offload_folder"], os.getpid())
 
 
 def sweep_offloaded(cache: Path) -> None:
-    """Remove what killed processes have put on disk in a cache, gigabytes each."""
+    """Delete the weights that killed processes left in a cache, gigabytes each."""
     remove_abandoned_parts(cache / _OFFLOAD)
 
 
 def _remove(folder: str, owner: int) -> None:
-    # A fork of the owner that ends must not take the weights from it.
+    # A fork of the owner must not delete the weights when it ends.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 

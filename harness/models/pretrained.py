@@ -1,4 +1,4 @@
-"""Models from a checkpoint: a directory that `save_pretrained` wrote, or a repository of the hub."""
+"""Loading of models from a checkpoint: a directory written by `save_pretrained`, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -24,29 +24,35 @@ from harness.models.prompts.chat import refuse_endless_template
 from harness.models.registry import LoadRequest, ModelEntry
 from harness.models.weights_error import WeightsError
 
-# What transformers' refusals of a checkpoint's own code have in common.
+# Part of every transformers error about a checkpoint's own code.
 _CODE = "trust_remote_code"
-# The classes that code of its own may name for a model, the first to be used in front.
+# The classes that `auto_map` may assign to a model, in order of preference.
 _CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM", "AutoModel")
 _OTHERWISE = "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
-# Advice by transformers' words, the first that match.
-_BY_WORDS = (
-    ("Unrecognized configuration class", "it is no vision-language model of transformers; give one that is"),
-    ("does not recognize this architecture", "install a newer transformers, or the one that config.json names"),
-    ("Should have a `model_type` key", "copy config.json of the model that it was trained from, which names its type"),
+# Pairs of (part of an error text, advice); the first match counts.
+_ADVICE = (
+    (
+        "Unrecognized configuration class",
+        "it is not a vision-language model of transformers; give the directory of one",
+    ),
+    ("does not recognize this architecture", "install a newer transformers, or the release that config.json names"),
+    (
+        "Should have a `model_type` key",
+        "copy config.json from the model that it was trained from, which names its type",
+    ),
     ("`tiktoken` is required", "run `pip install sentencepiece protobuf tiktoken`, the readers of tokenizers"),
-    ("Unrecognized image processor", "copy the processor's files of the model that it was trained from"),
-    ("Validation error for field", "write a value of its own type for that field into config.json"),
-    ("quantiz", "mend quantization_config in config.json, or give the weights before they were quantised"),
+    ("Unrecognized image processor", "copy the processor's files from the model that it was trained from"),
+    ("Validation error for field", "write a value of the expected type for that field into config.json"),
+    ("quantiz", "correct quantization_config in config.json, or give the weights from before they were quantised"),
 )
-_LONGEST = 300  # characters of an error of somebody else's in ours
-# What the probe can read; None lets transformers choose between the two.
+_LONGEST = 300  # characters of a library's error in our message
+# The attention implementations that the probe can read; None lets transformers choose between the two.
 _READABLE = (None, "sdpa", "eager")
 
 
 @plain_messages()
 def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
-    """Return the configuration and processor of a checkpoint; fetches and reads no weight.
+    """Return the configuration and processor of a checkpoint, without fetching or reading weights.
 
     Raises:
         WeightsError, PromptError, AnatomyError: see `load`.
@@ -58,30 +64,32 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
         template_process.start()
     folder, _ = _folder(entry, request, tuple(name for name in entry.files if "safetensors" not in name))
     if entry.trusted:
-        request.say(f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code says: {code_files(folder)}")
-    # Said outright: where transformers is left to decide it asks on the terminal.
+        request.say(
+            f"RUNNING CODE of the checkpoint {entry.source}, as --phase-trust-code allows: {code_files(folder)}"
+        )
+    # Always explicit: otherwise transformers prompts on the terminal.
     trust = {"trust_remote_code": entry.trusted}
-    with _told(entry, folder):
+    with _translated_errors(entry, folder):
         refuse_foreign(folder, entry.source)
         config = AutoConfig.from_pretrained(folder, **trust)
     refuse_unmeasurable(config, entry.name)
-    with _told(entry, folder):
+    with _translated_errors(entry, folder):
         refuse_without_processor(folder, entry.source)
-        # By the model's type: published InstructBLIPs name the video processor, which is another and needs torchvision.
+        # By the model's type: published InstructBLIPs name the video processor, which differs and needs torchvision.
         processor = PROCESSOR_MAPPING.get(type(config), AutoProcessor).from_pretrained(folder, **trust)
-    own = getattr(processor, "chat_template", None)
-    if template := entry.chat_template or ("" if own else kind_of(config.model_type).chat_template):
+    existing = getattr(processor, "chat_template", None)
+    if template := entry.chat_template or ("" if existing else kind_of(config.model_type).chat_template):
         processor.chat_template = template
     refuse_endless_template(processor, entry.source)
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
-        # Padding is masked, so the choice of token changes nothing.
+        # Padding is masked, so the choice of token has no effect.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return config, processor
 
 
 def refuse_unloadable(entry: ModelEntry, request: LoadRequest) -> None:
-    """Raise the error that loading a checkpoint would raise over its settings or the headers of its weights."""
+    """Raise the error that loading a checkpoint would raise because of its settings or weight headers."""
     config, processor = prepare(entry, request)
     if Path(entry.source).is_dir():
         _refuse_unfit(entry, config, processor, Path(entry.source))
@@ -90,13 +98,13 @@ def refuse_unloadable(entry: ModelEntry, request: LoadRequest) -> None:
 def _refuse_unfit(
     entry: ModelEntry, config: Any, processor: Any, folder: Path
 ) -> tuple[list[str], Mapping[str, StoredTensor]]:
-    """Assert that weights and processor fit a configuration, by names and headers; no weight is read.
+    """Raise if weights or processor do not fit a configuration, by names and headers; no weight is read.
 
-    An attention implementation that cannot be observed is exchanged in the configuration. Returns those that were, and
+    Attention implementations that cannot be observed are replaced in the configuration. Return the replaced ones and
     the headers of the weights.
     """
-    with _told(entry, folder):
-        # Once more: the index came with the weights.
+    with _translated_errors(entry, folder):
+        # Repeated, because the index came with the weights.
         refuse_foreign(folder, entry.source)
         headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
         refuse_incomplete_processor(processor, config, folder, entry.source, headers)
@@ -109,23 +117,23 @@ def _refuse_unfit(
 def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     """Return the model and processor of a checkpoint, in eval mode and frozen, on the requested device.
 
-    A model that the device has no room for is spread (`placement_options`). The processor gets the entry's chat
-    template, or one for its type where it has none, and a padding token where it has none. Only safetensors are read,
-    from the checkpoint's own directory, and no code from it is run unless the entry is `trusted`.
+    A model that exceeds the device is spread (`placement_options`). The processor gets the entry's chat template or, if
+    it has none, the template of its type, and a padding token if it has none. Only safetensors are read, from the
+    checkpoint's own directory, and its code runs only if the entry is `trusted`.
 
     Raises:
-        WeightsError: not there, not to be had, damaged, leading elsewhere, without a processor, or with one that needs
-            a package which is not installed; weights that are missing, of another shape or, unless the entry allows
-            them, left over; or code of its own is needed and not trusted.
-        PromptError: its chat template does not come to an end.
-        AnatomyError: an encoder-decoder, which has no common residual stream; said before anything large is fetched.
+        WeightsError: the checkpoint is missing, unavailable or damaged; it links to other directories; it has no
+            processor, or needs a package which is not installed; weights are missing, have another shape or, unless
+            the entry allows them, are unused; or it needs code that is not trusted.
+        PromptError: rendering its chat template exceeds the limits.
+        AnatomyError: an encoder-decoder, which has no common residual stream; raised before weights are fetched.
     """
-    # Before anything large is fetched, because it says whether the checkpoint can be measured.
+    # Before weights are fetched, because it checks that the checkpoint can be measured.
     config, processor = prepare(entry, request)
     trust = {"trust_remote_code": entry.trusted}
     folder, revision = _folder(entry, request, entry.files)
     replaced, headers = _refuse_unfit(entry, config, processor, folder)
-    with _told(entry, folder), placement_options(headers, request) as placed:
+    with _translated_errors(entry, folder), placement_options(headers, request) as options:
         model, info = _model_class(config, entry).from_pretrained(
             folder,
             config=config,
@@ -133,51 +141,51 @@ def load(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            **placed,
+            **options,
             **trust,
         )
         unused = refuse_misfit(info, model.state_dict().keys(), entry)
         refuse_untied(model, read_settings(folder / "config.json"), entry)
-        remove_with(model, placed)
+        remove_with(model, options)
     if replaced:
         chosen = model.config.get_text_config(decoder=True)._attn_implementation
-        asked = " and ".join(replaced)
+        requested = " and ".join(replaced)
         request.say(
-            f"the checkpoint {entry.source} asks for {asked}, which cannot be observed: it is loaded with {chosen}"
+            f"the checkpoint {entry.source} requests {requested}, which cannot be observed: it is loaded with {chosen}"
         )
     if unused := [*(path.name for path in unused_files(folder, weight_files(folder))), *unused]:
         request.say(
-            f"UNUSED WEIGHTS of the checkpoint {entry.source} are left out, as --phase-allow-unused-weights says: "
+            f"UNUSED WEIGHTS of the checkpoint {entry.source} are ignored, as --phase-allow-unused-weights allows: "
             f"{printable(unused[0])}, {len(unused)} in all"
         )
-    # Where provenance finds it: transformers records a commit only of what it fetched itself.
+    # For provenance: transformers records a commit only if it fetched the files itself.
     model.config._commit_hash = revision
     return model.requires_grad_(False).eval(), processor
 
 
 def _folder(entry: ModelEntry, request: LoadRequest, files: tuple[str, ...]) -> tuple[Path, str]:
-    """Where the checkpoint lies, and its revision on the hub ("" for a directory)."""
+    """Return the directory of the checkpoint and its revision on the hub ("" for a local directory)."""
     if Path(entry.source).is_dir():
         return Path(entry.source), ""
     try:
-        found = find_snapshot(
+        snapshot = find_snapshot(
             entry.source, "model", files, revision=entry.revision, download=request.download, say=request.say
         )
     except HubError as error:
         raise WeightsError(f"{entry.no_directory()}{error}") from None
-    return found.path, found.revision
+    return snapshot.path, snapshot.revision
 
 
 @contextmanager
-def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
-    """Turn what is raised over a checkpoint's files into one sentence."""
+def _translated_errors(entry: ModelEntry, folder: Path) -> Iterator[None]:
+    """Translate any error about a checkpoint's files inside the block into a `WeightsError`."""
     try:
         yield
     except PhaseError:
         raise
-    except Exception as error:  # What the files lead the libraries to cannot be foreseen.
+    except Exception as error:  # Libraries may raise any type for unusual files.
         cause = printable_cause(error)
-        said = first_line(error)
+        summary = first_line(error)
         if _CODE in str(error):
             raise WeightsError(
                 f"the checkpoint {entry.source} needs code of its own ({code_files(folder)}), which is not run: read "
@@ -186,19 +194,19 @@ def _told(entry: ModelEntry, folder: Path) -> Iterator[None]:
         if problem := missing_package(error):
             raise WeightsError(f"the checkpoint {entry.source} {problem}") from cause
         if isinstance(error, json.JSONDecodeError):
-            # Its own words name no file.
+            # Its text names no file.
             for path in (path for path in readable_files(folder) if path.suffix == ".json"):
                 read_settings(path)
-        remedy = next((advice for words, advice in _BY_WORDS if words in str(error)), _OTHERWISE)
-        where = "" if str(folder) == entry.source else f" in {folder}"
+        remedy = next((advice for part, advice in _ADVICE if part in str(error)), _OTHERWISE)
+        location = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
-            f"the checkpoint {entry.source}{where} cannot be loaded ({type(error).__name__}: "
-            f"{printable(said, _LONGEST)}): {remedy}"
+            f"the checkpoint {entry.source}{location} cannot be loaded ({type(error).__name__}: "
+            f"{printable(summary, _LONGEST)}): {remedy}"
         ) from cause
 
 
 def _model_class(config: Any, entry: ModelEntry) -> Any:
-    """Return the class that loads the model; of a trusted checkpoint one that its code is named for."""
+    """Return the class that loads the model; for a trusted checkpoint, the class in its `auto_map`."""
     import transformers
 
     named = (getattr(config, "auto_map", None) or {}) if entry.trusted else {}
@@ -206,13 +214,13 @@ def _model_class(config: Any, entry: ModelEntry) -> Any:
 
 
 def _choose_readable_attention(config: Any) -> list[str]:
-    """Let transformers choose the attention in every part that asks for one that cannot be read; return those."""
+    """Let transformers choose the attention where an unreadable implementation is requested; return those replaced."""
     replaced: dict[str, None] = {}
     for part in _parts(config):
-        wanted = getattr(part, "_attn_implementation", None)
-        if wanted not in _READABLE:
-            replaced[str(wanted)] = None
-            # A plain value would be handed on to the parts inside.
+        requested = getattr(part, "_attn_implementation", None)
+        if requested not in _READABLE:
+            replaced[str(requested)] = None
+            # A plain value would be passed to the sub-configurations.
             part._attn_implementation = {"": None}
     return list(replaced)
 

@@ -1,4 +1,4 @@
-"""The models that the harness knows by name. A model is a row of this table; how it is measured is the same for all."""
+"""The table of models that the harness knows by name."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from harness.storage.file_names import file_name
 if TYPE_CHECKING:
     import torch
 
-# By short and by torch's name; kept where no torch is imported, because the options name them.
+# Short names and torch's names; defined here without torch, because the options list them.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PAPER_DATASETS = ("coco-captions", "winoground")
-# For a model that nobody registered: what is always there, and the paper's where their files are.
+# For unregistered models: a dataset that is always available, and the datasets of the paper.
 DEFAULT_DATASETS = ("scenes", *PAPER_DATASETS)
-_ASCII_SIGNS = re.compile(r"[^\w.\x80-\U0010ffff-]+")
+_OTHER_ASCII = re.compile(r"[^\w.\x80-\U0010ffff-]+")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """How a model is wanted: where weights of our own are kept, dtype, device, and whether the hub may be asked.
+    """Options for loading a model: cache directory, dtype, device, and True if downloads from the hub are allowed.
 
-    `say` takes a line on what is fetched and how large it is.
+    `say` receives a line with the name and size of each download.
     """
 
     cache: Path
@@ -45,14 +45,14 @@ class LoadRequest:
 class ModelEntry:
     """A named model.
 
-    `loader` is 'module:function', named and not imported, so that listing the models needs no torch. Of a bundled
-    model the function takes the cache directory and a dtype; of any other the entry itself and a `LoadRequest`. It
-    returns (model, processor) in eval mode. `source` is the repository on the hub or the directory that holds the
-    weights, at `revision` (None: the newest that is cached). `chat_template` is the declared form of the prompt; empty
-    takes the processor's own. `trusted` says that the user trusts the code that comes with the weights, which is
-    run then and never else. `unused_weights` is True if the user allows weights that the model does not use.
-    `gigabytes` is what has to be fetched. `datasets` are the data it is measured on when nobody says otherwise;
-    `samples` is how many, where its recall needs more than the dataset declares.
+    `loader` is 'module:function' as text, so that listing the models does not import torch. For a bundled model the
+    function takes the cache directory and a dtype; for any other the entry and a `LoadRequest`. It returns (model,
+    processor) in eval mode. `source` is the repository on the hub or the directory with the weights, at `revision`
+    (None: the newest that is cached). `chat_template` is the declared form of the prompt; if empty, the processor's
+    template is used. `trusted` is True if the user trusts the code beside the weights, which never runs otherwise.
+    `unused_weights` is True if the user allows weights that the model does not use. `gigabytes` is the download size.
+    `datasets` are the default datasets. `samples` is the number of samples by dataset, if recall needs more than the
+    dataset declares.
     """
 
     name: str
@@ -70,15 +70,15 @@ class ModelEntry:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Shell patterns of what is fetched from the hub."""
+        """Shell patterns of the files to fetch from the hub."""
         return (*WEIGHT_FILES, "*.py") if self.trusted else WEIGHT_FILES
 
     def load(self, request: LoadRequest) -> tuple[Any, Any]:
-        """Model and processor.
+        """Return (model, processor).
 
         Raises:
-            WeightsError: the weights cannot be had; the message says where from and what to do.
-            AnatomyError: the model is of a kind that cannot be measured.
+            WeightsError: the weights are unavailable; the message states their source and the remedy.
+            AnatomyError: models of this type cannot be measured.
         """
         module, function = self.loader.split(":")
         loader: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(module), function)
@@ -90,7 +90,7 @@ class ModelEntry:
             return loader(request.cache, request.dtype)
 
     def unavailable(self, *, download: bool) -> str | None:
-        """Why this machine has not got the weights, with the remedy; None where it has or may fetch them."""
+        """Return why the weights are unavailable, with the remedy; None if they are cached or may be fetched."""
         if self.bundled:
             return None
         if Path(self.source).is_dir():
@@ -107,14 +107,14 @@ class ModelEntry:
         return f"{self.no_directory()}{reason}" if reason else None
 
     def no_directory(self) -> str:
-        """Return the start of a sentence about a repository that nobody registered: that there is no such directory."""
-        known = {entry.source for entry in MODELS.values()}
-        return "" if self.source in known else no_directory(self.source)
+        """Return the start of a message about an unregistered repository, stating that no such directory exists."""
+        registered = {entry.source for entry in MODELS.values()}
+        return "" if self.source in registered else no_directory(self.source)
 
 
-#: What is fetched of a model's repository: no pickles, and no code.
+#: Shell patterns of the files fetched from a model's repository: no pickles, no code.
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-#: The loader of checkpoints: directories, and repositories of the hub.
+#: The loader of checkpoint directories and hub repositories.
 FROM_HUB = "harness.models.pretrained:load"
 
 MODELS: dict[str, ModelEntry] = {
@@ -122,18 +122,18 @@ MODELS: dict[str, ModelEntry] = {
     for entry in (
         ModelEntry(
             name="scenes-llava",
-            summary="LLaVA architecture: frozen SmolLM2-135M-Instruct, our own small tower and projector",
+            summary="LLaVA architecture: frozen SmolLM2-135M-Instruct, small vision tower and projector trained here",
             loader="harness.models.bundled.scenes_llava:load",
             datasets=("scenes", "scenes-order", "scenes-varied"),
             bundled=True,
         ),
         ModelEntry(
             name="scenes-instructblip",
-            summary="InstructBLIP architecture: the same language model, our own small tower and Q-Former",
+            summary="InstructBLIP architecture: same language model, small vision tower and Q-Former trained here",
             loader="harness.models.bundled.scenes_instructblip:load",
             datasets=("scenes", "scenes-order", "scenes-varied"),
             bundled=True,
-            # With 128 the gate finds recall equivalent in 71 % of the runs in which nothing changed.
+            # With 128 samples, recall is judged equivalent in only 71 % of runs without a change.
             samples={"scenes": 192},
         ),
         ModelEntry(
@@ -159,21 +159,20 @@ MODELS: dict[str, ModelEntry] = {
 
 
 def find_model(name: str) -> ModelEntry:
-    """Return the entry of a registered name, or one made for a checkpoint directory or a repository ORG/NAME.
+    """Return the entry of a registered name, or a new entry for a checkpoint directory or a repository ORG/NAME.
 
-    A model that nobody registered is called as the last part of its path, and its prompt is worded as its processor
-    says.
+    An unregistered model has the last part of its path as its name, and the chat template of its processor.
 
     Raises:
-        LookupError: no such name, no directory with a config.json, or none that a directory of baselines can have; the
-            message lists the known names.
+        LookupError: the name is unknown, the directory has no config.json, or its name cannot name a directory of
+            baselines. The message lists the known names.
     """
     if name in MODELS:
         return MODELS[name]
     _refuse_path(name)
-    place = Path(name).expanduser()
-    if place.is_dir():
-        return _unregistered(place.resolve().name, str(place.resolve()))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _unregistered(path.resolve().name, str(path.resolve()))
     if _REPOSITORY.fullmatch(name):
         return _unregistered(name.split("/")[1], name)
     raise LookupError(
@@ -183,19 +182,20 @@ def find_model(name: str) -> ModelEntry:
 
 def _unregistered(name: str, source: str) -> ModelEntry:
     if not name.strip("."):
-        raise LookupError(f"the checkpoint {source!r} has no name to keep its baselines under: give its directory one")
-    # Baselines are kept in a directory of that name. ASCII signs become `-`; a name that loses others carries a hash.
-    name = file_name(_ASCII_SIGNS.sub("-", name))
+        raise LookupError(f"the checkpoint {source!r} has no name for its baselines: name its directory")
+    # Baselines are stored in a directory with that name. Other ASCII characters become `-`; `file_name` adds a hash if
+    # it removes further characters.
+    name = file_name(_OTHER_ASCII.sub("-", name))
     return ModelEntry(name, f"the checkpoint {source}", FROM_HUB, DEFAULT_DATASETS, source=source)
 
 
 def _refuse_path(text: str) -> None:
-    """Raise `LookupError` if a text leads to a file, to a directory without config.json, or is a path to nowhere.
+    """Raise `LookupError` if a text is the path of a file, of a directory without config.json, or does not exist.
 
-    A text that may be a name, or a repository ORG/NAME, passes.
+    A text that may be a name or a repository ORG/NAME passes.
     """
     if "://" in text:
-        raise LookupError(f"{text!r} is an address: give a directory, or the repository as ORG/NAME")
+        raise LookupError(f"{text!r} is a URL: give a directory, or the repository as ORG/NAME")
     path = Path(text).expanduser()
     if path.is_file():
         raise LookupError(f"{text!r} is a file: give the directory that holds it, {str(path.parent)!r}")
@@ -207,15 +207,15 @@ def _refuse_path(text: str) -> None:
 
 
 def no_directory(source: str) -> str:
-    """Return the start of a sentence about ORG/NAME that nobody registered, in case a directory was meant."""
+    """Return the start of a message about an unregistered ORG/NAME, in case the user intended a directory."""
     return f"there is no directory {source!r} here{_nearest(Path(source))}, so it is taken as a repository of the hub: "
 
 
 def _nearest(path: Path) -> str:
-    """Return what lies where a path ends: a name that resembles the missing one, or the first part that is missing."""
+    """Return a hint for a missing path: an existing name that resembles it, or the first part that is missing."""
     missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
     if missing != path:
-        return f" ({str(missing)!r} is not there)"
+        return f" ({str(missing)!r} does not exist)"
     names = [inner.name for inner in missing.parent.iterdir() if inner.is_dir()]
     similar = get_close_matches(path.name, names, n=1)
     return f" (there is {str(path.parent / similar[0])!r})" if similar else ""

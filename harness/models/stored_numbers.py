@@ -1,4 +1,4 @@
-"""The numbers that a model stores, wherever it keeps them, as bytes to be hashed."""
+"""The values that a model stores, as bytes for hashing."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 import torch
 from torch import nn
 
-# Methods of a module that say what it saves.
+# Methods that define what a module saves.
 _SAVING = ("_save_to_state_dict", "get_extra_state")
 
 
 def extra_state(model: nn.Module) -> list[tuple[str, Any]]:
-    """What layers save beside their parameters and buffers, as scales and packed weights, sorted by name."""
+    """Return what layers save besides parameters and buffers, such as scales and packed weights, sorted by name."""
     stored = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    known = {name for name, _ in stored}
-    further: dict[str, Any] = {}
+    listed = {name for name, _ in stored}
+    extra: dict[str, Any] = {}
     for path, module in model.named_modules():
         if any(getattr(type(module), method) is not getattr(nn.Module, method) for method in _SAVING):
-            # A copy, because some layers rearrange their numbers for good when they save them. The hook stays: it may
-            # hold the weights of the whole model.
+            # A copy, because saving permanently rearranges the values of some layers. The hook is shared, because it
+            # may hold the weights of the complete model.
             hook = vars(module).get("_hf_hook")
-            further |= copy.deepcopy(module, {id(hook): hook}).state_dict(prefix=f"{path}." if path else "")
-    return sorted(((name, value) for name, value in further.items() if name not in known), key=lambda item: item[0])
+            extra |= copy.deepcopy(module, {id(hook): hook}).state_dict(prefix=f"{path}." if path else "")
+    return sorted(((name, value) for name, value in extra.items() if name not in listed), key=lambda item: item[0])
 
 
 def content_bytes(value: Any) -> Iterator[Any]:
-    """The bytes of a tensor of any make, or of what else a state dictionary holds.
+    """Yield the bytes of a tensor of any class, or of another value of a state dictionary.
 
-    A tensor that is made of others is read part by part.
+    A tensor that consists of others is read part by part.
     """
     if isinstance(value, torch.Tensor):
         if hasattr(value, "__tensor_flatten__"):

@@ -1,4 +1,4 @@
-"""A vision-language model ready to be measured: model, processor, parts, and where it lies."""
+"""A loaded vision-language model with its processor, parts, device and dtype."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.models.registry import DTYPES, LoadRequest, ModelEntry
 
 
 class DeviceError(PhaseError):
-    """The device that was asked for is not there; the message says what is."""
+    """The requested device is unavailable; the message lists the available ones."""
 
 
 class VlmError(PhaseError):
@@ -31,10 +31,10 @@ class VlmError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class Vlm:
-    """A loaded model under the name that its baselines carry; `revision` is the commit of a model from the hub.
+    """A loaded model and its processor; `name` is the name in its baselines, `revision` its commit on the hub.
 
     Raises:
-        VlmError: the processor has no tokenizer, or the anatomy is of another model.
+        VlmError: the processor has no tokenizer, or the anatomy belongs to another model.
     """
 
     name: str
@@ -46,30 +46,30 @@ class Vlm:
     def __post_init__(self) -> None:
         if not callable(self.processor) or getattr(self.processor, "tokenizer", None) is None:
             raise VlmError(
-                f"{self.name}: {type(self.processor).__name__} is no processor of pictures and prompts: load one with "
+                f"{self.name}: {type(self.processor).__name__} is no processor of images and prompts: load one with "
                 "AutoProcessor.from_pretrained from a directory that has the files of image processor and tokenizer"
             )
         if not {*self.model.modules()}.issuperset(self.anatomy.layers):
             raise VlmError(
-                f"{self.name}: the anatomy is of another model than the {type(self.model).__name__} that is measured, "
-                "such as the one that it was copied from: make it of this one, harness.find_anatomy(model)"
+                f"{self.name}: the anatomy belongs to another model than the {type(self.model).__name__} that is "
+                "measured, perhaps to the original of a copy: make it with harness.find_anatomy(model)"
             )
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go; of offloaded weights, where they compute."""
-        held = torch.device(self.model.device)
-        return (computing_device(self.model) or held) if held.type == "meta" else held
+        """The device for inputs; for offloaded weights, the device where they compute."""
+        device = torch.device(self.model.device)
+        return (computing_device(self.model) or device) if device.type == "meta" else device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating type in which the decoder computes."""
-        # The decoder's own weights come first; where they are codes the model's other numbers tell.
+        """The floating dtype in which the decoder computes."""
+        # The decoder's weights come first; if they are quantised codes, the other weights show the dtype.
         parts = chain(islice(self.anatomy.layers[0].parameters(), 1), [self.model], self.model.parameters())
         return next((part.dtype for part in parts if part.dtype in COMPUTING_TYPES), torch.float32)
 
     def to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs as the model takes them: on its device, numbers in its type; lists of tensors stay lists."""
+        """Return the inputs on the model's device, floating tensors in its dtype; lists of tensors stay lists."""
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
@@ -83,10 +83,10 @@ class Vlm:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; 'auto' is the first GPU where there is one, else the CPU.
+    """Return the device with that name; 'auto' is the first GPU if there is one, else the CPU.
 
     Raises:
-        DeviceError: a GPU was asked for and torch sees none, or the name is not a device's.
+        DeviceError: the requested GPU is unavailable, or the name is not a device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,10 +102,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, bundled: bool) -> torch.dtype:
-    """Return the dtype of that name, short or torch's own; 'auto' is fp32 for bundled models and on a CPU, else bf16.
+    """Return the dtype of a short or torch name; 'auto' is fp32 for bundled models and on a CPU, else bf16.
 
     Raises:
-        LookupError: there is no such name.
+        LookupError: the name is unknown.
     """
     if name == "auto":
         return torch.float32 if bundled or device.type == "cpu" else torch.bfloat16
@@ -127,43 +127,43 @@ def load_vlm(
 ) -> Vlm:
     """Return the model of a registry entry, on its device, in eval mode.
 
-    `download` allows to ask the hub for what is not in its local cache; `say` takes a line on what is fetched.
+    `download` allows downloads of files that are not in the local cache of the hub. `say` receives a line per download.
 
     Raises:
-        WeightsError: the weights cannot be had.
-        DeviceError: the device is not there.
-        AnatomyError: the model has no part of the kind that a measurement needs.
+        WeightsError: the weights are unavailable.
+        DeviceError: the device is unavailable.
+        AnatomyError: the model lacks a part that a measurement needs.
     """
-    place = choose_device(device)
+    target = choose_device(device)
     sweep_offloaded(cache)
-    request = LoadRequest(cache, choose_dtype(dtype, place, bundled=entry.bundled), place, download)
+    request = LoadRequest(cache, choose_dtype(dtype, target, bundled=entry.bundled), target, download)
     model, processor = entry.load(request if say is None else replace(request, say=say))
-    # A model that was placed as it was loaded stays where it is.
+    # The loader has already placed a model with a device map.
     if not getattr(model, "hf_device_map", None):
-        model = model.to(place)
+        model = model.to(target)
     return Vlm(
         entry.name, model.eval(), processor, find_anatomy(model), str(getattr(model.config, "_commit_hash", None) or "")
     )
 
 
 def count_image_features(model: Any, inputs: Mapping[str, Any]) -> int | None:
-    """Return how many image features the model makes of a batch, by its own `get_image_features`.
+    """Return the number of image features that the model makes of a batch, from its `get_image_features`.
 
-    None where it has no such method, or where that wants more than the inputs, as in some older releases.
+    Return None if it has no such method, or if the method needs other inputs, as in some older releases.
     """
     if not hasattr(model, "get_image_features"):
         return None
-    # A Q-Former reads the instruction beside the picture, so its ids belong to the features too.
-    asked = inspect.signature(model.get_image_features).parameters
-    further = {key: parameter for key, parameter in asked.items() if key not in inputs}
+    # A Q-Former also reads the instruction, so its token ids are inputs too.
+    parameters = inspect.signature(model.get_image_features).parameters
+    extra = {key: parameter for key, parameter in parameters.items() if key not in inputs}
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    if any(parameter.default is parameter.empty and parameter.kind not in variadic for parameter in further.values()):
+    if any(parameter.default is parameter.empty and parameter.kind not in variadic for parameter in extra.values()):
         return None
-    given = {
+    arguments = {
         key: value
         for key, value in inputs.items()
-        if key in asked or (torch.is_tensor(value) and value.is_floating_point())
+        if key in parameters or (torch.is_tensor(value) and value.is_floating_point())
     }
     with torch.inference_mode():
-        made = getattr(model.get_image_features(**given, return_dict=True), "pooler_output", None)
-    return None if made is None else sum(int(np.prod(part.shape[:-1])) for part in made)
+        features = getattr(model.get_image_features(**arguments, return_dict=True), "pooler_output", None)
+    return None if features is None else sum(int(np.prod(part.shape[:-1])) for part in features)

@@ -1,4 +1,4 @@
-"""The error of a model's weights, its files and its settings."""
+"""The error for a model's weights, files and settings."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from harness.errors import PhaseError
 
 
 class WeightsError(PhaseError):
-    """The weights of a model cannot be had; the message says what, where and what to do."""
+    """The weights of a model are unavailable or unusable; the message states what, where and the remedy."""

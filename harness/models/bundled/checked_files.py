@@ -1,4 +1,4 @@
-"""Weight files of the bundled models, compared with a known SHA-256 as they are read."""
+"""Weight files of the bundled models, compared with a known SHA-256 when they are read."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 Stamp = tuple[int, int, int, int, int]
 _MOST_BYTES = 1 << 30
-# Files that this process has compared; nobody but root can give a changed file its old stamp.
+# Files that this process has compared; only root could restore the old stamp of a changed file.
 _compared: set[tuple[Stamp, str]] = set()
 
 
 def checked_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """Return the float32 tensors of a safetensors file by name, compared once in a process with `sha256`.
+    """Return the float32 tensors of a safetensors file by name, compared with `sha256` once per process.
 
     Args:
-        path: the file; it stays mapped as long as the tensors live.
-        sha256: of the names, shapes and numbers (`content_sha256`), which do not depend on the release that wrote them.
+        path: the file; it stays memory-mapped while the tensors exist.
+        sha256: the expected `content_sha256`, which does not depend on the release that wrote the file.
 
     Raises:
         OSError, safetensors.SafetensorError: the file cannot be read.
-        ValueError: it has another content.
+        ValueError: its content differs.
     """
     from safetensors.torch import load_file
 
     require_regular(path, _MOST_BYTES)
     with require_unchanged(path) as stamp:
         tensors = load_file(path)
-        # The tensors that are hashed are those that are used.
+        # Hash the loaded tensors, not the file, so that no change goes unnoticed.
         if (stamp, sha256) not in _compared and content_sha256(tensors) != sha256:
             raise ValueError(f"{path.name} has other weights")
     _compared.add((stamp, sha256))
@@ -57,11 +57,11 @@ def content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 @contextmanager
 def require_unchanged(path: Path) -> Iterator[Stamp]:
-    """Assert that a file is the same one before and after the block; the value is the file's stamp.
+    """Raise if a file changes during the block; yield its stamp.
 
     Raises:
         OSError: there is no such file.
-        ValueError: it was changed or exchanged inside the block.
+        ValueError: it was changed or replaced during the block.
     """
     before = _stamp(path)
     yield before

@@ -1,4 +1,4 @@
-"""What the bundled models share: a frozen language model with trained eyes put before it, and the form of a prompt."""
+"""Common parts of the bundled models: configuration, assembly from trained and frozen weights, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from harness.models.weights_error import WeightsError
 
 PAD_TOKEN, PAD_TOKEN_ID = "<|endoftext|>", 0
 IMAGE_SIDE, PATCH = 96, 16
-#: Arguments of both image processors: pictures to 96x96 in [-1, 1].
-PICTURES = {"size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+#: Arguments of both image processors: images to 96x96 in [-1, 1].
+IMAGE_OPTIONS = {"size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PATCHES = (IMAGE_SIDE // PATCH) ** 2
 #: The configuration of both vision towers.
 TOWER: Mapping[str, Any] = {
@@ -39,12 +39,21 @@ BUNDLED_SHA256 = {
 def assemble(
     model_class: str, config: Any, cache: Path, dtype: torch.dtype, vision: Mapping[str, torch.Tensor], language: str
 ) -> Any:
-    """The model of `config` with the tensors `eyes` and the cached language model, frozen and in evaluation mode.
+    """Return the model of `config` with the tensors `vision` and the cached language model, frozen, in eval mode.
 
-    `model_class` is its class in transformers, `language` the prefix under which the language model's tensors
-    ("layers.0....") stand in the model. Where the configuration's vocabulary is larger than the language model's, the
-    rows that it lacks are the mean embedding: no input ever uses them, and their logit is the mean one. Raises
-    WeightsError.
+    If the configuration's vocabulary exceeds the language model's, the additional rows are the mean embedding: no input
+    uses them, and their logit is the mean logit.
+
+    Args:
+        model_class: the name of its class in transformers.
+        config: its configuration.
+        cache: the directory with the language model.
+        dtype: the dtype of all tensors.
+        vision: the other tensors by name.
+        language: the prefix of the language model's tensors ("layers.0....") in the model.
+
+    Raises:
+        WeightsError: the language model is unavailable.
     """
     import transformers
     from transformers.initialization import no_init_weights
@@ -52,15 +61,16 @@ def assemble(
     with no_init_weights():
         model = getattr(transformers, model_class)(config)
     state = {name.replace("model.", language, 1): tensor for name, tensor in language_state(cache, dtype).items()}
-    words = state[f"{language}embed_tokens.weight"]
-    missing = config.get_text_config(decoder=True).vocab_size - len(words)
+    embeddings = state[f"{language}embed_tokens.weight"]
+    missing = config.get_text_config(decoder=True).vocab_size - len(embeddings)
     if missing:
-        words = torch.cat([words, words.float().mean(0, keepdim=True).to(dtype).expand(missing, -1)])
-        state[f"{language}embed_tokens.weight"] = words
-    here = {flat_name(name): name for name in model.state_dict()}
-    vision = {here.get(flat_name(name), name): tensor for name, tensor in vision.items()}
+        mean = embeddings.float().mean(0, keepdim=True).to(dtype)
+        embeddings = torch.cat([embeddings, mean.expand(missing, -1)])
+        state[f"{language}embed_tokens.weight"] = embeddings
+    model_names = {flat_name(name): name for name in model.state_dict()}
+    vision = {model_names.get(flat_name(name), name): tensor for name, tensor in vision.items()}
     head = next(name for name in model.state_dict() if name.endswith("lm_head.weight"))
-    state |= {name: tensor.to(dtype) for name, tensor in vision.items()} | {head: words}
+    state |= {name: tensor.to(dtype) for name, tensor in vision.items()} | {head: embeddings}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=PAD_TOKEN_ID)
@@ -68,14 +78,15 @@ def assemble(
 
 
 def flat_name(name: str) -> str:
-    """Return a tensor's name without the level that transformers up to 5.5 has between CLIP's model and its tower."""
+    """Return a tensor's name without the level `vision_model`, which transformers up to 5.5 adds for CLIP."""
     return name.replace(".vision_model.", ".")
 
 
 def read_trained(path: Path) -> dict[str, torch.Tensor]:
     """Return the trained tensors by their names in the model.
 
-    Raises WeightsError for a missing or damaged file, and for one of this package that is not the one it came with.
+    Raises:
+        WeightsError: the file is missing or damaged, or a bundled file does not have its published SHA-256.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -86,8 +97,8 @@ def read_trained(path: Path) -> dict[str, torch.Tensor]:
         expected = BUNDLED_SHA256.get(path, measured)
         if measured != expected:
             raise WeightsError(
-                f"the trained weights {path} have SHA-256 {measured} instead of {expected}: they are not those of this "
-                "release, so install the package again, or restore the file from the repository"
+                f"the trained weights {path} have SHA-256 {measured} instead of {expected}: they do not belong to "
+                "this release, so install the package again, or restore the file from the repository"
             )
         return load(content)
     except (OSError, SafetensorError) as error:
@@ -96,7 +107,7 @@ def read_trained(path: Path) -> dict[str, torch.Tensor]:
 
 
 def padded_tokenizer(cache: Path) -> Any:
-    """Return the language model's tokenizer, padding on the left with a token of its own."""
+    """Return the language model's tokenizer, with its own padding token on the left."""
     tokenizer = language_tokenizer(cache)
     tokenizer.pad_token = PAD_TOKEN
     tokenizer.padding_side = "left"
@@ -104,9 +115,9 @@ def padded_tokenizer(cache: Path) -> Any:
 
 
 def pillow_processor(name: str) -> Any:
-    """Return the image processor class `name` that resizes with Pillow, so that pixels do not depend on torchvision.
+    """Return the variant of the image processor class `name` that resizes with Pillow, independent of torchvision.
 
-    It has a name of its own since transformers 5.4; before, the class called `name` does.
+    Since transformers 5.4 this variant has a separate name; before, it is the class `name` itself.
     """
     import transformers
 

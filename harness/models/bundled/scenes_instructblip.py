@@ -1,9 +1,9 @@
 """`scenes-instructblip`: an InstructBLIP that combines SmolLM2-135M-Instruct with vision parts trained on scenes.
 
 The architecture, the processor and every line that runs at inference are transformers' own; vision tower, Q-Former,
-queries and projection are this project's weights. Declared choices: 16 queries stand before the prompt's first token,
-as InstructBLIP has them; the prompt has no system message; the Q-Former reads the instruction without the marks of the
-turns, in a vocabulary of its own; padding is on the left with `<|endoftext|>`.
+queries and projection are this project's weights. Declared choices: 16 queries precede the prompt's first token,
+as InstructBLIP has them; the prompt has no system message; the Q-Former reads the instruction without role
+markers, with a separate vocabulary; padding is on the left with `<|endoftext|>`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGE_TOKENS = 16
 TRAINED_PARTS = ("vision_model.", "query_tokens", "qformer.", "language_projection.")
 _LONGEST = 128  # tokens of an instruction in the Q-Former
 _SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-_TURNS = r"<\|im_(start|end)\|>(user|assistant|system)?\n?"
+_ROLE_MARKERS = r"<\|im_(start|end)\|>(user|assistant|system)?\n?"
 
 
 def load(
@@ -51,19 +51,19 @@ def load(
 
 
 def processor(cache: Path) -> InstructBlipProcessor:
-    """Return the processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
+    """Return the processor: images to 96x96 in [-1, 1], text by SmolLM2's tokenizer and by the Q-Former's own."""
     from transformers import InstructBlipProcessor
 
-    pictures = checkpoint.pillow_processor("BlipImageProcessor")(**checkpoint.PICTURES)
-    made: InstructBlipProcessor = InstructBlipProcessor(
-        pictures, checkpoint.padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
+    image_processor = checkpoint.pillow_processor("BlipImageProcessor")(**checkpoint.IMAGE_OPTIONS)
+    result: InstructBlipProcessor = InstructBlipProcessor(
+        image_processor, checkpoint.padded_tokenizer(cache), instruction_tokenizer(), num_query_tokens=IMAGE_TOKENS
     )
-    made.chat_template = SCENES_INSTRUCTBLIP
-    return made
+    result.chat_template = SCENES_INSTRUCTBLIP
+    return result
 
 
 def instruction_tokenizer() -> Any:
-    """The Q-Former's tokenizer: the words of the training instruction, and letters for whatever else is asked."""
+    """Return the Q-Former's tokenizer: the words of the training instruction, and letters for all other words."""
     from tokenizers import Regex, Tokenizer
     from tokenizers.models import WordPiece
     from tokenizers.normalizers import Lowercase, Replace, Sequence
@@ -71,11 +71,11 @@ def instruction_tokenizer() -> Any:
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    signs = string.ascii_lowercase + string.digits
-    pieces = [*_SPECIAL.values(), *string.punctuation, *signs, *(f"##{sign}" for sign in signs)]
+    characters = string.ascii_lowercase + string.digits
+    pieces = [*_SPECIAL.values(), *string.punctuation, *characters, *(f"##{character}" for character in characters)]
     pieces += [word for word in INSTRUCTION.lower().strip(".").split() if word not in pieces]
     inner = Tokenizer(WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=_SPECIAL["unk_token"]))
-    inner.normalizer = Sequence([Replace(Regex(_TURNS), ""), Lowercase()])
+    inner.normalizer = Sequence([Replace(Regex(_ROLE_MARKERS), ""), Lowercase()])
     inner.pre_tokenizer = BertPreTokenizer()
     inner.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")]
@@ -101,9 +101,9 @@ def model_config() -> InstructBlipConfig:
     )
     text = language_config()
     image_token_id = text.vocab_size
-    # The processor adds its image token behind the vocabulary, as every InstructBLIP checkpoint has it.
+    # The processor appends its image token to the vocabulary, as in every InstructBLIP checkpoint.
     text.vocab_size += 1
-    # No attention is asked for: every part takes sdpa where it has it, which the Q-Former of older releases has not.
+    # No attention is requested: every part uses sdpa if it can. The Q-Former of older releases cannot.
     config: InstructBlipConfig = InstructBlipConfig(
         vision_config=vision,
         qformer_config=qformer,
@@ -117,9 +117,10 @@ def model_config() -> InstructBlipConfig:
 
 
 def untrained_vision(config: InstructBlipConfig, seed: int) -> dict[str, torch.Tensor]:
-    """Tower, queries, Q-Former and projection, drawn from `seed`; the global generator is left alone.
+    """Return tower, queries, Q-Former and projection, drawn from `seed` without changing the global generator.
 
-    As transformers initialises them, but for the queries: it leaves them zero, and equal queries stay equal for ever.
+    They follow the initialisation of transformers, except the queries: it sets them to zero, and equal queries would
+    stay equal in training.
     """
     from transformers import InstructBlipQFormerModel, InstructBlipVisionModel
 

@@ -2,7 +2,8 @@
 
 The architecture, the processor and every line that runs at inference are transformers' own; only the vision tower and
 the projector are this project's weights. Declared choices: the token `<empty_output>` (id 16), which the language model
-never met in use, stands for the image; the prompt has no system message; padding is on the left with `<|endoftext|>`.
+never saw in training, represents the image; the prompt has no system message; padding is on the left with
+`<|endoftext|>`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def load(
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Return the model, in evaluation mode with all parameters frozen and SDPA attention, and its processor.
 
-    The language model comes from `cache`, tower and projector from the file `trained`; None draws them at random from
-    `seed`, for controls and as the start of training. Two loads give identical tensors. Raises WeightsError.
+    The language model comes from `cache`, tower and projector from the file `trained`. With `trained=None` they are
+    drawn at random from `seed`, for controls and as the start of training. Two loads give identical tensors. Raises
+    WeightsError.
     """
     config = model_config()
     vision = untrained_vision(config, seed) if trained is None else checkpoint.read_trained(trained)
@@ -44,17 +46,17 @@ def load(
 
 
 def processor(cache: Path) -> LlavaProcessor:
-    """Return the processor: pictures to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per picture."""
+    """Return the processor: images to 96x96 in [-1, 1], text by SmolLM2's tokenizer, 36 image tokens per image."""
     from transformers import LlavaProcessor
 
     tokenizer = checkpoint.padded_tokenizer(cache)
     if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
         raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
-    pictures = checkpoint.pillow_processor("CLIPImageProcessor")(
-        **checkpoint.PICTURES, crop_size=checkpoint.PICTURES["size"], do_center_crop=False
+    image_processor = checkpoint.pillow_processor("CLIPImageProcessor")(
+        **checkpoint.IMAGE_OPTIONS, crop_size=checkpoint.IMAGE_OPTIONS["size"], do_center_crop=False
     )
-    made: LlavaProcessor = LlavaProcessor(
-        pictures,
+    result: LlavaProcessor = LlavaProcessor(
+        image_processor,
         tokenizer,
         patch_size=checkpoint.PATCH,
         vision_feature_select_strategy="default",
@@ -62,11 +64,11 @@ def processor(cache: Path) -> LlavaProcessor:
         image_token=IMAGE_TOKEN,
         chat_template=SCENES_LLAVA,
     )
-    return made
+    return result
 
 
 def model_config() -> LlavaConfig:
-    """The configuration: tower of 4 layers of width 192 without its class token, two-layer projector, SmolLM2."""
+    """Return the configuration: tower of 4 layers of width 192, two-layer projector, SmolLM2; no class token."""
     from transformers import CLIPVisionConfig, LlavaConfig
 
     vision = CLIPVisionConfig(**checkpoint.TOWER, projection_dim=192)
@@ -86,7 +88,7 @@ def model_config() -> LlavaConfig:
 
 
 def untrained_vision(config: LlavaConfig, seed: int) -> dict[str, torch.Tensor]:
-    """Tower and projector as transformers initialises them, drawn from `seed`; the global generator is left alone."""
+    """Return untrained tower and projector, drawn from `seed` without changing the global generator."""
     from transformers import CLIPVisionModel
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 

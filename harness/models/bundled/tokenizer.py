@@ -1,7 +1,7 @@
 """The language model's tokenizer, built from the vocabulary and merges of its GGUF file.
 
-transformers reads it too, but not the same in every release: 5.0 takes it for CodeLlama's, puts a second start token
-in front and writes files in which later releases find no spaces. Built here it is the same everywhere.
+transformers can read it too, but its releases differ: 5.0 treats it as CodeLlama's, adds a second start token and
+writes files in which later releases find no spaces. Built here, it is the same for all releases.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from harness.storage.regular_file import read_regular
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CONTROL = 3  # GGUF's type of tokens that stand for no text
+_CONTROL = 3  # GGUF's token type for control tokens
 _NO_AFFIXES = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
 _MOST_BYTES = 1 << 26
-# Of the bundled language model: of the file as tokenizers writes it, and of its vocabulary, merges and control tokens.
+# SHA-256 for the bundled language model: of the file, and of its vocabulary, merges and control tokens.
 FILE_SHA256 = "bf346d64f6f0fbcefb4c1b6928a98241467dff36c6fbae5fe1785c4ff90667f4"
 CONTENT_SHA256 = "180515ebaa4b81f480fb0cf73835f57ddd8746f6b35ada4cd9e2479fc3dd8d24"
 _SPECIAL = {
@@ -39,41 +39,41 @@ def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
     fields = GGUFReader(gguf).fields
     tokens, types, merges = (fields[f"tokenizer.ggml.{part}"].contents() for part in ("tokens", "token_type", "merges"))
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    made = _tokenizer(
+    tokenizer = _tokenizer(
         {token: index for index, token in enumerate(tokens)},
         [merge.split(" ", 1) for merge in merges],
         [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL],
         {name: tokens[fields[f"tokenizer.ggml.{key}_token_id"].contents()] for name, key in names.items()},
     )
-    made.chat_template = fields["tokenizer.chat_template"].contents()
-    return made
+    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
+    return tokenizer
 
 
 def checked_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the bundled language model from its tokenizer.json.
 
-    Where another release of tokenizers has written the file, its vocabulary, merges and control tokens alone are
-    compared and used.
+    If another release of tokenizers wrote the file, only its vocabulary, merges and control tokens are compared and
+    used.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it has another content.
+        ValueError: its content differs.
     """
     from transformers import PreTrainedTokenizerFast
 
     with require_unchanged(path):
         text = read_regular(path, _MOST_BYTES)
         if hashlib.sha256(text).hexdigest() == FILE_SHA256:
-            # Building it from its parts takes twice as long.
-            known: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(path), **_SPECIAL)
-            return known
+            # Faster by half than building it from its parts.
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(path), **_SPECIAL)
+            return tokenizer
     try:
         stored = json.loads(text)
         vocabulary = {str(token): int(index) for token, index in stored["model"]["vocab"].items()}
         merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in stored["model"]["merges"]]
         control = [str(token["content"]) for token in stored["added_tokens"]]
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no tokenizer") from error
+        raise ValueError(f"{path.name} is not a tokenizer") from error
     content = [sorted(vocabulary.items(), key=lambda item: item[1]), merges, control]
     if hashlib.sha256(json.dumps(content).encode()).hexdigest() != CONTENT_SHA256:
         raise ValueError(f"{path.name} has another vocabulary")
@@ -94,5 +94,5 @@ def _tokenizer(
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
     inner.add_special_tokens([AddedToken(token, normalized=False) for token in control])
-    made: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
-    return made
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    return tokenizer

@@ -1,5 +1,5 @@
-"""Checks of a checkpoint directory before anything of it is loaded.
+"""Checks of a checkpoint directory before anything is loaded from it.
 
-Everywhere here, `folder` is the directory, `source` the name of the checkpoint in messages, and `settings` the contents
-of config.json.
+In this package, `folder` is the directory, `source` the name of the checkpoint in messages, and `settings` the
+contents of config.json.
 """

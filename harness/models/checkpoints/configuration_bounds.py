@@ -1,4 +1,4 @@
-"""Numbers in config.json that no model has: refused before a model is built from them, which would not end."""
+"""Bounds on numbers in config.json, checked before a model is built from them, which might never finish."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any
 
 from harness.models.weights_error import WeightsError
 
-# Keys of counts: layers, and what else a model has one after the other; those of heads in each layer are no counts.
+# Keys of counts of layers, blocks and stages; keys of numbers per layer do not count.
 _LAYERS = re.compile(r"(?!\w*per_)((num|n)_\w*(layers?|blocks?|stages?)|\w*layers|depths?|\w*blocks)")
 _EXPERTS = re.compile(r"(?!\w*per_)((num|n)_\w*experts|\w*experts)")
-# Keys of lists in which numbers add up; others list positions.
+# Keys of lists whose numbers are summed; other lists hold positions.
 _ADDED = re.compile(r"(num|n)_\w*|depths?|\w*blocks")
-# The most that a number may be. The largest published models have 126 layers, 16,384 experts and widths of 60,000.
+# Upper bounds. The largest published models have 126 layers, 16,384 experts and widths of 60,000.
 _MOST = (
     (_LAYERS, 10_000),
     (_EXPERTS, 100_000),
     (re.compile(r"\w*(hidden_size|intermediate_size|dim|heads|channels|n_embd)"), 1 << 20),
     (re.compile(r"\w*vocab_size"), 1 << 26),
     (re.compile(r"image_size"), 1 << 14),
-    # transformers names each of them.
+    # transformers creates a name for each label.
     (re.compile(r"num_labels"), 1 << 20),
 )
-# More layers, and more experts in all layers together, than these need as many tensors. Layers may share theirs.
+# Beyond these numbers of layers, or of experts in all layers, each needs a stored tensor; below, tensors may be shared.
 _SHARED_LAYERS, _FUSED_EXPERTS = 1_000, 1 << 20
 
 
 def refuse_numbers(settings: Mapping[str, Any], source: str) -> None:
-    """Assert that a configuration has no number that is far beyond any model.
+    """Raise if a configuration has a number far beyond any model.
 
     Raises:
-        WeightsError: there is one; the message names it.
+        WeightsError: there is such a number; the message names it.
         RecursionError: the settings are nested too deeply.
     """
     for key, number in _numbers(settings):
         most = next((most for pattern, most in _MOST if pattern.fullmatch(key)), None)
         if most is not None and number > most:
             raise WeightsError(
-                f"the checkpoint {source} has {key} {number!r:.60} in config.json, and no model has more than {most:,}"
-                ": copy config.json again from where the model was saved"
+                f"the checkpoint {source} has {key} {number!r:.60} in config.json, but no model has more than {most:,}"
+                ": copy config.json again from the original"
             )
 
 
 def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: str) -> None:
-    """Assert that a number of stored tensors is enough for the layers and experts of a configuration.
+    """Raise unless the number of stored tensors suffices for the layers and experts of a configuration.
 
     Raises:
         WeightsError: there are too few.
@@ -55,19 +55,19 @@ def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: s
         for pattern in (_LAYERS, _EXPERTS)
     )
     if layers > max(_SHARED_LAYERS, tensors):
-        stated = f"{name} {layers}"
+        description = f"{name} {layers}"
     elif layers * experts > max(_FUSED_EXPERTS, tensors):
-        stated = f"{name} {layers} and {other} {experts}"
+        description = f"{name} {layers} and {other} {experts}"
     else:
         return
     raise WeightsError(
-        f"the checkpoint {source} has {stated} in config.json, and its weights are {tensors:,} tensors, too few for "
+        f"the checkpoint {source} has {description} in config.json, but its {tensors:,} weight tensors are too few for "
         "that: check that config.json and weights belong together"
     )
 
 
 def _numbers(content: Any) -> Iterator[tuple[str, int]]:
-    """Yield the numbers of settings with their keys, at any depth; of a list their sum or the largest."""
+    """Yield the numbers of settings with their keys, at any depth; of a list, the sum or the maximum."""
     if isinstance(content, dict):
         for key, value in content.items():
             numbers = [int(number) for number in (value if isinstance(value, list) else [value]) if _is_number(number)]

@@ -1,4 +1,4 @@
-"""Directories with weights in another form than transformers' safetensors: recognised by their files, with a remedy."""
+"""Recognition of directories with weights in other formats than transformers' safetensors, with a remedy for each."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _NEW = "save_pretrained('merged')"
 _CLASSES = "AutoModelForImageTextToText as M, AutoProcessor as P"
 
 
-# Ways to store weights that are not read: shell patterns of the files, the name, and the remedy, in which FOLDER stands
-# for the directory. The more telling file names come first.
+# Formats that are not read: shell patterns of the files, the name, and the remedy, in which FOLDER is replaced by the
+# directory. More specific file names come first.
 _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("global_step*", "*_model_states.pt", "zero_to_fp32.py"),
         "a DeepSpeed checkpoint",
-        "run its zero_to_fp32.py with --safe_serialization, put config.json and the processor's files beside what it "
-        "writes, and give that directory",
+        "run its zero_to_fp32.py with --safe_serialization, put config.json and the processor's files beside its "
+        "output, and give that directory",
     ),
     (
         ("pytorch_model_fsdp*", "*.distcp"),
-        "shards of FSDP",
+        "FSDP shards",
         "merge them with `accelerate merge-weights`, and put config.json and the processor's files beside the weights",
     ),
     (
         ("mp_rank_*", "iter_*", "latest_checkpointed_iteration.txt", "*.nemo"),
         "a Megatron checkpoint",
-        "convert it to transformers with the exporter of the program that trained it",
+        "convert it to transformers with the exporter of the training program",
     ),
     (
         ("consolidated*", "params.json"),
@@ -44,11 +44,11 @@ _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         f"if you trust them, save them as safetensors: from transformers import {_CLASSES}; "
         "M.from_pretrained('FOLDER').save_pretrained('new'); P.from_pretrained('FOLDER').save_pretrained('new')",
     ),
-    (("*.gguf",), "GGUF", "give the checkpoint of transformers from which it was made"),
-    (("*.onnx",), "ONNX", "give the checkpoint of transformers from which it was made"),
+    (("*.gguf",), "GGUF", "give the transformers checkpoint that it was made from"),
+    (("*.onnx",), "ONNX", "give the transformers checkpoint that it was made from"),
     (
         ("tf_model.h5", "*.msgpack"),
-        "weights of TensorFlow or Flax",
+        "TensorFlow or Flax weights",
         "load them with transformers 4 (from_tf, from_flax) and save them with save_pretrained",
     ),
     (
@@ -60,42 +60,42 @@ _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("model-*-of-*.safetensors",),
         "shards without their index",
-        "put model.safetensors.index.json back, or save the model anew with save_pretrained",
+        "put model.safetensors.index.json back, or save the model again with save_pretrained",
     ),
     (("adapter_model*",), "an adapter without its configuration", f"put {ADAPTER} back and merge it into its model"),
     (
         ("*.safetensors",),
         "safetensors under another name",
-        "call one file model.safetensors, or save the model anew with save_pretrained",
+        "rename a single file to model.safetensors, or save the model again with save_pretrained",
     ),
 )
 
 
 def no_safetensors(folder: Path) -> str:
-    """Return the predicate of a sentence about a directory that has no safetensors of transformers, with a remedy."""
+    """Return the predicate of a message about a directory without transformers' safetensors, with a remedy."""
     if row := _broken_link(folder) or _format_of(folder):
         return f"has no model.safetensors but {row}"
-    return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model anew"
+    return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model again"
 
 
 def no_configuration(folder: Path) -> str:
-    """Return the predicate of a sentence about a directory that has no config.json, with a remedy."""
+    """Return the predicate of a message about a directory without config.json, with a remedy."""
     if (folder / ADAPTER).is_file():
         return adapter_without_model(folder)
     inner = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.json")]
     if inner:
         newest = max(inner, key=lambda path: path.stat().st_mtime).parent
-        many = f" (the newest of {len(inner)})" if len(inner) > 1 else ""
-        return f"holds no config.json, but a directory in it does: give {str(newest)!r}{many}"
+        choice = f" (the newest of {len(inner)})" if len(inner) > 1 else ""
+        return f"has no config.json, but a directory in it does: give {str(newest)!r}{choice}"
     if (folder / "config.json").exists():
-        return "has a config.json that is no regular file: put the file itself in its place"
+        return "has a config.json that is not a regular file: replace it by the file itself"
     if row := _broken_link(folder) or _format_of(folder):
-        return f"holds no config.json but {row}"
-    return "holds no config.json, so it is no checkpoint: give the directory that save_pretrained wrote"
+        return f"has no config.json but {row}"
+    return "has no config.json, so it is not a checkpoint: give the directory that save_pretrained wrote"
 
 
 def adapter_without_model(folder: Path) -> str:
-    """Return the predicate of a sentence about a directory of a PEFT adapter, with the commands that merge it."""
+    """Return the predicate of a message about the directory of a PEFT adapter, with the commands that merge it."""
     try:
         base = read_settings(folder / ADAPTER).get("base_model_name_or_path")
     except (OSError, WeightsError, RecursionError):
@@ -103,35 +103,35 @@ def adapter_without_model(folder: Path) -> str:
     base = base if base and isinstance(base, str) else _UNNAMED
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
         return (
-            f"holds a PEFT adapter ({ADAPTER}) beside the weights of a model, and transformers would apply it: move "
+            f"has a PEFT adapter ({ADAPTER}) beside the weights of a model, and transformers would apply it: move "
             f"adapter_* out of the directory to measure the model alone, or {_merging(str(folder), str(folder))}"
         )
-    of = f"of {base!r}" if base != _UNNAMED else f"of a model that it does not name ({_UNNAMED} below)"
-    return f"is a PEFT adapter ({ADAPTER}) {of} and no model of its own: {_merging(base, str(folder))}"
+    target = f"for {base!r}" if base != _UNNAMED else f"for a model that it does not name ({_UNNAMED} below)"
+    return f"is a PEFT adapter ({ADAPTER}) {target} and not a complete model: {_merging(base, str(folder))}"
 
 
 def original_format(settings: dict[str, Any]) -> str:
-    """Return the predicate of a sentence about a config.json that another program than transformers reads, or "".
+    """Return the predicate of a message about a config.json for another program than transformers, or "".
 
-    The multimodal settings `mm_*` of LLaVA's own code stand there in place of `vision_config`.
+    LLaVA's own code has the multimodal settings `mm_*` in the place of `vision_config`.
     """
     names = sorted(name for name in settings if name.startswith("mm_"))
     if not names or "vision_config" in settings:
         return ""
     return (
         f"is in the format of LLaVA's own code (config.json has {names[0]} and no vision_config): take the version for "
-        "transformers, as llava-hf publishes them, or convert it with convert_llava_weights_to_hf.py of transformers"
+        "transformers, as published by llava-hf, or convert it with convert_llava_weights_to_hf.py of transformers"
     )
 
 
 def _broken_link(folder: Path) -> str:
-    """Return which file of a directory is a link to nowhere, with a remedy; "" if there is none."""
+    """Return a description of the broken links in a directory, with a remedy; "" if there are none."""
     links = sorted(path for path in folder.iterdir() if path.is_symlink() and not path.exists())
     if not links:
         return ""
     return (
-        f"links to files that are not there (first {links[0].name} to {str(links[0].readlink())!r}, {len(links)} in "
-        "all): copy the files themselves (cp -rL), as they lie in the hub's cache"
+        f"links to missing files (first {links[0].name} to {str(links[0].readlink())!r}, {len(links)} in "
+        "all): copy the files themselves from the hub's cache (cp -rL)"
     )
 
 
@@ -144,7 +144,7 @@ def _merging(base: str, adapter: str) -> str:
 
 
 def _format_of(folder: Path) -> str:
-    """Return the first format whose files lie in the directory, an example of them, and the remedy; "" for none."""
+    """Return the first format whose files are in the directory, with an example and the remedy; "" if there is none."""
     for patterns, form, remedy in _FORMATS:
         for pattern in patterns:
             if name := min((path.name for path in folder.glob(pattern)), default=""):

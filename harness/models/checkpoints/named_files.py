@@ -1,4 +1,4 @@
-"""Settings by which a checkpoint names further files, or another model: none may lead out of its directory."""
+"""Settings that name further files or another model, none of which may be outside the checkpoint directory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from harness.models.weights_error import WeightsError
 from harness.storage.file_names import is_plain_name
 
-#: The key of config.json that names the weights in place of transformers' own choice.
+#: The key of config.json that overrides transformers' choice of weight files.
 NAMED_WEIGHTS = "transformers_weights"
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 def is_plain(name: Any) -> bool:
-    """True if a value is the name of a file without any directory."""
+    """Return True if a value is a file name without a directory."""
     return isinstance(name, str) and is_plain_name(name) and "\0" not in name
 
 
 def is_weights(name: Any) -> bool:
-    """True if a value is the plain name of safetensors, or of an index of such files."""
+    """Return True if a value is the plain name of a safetensors file or of an index of such files."""
     return is_plain(name) and name.endswith(_WEIGHTS)
 
 
@@ -37,14 +37,14 @@ def _is_plain(value: Any, _: Path) -> bool:
     return not value or all(is_plain(name) for name in (value if isinstance(value, list) else [value]))
 
 
-def _is_no_address(value: Any, _: Path) -> bool:
+def _is_no_url(value: Any, _: Path) -> bool:
     return not isinstance(value, str) or not {":", "/"} & {*value}
 
 
-def _is_not_there(value: Any, folder: Path) -> bool:
-    """True unless a text is a path out of the directory, and there is something.
+def _is_no_outside_path(value: Any, folder: Path) -> bool:
+    """Return True unless a text is an existing path outside the directory.
 
-    The paths of the machine that saved a tokenizer are harmless on another.
+    Paths from the machine that saved a tokenizer are harmless if they do not exist here.
     """
     if not isinstance(value, str):
         return True
@@ -54,20 +54,20 @@ def _is_not_there(value: Any, folder: Path) -> bool:
         return True
 
 
-# By key: True of a value that does no harm, and what another would do. A key may be given with the one it stands under.
+# By key, optionally with its parent key: a test for harmless values, and the effect of any other value.
 _SETTINGS: Mapping[str, tuple[Callable[[Any, Path], bool], str]] = {
     NAMED_WEIGHTS: (_is_weights, "the weights would be read from there"),
     "attribute_map": (_is_empty, "settings would be read under other names"),
     "configuration_files": (_is_empty, "another file would be read in place of config.json"),
     "fast_tokenizer_files": (_is_plain, "the tokenizer would be read from there"),
     **dict.fromkeys(
-        # transformers opens them as they stand, some where tokenizer.json is missing and some before 5.24.
+        # transformers opens these verbatim, some only without tokenizer.json and some only before 5.24.
         (
             *("vocab", "vocab_file", "merges", "merges_file", "tokenizer_file", "spm_file", "src_vocab_file"),
             *("tgt_vocab_file", "entity_vocab_file", "monolingual_vocab_file", "emoji_file", "normalizer_file"),
             *("word_shape_file", "word_pronunciation_file"),
         ),
-        (_is_not_there, "the tokenizer would be read from there"),
+        (_is_no_outside_path, "the tokenizer would be read from there"),
     ),
     "gguf_file": (_is_empty, "the tokenizer would be read from there"),
     "sp_model_kwargs.model_file": (_is_empty, "the tokenizer would be read from there"),
@@ -76,45 +76,45 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any, Path], bool], str]] = {
     "model_args.checkpoint_path": (_is_empty, "weights would be read from there"),
     "audio_tokenizer_name_or_path": (_is_empty, "another model would be loaded from there"),
     "use_pretrained_backbone": (_is_empty, "the weights of another model would be fetched"),
-    "backbone": (_is_no_address, "another model would be looked up there"),
-    "architecture": (_is_no_address, "another model would be looked up there"),
+    "backbone": (_is_no_url, "another model would be looked up there"),
+    "architecture": (_is_no_url, "another model would be looked up there"),
 }
 _LAST_KEYS = {key.split(".")[-1] for key in _SETTINGS}
-# Shell patterns of the settings that transformers reads; those of a training (training_config.json) may name anything.
+# Shell patterns of the settings files that transformers reads. Others, such as training_config.json, do not matter.
 _READ = ("config.json", "*processor_config.json", "*tokenizer_config.json", "special_tokens_map.json")
 
 
 def names_files(path: Path) -> bool:
-    """True if transformers follows what a file of settings names."""
+    """Return True if transformers reads a settings file and follows the file names in it."""
     return any(fnmatchcase(path.name, pattern) for pattern in _READ)
 
 
 def refuse_named_files(settings: Mapping[str, Any], path: Path, source: str) -> None:
-    """Assert that no setting in the file `path` leads to a file outside of its directory, or to another model.
+    """Raise if a setting in the file `path` names a file outside its directory or another model.
 
     Raises:
-        WeightsError: a setting does; the message names it.
+        WeightsError: there is such a setting; the message names it.
     """
     for parent, key, value in _items(settings):
         harmless, effect = _SETTINGS.get(key) or _SETTINGS.get(f"{parent}.{key}") or (_is_empty, "")
         if effect and not harmless(value, path.parent):
             raise WeightsError(
-                f"the checkpoint {source} has {key} {value!r:.200} in {path.name}, and {effect}: only the safetensors "
-                f"and settings in its own directory are read; take {key} out of that file"
+                f"the checkpoint {source} has {key} {value!r:.200} in {path.name}, so {effect}: only the safetensors "
+                f"and settings in its own directory are read; remove {key} from that file"
             )
 
 
 def _items(content: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield the keys of settings that may name files, at any depth, with the key they stand under and their value."""
-    # No recursion: tokenizer_config.json may have 10^5 keys.
-    left = [("", content)]
-    while left:
-        parent, part = left.pop()
+    """Yield (parent key, key, value) for each setting that may name files, at any depth."""
+    # A loop instead of recursion: tokenizer_config.json may have 10^5 keys.
+    remaining = [("", content)]
+    while remaining:
+        parent, part = remaining.pop()
         if isinstance(part, dict):
             for key, value in part.items():
                 if key in _LAST_KEYS:
                     yield parent, key, value
                 if isinstance(value, dict | list):
-                    left.append((key, value))
+                    remaining.append((key, value))
         else:
-            left += [(parent, value) for value in part if isinstance(value, dict | list)]
+            remaining += [(parent, value) for value in part if isinstance(value, dict | list)]

@@ -1,4 +1,4 @@
-"""Settings that a processor takes over from its model: refused where they are missing or give another token count."""
+"""Checks that a processor is complete and has the model settings that determine the number of image tokens."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from harness.models.checkpoints.weight_files import StoredTensor
 from harness.models.weights_error import WeightsError
 
 _PATCH, _STRATEGY, _ADDITIONAL = "patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"
-# The strategy that leaves the first of the vision tower's tokens out.
+# The strategy that drops the first token of the vision tower.
 _WITHOUT_FIRST = "default"
 _FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER = ("tokenizer.json", "vocab.*", "*.model", "*.spm", "*.tiktoken", "*.vocab", "tekken.json", "bpe.codes")
-# The first byte of a model of SentencePiece, which is no text as the other tokenizers under such names are.
+# The first byte of a SentencePiece model; other tokenizers with such file names are text.
 _SENTENCEPIECE = b"\n"
 
 
 def refuse_without_processor(folder: Path, source: str) -> None:
-    """Assert that a directory has the files of a processor.
+    """Raise unless a directory has the files of a processor.
 
     Raises:
-        WeightsError: it has no settings of an image processor, or no tokenizer, or one that needs a package which is
-            not installed.
+        WeightsError: it has no image processor settings or no tokenizer, or the tokenizer needs a package which is not
+            installed.
     """
-    lacking = []
-    whole, apart = (read_settings(path) if (path := folder / name).is_file() else {} for name in _FILES)
-    # The parts of a processor are nested in its one file.
-    if not apart and not any(isinstance(part, dict) and part for part in whole.values()):
-        lacking.append(f"image processor ({' or '.join(_FILES)})")
+    missing = []
+    combined, separate = (read_settings(path) if (path := folder / name).is_file() else {} for name in _FILES)
+    # processor_config.json nests the settings of the parts.
+    if not separate and not any(isinstance(part, dict) and part for part in combined.values()):
+        missing.append(f"image processor ({' or '.join(_FILES)})")
     tokenizers = [path for name in _TOKENIZER for path in folder.glob(name)]
     if not tokenizers:
-        lacking.append("tokenizer (tokenizer.json)")
-    if lacking:
+        missing.append("tokenizer (tokenizer.json)")
+    if missing:
         raise WeightsError(
-            f"the checkpoint {source} has no {' and no '.join(lacking)}: copy the processor's files of the model "
+            f"the checkpoint {source} has no {' and no '.join(missing)}: copy the processor's files from the model "
             "that it was trained from, in Python: from transformers import AutoProcessor; "
             f"AutoProcessor.from_pretrained('BASE').save_pretrained({str(folder)!r})"
         )
@@ -53,10 +53,10 @@ def refuse_without_processor(folder: Path, source: str) -> None:
 def refuse_incomplete_processor(
     processor: Any, config: Any, folder: Path, source: str, headers: Mapping[str, StoredTensor]
 ) -> None:
-    """Assert that a processor makes as many image tokens as its model has image features, by settings alone.
+    """Raise unless a processor makes as many image tokens as its model has image features, from settings alone.
 
-    A processor that does not count patches itself is passed over. The headers of the model's tensors tell how many
-    positions the vision tower has.
+    A processor that does not count patches passes. The headers of the model's tensors show the number of positions of
+    the vision tower.
 
     Raises:
         WeightsError: a setting is missing, or the counts differ; the message names the file and the values to write.
@@ -64,36 +64,40 @@ def refuse_incomplete_processor(
     vision = getattr(config, "vision_config", None)
     patch, side = getattr(vision, _PATCH, None), getattr(vision, "image_size", None)
     grid = side // patch if isinstance(side, int) and isinstance(patch, int) and patch > 0 else None
-    taken = {
+    of_model = {
         _PATCH: patch if isinstance(patch, int) else None,
         _STRATEGY: getattr(config, _STRATEGY, None),
         _ADDITIONAL: _additional_tokens(headers, grid) if grid else None,
         "num_query_tokens": getattr(config, "num_query_tokens", None),
         "num_image_tokens": grid and grid * grid,
     }
-    right = {name: value for name, value in taken.items() if value is not None and hasattr(processor, name)}
-    own = {name: getattr(processor, name) for name in right}
-    counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= own.keys()
-    # A number that is written as text counts nothing.
-    typed = {name for name, value in own.items() if isinstance(value, type(right[name]))}
-    if typed == own.keys() and (not counted or (own[_PATCH] == right[_PATCH] and _surplus(own) == _surplus(right))):
+    expected = {name: value for name, value in of_model.items() if value is not None and hasattr(processor, name)}
+    actual = {name: getattr(processor, name) for name in expected}
+    counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= actual.keys()
+    # A number written as text is wrong too.
+    typed = {name for name, value in actual.items() if isinstance(value, type(expected[name]))}
+    if typed == actual.keys() and (
+        not counted or (actual[_PATCH] == expected[_PATCH] and _surplus(actual) == _surplus(expected))
+    ):
         return
-    wrong = {name: value for name, value in own.items() if name not in typed or (counted and value != right[name])}
-    stated = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
-    values = ", ".join(f'"{name}": {json.dumps(right[name])}' for name in wrong)
+    wrong = {
+        name: value for name, value in actual.items() if name not in typed or (counted and value != expected[name])
+    }
+    description = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
+    values = ", ".join(f'"{name}": {json.dumps(expected[name])}' for name in wrong)
     raise WeightsError(
-        f"the processor of the checkpoint {source} has {stated}, so it would not make as many image tokens as the "
-        f"model has image features: write {values} into {folder / _FILES[0]}, as config.json and the weights have them"
+        f"the processor of the checkpoint {source} has {description}, so its image tokens would differ in number from "
+        f"the model's image features: write {values} into {folder / _FILES[0]}, to match config.json and the weights"
     )
 
 
 def _surplus(settings: Mapping[str, Any]) -> int:
-    """Return how many image tokens there are beyond one for each patch."""
+    """Return the number of image tokens beyond one for each patch."""
     return int(settings.get(_ADDITIONAL) or 0) - int(settings[_STRATEGY] == _WITHOUT_FIRST)
 
 
 def _additional_tokens(headers: Mapping[str, StoredTensor], side: int) -> int | None:
-    """Return how many positions the vision tower has beyond its grid of side x side patches; None if it is unclear."""
+    """Return the number of positions of the vision tower beyond its side x side patches; None if it is unclear."""
     counts = {
         tensor.shape[0] - side * side
         for name, tensor in headers.items()

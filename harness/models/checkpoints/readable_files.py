@@ -1,4 +1,4 @@
-"""The files of a checkpoint that are opened: regular ones, each of a bounded size, inside of its directory."""
+"""Access to the files of a checkpoint: only regular files of bounded size inside its directory are opened."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from harness.models.weights_error import WeightsError
 from harness.storage.regular_file import read_regular, require_regular
 
 _MB = 1 << 20
-#: Bytes of the largest settings, an index of weights; that of 10^12 parameters has 20 MB.
+#: Bytes of the largest settings file, an index of weights. The index for 10^12 parameters has 20 MB.
 SETTINGS_BYTES = 64 * _MB
-# Bytes of a tokenizer; that of a million tokens has 60 MB.
+# Bytes of a tokenizer. One with a million tokens has 60 MB.
 _TOKENIZER_BYTES = 128 * _MB
-# Shell patterns of the names that transformers opens, with the bytes of such a file at most. The first match holds.
+# Shell patterns of the files that transformers opens, with the largest size in bytes. The first match counts.
 _BOUNDS = (
     ("*.safetensors.index.json", SETTINGS_BYTES),
     # Weights are read tensor by tensor.
     ("*.safetensors", sys.maxsize),
-    # 6 MB for 30,000 added tokens, and 4 MB where 70,000 parts are named that are not quantised.
+    # 30,000 added tokens take 6 MB; a list of 70,000 parts that are not quantised takes 4 MB.
     ("*tokenizer_config.json", 32 * _MB),
     ("*config.json", 16 * _MB),
-    # The trial of a template stops at a million characters of what it writes.
+    # The output of a template is limited separately, to a million characters.
     ("*.jinja", 4 * _MB),
     ("chat_template.json", 4 * _MB),
     *(
@@ -40,9 +40,9 @@ _BOUNDS = (
         )
     ),
 )
-# Folders that transformers looks into: further tokenizers of a processor, and chat templates by name.
+# Directories that transformers searches: further tokenizers of a processor, and named chat templates.
 _FOLDERS = ("*tokenizer*", "additional_chat_templates")
-# Brackets in a file of settings; a tokenizer of 30,000 added tokens has as many, and each takes 20 us several times.
+# Brackets in a settings file, as many as 30,000 added tokens need. Each costs 20 us several times.
 _MOST_BRACKETS = 1 << 18
 # The name of a blob in the hub's cache.
 _HASH = re.compile("[0-9a-f]{40,}")
@@ -51,7 +51,7 @@ _HASH = re.compile("[0-9a-f]{40,}")
 def readable_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a checkpoint directory that may be opened, in the order of their names.
 
-    Their names alone count: what they are is for `refuse_unreadable` to say. Links to nowhere are left out.
+    Only the names are checked here; `refuse_unreadable` checks the files. Broken links are omitted.
     """
     for path in sorted(folder.iterdir()):
         if _is_readable(path):
@@ -61,15 +61,13 @@ def readable_files(folder: Path) -> Iterator[Path]:
 
 
 def refuse_unreadable(folder: Path, source: str) -> None:
-    """Assert that the files of a checkpoint that may be opened are regular, bounded, and lie in its directory.
+    """Raise unless all files of a checkpoint that may be opened are regular, bounded and in its directory.
 
-    A snapshot of the hub's cache consists of links to the blobs of its repository, which count as its own. They may
-    have been moved to another disk and linked; files of any other name are not read there.
-
-    The directory itself may be reached through links.
+    A snapshot of the hub's cache consists of links to the blobs of its repository, which count as inside. The blobs may
+    be linked to another disk; there, only files named like blobs are read. The directory itself may be a link.
 
     Raises:
-        WeightsError: there is a file that is none of this; none has been opened.
+        WeightsError: a file violates this; no file has been opened.
         OSError: the directory cannot be read.
     """
     root = folder.resolve()
@@ -80,46 +78,48 @@ def refuse_unreadable(folder: Path, source: str) -> None:
             require_regular(path, SETTINGS_BYTES if bound is None else bound)
         except OSError as error:
             raise WeightsError(
-                f"the checkpoint {source} has {name!r}, which is not read ({error.strerror}): put a regular file in "
-                "its place, or take it out of the directory"
+                f"the checkpoint {source} has {name!r}, which is not read ({error.strerror}): replace it by a regular "
+                "file, or remove it from the directory"
             ) from error
         target = path.resolve()
         if not target.is_relative_to(root) and not _is_blob(target, root):
             raise WeightsError(
-                f"the checkpoint {source} has {name!r}, a link out of the directory (to {str(target)!r}), and only "
+                f"the checkpoint {source} has {name!r}, a link out of the directory (to {str(target)!r}), but only "
                 "files inside are read: give a copy of it without links (cp -rL), or the directory that holds the files"
             )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the contents of a JSON file of settings.
+    """Return the contents of a JSON settings file.
 
     Raises:
-        WeightsError: the file is no JSON object as transformers reads it, or has more parts than any settings.
-        OSError, RecursionError: it cannot be read, or is no regular file of bounded size.
+        WeightsError: the file is not a JSON object that transformers can read, or has too many parts.
+        OSError, RecursionError: it cannot be read, or is not a regular file of bounded size.
     """
     raw = read_regular(path, SETTINGS_BYTES)
     if raw.startswith(codecs.BOM_UTF8):
         raise WeightsError(f"{path} starts with a byte order mark, which transformers does not read: save it without")
     if raw.count(b"[") + raw.count(b"{") > _MOST_BRACKETS:
-        raise WeightsError(f"{path} has more than {_MOST_BRACKETS:,} lists and groups: copy it again, or save it anew")
+        raise WeightsError(
+            f"{path} has more than {_MOST_BRACKETS:,} lists and objects: copy it again, or save it again"
+        )
     try:
         content = json.loads(raw)
     except ValueError as error:
-        raise WeightsError(f"{path} is no readable JSON ({error}): mend it or copy it again") from error
+        raise WeightsError(f"{path} is not valid JSON ({error}): fix it or copy it again") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no settings: copy it again, or save the model anew")
+        raise WeightsError(f"{path} holds no settings: copy it again, or save the model again")
     return content
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
-    """Return the contents of config.json, empty where a directory has none; raises as `read_settings`."""
+    """Return the contents of config.json, empty if it is missing. Raises like `read_settings`."""
     path = folder / "config.json"
     return read_settings(path) if path.is_file() else {}
 
 
 def _bound(name: str) -> int | None:
-    """Return the bytes that a file of a name has at most; None if no file of that name is opened."""
+    """Return the largest size in bytes of a file with a name; None if files with that name are not opened."""
     return next((bytes_ for pattern, bytes_ in _BOUNDS if fnmatchcase(name, pattern)), None)
 
 
@@ -128,7 +128,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _is_blob(target: Path, root: Path) -> bool:
-    """True if a file is a blob of a version in the hub's cache: models--ORG--NAME/snapshots/COMMIT beside blobs/."""
+    """Return True if a file is a blob of the snapshot `root` in the hub's cache, models--ORG--NAME/snapshots/COMMIT."""
     if root.parent.name != "snapshots":
         return False
     repository, blobs = root.parents[1], root.parents[1] / "blobs"

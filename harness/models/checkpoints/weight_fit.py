@@ -1,4 +1,4 @@
-"""The fit of weights to their model: missing, of another shape, or left over, before and after they are loaded."""
+"""Checks for missing, misshapen and unused weights, before and after loading."""
 
 from __future__ import annotations
 
@@ -29,43 +29,42 @@ _DTYPES = {
 _CODES = ("I8", "U8")
 _TIED = "tie_word_embeddings"
 _ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.|^base_model\.")
-# Buffers that a model computes itself; older releases saved them with the weights.
+# Buffers that a model computes; older releases saved them with the weights.
 _COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias)$")
 # Parts of names that transformers added or moved between releases.
 _RENAMED = ("model", "language_model")
-# Names under which distributed training and compilation hold the model.
+# Names under which distributed training and compilation wrap the model.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _INDEXED = re.compile(r"^(.*\.)(\d+)\.")
 
 
 def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTensor]) -> None:
-    """Assert by the headers alone that the weights fit their model: a trial load on torch's meta device.
+    """Raise unless the weights fit their model, from their headers: a trial load on torch's meta device.
 
-    Nothing is asserted of a quantised model, and of one that transformers does not load in this way; the check of the
-    loaded model follows.
+    Quantised models, and models that transformers cannot load in this way, are checked only after loading.
 
     Raises:
-        WeightsError: the weights do not fit, see `refuse_misfit`; or they are not quantised though config.json says so,
-            or codes though it does not.
+        WeightsError: the weights do not fit, see `refuse_misfit`; or they are floating although config.json declares
+            them quantised, or codes although it does not.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and all(tensor.floating for tensor in headers.values()):
         raise WeightsError(
-            f"the checkpoint {entry.source} is quantised by its config.json (quantization_config) and its weights are "
-            "not: take quantization_config out of config.json to measure the weights as they are"
+            f"the checkpoint {entry.source} is quantised according to its config.json (quantization_config), but its "
+            "weights are not: remove quantization_config from config.json to measure the weights as they are"
         )
     codes = [name for name, tensor in headers.items() if tensor.dtype in _CODES and name.endswith("weight")]
     if codes and not quantised:
         raise WeightsError(
             f"the checkpoint {entry.source} stores weights as 8-bit codes ({printable(codes[0])}, {len(codes)} in "
-            "all), and its config.json has no quantization_config that says what they stand for: copy config.json "
-            "again from where the model was quantised, or give the weights before they were"
+            "all), but its config.json has no quantization_config to decode them: copy config.json again from the "
+            "quantised model, or give the weights from before quantisation"
         )
-    known = all(tensor.dtype in _DTYPES for tensor in headers.values())
+    readable = all(tensor.dtype in _DTYPES for tensor in headers.values())
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
-    if quantised or not known or model_class is None:
+    if quantised or not readable or model_class is None:
         return
     state = {
         name: torch.empty(tensor.shape, dtype=_DTYPES[tensor.dtype], device="meta") for name, tensor in headers.items()
@@ -80,7 +79,7 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except Exception:  # Some models cannot be loaded without numbers; the real load has the last word.
+    except Exception:  # Some models cannot be loaded without values; the check after loading decides.
         return
     names = model.state_dict().keys()
     refuse_misfit(info, names, entry)
@@ -88,9 +87,9 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
 
 
 def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: ModelEntry) -> None:
-    """Assert that no weight is stored under an old and a new name, of which transformers takes one silently."""
+    """Raise if a weight is stored under an old and a new name, of which transformers silently takes one."""
     bare = {_bare(name) for name in names}
-    # Two weights of the model that differ in nothing but such a part are two weights.
+    # If two weights of the model differ only in such a part, equal bare names prove nothing.
     distinct = len(bare) == len(names)
     first: dict[str, str] = {}
     for name in stored:
@@ -98,8 +97,8 @@ def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: Mode
         if other != name and distinct and not entry.unused_weights:
             raise WeightsError(
                 f"the checkpoint {entry.source} has two weights for one of its model ({printable(other)}, "
-                f"{printable(name)}): its files mix two sets of weights; save the model anew, or to measure with the "
-                f"one that transformers takes add --phase-allow-unused-weights {entry.source}"
+                f"{printable(name)}): its files mix two sets of weights; save the model again, or to measure with the "
+                f"one that transformers takes, add --phase-allow-unused-weights {entry.source}"
             )
 
 
@@ -109,17 +108,17 @@ def _bare(name: str) -> str:
 
 
 def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelEntry) -> list[str]:
-    """Assert that every weight was there in its shape and that none was left over.
+    """Raise unless every weight was present in its shape and none was unused.
 
-    transformers draws missing ones at random and leaves others out, and only warns.
+    transformers only warns: it draws missing weights at random and ignores unexpected ones.
 
     Args:
-        info: transformers' report on loading.
-        names: the tensors of the model.
+        info: the loading report of transformers.
+        names: the names of the model's tensors.
         entry: the checkpoint.
 
     Returns:
-        The weights that were left over, where the entry allows it.
+        The names of unused weights, if the entry allows them.
 
     Raises:
         WeightsError: there are such weights; the message names the first, their number and the likely cause.
@@ -127,12 +126,12 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
     source = entry.source
     extra = sorted(name for name in info["unexpected_keys"] if not _COMPUTED.search(name))
     adapted = any(_ADAPTER.search(name) for name in extra)
-    merge = "they are those of a PEFT model that was not merged: call merge_and_unload() and save it again"
+    merge = "they belong to a PEFT model that was not merged: call merge_and_unload() and save it again"
     missing = sorted(info["missing_keys"])
     layers = _layers(names, {*names, *extra} - set(missing))
     if missing:
         cause = (merge if adapted else layers or _wrapped(missing, info["unexpected_keys"]) or _headless(missing)) or (
-            "check that config.json and weights belong together, or save it anew"
+            "check that config.json and weights belong together, or save it again"
         )
         raise WeightsError(
             f"the checkpoint {source} lacks weights of its model ({printable(missing[0])}, {len(missing)} in all), "
@@ -143,24 +142,24 @@ def refuse_misfit(info: Mapping[str, Any], names: Collection[str], entry: ModelE
         raise WeightsError(
             f"the checkpoint {source} has weights of another shape than its config.json describes "
             f"({printable(str(name))}: {tuple(stored)} in the file and {tuple(expected)} in the model, "
-            f"{len(mismatched)} in all): check that config.json and weights belong together, or save it anew"
+            f"{len(mismatched)} in all): check that config.json and weights belong together, or save it again"
         )
     if extra and not entry.unused_weights:
         cause = merge if adapted else layers or "check that config.json and weights belong together"
         raise WeightsError(
-            f"the checkpoint {source} has weights that its model has no use for ({printable(extra[0])}, {len(extra)} "
+            f"the checkpoint {source} has weights that its model does not use ({printable(extra[0])}, {len(extra)} "
             f"in all): {cause}; to measure without them add --phase-allow-unused-weights {source}"
         )
     return extra
 
 
 def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) -> None:
-    """Assert that a head which config.json ties to the embeddings equals them.
+    """Raise if config.json ties the head to the embeddings but the two differ.
 
-    Releases of transformers differ in which of the two they take.
+    Releases of transformers differ in which of the two they use.
 
     Raises:
-        WeightsError: config.json ties them, and the weights hold two that differ.
+        WeightsError: config.json ties them, and the weights have two different tensors.
     """
     decoder = model.config.get_text_config(decoder=True)
     levels = [settings, *(settings[key] for key in settings if getattr(model.config, key, None) is decoder)]
@@ -176,46 +175,46 @@ def refuse_untied(model: Any, settings: Mapping[str, Any], entry: ModelEntry) ->
     if torch.equal(head, embeddings.to(head.device)):
         return
     raise WeightsError(
-        f"the checkpoint {entry.source} says in config.json that its head and its embeddings are one weight "
-        "(tie_word_embeddings), and its weights hold two that differ: write false there if the head was trained by "
-        "itself, take lm_head.weight out of the weights if not, or measure with the head of the weights by "
+        f"the checkpoint {entry.source} declares in config.json that its head and its embeddings are one weight "
+        "(tie_word_embeddings), but its weights have two that differ: set it to false if the head was trained "
+        "separately, else remove lm_head.weight from the weights, or measure with the head of the weights by "
         f"--phase-allow-unused-weights {entry.source}"
     )
 
 
 def _wrapped(missing: Collection[str], extra: Collection[str]) -> str:
-    """Return the cause where all names begin with that of a wrapper of the model, or "" for another cause."""
+    """Return the cause if all names start with the prefix of a model wrapper, else ""."""
     prefix = next((part for part in _WRAPPERS if extra and all(name.startswith(part) for name in extra)), "")
     return prefix and (
-        f"their names begin with {prefix!r}, as a wrapper of the model leaves them: take that off the names, or save "
-        "the model inside of the wrapper"
+        f"their names begin with {prefix!r}, the prefix of a wrapper of the model: remove it from the names, or save "
+        "the model inside the wrapper"
     )
 
 
 def _headless(missing: Collection[str]) -> str:
-    """Return the cause where nothing but the head is missing, or "" for another cause."""
+    """Return the cause if only the head is missing, else ""."""
     return (
-        f'write "{_TIED}": true into config.json if its head and its embeddings are one weight, or save the model anew'
+        f'write "{_TIED}": true into config.json if its head and its embeddings are one weight, or save the model again'
         if all(name.endswith("lm_head.weight") for name in missing)
         else ""
     )
 
 
 def _layers(configured: Collection[str], stored: Collection[str]) -> str:
-    """Return the cause where the model of config.json and the weights differ in the number of layers, or ""."""
+    """Return the cause if config.json and the weights differ in the number of layers, else ""."""
     sides = (_counts(configured), _counts(stored))
     for prefix in (name for name in sides[0] if name in sides[1]):
-        said, there = (counts[prefix] for counts in sides)
-        if said != there:
+        configured_count, stored_count = (counts[prefix] for counts in sides)
+        if configured_count != stored_count:
             return (
-                f"config.json gives {prefix.rstrip('.')} {said} layers and the weights have {there}: write {there} "
-                "there (num_hidden_layers), or complete or shorten the weights"
+                f"config.json gives {prefix.rstrip('.')} {configured_count} layers and the weights have {stored_count}"
+                f": write {stored_count} into config.json (num_hidden_layers), or complete or shorten the weights"
             )
     return ""
 
 
 def _counts(names: Collection[str]) -> dict[str, int]:
-    """Return by the start of their names how many layers there are."""
+    """Return the number of layers by the prefix of their names."""
     counts: dict[str, int] = {}
     for name in names:
         if match := _INDEXED.search(name):

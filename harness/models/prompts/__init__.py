@@ -1,1 +1,1 @@
-"""Prompts of one image and one instruction: their words, tokens, lengths and hashes."""
+"""Prompts of one image and one instruction: their text, tokens, lengths and hashes."""

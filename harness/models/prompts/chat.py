@@ -1,4 +1,4 @@
-"""The words of a prompt: one image and one instruction in a processor's chat template, and where the instruction is."""
+"""The text of a prompt: one image and one instruction in a processor's chat template."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harness.models.prompts.chat_templates import (
 from harness.models.prompts.template_process import EndlessTemplateError, TemplateProcessError, render
 
 _PLACEHOLDER = "instruction-goes-here"
-# How a list of parts looks where a template prints it as it is.
+# Signs of a template that prints the list of parts verbatim.
 _PRINTED = ("'type': 'image'", '"type": "image"')
 
 
 class PromptError(PhaseError):
-    """A prompt could not be encoded, or its token groups could not be told apart."""
+    """A prompt cannot be encoded, or its token groups cannot be distinguished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt in three parts: the template before the instruction, the instruction, and the template behind it."""
+    """A prompt in three parts: the template before the instruction, the instruction, and the template after it."""
 
     before: str
     instruction: str
@@ -35,82 +35,82 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The whole prompt."""
+        """The complete prompt."""
         return self.before + self.instruction + self.after
 
     def find_instruction(self, text: str) -> int:
-        """Where the instruction begins in what a processor made of the prompt; -1 where it is not there.
+        """Return the index of the instruction in a processor's expansion of the prompt; -1 if it is missing.
 
-        A processor puts image tokens, their borders, BOS or line breaks into the prompt. Of several places where the
-        instruction's words stand, its own is the one with most of the prompt's characters around it.
+        A processor adds image tokens, their delimiters, BOS or line breaks to the prompt. If the instruction's text
+        occurs several times, the occurrence with the largest match of the surrounding prompt counts.
         """
-        best, most = -1, -1
-        at = text.find(self.instruction)
-        while at >= 0 and self.instruction:
-            around = _common(self.before[::-1], text[:at][::-1])
-            around += _common(self.after, text[at + len(self.instruction) :])
-            if around > most:
-                best, most = at, around
-            at = text.find(self.instruction, at + 1)
+        best, longest_match = -1, -1
+        index = text.find(self.instruction)
+        while index >= 0 and self.instruction:
+            match = _common(self.before[::-1], text[:index][::-1])
+            match += _common(self.after, text[index + len(self.instruction) :])
+            if match > longest_match:
+                best, longest_match = index, match
+            index = text.find(self.instruction, index + 1)
         return best
 
 
 def prompt_text(processor: Any, instruction: str) -> str:
-    """Return the prompt of one image and one instruction in the processor's own chat template.
+    """Return the text of the prompt from `write_prompt`.
 
     Raises:
-        PromptError: as `write_prompt`.
+        PromptError: see `write_prompt`.
     """
     return write_prompt(processor, instruction).text
 
 
 def write_prompt(processor: Any, instruction: str) -> Prompt:
-    """The prompt of one image and one instruction, by the chat template of the processor or else of its tokenizer.
+    """Return the prompt of one image and one instruction in the chat template of the processor or its tokenizer.
 
-    A template that knows messages of plain text only gets the image token and a line break before the instruction.
+    A template for plain text only receives the image token and a line break before the instruction.
 
     Raises:
-        PromptError: there is no chat template, it refuses the message, does not come to an end, leaves out, repeats or
-            changes the instruction, or the instruction holds the image token.
+        PromptError: there is no chat template; it rejects the message, exceeds the limits of rendering, or omits,
+            repeats or changes the instruction; or the instruction contains the image token.
     """
     template = _template(processor)
     for token in image_tokens(processor):
         if token in instruction:
             raise PromptError(
-                f"the instruction {instruction!r} holds the image token {token}; leave it out: the chat template puts "
-                "it where the image goes"
+                f"the instruction {instruction!r} contains the image token {token}; remove it: the chat template "
+                "inserts it at the position of the image"
             )
     try:
-        before, found, after = _rendered(processor, template, _PLACEHOLDER).partition(_PLACEHOLDER)
+        before, separator, after = _rendered(processor, template, _PLACEHOLDER).partition(_PLACEHOLDER)
         text = _rendered(processor, template, instruction)
     except EndlessTemplateError as error:
         raise PromptError(f"the chat template of {type(processor).__name__} {error}") from error
-    # Many templates strip what the user wrote.
-    for kept in (instruction, instruction.strip()):
-        # Comparing the whole prompt, not looking for the instruction: the template's own words may be the same.
-        if found and text == before + kept + after:
-            return Prompt(before, kept, after)
+    # Many templates strip the user's text.
+    for candidate in (instruction, instruction.strip()):
+        # Compare the complete prompt, because the template may contain the same words as the instruction.
+        if separator and text == before + candidate + after:
+            return Prompt(before, candidate, after)
     raise PromptError(
         f"the chat template of {type(processor).__name__} does not contain the instruction {instruction!r} verbatim "
-        "and once: let chat_template.jinja beside the checkpoint's config.json write the message's text as it is"
+        "and once: change chat_template.jinja beside the checkpoint's config.json to write the message's text verbatim"
     )
 
 
 def refuse_endless_template(processor: Any, source: str) -> None:
-    """Assert that the chat template of a processor comes to an end with a prompt of one image and one instruction.
+    """Raise if the chat template of a processor exceeds the limits for a prompt of one image and one instruction.
 
     Raises:
         PromptError: the template takes more than 10 s, 1 GB, or writes more than a million characters.
     """
     try:
         write_prompt(processor, "Describe the image.")
-    except Exception as error:  # What else a template lacks is an error where a prompt is written.
+    except Exception as error:  # `write_prompt` reports all other errors later.
         if isinstance(error.__cause__, EndlessTemplateError):
             raise PromptError(f"the chat template of {source} {error.__cause__}") from None
 
 
 def template_date(processor: Any) -> str:
-    """Return the date that the processor's chat template is given, as in 2024-07-26; empty where it asks for none."""
+    """Return the date for the processor's chat template, as in 2024-07-26; empty if the template uses no date."""
     return DATE.date().isoformat() if asks_for_date(chosen_template(_template(processor))) else ""
 
 
@@ -125,9 +125,9 @@ def _template(processor: Any) -> Any:
 
 
 def image_tokens(processor: Any) -> Sequence[str]:
-    """What stands for the image in the processor's prompts; no strings where it puts the image there by itself."""
-    found = (getattr(owner, "image_token", None) for owner in (processor, processor.tokenizer))
-    return list(dict.fromkeys(str(token) for token in found if token))
+    """Return the image tokens of the processor's prompts; empty if the processor inserts the image by itself."""
+    tokens = (getattr(owner, "image_token", None) for owner in (processor, processor.tokenizer))
+    return list(dict.fromkeys(str(token) for token in tokens if token))
 
 
 def _rendered(processor: Any, template: Any, instruction: str) -> str:
@@ -139,7 +139,7 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
             return text
     except (EndlessTemplateError, TemplateProcessError):
         raise
-    except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
+    except Exception as error:  # A template may raise any type.
         problem = error
     plain = "".join(f"{token}\n" for token in image_tokens(processor)[:1]) + instruction
     try:
@@ -147,26 +147,26 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
     except (EndlessTemplateError, TemplateProcessError):
         raise
     except Exception as error:
-        said = first_line(problem or error, type(error).__name__)
+        reason = first_line(problem or error, type(error).__name__)
         raise PromptError(
-            f"the chat template of {type(processor).__name__} refuses a message of one image and one text ({said}); "
-            "put one that takes it into chat_template.jinja beside the checkpoint's config.json"
+            f"the chat template of {type(processor).__name__} rejects a message of one image and one text ({reason}); "
+            "put a template that accepts it into chat_template.jinja beside the checkpoint's config.json"
         ) from error
 
 
 def _applied(processor: Any, template: Any, content: Any) -> str:
-    own, text = getattr(processor, "chat_template", None), chosen_template(template)
-    # A processor's own code may render otherwise; it is trusted with everything.
+    of_processor, text = getattr(processor, "chat_template", None), chosen_template(template)
+    # A processor with its own code may render differently; that code is trusted.
     if text and text not in HARNESS_TEMPLATES and processor.apply_chat_template.__module__.startswith("transformers."):
         return render(with_fixed_date(text), processor.tokenizer.special_tokens_map, content)
     messages = [{"role": "user", "content": content}]
-    # Named only where it is the tokenizer's, so that a processor with templates of several names chooses by itself.
-    named = {} if own else {"chat_template": template}
+    # Passed only if it is the tokenizer's, so that a processor with several named templates makes its own choice.
+    named = {} if of_processor else {"chat_template": template}
     if asks_for_date(text):
         named = {"chat_template": with_fixed_date(text)}
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, **named))
 
 
-def _common(one: str, other: str) -> int:
-    """How many characters two texts have in common from their beginning."""
-    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _common(left: str, right: str) -> int:
+    """Return the length of the common prefix of two texts."""
+    return next((k for k, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

@@ -1,4 +1,4 @@
-"""Chat templates: those that models and kinds name, the one that a processor uses, and the fixed date in it."""
+"""Chat templates: the declared ones, the choice of a processor's template, and a fixed date for templates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-#: The day that widely used templates write by themselves where they cannot ask for one; noon, without a time zone.
+#: The default date in widely used templates without `strftime_now`; noon, without a time zone.
 DATE = datetime(2024, 7, 26, 12)
 _FUNCTION = "strftime_now"
 _DIRECTIVES = "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZ"
@@ -15,7 +15,7 @@ _PERCENT = "\x00"  # stands for %% while the directives are replaced
 
 
 def _chatml(image: str) -> str:
-    """Return the template of the bundled language model without a system message, with `image` for a picture."""
+    """Return the template of the bundled language model without a system message; `image` is written for an image."""
     return (
         "{% for message in messages %}"
         "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -31,7 +31,7 @@ def _chatml(image: str) -> str:
 
 _TEXT = "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
 
-#: "USER: <image>\nINSTRUCTION ASSISTANT:", what LLaVA-1.5 was tuned on, without a system message.
+#: "USER: <image>\nINSTRUCTION ASSISTANT:", the training prompt of LLaVA-1.5 without its system message.
 LLAVA = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
@@ -41,34 +41,34 @@ LLAVA = (
     + "</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
-#: The instruction alone: the processor itself puts the queries before BOS, and no role is named.
+#: The instruction only, without roles: the processor inserts the queries before BOS.
 BARE = "{% for message in messages %}" + _TEXT + "{% endfor %}"
-#: The image before the instruction, and nothing else.
+#: Only the image, then the instruction.
 IMAGE_FIRST = "<image>" + BARE
-#: The instruction before the image, and nothing else.
+#: Only the instruction, then the image.
 IMAGE_LAST = BARE + "<image>"
-#: What the bundled models were trained on; the second one's processor puts the queries before the prompt itself.
+#: The training prompts of the bundled models; the processor of InstructBLIP inserts the queries before the prompt.
 SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
-#: Templates of the harness itself, which come to an end.
+#: Templates of the harness, which need no limits of rendering.
 HARNESS_TEMPLATES = frozenset({LLAVA, BARE, IMAGE_FIRST, IMAGE_LAST, SCENES_LLAVA, SCENES_INSTRUCTBLIP})
 
 
 def chosen_template(template: Any) -> str:
-    """Return the text of a chat template; of several by name, the one that is used by default."""
+    """Return the text of a chat template; of several named templates, the default."""
     text = template.get("default") if isinstance(template, dict) else template
     return text if isinstance(text, str) else ""
 
 
 def asks_for_date(template: str) -> bool:
-    """Return True if a chat template asks for the day."""
+    """Return True if a chat template asks for the current date."""
     return _FUNCTION in template
 
 
 def with_fixed_date(template: str) -> str:
-    """Return a chat template in which `strftime_now` gives `DATE`; unchanged where it does not ask for the day.
+    """Return a chat template in which `strftime_now` returns `DATE`; unchanged if it does not ask for the date.
 
-    A macro of that name in front of the template takes precedence over the function of transformers. A variable of
-    that name would not do: transformers hands templates plain data only.
+    A macro with that name before the template overrides the function of transformers. A variable cannot, because
+    transformers passes only plain data to templates.
     """
     if not asks_for_date(template):
         return template
@@ -77,5 +77,5 @@ def with_fixed_date(template: str) -> str:
     forms += [(f"%{letter}", DATE.strftime(f"%{letter}")) for letter in _DIRECTIVES]
     forms += [(_PERCENT, "%")]
     steps = "".join(f" | replace({json.dumps(form)}, {json.dumps(text)})" for form, text in forms)
-    # The line break behind a block's end is not rendered, and the template still begins a line.
+    # jinja2 removes the line break after a block, so the template still starts on a new line.
     return f"{{% macro {_FUNCTION}(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}\n{template}"

@@ -1,4 +1,4 @@
-"""The call of a processor: tensors of pictures and prompts, texts that its tokenizer gets, and expected lengths."""
+"""Calls of a processor: its tensors, the texts that its tokenizer receives, and expected prompt lengths."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from harness.errors import first_line
 from harness.models.library_messages import printable_cause
 from harness.models.prompts.chat import Prompt, PromptError
 
-# What a processor gives for training; a model that gets it computes a loss.
-_NOT_GIVEN = ("labels", "offset_mapping")
-# Two sizes (height, width) that a processor of one resolution makes the same number of image tokens of.
-_LIKE, _UNLIKE = [448, 448], [224, 1344]
+# Outputs of a processor for training; with labels, a model would compute a loss.
+_TRAINING_OUTPUTS = ("labels", "offset_mapping")
+# Two sizes (height, width) with equal numbers of image tokens only for a processor with a fixed resolution.
+_SQUARE, _WIDE = [448, 448], [224, 1344]
 
 
-class _Listening:
-    """A tokenizer that keeps the texts it is given and what it makes of them.
+class _RecordingTokenizer:
+    """A tokenizer that records the texts it receives and their encodings.
 
-    The texts are the prompts as the processor has expanded them, which the character offsets of the tokens refer to
-    and which no processor hands out.
+    The texts are the prompts as expanded by the processor. The character offsets of tokens refer to these texts, which
+    no processor returns.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.heard: list[tuple[str, Any]] = []
+        self.received: list[tuple[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -39,118 +39,120 @@ class _Listening:
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
         texts = [text] if isinstance(text, str) else list(text or ())
         bos = self._tokenizer.bos_token
-        if bos is not None and texts and all(isinstance(one, str) and one.startswith(bos) for one in texts):
-            # As apply_chat_template does: what the template has written is not written again.
+        if bos is not None and texts and all(isinstance(item, str) and item.startswith(bos) for item in texts):
+            # Like apply_chat_template: the template has already written the special tokens.
             kwargs["add_special_tokens"] = False
         encoded = self._tokenizer(text, *args, **kwargs)
         if texts:
-            self.heard += zip(texts, encoded.encodings or [None] * len(texts), strict=True)
+            self.received += zip(texts, encoded.encodings or [None] * len(texts), strict=True)
         return encoded
 
 
 def call_processor(
     processor: Any, samples: Sequence[Sample], prompts: Sequence[Prompt]
 ) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """Return the processor's tensors, and what its tokenizer heard: each text with its encoding.
+    """Return the processor's tensors, and each text that its tokenizer received with its encoding.
 
     Args:
-        processor: called as it is; padding is on the left.
-        samples: one picture each.
-        prompts: of the samples, in their order.
+        processor: the processor, which pads on the left.
+        samples: samples of one image each.
+        prompts: the prompts of the samples, in the same order.
 
     Raises:
-        PromptError: it refuses the prompts, or gives no ids and mask of one row a prompt.
+        PromptError: the processor rejects the prompts, or does not return ids and mask with one row per prompt.
     """
     name = type(processor).__name__
     text: dict[str, Any] = {"padding_side": "left", "padding": True} if len(samples) > 1 else {}
     tensors = {"return_tensors": "pt"}
-    # Told to each part: transformers before 5.10 tells none where one has arguments of its own.
-    apart = {"images_kwargs": tensors, "text_kwargs": tensors | text}
+    # Passed to each part: transformers before 5.10 ignores common arguments if one part has its own.
+    separate = {"images_kwargs": tensors, "text_kwargs": tensors | text}
     if text and processor.tokenizer.pad_token is None:
         raise PromptError(
             f"the tokenizer of {name} has no padding token, so prompts cannot be padded to one length; set it "
             "(processor.tokenizer.pad_token = processor.tokenizer.eos_token), or pad_token in tokenizer_config.json"
         )
-    listening = copy.copy(processor)
-    pictures = [sample.load_image() for sample in samples]
+    recorder = copy.copy(processor)
+    images = [sample.load_image() for sample in samples]
     problem: Exception | None = None
-    # One list of pictures a prompt is the general form; some processors know only one picture a prompt.
-    # A processor of a checkpoint's own code may know one set of arguments for all its parts.
-    forms = (([[picture] for picture in pictures], apart), (pictures, apart), (pictures, tensors | text))
-    for images, options in forms:
-        listening.tokenizer = _Listening(processor.tokenizer)
+    # A list of images per prompt is the general form; some processors accept only one image per prompt.
+    # A processor from a checkpoint's own code may accept only one set of arguments for all its parts.
+    forms = (([[image] for image in images], separate), (images, separate), (images, tensors | text))
+    for image_argument, options in forms:
+        recorder.tokenizer = _RecordingTokenizer(processor.tokenizer)
         try:
-            encoded = listening(images=images, text=[prompt.text for prompt in prompts], **options)
-            inputs = {key: value for key, value in encoded.items() if key not in _NOT_GIVEN}
+            encoded = recorder(images=image_argument, text=[prompt.text for prompt in prompts], **options)
+            inputs = {key: value for key, value in encoded.items() if key not in _TRAINING_OUTPUTS}
             _refuse_shapes(name, inputs, len(samples))
             break
-        except Exception as error:  # A processor raises what it likes.
+        except Exception as error:  # A processor may raise any type.
             problem = problem or error
     else:
         if isinstance(problem, PromptError):
             raise problem
         raise PromptError(
-            f"{name} refuses the prompt {prompts[0].text!r} with its picture ({type(problem).__name__}: "
+            f"{name} rejects the prompt {prompts[0].text!r} with its image ({type(problem).__name__}: "
             f"{first_line(problem)}); {_remedy(problem)}"
         ) from (problem and printable_cause(problem))
-    return inputs, listening.tokenizer.heard
+    return inputs, recorder.tokenizer.received
 
 
 def _remedy(problem: Exception | None) -> str:
     if isinstance(problem, ImportError):
         return "install the package that it names"
     if "image dimensions" in str(problem):
-        return "its image processor is of another kind of model: use the one of this checkpoint (image_processor_type)"
+        return "its image processor belongs to another model type: use that of this checkpoint (image_processor_type)"
     if isinstance(problem, (AttributeError, NameError, TypeError)):
         return (
             "processor(images=[...], text=[...], return_tensors='pt') must work: use the processor of this checkpoint"
         )
-    return "its chat template must put the processor's image token where the image goes"
+    return "its chat template must write the processor's image token at the position of the image"
 
 
 def _refuse_shapes(name: str, inputs: Mapping[str, Any], prompts: int) -> None:
-    """Assert that ids and mask of the prompts are tensors of one row a prompt."""
+    """Raise unless ids and mask of the prompts are tensors with one row per prompt."""
     for key in ("input_ids", "attention_mask"):
         value = inputs.get(key)
         if value is None:
-            raise PromptError(f"{name} gives no {key}, so it is unknown which tokens its prompts have")
+            raise PromptError(f"{name} returns no {key}, so the tokens of its prompts are unknown")
         if not isinstance(value, torch.Tensor) or value.ndim != 2 or len(value) != prompts:
             shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
             raise PromptError(
-                f"{name} gives {key} as {type(value).__name__}{shape} where {prompts} prompts need a tensor of shape "
-                f"({prompts}, tokens): use the processor of this checkpoint, or let its __call__ keep to return_tensors"
+                f"{name} returns {key} as {type(value).__name__}{shape}, but {prompts} prompts need a tensor of shape "
+                f"({prompts}, tokens): use the processor of this checkpoint, or let its __call__ respect return_tensors"
             )
 
 
 def expected_lengths(processor: Any, samples: Sequence[Sample]) -> list[int]:
-    """Tokens of each sample's prompt, but for what all prompts share.
+    """Return the expected number of tokens of each sample's prompt, without the tokens that all prompts share.
 
-    The instruction's tokens, and where the processor makes more image tokens of larger pictures, those. It only serves
-    to put prompts of like length beside each other: an estimate that is off costs padding, never a number.
+    It counts the instruction's tokens, and the image tokens if their number depends on the image size. It is only used
+    to batch prompts of similar length: a wrong estimate costs padding and changes no reading.
     """
     instructions = {sample.instruction for sample in samples}
-    words = {text: len(processor.tokenizer(text, add_special_tokens=False).input_ids) for text in instructions}
-    lengths = [words[sample.instruction] for sample in samples]
-    fixed = _image_tokens(processor, [_LIKE, _UNLIKE])
+    instruction_lengths = {
+        text: len(processor.tokenizer(text, add_special_tokens=False).input_ids) for text in instructions
+    }
+    lengths = [instruction_lengths[sample.instruction] for sample in samples]
+    fixed = _image_tokens(processor, [_SQUARE, _WIDE])
     if fixed is None or fixed[0] == fixed[1]:
         return lengths
-    pictured = _image_tokens(processor, [_size(sample) for sample in samples])
-    return lengths if pictured is None else [sum(pair) for pair in zip(lengths, pictured, strict=True)]
+    image_lengths = _image_tokens(processor, [_size(sample) for sample in samples])
+    return lengths if image_lengths is None else [sum(pair) for pair in zip(lengths, image_lengths, strict=True)]
 
 
 def _size(sample: Sample) -> Sequence[int]:
-    """Height and width of a sample's picture; any where it cannot be had, which is said when it is encoded."""
+    """Return the height and width of a sample's image, or a default if loading fails; `encode` reports the error."""
     try:
         width, height = sample.load_image().size
-    except Exception:  # A dataset's own code raises what it likes.
-        return _LIKE
+    except Exception:  # A dataset's code may raise any type.
+        return _SQUARE
     return [height, width]
 
 
 def _image_tokens(processor: Any, sizes: Sequence[Sequence[int]]) -> list[int] | None:
-    """What the processor says of pictures of these sizes, (height, width) each; None where it says nothing."""
+    """Return the numbers of image tokens for sizes (height, width), or None if the processor does not know."""
     try:
-        told = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-    except Exception:  # No public way leads there: what it lacks or cannot take differs from type to type.
+        counts = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+    except Exception:  # A private method, whose existence and errors differ between types.
         return None
-    return list(told) if len(told) == len(sizes) else None
+    return list(counts) if len(counts) == len(sizes) else None

@@ -1,4 +1,4 @@
-"""From samples to model inputs, and which position belongs to which token group."""
+"""Encoding of samples into model inputs and token groups."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.models.prompts.chat import Prompt, PromptError, image_tokens, write
 from harness.models.prompts.hashes import InputHashes, hash_rows
 from harness.models.prompts.processor_call import call_processor
 
-#: Of model inputs: the positions of the image features, bool (batch, tokens).
+#: A function from model inputs to the mask of image positions, bool (batch, tokens).
 ImagePositions = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
-# Of a size and shape that any processor of photographs takes.
-_PLAIN, _GREY = (336, 336), (128, 128, 128)
+# A size that any processor of photographs accepts, and mid grey.
+_PLAIN_SIZE, _GREY = (336, 336), (128, 128, 128)
 
 
 class UnevenPromptsError(PromptError):
@@ -28,12 +28,12 @@ class UnevenPromptsError(PromptError):
 
 @dataclass(frozen=True, slots=True)
 class TokenGroups:
-    """Which positions of a batch belong to which group; every array is bool of shape (batch, tokens).
+    """Masks of the token groups of a batch, bool of shape (batch, tokens) each.
 
-    `image`: the positions of the image features. `text`: every other token but BOS, padding, and the ends of rows
-    and tiles that some processors put between image tokens and behind the last. `instruction`: the part of the text
-    that the user wrote. `other`: everything real outside of image and instruction. `real`: everything but padding.
-    image, instruction and other partition the real positions.
+    `image`: the positions of the image features. `text`: all other tokens except BOS, padding, and the row and tile
+    ends that some processors put between image tokens and after the last. `instruction`: the part of the text that the
+    user wrote. `other`: all real tokens outside image and instruction. `real`: all tokens except padding. The groups
+    image, instruction and other partition the real tokens.
     """
 
     image: torch.Tensor
@@ -43,13 +43,13 @@ class TokenGroups:
     real: torch.Tensor
 
     def to(self, device: torch.device) -> TokenGroups:
-        """Return the same groups on another device."""
+        """Return the groups on another device."""
         return TokenGroups(*(getattr(self, field).to(device) for field in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model inputs of some samples (left-padded), their token groups and one pair of input hashes a sample."""
+    """Model inputs of some samples (left-padded), their token groups, and a pair of input hashes per sample."""
 
     inputs: Mapping[str, Any]
     groups: TokenGroups
@@ -61,44 +61,46 @@ def encode(processor: Any, samples: Sequence[Sample], image_positions: ImagePosi
 
     Raises:
         UnevenPromptsError: padding between the tokens of a prompt, or in another text encoder.
-        PromptError: a prompt cannot be written or processed; padding on the right; a sample without image tokens or
-            with fewer than two tokens of text or instruction; or the tokenizer does not say which characters its
-            tokens stand for, or does not give the instruction back.
+        PromptError: a prompt cannot be written or processed; padding is on the right; a sample has no image tokens or
+            fewer than two tokens of text or instruction; or the tokenizer has no character offsets or does not decode
+            to the instruction.
     """
     prompts = [write_prompt(processor, sample.instruction) for sample in samples]
-    inputs, heard = call_processor(processor, samples, prompts)
+    inputs, received = call_processor(processor, samples, prompts)
     real = inputs["attention_mask"].bool()
     _refuse_padding(processor, inputs, real)
-    groups = _groups(processor, samples, prompts, inputs["input_ids"], real, image_positions(inputs), heard)
+    groups = _groups(processor, samples, prompts, inputs["input_ids"], real, image_positions(inputs), received)
 
-    def alone(row: int) -> Mapping[str, Any]:
-        one, _ = call_processor(processor, samples[row : row + 1], prompts[row : row + 1])
-        if one["input_ids"][0].tolist() != inputs["input_ids"][row][real[row]].tolist():
+    def encode_alone(row: int) -> Mapping[str, Any]:
+        separate, _ = call_processor(processor, samples[row : row + 1], prompts[row : row + 1])
+        if separate["input_ids"][0].tolist() != inputs["input_ids"][row][real[row]].tolist():
             raise PromptError(
-                f"{type(processor).__name__} gives sample {samples[row].id} other tokens alone than beside others; "
+                f"{type(processor).__name__} gives sample {samples[row].id} different tokens alone than in a batch; "
                 "measure with --phase-batch-size 1"
             )
-        return one
+        return separate
 
-    return Batch(inputs, groups, hash_rows(inputs, real, alone))
+    return Batch(inputs, groups, hash_rows(inputs, real, encode_alone))
 
 
 def _refuse_padding(processor: Any, inputs: Mapping[str, Any], real: torch.Tensor) -> None:
-    """Assert that no padding stands behind a real token, and that other text encoders have none.
+    """Raise if padding follows a real token, or if another text encoder has padding.
 
-    Those, such as a Q-Former, count positions from the left, padding included.
+    Other text encoders, such as a Q-Former, count positions from the left, including padding.
     """
     name = type(processor).__name__
     if not bool(real[:, -1].all()):
-        raise PromptError("the batch is padded on the right; the last prompt token must be a real one: pad on the left")
+        raise PromptError(
+            "the batch is padded on the right, but the last prompt token must be a real token: pad on the left"
+        )
     others = [key.removesuffix("input_ids") + "attention_mask" for key in inputs if key.endswith("_input_ids")]
-    torn = [key for key in others if key in inputs and not bool(inputs[key].all())]
+    padded = [key for key in others if key in inputs and not bool(inputs[key].all())]
     if not bool((real[:, 1:] >= real[:, :-1]).all()):
-        torn = ["attention_mask", *torn]
-    if torn:
+        padded = ["attention_mask", *padded]
+    if padded:
         raise UnevenPromptsError(
-            f"{name} pads prompts of different length between their tokens ({torn[0]}), which changes what the model "
-            "computes; measure with --phase-batch-size 1, or with one instruction for all"
+            f"{name} pads prompts of different length between their tokens ({padded[0]}), which changes what the model "
+            "computes; measure with --phase-batch-size 1, or use the same instruction for all samples"
         )
 
 
@@ -109,29 +111,29 @@ def _groups(
     ids: torch.Tensor,
     real: torch.Tensor,
     positions: torch.Tensor,
-    heard: Sequence[tuple[str, Any]],
+    received: Sequence[tuple[str, Any]],
 ) -> TokenGroups:
     image = positions.to(real.device) & real
     written = real & ~image & ~_row_ends(image, ids)
-    # Before everything else that is no image token: InstructBLIP and PaliGemma have their image tokens before BOS.
+    # Tokens up to BOS, skipping image tokens: InstructBLIP and PaliGemma have their image tokens before BOS.
     leading = (~written | (ids == processor.tokenizer.bos_token_id)).int().cumprod(1).bool()
     text = written & ~leading if processor.tokenizer.bos_token_id is not None else written
     instruction = torch.zeros_like(real)
-    for row, spans in enumerate(_spans(processor, prompts, ids, real, heard)):
-        instruction[row] = text[row] & spans
-        back = processor.tokenizer.decode(ids[row][instruction[row]], clean_up_tokenization_spaces=False)
-        if _letters(prompts[row].instruction) not in _letters(back):
+    for row, in_instruction in enumerate(_instruction_masks(processor, prompts, ids, real, received)):
+        instruction[row] = text[row] & in_instruction
+        decoded = processor.tokenizer.decode(ids[row][instruction[row]], clean_up_tokenization_spaces=False)
+        if _letters(prompts[row].instruction) not in _letters(decoded):
             raise PromptError(
-                f"sample {samples[row].id}: the tokens in the instruction's place give back {back!r} instead of "
+                f"sample {samples[row].id}: the tokens at the instruction's position decode to {decoded!r} instead of "
                 f"{prompts[row].instruction!r}"
             )
     for label, mask in (("image", image), ("text", text), ("instruction", instruction)):
         short = (mask.sum(1) < 2).nonzero().flatten().tolist()
         if short and label == "image" and not mask[short[0]].any():
             raise PromptError(
-                f"the prompt of sample {samples[short[0]].id} has no image token that the model's configuration knows "
-                f"(image_token_id){_written_token(processor)}: set it to the id of the processor's image token, or use "
-                "the processor of this checkpoint"
+                f"the prompt of sample {samples[short[0]].id} has no image token with the id in the model's "
+                f"configuration (image_token_id){_written_token(processor)}: set it to the id of the processor's image "
+                "token, or use the processor of this checkpoint"
             )
         if short:
             raise PromptError(
@@ -142,14 +144,14 @@ def _groups(
 
 
 def _row_ends(image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Return what marks rows and tiles, bool (batch, tokens): it is the picture's, nobody's words.
+    """Return the mask of row and tile ends, bool (batch, tokens), which belong to the image and not to the text.
 
-    These are the tokens between image tokens, and the same ones directly behind the last, as the end of the last row.
+    These are the tokens between image tokens, and equal tokens directly after the last image token.
     """
-    seen = image.int()
-    behind = seen.flip(1).cumsum(1).flip(1) == 0
-    ends = ~image & (seen.cumsum(1) > 0) & ~behind
-    for row, last in enumerate((~behind).sum(1).tolist()):
+    marks = image.int()
+    after = marks.flip(1).cumsum(1).flip(1) == 0
+    ends = ~image & (marks.cumsum(1) > 0) & ~after
+    for row, last in enumerate((~after).sum(1).tolist()):
         ends[row, last:] = torch.isin(ids[row, last:], ids[row][ends[row]]).int().cumprod(0).bool()
     return ends
 
@@ -157,81 +159,85 @@ def _row_ends(image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 def _written_token(processor: Any) -> str:
     tokens = image_tokens(processor)[:1]
     return "".join(
-        f"; the processor writes {token!r} of id {processor.tokenizer.convert_tokens_to_ids(token)}" for token in tokens
+        f"; the processor writes {token!r} with id {processor.tokenizer.convert_tokens_to_ids(token)}"
+        for token in tokens
     )
 
 
-def _spans(
+def _instruction_masks(
     processor: Any,
     prompts: Sequence[Prompt],
     ids: torch.Tensor,
     real: torch.Tensor,
-    heard: Sequence[tuple[str, Any]],
+    received: Sequence[tuple[str, Any]],
 ) -> Iterator[torch.Tensor]:
-    """Which tokens have characters of the instruction, bool (tokens,), for every prompt."""
+    """Yield for each prompt the mask of tokens that cover characters of the instruction, bool (tokens,)."""
     name = type(processor).__name__
-    at = 0
+    index = 0
     for row, prompt in enumerate(prompts):
-        # Prompts are tokenized in their order; a processor may tokenize other texts besides.
-        while at < len(heard) and prompt.instruction and prompt.find_instruction(heard[at][0]) < 0:
-            at += 1
-        if at == len(heard):
+        # Prompts are tokenized in order, possibly with other texts between them.
+        while index < len(received) and prompt.instruction and prompt.find_instruction(received[index][0]) < 0:
+            index += 1
+        if index == len(received):
             raise PromptError(
-                f"{name} gives its tokenizer no text that holds the instruction {prompt.instruction!r}, so it is "
-                "unknown which tokens are the instruction's"
+                f"{name} passes its tokenizer no text that contains the instruction {prompt.instruction!r}, so the "
+                "instruction's tokens are unknown"
             )
-        text, encoding = heard[at]
-        at += 1
+        text, encoding = received[index]
+        index += 1
         if encoding is None:
             raise PromptError(
-                f"{name} has the tokenizer {type(processor.tokenizer).__name__}, which does not say which characters "
-                "its tokens stand for; save the checkpoint with a tokenizer.json, the file of the fast tokenizers"
+                f"{name} has the tokenizer {type(processor.tokenizer).__name__}, which has no character offsets "
+                "for its tokens; save the checkpoint with a tokenizer.json, the file of the fast tokenizers"
             )
         start = prompt.find_instruction(text)
         end = start + len(prompt.instruction)
         inside = [
             first < end and last > start
-            for (first, last), kept in zip(encoding.offsets, encoding.attention_mask, strict=True)
-            if kept
+            for (first, last), attended in zip(encoding.offsets, encoding.attention_mask, strict=True)
+            if attended
         ]
-        tokens = [token for token, kept in zip(encoding.ids, encoding.attention_mask, strict=True) if kept]
-        places = real[row].nonzero().flatten()
-        whole = ids[row][places].tolist()
-        # What a processor adds to the tokens themselves, such as InstructBLIP's queries, stands before or behind them.
-        shift = next((s for s in range(len(whole) - len(tokens), -1, -1) if whole[s : s + len(tokens)] == tokens), None)
+        tokens = [token for token, attended in zip(encoding.ids, encoding.attention_mask, strict=True) if attended]
+        positions = real[row].nonzero().flatten()
+        row_tokens = ids[row][positions].tolist()
+        # Tokens that the processor adds after tokenizing, such as InstructBLIP's queries, precede or follow these.
+        shifts = range(len(row_tokens) - len(tokens), -1, -1)
+        shift = next((s for s in shifts if row_tokens[s : s + len(tokens)] == tokens), None)
         if shift is None:
-            raise PromptError(f"{name} changes the tokens of its prompts, so their offsets say nothing about them")
+            raise PromptError(
+                f"{name} changes the tokens of its prompts after tokenizing, so their character offsets are invalid"
+            )
         mask = torch.zeros_like(real[row])
-        mask[places[shift : shift + len(tokens)]] = torch.tensor(inside, device=mask.device)
+        mask[positions[shift : shift + len(tokens)]] = torch.tensor(inside, device=mask.device)
         yield mask
 
 
 def _letters(text: str) -> str:
-    """Return a text without white space, capitals and accents, which some tokenizers do not keep."""
+    """Return a text in lower case without white space and accents, which some tokenizers lose."""
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(sign for sign in decomposed if not unicodedata.combining(sign) and not sign.isspace()).casefold()
+    return "".join(char for char in decomposed if not unicodedata.combining(char) and not char.isspace()).casefold()
 
 
 def image_refusal(processor: Any, sample: Sample, image_positions: ImagePositions) -> str:
-    """Return why a processor refuses a sample's picture; empty where it takes it.
+    """Return why a processor rejects a sample's image; empty if it accepts the image.
 
-    Also empty where it refuses a plain grey picture in its place: then the prompt is at fault, and no picture.
+    Also empty if it rejects a uniform grey image in its place, because then the prompt is the cause.
     """
     try:
         encode(processor, [sample], image_positions)
     except PromptError as error:
-        plain = replace(sample, load_image=lambda: Image.new("RGB", _PLAIN, _GREY))
+        plain = replace(sample, load_image=lambda: Image.new("RGB", _PLAIN_SIZE, _GREY))
         try:
             encode(processor, [plain], image_positions)
         except PromptError:
             return ""
         width, height = sample.load_image().size
-        return f"{type(processor).__name__} refuses its picture of {width} x {height} pixels ({_problem(error)})"
+        return f"{type(processor).__name__} rejects its image of {width} x {height} pixels ({_problem(error)})"
     return ""
 
 
 def _problem(error: PromptError) -> str:
-    """Return the processor's own error, or the sentence about what it gave."""
+    """Return the processor's own error, or the message about its output."""
     cause = error.__cause__
     if cause is None:
         return str(error)

@@ -1,7 +1,7 @@
-"""Chat templates of checkpoints rendered in a process of their own, with limits of time, memory and characters.
+"""Rendering of checkpoints' chat templates in a separate process, with limits of time, memory and characters.
 
-Templates are programs: transformers' sandbox keeps them away from Python, and not from computing for ever. The first
-trial and all prompts are rendered here alike, so a template that recognises the trial gains nothing.
+Templates are programs: transformers' sandbox isolates them from Python but does not stop endless loops. The trial and
+all prompts are rendered in the same way, so a template cannot evade the limits by recognising the trial.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from typing import Any
 from harness.errors import PhaseError
 from harness.models.prompts.template_program import LIMITED
 
-#: Seconds of computing of one rendering; waiting for a busy machine does not count, up to `_PATIENCE`.
+#: CPU seconds of one rendering. Wall time on a busy machine may be longer, up to `_PATIENCE` seconds.
 SECONDS = 10
 _PATIENCE = 120
-#: Characters of the longest prompt of one image and one instruction; the models' own are a thousand times shorter.
+#: Characters of the longest prompt of one image and one instruction, a thousand times those of known models.
 LONGEST = 1_000_000
 _MEMORY = 1 << 30  # bytes
 _PROGRAM = Path(__file__).with_name("template_program.py")
-# Exit statuses of a process that met a limit of its own or the system's, or ran out of stack.
+# Exit statuses of a process that reached its own or the system's limit, or exhausted the stack.
 _STOPPED = {LIMITED} | {-getattr(signal, name) for name in ("SIGXCPU", "SIGKILL", "SIGSEGV") if hasattr(signal, name)}
 
 
 class EndlessTemplateError(PhaseError):
-    """A rendering met one of the limits; the message is the rest of a sentence that begins with the template."""
+    """A rendering reached one of the limits; the message is the predicate of a sentence about the template."""
 
 
 class TemplateProcessError(PhaseError):
-    """The process that renders cannot be started, or was ended from outside."""
+    """The rendering process cannot be started, or was ended from outside."""
 
 
 class RenderingError(PhaseError):
-    """A template raised an error, which is the message."""
+    """A template raised an error, whose text is the message."""
 
 
 def render(template: str, tokens: Mapping[str, Any], content: Any) -> str:
-    """Return the prompt of a user's message as transformers renders it, byte for byte.
+    """Return the prompt of a user's message, identical to that of transformers.
 
     Args:
         template: the text of a chat template.
-        tokens: special tokens by name, as a tokenizer's `special_tokens_map`.
-        content: of the message, text or a list of parts; plain JSON.
+        tokens: special tokens by name, from a tokenizer's `special_tokens_map`.
+        content: the content of the message, a text or a list of parts; plain JSON.
 
     Raises:
-        EndlessTemplateError: the rendering met a limit.
+        EndlessTemplateError: the rendering reached a limit.
         RenderingError: the template raised an error.
         TemplateProcessError: the process cannot be started, or ended for another reason.
     """
@@ -61,7 +61,7 @@ def render(template: str, tokens: Mapping[str, Any], content: Any) -> str:
 
 
 def start() -> None:
-    """Open the process, which takes half a second beside the caller's own work."""
+    """Open the process in the background, which takes half a second."""
     with _PROCESS.lock:
         _PROCESS.open()
 
@@ -70,21 +70,21 @@ def start() -> None:
 def _rendered(template: str, tokens: str, content: str) -> str:
     messages = [{"role": "user", "content": json.loads(content)}]
     arguments = {"conversations": [messages], "chat_template": template, "add_generation_prompt": True}
-    reply = _PROCESS.ask({"arguments": json.loads(tokens) | arguments, "seconds": SECONDS, "longest": LONGEST})
+    reply = _PROCESS.request({"arguments": json.loads(tokens) | arguments, "seconds": SECONDS, "longest": LONGEST})
     if "error" in reply:
         raise RenderingError(reply["error"])
     return str(reply["text"])
 
 
 class _TemplateProcess:
-    """The process that renders templates; it stays open, and is opened again after it met a limit."""
+    """The process that renders templates; it stays open and is reopened after it reached a limit."""
 
     def __init__(self) -> None:
         self.lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def open(self) -> subprocess.Popen[bytes]:
-        """Open the process, unless it is open; does not wait until it is ready."""
+        """Open the process unless it is open, without waiting until it is ready."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             try:
@@ -98,16 +98,16 @@ class _TemplateProcess:
                 raise TemplateProcessError(
                     f"the process that renders chat templates cannot be started ({error}): allow more processes"
                 ) from error
-            # As Python does: entries that are no text are passed over.
+            # Like Python, skip entries that are not text.
             path = [entry for entry in sys.path if entry and isinstance(entry, str)]
             _send(self._process, {"path": path, "memory": _MEMORY})
         return self._process
 
-    def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the reply to a request.
+    def request(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send a message and return the reply.
 
         Raises:
-            EndlessTemplateError: the process met a limit.
+            EndlessTemplateError: the process reached a limit.
             TemplateProcessError: the process cannot be started, or ended for another reason.
         """
         with self.lock:
@@ -116,12 +116,12 @@ class _TemplateProcess:
             timer.daemon = True
             timer.start()
             try:
-                _send(process, request)
+                _send(process, message)
                 assert process.stdout is not None
                 line = process.stdout.readline()
                 waited = not timer.is_alive()
             except BaseException:
-                # A reply that nobody has read would be taken for that of the next request.
+                # An unread reply would be taken for the reply to the next request.
                 self.close()
                 raise
             finally:
@@ -133,8 +133,8 @@ class _TemplateProcess:
             self.close()
         if waited or status in _STOPPED:
             raise EndlessTemplateError(
-                f"does not come to an end within {SECONDS} s, {_MEMORY >> 30} GB of memory and {LONGEST:,} characters: "
-                "mend chat_template.jinja beside its config.json"
+                f"does not finish within {SECONDS} s, {_MEMORY >> 30} GB of memory and {LONGEST:,} characters: "
+                "fix chat_template.jinja beside its config.json"
             )
         raise TemplateProcessError(
             f"the process that renders chat templates ended (status {status}): start the run again"
@@ -154,11 +154,11 @@ def _send(process: subprocess.Popen[bytes], content: Mapping[str, Any]) -> None:
         process.stdin.write(json.dumps(content).encode("ascii") + b"\n")
         process.stdin.flush()
     except OSError:
-        pass  # It has ended, and its status says why.
+        pass  # The process has ended; its exit status gives the reason.
 
 
 def _forget() -> None:
-    """Leave the process to the parent, in a fork of it."""
+    """Forget the process in a fork, because it belongs to the parent."""
     global _PROCESS
     _PROCESS = _TemplateProcess()
 

@@ -1,4 +1,4 @@
-"""Program of the process that renders chat templates: a request a line, a reply a line. `template_process` runs it."""
+"""Program of the process that renders chat templates, one request and one reply per line; see `template_process`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-#: Exit status of a rendering that met the limit of memory or of characters.
+#: Exit status of a rendering that reached the limit of memory or characters.
 LIMITED = 3
-_LONGEST_ERROR = 1000  # characters of an error's text, which a template may choose
+_LONGEST_ERROR = 1000  # characters of an error's text, which the template controls
 
 
 def main() -> None:
-    """Answer requests from stdin until it is closed; the first line has the module path and the limit of memory."""
-    # Ctrl-C goes to all processes of a terminal; this one ends with its parent.
+    """Answer requests from stdin until it closes; the first line has the module path and the memory limit."""
+    # Ctrl-C signals all processes of a terminal; this process ends with its parent instead.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = sys.stdin.buffer, sys.stdout
     sys.stdout = sys.stderr
@@ -33,7 +33,7 @@ def main() -> None:
             reply = {"text": render_jinja_template(**request["arguments"])[0][0]}
         except MemoryError:
             sys.exit(LIMITED)
-        except Exception as error:  # A template raises what it likes, and jinja2 what it meets.
+        except Exception as error:  # A template may raise any type.
             reply = {"error": (str(error).strip() or type(error).__name__)[:_LONGEST_ERROR]}
         if len(reply.get("text", "")) > request["longest"]:
             sys.exit(LIMITED)
@@ -53,7 +53,7 @@ def _limit(name: str, amount: int) -> None:
 
 
 def _address_space() -> int:
-    """Return the bytes of address space that the process has already, 0 where the system does not say."""
+    """Return the bytes of address space in use by this process; 0 if the system does not report them."""
     try:
         import resource
 

@@ -21,7 +21,7 @@ from harness.tests.support.tiny import tiny_profile, tiny_samples, tiny_vlm
 pytestmark = pytest.mark.usefixtures("tiny_data")
 
 N = 12
-REASON = f"LlavaProcessor refuses its picture of 1200 x 5 pixels ({REFUSAL})"
+REASON = f"LlavaProcessor rejects its image of 1200 x 5 pixels ({REFUSAL})"
 NO_WORD = "its captions have no English content word"
 
 
@@ -92,7 +92,7 @@ def test_no_picture_that_is_taken_is_one_sentence(picky: Vlm, changed: Callable[
 
 def test_a_processor_that_refuses_every_picture_has_a_prompt_to_mend(own_vlm: Vlm) -> None:
     own_vlm.processor.chat_template = own_vlm.processor.chat_template.replace("<image>", "")
-    with pytest.raises(PromptError, match="its chat template must put"):
+    with pytest.raises(PromptError, match="its chat template must write"):
         tiny_profile(own_vlm)
 
 

@@ -126,7 +126,7 @@ def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
         chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
         done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
         assert done.returncode != 0, "62 samples are too few for a baseline"
-        assert done.stdout.count("refuses its picture of 1200 x 5 pixels") == 1
+        assert done.stdout.count("rejects its image of 1200 x 5 pixels") == 1
         assert done.stdout.count("needs at least 64 samples, not 62") > 0
 
 

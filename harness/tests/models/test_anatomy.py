@@ -117,7 +117,7 @@ def test_image_positions_may_be_passed() -> None:
 
 
 def test_a_model_without_image_token_is_refused() -> None:
-    with pytest.raises(AnatomyError, match=r"pass them: find_anatomy\(model, image_positions=\.\.\.\)"):
+    with pytest.raises(AnatomyError, match=r"pass find_anatomy\(model, image_positions=\.\.\.\)"):
         find_anatomy(LlamaForCausalLM(llama_config()))
     with pytest.raises(AnatomyError, match=r"configuration of LlamaForCausalLM names no image token \(image_token_id"):
         find_anatomy(LlamaForCausalLM(llama_config()))

@@ -62,7 +62,7 @@ def test_a_template_may_strip_the_instruction(vlm: Vlm) -> None:
 def test_a_template_that_refuses_says_why_and_what_to_do(vlm: Vlm) -> None:
     processor = worded(vlm, "{{ raise_exception('roles must be Human and Bot') }}")
     with pytest.raises(
-        PromptError, match=r"refuses .*\(roles must be Human and Bot\); put .*chat_template.jinja beside"
+        PromptError, match=r"rejects .*\(roles must be Human and Bot\); put .*chat_template.jinja beside"
     ):
         prompt_text(processor, ASKING)
 
@@ -71,9 +71,7 @@ def test_a_prompt_without_the_image_token_names_the_processors_reason() -> None:
     processor = make_processor(FAMILIES["idefics3"])
     processor.chat_template = "Q: {{ messages[0]['content'][1]['text'] }} A:"
     sample = Sample("one", lambda: Image.new("RGB", (32, 32)), ASKING, ("a dog",), "one")
-    with pytest.raises(
-        PromptError, match=r"Idefics3Processor refuses the prompt 'Q: what is it\? A:'.*image token where"
-    ):
+    with pytest.raises(PromptError, match=r"Idefics3Processor rejects the prompt 'Q: what is it\? A:'.*image token at"):
         encode(processor, [sample], lambda inputs: inputs["input_ids"] < 0)
 
 
@@ -112,7 +110,7 @@ def test_a_tokenizer_without_character_offsets_is_refused_with_the_remedy(vlm: V
     processor.tokenizer = ByT5Tokenizer(bos_token="<s>")
     processor.tokenizer.add_tokens(["<image>"], special_tokens=True)
     feature = processor.image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    with pytest.raises(PromptError, match=r"ByT5Tokenizer, which does not say which characters .*tokenizer\.json"):
+    with pytest.raises(PromptError, match=r"ByT5Tokenizer, which has no character offsets .*tokenizer\.json"):
         encode(processor, tiny_samples(1), lambda inputs: inputs["input_ids"] == feature)
 
 

@@ -39,11 +39,14 @@ def test_a_directory_is_given_in_any_way(here: Path, text: str) -> None:
         ("./out/chekpoint", "there is no directory './out/chekpoint' (there is 'out/checkpoint'): check the path"),
         ("~/out/chekpoint", "there is no directory '~/out/chekpoint' (there is "),
         ("out/chekpoint/", "there is no directory 'out/chekpoint/' (there is 'out/checkpoint')"),
-        ("../elsewhere/x/y", "there is no directory '../elsewhere/x/y' ('../elsewhere' is not there): check the path"),
-        ("/no-such-root/x", "there is no directory '/no-such-root/x' ('/no-such-root' is not there)"),
+        (
+            "../elsewhere/x/y",
+            "there is no directory '../elsewhere/x/y' ('../elsewhere' does not exist): check the path",
+        ),
+        ("/no-such-root/x", "there is no directory '/no-such-root/x' ('/no-such-root' does not exist)"),
         ("out/checkpoint/config.json", "is a file: give the directory that holds it, 'out/checkpoint'"),
-        ("https://huggingface.co/some/model", "is an address: give a directory, or the repository as ORG/NAME"),
-        ("out", "holds no config.json, but a directory in it does: give 'out/checkpoint'"),
+        ("https://huggingface.co/some/model", "is a URL: give a directory, or the repository as ORG/NAME"),
+        ("out", "has no config.json, but a directory in it does: give 'out/checkpoint'"),
     ],
 )
 def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, said: str) -> None:
@@ -73,7 +76,8 @@ def test_an_adapter_is_told_with_the_commands_that_merge_it(tmp_path: Path) -> N
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     with pytest.raises(LookupError) as caught:
         find_model(str(tmp_path))
-    assert "is a PEFT adapter (adapter_config.json) of 'some/base' and no model of its own: merge" in str(caught.value)
+    adapter_problem = "is a PEFT adapter (adapter_config.json) for 'some/base' and not a complete model: merge"
+    assert adapter_problem in str(caught.value)
     assert "M.from_pretrained('some/base')" in str(caught.value)
     assert f"{str(tmp_path)!r}).merge_and_unload()" in str(caught.value)
 
@@ -105,7 +109,7 @@ def test_settings_that_are_no_json_are_named_with_their_file(checkpoint: Path) -
     with pytest.raises(WeightsError, match=r"config\.json starts with a byte order mark, which transformers does not"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
     path.write_bytes(content[:-20])
-    with pytest.raises(WeightsError, match=r"config\.json is no readable JSON \(.*line \d+.*\): mend it or copy it"):
+    with pytest.raises(WeightsError, match=r"config\.json is not valid JSON \(.*line \d+.*\): fix it or copy it"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
 
 

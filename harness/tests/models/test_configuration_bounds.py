@@ -49,7 +49,7 @@ def test_a_number_of_no_model_is_refused_before_one_is_built(
     change_settings(checkpoint / "config.json", lambda config: config[part].update({key: number}))
     said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
     assert said.startswith(f"the checkpoint {checkpoint} has {key} ")
-    assert " in config.json, and no model has more than " in said
+    assert " in config.json, but no model has more than " in said
     with pytest.raises(WeightsError, match="no model has more than"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
@@ -66,8 +66,8 @@ def test_more_layers_than_the_weights_can_be_of_are_refused(
 ) -> None:
     change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(settings))
     said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
-    assert said.startswith(f"the checkpoint {checkpoint} has {stated} in config.json, and its weights are ")
-    assert said.endswith(" tensors, too few for that: check that config.json and weights belong together")
+    assert said.startswith(f"the checkpoint {checkpoint} has {stated} in config.json, but its ")
+    assert said.endswith(" weight tensors are too few for that: check that config.json and weights belong together")
 
 
 # Numbers of published models by their keys, with the tensors of their weights.

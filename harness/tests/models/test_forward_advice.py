@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (RuntimeError("CUDA error: no kernel image is available"), "of torch, the build for this GPU"),
-        (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the one that the error names"),
+        (RuntimeError("CUDA error: no kernel image is available"), "for torch, the build for this GPU"),
+        (ModuleNotFoundError("No module named 'causal_conv1d'"), "install the package that the error names"),
         (ModuleNotFoundError("No module named 'flash_attn'"), "load the model with attn_implementation='sdpa'"),
         (AttributeError("'Tower' object has no attribute 'patch_size'"), "use the image processor of this checkpoint"),
         (ValueError("too many values to unpack (expected 4)"), "use the image processor of this checkpoint"),
@@ -35,9 +35,9 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "CUDA_LAUNCH_BLOCKING=1"),
         (
             RuntimeError("unsupported\nDeveloper debug context: torch._dynamo, meta"),
-            "cannot follow a pass that is observ",
+            "cannot trace a pass with hook",
         ),
-        (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "where they have no numbers: load"),
+        (RuntimeError("Tensor on device cpu is not on the expected device meta!"), "and have no values: load"),
     ],
     ids=["kernel", "module", "flash", "sizes", "dimensions", "memory", "access", "compile", "meta"],
 )
@@ -168,11 +168,17 @@ def _changed(vlm: Vlm, **changes: Any) -> Vlm:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"input_ids": torch.Tensor.tolist}, r"gives input_ids as list where 2 prompts need a tensor of shape \(2, to"),
-        ({"attention_mask": torch.Tensor.numpy}, r"gives attention_mask as ndarray of shape \(2, 41\) where 2 prompts"),
-        ({"input_ids": lambda ids: ids[0]}, r"gives input_ids as Tensor of shape \(41,\) where 2 prompts"),
-        ({"input_ids": lambda ids: ids[:1]}, r"gives input_ids as Tensor of shape \(1, 41\) where 2 prompts"),
-        ({"attention_mask": lambda _: None}, r"gives no attention_mask"),
+        (
+            {"input_ids": torch.Tensor.tolist},
+            r"returns input_ids as list, but 2 prompts need a tensor of shape \(2, to",
+        ),
+        (
+            {"attention_mask": torch.Tensor.numpy},
+            r"returns attention_mask as ndarray of shape \(2, 41\), but 2 prompts",
+        ),
+        ({"input_ids": lambda ids: ids[0]}, r"returns input_ids as Tensor of shape \(41,\), but 2 prompts"),
+        ({"input_ids": lambda ids: ids[:1]}, r"returns input_ids as Tensor of shape \(1, 41\), but 2 prompts"),
+        ({"attention_mask": lambda _: None}, r"returns no attention_mask"),
     ],
     ids=["list", "array", "one prompt", "one row", "none"],
 )
@@ -229,7 +235,7 @@ def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
     def flat(_: Any) -> Any:
         raise ValueError("Unsupported number of image dimensions: 1")
 
-    with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor is of another kind of model: use the"):
+    with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor belongs to another model type: use"):
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
 
 
@@ -238,7 +244,9 @@ def test_pictures_of_another_form_are_not_sent_to_their_size(own_vlm: Vlm) -> No
         pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
         return {**inputs, "pixel_values": pixels[:, None]}
 
-    with pytest.raises(ForwardError, match="gives pictures in another form than the vision tower takes: use the image"):
+    with pytest.raises(
+        ForwardError, match="returns images in another form than the vision tower expects: use the image"
+    ):
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, tiled)))
 
 
@@ -251,14 +259,14 @@ def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
 
 def test_parts_that_do_not_belong_together_make_no_vlm(own_vlm: Vlm) -> None:
     for processor in (own_vlm.processor.tokenizer, own_vlm.processor.image_processor, None):
-        with pytest.raises(VlmError, match=r"is no processor of pictures and prompts: load one with AutoProcessor"):
+        with pytest.raises(VlmError, match=r"is no processor of images and prompts: load one with AutoProcessor"):
             replace(own_vlm, processor=processor)
-    with pytest.raises(VlmError, match=r"the anatomy is of another model than the Llava.*find_anatomy\(model\)"):
+    with pytest.raises(VlmError, match=r"the anatomy belongs to another model than the Llava.*find_anatomy\(model\)"):
         replace(own_vlm, model=copy.deepcopy(own_vlm.model))
 
 
 def test_a_wrapper_is_not_measured_and_its_module_is(own_vlm: Vlm) -> None:
-    with pytest.raises(AnatomyError, match=r"DataParallel only passes calls on .* its attribute `module`"):
+    with pytest.raises(AnatomyError, match=r"DataParallel is a wrapper that passes calls .* its attribute `module`"):
         find_anatomy(nn.DataParallel(own_vlm.model))
 
 

@@ -122,7 +122,7 @@ def _other_type(part: str) -> Callable[[Vlm], None]:
     [
         (
             _set("num_additional_image_tokens", 0),
-            r"tiny-llava: the processor writes 15 image tokens for a picture and the model makes 16 features of it: "
+            r"tiny-llava: the processor writes 15 image tokens for an image and the model makes 16 features of it: "
             r"set the processor's patch_size, .*num_additional_image_tokens.*; the model's forward pass of sample "
             r"tiny-0, tiny-1 raised ValueError: Image features and .* do not match.*\(in model, modeling_llava.py",
         ),
@@ -134,14 +134,17 @@ def _other_type(part: str) -> Callable[[Vlm], None]:
             _set("patch_size", 16),
             "writes 4 image .* makes 16 features of it: the processor's patch_size is 16 and .* is 8",
         ),
-        (_larger_pictures, "makes pictures of 48 x 48 pixels and the vision tower is configured for 32 x 32: set size"),
-        (_deaf_to_masks, "do not know the same inputs.* raised TypeError: .* argument 'attention_mask'"),
-        (_other_type("model.vision_tower"), r"compute in different types: convert it whole .* raised RuntimeError"),
-        (_other_type("model.language_model.layers.2"), r"compute in different types: convert it whole"),
+        (_larger_pictures, "makes images of 48 x 48 pixels and the vision tower is configured for 32 x 32: set size"),
+        (_deaf_to_masks, "expect different inputs.* raised TypeError: .* argument 'attention_mask'"),
+        (
+            _other_type("model.vision_tower"),
+            r"compute in different dtypes: convert the whole model .* raised RuntimeError",
+        ),
+        (_other_type("model.language_model.layers.2"), r"compute in different dtypes: convert the whole model"),
         (
             _own_fault,
             r"tiny-llava: the model's forward pass of sample tiny-0, tiny-1 raised KeyError: 'slot' \(in "
-            r"model.language_model.layers.2.mlp, test_forward_pass.py, line \d+\); .* mend the model's code",
+            r"model.language_model.layers.2.mlp, test_forward_pass.py, line \d+\); .* fix the model's code",
         ),
     ],
     ids=["additional", "strategy", "patch", "size", "argument", "tower type", "layer type", "other"],
@@ -184,8 +187,8 @@ def test_an_id_beyond_the_embedding_is_named_with_its_token(own_vlm: Vlm, sample
     batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)
     with pytest.raises(
         TokenIdError,
-        match=rf"prompt of sample tiny-0 holds the token 'zebra' of id {last}, and the model's embedding ends at id "
-        rf"{last - 1}: ",
+        match=rf"prompt of sample tiny-0 contains the token 'zebra' with id {last}, and the model's embedding ends at "
+        rf"id {last - 1}: ",
     ):
         observe(own_vlm, batch, asking)
     assert not own_vlm.model.get_input_embeddings()._forward_pre_hooks

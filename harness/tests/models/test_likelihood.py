@@ -114,5 +114,7 @@ def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPat
         one, other = caption_likelihoods(seeing, item, CAPTIONS), caption_likelihoods(seeing, item, CAPTIONS[::-1])
         np.testing.assert_allclose(one, other[::-1], rtol=1e-5)
     else:
-        with pytest.raises(PromptError, match=r"seeing: .* prompts see what follows, and a caption has no likelihood"):
+        with pytest.raises(
+            PromptError, match=r"seeing: .* the prompt attends to the caption and its likelihood is undefined"
+        ):
             caption_likelihoods(seeing, item, CAPTIONS)

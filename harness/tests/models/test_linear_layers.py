@@ -247,7 +247,7 @@ class Gated(nn.Module):
 def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> None:
     attention = nn.Module()
     attention.o_proj = Gated()
-    with pytest.raises(AnatomyError, match="named o_proj, out_proj, dense; its o_proj is a Gated, no linear layer"):
+    with pytest.raises(AnatomyError, match="named o_proj, out_proj, dense; its o_proj is a Gated, not a linear layer"):
         output_projection(attention)
 
 

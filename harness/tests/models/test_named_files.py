@@ -95,7 +95,7 @@ def test_weights_are_named_by_a_plain_name_of_safetensors_or_not_at_all(
 ) -> None:
     hostile(checkpoint)
     assert problem(checkpoint).startswith(f"the checkpoint {checkpoint} has transformers_weights ")
-    assert problem(checkpoint).endswith("in its own directory are read; take transformers_weights out of that file")
+    assert problem(checkpoint).endswith("in its own directory are read; remove transformers_weights from that file")
     with pytest.raises(Exception, match="has transformers_weights"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
     assert not payload_ran(checkpoint)
@@ -127,7 +127,7 @@ def test_any_index_has_plain_names_of_safetensors(checkpoint: Path, shard: str) 
 def test_an_index_has_no_more_files_than_a_checkpoint(checkpoint: Path) -> None:
     names = {f"weight.{i}": f"{i}.safetensors" for i in range(20_000)}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    assert "has an index model.safetensors.index.json of 20,000 files, and more than 10,000 are not read" in problem(
+    assert "has an index model.safetensors.index.json of 20,000 files, but at most 10,000 are read" in problem(
         checkpoint
     )
 
@@ -160,8 +160,8 @@ def test_a_setting_that_leads_elsewhere_is_refused(checkpoint: Path, file: str, 
         (checkpoint / file).write_text("{}")
     change_settings(checkpoint / file, lambda content: content.update(setting))
     said = problem(checkpoint)
-    assert f"in {Path(file).name}, and " in said
-    assert "only the safetensors and settings in its own directory are read; take " in said
+    assert f"in {Path(file).name}, so " in said
+    assert "only the safetensors and settings in its own directory are read; remove " in said
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,7 @@ def test_settings_of_the_field_are_read(checkpoint: Path, file: str, setting: di
 
 def test_shards_of_a_distributed_training_take_no_precedence(checkpoint: Path) -> None:
     shutil.copy(checkpoint / "model.safetensors", checkpoint / "shard-00000-model-00001-of-00001.safetensors")
-    assert "holds shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(
-        checkpoint
-    )
+    assert "has shards of a distributed training (shard-00000-model-00001-of-00001.safetensors)" in problem(checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
 def test_queries_have_no_place_in_the_picture() -> None:
     found = seen(random_instructblip(), random_photographs(2), 1)
     assert found.grid is None
-    assert "learnt queries" in found.why
+    assert "learnt queries" in found.reason
     assert found.pixels.shape == (224, 224, 3)
 
 
@@ -76,7 +76,7 @@ def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
     picture = Image.new("L", (300, 100), 128)
     found = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
     assert found.grid is None
-    assert "several tiles" in found.why
+    assert "several tiles" in found.reason
     assert found.pixels.shape == (100, 300, 3)
     assert (found.pixels == 128).all()
 
@@ -88,7 +88,7 @@ def test_a_configuration_that_says_something_else_is_no_error(vlm: Vlm, patch_si
     object.__setattr__(config, "patch_size", patch_size)
     found = seen(own, tiny_samples(2), 0)
     assert found.grid == ((4, 4) if patch_size == [8, 8] else None)
-    assert found.why or found.grid
+    assert found.reason or found.grid
 
 
 def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> None:

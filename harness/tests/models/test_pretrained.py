@@ -118,10 +118,10 @@ def only_pickles(place: Path) -> None:
         (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
         (
             no_tokenizer,
-            r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files of the model that it was",
+            r"mine has no tokenizer \(tokenizer\.json\): copy the processor's files from the model that it was",
         ),
-        (half_a_tokenizer, r"tokenizer\.json is no readable JSON \(.*\): mend it or copy it again"),
-        (truncated, r"mine.model\.safetensors is damaged or cut off \(5000 bytes, .*copy or fetch it again"),
+        (half_a_tokenizer, r"tokenizer\.json is not valid JSON \(.*\): fix it or copy it again"),
+        (truncated, r"mine.model\.safetensors is damaged or truncated \(5000 bytes, .*copy or fetch it again"),
         (
             only_pickles,
             r"has no model\.safetensors but pickles, .*\(pytorch_model\.bin\): if you trust them, save them",
@@ -140,9 +140,9 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[
 @pytest.mark.parametrize(
     ("model_type", "said"),
     [
-        ("llama", "Unrecognized configuration class .*: it is no vision-language model of transformers"),
+        ("llama", "Unrecognized configuration class .*: it is not a vision-language model of transformers"),
         ("llava_of_tomorrow", "does not recognize this architecture.*: install a newer transformers"),
-        (None, "Should have a `model_type` key .*: copy config.json of the model that it was trained from"),
+        (None, "Should have a `model_type` key .*: copy config.json from the model that it was trained from"),
     ],
 )
 def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model_type: str | None, said: str) -> None:

@@ -49,7 +49,7 @@ def as_said(content: dict[str, Any]) -> None:
         ),
         (
             ("patch_size",),
-            'has no patch_size, so it would not make as many image tokens .* write "patch_size": 8 into ',
+            'has no patch_size, so its image tokens would differ .* write "patch_size": 8 into ',
         ),
         (("num_additional_image_tokens",), r'tokens 0, so .* write "num_additional_image_tokens": 1 into .*' + FILE),
     ],
@@ -69,13 +69,13 @@ def test_a_setting_that_is_missing_is_named_with_its_value(
 )
 def test_a_number_of_another_type_is_named_with_its_value(checkpoint: Path, name: str, text: Any, value: int) -> None:
     change_settings(checkpoint / FILE, lambda content: content.update({name: text}))
-    with pytest.raises(WeightsError, match=rf'has {name} {text!r}, so it .* write "{name}": {value} into .*{FILE}'):
+    with pytest.raises(WeightsError, match=rf'has {name} {text!r}, so its .* write "{name}": {value} into .*{FILE}'):
         load(checkpoint)
 
 
 def test_a_number_that_is_text_in_the_configuration_is_sent_there(checkpoint: Path) -> None:
     change_settings(checkpoint / "config.json", lambda content: content["vision_config"].update(patch_size="8"))
-    with pytest.raises(WeightsError, match=r"'patch_size'.*: write a value of its own type .* into config.json"):
+    with pytest.raises(WeightsError, match=r"'patch_size'.*: write a value of the expected type .* into config.json"):
         load(checkpoint)
 
 
@@ -83,7 +83,7 @@ def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(chec
     change_settings(
         checkpoint / FILE, lambda content: content["image_processor"].update(image_processor_type="MyProcessor")
     )
-    with pytest.raises(WeightsError, match="copy the processor's files of the model that it was trained from"):
+    with pytest.raises(WeightsError, match="copy the processor's files from the model that it was trained from"):
         load(checkpoint)
 
 
@@ -94,7 +94,7 @@ def test_an_empty_processor_is_none(checkpoint: Path, part: Any) -> None:
     change_settings(
         checkpoint / FILE, lambda content: content.update({"image_processor": part} if part != "absent" else {})
     )
-    said = r"has no image processor \(.*\): copy the processor's files of the model"
+    said = r"has no image processor \(.*\): copy the processor's files from the model"
     with pytest.raises(WeightsError, match=said):
         load(checkpoint)
     (checkpoint / "preprocessor_config.json").write_text("{}")
@@ -141,7 +141,7 @@ def test_settings_that_count_the_same_are_let_pass(checkpoint: Path, tiny_data: 
 
 def test_a_processor_for_other_patches_is_refused(checkpoint: Path) -> None:
     change_settings(checkpoint / FILE, lambda c: c.update(patch_size=16))
-    with pytest.raises(WeightsError, match=r'has patch_size 16, so it would not .*: write "patch_size": 8 into'):
+    with pytest.raises(WeightsError, match=r'has patch_size 16, so its image tokens .*: write "patch_size": 8 into'):
         load(checkpoint)
 
 
@@ -151,7 +151,7 @@ def test_the_files_of_an_older_layout_are_completed_as_the_message_says(checkpoi
     settings = json.loads((checkpoint / FILE).read_text())
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(settings["image_processor"]))
     (checkpoint / FILE).unlink()
-    with pytest.raises(WeightsError, match=rf'"patch_size": 8, .* into .*mine.{FILE}, as config.json'):
+    with pytest.raises(WeightsError, match=rf'"patch_size": 8, .* into .*mine.{FILE}, to match config.json'):
         load(checkpoint)
     values = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     (checkpoint / FILE).write_text(json.dumps(values))
@@ -183,7 +183,7 @@ def test_attention_that_cannot_be_observed_is_exchanged_and_said(
     vlm = load(checkpoint, lines)
     assert vlm.attention == "sdpa"
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm()))
-    expected = f"the checkpoint {checkpoint} asks for {asked}, which cannot be observed: it is loaded with sdpa"
+    expected = f"the checkpoint {checkpoint} requests {asked}, which cannot be observed: it is loaded with sdpa"
     assert lines == ([expected] if part is None else [])
 
 

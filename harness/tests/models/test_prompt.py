@@ -140,7 +140,7 @@ def test_an_instruction_too_short_for_pairs_is_refused(vlm: Vlm, instruction: st
 
 
 def test_an_instruction_with_the_image_token_is_refused(vlm: Vlm) -> None:
-    with pytest.raises(PromptError, match="holds the image token <image>; leave it out"):
+    with pytest.raises(PromptError, match="contains the image token <image>; remove it"):
         encoded(vlm, "what is <image> about?")
 
 
@@ -157,7 +157,7 @@ def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str)
     if form.endswith("."):
         processor.chat_template = processor.chat_template.replace("['text']", "['text'] | upper")
     with pytest.raises(
-        PromptError, match="does not contain the instruction 'what is it\\?' verbatim and once: let chat_template"
+        PromptError, match="does not contain the instruction 'what is it\\?' verbatim and once: change chat_template"
     ):
         prompt_text(processor, "what is it?")
 
@@ -165,7 +165,7 @@ def test_a_template_that_changes_the_instruction_is_refused(vlm: Vlm, form: str)
 def test_another_image_token_leaves_no_image_positions(vlm: Vlm) -> None:
     with pytest.raises(
         PromptError,
-        match=r"sample one has no image token .*\(image_token_id\); the processor writes '<image>' of id 3: set it",
+        match=r"sample one has no image token .*\(image_token_id\); the processor writes '<image>' with id 3: set it",
     ):
         encode(vlm.processor, [sample("what is it?")], lambda inputs: inputs["input_ids"] == 399)
 

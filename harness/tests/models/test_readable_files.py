@@ -59,8 +59,8 @@ def replaced(folder: Path, name: str) -> Path:
 def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
     make(replaced(checkpoint, name))
     said = (
-        f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): put a regular "
-        "file in "
+        f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): replace it by a "
+        "regular "
     )
     assert problem(checkpoint).startswith(said)
     with pytest.raises(WeightsError, match="it is a pipe or a device"):
@@ -70,7 +70,9 @@ def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str,
 @posix
 def test_a_directory_whose_config_is_a_pipe_is_told_as_one(checkpoint: Path) -> None:
     make_pipe(replaced(checkpoint, "config.json"))
-    with pytest.raises(LookupError, match=r"has a config\.json that is no regular file: put the file itself"):
+    with pytest.raises(
+        LookupError, match=r"has a config\.json that is not a regular file: replace it by the file itself"
+    ):
         find_model(str(checkpoint))
 
 
@@ -84,7 +86,7 @@ def test_a_file_without_end_is_refused_unopened(checkpoint: Path, name: str) -> 
 def test_settings_of_millions_of_parts_are_refused(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(f'{{"parts": [{"[], " * 300_000}[]]}}')
     assert problem(checkpoint).endswith(
-        "config.json has more than 262,144 lists and groups: copy it again, or save it anew"
+        "config.json has more than 262,144 lists and objects: copy it again, or save it again"
     )
 
 
@@ -96,9 +98,7 @@ def test_weights_that_claim_a_terabyte_of_nothing_end_soon(checkpoint: Path, mon
     with (checkpoint / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + (1 << 40))
-    assert "model.safetensors ends in zeros (in weight), as a copy that was cut short leaves them" in problem(
-        checkpoint
-    )
+    assert "model.safetensors ends in zeros (in weight), as left by an interrupted copy" in problem(checkpoint)
 
 
 @posix
@@ -119,7 +119,7 @@ def test_files_that_nobody_reads_may_be_anything(checkpoint: Path, tmp_path: Pat
 def test_a_damaged_file_is_named_beside_a_pipe_that_nobody_reads(checkpoint: Path) -> None:
     make_pipe(checkpoint / "a.json")
     (checkpoint / "chat_template.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"chat_template\.json is no readable JSON"):
+    with pytest.raises(WeightsError, match=r"chat_template\.json is not valid JSON"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
 
@@ -130,7 +130,7 @@ def test_a_link_out_of_the_directory_is_refused(checkpoint: Path, tmp_path: Path
     shutil.copy(checkpoint / name if (checkpoint / name).exists() else checkpoint / "tokenizer_config.json", source)
     replaced(checkpoint, name).symlink_to(source)
     said = (
-        f"the checkpoint {checkpoint} has {name!r}, a link out of the directory (to {str(source)!r}), and only files "
+        f"the checkpoint {checkpoint} has {name!r}, a link out of the directory (to {str(source)!r}), but only files "
     )
     assert problem(checkpoint).startswith(f"{said}inside are read: give a copy of it without links (cp -rL), or the")
 

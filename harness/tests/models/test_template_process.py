@@ -81,7 +81,7 @@ def test_the_arguments_are_those_that_transformers_gives(vlm: Vlm, monkeypatch: 
     processor = worded(vlm, REST + "arguments")
     processor.apply_chat_template([{"role": "user", "content": PARTS}], add_generation_prompt=True)
     asked: list[Any] = []
-    monkeypatch.setattr(template_process._PROCESS, "ask", lambda request: asked.append(request) or {"text": ""})
+    monkeypatch.setattr(template_process._PROCESS, "request", lambda request: asked.append(request) or {"text": ""})
     render(processor.chat_template, processor.tokenizer.special_tokens_map, PARTS)
     # What is left out has these defaults.
     defaults = {"tools": None, "documents": None}
@@ -110,9 +110,7 @@ def test_a_template_that_recognises_the_trial_is_stopped_at_its_use(
     processor = worded(vlm, REST + template)
     refuse_endless_template(processor, "here")
     assert prompt_text(processor, TRIAL) == "<image>" + TRIAL
-    with pytest.raises(
-        PromptError, match=r"^the chat template of LlavaProcessor does not come to an end within 1 s, 1 GB"
-    ):
+    with pytest.raises(PromptError, match=r"^the chat template of LlavaProcessor does not finish within 1 s, 1 GB"):
         prompt_text(processor, ASKING)
     # The next template has a process again.
     assert prompt_text(worded(vlm, REST), ASKING) == "<image>" + ASKING

@@ -97,7 +97,7 @@ def exchange_the_model(content: Any) -> None:
 @pytest.mark.parametrize("change", [swap_tokens, drop_a_merge, add_a_control_token, exchange_the_model])
 def test_an_altered_tokenizer_is_not_used(stored: Path, change: Callable[[Any], None]) -> None:
     rewrite(stored, change)
-    with pytest.raises(ValueError, match=r"tokenizer\.json (has another vocabulary|is no tokenizer)"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json (has another vocabulary|is not a tokenizer)"):
         checked_tokenizer(stored)
 
 

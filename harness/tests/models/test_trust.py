@@ -146,14 +146,14 @@ REFUSED: dict[Callable[[Path], None], str] = {
     shards_at_an_absolute_path: "only safetensors in its own directory",
     shards_that_are_pickles: "takes weights from 'pytorch_model.bin': only safetensors in its own directory",
     an_adapter: "a PEFT adapter (adapter_config.json) beside the weights of a model",
-    a_kernel_of_the_hub: "'someone/kernel', code from another repository: take _attn_implementation out",
-    kernels_by_part: "code from another repository: take attn_implementation out",
-    code_of_another_repository: "'someone/else--own.Own', code from another repository: it is never fetched",
+    a_kernel_of_the_hub: "'someone/kernel', code from another repository: remove _attn_implementation",
+    kernels_by_part: "code from another repository: remove attn_implementation",
+    code_of_another_repository: "'someone/else--own.Own', code from another repository, which is never fetched",
     a_tokenizer_that_is_a_pickle: "UnicodeDecodeError",
     a_dotted_image_processor: "Unrecognized image processor",
     a_configuration_of_lists: "RecursionError",
     a_configuration_that_is_no_object: "config.json holds no settings",
-    an_enormous_vocabulary: "in config.json, and no model has more than 67,108,864",
+    an_enormous_vocabulary: "in config.json, but no model has more than 67,108,864",
     a_type_that_a_terminal_obeys: "cannot be loaded",
 }
 
@@ -193,7 +193,7 @@ def test_what_a_checkpoint_can_do_without_is_left_alone(place: Path, hostile: Ca
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{{ cycler.__init__.__globals__.os.system('touch MARK') }}", "is unsafe"),
         ("{% for i in range(10 ** 8) %}<image>{% endfor %}", "Range too big"),
-        ("{% for x in %}", "refuses a message of one image and one text"),
+        ("{% for x in %}", "rejects a message of one image and one text"),
     ],
 )
 def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, template: str, said: str) -> None:
@@ -218,7 +218,7 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, temp
 def test_a_template_without_end_is_stopped(place: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_process, "SECONDS", 1)
     (place / "chat_template.jinja").write_text(template + "<image>")
-    assert "does not come to an end within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(place)
+    assert "does not finish within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(place)
 
 
 def test_the_papers_own_templates_come_to_an_end() -> None:

@@ -89,7 +89,7 @@ def test_a_trusted_checkpoint_gives_what_its_weights_give(place: Path, tiny_data
     vlm = load_vlm(entry, cache=place.parent, device="cpu", say=told.append)
     assert ran(place)
     assert type(vlm.model).__name__ == "OwnVlm"
-    assert told == [f"RUNNING CODE of the checkpoint {place}, as --phase-trust-code says: own.py"]
+    assert told == [f"RUNNING CODE of the checkpoint {place}, as --phase-trust-code allows: own.py"]
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
 
 
@@ -163,7 +163,7 @@ def test_code_comes_from_the_hub_only_where_it_is_trusted(place: Path, tmp_path:
     with serve({("model", name): files}) as hub, use_hub(hub.url, tmp_path / "hub"):
         entry = find_model(name)
         options = {"cache": tmp_path, "device": "cpu", "download": True, "say": lambda _: None}
-        with pytest.raises(WeightsError, match=r"\(no file of it is here\).*--phase-trust-code somebody/own"):
+        with pytest.raises(WeightsError, match=r"\(no Python file is present\).*--phase-trust-code somebody/own"):
             load_vlm(entry, **options)
         assert not {"own.py", "pytorch_model.bin"} & {file for file, _ in hub.fetched()}
         vlm = load_vlm(replace(entry, trusted=True), **options)

@@ -114,13 +114,13 @@ def a_weight_twice(folder: Path) -> None:
         (a_shard_less, "weight files that its index or config.json names, first 'model-00002-of-"),
         (only_the_index, "weight files that its index or config.json names, first 'model-00001-of-"),
         (no_index, "has no model.safetensors but shards without their index (model-00001-of-"),
-        (an_older_shard, "more and leaves model-00001-of-00099.safetensors; move the set that is not meant out"),
-        (a_publishers_own_file, "more and leaves consolidated.safetensors; move the set that is not meant out"),
-        (no_word_of_a_shard, "has an index that names no weight of model-00002-of-"),
-        (a_pointer, "holds 1 pointers of git-lfs in the place of files, first 'model-00002-of-"),
-        (links_to_nowhere, "has no model.safetensors but links to files that are not there (first model-00001-of-"),
-        (a_reserved_end, ".weight), as a copy that was cut short leaves them where the file's whole size was reserved"),
-        (a_weight_twice, "its index mixes two sets of weights; save the model anew into an empty directory"),
+        (an_older_shard, "more and ignores model-00001-of-00099.safetensors; move the unwanted set out"),
+        (a_publishers_own_file, "more and ignores consolidated.safetensors; move the unwanted set out"),
+        (no_word_of_a_shard, "has an index without the weights of model-00002-of-"),
+        (a_pointer, "has 1 git-lfs pointers in the place of files, first 'model-00002-of-"),
+        (links_to_nowhere, "has no model.safetensors but links to missing files (first model-00001-of-"),
+        (a_reserved_end, ".weight), as left by an interrupted copy whose full size was reserved"),
+        (a_weight_twice, "its index mixes two sets of weights; save the model again into an empty directory"),
     ],
 )
 def test_shards_that_are_no_whole_set_are_refused(
@@ -134,7 +134,7 @@ def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(
     checkpoint: Path, sharded_checkpoint: Path
 ) -> None:
     shutil.copy(checkpoint / "model.safetensors", sharded_checkpoint / "model.safetensors")
-    assert "transformers reads model.safetensors and leaves model-00001-of-" in refusal(sharded_checkpoint)
+    assert "transformers reads model.safetensors and ignores model-00001-of-" in refusal(sharded_checkpoint)
     assert refusal(sharded_checkpoint).endswith(f"or add --phase-allow-unused-weights {sharded_checkpoint}")
     entry, lines = replace(find_model(str(sharded_checkpoint)), unused_weights=True), list[str]()
     assert entry.unavailable(download=False) is None
@@ -145,7 +145,7 @@ def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(
 def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, checkpoint: Path) -> None:
     change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
     pair = ("--phase-model", str(checkpoint), "--phase-dataset", "tiny")
-    for problem in ("has weights that its model has no use for", "has no weights, neither"):
+    for problem in ("has weights that its model does not use", "has no weights, neither"):
         result = cases.run(pair=pair)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*was asked for and cannot be measured here: *mine {problem} *"])
@@ -161,7 +161,7 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shap
 
     change_weights(checkpoint, alter)
     said = refusal(checkpoint)
-    assert "has weights without any number (language_model.model.layers.0.mlp.down_proj.weight, " in said
+    assert "has weights without values (language_model.model.layers.0.mlp.down_proj.weight, " in said
     assert "zero_to_fp32.py" in said
 
 
@@ -172,10 +172,10 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shap
             "global_step100/mp_rank_00_model_states.pt",
             "a DeepSpeed checkpoint (global_step100): run its zero_to_fp32.py",
         ),
-        ("pytorch_model_fsdp_0/.metadata", "shards of FSDP (pytorch_model_fsdp_0): merge them with `accelerate merge-"),
+        ("pytorch_model_fsdp_0/.metadata", "FSDP shards (pytorch_model_fsdp_0): merge them with `accelerate merge-"),
         ("iter_0001000/mp_rank_00/model.pt", "a Megatron checkpoint (iter_0001000): convert it"),
         ("consolidated.00.pth", "weights in their publisher's own format (consolidated.00.pth): take the version for"),
-        ("llava.Q4_K_M.gguf", "GGUF (llava.Q4_K_M.gguf): give the checkpoint of transformers from which it was made"),
+        ("llava.Q4_K_M.gguf", "GGUF (llava.Q4_K_M.gguf): give the transformers checkpoint that it was made from"),
         (
             "pytorch_model.bin",
             "pickles, which can run code and are never opened (pytorch_model.bin): if you trust them",
@@ -183,7 +183,7 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shap
         ("model.safetensors.incomplete", "an unfinished download (model.safetensors.incomplete): finish it"),
         (
             "weights.safetensors",
-            "safetensors under another name (weights.safetensors): call one file model.safetensors",
+            "safetensors under another name (weights.safetensors): rename a single file to model.safetensors",
         ),
     ],
 )
@@ -196,4 +196,4 @@ def test_weights_in_another_form_are_called_by_its_name(checkpoint: Path, tmp_pa
     (checkpoint / "config.json").unlink()
     with pytest.raises(LookupError) as caught:
         find_model(str(checkpoint))
-    assert f"holds no config.json but {said}" in str(caught.value)
+    assert f"has no config.json but {said}" in str(caught.value)

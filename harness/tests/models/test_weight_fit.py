@@ -63,10 +63,10 @@ def base_layers(weights: Weights) -> None:
 @pytest.mark.parametrize(
     ("part", "count", "said"),
     [
-        ("text_config", 3, r"no use for \(model\.language_model\.layers\.3\..*, \d+ in all\): config\.json gives "
-         r"model\.language_model\.layers 3 layers and the weights have 4: write 4 there"),
+        ("text_config", 3, r"does not use \(model\.language_model\.layers\.3\..*, \d+ in all\): config\.json gives "
+         r"model\.language_model\.layers 3 layers and the weights have 4: write 4 into"),
         ("text_config", 6, r"lacks weights .*: config\.json gives model\.language_model\.layers 6 layers and the "
-         r"weights have 4: write 4 there"),
+         r"weights have 4: write 4 into"),
         ("vision_config", 1, r"config\.json gives model\.vision_tower\.\S+ 1 layers and the weights have 2"),
     ],
 )  # fmt: skip
@@ -88,7 +88,7 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (lora, r"no use for \(.*lora_A.*, 8 in all\): they are those of a PEFT model that was not merged"),
+        (lora, r"does not use \(.*lora_A.*, 8 in all\): they belong to a PEFT model that was not merged"),
         (base_layers, r"lacks weights of its model \(.*q_proj\.weight, 4 in all\).* not merged: call merge_and_unload"),
         (lambda w: w.update({"extra.weight": torch.ones(2)}), r"\(extra\.weight, 1 in all\): check that config\.json"),
         (
@@ -121,8 +121,8 @@ def compiled(weights: Weights) -> None:
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config that says"),
-        (compiled, "their names begin with '_orig_mod.', as a wrapper of the model leaves them: take that off"),
+        (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config to decode"),
+        (compiled, "their names begin with '_orig_mod.', the prefix of a wrapper of the model: remove it"),
         (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
     ],
 )
@@ -138,7 +138,7 @@ def test_weights_are_refused_before_they_are_loaded(checkpoint: Path, monkeypatc
 
     change_settings(checkpoint / "config.json", layers("text_config", 3))
     monkeypatch.setattr(harness.models.pretrained, "placement_options", loading)
-    assert "has no use for" in refusal(checkpoint)
+    assert "does not use" in refusal(checkpoint)
 
 
 def test_what_is_loaded_is_checked_where_a_trial_is_not_possible(
@@ -156,7 +156,7 @@ def test_a_user_may_allow_left_over_weights(checkpoint: Path) -> None:
     assert load(checkpoint, unused=True, lines=lines).anatomy.depth == 3
     assert len(lines) == 1
     assert lines[0].startswith(
-        f"UNUSED WEIGHTS of the checkpoint {checkpoint} are left out, as --phase-allow-unused-weights"
+        f"UNUSED WEIGHTS of the checkpoint {checkpoint} are ignored, as --phase-allow-unused-weights"
     )
     change_settings(checkpoint / "config.json", layers("text_config", 5))
     with pytest.raises(WeightsError, match="lacks weights"):
@@ -181,7 +181,7 @@ def test_copies_that_older_releases_saved_are_harmless(checkpoint: Path, tiny_da
 
 def test_a_head_that_is_tied_by_name_only_is_refused(checkpoint: Path) -> None:
     change_settings(checkpoint / "config.json", lambda config: config.update(tie_word_embeddings=True))
-    assert "its head and its embeddings are one weight (tie_word_embeddings), and its weights hold two" in refusal(
+    assert "its head and its embeddings are one weight (tie_word_embeddings), but its weights have two" in refusal(
         checkpoint
     )
     load(checkpoint, unused=True)
@@ -195,7 +195,7 @@ def test_a_head_that_is_tied_by_name_only_is_refused(checkpoint: Path) -> None:
 def test_a_quantised_configuration_over_plain_weights_is_refused(checkpoint: Path) -> None:
     quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     change_settings(checkpoint / "config.json", lambda config: config.update(quantization_config=quantised))
-    assert "take quantization_config out of config.json" in refusal(checkpoint)
+    assert "remove quantization_config from config.json" in refusal(checkpoint)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

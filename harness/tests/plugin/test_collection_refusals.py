@@ -106,7 +106,7 @@ def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
     problem = directory_problem(tmp_path, "mine", unused=False)
     assert problem is not None
-    assert problem.startswith("the checkpoint mine is of the type mllama, which cannot be measured: image features ")
+    assert problem.startswith("the checkpoint mine has the type mllama, which cannot be measured: image features ")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_type_with_several_states_per_layer_is_refused_for_them() -> None:
     """Its gated output projection would be a second reason for the refusal."""
     result = verdict("inkling2")
     assert result.outcome is TypeOutcome.REFUSED
-    assert "no one stream to follow" in result.remark
+    assert "no single stream to measure" in result.remark
 
 
 def test_every_row_of_the_tables_names_an_existing_type() -> None:

@@ -70,7 +70,7 @@ def test_a_named_dataset_brings_the_models_that_are_measured_on_it(project: pyte
 
 def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) -> None:
     place = project.mkdir("my own llava")
-    with pytest.raises(pytest.UsageError, match=r"holds no config\.json, so it is no checkpoint"):
+    with pytest.raises(pytest.UsageError, match=r"has no config\.json, so it is not a checkpoint"):
         project.parseconfig("--phase-model", str(place))
     (place / "config.json").write_text("{}")
     options = read_options(project.parseconfig("--phase-model", str(place), "--phase-model", "someone/their-vlm"))
