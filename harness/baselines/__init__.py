@@ -1,1 +1,1 @@
-"""Stored profiles to compare with: read, chosen and written."""
+"""Baselines: stored profiles that later measurements are compared with."""

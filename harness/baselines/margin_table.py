@@ -1,4 +1,4 @@
-"""The equivalence margins of a baseline, one per measure and one per boundary, each with the reason for its size."""
+"""The equivalence margins of a baseline, one per measure and boundary, each with the reason for its size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.storage.json_text import round_numbers
 
 
 def boundary_margin_values(margins: Mapping[str, float]) -> list[float]:
-    """Return the margins of the turning points, then of the half-heights, in order; empty where there are none."""
+    """Return the margins of the turning points, then of the half-heights, in order; empty if there are none."""
     return [
         margins[name]
         for kind in ("turning_point_", "half_height_")
@@ -30,10 +30,10 @@ def margin_values(table: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def margin_table(profile: Profile, calibration: Calibration) -> dict[str, dict[str, Any]]:
-    """The margins of a profile that becomes a baseline: per name its `value` and its `reason`.
+    """Return the margins of a profile that becomes a baseline, with a `value` and a `reason` per name.
 
-    Similarity curves and attention shares have one margin each, in their own unit; `turning_point_1` to `_3` and
-    `half_height_1` to `_4` one each, in layers; `recall` and `recall_last` hold for recall and exit agreement.
+    Similarity curves and attention shares have one margin each, in their own unit. `turning_point_1` to `_3` and
+    `half_height_1` to `_4` have one each, in layers. `recall` and `recall_last` apply to recall and exit agreement.
     """
     stored: dict[str, dict[str, Any]] = {}
     for name, measure in MEASURES.items():

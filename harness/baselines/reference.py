@@ -1,4 +1,4 @@
-"""Another model, measured in the same run, in the place of a stored baseline."""
+"""Another model, measured in the same run, instead of a stored baseline."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.profile.profile import Profile
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Reference(Baseline):
-    """A model's profile that another model's is judged by; it has no file.
+    """A model's profile that another model is compared with; it has no file.
 
-    Two models may word a prompt and prepare a picture differently: samples belong together by their ids alone. And they
-    need not be the same, sample by sample.
+    Two models may format prompts and preprocess images differently, so samples are paired by id alone. Reproduction
+    sample by sample is not required.
     """
 
     by_id: ClassVar[bool] = True
@@ -29,34 +29,34 @@ class Reference(Baseline):
 
     @property
     def label(self) -> str:
-        """The model."""
+        """The model's name, for legends."""
         return self.profile.model
 
     @property
     def source(self) -> dict[str, str]:
-        """The model, for records."""
+        """The model's name, for records."""
         return {"model": self.profile.model}
 
     @property
     def uncalibrated(self) -> tuple[str, str]:
-        """Whose calibration is missing where one is, and what to do about that."""
+        """The owner of a missing calibration, and the remedy."""
         model = self.profile.model
         return f"{model}'s", f"record a baseline of {model} with --phase-update-new --phase-calibrate"
 
     def describe(self) -> str:
-        """Return the model, and that it was measured in this run, for messages."""
+        """Return the model, measured in this run, and its environment, for messages."""
         return f"{self.profile.model} measured in this run ({self.profile.environment})"
 
 
 def reference_from_profile(profile: Profile, calibration: Calibration | None = None) -> Reference:
-    """Return the profile as what another model is held against, with margins of its own."""
+    """Return the profile as a reference for another model, with margins of its own."""
     calibration = calibration or Calibration()
     margins = margin_values(margin_table(profile, calibration))
     return Reference(path=Path(), profile=profile, margins=margins, timing={}, calibration=calibration)
 
 
 def stored_calibration(root: Path, profile: Profile) -> Calibration:
-    """The calibration of the stored baseline of exactly these weights in this data type; empty where there is none."""
+    """Return the calibration of the stored baseline with the same weights and data type; empty if there is none."""
     try:
         stored = find_baseline(root, profile)
     except BaselineError:

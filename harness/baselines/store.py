@@ -1,4 +1,4 @@
-"""Stored profiles to compare with: finding, choosing, reading and writing `<model>/<dataset>.json` with its arrays."""
+"""Find, read and write baselines, the files `<model>/<dataset>.json` with their arrays."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ MUST_MATCH = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Baseline:
-    """A stored profile with the margins that a later one is judged by.
+    """A stored profile with the margins for the comparison with a later one.
 
-    `margins` holds one equivalence margin per measure; `calibration` what the samples do where nothing but the
-    environment changes, empty where that was not measured. `timing` holds the ratio of hooked to plain inference per
-    device, dtype and attention. `summarised_samples` is the number of samples of which only a summary is stored, None
-    where each of them is; the profile then has rows of that summary and no sample's.
+    `margins` holds one equivalence margin per measure. `calibration` holds the effect of other environments on the same
+    samples; it is empty if not measured. `timing` holds the ratio of hooked to plain inference per device, dtype and
+    attention. `summarised_samples` is the number of samples if only a summary is stored, else None. The profile of a
+    summary has artificial rows with the summary's moments.
 
-    Samples belong together by id and inputs, or `by_id` alone. A profile that `asks_reproduction` has to be met sample
-    by sample. One of the `same_run` has no noise of another environment.
+    Samples are paired by id and inputs, or by id alone if `by_id` is True. `requires_reproduction` is True if each
+    sample must be reproduced. `same_run` is True if both were measured in the same run.
     """
 
     by_id: ClassVar[bool] = False
@@ -84,33 +84,33 @@ class Baseline:
 
     @property
     def label(self) -> str:
-        """Its name in legends."""
+        """The name in legends."""
         return "baseline"
 
     @property
     def record_source(self) -> dict[str, str]:
-        """Where it comes from, for records: below the baselines' directory a file has its model's name and its own."""
+        """The file as `<model>/<name>` below the directory of baselines, for records."""
         return {"file": "/".join(self.path.parts[-2:])}
 
     @property
     def uncalibrated(self) -> tuple[str, str]:
-        """Whose calibration is missing where one is, and what to do about that."""
+        """The owner of a missing calibration, and the remedy."""
         return "the baseline's", "record one with --phase-calibrate"
 
     def describe(self) -> str:
-        """The file and what it was recorded with, for messages."""
-        here = Path.cwd()
-        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        """Return the file and the environment of its recording, for messages."""
+        directory = Path.cwd()
+        path = self.path.relative_to(directory) if self.path.is_relative_to(directory) else self.path
         form = "" if self.summarised_samples is None else f"summary of {self.summarised_samples} samples, "
         return f"{path} ({form}recorded with {self.profile.environment})"
 
 
 def find_baseline(root: Path, profile: Profile) -> Baseline:
-    """Return the stored baseline of the profile's pair; among several the one recorded in the nearest environment.
+    """Return the stored baseline of the profile's pair; of several the one from the most similar environment.
 
     Raises:
-        MissingBaselineError: there is none.
-        BaselineError: a file is damaged, of another schema, or declares other choices than the profile.
+        MissingBaselineError: the pair has no baseline.
+        BaselineError: a file is damaged, has another schema, or declares other choices than the profile.
     """
     paths = baseline_paths(root, profile.model, profile.dataset)
     if not paths:
@@ -126,7 +126,7 @@ def find_baseline(root: Path, profile: Profile) -> Baseline:
         if baseline.profile.declared.get(choice) != profile.declared.get(choice):
             raise BaselineError(
                 f"{chosen} is not comparable: it declares {choice} = {baseline.profile.declared.get(choice)!r}, this "
-                f"run {profile.declared.get(choice)!r}; record it anew with --phase-update"
+                f"run {profile.declared.get(choice)!r}; record it again with --phase-update"
             )
     return baseline
 
@@ -135,7 +135,7 @@ def read_baseline(path: Path) -> Baseline:
     """Return the baseline in a JSON file and the arrays beside it.
 
     Raises:
-        BaselineError: not readable, not of this schema, or the arrays are not those that the JSON was written with.
+        BaselineError: a file is unreadable or damaged, has another schema, or the arrays do not match the JSON.
     """
     content, arrays = read_files(path)
     try:
@@ -147,7 +147,7 @@ def read_baseline(path: Path) -> Baseline:
             calibration=Calibration.of_record(content.get("calibration", {})),
             summarised_samples=int(content["samples"]) if stored_form(content) is Form.SUMMARY else None,
         )
-    # A header that claims too much, or is no header, comes out of numpy as the last two.
+    # numpy raises the last two for a header with too large sizes, or for no header.
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, MemoryError, TokenError) as error:
         raise BaselineError(f"{path} is damaged ({error!r}); {restore_advice(path)}") from None
 
@@ -161,30 +161,29 @@ def write_baseline(
     power: Mapping[str, Any] | None = None,
     *,
     summary: bool = False,
-    kept: Baseline | None = None,
+    previous: Baseline | None = None,
     first: bool = False,
 ) -> Path:
-    """Store a profile as the baseline of its pair and environment, both files or neither; returns the JSON's path.
+    """Store a profile as the baseline of its pair and environment, both files or neither; return the JSON's path.
 
-    A baseline of another device type or dtype is kept and this one stands beside it. Runs that write at the same time
-    take turns.
+    A baseline of another device type or dtype remains beside it. Concurrent writers take turns.
 
     Args:
         root: the baselines' directory.
-        profile: what was measured.
+        profile: the measured profile.
         timing: hooked/plain ratios per device, dtype and attention.
-        phases: boundaries, moves and claims, for the reader of the file; nothing is judged by them.
-        calibration: what the samples do where nothing but the environment changes; None where that was not measured.
-        power: how surely the rule finds what it should against this baseline, for the reader of the file.
-        summary: store no value of any sample, only mean, covariance and number of independent rows of each measure.
-            A pair that has a baseline in that form keeps it: what was not to be passed on once never is by an update.
-        kept: a baseline whose file has, by now, ratios to keep and, of the same weights, a calibration.
-        first: write only where the pair has no baseline.
+        phases: boundaries, segments and claims, for readers of the file; no verdict depends on them.
+        calibration: the effect of other environments on the same samples; None if it was not measured.
+        power: the simulated power of comparisons with this baseline, for readers of the file.
+        summary: True to store only mean, covariance and number of independent rows of each measure, and no value of
+            any sample. A pair whose baseline has this form keeps it, so that an update never publishes samples.
+        previous: a baseline whose current file provides ratios and, for the same weights, the calibration.
+        first: True to write only if the pair has no baseline.
 
     Raises:
         BaselineExistsError: `first`, and another run has recorded one.
         BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
-            writable or full; what was there is untouched.
+            writable or full; existing files are unchanged.
         LockedError: another run is writing to the directory.
     """
     if profile.n < LEAST_SAMPLES:
@@ -197,8 +196,8 @@ def write_baseline(
         stored = [read_json(other) for other in baseline_paths(root, profile.model, profile.dataset)]
         if stored and first:
             raise BaselineExistsError(f"another run has recorded a baseline of {profile.pair} in {root}")
-        if kept is not None:
-            before = read_json(kept.path)
+        if previous is not None:
+            before = read_json(previous.path)
             timing = {**before["timing"], **timing}
             if calibration is None and before["weights"] == profile.weights:
                 calibration = Calibration.of_record(before.get("calibration", {}))
@@ -216,7 +215,7 @@ def write_baseline(
             "configuration": profile.configuration,
             "margins": margin_table(profile, calibration),
             "calibration": calibration.record(),
-            # What was simulated is a comparison in pairs, which a summary never has.
+            # The simulation is of paired comparisons, which a summary never has.
             "power": {} if summary else power or {},
             "phases": phases,
             "timing": {name: round_numbers(ratio) for name, ratio in timing.items()},
@@ -228,10 +227,10 @@ def write_baseline(
 
 
 def write_configuration(baseline: Baseline, profile: Profile) -> Baseline:
-    """Replace the stored configuration by that of a profile with the same numbers; return the baseline as it is now.
+    """Replace the stored configuration by that of a profile with the same numbers; return the new baseline.
 
     Raises:
-        BaselineError: the file is not writable; it is untouched.
+        BaselineError: the file is not writable; it is unchanged.
         LockedError: another run is writing to the directory.
     """
     change_json(baseline.path, lambda content: content.update(configuration=profile.configuration))
@@ -244,13 +243,13 @@ def write_timing(baseline: Baseline, key: str, ratio: float) -> None:
 
 
 def is_summary_of(baseline: Baseline, profile: Profile) -> bool:
-    """Whether a summary tells of a profile what it would if written now, to the six digits of its JSON."""
+    """Return True if the profile's summary equals the stored one, to the six digits of the JSON."""
     content = read_json(baseline.path)
     return all(content.get(name) == value for name, value in _shown(profile).items())
 
 
 def shown_measures(profile: Profile) -> tuple[str, ...]:
-    """Return the measures, and what is shown beside them: similarities after the final norm, and recall by chance."""
+    """Return the measures, followed by the similarities after the final norm and the recall by chance."""
     post = (name for name in profile.arrays if name.startswith("post_norm_"))
     chance = (chance_measure(name) for name, measure in MEASURES.items() if measure.kind is RECALL)
     return profile.measured((*MEASURES, *post, *chance))
@@ -268,7 +267,7 @@ def mean_curves(profile: Profile) -> dict[str, Any]:
 
 
 def _shown(profile: Profile) -> dict[str, Any]:
-    """What the JSON shows of the profile itself."""
+    """Return the JSON fields that describe the profile."""
     return {
         "samples": profile.n,
         "environment": asdict(profile.environment),
@@ -279,20 +278,20 @@ def _shown(profile: Profile) -> dict[str, Any]:
 
 
 def _path_for(root: Path, profile: Profile) -> Path:
-    """The file of the same device type and dtype, else the plain name if it is free, else one with both in its name."""
-    mine = (profile.environment.device, profile.environment.dtype)
+    """Return the path of the same device type and dtype, else the plain name if free, else a name with both."""
+    kind = (profile.environment.device, profile.environment.dtype)
     paths = baseline_paths(root, profile.model, profile.dataset)
     for path in paths:
         content = read_json(path)
         _refuse_other(path, content.get("model"), profile)
-        if (content["environment"]["device"], content["environment"]["dtype"]) == mine:
+        if (content["environment"]["device"], content["environment"]["dtype"]) == kind:
             return path
     plain = model_directory(root, profile.model) / f"{file_name(profile.dataset, ending=BASELINE_ENDING)}.json"
-    return plain.with_name(f"{plain.stem}.{'-'.join(mine)}.json") if plain in paths else plain
+    return plain.with_name(f"{plain.stem}.{'-'.join(kind)}.json") if plain in paths else plain
 
 
 def _refuse_other(path: Path, model: Any, profile: Profile) -> None:
-    """Raise BaselineError if a file in a model's directory is of another; a file system may ignore case."""
+    """Raise BaselineError if a file belongs to another model, which can happen if the file system ignores case."""
     if model != profile.model:
         raise BaselineError(
             f"the baseline {path} is of the model {model}, not of {profile.model}: rename the checkpoint's directory, "

@@ -1,4 +1,4 @@
-"""The arrays beside a baseline's JSON, as bytes: every sample's values, or only mean and covariance of each measure."""
+"""The arrays of a baseline as bytes: the values of every sample, or mean and covariance of each measure."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from harness.profile.profile import Array, Profile
 
 
 class Form(StrEnum):
-    """What a baseline holds of its samples."""
+    """The form in which a baseline stores its samples."""
 
     SAMPLES = "samples"
     SUMMARY = "summary"
 
 
 def pack_samples(profile: Profile) -> bytes:
-    """The npz of a profile: what was measured of every sample, its controls, ids, clusters and input hashes."""
+    """Return the npz of a profile: the arrays of all samples with controls, ids, clusters and input hashes."""
     names = {name: np.array(getattr(profile, name)) for name in _NAMES}
-    held = {
-        f"{control}{_HELD}{name}": array
+    controls = {
+        f"{control}{_SEPARATOR}{name}": array
         for control, curves in profile.controls.items()
         for name, array in curves.items()
     }
-    return _npz({**names, **profile.arrays, **held})
+    return _npz({**names, **profile.arrays, **controls})
 
 
 def pack_summary(profile: Profile) -> bytes:
-    """The npz of a profile's summary, float64: of every judged measure `<measure>.mean` (P,) and `.covariance` (P, P).
+    """Return the npz of a profile's summary, float64: `<measure>.mean` (P,) and `.covariance` (P, P) per measure.
 
-    Both are those of `rows` independent rows, each the mean over one cluster; nothing is there of one sample.
+    Both describe `rows` independent rows, each the mean over one cluster. No value of any sample is included.
 
     Raises:
-        ValueError: all samples are of one cluster.
+        ValueError: all samples belong to one cluster.
     """
     arrays: dict[str, Array] = {}
     for name in profile.measured(MEASURES):
@@ -51,66 +51,66 @@ def pack_summary(profile: Profile) -> bytes:
 def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
     """Return the profile of a baseline's JSON and npz.
 
-    That of a summary has rows that no sample has, with the summary's means and covariances and ids of their own:
-    nothing can be paired with them, and all that takes independent rows takes them.
+    The profile of a summary has artificial rows with the summary's mean and covariance. Their ids match no sample, so
+    they are never paired, but functions of independent rows accept them.
 
     Raises:
         KeyError, TypeError, ValueError, zipfile.BadZipFile: one of the two is damaged.
     """
     with np.load(io.BytesIO(arrays), allow_pickle=False) as stored:
-        held = {name: stored[name] for name in stored.files}
+        stored_arrays = {name: stored[name] for name in stored.files}
     controls: dict[str, dict[str, Array]] = {}
     if stored_form(content) is Form.SUMMARY:
-        n = int(held["rows"])
-        # A character that no name of a sample has.
+        n = int(stored_arrays["rows"])
+        # The ids contain a character that no sample's id has.
         ids = tuple(f"\0summary-{row}" for row in range(n))
         fields = (ids, ids, ("",) * n, ("",) * n)
-        held = {
-            name: rows_of_summary(CurveSummary(held[f"{name}.mean"], held[f"{name}.covariance"], n))
+        stored_arrays = {
+            name: rows_of_summary(CurveSummary(stored_arrays[f"{name}.mean"], stored_arrays[f"{name}.covariance"], n))
             for name, measure in MEASURES.items()
-            if f"{name}.mean" in held or not _may_lack(measure, content)
+            if f"{name}.mean" in stored_arrays or not _may_lack(measure, content)
         }
     else:
-        ids, clusters, tokens, pixels = (tuple(str(item) for item in held.pop(name)) for name in _NAMES)
+        ids, clusters, tokens, pixels = (tuple(str(item) for item in stored_arrays.pop(name)) for name in _NAMES)
         fields = (ids, clusters, tokens, pixels)
         for measure in MEASURES.values():
             for name in measure.arrays:
-                if name not in held and not _may_lack(measure, content):
+                if name not in stored_arrays and not _may_lack(measure, content):
                     raise KeyError(name)
-        for name in [name for name in held if _HELD in name]:
-            control, curve = name.split(_HELD)
-            controls.setdefault(control, {})[curve] = held.pop(name)
+        for name in [name for name in stored_arrays if _SEPARATOR in name]:
+            control, curve = name.split(_SEPARATOR)
+            controls.setdefault(control, {})[curve] = stored_arrays.pop(name)
     return Profile(
         content["model"],
         content["dataset"],
         *fields,
-        arrays=held,
+        arrays=stored_arrays,
         declared=content["declared"],
         environment=Environment(**content["environment"]),
         weights=content["weights"],
         controls=controls,
         revision=content.get("revision", ""),
-        # Baselines of earlier versions hold none.
+        # Baselines of earlier versions have no configuration.
         configuration=content.get("configuration", {}),
     )
 
 
 def _may_lack(measure: Measure, content: Mapping[str, Any]) -> bool:
-    """True if a measure is recall and was left out."""
+    """Return True if the measure is recall and the baseline omits it."""
     return measure.kind is RECALL and "recall_left_out" in content["declared"]
 
 
 def stored_form(content: Mapping[str, Any]) -> Form:
-    """Return the form of a baseline's arrays by its JSON; files that say nothing hold samples.
+    """Return the form of a baseline's arrays from its JSON; without the field it holds samples.
 
     Raises:
-        ValueError: no known form.
+        ValueError: the form is unknown.
     """
     return Form(content.get("form", Form.SAMPLES))
 
 
-# What stands between a control's name and that of its curve, in the names of the arrays.
-_HELD = "."
+# The separator between control and curve in the names of arrays.
+_SEPARATOR = "."
 _NAMES = ("sample_ids", "clusters", "token_hashes", "pixel_hashes")
 
 

@@ -20,7 +20,7 @@ from harness.storage.json_text import checksum, dump
 from harness.storage.regular_file import read_regular
 
 SCHEMA = 2
-#: Schemas that are read. They differ in names under `phases`, by which nothing is judged.
+#: Readable schemas. They differ in names under `phases` only, and no verdict depends on those.
 READABLE_SCHEMAS = (1, SCHEMA)
 _CHECKSUM, _NAME, _ARRAYS = "checksum", "arrays", "arrays_sha256"
 _SUFFIX = ".npz"
@@ -30,30 +30,30 @@ _MOST_BYTES = 4_000_000_000
 
 
 class BaselineError(PhaseError):
-    """A baseline is missing, damaged or not comparable; the message says which file and what to do."""
+    """A baseline is missing, damaged or not comparable; the message names the file and the remedy."""
 
 
 class MissingBaselineError(BaselineError):
-    """There is no baseline of this pair."""
+    """The pair has no baseline."""
 
 
 class BaselineExistsError(BaselineError):
-    """There is a baseline of this pair already."""
+    """The pair already has a baseline."""
 
 
 def model_directory(root: Path, model: str) -> Path:
-    """Where the baselines of a model lie.
+    """Return the directory of a model's baselines.
 
     Raises:
-        BaselineError: the model's name is no directory's, and could lead out of the baselines.
+        BaselineError: the model's name is no valid directory name, or leads out of the baselines.
     """
     if not is_plain_name(model) or not model.strip("."):
-        raise BaselineError(f"a model called {model!r} can have no baselines: call it by a name and not by a path")
+        raise BaselineError(f"a model called {model!r} can have no baselines: use a name instead of a path")
     return root / file_name(model)
 
 
 def baseline_paths(root: Path, model: str, dataset: str) -> list[Path]:
-    """Return the JSON files of a pair's baselines, sorted; raises as `folder_of`."""
+    """Return the JSON files of a pair's baselines, sorted; raises as `model_directory`."""
     folder, name = model_directory(root, model), file_name(dataset, ending=BASELINE_ENDING)
     return sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}.*.json")])
 
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a baseline's JSON, without its checksum.
 
     Raises:
-        BaselineError: not readable, not of this schema, or not what its checksum was made of.
+        BaselineError: the file is unreadable, has another schema, or does not match its checksum.
     """
     try:
         content = json.loads(read_regular(path, _MOST_BYTES))
@@ -73,19 +73,19 @@ def read_json(path: Path) -> dict[str, Any]:
         schema = content.get("schema") if isinstance(content, dict) else None
         known = " and ".join(map(str, READABLE_SCHEMAS))
         raise BaselineError(
-            f"the baseline {path} is of schema {schema}, this version reads {known}; {restore_advice(path)}"
+            f"the baseline {path} has schema {schema}, this version reads {known}; {restore_advice(path)}"
         )
     stated = content.pop(_CHECKSUM, None)
     try:
-        found = checksum(content)
+        actual = checksum(content)
         Environment(**content["environment"])
     except (KeyError, TypeError, ValueError) as error:
         raise BaselineError(f"the baseline {path} is damaged ({error!r}); {restore_advice(path)}") from None
-    if stated != found:
-        problem = "has no checksum" if stated is None else "is not what its checksum was made of: damaged, or edited"
+    if stated != actual:
+        problem = "has no checksum" if stated is None else "does not match its checksum: it is damaged or edited"
         raise BaselineError(
-            f'the baseline {path} {problem}; {restore_advice(path)}; if what it says now is meant, put "{_CHECKSUM}": '
-            f'"{found}" into it'
+            f'the baseline {path} {problem}; {restore_advice(path)}; if the content is intended, put "{_CHECKSUM}": '
+            f'"{actual}" into it'
         )
     return content
 
@@ -93,10 +93,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return the content of a baseline's JSON and the bytes of its arrays, both of the same state.
 
-    A run that replaces the baseline between the two reads removes the arrays of before, so both are read again.
+    A run that replaces the baseline between the two reads removes the previous arrays, so both are read again.
 
     Raises:
-        BaselineError: one of them is not readable, or they do not belong together.
+        BaselineError: a file is unreadable, or the two do not belong together.
     """
     last = None
     for _ in range(_READS):
@@ -113,10 +113,10 @@ def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
-    """Return the file of the arrays that a baseline's JSON names; baselines of earlier versions name none.
+    """Return the file of the arrays that a baseline's JSON names; those of earlier versions name none.
 
     Raises:
-        BaselineError: no name of a file in the same directory.
+        BaselineError: the name does not belong to a file in the same directory.
     """
     name = content.get(_NAME, path.with_suffix(_SUFFIX).name)
     plain = isinstance(name, str) and name.isprintable() and is_plain_name(name)
@@ -130,10 +130,10 @@ def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def locked_for_writing(folder: Path) -> Iterator[bool]:
-    """Keep other processes from writing baselines of a folder; see `locked`.
+    """Prevent other processes from writing baselines of a directory; see `locked`.
 
     Raises:
-        BaselineError: the folder cannot be written to.
+        BaselineError: the directory is not writable.
         LockedError: another process does not release it.
     """
     with contextlib.ExitStack() as stack:
@@ -141,24 +141,24 @@ def locked_for_writing(folder: Path) -> Iterator[bool]:
             alone = stack.enter_context(locked(folder))
         except OSError as error:
             lock = folder / LOCK_FILE
-            # A killed run of another user left it.
+            # A killed run of another user may have left the lock.
             if os.path.lexists(lock):
                 raise BaselineError(
                     f"the lock {lock} cannot be held: {error.strerror}; remove it if no run is writing, or choose "
-                    "another place with --phase-baselines"
+                    "another directory with --phase-baselines"
                 ) from None
             raise _not_writable(folder, error) from None
         yield alone
 
 
 def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = None) -> None:
-    """Store a baseline's JSON with its checksum and, where given, new arrays beside it; both or neither.
+    """Write a baseline's JSON with its checksum and optionally new arrays beside it; both or neither.
 
-    The arrays get a name of their own, made of their content, and the JSON comes last and names them: whenever the
-    process is killed, the JSON that is there and the arrays that it names belong together.
+    The arrays' file name contains a hash of their content, and the JSON, which names them, is written last. A JSON
+    therefore always matches its arrays, even after the process is killed.
 
     Raises:
-        BaselineError: the directory is not writable or full; what was there is untouched.
+        BaselineError: the directory is not writable or full; existing files are unchanged.
     """
     files: dict[Path, bytes] = {}
     if arrays is not None:
@@ -173,7 +173,7 @@ def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = N
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change what a baseline's JSON says and leave its arrays; raises as `changing` and `write_files`."""
+    """Change a baseline's JSON but not its arrays; raises as `locked_for_writing` and `write_files`."""
     with locked_for_writing(path.parent):
         content = read_json(path)
         change(content)
@@ -181,11 +181,11 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def remove_unnamed(path: Path) -> None:
-    """Remove arrays of a baseline that no JSON names: those of its former state and of updates that were killed.
+    """Remove arrays of a baseline that no JSON names: its previous arrays and remains of killed updates.
 
-    To be called where no other process writes. Where a JSON in the folder cannot be read, nothing is removed.
+    No other process may write meanwhile. If a JSON in the directory is unreadable, nothing is removed.
     """
-    ours = re.compile(rf"{re.escape(path.stem)}(\.[0-9a-f]{{{_DIGITS}}})?{re.escape(_SUFFIX)}")
+    arrays_name = re.compile(rf"{re.escape(path.stem)}(\.[0-9a-f]{{{_DIGITS}}})?{re.escape(_SUFFIX)}")
     named: set[str] = set()
     try:
         for other in path.parent.glob("*.json"):
@@ -193,14 +193,14 @@ def remove_unnamed(path: Path) -> None:
             default = other.with_suffix(_SUFFIX).name
             named.add(content.get(_NAME, default) if isinstance(content, dict) else default)
         for file in path.parent.iterdir():
-            if ours.fullmatch(file.name) and file.name not in named:
+            if arrays_name.fullmatch(file.name) and file.name not in named:
                 file.unlink()
     except (OSError, ValueError, TypeError, RecursionError):
         return
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed updates of a baseline left, where the folder can be written to."""
+    """Remove remains of killed updates of a baseline, if its directory is writable."""
     with contextlib.suppress(BaselineError, LockedError), locked_for_writing(path.parent) as alone:
         remove_abandoned_parts(path.parent)
         if alone:
@@ -208,25 +208,25 @@ def remove_leftovers(path: Path) -> None:
 
 
 def restore_advice(path: Path) -> str:
-    """What to do about a damaged baseline, for messages."""
-    return f"restore it from version control, or remove {path.name} and record it anew with --phase-update-new"
+    """Return the remedy for a damaged baseline, for messages."""
+    return f"restore it from version control, or remove {path.name} and record it again with --phase-update-new"
 
 
 def _read_arrays(path: Path, content: Mapping[str, Any]) -> bytes:
-    beside = arrays_path(path, content)
+    arrays_file = arrays_path(path, content)
     try:
-        arrays = read_regular(beside, _MOST_BYTES)
+        arrays = read_regular(arrays_file, _MOST_BYTES)
     except OSError as error:
         raise BaselineError(
-            f"the arrays {beside.name} of {path} cannot be read: {error.strerror}; {restore_advice(path)}"
+            f"the arrays {arrays_file.name} of {path} cannot be read: {error.strerror}; {restore_advice(path)}"
         ) from None
     if hashlib.sha256(arrays).hexdigest() != content.get(_ARRAYS):
-        raise BaselineError(f"{beside} is not the file that {path.name} was written with; {restore_advice(path)}")
+        raise BaselineError(f"{arrays_file} is not the file that {path.name} was written with; {restore_advice(path)}")
     return arrays
 
 
 def _not_writable(path: Path, error: OSError) -> BaselineError:
     return BaselineError(
-        f"the baseline {path} cannot be written: {error.strerror}; make room or choose another place with "
+        f"the baseline {path} cannot be written: {error.strerror}; free disk space or choose another directory with "
         "--phase-baselines"
     )

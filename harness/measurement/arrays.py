@@ -21,12 +21,12 @@ def stacked_rows(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def reading_rows(readings: Readings, hashes: Sequence[Any]) -> list[dict[str, Array]]:
-    """Return the readings of a batch as one row of plain arrays a sample, with its input hashes."""
+    """Return the readings of a batch as one row of arrays per sample, with its input hashes."""
     numbers = {field.name: getattr(readings, field.name) for field in fields(Readings)}
     return [
         {name: values[row] for name, values in numbers.items() if values is not None}
-        | {"tokens": np.array(own.tokens), "pixels": np.array(own.pixels)}
-        for row, own in enumerate(hashes)
+        | {"tokens": np.array(sample.tokens), "pixels": np.array(sample.pixels)}
+        for row, sample in enumerate(hashes)
     ]
 
 
@@ -40,7 +40,7 @@ def curve_arrays(stacked: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
-    """`Profile.between_samples` of stacked readings, float32 (P, n, n)."""
+    """Return `Profile.between_samples` of stacked readings, float32 (P, n, n)."""
     means = torch.from_numpy(stacked["means"])
     return between_samples(means[:, :, 0], means[:, :, 1]).numpy().astype(np.float32)
 
@@ -48,9 +48,9 @@ def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
 def measured_arrays(
     stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int], *, recall: bool = True
 ) -> dict[str, Array]:
-    """Return the arrays of a profile of stacked readings and the numbers of words asked for, (n,) each.
+    """Return the arrays of a profile, from stacked readings and the numbers of words looked for, (n,) each.
 
-    Without `recall` none of hits and words: there was nothing to look for.
+    Without `recall` the arrays of hits and words are absent.
     """
     arrays, counts = curve_arrays(stacked), dict[str, Array]()
     if recall:
@@ -69,7 +69,7 @@ def measured_arrays(
 
 
 def _values(measure: Measure, stacked: Mapping[str, Array]) -> Array:
-    """Return the values of a measure (n, places), float32; int32 of numbers of words and tokens."""
+    """Return the values of a measure (n, points or layers), float32; int32 for numbers of words and tokens."""
     reading = stacked[measure.reading]
     values = reading if measure.column is None else reading[:, :, measure.column]
     return values.astype(np.int32 if measure.kind.margin is None else np.float32)

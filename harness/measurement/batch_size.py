@@ -1,4 +1,4 @@
-"""Portions that fit into memory: one that does not is halved, and those after it stay as small."""
+"""Adaptive batch size: it is halved after an out-of-memory error and stays halved."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ R = TypeVar("R")
 
 
 class MemoryShortageError(PhaseError):
-    """Not even one sample at a time goes into memory; the message says what to do."""
+    """One sample alone exceeds the memory; the message names remedies."""
 
 
 class AdaptiveBatchSize:
-    """How many items go through a model at a time; `size` halves where memory runs out."""
+    """The number of items per call of a model; `size` is halved when memory runs out."""
 
-    def __init__(self, size: int, what: str, say: Callable[[str], None]) -> None:
-        """Begin with `size` items of `what` (for messages) at a time."""
+    def __init__(self, size: int, title: str, say: Callable[[str], None]) -> None:
+        """Begin with `size` items per call; messages start with `title`."""
         self.size = size
-        self._what, self._say = what, say
+        self._title, self._say = title, say
 
     def at_least(self, size: int) -> AdaptiveBatchSize:
-        """Portions of their own, of `size` items where these here are smaller."""
-        return AdaptiveBatchSize(max(size, self.size), self._what, self._say)
+        """Return an independent copy with `size` or more items per call."""
+        return AdaptiveBatchSize(max(size, self.size), self._title, self._say)
 
     def map(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
-        """The results of all items; `work` takes at most `size` of them at a time and is asked again with fewer.
+        """Return the results of all items; `work` receives at most `size` of them and is retried with fewer.
 
         Raises:
             MemoryShortageError: memory runs out with one item.
         """
         results: list[R] = []
         while len(results) < len(items):
-            left = items[len(results) :]
-            results += self.run(lambda size: work(left[:size]), most=len(left))  # noqa: B023 - called at once
+            remaining = items[len(results) :]
+            results += self.run(lambda size: work(remaining[:size]), most=len(remaining))  # noqa: B023 - called at once
         return results
 
     def run(self, work: Callable[[int], R], most: int | None = None) -> R:
-        """The result of `work` with `size` items, `most` where that is fewer; it is asked again with half as many.
+        """Return `work(n)` for n the smaller of `size` and `most`; retry with half as many if memory runs out.
 
         Raises:
             MemoryShortageError: memory runs out with one item.
@@ -53,7 +53,7 @@ class AdaptiveBatchSize:
                 if not is_out_of_memory(error):
                     raise
                 problem = first_line(error)
-            # Outside of the handler, where the error's traceback no longer holds the pass that failed.
+            # Outside of the handler, because the error's traceback keeps the failed pass in memory.
             self._halve(tried, problem)
 
     def _halve(self, tried: int, problem: str) -> None:
@@ -61,9 +61,9 @@ class AdaptiveBatchSize:
 
         if tried == 1:
             raise MemoryShortageError(
-                f"{self._what}: not even one sample goes through the model ({problem}); use a device with more "
-                "memory, a narrower --phase-dtype, or a model of fewer image tokens"
+                f"{self._title}: not even one sample fits into memory ({problem}); use a device with more "
+                "memory, a narrower --phase-dtype, or a model with fewer image tokens"
             )
         clear_device_cache(garbage_collection=True)
         self.size = tried // 2
-        self._say(f"{self._what}: out of memory with {tried} samples at a time, going on with {self.size}")
+        self._say(f"{self._title}: out of memory with batches of {tried} samples, continuing with {self.size}")

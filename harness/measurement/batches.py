@@ -1,4 +1,4 @@
-"""The forward passes over a pair's samples: prepared ahead, kept, shared out, none lost by another's fault."""
+"""The forward passes over a pair's samples: prefetched, cached and shared among processes."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ Row = dict[str, Array]
 Name = Callable[[int, InputHashes], str]
 Read = Callable[[Batch, Sequence[int]], Readings]
 
-# Batches that are put in order of length together; a later, longer run keeps whole windows of an earlier one.
+# Batches that are sorted by length together; a later run with more samples composes complete windows alike.
 _WINDOW = 8
-# After so many the fault is not the samples', and the rest need not be tried.
+# With this many faults the cause is the model, so the remaining samples are skipped.
 _MOST_FAULTS = 16
 _NAMED = 3
 _END = object()
 
 
 class SampleError(PhaseError):
-    """Some samples cannot be measured; the message names them, and says what became of the others."""
+    """Some samples cannot be measured; the message names them and the state of the others."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What one batch gave: the name of every place, a row for every name that has one, and what went wrong by place."""
+class _BatchResult:
+    """The result of one batch: names, faults and refusals by index, and rows by name."""
 
     names: dict[int, str] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
 
-    def take(self, other: _Outcome) -> None:
-        """Add another batch's; the first batch that has a name decides, as where one process measures it once."""
+    def merge(self, other: _BatchResult) -> None:
+        """Add another batch's result; rows that are already present take precedence."""
         self.names.update(other.names)
         self.faults.update(other.faults)
         self.refused.update(other.refused)
@@ -63,20 +63,20 @@ class _Outcome:
             self.rows.setdefault(name, row)
 
 
-#: The places of some samples with their model inputs, or with why they have none.
-_Prepared = tuple[tuple[int, ...], Batch | _Outcome]
+#: The indices of some samples with their model inputs, or with the reasons why they have none.
+_Prepared = tuple[tuple[int, ...], Batch | _BatchResult]
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRows:
-    """The rows of the samples in their order, and by place why the processor refuses the pictures of others."""
+    """The rows of the measured samples in order, and by index the reasons why others are refused."""
 
     rows: list[Row]
     refused: dict[int, str]
 
 
 class BatchRunner:
-    """Takes the samples of one measurement through its model, batch by batch."""
+    """Runs the samples of one measurement through its model, batch by batch."""
 
     def __init__(
         self, vlm: Vlm, store: ReadingCache, *, batch_size: int, hide: bool, say: Callable[[str], None]
@@ -85,74 +85,74 @@ class BatchRunner:
 
         Args:
             vlm: the model.
-            store: where readings are kept.
-            batch_size: samples per forward pass, fewer where memory runs out.
-            hide: whether to show no bar.
-            say: takes a line on what is not as it was asked for.
+            store: the cache of readings.
+            batch_size: samples per forward pass, reduced if memory runs out.
+            hide: True to hide the progress bar.
+            say: receives a line if the batch size is reduced.
         """
         self.vlm, self.cache, self.hide = vlm, store, hide
         self.adaptive_size = AdaptiveBatchSize(batch_size, vlm.name, say)
         self.batch_size = batch_size
-        # A tokenizer holds how it pads, and batches are made ahead in another thread than halves of one are.
+        # A tokenizer stores its padding state, and the prefetching thread and this one both use it.
         self._tokenizing = threading.Lock()
 
-    def read_samples(self, samples: Sequence[Sample], what: str, name: Name, read: Read) -> SampleRows:
-        """One row of readings a sample, in their order, but for those whose picture the processor refuses.
+    def read_samples(self, samples: Sequence[Sample], title: str, name: Name, read: Read) -> SampleRows:
+        """Return one row of readings per sample, in order; samples with refused images have none.
 
-        The next batches are prepared while one goes through the model, each of prompts of like length. Batches of which
-        everything is kept are not measured again. Rows of one name are measured once. Several processes share the
-        batches and all return all rows.
+        The next batches, of prompts with similar length, are encoded while one runs. Cached batches are not measured
+        again, and rows of one name are measured once. Several processes share the batches and return all rows.
 
         Args:
-            samples: what is measured.
-            what: for the bar and for messages.
-            name: what the readings of a sample are kept under, from its place and its input hashes.
-            read: observes a batch, given with the places of its samples.
+            samples: the samples to measure.
+            title: the title of the progress bar and of messages.
+            name: returns the cache name of a sample's readings from its index and its input hashes.
+            read: observes a batch; it receives the batch and the indices of its samples.
 
         Raises:
-            SampleError: samples whose picture cannot be had, whose forward pass fails, or whose readings are NaN or
-                infinite. All others are measured first and kept.
+            SampleError: an image is unavailable, a forward pass fails, or readings are NaN or infinite. All other
+                samples are measured and cached first.
             MemoryShortageError: memory runs out with one sample.
-            ProcessError: this process is to end, or another is lost.
-            PromptError, SelfCheckError, AttentionError: see there; they are of the model, not of a sample.
+            ProcessError: this process must stop, or another is lost.
+            PromptError, SelfCheckError, AttentionError: see there; they concern the model, not one sample.
         """
 
-        def outcomes() -> list[_Outcome]:
+        def outcomes() -> list[_BatchResult]:
             seen: dict[str, Row] = {}
-            found: list[_Outcome] = []
+            results: list[_BatchResult] = []
             share = processes().share(-(-len(samples) // self.batch_size))
-            with tqdm(total=len(samples), desc=what, unit="sample", leave=False, disable=self.hide) as bar:
-                for at, batch in prefetch(self._prepared(samples, share)):
-                    processes().begin_batch(f"{what}, batch {len(found) + 1} of {len(share)}")
-                    found.append(self._outcome(samples, at, batch, name, read, seen))
-                    # The whole run's progress, as far as this process can tell.
-                    bar.update(min(len(at) * processes().count, len(samples) - bar.n))
-                    if sum(len(outcome.faults) for outcome in found) >= _MOST_FAULTS:
+            with tqdm(total=len(samples), desc=title, unit="sample", leave=False, disable=self.hide) as bar:
+                for indices, batch in prefetch(self._prepared(samples, share)):
+                    processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
+                    results.append(self._outcome(samples, indices, batch, name, read, seen))
+                    # An estimate of the progress of all processes.
+                    bar.update(min(len(indices) * processes().count, len(samples) - bar.n))
+                    if sum(len(outcome.faults) for outcome in results) >= _MOST_FAULTS:
                         break
-            return found
+            return results
 
-        whole = _Outcome()
-        for outcome in processes().gather(what, outcomes):
-            whole.take(outcome)
-        if not whole.faults:
-            # Which samples go side by side is told from their pictures, by each process for itself.
-            left = [place for place in range(len(samples)) if place not in whole.names and place not in whole.refused]
-            reason = "its batch is composed otherwise in another process, which could not read all"
-            whole.faults.update(dict.fromkeys(left, reason))
-        if whole.faults:
-            good = sum(name in whole.rows for name in whole.names.values())
-            raise SampleError(self._named(samples, what, whole.faults, good))
-        return SampleRows([whole.rows[whole.names[place]] for place in sorted(whole.names)], whole.refused)
+        combined = _BatchResult()
+        for outcome in processes().gather(title, outcomes):
+            combined.merge(outcome)
+        if not combined.faults:
+            # Each process composes batches from the image sizes that it reads itself.
+            known = combined.names.keys() | combined.refused.keys()
+            unread = [index for index in range(len(samples)) if index not in known]
+            reason = "another process composed its batch differently, because it could not read all images"
+            combined.faults.update(dict.fromkeys(unread, reason))
+        if combined.faults:
+            measured_count = sum(name in combined.rows for name in combined.names.values())
+            raise SampleError(self._named(samples, title, combined.faults, measured_count))
+        return SampleRows([combined.rows[combined.names[index]] for index in sorted(combined.names)], combined.refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
-        """The batches of this process's share, in order, encoded."""
-        mine = set(share)
-        for number, at in enumerate(self._batches(samples)):
-            if number in mine:
-                yield from self._encoded(samples, at)
+        """Yield the encoded batches of this process's share, in order."""
+        own_share = set(share)
+        for number, indices in enumerate(self._batches(samples)):
+            if number in own_share:
+                yield from self._encoded(samples, indices)
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[int, ...]]:
-        """Places of samples that go side by side: of like length, as far as that can be told."""
+        """Yield the indices of each batch; its prompts have similar expected lengths."""
         size = self.batch_size
         for start in range(0, len(samples), _WINDOW * size):
             window = range(start, min(start + _WINDOW * size, len(samples)))
@@ -160,45 +160,45 @@ class BatchRunner:
             if size > 1:
                 with self._tokenizing:
                     lengths = expected_lengths(self.vlm.processor, samples[window.start : window.stop])
-                order = sorted(window, key=lambda place: lengths[place - start])
+                order = sorted(window, key=lambda index: lengths[index - start])
             for first in range(0, len(order), size):
                 yield tuple(order[first : first + size])
 
-    def _encoded(self, samples: Sequence[Sample], at: tuple[int, ...]) -> Iterator[_Prepared]:
-        """Yield the samples at these places as one batch, or as several where their prompts cannot be padded."""
+    def _encoded(self, samples: Sequence[Sample], indices: tuple[int, ...]) -> Iterator[_Prepared]:
+        """Yield the samples at these indices as one batch, or as several if their prompts cannot be padded."""
         try:
-            yield at, self._encode([samples[place] for place in at])
+            yield indices, self._encode([samples[index] for index in indices])
         except UnevenPromptsError:
-            groups = self._even_groups(samples, at)
+            groups = self._even_groups(samples, indices)
             if len(groups) == 1:
                 raise
             for group in groups:
                 yield from self._encoded(samples, group)
-        except Exception as error:  # They raise what they like; what is no picture's fault is raised on.
-            faults = {place: fault for place in at if (fault := image_fault(samples[place]))}
+        except Exception as error:  # Datasets and processors raise any class; only faults of images are handled.
+            faults = {index: fault for index in indices if (fault := image_fault(samples[index]))}
             refused: dict[int, str] = {}
             if not faults and isinstance(error, PromptError):
                 with self._tokenizing:
-                    reasons = refused_images(self.vlm, [samples[place] for place in at])
-                refused = {place: reasons[samples[place].id] for place in at if samples[place].id in reasons}
+                    reasons = refused_images(self.vlm, [samples[index] for index in indices])
+                refused = {index: reasons[samples[index].id] for index in indices if samples[index].id in reasons}
             if not faults and not refused:
                 raise
-            yield (*faults, *refused), _Outcome(faults=faults, refused=refused)
-            whole = tuple(place for place in at if place not in faults and place not in refused)
-            if whole:
-                yield from self._encoded(samples, whole)
+            yield (*faults, *refused), _BatchResult(faults=faults, refused=refused)
+            accepted = tuple(index for index in indices if index not in faults and index not in refused)
+            if accepted:
+                yield from self._encoded(samples, accepted)
 
-    def _even_groups(self, samples: Sequence[Sample], at: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Return the places in groups of one instruction and one expected length, in the order of their first one.
+    def _even_groups(self, samples: Sequence[Sample], indices: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the indices in groups of one instruction and one expected length, in order of first appearance.
 
-        The instruction belongs to the key because another text encoder, such as a Q-Former's, counts other tokens.
+        The instruction is part of the key because a second text encoder, such as a Q-Former's, counts other tokens.
         """
-        part = [samples[place] for place in at]
+        part = [samples[index] for index in indices]
         with self._tokenizing:
             lengths = expected_lengths(self.vlm.processor, part)
         groups: dict[tuple[str, int], list[int]] = {}
-        for place, sample, length in zip(at, part, lengths, strict=True):
-            groups.setdefault((sample.instruction, length), []).append(place)
+        for index, sample, length in zip(indices, part, lengths, strict=True):
+            groups.setdefault((sample.instruction, length), []).append(index)
         return [tuple(group) for group in groups.values()]
 
     def _encode(self, samples: Sequence[Sample]) -> Batch:
@@ -208,93 +208,95 @@ class BatchRunner:
     def _outcome(
         self,
         samples: Sequence[Sample],
-        at: tuple[int, ...],
-        batch: Batch | _Outcome,
+        indices: tuple[int, ...],
+        batch: Batch | _BatchResult,
         name: Name,
         read: Read,
-        seen: dict[str, Row],
-    ) -> _Outcome:
-        if isinstance(batch, _Outcome):
+        known: dict[str, Row],
+    ) -> _BatchResult:
+        if isinstance(batch, _BatchResult):
             return batch
-        outcome = _Outcome({place: name(place, own) for place, own in zip(at, batch.hashes, strict=True)})
-        missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in seen]
-        kept = self.cache.read(missing) if missing else []
-        if kept is None:
-            rows = self._measured(samples, batch, at, read, outcome.faults)
-            measured = {outcome.names[place]: row for place, row in rows.items()}
+        outcome = _BatchResult(dict(zip(indices, map(name, indices, batch.hashes), strict=True)))
+        missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in known]
+        cached = self.cache.read(missing) if missing else []
+        if cached is None:
+            rows = self._measured(samples, batch, indices, read, outcome.faults)
+            measured = {outcome.names[index]: row for index, row in rows.items()}
             missing = [key for key in missing if key in measured]
-            kept = [measured[key] for key in missing]
-            self.cache.write(missing, kept)
-        seen.update(zip(missing, kept, strict=True))
-        outcome.rows.update((key, seen[key]) for key in outcome.names.values() if key in seen)
+            cached = [measured[key] for key in missing]
+            self.cache.write(missing, cached)
+        known.update(zip(missing, cached, strict=True))
+        outcome.rows.update((key, known[key]) for key in outcome.names.values() if key in known)
         return outcome
 
     def _measured(
-        self, samples: Sequence[Sample], batch: Batch, places: Sequence[int], read: Read, faults: dict[int, str]
+        self, samples: Sequence[Sample], batch: Batch, indices: Sequence[int], read: Read, faults: dict[int, str]
     ) -> dict[int, Row]:
-        """Return the rows of a batch by place, without those that `faults` now tells of."""
+        """Return the rows of a batch by index; samples without a row are added to `faults`."""
 
         def work(part: Sequence[int]) -> list[Row | None]:
-            own = batch if len(part) == len(places) else self._encode([samples[place] for place in part])
+            inputs = batch if len(part) == len(indices) else self._encode([samples[index] for index in part])
             stopped = ""
             try:
-                readings, wrong = read(exclude_separators(self.vlm, own), part), {}
+                readings, not_finite = read(exclude_separators(self.vlm, inputs), part), {}
             except NotFiniteError as error:
-                readings, wrong = error.readings, error.faults
+                readings, not_finite = error.readings, error.faults
             except ForwardError as error:
                 stopped = str(error)
             if stopped and len(part) > 1:
-                # One sample may have stopped the whole batch.
-                return [row for place in part for row in work([place])]
+                # One sample may have stopped the entire batch.
+                return [row for index in part for row in work([index])]
             if stopped:
                 faults[part[0]] = stopped
                 return [None]
-            faults.update((part[row], sentence) for row, sentence in wrong.items())
-            return [None if row in wrong else found for row, found in enumerate(reading_rows(readings, own.hashes))]
+            faults.update((part[row], message) for row, message in not_finite.items())
+            rows = enumerate(reading_rows(readings, inputs.hashes))
+            return [None if row in not_finite else values for row, values in rows]
 
-        found = self.adaptive_size.map(places, work)
-        return {place: row for place, row in zip(places, found, strict=True) if row is not None}
+        rows = self.adaptive_size.map(indices, work)
+        return {index: row for index, row in zip(indices, rows, strict=True) if row is not None}
 
-    def _named(self, samples: Sequence[Sample], what: str, faults: dict[int, str], good: int) -> str:
-        """The sentence of what is wrong with which samples."""
-        told = [f"sample {samples[place].id}: {faults[place]}" for place in sorted(faults)]
-        more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+    def _named(self, samples: Sequence[Sample], title: str, faults: dict[int, str], measured_count: int) -> str:
+        """Return the message that names the samples with faults."""
+        lines = [f"sample {samples[index].id}: {faults[index]}" for index in sorted(faults)]
+        further = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         them = "them" if len(faults) > 1 else "it"
-        kept = f"the readings of {good} others are kept" if self.cache.keeps_all else "nothing is kept"
-        tried = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
+        others = f"the readings of {measured_count} others are cached"
+        cached = others if self.cache.keeps_all else "no readings are cached"
+        skipped = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
         return (
-            f"{what}: {len(faults)} of {len(samples)} samples cannot be measured{tried}: {'; '.join(told[:_NAMED])}"
-            f"{more}; {kept}: mend {them}, or take {them} out of the dataset, and run again"
+            f"{title}: {len(faults)} of {len(samples)} samples cannot be measured{skipped}: {'; '.join(lines[:_NAMED])}"
+            f"{further}; {cached}. Repair {them}, or remove {them} from the dataset, and run again"
         )
 
 
 def refused_images(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
-    """Why a model's processor refuses the pictures of some samples, by their ids; no word of those that it takes."""
+    """Return the reasons, by id, why a model's processor refuses the images of samples; accepted ones are absent."""
     reasons = {sample.id: image_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def image_fault(sample: Sample) -> str:
-    """Why a sample's picture cannot be had; empty where it can."""
+    """Return the reason why a sample's image is unavailable; empty if it is available."""
     try:
         sample.load_image()
     except MemoryError:
         raise
-    except Exception as error:  # A dataset's own code raises what it likes.
+    except Exception as error:  # A dataset's own code may raise any class.
         return first_line(error)
     return ""
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, up to two of them made before they are asked for.
+    """Yield the same items and prepare up to two of them in advance, in a background thread.
 
-    What the iterator raises is raised where the item would have come. An iteration that is given up makes no more.
+    An error of the iterator is raised in place of its item. Closing the generator stops the preparation.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
     try:
-        coming = deque(pool.submit(next, items, _END) for _ in range(2))
-        while (item := coming.popleft().result()) is not _END:
-            coming.append(pool.submit(next, items, _END))
+        pending = deque(pool.submit(next, items, _END) for _ in range(2))
+        while (item := pending.popleft().result()) is not _END:
+            pending.append(pool.submit(next, items, _END))
             yield item  # type: ignore[misc]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Measuring the same samples again in other data types, attention backends, batches, threads and devices."""
+"""Calibration: repeated measurement in other data types, attention backends, batches, threads and devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Load = Callable[[str, str], Vlm]
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRun:
-    """What one calibration run changes; None leaves it as it is."""
+    """The settings that one calibration run changes; None leaves a setting unchanged."""
 
     name: str
     dtype: str | None = None
@@ -39,18 +39,18 @@ class CalibrationRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationResult:
-    """The calibration of a profile, with `changes`: per run and measure what each sample moved by, (n, points)."""
+    """The calibration of a profile, with the `changes` (n, points) of all samples per run and measure."""
 
     calibration: Calibration
     changes: dict[str, dict[str, Array]]
 
     def largest_changes(self, name: str) -> Array:
-        """Return the changes (n, points) of the run in which a measure moved most."""
+        """Return the changes (n, points) of the run in which a measure changed most."""
         return max((changes[name] for changes in self.changes.values()), key=lambda change: float(np.abs(change).max()))
 
 
 def calibration_runs(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
-    """Return the calibration runs that this machine can make of a profile measured with that batch size."""
+    """Return the calibration runs that this machine supports for a profile measured with that batch size."""
     here = profile.environment
     other = _NARROW if here.dtype == _FULL else _FULL
     attention = "eager" if here.attention == "sdpa" else "sdpa"
@@ -79,18 +79,18 @@ def calibrate(
     source: Source | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CalibrationResult:
-    """How far every measure of a profile moves when its samples are measured again in other environments.
+    """Measure a profile's samples again in other environments; return how far every measure changes.
 
     Args:
-        vlm: the model that the profile was measured with; it comes back as it was.
-        profile: the baseline to be.
-        load: gives the same model in another data type or on another device.
-        seed: which samples the profile has.
-        batch_size: with which it was measured.
-        samples: how many were drawn for it, where some of them are left out; None takes as many as it has.
-        cache: where readings are kept.
-        source: where the files of the dataset are.
-        say: takes a line per run.
+        vlm: the model that the profile was measured with; its settings are restored.
+        profile: the profile that becomes a baseline.
+        load: loads the same model in another data type or on another device.
+        seed: the seed that the profile's samples were drawn with.
+        batch_size: the batch size of the profile.
+        samples: number of samples drawn for the profile, excluded ones counted; None means its n.
+        cache: directory of cached readings.
+        source: location of the dataset's files.
+        say: receives a line per run.
 
     Raises:
         PhaseError: a run cannot be measured.
@@ -110,7 +110,7 @@ def calibrate(
                 batch_size=run.batch_size or batch_size,
                 controls=(),
                 word_order=False,
-                # Readings are kept by environment, and the number of threads is no part of it.
+                # The number of threads is not part of the cache key.
                 cache=None if run.threads else cache,
                 source=source,
             )
@@ -121,17 +121,17 @@ def calibrate(
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
         variants[run.name] = Variant(again.environment.dtype, noise, run.device or "")
-        moved = noise["inter"]
+        inter = noise["inter"]
         say(
-            f"calibration of {profile.pair}, {run.name}: inter moves by {moved.mean:.2g} in the mean, by "
-            f"{moved.sample:.2g} in one sample"
+            f"calibration of {profile.pair}, {run.name}: inter changes by up to {inter.mean:.2g} in the mean and "
+            f"{inter.sample:.2g} in a sample"
         )
     return CalibrationResult(Calibration(variants), changes)
 
 
 @contextlib.contextmanager
 def _attention(vlm: Vlm, implementation: str | None) -> Iterator[None]:
-    """The decoder's attention implementation inside the block."""
+    """Set the decoder's attention implementation inside the block."""
     if implementation is None:
         yield
         return
@@ -146,7 +146,7 @@ def _attention(vlm: Vlm, implementation: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """The number of threads of torch inside the block."""
+    """Set torch's number of threads inside the block."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""The samples that are drawn in full, with every check of the measurement."""
+"""Samples recorded in full for figures; the first of them also run all self-checks of a measurement."""
 
 from __future__ import annotations
 
@@ -36,45 +36,48 @@ DRAWN = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The plan and what its first samples gave when they were drawn in full: readings, the lens's block and drawings.
+class FirstSamples:
+    """The plan with readings, drawings and lens block of its first samples, which are recorded in full.
 
-    `known` are the ids of the samples that were left out before.
+    `reported` holds the ids of the samples whose exclusion was reported before.
     """
 
     plan: Plan
-    known: frozenset[str]
-    first: Readings
+    reported: frozenset[str]
+    readings: Readings
     block: tuple[int, ...]
     drawings: tuple[Drawing, ...]
 
 
-def measure_first_samples(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]) -> Start:
-    """Draw the first samples whose picture the processor takes; those before them leave the plan.
+def measure_first_samples(
+    vlm: Vlm, plan: Plan, dataset: str, batch_size: int, say: Callable[[str], None]
+) -> FirstSamples:
+    """Record the first samples that the processor accepts; exclude the refused samples before them.
 
     Raises:
-        MeasureError: fewer than two samples are left.
-        SampleError: the picture of one of the first cannot be had.
-        PromptError: the processor refuses the prompt, whatever the picture.
+        MeasureError: fewer than two samples remain.
+        SampleError: the image of one of the first samples is unavailable.
+        PromptError: the processor refuses the prompt for every image.
     """
-    known = frozenset(plan.excluded)
-    # Not more at a time than was asked for: some prompts cannot stand side by side.
-    at_once = AdaptiveBatchSize(min(DRAWN, batch_size), vlm.name, say)
+    reported = frozenset(plan.excluded)
+    # At most the requested batch size, because some prompts cannot be padded to one batch.
+    adaptive_size = AdaptiveBatchSize(min(DRAWN, batch_size), vlm.name, say)
     while True:
         plan.require_two(dataset)
         for sample in plan.samples[:DRAWN]:
             if fault := image_fault(sample):
                 raise SampleError(
                     f"{Pair(vlm.name, dataset)}: sample {sample.id} cannot be measured: {fault}; it is one of the "
-                    f"first {DRAWN}, which are drawn and vouch for what is kept: mend it, or take it out of the "
-                    "dataset, and run again"
+                    f"first {DRAWN}, which verify the cached readings. Repair it, or remove it from the dataset, "
+                    "and run again"
                 )
         try:
-            return Start(plan, known, *at_once.run(lambda size: measure_in_full(vlm, plan, slice(0, size))))  # noqa: B023 - called at once
+            measured = adaptive_size.run(lambda size: measure_in_full(vlm, plan, slice(0, size)))  # noqa: B023
+            return FirstSamples(plan, reported, *measured)
         except UnevenPromptsError:
-            if at_once.size == 1:
+            if adaptive_size.size == 1:
                 raise
-            at_once.size = 1
+            adaptive_size.size = 1
         except PromptError:
             refused = refused_images(vlm, plan.samples[:DRAWN])
             if not refused:
@@ -83,28 +86,28 @@ def measure_first_samples(vlm: Vlm, plan: Plan, dataset: str, batch_size: int, s
 
 
 def collect_drawings(vlm: Vlm, plan: Plan, drawings: Sequence[Drawing], wanted: Collection[str]) -> tuple[Drawing, ...]:
-    """Return the first samples in full, and those that are wanted by id."""
+    """Return the drawings of the first samples and of the samples whose ids are in `wanted`."""
     drawn = {drawing.sample_id: drawing for drawing in drawings}
     return tuple(
-        drawn.get(sample.id) or measure_in_full(vlm, plan, slice(place, place + 1))[2][0]
-        for place, sample in enumerate(plan.samples)
-        if place < DRAWN or sample.id in wanted
+        drawn.get(sample.id) or measure_in_full(vlm, plan, slice(index, index + 1))[2][0]
+        for index, sample in enumerate(plan.samples)
+        if index < DRAWN or sample.id in wanted
     )
 
 
-def measure_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
-    """Measure the drawn samples with the dense lens and all self-checks; learns the block from what they decode."""
-    samples = plan.samples[at]
+def measure_in_full(vlm: Vlm, plan: Plan, rows: slice) -> tuple[Readings, tuple[int, ...], tuple[Drawing, ...]]:
+    """Measure samples with the dense lens and all self-checks; return readings, lens block and drawings."""
+    samples = plan.samples[rows]
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    parts = plan.part(range(*at.indices(len(plan.samples))))
+    parts = plan.part(range(*rows.indices(len(plan.samples))))
     task = LensTask(parts, (), dense=True)
     with collect_placeholder_masks(vlm.model) as masks:
         dense = observe(vlm, batch, samples, task, checking=True)
     if not any(bool(mask.any()) for mask in masks):
-        # Nothing else shows that this model has put image features into the prompts.
+        # Nothing else proves that this model has inserted image features into the prompts.
         _refuse_blind(vlm, batch, samples, dense)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.to_device(batch.inputs), masks)
-    # The trial without pixels comes after a real pass, which is what a user's own hooks see first.
+    # The trial without pixels runs after a real pass, so that a user's own hooks see the real pass first.
     separated = exclude_separators(vlm, batch)
     if separated is not batch:
         batch, dense = separated, observe(vlm, separated, samples, task, checking=True)
@@ -123,17 +126,17 @@ def measure_in_full(vlm: Vlm, plan: Plan, at: slice) -> tuple[Readings, tuple[in
 
 
 def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: Readings) -> None:
-    """Raise SelfCheckError if the readings stay the same with other pictures."""
+    """Raise SelfCheckError if the readings are the same with other images."""
     other = replace(batch, inputs=negate_images(batch.inputs))
     try:
         similarity = observe(vlm, other, samples, attention=False).similarity
-    except (ForwardError, NotFiniteError):  # Such a model looks at the picture.
+    except (ForwardError, NotFiniteError):  # An error depends on the image too.
         return
     check_image_is_used(vlm.anatomy.name, readings.similarity, similarity, list(batch.inputs))
 
 
 def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample], row: int) -> Drawing:
-    """One sample of a batch in full, from the readings of the dense lens."""
+    """Return the drawing of one sample of a batch, from the readings of the dense lens."""
     assert dense.norm_rows is not None
     assert dense.decoded is not None
     assert dense.decoded_last is not None
@@ -165,7 +168,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
 
 
 def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
-    """Return the text of the first token that is no image token; empty where it belongs to the text."""
+    """Return the text of the first token that is no image token if it is BOS, else an empty string."""
     first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
     entry = int(batch.inputs["input_ids"][row][first])
     return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""

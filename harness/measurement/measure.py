@@ -1,4 +1,4 @@
-"""Data and model in, profile out: draws, encodes, observes and assembles, and goes on where an earlier run stopped."""
+"""`measure`: from a model and a dataset to a profile; an interrupted measurement continues from the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.data.datasets import find_dataset
 from harness.data.sample import CONTROLS, Dataset, Sample, Source, left_out_lines, with_grey_image
 from harness.measurement.arrays import cosines_between_samples, curve_arrays, measured_arrays, stacked_rows
 from harness.measurement.batches import BatchRunner, SampleError
-from harness.measurement.drawn_samples import Start, collect_drawings, measure_first_samples
+from harness.measurement.drawn_samples import FirstSamples, collect_drawings, measure_first_samples
 from harness.measurement.plan import MeasureError, Plan, plan_measurement
 from harness.measurement.rank_settings import measurement_settings
 from harness.measurement.ranks import ProcessError, processes
@@ -50,7 +50,7 @@ from harness.storage.file_names import text_digest
 
 @dataclass(frozen=True, slots=True)
 class _Observed:
-    """What the passes gave: the samples that could be measured, a row of each, and the curves of each control."""
+    """The results of the passes: the plan without refused samples, a row per sample and the curves per control."""
 
     plan: Plan
     rows: Sequence[dict[str, Array]]
@@ -77,38 +77,38 @@ def measure(
 ) -> Profile:
     """Return the profile of a model on a dataset, from one forward pass per batch; each control costs one more.
 
-    A sample whose picture the processor refuses, or whose captions have no word that the vocabulary can spell, is left
-    out and named in the profile's `left_out`.
+    A sample is excluded if the processor refuses its image, or if the vocabulary cannot spell any word of its captions.
+    The profile's `left_out` lists excluded samples with their reasons.
 
     Args:
-        vlm: a model's name, or your own model and processor in a `Vlm`.
+        vlm: the name of a model, or your own model and processor in a `Vlm`.
         dataset: a name of `data.registry.DATASETS`.
-        samples: how many samples are drawn; None draws as many as the dataset declares.
-        seed: which samples are drawn.
+        samples: number of samples to draw; None draws as many as the dataset declares.
+        seed: the seed of the draw.
         batch_size: samples per forward pass, left-padded; the profile does not depend on it beyond rounding.
-        controls: names of `data.sample.CONTROLS`, measured on the same samples in the same run; None measures all,
-            and none beside a dataset for regression only.
-        control_seed: of the noise.
-        word_order: whether Winoground's scores are measured too, where the dataset has items of two pictures and two
-            captions; costs four forward passes an item.
-        draw: ids of samples to keep in full besides the first two, for figures; ids of no sample are passed over.
-        cache: where readings are kept, so that an interrupted run goes on; None keeps nothing.
-        source: where the files of a dataset on disk are; None looks where its environment variable says.
-        progress: whether to show a bar; None shows one where there is a terminal.
-        say: takes a line on what was found in the cache.
+        controls: names of `data.sample.CONTROLS` to measure on the same samples; None measures all, but none for a
+            dataset for regression only.
+        control_seed: the seed of the noise.
+        word_order: True to measure Winoground's scores if the dataset has items of two images and two captions; this
+            costs four forward passes per item.
+        draw: ids of samples to record in full besides the first two, for figures; unknown ids are ignored.
+        cache: directory of cached readings, from which an interrupted run continues; None disables the cache.
+        source: location of the files of a dataset on disk; None uses its environment variable.
+        progress: True to show a progress bar; None shows one in a terminal.
+        say: receives lines on the cache and on excluded samples.
 
     Raises:
-        LookupError: no model or dataset of that name.
-        MeasureError: fewer than two samples that can be measured, a batch of none, or an unknown control.
-        SampleError: some samples cannot be read or give NaN; it names them, and the others are kept.
-        MemoryShortageError: memory runs out with one sample at a time.
-        StoreError: there is no such cache, and none can be made.
+        LookupError: there is no model or dataset of that name.
+        MeasureError: fewer than two samples remain, the batch size is below 1, or a control is unknown.
+        SampleError: some samples cannot be read or give NaN; the message names them, and the others are cached.
+        MemoryShortageError: memory runs out with one sample per batch.
+        ReadingCacheError: the cache does not exist and cannot be created.
         PromptError, SelfCheckError, AttentionError: see there.
     """
     if isinstance(vlm, str):
         vlm = load_vlm(find_model(vlm), cache=cache or default_cache(), device=processes().device("auto"))
     if batch_size < 1:
-        raise MeasureError(f"batch size {batch_size}: at least one sample goes through the model at a time")
+        raise MeasureError(f"batch size {batch_size}: at least one sample per forward pass is needed")
     data = find_dataset(dataset)
     if controls is None:
         controls = () if data.regression_only else tuple(CONTROLS)
@@ -121,16 +121,16 @@ def measure(
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = read_configuration(vlm, checkpoint)
     key = reading_cache_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
-    asked = {"controls": controls, "control seed": control_seed, "word order": word_order}
-    what = f"{vlm.name} on {dataset}"
-    processes().require_same_settings(what, "began", lambda: measurement_settings(key, start.plan.samples, asked))
-    store = ReadingCache(cache, key, witness_row(start.first), witness_tolerance(vlm.dtype), say)
+    arguments = {"controls": controls, "control seed": control_seed, "word order": word_order}
+    title = f"{vlm.name} on {dataset}"
+    processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
+    store = ReadingCache(cache, key, witness_row(start.readings), witness_tolerance(vlm.dtype), say)
     hide = not (sys.stderr.isatty() if progress is None else progress)
     passes = BatchRunner(vlm, store, batch_size=batch_size, hide=hide, say=say)
-    with contextlib.closing(store), _saying_kept(store, what, say):
+    with contextlib.closing(store), _report_interruption(store, title, say):
         observed = _observe(passes, start, dataset, controls, control_seed, word_order and data.paired, say)
     if store.contradicted:
-        say(f"{what}: kept readings are not what the model gives now; they were measured anew")
+        say(f"{title}: cached readings do not match the current model; they were measured again")
     drawings = collect_drawings(vlm, observed.plan, start.drawings, draw)
     profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
     left_out = {**source.left_out, **observed.plan.excluded}
@@ -138,7 +138,7 @@ def measure(
 
 
 def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: Callable[[str], None]) -> Plan:
-    """Draw the samples and plan their measurement; say what is left out."""
+    """Draw the samples and plan their measurement; report excluded samples and omitted recall."""
     drawn = tuple(data.draw(wanted, seed, source))
     plan = plan_measurement(drawn, Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size), paired=data.paired)
     no_recall = [f"{data.name}: recall is left out: {plan.no_recall}"] if plan.no_recall else []
@@ -151,29 +151,29 @@ def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: 
 
 def _observe(
     passes: BatchRunner,
-    start: Start,
+    start: FirstSamples,
     dataset: str,
     controls: Sequence[str],
     control_seed: int,
     word_order: bool,
     say: Callable[[str], None],
 ) -> _Observed:
-    """Take the samples through the model, then through each control, and the captions of items of two sides."""
+    """Run the samples through the model and each control, and then the captions of items of two sides."""
     vlm, tried = passes.vlm, start.plan
 
-    def kept_as(place: int, hashes: InputHashes) -> str:
-        return reading_name(tried.samples[place], hashes, *tried.words(place))
+    def cache_name(index: int, hashes: InputHashes) -> str:
+        return reading_name(tried.samples[index], hashes, *tried.words(index))
 
-    def read(batch: Batch, places: Sequence[int]) -> Readings:
-        task = LensTask(tried.part(places), start.block)
-        return observe(vlm, batch, [tried.samples[place] for place in places], task)
+    def read(batch: Batch, indices: Sequence[int]) -> Readings:
+        task = LensTask(tried.part(indices), start.block)
+        return observe(vlm, batch, [tried.samples[index] for index in indices], task)
 
-    results = passes.read_samples(tried.samples, str(Pair(vlm.name, dataset)), kept_as, read)
-    plan = tried.without({tried.samples[place].id: reason for place, reason in results.refused.items()})
+    results = passes.read_samples(tried.samples, str(Pair(vlm.name, dataset)), cache_name, read)
+    plan = tried.without({tried.samples[index].id: reason for index, reason in results.refused.items()})
     plan.require_two(dataset)
-    measured = [sample for place, sample in enumerate(tried.samples) if place not in results.refused]
+    measured = [sample for index, sample in enumerate(tried.samples) if index not in results.refused]
     rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.excluded]
-    for line in left_out_lines(dataset, {id_: why for id_, why in plan.excluded.items() if id_ not in start.known}):
+    for line in left_out_lines(dataset, {id_: why for id_, why in plan.excluded.items() if id_ not in start.reported}):
         say(line)
     curves = {name: _control_curves(passes, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
@@ -181,20 +181,19 @@ def _observe(
 
 
 def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
-    """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, the rows those of `samples`.
+    """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, with one row per sample.
 
-    Prompts that a control makes equal (all of them, where one instruction meets grey pictures of one size) go through
-    the model once.
+    Prompts that a control makes equal run through the model once, such as one instruction with grey images of one size.
     """
     vlm, noisy = passes.vlm, control == "noise"
     shown = samples if noisy else [with_grey_image(sample) for sample in samples]
 
-    def kept_as(place: int, hashes: InputHashes) -> str:
-        parts = control, f"{seed} {samples[place].id}" if noisy else "", hashes.tokens, hashes.pixels
+    def cache_name(index: int, hashes: InputHashes) -> str:
+        parts = control, f"{seed} {samples[index].id}" if noisy else "", hashes.tokens, hashes.pixels
         return text_digest(json.dumps(parts), 32)
 
-    def read(batch: Batch, places: Sequence[int]) -> Readings:
-        part = [shown[place] for place in places]
+    def read(batch: Batch, indices: Sequence[int]) -> Readings:
+        part = [shown[index] for index in indices]
         with contextlib.ExitStack() as stack:
             if noisy:
                 image = batch.groups.image.to(vlm.device)
@@ -202,22 +201,22 @@ def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str
                 stack.enter_context(replace_features_by_noise(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
-    results = passes.read_samples(shown, f"{vlm.name}, {control}", kept_as, read)
+    results = passes.read_samples(shown, f"{vlm.name}, {control}", cache_name, read)
     if results.refused:
-        place, reason = next(iter(results.refused.items()))
-        raise SampleError(f"{vlm.name}, {control}: sample {shown[place].id}: {reason}; measure without this control")
+        index, reason = next(iter(results.refused.items()))
+        raise SampleError(f"{vlm.name}, {control}: sample {shown[index].id}: {reason}; measure without this control")
     return curve_arrays(stacked_rows(results.rows))
 
 
 @contextlib.contextmanager
-def _saying_kept(store: ReadingCache, what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Say what is kept if the block is interrupted, or another process is lost."""
+def _report_interruption(store: ReadingCache, title: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Report the cached readings if the block is interrupted or another process is lost."""
     try:
         yield
     except (KeyboardInterrupt, ProcessError):
         # The terminal may be gone.
         with contextlib.suppress(OSError):
-            say(f"{what}: ended early; {store.progress}")
+            say(f"{title}: ended early; {store.progress}")
         raise
 
 

@@ -1,4 +1,4 @@
-"""The samples of a measurement, the words that the lens looks for in each, and what is left out."""
+"""The samples of a measurement, the words that the lens looks for in each, and the excluded samples."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NO_WORD = "no caption has an English content word that the model's vocabulary ca
 
 
 class MeasureError(PhaseError):
-    """A pair cannot be measured as asked; the message says why and what to do."""
+    """A pair cannot be measured as requested; the message states the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, in one order.
+    """The samples to measure, in a fixed order.
 
     Attributes:
-        samples: those that can be measured, as far as is known.
-        references: the words of each sample, none where recall is left out.
-        paired: True if clusters are items of two sides, which are left out together.
-        left_out: why samples that were drawn are not measured, by their ids.
-        no_recall: why recall is left out for all samples; empty where it is measured.
+        samples: the samples that are not excluded so far.
+        references: the words of each sample; empty if recall is omitted.
+        paired: True if clusters are items of two sides, which are excluded together.
+        left_out: the reasons why drawn samples are excluded, by id.
+        no_recall: the reason why recall is omitted for all samples; empty if it is measured.
     """
 
     samples: tuple[Sample, ...]
@@ -37,75 +37,75 @@ class Plan:
     excluded: Mapping[str, str] = field(default_factory=dict)
     no_recall: str = ""
 
-    def words(self, place: int) -> tuple[Words, Words]:
-        """Return the vocabulary entries of one sample's own words, and of another's."""
-        return self.references.words[place], self.references.chance_words[place]
+    def words(self, index: int) -> tuple[Words, Words]:
+        """Return the vocabulary entries of a sample's own words and of its chance words."""
+        return self.references.words[index], self.references.chance_words[index]
 
-    def part(self, places: Iterable[int]) -> References:
-        """Return the words of some samples."""
-        rows = tuple(places)
+    def part(self, indices: Iterable[int]) -> References:
+        """Return the words of the samples at these indices."""
+        rows = tuple(indices)
         return References(
             *(tuple(words[row] for row in rows) for words in (self.references.words, self.references.chance_words))
         )
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
-        """The same plan without some samples, given by id with their reasons, and without the other sides of these."""
-        left_out = _with_sides(self.samples, reasons) if self.paired else reasons
-        kept = [row for row, sample in enumerate(self.samples) if sample.id not in left_out]
+        """Return the plan without the samples in `reasons`, by id, and without the other sides of their items."""
+        excluded = _with_sides(self.samples, reasons) if self.paired else reasons
+        remaining = [row for row, sample in enumerate(self.samples) if sample.id not in excluded]
         return replace(
             self,
-            samples=tuple(self.samples[row] for row in kept),
-            references=self.part(kept),
-            excluded={**self.excluded, **left_out},
+            samples=tuple(self.samples[row] for row in remaining),
+            references=self.part(remaining),
+            excluded={**self.excluded, **excluded},
         )
 
     def require_two(self, dataset: str) -> None:
-        """Raise MeasureError if fewer than two samples are left to measure."""
+        """Raise MeasureError if fewer than two samples remain."""
         if len(self.samples) < 2:
-            left_out = f"; {len(self.excluded)} are left out, such as " if self.excluded else ""
+            excluded = f"; {len(self.excluded)} are left out, such as " if self.excluded else ""
             example = next((f"{name} ({why})" for name, why in self.excluded.items()), "")
             remedy = "the anisotropy adjustment needs at least two; raise --phase-samples"
-            raise MeasureError(f"{len(self.samples)} samples of {dataset}{left_out}{example}: {remedy}")
+            raise MeasureError(f"{len(self.samples)} samples of {dataset}{excluded}{example}: {remedy}")
 
 
 def plan_measurement(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool = False) -> Plan:
-    """Plan the measurement of the samples: which words are looked for, and which samples have none.
+    """Return the plan of a measurement: the words of each sample, and the samples without words excluded.
 
-    A sample without a content word that the vocabulary can spell is left out, unless that is so of all of them or the
-    captions are not English: then recall is left out instead. For the chance level each sample gets the words of the
-    next one that shares no cluster with it.
+    A sample is excluded if the vocabulary cannot spell any content word of its captions. If this holds for all samples,
+    or the captions are not English, recall is omitted instead. For the chance level each sample gets the words of the
+    next sample of another cluster.
     """
     no_recall = "" if seem_english(caption for sample in samples for caption in sample.captions) else NOT_ENGLISH
-    own = [() if no_recall else vocabulary.references(content_words(sample.captions)) for sample in samples]
-    if not no_recall and samples and not any(map(any, own)):
+    words = [() if no_recall else vocabulary.references(content_words(sample.captions)) for sample in samples]
+    if not no_recall and samples and not any(map(any, words)):
         no_recall = NO_WORD
     if no_recall:
-        words: tuple[Words, ...] = ((),) * len(samples)
-        return Plan(tuple(samples), References(words, words), paired, no_recall=no_recall)
+        empty: tuple[Words, ...] = ((),) * len(samples)
+        return Plan(tuple(samples), References(empty, empty), paired, no_recall=no_recall)
     reasons = {
         sample.id: "no content word of its captions is in the model's vocabulary"
         if entries
         else "its captions have no English content word"
-        for sample, entries in zip(samples, own, strict=True)
+        for sample, entries in zip(samples, words, strict=True)
         if not any(entries)
     }
-    plan = Plan(tuple(samples), References(tuple(own), tuple(own)), paired).without(reasons)
-    words = plan.references.words
-    return replace(plan, references=References(words, _chance(plan.samples, words)))
+    plan = Plan(tuple(samples), References(tuple(words), tuple(words)), paired).without(reasons)
+    remaining = plan.references.words
+    return replace(plan, references=References(remaining, _chance(plan.samples, remaining)))
 
 
-def _chance(samples: Sequence[Sample], own: Sequence[Words]) -> tuple[Words, ...]:
+def _chance(samples: Sequence[Sample], words: Sequence[Words]) -> tuple[Words, ...]:
     """Return the words of the next sample of another cluster, for each sample."""
     chance = []
     for row, sample in enumerate(samples):
         others = [*range(row + 1, len(samples)), *range(row)]
         partner = next((other for other in others if samples[other].cluster != sample.cluster), [*others, row][0])
-        chance.append(own[partner])
+        chance.append(words[partner])
     return tuple(chance)
 
 
 def _with_sides(samples: Sequence[Sample], reasons: Mapping[str, str]) -> dict[str, str]:
-    """Return the reasons by id, with one for the other side of each item."""
+    """Return the reasons by id, extended to the other side of each item."""
     items = {sample.cluster: reasons[sample.id] for sample in samples if sample.id in reasons}
     return {
         sample.id: reasons.get(sample.id) or f"its item's other side is left out: {items[sample.cluster]}"

@@ -1,4 +1,4 @@
-"""Errors between processes that measure together: the class of their own, and how any error travels."""
+"""Errors of cooperating processes, and their conversion for sending between processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.errors import PhaseError
 
 
 class ProcessError(PhaseError):
-    """Another process failed, ended, or does something else; the message says which and where."""
+    """Another process failed, ended or runs other work; the message names the process and its work."""
 
 
-def portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
-    """Return an error as it travels; what nobody foresaw says where it was raised."""
+def to_portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
+    """Return class and message of an error for sending; an unexpected error becomes a ProcessError with its line."""
     if error is None:
         return None
     if isinstance(error, PhaseError):
@@ -23,7 +23,7 @@ def portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], 
     return ProcessError, f"process {rank} failed with {type(error).__name__}: {str(error).strip() or '-'}{where}"
 
 
-def received(kind: type[PhaseError], sentence: str) -> Exception:
-    """Return the error that another process has met."""
-    # Some take more than their sentence when they are made.
-    return kind.__new__(kind, sentence)
+def from_portable(kind: type[PhaseError], message: str) -> Exception:
+    """Return the error that another process sent."""
+    # Some constructors take more arguments than the message, so they are bypassed.
+    return kind.__new__(kind, message)

@@ -1,4 +1,4 @@
-"""Settings that processes which measure together must share, and the sentence that names those that differ."""
+"""Settings that cooperating processes must share, and the message that names differences."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value that must be the same in all processes; `shown` stands for it in a message and need not be the same."""
+    """A value that must be equal in all processes; messages show `shown` instead, which may differ."""
 
     value: str
     shown: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
-        """The value as a message has it."""
+        """The value as shown in a message."""
         return self.shown or self.value
 
 
 def setting(value: Any) -> Setting:
-    """Return a value, such as an option's, in the words that a user gives it in; models and datasets by their names."""
+    """Return a value in the notation of the command line; models and datasets appear by name."""
     return Setting(_text(value))
 
 
 def measurement_settings(
-    key: Mapping[str, Any], samples: Sequence[Sample], asked: Mapping[str, Any]
+    key: Mapping[str, Any], samples: Sequence[Sample], arguments: Mapping[str, Any]
 ) -> dict[str, Setting]:
-    """What a measurement's numbers depend on, by name; the model of a GPU or CPU may differ, its kind may not.
+    """Return the settings that the numbers depend on, by name; the exact GPU or CPU model is excluded.
 
     Args:
-        key: that of the readings, as `store_key` returns it.
-        samples: what is measured.
-        asked: arguments of the measurement that the key does not hold.
+        key: the key of the readings, as `reading_cache_key` returns it.
+        samples: the samples to measure.
+        arguments: the arguments of the measurement that are not in the key.
     """
     environment = {name: value for name, value in key["environment"].items() if name != "device_name"}
-    named = {name: key[name] for name in ("batch_size", "weights", "configuration")} | environment | dict(asked)
+    named = {name: key[name] for name in ("batch_size", "weights", "configuration")} | environment | dict(arguments)
     settings = {name.replace("_", " "): setting(value) for name, value in named.items()}
     rows = [(sample.id, sample.instruction, sample.captions, sample.cluster) for sample in samples]
     lines = [f"{row[0]} ({text_digest(repr(row), 8)})" for row in rows]
@@ -52,17 +52,17 @@ def measurement_settings(
 
 
 def difference(verb: str, by_rank: Sequence[Mapping[str, Setting]]) -> str:
-    """Return the sentence that names the settings which are not the same in all processes; empty where all are.
+    """Return the message that names the settings that differ between processes; empty if none differs.
 
     Args:
-        verb: what a process does with its settings, in the past, as in "started".
+        verb: the verb of the message, in the past tense, such as "started".
         by_rank: the settings of each process by their names.
     """
     names = dict.fromkeys(name for settings in by_rank for name in settings)
     absent = Setting("none")
     values = {name: [settings.get(name, absent) for settings in by_rank] for name in names}
     differing = [name for name in names if any(value != values[name][0] for value in values[name])]
-    # The tests say whether what chose them matters, and whatever else differs explains why they do.
+    # Options that select tests matter only if the tests differ, and other differences explain differing tests.
     if _TESTS not in differing:
         differing = [name for name in differing if name not in _CHOOSING]
     elif len(differing) > 1:
@@ -70,25 +70,25 @@ def difference(verb: str, by_rank: Sequence[Mapping[str, Setting]]) -> str:
     if not differing:
         return ""
     sentences = [_sentence(verb, name, values[name]) for name in differing[:_NAMED]]
-    more = f"; {len(differing) - _NAMED} more differ" if len(differing) > _NAMED else ""
-    return f"{'; '.join(sentences)}{more}: start all processes with the same"
+    further = f"; {len(differing) - _NAMED} more differ" if len(differing) > _NAMED else ""
+    return f"{'; '.join(sentences)}{further}: start all processes with the same"
 
 
 def _sentence(verb: str, name: str, values: Sequence[Setting]) -> str:
-    """Name the first value that is not process 0's, and the processes that have it."""
+    """Return a sentence on the first value that differs from process 0's, with its processes."""
     other = next(value for value in values if value != values[0])
     ranks = [rank for rank, value in enumerate(values) if value == other]
     text, original = _texts(other, values[0])
     return f"{_processes(ranks)} {verb} with {name} {text}, process 0 with {original}"
 
 
-def _texts(one: Setting, other: Setting) -> tuple[str, str]:
-    """Two values as a message has them; of long ones that look alike the first lines that differ."""
-    if one.text != other.text:
-        return one.text, other.text
-    lines = one.value.split("\n"), other.value.split("\n")
+def _texts(first: Setting, second: Setting) -> tuple[str, str]:
+    """Return two values for a message; long values with equal texts appear as the first differing lines."""
+    if first.text != second.text:
+        return first.text, second.text
+    lines = first.value.split("\n"), second.value.split("\n")
     row = next((row for row, pair in enumerate(zip(*lines, strict=False)) if pair[0] != pair[1]), 0)
-    return f"{one.text}: number {row + 1} is {lines[0][row]}", f"{lines[1][row]}"
+    return f"{first.text}: number {row + 1} is {lines[0][row]}", f"{lines[1][row]}"
 
 
 def _processes(ranks: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Several processes that measure together, each its share of the batches; started by accelerate launch or torchrun."""
+"""Data-parallel measurement: processes of accelerate launch or torchrun share the batches."""
 
 from __future__ import annotations
 
@@ -15,37 +15,36 @@ from typing import Any, TypeVar
 from harness.errors import PhaseError, print_to_stderr
 from harness.measurement.heartbeats import Heartbeats
 from harness.measurement.rank_errors import ProcessError as ProcessError
-from harness.measurement.rank_errors import portable, received
+from harness.measurement.rank_errors import from_portable, to_portable
 from harness.measurement.rank_settings import Setting, difference
 
 T = TypeVar("T")
 
-# How long a process waits for the others, which meet when each has done its whole share: where everything is kept for
-# one and nothing for another, or memory is short for one alone, all that is measured must fit in.
+# Longest wait for another process. Processes meet after their shares are done. With readings cached for one process
+# only, the wait lasts as long as the other's entire measurement.
 PATIENCE = timedelta(hours=6)
-# Marks an error that all processes have heard of.
-_TOLD = "phase_told_to_all"
+# Attribute of an error that all processes have received.
+_SHARED = "phase_shared_with_all"
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What one process says at a meeting: where it is, what went wrong (class and sentence), and what it has."""
+class _Message:
+    """The message of one process at a meeting: its work, its error as class and text, its value and stop reason."""
 
-    what: str
+    work: str
     problem: tuple[type[PhaseError], str] | None
     value: Any
-    ending: str = ""
+    stop_reason: str = ""
 
 
 @dataclass
 class Processes:
-    """This process among all: number `rank` of `count`, and number `local_rank` on its machine.
+    """This process in its group: `rank` of `count`, and `local_rank` on its machine.
 
-    All of them run the same code and meet in `gathered`, `agreed`, `of_first` and `wait`, in the same order. One
-    process alone meets nobody, and torch.distributed is not even imported for it. Of xdist's workers each is alone, but
-    `shares_machine` others on the machine. Where `stop_reason` is given, it is the reason to stop before the next
-    batch, and all take it over where they meet. A process waits for `patience`, and reports with `say` one that stands
-    still.
+    All processes run the same code and meet in `gather`, `agree_on_first`, `run_on_first` and `wait`, in the same
+    order. A single process never waits and does not import torch.distributed. Each xdist worker is single, but
+    `shares_machine` is True. A `stop_reason` stops the measurement before the next batch, in all processes. A process
+    waits at most `patience` for the others, and reports stalled ones with `say`.
     """
 
     rank: int = 0
@@ -65,27 +64,27 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that prints and writes."""
+        """True if this process prints and writes for all."""
         return self.rank == 0
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """True if there are other processes."""
         return self.count > 1
 
     @property
     def connected(self) -> bool:
-        """Whether this process has met the others, and has not lost them."""
+        """True if this process has met the others and has not lost them."""
         return self._met and not self._lost
 
     def begin_batch(self, work: str) -> None:
-        """Show the others that this process comes to another batch, or raise if it is to end.
+        """Signal to the others that this process begins a batch, or raise if it must stop.
 
         Args:
-            work: names the batch, for those that wait for this process.
+            work: the name of the batch, for messages of waiting processes.
 
         Raises:
-            ProcessError: it is to end.
+            ProcessError: `stop_reason` is set.
         """
         self._stop()
         self._heartbeats.beat(work)
@@ -95,55 +94,58 @@ class Processes:
             raise ProcessError(self.stop_reason)
 
     def share(self, n: int) -> range:
-        """Which of `n` batches are this process's: whole ones in turn, so that they are composed as by one process."""
+        """Return the numbers of this process's batches among `n`, dealt in turn.
+
+        Batches are not split, so that each is composed as in a single process.
+        """
         return range(self.rank, n, self.count)
 
-    def gather(self, what: str, work: Callable[[], Sequence[T]]) -> list[T]:
-        """What all processes have made of their shares, in the order of the batches.
+    def gather(self, title: str, work: Callable[[], Sequence[T]]) -> list[T]:
+        """Return the results of all processes, in the order of the batches.
 
         Args:
-            what: names the work in messages; the same in every process.
-            work: gives one object for each batch of `share(n)`, to be sent with pickle.
+            title: the name of the work in messages; the same in every process.
+            work: returns one object for each batch of `share(n)`; pickle must support it.
 
         Raises:
-            PhaseError: what went wrong in any process, the same in all of them; another exception stays itself in the
-                process that raised it.
-            ProcessError: a process is lost, or at another piece of work.
+            PhaseError: the error of any process, raised in all of them. An exception of another class is raised
+                unchanged in its own process.
+            ProcessError: a process is lost or runs other work.
         """
-        shares = [list(part) for part in self._meet(what, work)]
+        shares = [list(part) for part in self._meet(title, work)]
         longest = max(map(len, shares))
         return [part[turn] for turn in range(longest) for part in shares if turn < len(part)]
 
-    def agree_on_first(self, what: str, work: Callable[[], T]) -> T:
-        """Return the first process's result of work that all do; raises as `gathered`."""
-        result: T = self._meet(what, work, sends=self.first)[0]
+    def agree_on_first(self, title: str, work: Callable[[], T]) -> T:
+        """Run the work in all processes and return the first one's result; raises as `gather`."""
+        result: T = self._meet(title, work, sends=self.first)[0]
         return result
 
-    def run_on_first(self, what: str, work: Callable[[], T]) -> T:
-        """Return the result of work that the first process alone does; raises as `gathered`."""
-        result: T = self._meet(what, work if self.first else lambda: None)[0]
+    def run_on_first(self, title: str, work: Callable[[], T]) -> T:
+        """Run the work in the first process alone and return its result in all; raises as `gather`."""
+        result: T = self._meet(title, work if self.first else lambda: None)[0]
         return result
 
-    def wait(self, what: str) -> None:
-        """Goes on when all processes are here; raises as `gathered`."""
-        self._meet(what, lambda: None)
+    def wait(self, title: str) -> None:
+        """Wait until all processes have arrived; raises as `gather`."""
+        self._meet(title, lambda: None)
 
-    def require_same_settings(self, what: str, verb: str, settings: Callable[[], Mapping[str, Setting]]) -> None:
-        """Assert that all processes have the same settings; raises as `gathered`.
+    def require_same_settings(self, title: str, verb: str, settings: Callable[[], Mapping[str, Setting]]) -> None:
+        """Raise ProcessError if the settings differ between processes; raises also as `gather`.
 
         Args:
-            what: names the meeting; the same in every process.
-            verb: what a process does with its settings, for the sentence.
-            settings: gives them by the names that the sentence has for them.
+            title: the name of the meeting; the same in every process.
+            verb: the verb of the message, in the past tense, such as "started".
+            settings: returns the settings by their names in the message.
 
         Raises:
-            ProcessError: they differ; the same sentence in all processes names the settings and both values.
+            ProcessError: settings differ; the same message in all processes names them with both values.
         """
-        if self.several and (problem := difference(verb, self.gather(what, lambda: [settings()]))):
+        if self.several and (problem := difference(verb, self.gather(title, lambda: [settings()]))):
             raise ProcessError(problem)
 
     def leave(self) -> None:
-        """Wait for all and leaves them; for the end of a program."""
+        """Wait for all processes and leave the group, at the end of a program."""
         if not self.connected:
             return
         with contextlib.suppress(ProcessError):
@@ -154,10 +156,10 @@ class Processes:
         self._met = False
 
     def device(self, name: str) -> str:
-        """Return the device of that name for this process: its own GPU where all would take the first.
+        """Return the device for this process; "auto" and "cuda" become one GPU per process.
 
         Raises:
-            ProcessError: more processes than GPUs; workers take turns.
+            ProcessError: there are more processes than GPUs; xdist workers share GPUs instead.
         """
         if name not in ("auto", "cuda") or not (self.several or self.shares_machine):
             return name
@@ -173,64 +175,66 @@ class Processes:
             )
         return f"cuda:{self.local_rank % gpus}"
 
-    def _meet(self, what: str, work: Callable[[], Any], *, sends: bool = True) -> list[Any]:
-        """The results of all processes by rank; an error in one of them is raised in all."""
+    def _meet(self, title: str, work: Callable[[], Any], *, sends: bool = True) -> list[Any]:
+        """Return the results of all processes by rank; raise an error of one of them in all."""
         if not self.several:
             return [work()]
         outermost, self._meeting = not self._meeting, True
         try:
-            return self._held(what, work, sends)
+            return self._exchange_results(title, work, sends)
         except Exception as error:
-            # An error that is kept and raised again in a later meeting is news there.
-            if outermost and hasattr(error, _TOLD):
-                delattr(error, _TOLD)
+            # A stored error may be raised again in a later meeting, where it must be sent again.
+            if outermost and hasattr(error, _SHARED):
+                delattr(error, _SHARED)
             raise
         finally:
             if outermost:
                 self._meeting = False
 
-    def _held(self, what: str, work: Callable[[], Any], sends: bool) -> list[Any]:
-        # A store that was lost with the others does not take a sign, and may block.
+    def _exchange_results(self, title: str, work: Callable[[], Any], sends: bool) -> list[Any]:
+        # Writing to a store that was lost with the others may block.
         if self._lost:
             raise _marked(ProcessError(self._lost))
-        # Before any work: who ends from now on is missed at once, and not waited for.
-        self._join(what)
-        self._heartbeats.beat(what)
-        own: Exception | None = None
+        # Connect before the work starts, so that a process that ends during it is noticed at once.
+        self._join(title)
+        self._heartbeats.beat(title)
+        own_error: Exception | None = None
         value = None
         try:
             value = work()
         except Exception as error:
-            # All have met over this one already, inside of this work.
-            if hasattr(error, _TOLD):
+            # All processes received this error in a meeting within the work.
+            if hasattr(error, _SHARED):
                 raise
-            own = error
-        told = self._exchange(_Told(what, portable(own, self.rank), value if sends else None, self.stop_reason))
-        self.stop_reason = self.stop_reason or next((one.ending for one in told if one.ending), "")
-        for rank, one in enumerate(told):
-            if one.problem is not None:
-                raise _marked(own if own is not None and rank == self.rank else received(*one.problem))
-        if len({one.what for one in told}) > 1:
-            places = ", ".join(f"process {rank} is at {one.what}" for rank, one in enumerate(told))
-            differ = f"the processes are not at the same work: {places}; give all the same options and files"
-            raise self._parted(self.stop_reason or differ)
-        return [one.value for one in told]
+            own_error = error
+        problem = to_portable(own_error, self.rank)
+        messages = self._exchange(_Message(title, problem, value if sends else None, self.stop_reason))
+        self.stop_reason = next(filter(None, [self.stop_reason, *(each.stop_reason for each in messages)]), "")
+        for rank, message in enumerate(messages):
+            if message.problem is not None:
+                own = own_error if rank == self.rank else None
+                raise _marked(own or from_portable(*message.problem))
+        if len({message.work for message in messages}) > 1:
+            positions = ", ".join(f"process {rank} is at {message.work}" for rank, message in enumerate(messages))
+            reason = f"the processes run different work: {positions}; start all with the same options and files"
+            raise self._mark_lost(self.stop_reason or reason)
+        return [message.value for message in messages]
 
-    def _join(self, what: str) -> None:
+    def _join(self, title: str) -> None:
         if self._met:
             return
         from accelerate import PartialState
 
         waiting = self._heartbeats.waiting("the start", self.patience, self.say)
-        with self._losing(what), waiting, warnings.catch_warnings():
-            # That the number of threads was chosen where OMP_NUM_THREADS was not set.
+        with self._report_loss(title), waiting, warnings.catch_warnings():
+            # torch warns that it chose the number of threads if OMP_NUM_THREADS is unset.
             warnings.simplefilter("ignore")
-            # Only plain objects travel, so their way is the CPU's, wherever the models are.
+            # Only pickled objects are sent, so gloo on the CPU suffices for models on any device.
             PartialState(cpu=True, timeout=self.patience, **self._common_store())
         self._met = True
 
     def _common_store(self) -> dict[str, Any]:
-        """The store of all processes, when all have come to it; nothing where the caller's program has joined them."""
+        """Return the store that all processes share, after all have connected; empty if the program did so itself."""
         from torch import distributed
         from torch.distributed.rendezvous import rendezvous
 
@@ -242,47 +246,47 @@ class Processes:
         self._heartbeats.await_all(self.patience, self._stop)
         return {"store": store}
 
-    def _exchange(self, mine: _Told) -> list[_Told]:
+    def _exchange(self, message: _Message) -> list[_Message]:
         from accelerate.utils import gather_object
 
         try:
-            content = pickle.dumps(mine)
+            content = pickle.dumps(message)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            content = pickle.dumps(_Told(mine.what, portable(error, self.rank), None))
-        with self._losing(mine.what), self._heartbeats.waiting(mine.what, self.patience, self.say):
-            told = gather_object([content])
-        # Sent by processes that the same user started with the same code.
-        return [pickle.loads(one) for one in told]  # noqa: S301
+            content = pickle.dumps(_Message(message.work, to_portable(error, self.rank), None))
+        with self._report_loss(message.work), self._heartbeats.waiting(message.work, self.patience, self.say):
+            contents = gather_object([content])
+        # The senders are processes of the same user and code.
+        return [pickle.loads(received) for received in contents]  # noqa: S301
 
     @contextlib.contextmanager
-    def _losing(self, what: str) -> Iterator[None]:
-        """Turn what torch raises over others that are gone into one sentence, said from now on."""
+    def _report_loss(self, title: str) -> Iterator[None]:
+        """Replace torch's errors about lost processes by one ProcessError, which later meetings raise again."""
         try:
             yield
         except ProcessError as error:
-            raise self._parted(str(error)) from None
+            raise self._mark_lost(str(error)) from None
         except (RuntimeError, OSError) as error:
             reason, late = "one of them ended", "imed out" in str(error)
             if late:
                 silent = self._heartbeats.silent() or "one of them is late"
-                reason = f"{silent} and did not come within {self.patience.total_seconds():g} seconds"
-            sentence = (
-                f"process {self.rank} of {self.count} lost the others at {what}: {reason}; look at what it printed, "
-                "and start all of them again"
+                reason = f"{silent} and did not arrive within {self.patience.total_seconds():g} seconds"
+            message = (
+                f"process {self.rank} of {self.count} lost the others at {title}: {reason}; read its output, "
+                "and start all processes again"
             )
             if late and not self.first and self._heartbeats.leads:
-                # The first process does not say it.
-                self.say(sentence)
-            raise self._parted(sentence) from None
+                # The first process does not report it.
+                self.say(message)
+            raise self._mark_lost(message) from None
 
-    def _parted(self, sentence: str) -> Exception:
-        self._lost = sentence
-        return _marked(ProcessError(sentence))
+    def _mark_lost(self, message: str) -> Exception:
+        self._lost = message
+        return _marked(ProcessError(message))
 
 
 @functools.cache
 def processes() -> Processes:
-    """This process among those that accelerate launch or torchrun started; one alone where neither did."""
+    """Return this process in the group of accelerate launch or torchrun; a single process without them."""
     environment = os.environ
     count = int(environment.get("WORLD_SIZE") or 1)
     if count < 2 or "RANK" not in environment:
@@ -292,5 +296,5 @@ def processes() -> Processes:
 
 
 def _marked(error: Exception) -> Exception:
-    setattr(error, _TOLD, True)
+    setattr(error, _SHARED, True)
     return error

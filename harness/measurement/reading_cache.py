@@ -1,9 +1,9 @@
-"""Readings of single samples kept between runs, so that an interrupted measurement goes on where it stopped.
+"""A cache of readings per sample, so that an interrupted measurement continues where it stopped.
 
-A reading lies in a file of its own under `<cache>/readings/<key>/<name>.npz`: the key is the hash of everything that it
-depends on but the sample, the name that of the sample's inputs. Files are added and never changed, save where one is
-damaged or contradicted. Each is written in one step and ends with a checksum of itself and of where it belongs. The
-checksum is no secret: readings are believed only where nobody but the user can have written them.
+Each reading is a file `<cache>/readings/<key>/<name>.npz`. The key is the hash of everything that a reading depends on
+except the sample; the name is the hash of the sample's inputs. A file is replaced only if it is damaged or outdated. It
+is written atomically and ends with a checksum of its content and its address. The checksum does not prevent forgery, so
+readings are used only if no other user can have written them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.storage.files import remove_abandoned_parts, unwritable_reason, wri
 from harness.storage.json_text import dump
 from harness.storage.private_files import find_exposure, is_closed_to_others, make_private, read_private
 
-# Raised by one whenever files of before can no longer be read.
+# Incremented whenever earlier files can no longer be read.
 FORMAT = 1
 KEY_FILE = "key.json"
 _READINGS = "readings"
@@ -35,11 +35,11 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ReadingCacheError(PhaseError):
-    """Readings cannot be kept where they should be."""
+    """The cache of readings cannot be created."""
 
 
 def cache_problem(cache: Path) -> str:
-    """Why a cache is of no use; empty where it can be written, or is read-only and holds something."""
+    """Return the reason why a cache is unusable; empty if it is writable, or read-only and not empty."""
     with contextlib.suppress(OSError):
         make_private(cache)
     problem = unwritable_reason(cache)
@@ -49,11 +49,10 @@ def cache_problem(cache: Path) -> str:
 
 
 class ReadingCache:
-    """Readings kept per sample, under everything that they depend on and beside what witnesses the rest.
+    """The cached readings of one key, each stored with a witness array that detects changes outside the key.
 
-    What cannot be kept (a read-only cache, a full disk) is said once and does not end the measurement: its numbers
-    are the same, and nothing that was measured is lost but the way back to it after a crash. Each further reading is
-    tried again, because somebody may make room meanwhile.
+    A read-only cache or a full disk is reported once and does not stop the measurement. Its numbers are the same, but
+    an interrupted run must measure them again. Every further write is tried, because disk space may become free.
     """
 
     def __init__(
@@ -64,14 +63,14 @@ class ReadingCache:
         tolerance: float,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Open the readings of a key; nothing is written before the first reading is.
+        """Open the readings of a key; no file is created before the first write.
 
         Args:
-            cache: the directory of all that is kept; None keeps nothing.
-            key: everything but the sample that a reading depends on, as JSON types.
-            witness: what stands for all that the key cannot name, measured now; an array.
-            tolerance: how far a kept witness may be from it.
-            say: takes a line on what is damaged and on what cannot be kept.
+            cache: the cache directory; None disables the cache.
+            key: everything except the sample that a reading depends on, as JSON types.
+            witness: the current witness array.
+            tolerance: the largest difference of a cached witness to the current one.
+            say: receives a line on damaged files and failed writes.
         """
         self._key = dump({"format": FORMAT, **key})
         self._cache = cache
@@ -79,35 +78,35 @@ class ReadingCache:
         self._folder = None if cache is None else cache / _READINGS / self._address
         self._witness, self._tolerance, self._say = witness, tolerance, say
         self._damaged: set[Path] = set()
-        self._not_kept, self._reason, self._prepared = 0, "", False
+        self._failed_writes, self._reason, self._prepared = 0, "", False
         self._exposed: str | None = None
         self._sheltered = False
-        self._kept: set[str] = set()
+        self._cached: set[str] = set()
         self.contradicted = False
 
     @property
     def progress(self) -> str:
-        """The number of readings that this run has seen kept, and where, for a run that ends early."""
+        """The number of cached readings of this run and their directory, for the message of a run that ends early."""
         if self._folder is None:
-            return "nothing is kept without a cache"
-        if not self._kept:
-            return "nothing is kept yet"
-        return f"{len(self._kept)} readings are kept in {self._cache}: the same command goes on from there"
+            return "no readings are cached, because there is no cache"
+        if not self._cached:
+            return "no readings are cached yet"
+        return f"{len(self._cached)} readings are cached in {self._cache}: the same command continues from there"
 
     @property
     def keeps_all(self) -> bool:
-        """Whether there is a cache, and all that was measured could be written to it."""
-        return self._folder is not None and not self._exposed and not self._not_kept
+        """True if there is a cache and every write to it succeeded."""
+        return self._folder is not None and not self._exposed and not self._failed_writes
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]] | None:
-        """Return the readings of all of `names`, or None where one is not kept, damaged or not to be believed."""
-        # All of them, so that each which is damaged is named.
+        """Return the readings of all `names`; None if one is absent, damaged or outdated."""
+        # Read all files, so that every damaged one is reported.
         rows = [self.read_one(name) for name in names]
-        found = [row for row in rows if row is not None]
-        return found if len(found) == len(rows) else None
+        present = [row for row in rows if row is not None]
+        return present if len(present) == len(rows) else None
 
     def read_one(self, name: str) -> dict[str, Any] | None:
-        """Return the reading `name`, or None where it is not kept, damaged (which is said) or not to be believed."""
+        """Return the reading `name`; None if it is absent, outdated, or damaged, which is reported."""
         if self._folder is None or self._is_exposed():
             return None
         path = self._folder / f"{name}.npz"
@@ -116,25 +115,25 @@ class ReadingCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._found_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
+            self._report_damaged(path, f"{'cannot be read' if error.errno else 'is not used'} ({error.strerror})")
             return None
         except ValueError as error:
-            self._found_damaged(path, f"is damaged ({error})")
+            self._report_damaged(path, f"is damaged ({error})")
             return None
         witness = row.pop("witness")
         if witness.shape != self._witness.shape or not np.abs(witness - self._witness).max() <= self._tolerance:
             self.contradicted = True
             return None
-        self._kept.add(name)
+        self._cached.add(name)
         return row
 
     def write(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep readings, each file in one step; what cannot be kept is said once.
+        """Write each reading atomically; report only the first failure.
 
-        Nothing is written where others can write: their links might lead anywhere.
+        Nothing is written to a directory that other users can write to, because their links might lead anywhere.
 
         Raises:
-            StoreError: there is no such cache, and none can be made.
+            ReadingCacheError: the cache does not exist and cannot be created.
         """
         if self._folder is None or self._is_exposed():
             return
@@ -146,29 +145,29 @@ class ReadingCache:
                     return
                 path = self._folder / f"{name}.npz"
                 if path in self._damaged:
-                    # A file that is replaced would hand on its permissions.
+                    # Replacing a file would preserve its permissions.
                     path.unlink(missing_ok=True)
                 write_atomically(path, content, durable=False)
-                self._kept.add(name)
+                self._cached.add(name)
             except OSError as error:
-                self._cannot_keep(self._folder, error)
+                self._report_failed_write(self._folder, error)
 
     def close(self) -> None:
-        """Says, when a measurement is over, what it could not keep and how much it found damaged."""
+        """Report the numbers of failed writes and damaged files, at the end of a measurement."""
         if len(self._damaged) > _NAMED_AT_MOST:
-            self._say(f"{len(self._damaged)} damaged readings in {self._folder} were measured anew")
-        if self._not_kept:
+            self._say(f"{len(self._damaged)} damaged readings in {self._folder} were measured again")
+        if self._failed_writes:
             self._say(
-                f"{self._not_kept} readings were measured and not kept in {self._folder} ({self._reason}): a run that "
-                "needs them measures them again"
+                f"{self._failed_writes} readings were measured and not cached in {self._folder} ({self._reason}): "
+                "later runs measure them again"
             )
 
     def _prepare(self, folder: Path) -> None:
-        """Clear what killed writes left, and write beside the readings whose they are; at the first write only."""
+        """Before the first write, remove remains of killed writes and write the key file."""
         if self._prepared or self._cache is None:
             return
         make_private(self._cache, _READINGS, self._address)
-        # Another user may have made one of them in the meantime.
+        # Another user may have created one of the directories in the meantime.
         self._exposed = None
         if self._is_exposed():
             return
@@ -179,51 +178,51 @@ class ReadingCache:
         self._prepared = True
 
     def _is_exposed(self) -> bool:
-        """Return True if others may have written what the folder holds; examined and said at the first call."""
+        """Return True if other users may have written to the directory; check and report at the first call only."""
         if self._exposed is None and self._cache is not None and self._folder is not None:
             self._exposed = find_exposure([self._cache, self._cache / _READINGS, self._folder])
             self._sheltered = is_closed_to_others(self._folder)
             if self._exposed:
                 self._say(
-                    f"readings are neither used nor kept, because {self._exposed}: they are measured anew; choose "
-                    "another --phase-cache to keep them"
+                    f"readings are neither used nor cached, because {self._exposed}: they are measured again; choose "
+                    "another --phase-cache to cache them"
                 )
         return bool(self._exposed)
 
-    def _cannot_keep(self, folder: Path, error: OSError) -> None:
+    def _report_failed_write(self, folder: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError) or not (self._cache and self._cache.is_dir()):
             raise ReadingCacheError(
-                f"readings cannot be kept in {folder} ({reason}); choose another --phase-cache, or --phase-no-cache"
+                f"readings cannot be cached in {folder} ({reason}); choose another --phase-cache, or --phase-no-cache"
             ) from error
-        if not self._not_kept:
+        if not self._failed_writes:
             if error.errno in _READ_ONLY:
                 self._say(
-                    f"the cache {self._cache} cannot be written ({reason}): readings that it holds are used, new ones "
-                    "are not kept; choose another --phase-cache to keep them"
+                    f"the cache {self._cache} cannot be written ({reason}): its readings are used, new ones "
+                    "are not cached; choose another --phase-cache to cache them"
                 )
             else:
                 self._say(
-                    f"readings are no longer kept in {folder} ({reason}): the measurement goes on, but would not "
-                    "survive an interruption; make room, or choose another --phase-cache"
+                    f"readings are no longer cached in {folder} ({reason}): the measurement continues, but an "
+                    "interrupted run starts again; free disk space, or choose another --phase-cache"
                 )
-        self._not_kept, self._reason = self._not_kept + 1, reason
+        self._failed_writes, self._reason = self._failed_writes + 1, reason
 
-    def _found_damaged(self, path: Path, what: str) -> None:
+    def _report_damaged(self, path: Path, problem: str) -> None:
         if path not in self._damaged:
             self._damaged.add(path)
             if len(self._damaged) <= _NAMED_AT_MOST:
-                self._say(f"the kept reading {path} {what}: it is measured anew")
+                self._say(f"the cached reading {path} {problem}: it is measured again")
 
 
-# The end of a file: hexadecimal digits, in the place that a zip archive has for a comment.
+# Hexadecimal digits of the checksum at the end of a file, stored as the comment of the zip archive.
 _DIGITS = 64
 
 
 def _packed(row: Mapping[str, Any], address: str) -> memoryview:
-    """An npz whose comment is the checksum of all that stands before it and of the address."""
+    """Return an npz whose comment is the checksum of the preceding content and the address."""
     buffer = io.BytesIO()
-    # As numpy.savez writes it, which knows no comment and would have to be opened again for one.
+    # numpy.savez cannot write a comment, so the archive is written here in the same format.
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = b"0" * _DIGITS
         for field, array in row.items():
@@ -235,7 +234,7 @@ def _packed(row: Mapping[str, Any], address: str) -> memoryview:
 
 
 def _unpacked(content: bytes, address: str) -> dict[str, Any]:
-    """Return the arrays of a file. Raises ValueError where it is not what was written there."""
+    """Return the arrays of a file; raise ValueError if its checksum does not match."""
     if content[-_DIGITS:] != _checksum(memoryview(content)[:-_DIGITS], address):
         raise ValueError("its checksum does not match")
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:

@@ -1,4 +1,4 @@
-"""What kept readings depend on: their names, the key of their store, and the row that stands witness for them."""
+"""The names and keys of cached readings, and the witness row that detects changes no key shows."""
 
 from __future__ import annotations
 
@@ -21,39 +21,42 @@ from harness.profile.environment import environment
 from harness.storage.file_names import text_digest
 from harness.storage.json_text import checksum
 
-# Raised by one whenever a stored reading would no longer be what this code measures.
+# Incremented whenever this code would measure other values than the cached readings.
 MEASUREMENT_VERSION = 4
-#: How residual points and text tokens are chosen, as profiles declare it.
+#: The choice of residual points and text tokens, as declared in profiles.
 POLICY = {
     "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
     "text_tokens": "all but image tokens, what stands between them, BOS and padding",
 }
-# A stored reading is believed only if the drawn samples, measured anew, are this close to what they were beside it.
+# A cached reading is used only if its witness row is this close to the current one.
 _TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5}
 
 
 def witness_row(first: Readings) -> Any:
-    """What the drawn samples give now, in one row: a change that no weight shows, as in the code, shows here."""
-    # A hook or another adapter on the head shows in what the lens reads alone.
+    """Return the readings of the first samples in one row, to detect changes that the weights do not show.
+
+    For example, other code changes the readings with the same weights.
+    """
+    # A hook or an adapter on the head changes only the lens.
     lens = (first.hits, first.exit_agreement)
     arrays = (first.similarity, first.post_norm, first.norm_shares, first.weight_shares, *lens)
     return np.concatenate([np.ravel(array) for array in arrays if array is not None])
 
 
-def reading_name(sample: Sample, hashes: InputHashes, own: Words, chance: Words) -> str:
-    """Under which name the readings of a sample are kept: all that they depend on beside the store's key."""
-    return text_digest(json.dumps([sample.id, hashes.tokens, hashes.pixels, own, chance]), 32)
+def reading_name(sample: Sample, hashes: InputHashes, words: Words, chance_words: Words) -> str:
+    """Return the cache name of a sample's readings, a hash of all its inputs that the key does not cover."""
+    return text_digest(json.dumps([sample.id, hashes.tokens, hashes.pixels, words, chance_words]), 32)
 
 
 def witness_tolerance(dtype: torch.dtype) -> float:
-    """How close the drawn samples, measured anew, must be to what they were beside a reading that is believed."""
+    """Return the largest difference of two witness rows at which a cached reading is used."""
     return _TOLERANCES.get(dtype, 2e-2)
 
 
 def reading_cache_key(
     vlm: Vlm, weights: str, configuration: Mapping[str, Any], batch_size: int, witnesses: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Everything but the sample that a reading depends on, and whose readings stand witness for it."""
+    """Return everything that a reading depends on except the sample, with the ids of the witness samples."""
     return {
         "measurement": MEASUREMENT_VERSION,
         "model": vlm.name,

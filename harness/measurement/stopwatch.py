@@ -25,20 +25,20 @@ FEW_PAIRS = 5
 
 
 def timing_references(vlm: Vlm, samples: Sequence[Sample]) -> References:
-    """Return the words of every sample, and for chance those of the next: as many to look for as in a measurement."""
+    """Return each sample's words and, for the chance level, those of the next sample, as a measurement uses them."""
     vocabulary = Vocabulary(vlm.processor.tokenizer, vlm.anatomy.vocabulary_size)
     words = tuple(vocabulary.references(content_words(sample.captions)) for sample in samples)
     return References(words=words, chance_words=(*words[1:], words[0]))
 
 
 class ForwardPassTimer:
-    """The ways to run one batch: `plain()` the model's forward pass, `hooked()` the same measuring everything.
+    """Timer of plain and measured forward passes over one batch.
 
-    `without_lens()` measures similarity and attention only.
+    `plain()` runs the model alone, `hooked()` measures everything, `without_lens()` similarity and attention only.
     """
 
     def __init__(self, vlm: Vlm, samples: Sequence[Sample]) -> None:
-        """Encode the batch, and learn the lens's block from what it decodes, before any clock runs."""
+        """Encode the batch and choose the lens's block of vocabulary entries, before anything is timed."""
         self._vlm = vlm
         batch = exclude_separators(vlm, encode(vlm.processor, samples, vlm.anatomy.image_positions))
         self._inputs = vlm.to_device(batch.inputs)
@@ -49,18 +49,18 @@ class ForwardPassTimer:
         self._task = LensTask(references, dense.learn_block(vlm.anatomy.vocabulary_size))
 
     def plain(self) -> None:
-        """One forward pass of the model alone."""
+        """Run one forward pass of the model alone."""
         with torch.inference_mode():
             self._vlm.model(**self._inputs, **prompt_options(self._vlm.model))
         self._synchronise()
 
     def hooked(self) -> None:
-        """One forward pass with similarity, attention and pruned lens, readings on the CPU."""
+        """Run one forward pass with similarity, attention and pruned lens; the readings end up on the CPU."""
         self._observe(self._task)
         self._synchronise()
 
     def without_lens(self) -> None:
-        """One forward pass with similarity and attention, readings on the CPU."""
+        """Run one forward pass with similarity and attention; the readings end up on the CPU."""
         self._observe(None)
         self._synchronise()
 
@@ -68,7 +68,7 @@ class ForwardPassTimer:
         """Return the median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
 
         Args:
-            pairs: how many pairs count, at least 21.
+            pairs: number of pairs after the warm-ups, at least 21.
 
         Raises:
             ValueError: fewer than 21 pairs.
@@ -76,13 +76,13 @@ class ForwardPassTimer:
         return timing_ratio(self._log_ratios(self.hooked, pairs))
 
     def ratio_without_lens(self, pairs: int = FEW_PAIRS) -> float:
-        """The median ratio of the time without the lens to plain's over as many alternating pairs, for a record."""
+        """Return the median ratio of wall time without the lens to plain wall time over alternating pairs."""
         return exp(median_of_few(self._log_ratios(self.without_lens, pairs))[0])
 
     def _log_ratios(self, measured: Callable[[], None], pairs: int) -> FloatArray:
         plain, hooked = [], []
         for turn in range(pairs + WARM_UPS):
-            # Every second pair runs the other way round: what the first run leaves behind favours neither.
+            # Every second pair runs in reverse order, so that effects of the first run on the second cancel.
             order = (measured, self.plain) if turn % 2 else (self.plain, measured)
             seconds = [_seconds(run) for run in order]
             plain.append(seconds[turn % 2])
@@ -92,10 +92,10 @@ class ForwardPassTimer:
     def _observe(self, task: LensTask | None) -> Readings:
         with (
             torch.inference_mode(),
-            observing(self._vlm.model, self._vlm.anatomy, self._groups, sample_ids=self._ids, lens=task) as seen,
+            observing(self._vlm.model, self._vlm.anatomy, self._groups, sample_ids=self._ids, lens=task) as observer,
         ):
             self._vlm.model(**self._inputs, **prompt_options(self._vlm.model))
-            return seen.readings()
+            return observer.readings()
 
     def _synchronise(self) -> None:
         if self._vlm.device.type == "cuda":

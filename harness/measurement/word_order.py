@@ -1,4 +1,4 @@
-"""Winoground's scores of a pair: which caption of an item the model finds likelier of which of its two pictures."""
+"""Winoground's scores of a pair, from the likelihood of each caption of an item given each of its images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.profile.profile import Array, Profile
 from harness.storage.file_names import text_digest
 
 CONFIDENCE = 0.99
-# Rows of an item: each of its two captions with each of its two pictures.
+# Rows of an item: each of its two captions with each of its two images.
 _ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The share of items with a score, its exact binomial interval at 99 %, what a guess reaches, and the items."""
+    """The share of items solved, its exact binomial interval at 99 %, the chance level and the number of items."""
 
     share: float
     low: float
@@ -36,33 +36,33 @@ class Score:
 
 
 def likelihood_arrays(passes: BatchRunner, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
-    """Return the log-likelihoods of an item's two captions given each sample's picture, in nats, float64 (n,) each.
+    """Return the log-likelihoods of an item's two captions given each sample's image, in nats, float64 (n,) each.
 
-    `likelihood_own` is that of the sample's own first caption, `likelihood_other` that of the other side of its item;
-    NaN for a sample whose other side was not drawn.
+    `likelihood_own` belongs to the sample's own first caption, `likelihood_other` to that of its item's other side.
+    Both are NaN for a sample whose other side was not drawn.
 
     Args:
-        passes: through which the samples went; each item takes four rows, side by side where memory allows it.
-        samples: those of the measurement; samples of one cluster are the two sides of an item.
-        inputs: what names the model inputs of each.
+        passes: the batch runner of the measurement; each item needs four rows, in one batch if memory allows.
+        samples: the measured samples; two samples of one cluster are the sides of an item.
+        inputs: the hashes of each sample's model inputs.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = _items([sample.cluster for sample in samples])
-    at_once = max(1, passes.batch_size // _ROWS)
+    items_per_batch = max(1, passes.batch_size // _ROWS)
     portions = passes.adaptive_size.at_least(_ROWS)
-    batches = [items[start : start + at_once] for start in range(0, len(items), at_once)]
-    what = f"{passes.vlm.name}, captions"
+    batches = [items[start : start + items_per_batch] for start in range(0, len(items), items_per_batch)]
+    title = f"{passes.vlm.name}, captions"
 
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
         results: list[list[Array]] = []
-        for number in tqdm(share, desc=what, leave=False, disable=passes.hide):
-            processes().begin_batch(f"{what}, batch {len(results) + 1} of {len(share)}")
+        for number in tqdm(share, desc=title, leave=False, disable=passes.hide):
+            processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
             results.append(_tables(passes, portions, batches[number], samples, inputs))
         return results
 
-    for part, found in zip(batches, processes().gather(what, tables), strict=True):
-        for (first, second), table in zip(part, found, strict=True):
+    for batch, results in zip(batches, processes().gather(title, tables), strict=True):
+        for (first, second), table in zip(batch, results, strict=True):
             arrays["likelihood_own"][[first, second]] = table[0, 0], table[1, 1]
             arrays["likelihood_other"][[first, second]] = table[0, 1], table[1, 0]
     return arrays
@@ -75,23 +75,23 @@ def _tables(
     samples: Sequence[Sample],
     inputs: Sequence[str],
 ) -> list[Array]:
-    """Return the likelihoods of some items, (images, captions) each, kept or measured."""
+    """Return the likelihoods of some items, (images, captions) each, cached or measured."""
 
     def likelihoods(rows: Sequence[tuple[Sample, str]]) -> list[float]:
         return list(caption_likelihoods(passes.vlm, *zip(*rows, strict=True)))
 
     names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
-    kept = passes.cache.read(names)
-    if kept is None:
+    cached = passes.cache.read(names)
+    if cached is None:
         rows = [(samples[image], samples[text].captions[0]) for sides in items for image in sides for text in sides]
         tables = np.array(portions.map(rows, likelihoods)).reshape(len(items), 2, 2)
-        kept = [{"likelihoods": table} for table in tables]
-        passes.cache.write(names, kept)
-    return [row["likelihoods"] for row in kept]
+        cached = [{"likelihoods": table} for table in tables]
+        passes.cache.write(names, cached)
+    return [row["likelihoods"] for row in cached]
 
 
 def word_order_scores(profile: Profile) -> dict[str, Score]:
-    """Text, image and group score of a profile; empty where no item was measured on both sides."""
+    """Return the text, image and group scores of a profile; empty if no item was measured on both sides."""
     if "likelihood_own" not in profile.arrays:
         return {}
     own, other = profile["likelihood_own"], profile["likelihood_other"]
@@ -108,7 +108,7 @@ def word_order_scores(profile: Profile) -> dict[str, Score]:
 
 
 def _items(clusters: Sequence[str]) -> list[list[int]]:
-    """Return the rows of the two sides of each item that has both."""
+    """Return the two rows of each item of which both sides are present."""
     sides = defaultdict(list)
     for row, cluster in enumerate(clusters):
         sides[cluster].append(row)
@@ -116,5 +116,5 @@ def _items(clusters: Sequence[str]) -> list[list[int]]:
 
 
 def _name(sides: Sequence[tuple[str, str]]) -> str:
-    """What the likelihoods of an item depend on beside the model: inputs and caption of both sides."""
+    """Return the cache name of an item's likelihoods, a hash of the inputs and captions of both sides."""
     return text_digest(json.dumps(["likelihood", list(sides)]), 32)

@@ -1,4 +1,4 @@
-"""Verdicts of a session: judged once per pair and question, and recorded for every view."""
+"""Verdicts of a session: computed once per pair and question, and recorded for all reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.run.session import PhaseSession
 
 
 class Judge:
-    """Answers the questions of one pair; every answer is recorded in the session the first time it is given."""
+    """Computes the verdicts on one pair and records each of them in the session."""
 
     def __init__(self, session: PhaseSession, pair: Pair) -> None:
         self._session, self._pair = session, pair
@@ -41,19 +41,19 @@ class Judge:
         return self._comparisons[family]
 
     def boundaries(self, profile: Profile, baseline: Baseline) -> BoundaryAgreement:
-        """Return the verdict on the layers that separate the phases against the baseline."""
+        """Return the verdict on the phase boundaries against the baseline."""
         if self._boundaries is None:
             self._boundaries = compare_boundaries(profile, baseline)
         self._session.record(boundary_result(self._pair, self._boundaries), baseline)
         return self._boundaries
 
     def intervals(self, profile: Profile, baseline: Baseline) -> IntervalAgreement:
-        """Return the verdict on what held in each phase of the baseline."""
+        """Return the verdict on the properties of each phase against the baseline."""
         if self._intervals is None:
             self._intervals = compare_intervals(profile, baseline)
         self._session.record(interval_result(self._pair, self._intervals), baseline)
         return self._intervals
 
     def timing(self, ratio: TimingRatio) -> None:
-        """Keep the hooked/plain ratio for the summary; it is no part of the JSON, since no two runs agree on it."""
+        """Record the hooked/plain ratio for the summary; the JSON omits it, because it differs from run to run."""
         self._session.record_ratio(timing_result(self._pair, ratio), ratio)

@@ -1,4 +1,4 @@
-"""The model that a session holds: loaded when it is first asked for, one at a time, or given by a fixture."""
+"""The loaded model of a session: one at a time, loaded at first use or returned by a fixture."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadedModel:
-    """Keeps one model loaded; the one before is let go. Models of fixtures stay as long as their fixtures do.
+    """Keeps one model loaded and releases the previous one; models of fixtures stay loaded.
 
-    `on_load` is told of every model before it is measured, `fixture_value` gives what a fixture returns. `parts` holds
-    the hashes of the weights of every model that was loaded, where models are held against each other.
+    `on_load` is called with every model before it is measured, `fixture_value` returns the value of a fixture. With
+    --phase-against, `parts` holds the weight hashes of every loaded model.
     """
 
     options: Options
@@ -35,23 +35,23 @@ class LoadedModel:
     fixture_value: Callable[[str], Any] | None = None
     parts: dict[str, WeightParts] = field(default_factory=dict)
     _vlm: Vlm | None = None
-    _given: dict[str, Vlm] = field(default_factory=dict)
+    _from_fixtures: dict[str, Vlm] = field(default_factory=dict)
     _failed: dict[str, BaseException] = field(default_factory=dict)
 
     def vlm(self, model: str) -> Vlm:
         """Return the model of that name.
 
         Raises:
-            PhaseError: it cannot be loaded, or its fixture gives no `Vlm`, or not on the device or in the data type
-                that was asked for. It is raised again at every call, without another try.
+            PhaseError: the model cannot be loaded, or its fixture returns no `Vlm` or one of another device or data
+                type than requested. Later calls raise the same error again.
         """
         if model in self._failed:
             raise self._failed[model]
         if self._vlm is None or self._vlm.name != model:
             self.release()
             try:
-                own = is_from_fixture(self.options.model(model))
-                vlm = self._of_fixture(model) if own else self.load(model)
+                in_memory = is_from_fixture(self.options.model(model))
+                vlm = self._from_fixture(model) if in_memory else self.load(model)
                 if self.options.against is not None and model not in self.parts:
                     from harness.judgement.weights import weight_parts
 
@@ -67,7 +67,7 @@ class LoadedModel:
         return model in self._failed
 
     def load(self, model: str, device: str | None = None, dtype: str | None = None) -> Vlm:
-        """Return a model from its weights, on another device or in another data type than asked for if so said."""
+        """Load a model from its weights; `device` and `dtype` override the options."""
         from harness.models.vlm import load_vlm
 
         options = self.options
@@ -86,7 +86,7 @@ class LoadedModel:
         """Raise the error of a checkpoint's configuration or processor before any weight is loaded.
 
         Raises:
-            PhaseError: one of them cannot be loaded. An unforeseen error is left to `vlm`.
+            PhaseError: one of them cannot be loaded. An unexpected error is left to `vlm`.
         """
         from harness.models.registry import FROM_HUB, LoadRequest
 
@@ -106,54 +106,56 @@ class LoadedModel:
             return
 
     def release(self) -> None:
-        """Let go of the loaded model and its memory.
+        """Release the loaded model and its memory.
 
-        A test that failed with it lives on as Python's last exception, and would keep it alive beside the next.
+        Python's last exception would otherwise keep the model of a failed test in memory.
         """
         self._vlm = None
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
             vars(sys).pop(name, None)
         gc.collect()
 
-    def _of_fixture(self, name: str) -> Vlm:
-        if name not in self._given:
+    def _from_fixture(self, name: str) -> Vlm:
+        if name not in self._from_fixtures:
             from harness.models.vlm import Vlm
 
             assert self.fixture_value is not None
             try:
-                given = self.fixture_value(name)
+                value = self.fixture_value(name)
             except PhaseError:
                 raise
-            except Exception as error:  # A user's own code; the frames of libraries behind it fill many screens.
+            except Exception as error:  # The fixture is user code; its own line is more useful than library frames.
                 raise PhaseError(
                     f"the fixture {name} raised {type(error).__name__}: {first_line(error)} ({_own_line(error)})"
                 ) from error
-            if not isinstance(given, Vlm):
+            if not isinstance(value, Vlm):
                 raise PhaseError(
-                    f"the fixture {name} returns {type(given).__name__!r}, and --phase-model fixture:{name} needs a "
+                    f"the fixture {name} returns {type(value).__name__!r}, and --phase-model fixture:{name} needs a "
                     "harness.Vlm: return harness.Vlm(name, model, processor, harness.find_anatomy(model))"
                 )
-            self._refuse_elsewhere(name, given)
-            vlm = replace(given, name=name)
+            self._refuse_mismatch(name, value)
+            vlm = replace(value, name=name)
             vlm.model.eval()
             self.on_load(vlm)
-            self._given[name] = vlm
-        return self._given[name]
+            self._from_fixtures[name] = vlm
+        return self._from_fixtures[name]
 
-    def _refuse_elsewhere(self, name: str, vlm: Vlm) -> None:
-        """A fixture decides where its model lies and in what type; what the options say must not be another."""
+    def _refuse_mismatch(self, name: str, vlm: Vlm) -> None:
+        """Raise PhaseError if the options request another device or data type than the fixture's model has."""
         from harness.models.vlm import choose_device, choose_dtype
 
         device, dtype = self.options.device, self.options.dtype
         if device != "auto" and choose_device(device).type != vlm.device.type:
-            raise PhaseError(f"--phase-device {device}: the fixture {name} gives its model on {vlm.device}; move it")
+            raise PhaseError(f"--phase-device {device}: the fixture {name} returns its model on {vlm.device}; move it")
         if dtype != "auto" and choose_dtype(dtype, vlm.device, bundled=False) != vlm.dtype:
-            said = str(vlm.dtype).removeprefix("torch.")
-            raise PhaseError(f"--phase-dtype {dtype}: the fixture {name} gives its model in {said}; convert it there")
+            actual = str(vlm.dtype).removeprefix("torch.")
+            raise PhaseError(
+                f"--phase-dtype {dtype}: the fixture {name} returns its model in {actual}; convert it there"
+            )
 
 
 def _own_line(error: Exception) -> str:
     """Return the innermost line of an error outside of installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+    own_frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(own_frames[-1].filename).name}, line {own_frames[-1].lineno}"

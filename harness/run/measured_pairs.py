@@ -1,4 +1,4 @@
-"""The profiles of a session: each pair is measured once, the model that others are held against first."""
+"""The profiles of a session: each pair is measured once, the --phase-against model first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MeasuredPairs:
-    """Measures pairs with the loaded model, and keeps profiles and errors among the findings."""
+    """Measures pairs with the loaded model, and stores profiles and errors in the session's results."""
 
     options: Options
     say: Callable[[str], None]
@@ -35,7 +35,7 @@ class MeasuredPairs:
     _references: dict[Pair, Reference] = field(default_factory=dict)
 
     def missing(self, pair: Pair) -> str:
-        """Return why this machine cannot measure a pair, with the remedy; empty where it can."""
+        """Return the reason why this machine cannot measure a pair, with the remedy; empty if it can."""
         if pair not in self._missing:
             self._missing[pair] = reason = self.options.unavailable(pair)[0]
             if reason:
@@ -43,18 +43,18 @@ class MeasuredPairs:
         return self._missing[pair]
 
     def samples(self, pair: Pair, n: int) -> Sequence[Sample]:
-        """Return the first `n` samples of a pair, without those that its measurement left out."""
+        """Return the first `n` samples of a pair, without the excluded ones."""
         profiles = self.results.profiles
-        left_out = profiles[pair].left_out if pair in profiles else {}
-        source, most = self.options.source(pair.dataset), n + len(left_out)
+        excluded = profiles[pair].left_out if pair in profiles else {}
+        source, most = self.options.source(pair.dataset), n + len(excluded)
         drawn = find_dataset(pair.dataset).draw(most, self.options.seed, source)
-        return [sample for sample in drawn if sample.id not in left_out][:n]
+        return [sample for sample in drawn if sample.id not in excluded][:n]
 
     def profile(self, pair: Pair) -> Profile:
-        """Return the profile of a pair, measured at the first call after that of the pair it is held against.
+        """Return the profile of a pair, measured at the first call; the pair that it is compared with comes first.
 
         Raises:
-            PhaseError: it cannot be measured; said again at every call, without another try.
+            PhaseError: the pair cannot be measured; later calls raise the same error again.
         """
         profiles, other = self.results.profiles, self.options.reference_pair(pair)
         if pair not in profiles and other is not None and other != pair:
@@ -63,7 +63,7 @@ class MeasuredPairs:
             raise self._failed[pair]
         if pair not in profiles:
             try:
-                profiles[pair] = self.processes.agree_on_first(f"the profile of {pair}", lambda: self._measured(pair))
+                profiles[pair] = self.processes.agree_on_first(f"the profile of {pair}", lambda: self._measure(pair))
             except Exception as error:
                 self._failed[pair] = copy_without_traceback(error)
                 plain = isinstance(error, PhaseError)
@@ -73,10 +73,10 @@ class MeasuredPairs:
         return profiles[pair]
 
     def reference(self, pair: Pair) -> Reference:
-        """Return what a pair is held against with --phase-against, measured in this run.
+        """Return the reference that --phase-against compares a pair with, measured in this run.
 
         Raises:
-            PhaseError: it cannot be measured.
+            PhaseError: the reference cannot be measured.
         """
         from harness.baselines.reference import reference_from_profile, stored_calibration
 
@@ -89,7 +89,7 @@ class MeasuredPairs:
             )
         return self._references[other]
 
-    def _measured(self, pair: Pair) -> Profile:
+    def _measure(self, pair: Pair) -> Profile:
         from harness.measurement.measure import measure
 
         return measure(
@@ -107,7 +107,7 @@ class MeasuredPairs:
         )
 
     def _measure_first(self, other: Pair) -> None:
-        """Measure a model on all datasets of the run while it is loaded; errors are raised where it is asked for."""
+        """Measure a model on all datasets of the run while it is loaded; its errors are raised later, by `profile`."""
         for dataset in dict.fromkeys((other.dataset, *(pair.dataset for pair in self.results.collected))):
             with suppress(Exception):
                 self.profile(Pair(other.model, dataset))

@@ -1,4 +1,4 @@
-"""A row of the table of options: its help, its ini twin, and how the text that is given for it becomes a value."""
+"""A row of the table of options: its help, its parser and its ini option."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.models.registry import DEFAULT_DATASETS, DTYPES, ModelEntry, find_m
 AS_DECLARED = "auto"
 FIXTURE = "fixture:"
 NO_CONTROL = "none"
-#: The variable that may name the directory of a dataset, by dataset.
+#: The environment variable for the directory of a dataset, by dataset.
 VARIABLES = {name: dataset.variable for name, dataset in DATASETS.items() if dataset.variable}
 _DTYPES = ("auto", *DTYPES, *DTYPES.values())
 _YEAR = 31536000
@@ -28,11 +28,11 @@ _YEAR = 31536000
 class Option:
     """A `--phase-` option: a row of the table in `harness.run.options`.
 
-    `metavar` is empty for a flag. `parse` takes a text, of an ini file also its directory, and raises `LookupError` or
-    `ValueError` with the message for the user. `ini` is the default of the ini twin, None without one; to an empty list
-    the command line adds. `default` is its wording in `--help` where it is no text. `collect` makes a value of all that
-    was given for an option that may be repeated. A `per_process` option may differ among processes that measure
-    together: each has a GPU of its own, paths are those of its machine, the first alone writes.
+    `metavar` is empty for a flag. `parse` receives a text, and for an ini option also the directory of the file. It
+    raises `LookupError` or `ValueError` with the message for the user. `ini` is the default of the ini option, None
+    without one; the command line extends a list. `default` describes a default that is no text in `--help`. `collect`
+    combines the values of a repeatable option. `per_process` is True if cooperating processes may use different values,
+    such as devices and paths.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Option:
         return f"phase_{self.name}"
 
     def add(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-        """Add the option to a group and its ini twin to the parser."""
+        """Add the option to a group and its ini option to the parser."""
         kind: dict[str, Any] = {"action": "store_true"}
         if self.metavar:
             action = "append" if self.collect else "store"
@@ -65,31 +65,31 @@ class Option:
             default = f" Default: {self.ini!r}"
         group.addoption(self.argument, help=f"{self.text}.{default}", **kind)
         if self.ini is not None:
-            one: Literal["string", "args"] = "string" if isinstance(self.ini, str) else "args"
-            parser.addini(self.ini_name, help=f"{self.text} ({self.argument})", type=one, default=self.ini)
+            ini_type: Literal["string", "args"] = "string" if isinstance(self.ini, str) else "args"
+            parser.addini(self.ini_name, help=f"{self.text} ({self.argument})", type=ini_type, default=self.ini)
 
     def read(self, config: pytest.Config) -> Any:
-        """Return the value that the command line or the ini file gives.
+        """Return the value from the command line or the ini file.
 
         Raises:
-            pytest.UsageError: the option does not take the text of the ini file.
+            pytest.UsageError: the option refuses the text of the ini file.
         """
-        given = config.getoption(self.argument)
-        if self.ini is not None and (given is None or self.ini == []):
+        value = config.getoption(self.argument)
+        if self.ini is not None and (value is None or self.ini == []):
             texts = config.getini(self.ini_name)
             try:
                 if isinstance(texts, str):
                     return self.value(texts, config.rootpath)
-                given = [self.value(text, config.rootpath) for text in texts] + (given or [])
+                value = [self.value(text, config.rootpath) for text in texts] + (value or [])
             except argparse.ArgumentTypeError as error:
                 raise pytest.UsageError(f"{self.ini_name} in the ini file: {error}") from None
-        return self.collect(given or ()) if self.collect else given
+        return self.collect(value or ()) if self.collect else value
 
     def value(self, text: str, *root: Path) -> Any:
         """Return the value of a text.
 
         Raises:
-            argparse.ArgumentTypeError: the option does not take it.
+            argparse.ArgumentTypeError: the option refuses it.
         """
         try:
             return self.parse(text, *root)
@@ -103,22 +103,22 @@ def row(text: str, metavar: str = "", parse: Callable[..., Any] = str, *defaults
 
 
 def model_entry(text: str, root: Path | None = None) -> ModelEntry:
-    """Return the entry of a registered name, a checkpoint, or `fixture:NAME`, a model that a fixture gives."""
+    """Return the entry of a registered name, a checkpoint, or `fixture:NAME`, a model that a fixture returns."""
     if text.startswith(FIXTURE):
         name = text.removeprefix(FIXTURE)
         if not name.isidentifier():
-            raise ValueError(f"{text!r} names no fixture: give fixture:NAME, as in fixture:my_vlm")
+            raise ValueError(f"{text!r} names no fixture: use fixture:NAME, such as fixture:my_vlm")
         return ModelEntry(name, f"the fixture {name}", text, DEFAULT_DATASETS)
     return find_model(str(root / text) if root and (root / text).is_dir() else text)
 
 
 def is_from_fixture(entry: ModelEntry) -> bool:
-    """Return True if a fixture gives the model."""
+    """Return True if a fixture returns the model."""
     return entry.loader.startswith(FIXTURE)
 
 
 def dataset_directory(text: str, root: Path | None = None) -> tuple[str, Path]:
-    """Return a dataset on disk and the directory of its files, given as NAME=DIR."""
+    """Return a dataset on disk and the directory of its files, from the form NAME=DIR."""
     name, _, directory = text.partition("=")
     if not directory or name not in VARIABLES:
         raise ValueError(f"{text!r} is not NAME=DIR with one of {', '.join(VARIABLES)} as NAME")
@@ -126,12 +126,12 @@ def dataset_directory(text: str, root: Path | None = None) -> tuple[str, Path]:
 
 
 def path(text: str, root: Path | None = None) -> Path:
-    """Return an absolute path; a relative one lies in `root`, else where pytest runs."""
+    """Return an absolute path; relative paths start at `root` or the working directory."""
     return (root or Path.cwd()) / Path(text).expanduser()
 
 
 def cache_directory(text: str, *_: Path) -> Path | None:
-    """Return the directory, relative to where pytest runs; None for the default, which may not exist."""
+    """Return the directory, relative to the working directory; None for the default, which may not exist."""
     return path(text) if text else None
 
 
@@ -159,7 +159,7 @@ def sample_count(text: str, *_: Path) -> int | None:
 
 
 def name_parser(kind: str, names: str, pattern: str) -> Callable[..., str]:
-    """Return a parser of names that match a pattern; its message says of which `kind` they are and names them."""
+    """Return a parser of names that match a pattern; its message contains their `kind` and `names`."""
 
     def parse(text: str, *_: Path) -> str:
         if not re.fullmatch(pattern, text):

@@ -1,4 +1,4 @@
-"""The table of the `--phase-` options: each field of `Options` is a row: its help, parser, ini twin and default."""
+"""The table of the `--phase-` options; each field of `Options` is a row with help, parser and default."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from harness.run.option_row import (
 from harness.storage.cache_directory import CacheError, default_cache
 
 _ON_DISK = ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items())
-_NAMED = "as it was named with --phase-model or --phase-against; may be repeated"
+_NAMED = "named as in --phase-model or --phase-against; may be repeated"
 # Options about stored baselines.
 _WRITING = ("update", "update_new", "calibrate", "summary")
 
@@ -46,43 +46,44 @@ def _distinct(entries: Iterable[ModelEntry]) -> tuple[ModelEntry, ...]:
 def _in_order(controls: Iterable[str]) -> tuple[str, ...]:
     names = set(controls)
     if NO_CONTROL in names and len(names) > 1:
-        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: leave it out")
+        raise pytest.UsageError(f"--phase-controls {NO_CONTROL} excludes the others: remove it")
     return tuple(name for name in CONTROLS if name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for: the value of each option."""
+    """The values of all options."""
 
-    # Each row: the help, then the name of the argument, its parser, the default of the ini file and that of the help.
+    # Each row: the help, the name of the argument, its parser, the default of the ini file and its description.
     # fmt: off
     models: tuple[ModelEntry, ...] = row(
-        "only this model: a name, a directory that save_pretrained wrote, a repository ORG/NAME, or fixture:NAME for a "
+        "measure only this model: a name, a directory of save_pretrained, a repository ORG/NAME, or fixture:NAME for a "
         f"model in memory that a fixture returns; may be repeated. Known: {', '.join(sorted(MODELS))}",
-        "MODEL", model_entry, None, "every known one that can be had here", _distinct, name="model")
+        "MODEL", model_entry, None, "every known model that is available", _distinct, name="model")
     against: ModelEntry | None = row(
-        "in place of the stored baselines, hold each --phase-model against this one, measured in the same run on the "
-        "same samples; the summary says where they differ",
+        "compare each --phase-model with this model instead of stored baselines; both are measured in the same run on "
+        "the same samples",
         "MODEL", model_entry)
     datasets: tuple[str, ...] = row(
-        f"only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}",
-        "NAME", lambda text: find_dataset(text).name, None, "those of each model", tuple, name="dataset")
+        f"measure only this dataset; may be repeated. Known: {', '.join(sorted(DATASETS))}",
+        "NAME", lambda text: find_dataset(text).name, None, "the datasets of each model", tuple, name="dataset")
     trust_code: tuple[ModelEntry, ...] = row(
-        f"run the Python code that comes with this checkpoint, {_NAMED}",
-        "MODEL", model_entry, [], "the code of none is run", tuple)
+        f"run the Python code of this checkpoint, {_NAMED}",
+        "MODEL", model_entry, [], "no code of checkpoints is run", tuple)
     allow_unused_weights: tuple[ModelEntry, ...] = row(
-        f"measure this checkpoint though its files hold weights that its model does not use, {_NAMED}",
+        f"measure this checkpoint although its model does not use all weights in its files, {_NAMED}",
         "MODEL", model_entry, [], "such a checkpoint is refused", tuple)
     data: Mapping[str, Path] = row(
         f"directory of a dataset's files; may be repeated. Known: {_ON_DISK}",
         "NAME=DIR", dataset_directory, [], "the hub's local cache", dict, per_process=True)
     controls: tuple[str, ...] = row(
-        f"measure this control beside every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
+        f"measure this control with every pair: {', '.join(CONTROLS)} or {NO_CONTROL}; may be repeated",
         "NAME", control_name, list(CONTROLS), "all", _in_order)
     samples: int | None = row(
-        "samples per pair, or as many as the dataset declares; the paper has 400", "N", sample_count, AS_DECLARED)
-    seed: int = row("which samples are drawn", "N", whole_number(0), "0")
-    device: str = row("auto (a GPU where there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto",
+        "samples per pair, or auto for as many as the dataset declares; the paper uses 400",
+        "N", sample_count, AS_DECLARED)
+    seed: int = row("seed of the draw of samples", "N", whole_number(0), "0")
+    device: str = row("auto (a GPU if there is one), cpu, cuda, cuda:N or mps", "NAME", device_name, "auto",
         per_process=True)
     dtype: str = row(
         "fp32, bf16, fp16 or torch's names; auto: fp32 for bundled models and on a CPU, else bf16",
@@ -91,36 +92,36 @@ class Options:
     baselines: Path = row("directory of the stored baselines, relative to the root directory", "DIR", path, "baselines",
         per_process=True)
     cache: Path = row(
-        "directory for weights and readings; by default the user's cache directory", "DIR", cache_directory, "",
+        "directory of cached weights and readings; by default the user's cache directory", "DIR", cache_directory, "",
         per_process=True)
     process_timeout: int = row(
-        "how long one of several processes (torchrun) waits for another until it gives up",
+        "time that one of several processes (torchrun) waits for another before it fails",
         "SECONDS", seconds, "21600", per_process=True)
     update: bool = row("write new and changed baselines; the summary lists them")
-    update_new: bool = row("write missing baselines only")
+    update_new: bool = row("write only missing baselines")
     summary: bool = row(
-        "with an update option: store mean, covariance and number of samples only, no value of any sample")
+        "with an update option: store only mean, covariance and number of samples, and no values of samples")
     calibrate: bool = row(
-        "measure the baselines' samples again in other data types, attention backends, batches and threads, and store "
-        "noise, margins and power with them")
-    strict_evidence: bool = row("fail where the evidence does not decide, instead of an expected failure")
-    no_cache: bool = row("keep no readings and use none; weights are still cached")
-    download: bool = row("fetch weights and data that are not in the hub's local cache; their size is said first")
+        "measure the baselines' samples again in other data types, attention backends, batch sizes and thread counts; "
+        "store noise, margins and power")
+    strict_evidence: bool = row("report inconclusive verdicts as failures instead of expected failures")
+    no_cache: bool = row("do not cache readings or use cached ones; weights are still cached")
+    download: bool = row("download weights and data missing from the hub's local cache; their size is reported first")
     draw: tuple[str, ...] = row(
         "show this sample in full in the report, besides the first two of each pair; may be repeated",
         "ID", str, None, "", tuple)
     report: Path | None = row(
-        "write a page of figures and verdicts to DIR/index.html, with its figures and numbers as files", "DIR", path,
+        "write a page of figures and verdicts to DIR/index.html, with its figures and data as files", "DIR", path,
         per_process=True)
     json: Path | None = row("write curves, verdicts and provenance to FILE", "FILE", path, per_process=True)
-    markdown: Path | None = row("append a summary in Markdown to FILE, as in $GITHUB_STEP_SUMMARY", "FILE", path,
+    markdown: Path | None = row("append a Markdown summary to FILE, such as $GITHUB_STEP_SUMMARY", "FILE", path,
         per_process=True)
     # fmt: on
 
     def samples_of(self, pair: Pair) -> int:
-        """How many samples of a pair are measured: what was asked for, else what its model or its dataset declares.
+        """Return the number of samples of a pair: the option's, else the number its model or dataset declares.
 
-        Models that are held against each other are measured on the same samples.
+        Models that are compared with each other are measured on the same samples.
         """
         if self.samples is not None:
             return self.samples
@@ -128,14 +129,14 @@ class Options:
         return max(entry.samples.get(pair.dataset, find_dataset(pair.dataset).samples) for entry in entries)
 
     def controls_of(self, pair: Pair) -> tuple[str, ...]:
-        """Return the controls that are measured beside a pair: none where the dataset serves regression only."""
+        """Return the controls that are measured with a pair; empty if the dataset is for regression only."""
         return () if find_dataset(pair.dataset).regression_only else self.controls
 
     def pairs(self) -> list[Pair]:
-        """Return the pairs that are measured.
+        """Return the pairs to measure.
 
-        Named models on named datasets; where only one of the two is named, with those that belong to it; by default
-        every model on its own datasets.
+        Named models are measured on the named datasets, by default on their own. Without named models, every registered
+        model is measured on its own datasets, restricted to the named ones.
         """
         named = [
             Pair(entry.name, dataset)
@@ -150,36 +151,36 @@ class Options:
         return next((entry for entry in self.named_models() if entry.name == name), None) or find_model(name)
 
     def named_models(self) -> tuple[ModelEntry, ...]:
-        """Return the models that were asked for by name, the one that the others are held against last."""
+        """Return the models named by options, the --phase-against model last."""
         return self.models if self.against is None else (*self.models, self.against)
 
     def reference_pair(self, pair: Pair) -> Pair | None:
-        """The pair that a pair is held against with --phase-against; None where it is held against what is stored."""
+        """Return the pair that --phase-against compares a pair with; None without the option."""
         return None if self.against is None else Pair(self.against.name, pair.dataset)
 
     def model_argument(self, name: str) -> str:
-        """What `--phase-model` takes for a pair's model: its name where it is registered, else where it comes from."""
+        """Return the `--phase-model` argument of a model: its registered name, else its source."""
         entry = self.model(name)
         return name if name in MODELS else entry.loader if is_from_fixture(entry) else entry.source
 
     def model_fixtures(self) -> list[str]:
-        """Return the fixtures that models in memory come from, which are also those models' names."""
+        """Return the fixtures of models in memory, which are also the models' names."""
         return [entry.name for entry in self.named_models() if is_from_fixture(entry)]
 
     def trusted_models(self) -> list[str]:
-        """The checkpoints whose own code is run, as they were named."""
+        """Return the checkpoints whose own code is run, as named by the user."""
         return [self.model_argument(entry.name) for entry in self.named_models() if entry.trusted]
 
     def is_bundled(self, pair: Pair) -> bool:
-        """Whether a pair needs nothing but what the project brings."""
+        """Return True if the model and the dataset of a pair are part of the project."""
         return self.model(pair.model).bundled and not find_dataset(pair.dataset).variable
 
     def source(self, dataset: str) -> Source:
-        """Where a dataset's files are: by option, ini file or environment variable, else in the hub's cache."""
+        """Return the location of a dataset's files: by option, ini file or variable, else the hub's cache."""
         return find_dataset(dataset).source(self.data.get(dataset), download=self.download)
 
     def unavailable(self, pair: Pair) -> tuple[str, bool]:
-        """Return why a pair cannot be measured here, else an empty text; True if what is missing was asked for."""
+        """Return why a pair is unavailable, else an empty text; and True if the missing part was requested by name."""
         entry = self.model(pair.model)
         if not is_from_fixture(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)
@@ -196,17 +197,17 @@ OPTIONS: dict[str, Option] = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add the `--phase-` options and their ini twins."""
+    """Add the `--phase-` options and their ini options."""
     group = parser.getgroup("phase", "phases of vision-language models")
     for option in OPTIONS.values():
         option.add(parser, group)
 
 
 def read_options(config: pytest.Config) -> Options:
-    """Return what the user asks for, on the command line or in the ini file.
+    """Return the options of the command line and the ini file.
 
     Raises:
-        pytest.UsageError: an ini value that its option would not take, options that exclude each other, or no cache.
+        pytest.UsageError: an invalid ini value, contradicting options, or no usable cache directory.
     """
     values = {name: option.read(config) for name, option in OPTIONS.items()}
     try:
@@ -226,23 +227,23 @@ def read_options(config: pytest.Config) -> Options:
 
 
 def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
-    """Yield the reasons why options cannot go together."""
+    """Yield the contradictions between options."""
     named, against = options.named_models(), options.against
     if options.update and options.update_new:
         yield "--phase-update and --phase-update-new exclude each other: choose one"
     if options.draw and not options.report:
         yield f"--phase-draw {options.draw[0]} names a sample for the report: use it with --phase-report"
     if options.summary and not (options.update or options.update_new):
-        yield "--phase-summary says how baselines are stored: use it with --phase-update or --phase-update-new"
+        yield "--phase-summary changes how baselines are stored: use it with --phase-update or --phase-update-new"
     if against is not None and not options.models:
-        yield "--phase-against: name the models that are held against it with --phase-model"
+        yield "--phase-against: name the models to compare with it with --phase-model"
     if against in options.models:
         yield f"--phase-against {named[-1].name}: this is the --phase-model itself; name two different models"
     for name in _WRITING if against is not None else ():
         if getattr(options, name):
             yield (
-                f"{OPTIONS[name].argument} is about stored baselines, and with --phase-against none is read or "
-                "written: leave one of the two out"
+                f"{OPTIONS[name].argument} concerns stored baselines, and --phase-against reads and writes none: "
+                "remove one of the two"
             )
     for name, count in Counter(entry.name for entry in named).items():
         if count > 1:
@@ -252,16 +253,16 @@ def _contradictions(options: Options, config: pytest.Config) -> Iterator[str]:
             )
     for name in options.model_fixtures() if options.calibrate else ():
         yield (
-            f"--phase-calibrate loads a model anew in other data types, and the fixture {name} gives it in one: save "
-            "the model and pass its directory"
+            f"--phase-calibrate loads a model again in other data types, but the fixture {name} returns it in one: "
+            "save the model and pass its directory"
         )
-    # An ini file is for many runs, so it may name checkpoints of others.
+    # An ini file may name checkpoints of other runs.
     for argument in (OPTIONS[name].argument for name in ("trust_code", "allow_unused_weights")):
         for entry in config.getoption(argument) or ():
             if entry not in named:
                 yield (
-                    f"{argument} {entry.source or entry.name}: this run names no such model; give the same with "
-                    "--phase-model or --phase-against, or leave it out"
+                    f"{argument} {entry.source or entry.name}: this run has no such model; use the same name in "
+                    "--phase-model or --phase-against, or remove the option"
                 )
             if entry.bundled or is_from_fixture(entry):
-                yield f"{argument} {entry.name}: this model is not loaded from a checkpoint of yours; leave it out"
+                yield f"{argument} {entry.name}: this model is not loaded from your checkpoint; remove the option"

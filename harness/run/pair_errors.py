@@ -1,4 +1,4 @@
-"""The first error of each pair: the other tests of the pair refer to it and do not repeat it."""
+"""The first error of each pair; other tests of the pair refer to it instead of repeating it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _CONSEQUENCES = {
     "vlm": ("its model cannot be loaded", {"vlm"}),
     "profile": ("it cannot be measured", {"profile", "contestants"}),
-    "baseline": ("it cannot be held against a baseline", {"baseline"}),
+    "baseline": ("it cannot be compared with a baseline", {"baseline"}),
     "contestants": ("it cannot be timed", {"contestants"}),
 }
-# All processes fail in these together. A test that only some of them skip would leave the others waiting.
+# All processes fail in these together. If only some skipped a test, the others would wait for them.
 _SHARED = ("profile", "baseline")
 
 
@@ -49,12 +49,12 @@ class PairErrors:
             self._models.setdefault(pair.model, self.running)
 
     def earlier(self, pair: Pair, fixtures: Collection[str]) -> str:
-        """Return why a test with these fixtures cannot succeed, with the test that shows the error; else nothing."""
+        """Return the reason why a test with these fixtures must fail, with the test that shows the error, or ""."""
         reasons = {test: _CONSEQUENCES["vlm"][0] for model, test in self._models.items() if model == pair.model}
         for name, (reason, concerned) in _CONSEQUENCES.items():
             if (test := self._tests.get((pair, name))) and not concerned.isdisjoint(fixtures):
                 reasons.setdefault(test, reason)
-        # A test that is run again shows its own error again.
+        # A test that runs again shows its own error again.
         if not reasons or self.running in reasons:
             return ""
         test, reason = next(iter(reasons.items()))

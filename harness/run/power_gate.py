@@ -1,4 +1,4 @@
-"""The gate of a calibrated baseline: quiet with nothing changed, and able to find a fault."""
+"""The power check of a calibrated baseline: equivalent if nothing changed, and sensitive to faults."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from harness.profile.profile import Profile, as_floats
 
 
 def simulated_power(profile: Profile, calibrated: CalibrationResult) -> dict[str, Any]:
-    """Return the simulated power of a baseline to be as JSON types, by measure: inter-modal similarity and recall.
+    """Return the simulated power of a new baseline as JSON types, for inter-modal similarity and recall.
 
-    A dataset for regression only is asked no claim, so its samples need not be enough to decide on recall.
+    A dataset for regression only has no claims, so its samples need no power for recall.
 
     Raises:
-        BaselineError: the power is too small to write the baseline; the message says what to do.
+        BaselineError: the power is too small to write the baseline; the message names the remedy.
     """
     margins = margin_values(margin_table(profile, calibrated.calibration))
     simulate: Callable[..., Power] = partial(
@@ -41,7 +41,7 @@ def simulated_power(profile: Profile, calibrated: CalibrationResult) -> dict[str
     simulations = [partial(simulate, alpha_diff=ALPHA_DIFF, clusters=profile.clusters) for simulate in simulations]
     powers = [simulate() for simulate in simulations]
     for power, simulate in zip(powers, simulations, strict=True):
-        if problem := power_refusal(power, partial(_of_size, simulate)):
+        if problem := power_refusal(power, partial(_simulate_size, simulate)):
             raise BaselineError(f"no baseline of {profile.pair} was written: {problem}")
     return {
         power.measure: {
@@ -53,5 +53,5 @@ def simulated_power(profile: Profile, calibrated: CalibrationResult) -> dict[str
     }
 
 
-def _of_size(simulate: Callable[..., Power], size: float) -> Power:
+def _simulate_size(simulate: Callable[..., Power], size: float) -> Power:
     return simulate(size=size)

@@ -1,4 +1,4 @@
-"""One test session: its options, what measures, what was found, and the verdicts that the running test was given."""
+"""A test session: its options, models, measurements, baselines and results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 
 class PhaseSession:
-    """What measures, the stored baselines and the findings of a session; one model is loaded at a time.
+    """The measurements, baselines and results of a session; one model is loaded at a time.
 
-    `parametrized` is True if a test asks for a pair, selected or not; `test_verdicts` are the verdicts that the running
-    test was given.
+    `parametrized` is True if a collected test uses a pair. `test_verdicts` holds the verdicts of the running test.
     """
 
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
@@ -39,12 +38,12 @@ class PhaseSession:
         self.parametrized = False
 
     def baseline(self, pair: Pair) -> Baseline:
-        """Return the stored baseline of a pair; with an update option, written first where it is due.
+        """Return the stored baseline of a pair; an update option writes it first if necessary.
 
-        With --phase-against it is the other model instead, measured in this run.
+        With --phase-against, return the other model as reference, measured in this run.
 
         Raises:
-            BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
+            BaselineError: missing (without an update option), damaged, not comparable, or not writable.
         """
         profile = self.measured.profile(pair)
         if self.options.against is not None:
@@ -52,22 +51,22 @@ class PhaseSession:
         return self.stored.baseline(pair, profile)
 
     def timing_baseline(self, pair: Pair, timing: TimingRatio) -> float | None:
-        """Return the stored hooked/plain ratio of this device, dtype and attention, or None; None with --phase-against.
+        """Return the stored hooked/plain ratio of this device, dtype and attention; None with --phase-against.
 
-        With an update option the ratio measured now is stored first where it is due.
+        It is None also if no ratio is stored. An update option stores the measured ratio first if necessary.
         """
         if self.options.against is not None:
             return None
         return self.stored.timing(pair, self.measured.profile(pair), timing)
 
-    def record(self, result: Result, held: Baseline | None = None) -> None:
-        """Keep a verdict for all views and for the running test, and what the pair was held against."""
+    def record(self, result: Result, baseline: Baseline | None = None) -> None:
+        """Record a verdict for the reports and the running test, with the baseline of the pair."""
         self.test_verdicts.append(result)
         self.results.record(result)
-        if held is not None:
-            self.results.baselines.setdefault(result.pair, held)
+        if baseline is not None:
+            self.results.baselines.setdefault(result.pair, baseline)
 
     def record_ratio(self, result: Result, ratio: TimingRatio) -> None:
-        """Keep a ratio for the views and for the running test; no two runs agree on it, so it is no verdict."""
+        """Record a ratio for the reports and the running test; it differs from run to run, so it is no verdict."""
         self.test_verdicts.append(result)
         self.results.ratios[result.pair] = ratio

@@ -1,4 +1,4 @@
-"""What a session has found: all that its views show, and what xdist's workers send to the controller."""
+"""The results of a session, for all its reports; xdist's workers send them to the controller."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PRIMARY = "inter"
 
 @dataclass
 class SessionResults:
-    """Profiles, verdicts and the fate of baselines, by pair where they belong to one.
+    """Profiles, verdicts and baselines of a session, by pair.
 
-    `collected` are the pairs of the selected tests, `baselines` what a regression was judged against, `weights` the
-    hashes of each model's parts, `matched` the baselines read and `written` those written, and how. `messages` are
-    lines for the terminal, `unmeasured` the reasons of pairs that could not be measured.
+    `collected` holds the pairs of the selected tests, `baselines` the baselines of regression verdicts, and `weights`
+    the hashes of each model's parts. `matched` holds the baselines read, `written` the baselines written and why.
+    `messages` holds lines for the terminal, `unmeasured` the reasons why pairs could not be measured.
     """
 
     options: Options
@@ -48,13 +48,13 @@ class SessionResults:
     _readings: dict[Pair, PhaseReading] = field(default_factory=dict)
 
     def record(self, result: Result) -> None:
-        """Keep a verdict, the first time that it is given."""
+        """Store a verdict, unless one on the same pair and question is stored."""
         question = (result.pair, result.question)
         if question not in ((known.pair, known.question) for known in self.verdicts):
             self.verdicts.append(result)
 
     def merge(self, other: SessionResults) -> None:
-        """Merge the findings of another session of the same options; pairs keep the options' order."""
+        """Merge the results of another session with the same options; pairs keep the options' order."""
         order = {pair: index for index, pair in enumerate(self.options.pairs())}
 
         def position(pair: Pair) -> int:
@@ -78,7 +78,7 @@ class SessionResults:
         return {result.question: result for result in self.verdicts if (result.pair, result.kind) == (pair, kind)}
 
     def reading(self, pair: Pair) -> PhaseReading:
-        """Return the phases of a measured pair, read once for all views."""
+        """Return the phases of a measured pair, computed once for all reports."""
         from harness.judgement.phases import phase_reading
 
         if pair not in self._readings:
@@ -86,40 +86,40 @@ class SessionResults:
         return self._readings[pair]
 
     def compared_pairs(self) -> dict[Pair, Pair]:
-        """Return the measured pairs that --phase-against holds against another measured pair, with that one."""
+        """Return the measured pairs with the measured pairs that --phase-against compares them with."""
         others = {pair: self.options.reference_pair(pair) for pair in self.profiles}
         return {pair: other for pair, other in others.items() if other != pair and other in self.profiles}
 
     def unmeasured_reasons(self) -> dict[Pair, str]:
-        """Return the reasons, by pair, why pairs that were to be measured have no profile."""
+        """Return the reasons, by pair, why collected pairs have no profile."""
         reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self.unmeasured
         return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
 
     def describe_changes(self) -> str:
-        """The questions whose numbers are certainly not the baseline's, by pair; empty if there are none."""
+        """Return the questions with confirmed differences from the baseline, by pair; empty if there are none."""
         changed: dict[Pair, list[str]] = {}
         for result in self.verdicts:
             if result.changed:
-                words = "differs" if result.word == "differs" else "is not the same"
-                changed.setdefault(result.pair, []).append(f"{result.question} {words}")
+                change = "differs" if result.word == "differs" else "is not the same"
+                changed.setdefault(result.pair, []).append(f"{result.question} {change}")
         return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())
 
     def inconclusive_reason(self) -> str:
-        """Return the reason why the suite decides too little to be green; empty where it decides enough."""
-        undecided = [result for result in self.verdicts if result.word == "inconclusive"]
-        if len(undecided) > MOST_INCONCLUSIVE * len(self.verdicts):
+        """Return the reason why too many verdicts are inconclusive for the run to pass; empty if there is none."""
+        inconclusive = [result for result in self.verdicts if result.word == "inconclusive"]
+        if len(inconclusive) > MOST_INCONCLUSIVE * len(self.verdicts):
             return (
-                f"{len(undecided)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the suite "
-                "says too little; raise --phase-samples"
+                f"{len(inconclusive)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the "
+                "suite is inconclusive; raise --phase-samples"
             )
-        for result in undecided:
+        for result in inconclusive:
             primary = (result.kind, result.question) == ("regression", PRIMARY)
             if primary and self.profiles[result.pair].n >= result.baseline_n:
-                own = "; raise --phase-samples" if self.options.against else " at the baseline's own n"
-                return f"the primary verdict of {result.pair} ({PRIMARY}) is inconclusive{own}"
+                hint = "; raise --phase-samples" if self.options.against else " at the baseline's own n"
+                return f"the primary verdict of {result.pair} ({PRIMARY}) is inconclusive{hint}"
         return ""
 
     def problem(self) -> str:
-        """The reason why the run fails although its tests may pass, what differs first; empty where it does not."""
+        """Return the reason why the run fails even if its tests pass, confirmed differences first; empty if none."""
         inconclusive_reason, changes = self.inconclusive_reason(), self.describe_changes()
         return f"{changes}. Besides, {inconclusive_reason}" if inconclusive_reason and changes else inconclusive_reason

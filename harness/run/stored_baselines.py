@@ -1,4 +1,4 @@
-"""The stored baselines of a session: found, written where an update option says so, and counted for the summary."""
+"""The stored baselines of a session: found, written with an update option, and counted for the summary."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class StoredBaselines:
-    """Finds and writes the baselines of pairs; `matched` are the files found, `written` those written, and how.
+    """Finds and writes the baselines of pairs; `matched` holds the files found, `written` the files written and why.
 
-    Of several processes the first alone reads and writes files, and tells the others.
+    Of several processes only the first reads and writes files; it sends the baselines to the others.
     """
 
     options: Options
@@ -39,16 +39,16 @@ class StoredBaselines:
     _known: dict[Pair, Baseline] = field(default_factory=dict)
 
     def baseline(self, pair: Pair, profile: Profile) -> Baseline:
-        """Return the stored baseline of a pair; with an update option, written first where it is due.
+        """Return the stored baseline of a pair; an update option writes it first if necessary.
 
         Raises:
-            BaselineError: missing (without an update option), damaged, not comparable, or not to be written.
+            BaselineError: missing (without an update option), damaged, not comparable, or not writable.
         """
         if pair not in self._known:
-            self._known[pair] = self._found(pair, profile)
+            self._known[pair] = self._find(pair, profile)
         return self._known[pair]
 
-    def _found(self, pair: Pair, profile: Profile) -> Baseline:
+    def _find(self, pair: Pair, profile: Profile) -> Baseline:
         from harness.baselines.store import (
             BaselineError,
             BaselineExistsError,
@@ -73,26 +73,25 @@ class StoredBaselines:
             try:
                 return self._write(profile, "new" if missing else "changed", None)
             except BaselineExistsError:
-                return self._found(pair, profile)
+                return self._find(pair, profile)
         depths = (stored.profile.depth, profile.depth)
         if depths[0] != depths[1] and not self.options.update:
             raise BaselineError(
-                f"{stored.path} is of a model of {depths[0]} layers, and this one has {depths[1]}: they compare by "
-                "relative depth only; hold the models against each other with --phase-against, or record this one "
-                "with --phase-update"
+                f"{stored.path} belongs to a model of {depths[0]} layers, and this model has {depths[1]}: they compare "
+                "by relative depth only. Compare them with --phase-against, or record this one with --phase-update"
             )
         if stored.path in self.written:
             return stored
         changed = self._changed(profile, stored)
         if changed and self.options.calibrate and not self.options.update:
             raise BaselineError(
-                f"{stored.path} is not what this run measures, so it cannot be calibrated by it: accept the change "
-                "with --phase-update, together with --phase-calibrate"
+                f"{stored.path} differs from this run, so it cannot be calibrated by it: accept the change "
+                "with --phase-update and --phase-calibrate together"
             )
         if self.options.calibrate or (changed and self.options.update):
             return self._write(profile, "changed" if changed else "calibrated", stored)
         if self.options.update and dict(stored.profile.configuration) != dict(profile.configuration):
-            # The numbers, which are the same, are not written again.
+            # The numbers are the same, so only the configuration is written.
             self.written[stored.path] = "changed"
             change = f"the configuration of {pair}"
             return self.processes.run_on_first(change, lambda: write_configuration(stored, profile))
@@ -104,8 +103,8 @@ class StoredBaselines:
     def timing(self, pair: Pair, profile: Profile, timing: TimingRatio) -> float | None:
         """Return the stored hooked/plain ratio of this device, dtype and attention, or None.
 
-        With an update option the ratio measured now is stored first where there is none; with --phase-update also
-        where the stored one lies outside of its interval by more than the factor that would be an alarm.
+        An update option stores the measured ratio first if there is none. --phase-update also replaces a stored ratio
+        outside of the measured interval by more than the factor that fails a timing test.
         """
         from harness.analysis.timing import SLOWDOWN_FACTOR
         from harness.baselines.store import write_timing
@@ -115,8 +114,8 @@ class StoredBaselines:
         stored = baseline.timing.get(key)
         if stored is not None:
             low, high = timing.interval
-            kept = low <= SLOWDOWN_FACTOR * stored and high >= stored / SLOWDOWN_FACTOR
-            if kept or not self.options.update:
+            close = low <= SLOWDOWN_FACTOR * stored and high >= stored / SLOWDOWN_FACTOR
+            if close or not self.options.update:
                 return stored
         elif not (self.options.update or self.options.update_new):
             return None
@@ -135,28 +134,30 @@ class StoredBaselines:
         if self.options.summary and self.options.update:
             return True
 
-        def same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
-            return now.keys() == then.keys() and all(np.array_equal(now[at], then[at], equal_nan=True) for at in now)
+        def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+            return one.keys() == other.keys() and all(
+                np.array_equal(one[name], other[name], equal_nan=True) for name in one
+            )
 
-        facts, then = attrgetter("sample_ids", "environment", "weights"), stored.profile
+        facts, baseline = attrgetter("sample_ids", "environment", "weights"), stored.profile
         return not (
-            facts(profile) == facts(then)
-            and same(profile.arrays, then.arrays)
-            and all(same(curves, then.controls.get(control, {})) for control, curves in profile.controls.items())
+            facts(profile) == facts(baseline)
+            and same(profile.arrays, baseline.arrays)
+            and all(same(curves, baseline.controls.get(control, {})) for control, curves in profile.controls.items())
         )
 
-    def _write(self, profile: Profile, how: str, kept: Baseline | None) -> Baseline:
+    def _write(self, profile: Profile, how: str, previous: Baseline | None) -> Baseline:
         from harness.baselines.store import read_baseline, write_baseline
         from harness.judgement.phases import phases_of
 
         calibration: Calibration | None = None
         power: Mapping[str, Any] = {}
         if self.options.calibrate:
-            calibration, power = self._calibrated(profile)
+            calibration, power = self._calibrate(profile)
 
         def write() -> Baseline:
             root, summary, phases = self.options.baselines, self.options.summary, phases_of(profile)
-            settings: dict[str, Any] = {"summary": summary, "kept": kept, "first": how == "new"}
+            settings: dict[str, Any] = {"summary": summary, "previous": previous, "first": how == "new"}
             return read_baseline(write_baseline(root, profile, {}, phases, calibration, power, **settings))
 
         baseline = self.processes.run_on_first(f"writing the baseline of {profile.pair}", write)
@@ -164,11 +165,11 @@ class StoredBaselines:
         self.written[baseline.path] = how
         return baseline
 
-    def _calibrated(self, profile: Profile) -> tuple[Calibration, Mapping[str, Any]]:
-        """The calibration of a profile and what it can find.
+    def _calibrate(self, profile: Profile) -> tuple[Calibration, Mapping[str, Any]]:
+        """Return the calibration of a profile and the simulated power.
 
         Raises:
-            BaselineError: it would find too little.
+            BaselineError: the power is too small.
         """
         from harness.measurement.conditions import calibrate
         from harness.run.power_gate import simulated_power

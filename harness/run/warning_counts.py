@@ -1,4 +1,4 @@
-"""Warnings of libraries while a model is loaded and measured: counted by kind, and never raised."""
+"""Counts of library warnings while a model is loaded and measured; they are never raised."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from harness.models.library_messages import plain_messages
 
 _LONGEST = 240  # characters of a warning's text
 _MOST_KINDS = 5
-# Numbers in the text of a warning may count passes or tell a time; they make no other kind of it.
+# Numbers in a warning's text, such as counts or times, do not distinguish kinds.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
 
 
 class WarningCounts(Counter[str]):
-    """How often each kind of warning occurred; a kind is category, text but its numbers, and the line that warns."""
+    """Number of warnings per kind; a kind is the category, the text without numbers, and the source line."""
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Count warnings instead of printing or raising them; those that a filter ignores are left out.
+        """Count warnings instead of printing or raising them; warnings that a filter ignores are not counted.
 
-        A library's new warning is no fault of the model that is measured, so `-W error` raises nothing here.
+        A library's warning is no fault of the measured model, so `-W error` raises nothing here.
         """
         with warnings.catch_warnings(), plain_messages():
             filters = list(warnings.filters)
             warnings.resetwarnings()
             warnings.simplefilter("always")
             for action, message, category, module, line in reversed(filters):
-                kept: Literal["ignore", "always"] = "ignore" if action == "ignore" else "always"
-                warnings.filterwarnings(kept, _pattern(message), cast(type[Warning], category), _pattern(module), line)
+                new_action: Literal["ignore", "always"] = "ignore" if action == "ignore" else "always"
+                kind = cast(type[Warning], category)
+                warnings.filterwarnings(new_action, _pattern(message), kind, _pattern(module), line)
             warnings.showwarning = self._count
             yield
 
     def lines(self) -> list[str]:
-        """Return a line on the number of warnings and one per kind, the most frequent first; none without warnings."""
+        """Return a line on the number of warnings and one per kind, the most frequent first; empty without warnings."""
         if not self:
             return []
         counts, first = Counter[str](), dict[str, str]()
         for kind, count in self.items():
-            place, _, text = kind.partition(": ")
-            counts[first.setdefault(f"{place}: {_NUMBER.sub('0', text)}", kind)] += count
+            source, _, text = kind.partition(": ")
+            counts[first.setdefault(f"{source}: {_NUMBER.sub('0', text)}", kind)] += count
         often = counts.most_common(_MOST_KINDS)
         kinds = [f"  {'once' if count == 1 else f'{count} times'} {kind}" for kind, count in often]
-        more = len(counts) - len(kinds)
+        further = len(counts) - len(kinds)
         head = f"warnings while measuring: {self.total()} of {_plural(len(counts), 'kind')}"
-        return [head, *kinds, *([f"  and {_plural(more, 'more kind')}"] if more else [])]
+        return [head, *kinds, *([f"  and {_plural(further, 'more kind')}"] if further else [])]
 
     def _count(
         self,
@@ -70,5 +71,5 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _pattern(matcher: Any) -> str:
-    """Return the regular expression of a filter, which holds it compiled, as text or not at all."""
+    """Return a filter's regular expression as text; filters hold it compiled, as text or as None."""
     return "" if matcher is None else str(getattr(matcher, "pattern", matcher))

@@ -216,14 +216,14 @@ def test_an_update_keeps_what_another_run_has_added_since_it_read_the_baseline(
 ) -> None:
     read = read_baseline(written(tmp_path, made))
     write_timing(read, "one", 1.04)
-    written(tmp_path, made, calibration=noisy(), kept=read)
+    written(tmp_path, made, calibration=noisy(), previous=read)
     write_timing(read, "two", 1.05)
-    again = read_baseline(written(tmp_path, dataclasses.replace(made, declared={"prompt": "other"}), kept=read))
+    again = read_baseline(written(tmp_path, dataclasses.replace(made, declared={"prompt": "other"}), previous=read))
     assert again.timing == {"one": 1.04, "two": 1.05}
     assert again.calibration.record() == noisy().record()
     # Of other weights it says nothing.
     changed = dataclasses.replace(other, weights="other")
-    assert read_baseline(written(tmp_path, changed, kept=read)).calibration.record() == Calibration().record()
+    assert read_baseline(written(tmp_path, changed, previous=read)).calibration.record() == Calibration().record()
 
 
 def test_a_first_recording_is_not_written_over_by_another(tmp_path: Path, made: Profile, other: Profile) -> None:

@@ -166,7 +166,7 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", ".", "", "a/b", "a\\b", "C:up"])
 def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BaselineError, match="call it by a name and not by a path"):
+    with pytest.raises(BaselineError, match="use a name instead of a path"):
         model_directory(tmp_path, name)
 
 

@@ -120,19 +120,24 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
     monkeypatch.setattr("harness.tests.support.case_runs.load_tiny", load_deeper)
     result = recorded.run(*QUICK, "-k", "test_inter_similarity")
     result.assert_outcomes(errors=1, skipped=1)
-    result.stdout.fnmatch_lines(["*is of a model of 6 layers, and this one has 8: *--phase-against*--phase-update*"])
+    result.stdout.fnmatch_lines(
+        ["*belongs to a model of 6 layers, and this model has 8: *--phase-against*--phase-update*"]
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--phase-against", "tiny-llava"), "*--phase-against: name the models that are held against it*"),
+        (("--phase-against", "tiny-llava"), "*--phase-against: name the models to compare with it*"),
         (
             ("--phase-model", "tiny-llava", "--phase-against", "tiny-llava"),
             "*--phase-against tiny-llava: this is the --phase-model itself*",
         ),
         *(
-            (("--phase-model", "scenes-llava", "--phase-against", "tiny-llava", *option), f"*{option[0]} is about*")
+            (
+                ("--phase-model", "scenes-llava", "--phase-against", "tiny-llava", *option),
+                f"*{option[0]} concerns stored*",
+            )
             for option in (
                 ("--phase-update",),
                 ("--phase-update-new",),
@@ -151,7 +156,7 @@ def test_what_cannot_go_together_is_a_usage_error(cases: Cases, arguments: tuple
     result = cases.run(pair=arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
-    pytest.LineMatcher(lines).fnmatch_lines([said if "is about" not in said else "*is about stored baselines*"])
+    pytest.LineMatcher(lines).fnmatch_lines([said if "concerns stored" not in said else "*concerns stored baselines*"])
 
 
 def test_two_checkpoints_of_one_name_are_told_to_be_renamed(

@@ -23,7 +23,7 @@ def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(record
     result.assert_outcomes(errors=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "phase: calibration of tiny-llava-tiny, bfloat16: inter moves by * in the mean, by * in one sample",
+            "phase: calibration of tiny-llava-tiny, bfloat16: inter changes by up to * in the mean and * in a sample",
             "phase: calibration of tiny-llava-tiny, eager: *",
             "no baseline of tiny-llava-tiny was written: * with 64 samples decides too little: *simulated runs*",
         ]
@@ -78,7 +78,7 @@ def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate", "--phase-samples", "72")
     result.assert_outcomes(errors=1, skipped=1)
-    result.stdout.fnmatch_lines(["*tiny.json is not what this run measures*together with --phase-calibrate*"])
+    result.stdout.fnmatch_lines(["*tiny.json differs from this run*--phase-calibrate together*"])
     assert recorded.files() == before
 
 

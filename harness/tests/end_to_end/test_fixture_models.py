@@ -94,9 +94,9 @@ def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
     [
         (("fixture:my_vml",), "*fixture:my_vml: *sees no fixture 'my_vml'; define it in a conftest.py*"),
         (("fixture:short_lived",), "*fixture:short_lived: the fixture has scope 'function'*scope='session'*"),
-        (("fixture:",), "*'fixture:' names no fixture: give fixture:NAME, as in fixture:my_vlm"),
+        (("fixture:",), "*'fixture:' names no fixture: use fixture:NAME, such as fixture:my_vlm"),
         (("fixture:a-b",), "*'fixture:a-b' names no fixture*"),
-        (("fixture:my_vlm", "--phase-calibrate"), "*--phase-calibrate loads a model anew*pass its directory*"),
+        (("fixture:my_vlm", "--phase-calibrate"), "*--phase-calibrate loads a model again*pass its directory*"),
         (("tiny-llava", "--phase-against", "fixture:my_vml"), "*sees no fixture 'my_vml'*"),
     ],
 )

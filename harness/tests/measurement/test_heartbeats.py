@@ -140,7 +140,7 @@ def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch
             lines.wait_for(1)
     finally:
         over.set()
-    assert lines[0].startswith("the process that keeps the common store, 0 or the launcher, is silent since ")
+    assert lines[0].startswith("the process that hosts the shared store, 0 or the launcher, has not answered since ")
 
 
 def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_a_changed_model_is_noticed_although_readings_are_kept(
     patched = change in (patch_forward, patch_last_norm)
     assert (
         told
-        == ["tiny-llava on tiny: kept readings are not what the model gives now; they were measured anew"] * patched
+        == ["tiny-llava on tiny: cached readings do not match the current model; they were measured again"] * patched
     )
     assert (changed.weights == before.weights) == patched
     # What was measured anew is kept in its turn.
@@ -150,7 +150,7 @@ def test_a_truncated_reading_is_measured_anew(
     assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
-    assert told == [f"the kept reading {files[which]} is damaged (its checksum does not match): it is measured anew"]
+    assert told == [f"the cached reading {files[which]} is damaged (its checksum does not match): it is measured again"]
 
 
 def test_planted_readings_change_no_result(
@@ -172,7 +172,7 @@ def test_planted_readings_change_no_result(
     assert have_same_numbers(tiny_profile(own_vlm, cache=cache, say=told.append), before)
     assert passes == [2] * (DRAWING_PASSES + 3)
     (line,) = told
-    assert line.startswith(f"readings are neither used nor kept, because others can write to {cache} (chmod -R go-w ")
+    assert line.startswith(f"readings are neither used nor cached, because others can write to {cache} (chmod -R go-w ")
 
 
 def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
         first = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
     assert have_same_numbers(first, tiny_profile(own_vlm))
     assert [line.split(" (No space left on device)")[0] for line in told] == [
-        f"readings are no longer kept in {next(tmp_path.rglob('key.json')).parent}",
-        f"{N - 2} readings were measured and not kept in {next(tmp_path.rglob('key.json')).parent}",
+        f"readings are no longer cached in {next(tmp_path.rglob('key.json')).parent}",
+        f"{N - 2} readings were measured and not cached in {next(tmp_path.rglob('key.json')).parent}",
     ]
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npz", ".npz"]
     assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path), first)
@@ -207,11 +207,11 @@ def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[
         longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=told.append)
     assert passes == [2] * (2 * DRAWING_PASSES + 1)
     assert [" (Read-only file system)" in line for line in told] == [True, True]
-    assert "new ones are not kept" in told[0]
+    assert "new ones are not cached" in told[0]
     assert have_same_numbers(longer, tiny_profile(own_vlm, samples=18))
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
     (tmp_path / "readings").write_text("a file where a directory should be")
-    with pytest.raises(ReadingCacheError, match=r"readings cannot be kept in .*; choose another --phase-cache"):
+    with pytest.raises(ReadingCacheError, match=r"readings cannot be cached in .*; choose another --phase-cache"):
         tiny_profile(own_vlm, cache=tmp_path)

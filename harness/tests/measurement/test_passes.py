@@ -89,7 +89,7 @@ def test_a_nan_is_named_and_the_other_samples_are_kept(
     assert said.startswith(f"tiny-llava-tiny: 1 of {N} samples cannot be measured: sample {WRONG}: ")
     assert f"of sample {WRONG} is nan at residual point 2; " in said
     assert said.endswith(
-        f"the readings of {N - 1} others are kept: mend it, or take it out of the dataset, and run again"
+        f"the readings of {N - 1} others are cached. Repair it, or remove it from the dataset, and run again"
     )
     assert len(list(tmp_path.rglob("*.npz"))) == N - 1
     for hook in hooks:
@@ -111,7 +111,7 @@ def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
     with pytest.raises(
         SampleError,
         match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
-        "223 others are kept",
+        "223 others are cached",
     ):
         measured(own_vlm, samples=224, cache=tmp_path)
     assert len(list(tmp_path.rglob("*.npz"))) == 223
@@ -147,7 +147,9 @@ def test_without_a_cache_a_fault_says_that_nothing_is_kept(
         measured(own_vlm, samples=40)
     said = str(raised.value)
     assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in said
-    assert said.endswith("and 2 more; nothing is kept: mend them, or take them out of the dataset, and run again")
+    assert said.endswith(
+        "and 2 more; no readings are cached. Repair them, or remove them from the dataset, and run again"
+    )
 
 
 @pytest.mark.usefixtures("many")
@@ -198,8 +200,8 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     passes = counted(own_vlm)
     small = measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path, say=told.append)
     assert told == [
-        "tiny-llava: out of memory with 8 samples at a time, going on with 4",
-        "tiny-llava: out of memory with 4 samples at a time, going on with 2",
+        "tiny-llava: out of memory with batches of 8 samples, continuing with 4",
+        "tiny-llava: out of memory with batches of 4 samples, continuing with 2",
     ]
     assert passes == [2] * DRAWING_PASSES + [8, 4] + [2] * 24
     assert largest_difference(small, whole) < 1e-5
@@ -235,4 +237,4 @@ def test_one_sample_that_does_not_fit_is_one_sentence(own_vlm: Vlm, shortage: Ca
     short_of_memory(own_vlm, 0, shortage)
     with pytest.raises(MemoryShortageError, match=rf"tiny-llava: not even one sample .* \(.*{words}"):
         measured(own_vlm, samples=4, say=told.append)
-    assert told == ["tiny-llava: out of memory with 2 samples at a time, going on with 1"]
+    assert told == ["tiny-llava: out of memory with batches of 2 samples, continuing with 1"]

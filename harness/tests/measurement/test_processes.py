@@ -87,7 +87,7 @@ def test_two_processes_meet_and_part() -> None:
     ]
     assert second[:6] + second[7:] == first[:6] + first[7:11]
     assert second[6] == "unforeseen: ZeroDivisionError: nobody thought of it"
-    gone = "ProcessError: process 0 of 2 lost the others at batches: one of them ended; look at what it printed"
+    gone = "ProcessError: process 0 of 2 lost the others at batches: one of them ended; read its output"
     assert [line.split(": ", 1)[1].split(", and")[0] for line in first[11:]] == [gone, gone]
 
 
@@ -156,7 +156,7 @@ def test_a_signal_to_one_process_ends_all(tmp_path: Path) -> None:
     done = run_cases(tmp_path, "signalled", TORCHRUN, "-k", "inter_similarity", TINY_FAULT="ended")
     assert "! Interrupted: ended by its launcher (SIGTERM), as when another process fails" in done.stdout
     assert "tiny-other" not in done.stdout
-    assert "not at the same work" not in done.stdout
+    assert "run different work" not in done.stdout
 
 
 def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
@@ -197,5 +197,5 @@ def test_a_process_that_hangs_is_named_and_the_wait_is_bounded(tmp_path: Path) -
     assert re.search(
         rf"^phase: {named}: it hangs, or one batch takes that long; process 0 waits until 20", output, re.M
     )
-    assert re.search(rf"lost the others at tiny-llava-tiny: {named} and did not come within 9 seconds", output)
+    assert re.search(rf"lost the others at tiny-llava-tiny: {named} and did not arrive within 9 seconds", output)
     assert "Traceback" not in output

@@ -232,6 +232,6 @@ def test_a_sample_that_stops_its_batch_costs_no_other(
     words = str(raised.value)
     assert f"1 of 12 samples cannot be measured: sample {WRONG}: " in words
     assert f"forward pass of sample {WRONG} raised ValueError: too bright" in words
-    assert "the readings of 11 others are kept" in words
+    assert "the readings of 11 others are cached" in words
     hook.remove()
     assert whole.sample_ids == tiny_profile(own_vlm, samples=12, batch_size=4, cache=tmp_path).sample_ids

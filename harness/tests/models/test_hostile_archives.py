@@ -149,5 +149,5 @@ def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch:
     told: list[str] = []
     assert open_store(tmp_path, told).read(["one"]) is None
     assert len(told) == 1
-    assert "measured anew" in told[0]
+    assert "measured again" in told[0]
     assert not (tmp_path / "it-ran").exists()

@@ -83,7 +83,7 @@ def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.M
 
     own_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
     halved = measure(own_vlm, "items", say=told.append, **options)
-    assert told == ["tiny-llava: out of memory with 4 samples at a time, going on with 2"]
+    assert told == ["tiny-llava: out of memory with batches of 4 samples, continuing with 2"]
     for name in ("likelihood_own", "likelihood_other"):
         np.testing.assert_allclose(halved[name], whole[name], rtol=1e-5)
 

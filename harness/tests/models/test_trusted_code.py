@@ -122,18 +122,18 @@ def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--phase-trust-code", "someone/their-vlm"), "someone/their-vlm: this run names no such model"),
+        (("--phase-trust-code", "someone/their-vlm"), "someone/their-vlm: this run has no such model"),
         (
             ("--phase-model", "someone/their-vlm", "--phase-trust-code", "someone/another"),
-            "someone/another: this run names no such model",
+            "someone/another: this run has no such model",
         ),
         (
             ("--phase-model", "scenes-llava", "--phase-trust-code", "scenes-llava"),
-            "not loaded from a checkpoint of yours",
+            "not loaded from your checkpoint",
         ),
         (
             ("--phase-model", "fixture:mine", "--phase-trust-code", "fixture:mine"),
-            "not loaded from a checkpoint of yours",
+            "not loaded from your checkpoint",
         ),
         (("--phase-trust-code", "nothing"), "unknown model 'nothing'"),
     ],

@@ -230,7 +230,7 @@ def run(home: Path, *arguments: str, ignoring: bool = False, **environment: str)
 def test_a_run_that_is_ended_leaves_what_ctrl_c_leaves(tmp_path: Path, name: str) -> None:
     ended = run(tmp_path, TINY_FAULT="ended", TINY_SIGNAL=name)
     assert ended.returncode == pytest.ExitCode.INTERRUPTED, ended.stdout + ended.stderr
-    kept = f"readings are kept in {tmp_path / 'cache'}: the same command goes on from there"
+    kept = f"readings are cached in {tmp_path / 'cache'}: the same command continues from there"
     assert "phase: tiny-llava on tiny: ended early; " in ended.stdout
     assert kept in ended.stdout
     assert "! KeyboardInterrupt" in ended.stdout

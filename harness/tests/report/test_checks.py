@@ -44,7 +44,7 @@ def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path
     path = write_baseline(tmp_path, made, {}, phases_of(made))
     fewer = {name: array for name, array in made.arrays.items() if name != missing}
     write_files(path, read_json(path), pack_samples(dataclasses.replace(made, arrays=fewer)))
-    with pytest.raises(BaselineError, match=f"is damaged .*'{missing}'.*record it anew with --phase-update-new"):
+    with pytest.raises(BaselineError, match=f"is damaged .*'{missing}'.*record it again with --phase-update-new"):
         read_baseline(path)
 
 

@@ -43,7 +43,7 @@ def test_what_differs_stands_before_what_is_undecided(mute: SessionResults, tmp_
     problem = mute.problem()
     assert problem.startswith("made-curves: inter differs")
     assert problem.endswith(f". Besides, {mute.inconclusive_reason()}")
-    assert "inconclusive, more than a quarter: the suite says too little" in problem
+    assert "inconclusive, more than a quarter: the suite is inconclusive" in problem
     ending = " ".join(line.text.strip() for line in final_lines([], problem, 80))
     assert ending.startswith("FAILED: made-curves: inter differs")
     assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(mute)

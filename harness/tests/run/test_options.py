@@ -160,5 +160,5 @@ def test_contradicting_or_unknown_controls_are_refused(project: pytest.Pytester)
 def test_a_summary_is_refused_where_no_baseline_is_written(project: pytest.Pytester) -> None:
     for update in ("--phase-update", "--phase-update-new"):
         assert read_options(project.parseconfig(update, "--phase-summary")).summary
-    with pytest.raises(pytest.UsageError, match="--phase-summary says how baselines are stored: use it with"):
+    with pytest.raises(pytest.UsageError, match="--phase-summary changes how baselines are stored: use it with"):
         read_options(project.parseconfig("--phase-summary"))

@@ -73,7 +73,7 @@ def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept:
         told: list[str] = []
         store = open_store(cache_of(kept), told)
         assert store.read(["one"]) is None
-        assert told == [f"the kept reading {kept} is damaged (its checksum does not match): it is measured anew"]
+        assert told == [f"the cached reading {kept} is damaged (its checksum does not match): it is measured again"]
         tried += 1
     assert tried == len(content) + 301
     assert store.read_one("one") is None
@@ -136,9 +136,9 @@ def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:
     store.close()
     assert len(told) == 2
     assert told[0].startswith(
-        f"readings are no longer kept in {kept.parent} (No space left on device): the measurement"
+        f"readings are no longer cached in {kept.parent} (No space left on device): the measurement"
     )
-    assert told[1].startswith(f"3 readings were measured and not kept in {kept.parent} (No space left on device)")
+    assert told[1].startswith(f"3 readings were measured and not cached in {kept.parent} (No space left on device)")
 
 
 def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
         nothing_there = open_store(cache_of(kept), told, {"weights": "others"})
         nothing_there.write(["two"], [ROW])
     line = (
-        f"the cache {cache_of(kept)} cannot be written (Read-only file system): readings that it holds are used, new "
-        "ones are not kept; choose another --phase-cache to keep them"
+        f"the cache {cache_of(kept)} cannot be written (Read-only file system): its readings are used, new "
+        "ones are not cached; choose another --phase-cache to cache them"
     )
     assert told == [line, line]
 
@@ -176,7 +176,7 @@ def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_ea
 def test_a_cache_that_is_not_there_and_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with (
         read_only_disk(),
-        pytest.raises(ReadingCacheError, match=r"cannot be kept in .* \(Read-only file system\); choose another"),
+        pytest.raises(ReadingCacheError, match=r"cannot be cached in .* \(Read-only file system\); choose another"),
     ):
         open_store(tmp_path / "none").write(["one"], [ROW])
 
@@ -198,9 +198,9 @@ def test_processes_at_once_on_one_cache_and_one_that_the_kernel_refuses(tmp_path
     assert [finished(process) for process in both] == [[], []]
     assert sorted(path.name for path in (tmp_path / "cache").rglob("*.*")) == [*(f"{n}.npz" for n in NAMES), "key.json"]
     first, end = finished(last)
-    assert first.startswith("readings are no longer kept in")
+    assert first.startswith("readings are no longer cached in")
     assert "(File too large)" in first
-    assert end.startswith("8 readings were measured and not kept in")
+    assert end.startswith("8 readings were measured and not cached in")
     assert [path.name for path in (tmp_path / "small").rglob("*.*")] == ["key.json"]
 
 
@@ -240,7 +240,7 @@ def test_an_edit_that_is_meant_takes_the_checksum_of_the_message(stored: Path) -
     margin |= {"value": 0.02, "reason": "as we like it"}
     stored.write_text(json.dumps(content))
     with pytest.raises(
-        BaselineError, match=r"damaged, or edited; restore it .*; if what it says now is meant"
+        BaselineError, match=r"it is damaged or edited; restore it .*; if the content is intended"
     ) as caught:
         read_baseline(stored)
     wanted = str(caught.value).split('put "checksum": "')[1].split('"')[0]

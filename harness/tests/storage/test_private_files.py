@@ -26,7 +26,7 @@ from harness.tests.support.tiny import tiny_samples
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
 
 STRANGER = 4711
-ANEW = "they are measured anew; choose another --phase-cache to keep them"
+ANEW = "they are measured again; choose another --phase-cache to cache them"
 
 
 def _not_entered(directory: Path) -> bool:
@@ -100,7 +100,7 @@ def test_readings_in_a_directory_that_others_can_write_are_ignored(kept: Path, d
     directory.chmod(mode)
     command = f"chmod -R go-w {cache_of(kept)}"
     assert not_believed(kept) == (
-        f"readings are neither used nor kept, because others can write to {directory} ({command} forbids it): {ANEW}"
+        f"readings are neither used nor cached, because others can write to {directory} ({command} forbids it): {ANEW}"
     )
     # The remedy helps, and what was the user's own is used again.
     subprocess.run(shlex.split(command), check=True)
@@ -113,7 +113,7 @@ def test_readings_in_a_directory_of_another_user_are_ignored(
 ) -> None:
     give_away(kept.parents[depth])
     assert not_believed(kept) == (
-        f"readings are neither used nor kept, because {kept.parents[depth]} belongs to another user (id {STRANGER}): "
+        f"readings are neither used nor cached, because {kept.parents[depth]} belongs to another user (id {STRANGER}): "
         f"{ANEW}"
     )
 
@@ -122,7 +122,7 @@ def test_a_directory_that_root_made_for_itself_is_said_once(kept: Path, monkeypa
     """As in an image of a container whose cache root has filled; root itself enters everything."""
     closed = kept.parents[1]
     monkeypatch.setattr(private_files.os, "access", lambda path, _: path != closed)
-    assert not_believed(kept) == f"readings are neither used nor kept, because {closed} cannot be entered: {ANEW}"
+    assert not_believed(kept) == f"readings are neither used nor cached, because {closed} cannot be entered: {ANEW}"
 
 
 def plant_owner(path: Path, give_away: Callable[[Path], None]) -> str:
@@ -163,7 +163,7 @@ def test_a_planted_reading_is_named_and_measured_anew(
     told: list[str] = []
     store = open_store(cache_of(kept), told)
     assert store.read(["one"]) is None
-    assert told == [f"the kept reading {kept} is not used ({reason}): it is measured anew"]
+    assert told == [f"the cached reading {kept} is not used ({reason}): it is measured again"]
     store.write(["one"], [ROW])
     assert kept.is_file()
     assert not kept.is_symlink()
@@ -284,6 +284,6 @@ def test_a_run_says_once_that_others_can_write_to_the_cache(
     cases.cache.chmod(0o777)
     pairs = (*PAIR, "--phase-dataset", "again")
     out = cases.run("--phase-update-new", *REGRESSION, "-k", "test_reproduces", pair=pairs).stdout.str()
-    assert out.count("readings are neither used nor kept, because others can write to") == 1
+    assert out.count("readings are neither used nor cached, because others can write to") == 1
     assert "baselines: 0 matched, 0 changed, 2 new" in out
     assert list(cases.cache.rglob("*.npz")) == []
