@@ -124,7 +124,6 @@ class BatchRunner:
                 for indices, batch in prefetch(self._prepared(samples, share)):
                     processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
                     results.append(self._outcome(samples, indices, batch, name, read, seen))
-                    # An estimate of the progress of all processes.
                     bar.update(min(len(indices) * processes().count, len(samples) - bar.n))
                     if sum(len(outcome.faults) for outcome in results) >= _MOST_FAULTS:
                         break
@@ -140,8 +139,8 @@ class BatchRunner:
             reason = "another process composed its batch differently, because it could not read all images"
             combined.faults.update(dict.fromkeys(unread, reason))
         if combined.faults:
-            measured_count = sum(name in combined.rows for name in combined.names.values())
-            raise SampleError(self._named(samples, title, combined.faults, measured_count))
+            count = sum(name in combined.rows for name in combined.names.values())
+            raise SampleError(self._named(samples, title, combined.faults, count))
         return SampleRows([combined.rows[combined.names[index]] for index in sorted(combined.names)], combined.refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
@@ -256,13 +255,12 @@ class BatchRunner:
         rows = self.adaptive_size.map(indices, work)
         return {index: row for index, row in zip(indices, rows, strict=True) if row is not None}
 
-    def _named(self, samples: Sequence[Sample], title: str, faults: dict[int, str], measured_count: int) -> str:
+    def _named(self, samples: Sequence[Sample], title: str, faults: dict[int, str], count: int) -> str:
         """Return the message that names the samples with faults."""
         lines = [f"sample {samples[index].id}: {faults[index]}" for index in sorted(faults)]
         further = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         them = "them" if len(faults) > 1 else "it"
-        others = f"the readings of {measured_count} others are cached"
-        cached = others if self.cache.keeps_all else "no readings are cached"
+        cached = f"the readings of {count} others are cached" if self.cache.keeps_all else "no readings are cached"
         skipped = " (the rest were not tried)" if len(faults) >= _MOST_FAULTS else ""
         return (
             f"{title}: {len(faults)} of {len(samples)} samples cannot be measured{skipped}: {'; '.join(lines[:_NAMED])}"
