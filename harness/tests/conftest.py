@@ -1,4 +1,4 @@
-"""What the harness's own tests share: one tiny model to look at, and how hypothesis runs."""
+"""Fixtures that all tests of the harness share, and the settings of hypothesis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import transformers.models.llama.modeling_llama  # noqa: F401 - pytester's runs forget what they import first
+import transformers.models.llama.modeling_llama  # noqa: F401 - pytester drops modules that a run imports first
 
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("harness")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make each warning in a test of ours an error; a test's own filters come later and take precedence."""
+    """Turn warnings in the harness's tests into errors; filters of a single test take precedence."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs of pytest inside a test print as where there is no terminal, no option in the environment, no xdist."""
+    """Hide the terminal, PYTEST_ADDOPTS and xdist from the pytest runs inside a test."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PY_COLORS", "0")
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
@@ -47,19 +47,19 @@ def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def vlm() -> Vlm:
-    """A tiny LLaVA in float32 with sdpa attention, biases and grouped KV heads; not to be modified."""
+    """A tiny LLaVA in float32 with sdpa attention, biases and grouped KV heads. Tests must not modify it."""
     return tiny_vlm()
 
 
 @pytest.fixture
 def own_vlm() -> Vlm:
-    """The same model, the test's own to break."""
+    """A fresh copy of the same model, which the test may modify."""
     return tiny_vlm()
 
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    """Samples whose instructions differ in length, so that a batch of them is padded."""
+    """Samples with instructions of different lengths, so that a batch of them is padded."""
     return tiny_samples(4)
 
 

@@ -22,7 +22,7 @@ peft = pytest.importorskip("peft", reason="adapters need peft: pip install peft"
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data"),
-    # The adapter's library speaks to releases of transformers of its own choice.
+    # PEFT warns about some releases of transformers.
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft"),
 ]
 DECODER = r".*language_model\.layers.*\.(q|k|v|o|up|down|gate)_proj"
@@ -42,7 +42,7 @@ def anew(vlm: Vlm, model: Any) -> Vlm:
 
 
 def draw(model: Any, seed: int = 1) -> Any:
-    """Change whatever of the adapter is trained; fresh ones change nothing."""
+    """Add noise to the trainable parameters, because a new adapter changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -60,10 +60,10 @@ def merged(vlm: Vlm) -> Vlm:
     return anew(vlm, copy.deepcopy(vlm.model).merge_and_unload())
 
 
-def assert_close(one: Profile, other: Profile, tolerance: float = 1e-4) -> None:
-    assert one.arrays.keys() == other.arrays.keys()
-    for name, values in one.arrays.items():
-        np.testing.assert_allclose(values, other.arrays[name], rtol=tolerance, atol=0.1 * tolerance, err_msg=name)
+def assert_close(first: Profile, second: Profile, tolerance: float = 1e-4) -> None:
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, values in first.arrays.items():
+        np.testing.assert_allclose(values, second.arrays[name], rtol=tolerance, atol=0.1 * tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -107,22 +107,22 @@ def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (peft.PromptTuningConfig, "a forward pass covered .* tokens, but the prompts have"),
         (peft.PrefixTuningConfig, "layer 1: attention covers .* tokens, but the prompts have"),
     ],
 )
-def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, said: str) -> None:
+def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, message: str) -> None:
     model = peft.get_peft_model(tiny_vlm().model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
-    with pytest.raises(SelfCheckError, match=rf"{said} .*; the model adds tokens of its own, as prompt tuning"):
+    with pytest.raises(SelfCheckError, match=rf"{message} .*; the model adds tokens of its own, as prompt tuning"):
         tiny_profile(anew(tiny_vlm(), model))
 
 
 def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:
     vlm = adapted(tiny_vlm(), target_modules=r".*layers\.[23].*(q|o)_proj")
     origin = tiny_vlm()
-    found = weight_change(weight_parts(vlm), weight_parts(origin))
-    assert (found.layers, found.same_layers, found.unshared) == ((3, 4), (1, 2), ())
-    assert found.restructured == ("layer 3", "layer 4")
+    change = weight_change(weight_parts(vlm), weight_parts(origin))
+    assert (change.layers, change.same_layers, change.unshared) == ((3, 4), (1, 2), ())
+    assert change.restructured == ("layer 3", "layer 4")
     assert hash_weights(vlm.model) != hash_weights(origin.model)

@@ -1,4 +1,4 @@
-"""The parts of a model are found by structure; what has no such parts is refused in one clear sentence."""
+"""The parts of a model are found by structure. A model without such parts is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def instructblip(text_config: Any, **more: Any) -> Any:
     )
     model = InstructBlipForConditionalGeneration(config).eval()
     with torch.no_grad():
-        # Zeros in a fresh model, which would make all image tokens equal.
+        # A new model has zeros here, which would make all image tokens equal.
         model.query_tokens.normal_(generator=torch.Generator().manual_seed(0))
     return model
 
@@ -78,7 +78,7 @@ def test_parts_of_a_llava(vlm: Vlm) -> None:
 
 
 def test_parts_of_an_instructblip() -> None:
-    """Tower and Q-Former have as many layers as the decoder and are not taken for it."""
+    """Tower and Q-Former have as many layers as the decoder but are not confused with it."""
     model = instructblip(llama_config(), image_token_index=IMAGE_TOKEN)
     anatomy = find_anatomy(model)
     decoder = model.language_model.model

@@ -44,7 +44,7 @@ def vision(request: pytest.FixtureRequest) -> TrainedVision:
 
 @pytest.fixture(scope="module")
 def either(vision: TrainedVision) -> tuple[Any, Any]:
-    """Each bundled model and its processor."""
+    """Each bundled model in turn, with its processor."""
     return vision.module.load(default_cache())
 
 
@@ -54,7 +54,7 @@ def loaded() -> Loaded:
 
 
 def encoded(processor: LlavaProcessor, scenes: list[Scene], instructions: list[str]) -> BatchFeature:
-    """Return a batch as a user would make it: chat template, pictures, padding."""
+    """Return a batch with chat template, images and padding, as a user would create it."""
     texts = [
         processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}],
@@ -81,7 +81,7 @@ def test_the_model_is_ready_to_be_measured(vision: TrainedVision, either: tuple[
 
 
 def test_rotary_frequencies_are_those_of_the_formula(loaded: Loaded) -> None:
-    """Built without initialisation, a buffer that no state holds would be left as garbage."""
+    """The model is built without initialisation, so a buffer outside the state dict could be uninitialised."""
     model, _ = loaded
     expected = 100_000.0 ** (-torch.arange(0, 64, 2) / 64)
     torch.testing.assert_close(model.model.language_model.rotary_emb.inv_freq, expected)
@@ -211,11 +211,11 @@ def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
 def test_untrained_vision_parts_follow_their_seed_and_leave_the_global_generator_alone() -> None:
     config = model_config()
     state = torch.random.get_rng_state()
-    one, same, other = (untrained_vision(config, seed) for seed in (0, 0, 1))
+    first, same, other = (untrained_vision(config, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert all(torch.equal(first[name], same[name]) for name in first)
     name = "model.multi_modal_projector.linear_1.weight"
-    assert not torch.equal(one[name], other[name])
+    assert not torch.equal(first[name], other[name])
     model, _ = load(default_cache(), torch.bfloat16, trained=None, seed=1)
     assert torch.equal(model.state_dict()[name], other[name].to(torch.bfloat16))
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -233,7 +233,7 @@ def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monk
     content = bytearray(LLAVA_VISION_FILE.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    # Results of a training of one's own are not compared.
+    # Weights trained by the user are not compared.
     assert read_trained(path).keys() == read_trained(LLAVA_VISION_FILE).keys()
     monkeypatch.setitem(BUNDLED_SHA256, path, BUNDLED_SHA256[LLAVA_VISION_FILE])
     with pytest.raises(WeightsError, match=r"instead of 4ad40a3c.* install the package again"):

@@ -1,4 +1,4 @@
-"""What is InstructBLIP's own in the bundled InstructBLIP: queries before the prompt, a Q-Former that reads it."""
+"""Particularities of the bundled InstructBLIP: queries before the prompt, and a Q-Former that reads the instruction."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_ins
     torch.testing.assert_close(
         seen[0][:, IMAGE_TOKENS:], model.get_input_embeddings()(batch["input_ids"][:, IMAGE_TOKENS:])
     )
-    # What training computes of the tower's features is what the model does.
+    # Training computes the same features from the tower's output as the model.
     rows = TRAINED_VISION["scenes-instructblip"].rows(
         model, model.vision_model(batch["pixel_values"]).last_hidden_state, batch
     )

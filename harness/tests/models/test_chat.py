@@ -1,4 +1,4 @@
-"""Prompts of models that nobody registered: whose template counts, what it may do, and what is said where it fails."""
+"""Prompts of unregistered models: choice of the chat template, its capabilities, and errors."""
 
 from __future__ import annotations
 
@@ -76,22 +76,22 @@ def test_a_prompt_without_the_image_token_names_the_processors_reason() -> None:
 
 
 def test_a_checkpoint_without_template_gets_one_by_a_file_beside_it(tmp_path: Path) -> None:
-    place, vlm = tmp_path / "mine", tiny_vlm()
-    # A type that the table of formats does not know.
+    directory, vlm = tmp_path / "mine", tiny_vlm()
+    # A type without a registered prompt format.
     vlm.model.config.model_type = "vipllava"
-    vlm.model.save_pretrained(place)
-    worded(vlm, None).save_pretrained(place)
-    # That type has a norm which LLaVA has not.
+    vlm.model.save_pretrained(directory)
+    worded(vlm, None).save_pretrained(directory)
+    # VipLLaVA has a norm that LLaVA lacks.
     width, norm = vlm.model.config.vision_config.hidden_size, "multi_modal_projector.projector_layernorm"
-    weights = load_file(place / "model.safetensors")
-    more = {f"{norm}.weight": torch.ones(width), f"{norm}.bias": torch.zeros(width)}
-    save_file(weights | more, place / "model.safetensors", {"format": "pt"})
-    entry = find_model(str(place))
-    config = (place / "config.json").read_text()
-    (place / "config.json").write_text(config.replace('"llava"', '"vipllava"'))
+    weights = load_file(directory / "model.safetensors")
+    norm_weights = {f"{norm}.weight": torch.ones(width), f"{norm}.bias": torch.zeros(width)}
+    save_file(weights | norm_weights, directory / "model.safetensors", {"format": "pt"})
+    entry = find_model(str(directory))
+    config = (directory / "config.json").read_text()
+    (directory / "config.json").write_text(config.replace('"llava"', '"vipllava"'))
     with pytest.raises(PromptError, match=r"put a file chat_template.jinja beside the checkpoint's config.json"):
         prompt_text(load_vlm(entry, cache=tmp_path, device="cpu").processor, ASKING)
-    (place / "chat_template.jinja").write_text("<image>Mine: {{ messages[0]['content'][1]['text'] }}")
+    (directory / "chat_template.jinja").write_text("<image>Mine: {{ messages[0]['content'][1]['text'] }}")
     assert prompt_text(load_vlm(entry, cache=tmp_path, device="cpu").processor, ASKING) == "<image>Mine: what is it?"
 
 

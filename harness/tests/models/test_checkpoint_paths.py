@@ -1,4 +1,4 @@
-"""Paths that lead to no checkpoint: one sentence that says what is there, and what to give."""
+"""Errors for paths without a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a checkpoint out/checkpoint in it."""
+    """The working directory, which contains a checkpoint out/checkpoint."""
     (tmp_path / "out" / "checkpoint").mkdir(parents=True)
     (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -34,7 +34,7 @@ def test_a_directory_is_given_in_any_way(here: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("./out/chekpoint", "there is no directory './out/chekpoint' (there is 'out/checkpoint'): check the path"),
         ("~/out/chekpoint", "there is no directory '~/out/chekpoint' (there is "),
@@ -49,10 +49,10 @@ def test_a_directory_is_given_in_any_way(here: Path, text: str) -> None:
         ("out", "has no config.json, but a directory in it does: give 'out/checkpoint'"),
     ],
 )
-def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, said: str) -> None:
+def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, message: str) -> None:
     with pytest.raises(LookupError) as caught:
         find_model(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_of_several_the_newest_directory_is_named(here: Path) -> None:
@@ -63,10 +63,14 @@ def test_of_several_the_newest_directory_is_named(here: Path) -> None:
 
 
 def test_a_mistyped_path_that_looks_like_a_repository_is_said_to_be_taken_for_one(here: Path) -> None:
-    said = "there is no directory 'out/chekpoint' here (there is 'out/checkpoint'), so it is taken as a repository of "
+    message = (
+        "there is no directory 'out/chekpoint' here (there is 'out/checkpoint'), so it is taken as a repository of "
+    )
     entry = find_model("out/chekpoint")
-    assert no_directory("out/chekpoint").startswith(said)
-    assert str(entry.unavailable(download=False)).startswith(f"{said}the hub: out/chekpoint is not in the local cache")
+    assert no_directory("out/chekpoint").startswith(message)
+    assert str(entry.unavailable(download=False)).startswith(
+        f"{message}the hub: out/chekpoint is not in the local cache"
+    )
     with pytest.raises(WeightsError, match="so it is taken as a repository of the hub: out/chekpoint is not in"):
         load_vlm(entry, cache=here, device="cpu")
 

@@ -1,4 +1,4 @@
-"""Numbers of no model in config.json: refused before anything is built from them; those of real models pass."""
+"""Implausible numbers in config.json are refused before a model is built. Numbers of real models pass."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_a_number_of_no_model_is_refused_before_one_is_built(
     checkpoint: Path, part: str, key: str, number: Any
 ) -> None:
     change_settings(checkpoint / "config.json", lambda config: config[part].update({key: number}))
-    said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
-    assert said.startswith(f"the checkpoint {checkpoint} has {key} ")
-    assert " in config.json, but no model has more than " in said
+    message = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
+    assert message.startswith(f"the checkpoint {checkpoint} has {key} ")
+    assert " in config.json, but no model has more than " in message
     with pytest.raises(WeightsError, match="no model has more than"):
         load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
 
@@ -65,12 +65,12 @@ def test_more_layers_than_the_weights_can_be_of_are_refused(
     checkpoint: Path, settings: dict[str, int], stated: str
 ) -> None:
     change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(settings))
-    said = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
-    assert said.startswith(f"the checkpoint {checkpoint} has {stated} in config.json, but its ")
-    assert said.endswith(" weight tensors are too few for that: check that config.json and weights belong together")
+    message = directory_problem(checkpoint, str(checkpoint), unused=False) or ""
+    assert message.startswith(f"the checkpoint {checkpoint} has {stated} in config.json, but its ")
+    assert message.endswith(" weight tensors are too few for that: check that config.json and weights belong together")
 
 
-# Numbers of published models by their keys, with the tensors of their weights.
+# Settings of published models, each with the number of weight tensors.
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "405B": (
         {"num_hidden_layers": 126, "hidden_size": 16384, "intermediate_size": 53248, "vocab_size": 128256}

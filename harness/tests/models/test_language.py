@@ -167,15 +167,15 @@ def put_a_link_to_other_weights(path: Path) -> None:
     ],
 )
 def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[[Path], None]) -> None:
-    state, told = load_state(intact)
-    assert told == []
+    state, lines = load_state(intact)
+    assert lines == []
     before = {name: tensor.clone() for name, tensor in state.items()}
     del state
     change(intact)
-    state, told = load_state(intact)
+    state, lines = load_state(intact)
     assert state.keys() == before.keys()
     assert all(torch.equal(state[name], before[name]) for name in before)
-    (line,) = told
+    (line,) = lines
     assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
     assert line.endswith("): rebuilding it")
     assert not set(find_leftovers(intact.parents[2])) - {"others.safetensors"}
@@ -200,9 +200,9 @@ def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
         return load(path)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, told = load_state(intact)
+    state, lines = load_state(intact)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
-    assert "(model.safetensors was changed while it was read)" in told[0]
+    assert "(model.safetensors was changed while it was read)" in lines[0]
 
 
 def test_altered_weights_that_cannot_be_made_again_stay_unused(

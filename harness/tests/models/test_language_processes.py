@@ -73,6 +73,6 @@ def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
         return load(home.with_name("before") / path.name)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, told = load_state(intact)
+    state, lines = load_state(intact)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
-    assert told == []
+    assert lines == []

@@ -1,4 +1,4 @@
-"""Messages of libraries on hostile checkpoints reach no terminal with their control characters."""
+"""Control characters of hostile checkpoints in the messages of libraries never reach the terminal."""
 
 from __future__ import annotations
 
@@ -30,53 +30,55 @@ EVIL = "\x1b]0;evil\x07\x9b31m\u202e"
 
 
 def obeyed(text: str) -> set[str]:
-    """Return the characters in a text that a terminal would obey, but those of lines and of progress bars."""
+    """Return the control characters in a text, except those of line ends and progress bars."""
     return {sign for sign in text if not sign.isprintable()} - {"\n", "\r", "\t"}
 
 
-def entry_of(place: Path) -> ModelEntry:
-    return replace(find_model(str(place)), unused_weights=True)
+def entry_of(directory: Path) -> ModelEntry:
+    return replace(find_model(str(directory)), unused_weights=True)
 
 
-def loads_with_much_to_say(place: Path) -> None:
-    """Names and values of which transformers, or the harness, speaks while it loads."""
-    change_weights(place, lambda weights: weights.update({f"model.{EVIL}.weight": torch.zeros(3)}))
+def loads_with_much_to_say(directory: Path) -> None:
+    """Insert hostile names and values that transformers or the harness report while they load."""
+    change_weights(directory, lambda weights: weights.update({f"model.{EVIL}.weight": torch.zeros(3)}))
 
     def alter(config: dict[str, Any]) -> None:
         config |= {"architectures": [EVIL], "attn_implementation": EVIL, EVIL: EVIL, "num_labels": 5}
         config |= {"id2label": {"1": EVIL}, "transformers_version": EVIL, "problem_type": EVIL}
         config["text_config"]["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, EVIL: EVIL}
 
-    change_settings(place / "config.json", alter)
+    change_settings(directory / "config.json", alter)
     generation = {EVIL: EVIL, "do_sample": False, "temperature": 0.3, "cache_implementation": "static"}
-    (place / "generation_config.json").write_text(json.dumps(generation))
+    (directory / "generation_config.json").write_text(json.dumps(generation))
     change_settings(
-        place / "processor_config.json", lambda config: config.update({EVIL: EVIL, "processor_class": EVIL})
+        directory / "processor_config.json", lambda config: config.update({EVIL: EVIL, "processor_class": EVIL})
     )
-    change_settings(place / "tokenizer_config.json", lambda config: config.update({f"{EVIL}_token": EVIL}))
+    change_settings(directory / "tokenizer_config.json", lambda config: config.update({f"{EVIL}_token": EVIL}))
 
 
 def of_config(**values: Any) -> Callable[[Path], None]:
-    return lambda place: change_settings(place / "config.json", lambda config: config.update(values))
+    return lambda directory: change_settings(directory / "config.json", lambda config: config.update(values))
 
 
 def of_text(**values: Any) -> Callable[[Path], None]:
-    return lambda place: change_settings(place / "config.json", lambda config: config["text_config"].update(values))
-
-
-def of_pictures(place: Path) -> None:
-    change_settings(
-        place / "processor_config.json", lambda config: config["image_processor"].update(image_processor_type=EVIL)
+    return lambda directory: change_settings(
+        directory / "config.json", lambda config: config["text_config"].update(values)
     )
 
 
-def of_generation(place: Path) -> None:
-    (place / "generation_config.json").write_text(json.dumps({"early_stopping": EVIL}))
+def of_pictures(directory: Path) -> None:
+    change_settings(
+        directory / "processor_config.json", lambda config: config["image_processor"].update(image_processor_type=EVIL)
+    )
 
 
-def of_header(place: Path) -> None:
+def of_generation(directory: Path) -> None:
+    (directory / "generation_config.json").write_text(json.dumps({"early_stopping": EVIL}))
+
+
+def of_header(directory: Path) -> None:
     header = json.dumps({EVIL: {"dtype": EVIL, "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (directory / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
 REFUSED = {
@@ -95,12 +97,12 @@ REFUSED = {
 
 @pytest.fixture
 def logged() -> Any:
-    """What a handler of transformers prints."""
+    """The output of a handler of transformers."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = logging.getLogger("transformers")
     level = logger.level
-    # Other tests silence it.
+    # Other tests silence this logger.
     logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     yield stream
@@ -119,7 +121,7 @@ def test_a_refused_checkpoint_prints_no_control_character(
     alter(checkpoint)
     with pytest.raises(PhaseError) as caught:
         load_vlm(entry_of(checkpoint), cache=tmp_path, device="cpu")
-    # As Python prints an error that nobody catches, with those that it was raised from.
+    # Print the error like Python's default handler, with its causes.
     lines = "".join(traceback.format_exception(caught.value))
     assert not obeyed(lines)
     assert not obeyed(logged.getvalue())

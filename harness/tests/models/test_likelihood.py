@@ -1,4 +1,4 @@
-"""How likely a caption is, against the definition token by token, and the scores of a pair made of it."""
+"""Likelihoods of captions, compared with a token-by-token definition, and the scores of item pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAPTIONS = ["a red circle above a blue square", "a green star"]
 
 
 def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
-    """Return the log-probabilities of the caption's tokens one after the other, and of the end of text."""
+    """Return the summed log-probability of the caption's tokens and the end of text, one token at a time."""
     batch = encode(vlm.processor, [sample], vlm.anatomy.image_positions)
     prompt = prompt_text(vlm.processor, sample.instruction)
     before = vlm.processor.tokenizer(prompt).input_ids
@@ -41,14 +41,14 @@ def literal(vlm: Vlm, sample: Sample, caption: str) -> float:
 
 @torch.inference_mode()
 def test_likelihoods_are_sums_over_the_tokens_of_the_caption(vlm: Vlm, samples: list[Sample]) -> None:
-    """Prompts and captions of different length, so the batch is padded on both sides."""
+    """Prompts and captions differ in length, so the batch is padded on both sides."""
     scores = caption_likelihoods(vlm, samples[:2], CAPTIONS)
     for sample, caption, score in zip(samples, CAPTIONS, scores, strict=False):
         assert score == pytest.approx(literal(vlm, sample, caption), rel=1e-4)
 
 
 def items_of(samples: list[Sample]) -> list[Sample]:
-    """Every two samples are the sides of an item."""
+    """Return the samples, of which every two are the sides of an item."""
     return [
         Sample(s.id, s.load_image, s.instruction, (CAPTIONS[k % 2],), f"item {k // 2}") for k, s in enumerate(samples)
     ]
@@ -58,13 +58,13 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     drawn = items_of(tiny_samples(5))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     profile = measure(vlm, "items", samples=5, batch_size=3, controls=(), progress=False)
-    own, other = profile["likelihood_own"], profile["likelihood_other"]
+    own, backward = profile["likelihood_own"], profile["likelihood_other"]
     np.testing.assert_allclose(own[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
-    np.testing.assert_allclose(other[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
-    assert np.isnan([own[4], other[4]]).all()
+    np.testing.assert_allclose(backward[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
+    assert np.isnan([own[4], backward[4]]).all()
     assert "after the prompt" in profile.declared["likelihood"]
     scores = word_order_scores(profile)
-    right = [own[2 * k] > other[2 * k] and own[2 * k + 1] > other[2 * k + 1] for k in range(2)]
+    right = [own[2 * k] > backward[2 * k] and own[2 * k + 1] > backward[2 * k + 1] for k in range(2)]
     assert scores["text"].share == np.mean(right)
     assert scores["group"].items == 2
     assert scores["group"].low <= scores["group"].share <= scores["group"].high
@@ -75,28 +75,28 @@ def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.M
     drawn = items_of(tiny_samples(4))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
-    whole, told = measure(own_vlm, "items", **options), list[str]()
+    full, lines = measure(own_vlm, "items", **options), list[str]()
 
     def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
         if len(args[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     own_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
-    halved = measure(own_vlm, "items", say=told.append, **options)
-    assert told == ["tiny-llava: out of memory with batches of 4 samples, continuing with 2"]
+    halved = measure(own_vlm, "items", say=lines.append, **options)
+    assert lines == ["tiny-llava: out of memory with batches of 4 samples, continuing with 2"]
     for name in ("likelihood_own", "likelihood_other"):
-        np.testing.assert_allclose(halved[name], whole[name], rtol=1e-5)
+        np.testing.assert_allclose(halved[name], full[name], rtol=1e-5)
 
 
 def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
     assert word_order_scores(measure(vlm, "tiny", samples=2, controls=(), progress=False)) == {}
 
 
-# A processor that first gets lists of pictures hands PIL images to numpy in an old way.
+# Some processors pass PIL images to numpy in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["paligemma", "another"])
 def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Tokens of type 0 see each other in PaliGemma; where nobody says so of a type, its prompts see the caption."""
+    """In PaliGemma, tokens of type 0 attend to each other. Without token types, prompts attend to the caption."""
     family = FAMILIES["paligemma"]
     processor = make_processor(family)
     text = {"vocab_size": len(processor.tokenizer), "num_hidden_layers": 3, "head_dim": 16, "num_key_value_heads": 2}
@@ -111,8 +111,11 @@ def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPat
     seeing = Vlm("seeing", model, processor, find_anatomy(model))
     item = [tiny_samples(1)[0]] * 2
     if kind == "paligemma":
-        one, other = caption_likelihoods(seeing, item, CAPTIONS), caption_likelihoods(seeing, item, CAPTIONS[::-1])
-        np.testing.assert_allclose(one, other[::-1], rtol=1e-5)
+        forward, backward = (
+            caption_likelihoods(seeing, item, CAPTIONS),
+            caption_likelihoods(seeing, item, CAPTIONS[::-1]),
+        )
+        np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5)
     else:
         with pytest.raises(
             PromptError, match=r"seeing: .* the prompt attends to the caption and its likelihood is undefined"

@@ -1,4 +1,4 @@
-"""Heads and output projections that are more than their weight give the readings of the plain layer they amount to."""
+"""Wrapped heads and output projections give the same readings as the equivalent plain layer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 
 
 class Adapted(nn.Module):
-    """A layer beside a low-rank change of it, which has neither a weight nor a width of its own."""
+    """A layer with a low-rank change, without attributes for weight or width."""
 
     def __init__(self, base: nn.Linear, seed: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Doubled(nn.Module):
 
 
 class Bent(nn.Module):
-    """No linear layer, though it wraps one."""
+    """A nonlinear wrapper of a linear layer."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def merged(layer: nn.Linear) -> nn.Linear:
     return Adapted(layer, 1).merged()
 
 
-#: Ways to change a layer without changing its weight, and the plain layer that comes out.
+#: Changes of a layer that keep its weight, each with the equivalent plain layer.
 WAYS: dict[str, tuple[Callable[[nn.Linear], nn.Module], Callable[[nn.Linear], nn.Linear]]] = {
     "adapter": (adapted, merged),
     "hook": (hooked, doubled),
@@ -126,10 +126,10 @@ def with_head(change: Callable[[nn.Linear], nn.Module], **options: Any) -> Vlm:
     return Vlm(vlm.name, vlm.model, vlm.processor, find_anatomy(vlm.model))
 
 
-def assert_close(one: Profile, other: Profile) -> None:
-    assert one.arrays.keys() == other.arrays.keys()
-    for name, values in one.arrays.items():
-        np.testing.assert_allclose(values, other.arrays[name], rtol=1e-4, atol=1e-5, err_msg=name)
+def assert_close(first: Profile, second: Profile) -> None:
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, values in first.arrays.items():
+        np.testing.assert_allclose(values, second.arrays[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -185,7 +185,7 @@ def test_a_head_that_takes_no_vectors_of_the_width_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_norms_of_a_16_bit_model_are_products_in_float32(samples: Any, dtype: torch.dtype) -> None:
-    """Against float64 from the same values; W_O's own product in 16 bits is off by 1e-3."""
+    """Compare with float64. The product in 16 bits has an error of 1e-3."""
     vlm = tiny_vlm(dtype=dtype)
     projection = vlm.anatomy.layers[1].self_attn.o_proj
     generator = torch.Generator().manual_seed(0)
@@ -204,7 +204,7 @@ def test_norms_of_a_16_bit_model_are_products_in_float32(samples: Any, dtype: to
 
 
 def test_the_split_product_is_that_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's matrix product with 16-bit parts and 32-bit sums, made here from float32 parts."""
+    """The GPU's matrix product with 16-bit parts and 32-bit sums is simulated with float32 parts."""
     real = torch.mm
     monkeypatch.setattr(torch, "mm", lambda x, y, out_dtype: real(x.to(out_dtype), y.to(out_dtype)))
     generator = torch.Generator().manual_seed(1)
@@ -218,8 +218,8 @@ def test_plain_layers_are_told_from_others() -> None:
     layer = nn.Linear(4, 7)
     assert is_plain(layer)
     assert not any(
-        is_plain(other)
-        for other in (hooked(nn.Linear(4, 7)), hooked_before(nn.Linear(4, 7)), replaced(nn.Linear(4, 7)), Bent(layer))
+        is_plain(second)
+        for second in (hooked(nn.Linear(4, 7)), hooked_before(nn.Linear(4, 7)), replaced(nn.Linear(4, 7)), Bent(layer))
     )
     codes = nn.Linear(4, 7)
     codes.weight = nn.Parameter(torch.ones(7, 4, dtype=torch.int8), requires_grad=False)
@@ -234,7 +234,7 @@ def test_plain_layers_are_told_from_others() -> None:
 
 
 class Gated(nn.Module):
-    """A projection behind a gate, which needs the layer's input as well."""
+    """A gated projection, which also needs the layer's input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def test_observing_leaves_a_plain_head_plain(own_vlm: Vlm, samples: Any) -> None
 
 @pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
 def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, storage: torch.dtype) -> None:
-    """Its first weights are codes; the type of the rest tells."""
+    """The first weights are quantised codes, so the type of the other weights counts."""
     projection = own_vlm.anatomy.layers[0].self_attn.q_proj
     projection.weight = nn.Parameter(projection.weight.to(storage), requires_grad=False)
     assert own_vlm.dtype == torch.float32
@@ -269,7 +269,7 @@ def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, sto
 
 
 def test_kept_readings_of_another_head_are_not_believed(tmp_path: Any) -> None:
-    """A hook on the head is in no weight, and in none of the readings but the lens's."""
+    """A hook on the head changes no weight, and only the lens's readings."""
     vlm = tiny_vlm()
     tiny_profile(vlm, cache=tmp_path)
     vlm.model.lm_head.register_forward_hook(lambda _, __, output: output.flip(-1))
@@ -278,7 +278,7 @@ def test_kept_readings_of_another_head_are_not_believed(tmp_path: Any) -> None:
 
 
 class Scaled(nn.Linear):
-    """A layer that keeps a scale where neither parameters nor buffers show it."""
+    """A layer with a scale that is neither a parameter nor a buffer."""
 
     scale = 1.0
 

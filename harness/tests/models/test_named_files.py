@@ -1,4 +1,4 @@
-"""Settings that lead to files elsewhere, to pickles or to another model: refused by name before anything is opened."""
+"""Settings that refer to outside files, pickles or another model are refused before any file is opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 def problem(folder: Path) -> str:
-    """The reason why a directory is refused, without a weight being read; empty if it is not."""
+    """Return the reason why a directory is refused without reading weights, or an empty string."""
     return directory_problem(folder, str(folder), unused=False) or ""
 
 
@@ -37,7 +37,7 @@ def name_weights(folder: Path, name: Any) -> None:
 
 
 def index_in(folder: Path, shard: str) -> None:
-    """An index one folder down, which config.json names, over a shard by any path; the weights lie beside the model."""
+    """Write an index in a subdirectory, named in config.json, with a shard at this path."""
     weights = folder / "model.safetensors"
     (folder / "sub").mkdir()
     names = dict.fromkeys(load_file(weights), shard)
@@ -159,9 +159,9 @@ def test_a_setting_that_leads_elsewhere_is_refused(checkpoint: Path, file: str, 
     if not (checkpoint / file).exists():
         (checkpoint / file).write_text("{}")
     change_settings(checkpoint / file, lambda content: content.update(setting))
-    said = problem(checkpoint)
-    assert f"in {Path(file).name}, so " in said
-    assert "only the safetensors and settings in its own directory are read; remove " in said
+    message = problem(checkpoint)
+    assert f"in {Path(file).name}, so " in message
+    assert "only the safetensors and settings in its own directory are read; remove " in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A model whose weights accelerate keeps in the CPU's memory or on disk is measured as one that lies in memory."""
+"""A model with weights that accelerate offloads to CPU or disk gives the same profile as a model in memory."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def in_memory() -> Callable[[], Profile]:
     return measured
 
 
-def assert_same(one: Profile, other: Profile) -> None:
-    """Bit for bit: weights, curves, attention, lens, controls, and what was drawn in full."""
-    assert one.weights == other.weights
-    assert have_same_numbers(one, other)
-    for control, curves in one.controls.items():
+def assert_same(first: Profile, second: Profile) -> None:
+    """Assert equality bit for bit: weights, curves, attention, lens, controls and plotted samples."""
+    assert first.weights == second.weights
+    assert have_same_numbers(first, second)
+    for control, curves in first.controls.items():
         for name, curve in curves.items():
-            np.testing.assert_array_equal(other.controls[control][name], curve)
-    for drawn, again in zip(one.drawings, other.drawings, strict=True):
+            np.testing.assert_array_equal(second.controls[control][name], curve)
+    for drawn, again in zip(first.drawings, second.drawings, strict=True):
         np.testing.assert_array_equal(again.norm_rows, drawn.norm_rows)
         assert (again.image_tokens, again.last_token) == (drawn.image_tokens, drawn.last_token)
 
@@ -111,7 +111,7 @@ def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
 
 def test_a_fork_that_ends_leaves_the_weights_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def let_go(process: int) -> bool:
-        """Whether the folder is there after a model of this process has gone in another one."""
+        """Return True if the folder exists after another process released a model of process `process`."""
         model = torch.nn.Identity()
         remove_with(model, {"offload_folder": str(tmp_path / "weights")})
         (tmp_path / "weights").mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> Vlm:
-    """The checkpoint on a machine whose memory has room for this share of it."""
+    """Load the checkpoint on a simulated machine whose memory holds this share of it."""
     room = int(share * (checkpoint / "model.safetensors").stat().st_size)
     monkeypatch.setattr(harness.models.placement, "_free_memory", lambda: room)
     return load_vlm(find_model(str(checkpoint)), cache=checkpoint.parent, device="cpu")
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
     assert_same(in_memory(), tiny_profile(vlm, controls=CONTROLS))
     assert weight_parts(vlm) == weight_parts(tiny_vlm())
     assert vlm.device == CPU
-    # What was put on disk for the model goes with it.
+    # The model's files on disk are deleted with it.
     del vlm
     gc.collect()
     assert not list((checkpoint.parent / "offload").glob("*"))
@@ -194,7 +194,7 @@ def test_what_a_killed_process_put_on_disk_goes_with_the_next_load(checkpoint: P
     killed = subprocess.run([sys.executable, "-c", KILLED, str(checkpoint), str(cache)], cwd=ROOT, check=False)
     assert killed.returncode == -9
     assert len(list((cache / "offload").iterdir())) == 1
-    # Any load sweeps, also of a model that fits into memory.
+    # Every load cleans up, even of a model that fits into memory.
     load_vlm(find_model(str(checkpoint)), cache=cache, device="cpu")
     assert list((cache / "offload").iterdir()) == []
 
@@ -221,7 +221,12 @@ def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkey
     again = loaded(checkpoint, monkeypatch, 0.0)
     assert hash_weights(again.model) not in (before, "")
     changed = weight_parts(again)
-    assert [one == other for one, other in zip(parts.layers, changed.layers, strict=True)] == [True, True, False, True]
+    assert [first == second for first, second in zip(parts.layers, changed.layers, strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
     assert parts.others == changed.others
 
 

@@ -1,4 +1,4 @@
-"""What older releases of transformers do in another way, played on the release that is installed."""
+"""Differences of older transformers releases, simulated on the installed release."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
 
 class OlderProcessor(LlavaProcessor):
-    """Before 5.10 what is said to all parts reached none of those that have arguments of their own."""
+    """A processor before 5.10: common arguments do not reach parts that have arguments of their own."""
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        assert "text_kwargs" in named
-        named.pop("return_tensors", None)
-        return super().__call__(*given, **named)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        assert "text_kwargs" in kwargs
+        kwargs.pop("return_tensors", None)
+        return super().__call__(*args, **kwargs)
 
 
 def test_tensors_are_asked_of_each_part_of_a_processor() -> None:

@@ -1,4 +1,4 @@
-"""The picture that is drawn is what the vision tower saw, and a map lies on it only where image tokens have places."""
+"""The plotted image is the vision tower's input. A map is overlaid only if image tokens have positions in it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
 def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> None:
     samples = tiny_samples(3)
     for row, sample in enumerate(samples):
-        found = seen(vlm, samples, row)
-        assert np.abs(found.pixels.astype(int) - np.asarray(sample.load_image()).astype(int)).max() <= 1
-        assert found.grid == (SIDE // PATCH, SIDE // PATCH)
+        image = seen(vlm, samples, row)
+        assert np.abs(image.pixels.astype(int) - np.asarray(sample.load_image()).astype(int)).max() <= 1
+        assert image.grid == (SIDE // PATCH, SIDE // PATCH)
 
 
 def test_a_token_of_the_grid_lies_where_its_patch_is(vlm: Vlm) -> None:
-    # What changes in one patch alone reaches the patch embedding of one token alone, and the grid says which.
+    # A change in one patch changes the patch embedding of one token; the grid must locate that token.
     tower = vlm.model.model.vision_tower
     embedding = next(module for name, module in tower.named_modules() if name.endswith("patch_embedding"))
     pixels = torch.zeros(1, 3, SIDE, SIDE)
@@ -47,23 +47,23 @@ def test_a_token_of_the_grid_lies_where_its_patch_is(vlm: Vlm) -> None:
 
 def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
     vlm, samples = random_llava(), random_photographs(2)
-    found = seen(vlm, samples, 0)
-    assert found.grid == (24, 24)
-    assert found.pixels.shape == (336, 336, 3)
-    # A lying picture is cut at its sides: the middle is what is shown.
-    whole = np.asarray(samples[0].load_image().resize((448, 336), Image.Resampling.BICUBIC))[:, 56:392]
-    assert np.abs(found.pixels.astype(int) - whole.astype(int)).mean() < 2.0
+    image = seen(vlm, samples, 0)
+    assert image.grid == (24, 24)
+    assert image.pixels.shape == (336, 336, 3)
+    # A landscape image is cropped at its sides, so the middle is shown.
+    full = np.asarray(samples[0].load_image().resize((448, 336), Image.Resampling.BICUBIC))[:, 56:392]
+    assert np.abs(image.pixels.astype(int) - full.astype(int)).mean() < 2.0
 
 
 def test_queries_have_no_place_in_the_picture() -> None:
-    found = seen(random_instructblip(), random_photographs(2), 1)
-    assert found.grid is None
-    assert "learnt queries" in found.reason
-    assert found.pixels.shape == (224, 224, 3)
+    image = seen(random_instructblip(), random_photographs(2), 1)
+    assert image.grid is None
+    assert "learnt queries" in image.reason
+    assert image.pixels.shape == (224, 224, 3)
 
 
 def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
-    # As Qwen's processors give them: 8 x 12 patches of two pictures in one tensor, squares of four merged to one token.
+    # As from Qwen's processors: 8 x 12 patches of two images in one tensor, 2 x 2 patches merged to a token.
     picture = Image.new("RGB", (600, 400), "navy")
     inputs = {"pixel_values": torch.zeros(192, 1176), "image_grid_thw": torch.tensor([[1, 8, 12], [1, 12, 8]])}
     lying, standing = (input_image(vlm, inputs, row, 2, lambda: picture, 24) for row in range(2))
@@ -74,11 +74,11 @@ def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
 
 def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
     picture = Image.new("L", (300, 100), 128)
-    found = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
-    assert found.grid is None
-    assert "several tiles" in found.reason
-    assert found.pixels.shape == (100, 300, 3)
-    assert (found.pixels == 128).all()
+    image = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
+    assert image.grid is None
+    assert "several tiles" in image.reason
+    assert image.pixels.shape == (100, 300, 3)
+    assert (image.pixels == 128).all()
 
 
 @pytest.mark.parametrize("patch_size", [None, 0, (8, 4), "8", 7, [8, 8]])
@@ -86,14 +86,14 @@ def test_a_configuration_that_says_something_else_is_no_error(vlm: Vlm, patch_si
     own = tiny_vlm()
     config = own.model.config.vision_config
     object.__setattr__(config, "patch_size", patch_size)
-    found = seen(own, tiny_samples(2), 0)
-    assert found.grid == ((4, 4) if patch_size == [8, 8] else None)
-    assert found.reason or found.grid
+    image = seen(own, tiny_samples(2), 0)
+    assert image.grid == ((4, 4) if patch_size == [8, 8] else None)
+    assert image.reason or image.grid
 
 
 def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> None:
     samples = tiny_samples(1)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
-    # 4 x 4 patches: pooled by two 2 x 2 tokens, by four one; five tokens are no grid of them.
+    # 4 x 4 patches: pooling by two gives 2 x 2 tokens, by four 1 token; 5 tokens form no grid.
     for tokens, grid in ((16, (4, 4)), (4, (2, 2)), (1, (1, 1)), (5, None), (8, None), (0, None)):
         assert input_image(vlm, batch.inputs, 0, 1, samples[0].load_image, tokens).grid == grid

@@ -1,4 +1,4 @@
-"""Models from a directory or the hub: the right classes, the declared prompt, and one sentence where it cannot be."""
+"""Models from a directory or the hub: classes, declared prompts, and errors."""
 
 from __future__ import annotations
 
@@ -69,10 +69,14 @@ def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Pat
         json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pad_token"})
     )
     loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
-    one, other = (encode(vlm.processor, tiny_samples(2), vlm.anatomy.image_positions) for vlm in (loaded, before))
-    assert bool((~one.groups.real).any())
-    assert one.hashes == other.hashes
-    assert set(one.inputs["input_ids"][~one.groups.real].tolist()) == {loaded.processor.tokenizer.eos_token_id}
+    loaded_batch, other = (
+        encode(vlm.processor, tiny_samples(2), vlm.anatomy.image_positions) for vlm in (loaded, before)
+    )
+    assert bool((~loaded_batch.groups.real).any())
+    assert loaded_batch.hashes == other.hashes
+    assert set(loaded_batch.inputs["input_ids"][~loaded_batch.groups.real].tolist()) == {
+        loaded.processor.tokenizer.eos_token_id
+    }
 
 
 def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read(tmp_path: Path) -> None:
@@ -90,30 +94,30 @@ def test_a_package_that_the_processor_needs_is_named_before_the_weights_are_read
         load(str(tmp_path / "mine"), tmp_path)
 
 
-def no_weights(place: Path) -> None:
-    (place / "model.safetensors").unlink()
+def no_weights(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
 
 
-def no_tokenizer(place: Path) -> None:
-    (place / "tokenizer.json").unlink()
+def no_tokenizer(directory: Path) -> None:
+    (directory / "tokenizer.json").unlink()
 
 
-def half_a_tokenizer(place: Path) -> None:
-    path = place / "tokenizer.json"
+def half_a_tokenizer(directory: Path) -> None:
+    path = directory / "tokenizer.json"
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def truncated(place: Path) -> None:
-    path = place / "model.safetensors"
+def truncated(directory: Path) -> None:
+    path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def only_pickles(place: Path) -> None:
-    (place / "model.safetensors").rename(place / "pytorch_model.bin")
+def only_pickles(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (no_weights, "mine has no weights, neither model.safetensors nor an index with shards: copy them"),
         (
@@ -128,32 +132,34 @@ def only_pickles(place: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
-    place = tmp_path / "mine"
-    save_tiny_checkpoint(place)
-    damage(place)
-    with pytest.raises(WeightsError, match=said) as error:
-        load(str(place), tmp_path)
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    directory = tmp_path / "mine"
+    save_tiny_checkpoint(directory)
+    damage(directory)
+    with pytest.raises(WeightsError, match=message) as error:
+        load(str(directory), tmp_path)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("model_type", "said"),
+    ("model_type", "message"),
     [
         ("llama", "Unrecognized configuration class .*: it is not a vision-language model of transformers"),
         ("llava_of_tomorrow", "does not recognize this architecture.*: install a newer transformers"),
         (None, "Should have a `model_type` key .*: copy config.json from the model that it was trained from"),
     ],
 )
-def test_a_type_that_transformers_has_no_model_for_is_told(tmp_path: Path, model_type: str | None, said: str) -> None:
-    place = tmp_path / "mine"
-    save_tiny_checkpoint(place)
-    settings = json.loads((place / "config.json").read_text())
+def test_a_type_that_transformers_has_no_model_for_is_told(
+    tmp_path: Path, model_type: str | None, message: str
+) -> None:
+    directory = tmp_path / "mine"
+    save_tiny_checkpoint(directory)
+    settings = json.loads((directory / "config.json").read_text())
     settings = settings["text_config"] if model_type == "llama" else settings
-    kept = {key: value for key, value in settings.items() if key != "model_type"}
-    (place / "config.json").write_text(json.dumps(kept | ({"model_type": model_type} if model_type else {})))
-    with pytest.raises(WeightsError, match=said):
-        load(str(place), tmp_path)
+    remaining = {key: value for key, value in settings.items() if key != "model_type"}
+    (directory / "config.json").write_text(json.dumps(remaining | ({"model_type": model_type} if model_type else {})))
+    with pytest.raises(WeightsError, match=message):
+        load(str(directory), tmp_path)
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
@@ -170,18 +176,20 @@ def test_a_model_is_fetched_from_the_hub_once_and_its_revision_recorded(tmp_path
     save_tiny_checkpoint(tmp_path / "made")
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     shutil.rmtree(tmp_path / "made")
-    told: list[str] = []
+    lines: list[str] = []
     with serve({("model", "somebody/tiny-vlm"): files}) as hub, use_hub(hub.url, tmp_path / "hub"):
         entry = find_model("somebody/tiny-vlm")
         assert "somebody/tiny-vlm is not in the local cache" in str(entry.unavailable(download=False))
         with pytest.raises(WeightsError, match=r"somebody/tiny-vlm is not in the local cache .*--phase-download"):
             load_vlm(entry, cache=tmp_path, device="cpu")
-        first = load_vlm(entry, cache=tmp_path, device="cpu", download=True, say=told.append)
+        first = load_vlm(entry, cache=tmp_path, device="cpu", download=True, say=lines.append)
         asked = len(hub.requests)
         again = load_vlm(entry, cache=tmp_path, device="cpu")
         assert len(hub.requests) == asked
         assert first.revision == again.revision == hub.commit("model", "somebody/tiny-vlm")
     assert first.name == "tiny-vlm"
-    # The configuration alone comes first: what cannot be measured is refused before anything large is fetched.
-    assert [line.split(":")[0] for line in told] == [f"fetching somebody/tiny-vlm at revision {first.revision[:7]}"] * 2
+    # The configuration is fetched first, so that an unsupported model is refused before a large download.
+    assert [line.split(":")[0] for line in lines] == [
+        f"fetching somebody/tiny-vlm at revision {first.revision[:7]}"
+    ] * 2
     assert entry.unavailable(download=True) is None

@@ -1,4 +1,4 @@
-"""Processors that lack settings of their model, attention that cannot be observed, and packages that are missing."""
+"""Processors without required settings, unobservable attention, and missing packages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_said(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (
             ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"),
@@ -55,10 +55,10 @@ def as_said(content: dict[str, Any]) -> None:
     ],
 )
 def test_a_setting_that_is_missing_is_named_with_its_value(
-    checkpoint: Path, tiny_data: None, names: tuple[str, ...], said: str
+    checkpoint: Path, tiny_data: None, names: tuple[str, ...], message: str
 ) -> None:
     change_settings(checkpoint / FILE, without(*names))
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
     change_settings(checkpoint / FILE, as_said)
     assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
@@ -94,11 +94,11 @@ def test_an_empty_processor_is_none(checkpoint: Path, part: Any) -> None:
     change_settings(
         checkpoint / FILE, lambda content: content.update({"image_processor": part} if part != "absent" else {})
     )
-    said = r"has no image processor \(.*\): copy the processor's files from the model"
-    with pytest.raises(WeightsError, match=said):
+    message = r"has no image processor \(.*\): copy the processor's files from the model"
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
     (checkpoint / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
 
 
@@ -161,10 +161,10 @@ def test_the_files_of_an_older_layout_are_completed_as_the_message_says(checkpoi
 def test_a_checkpoint_of_a_trainer_lacks_its_processor(checkpoint: Path) -> None:
     for name in (FILE, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
         (checkpoint / name).unlink()
-    said = (
+    message = (
         "has no image processor (processor_config.json or preprocessor_config.json) and no tokenizer (tokenizer.json)"
     )
-    assert said in str(find_model(str(checkpoint)).unavailable(download=False))
+    assert message in str(find_model(str(checkpoint)).unavailable(download=False))
     with pytest.raises(WeightsError, match=r"AutoProcessor\.from_pretrained\('BASE'\)\.save_pretrained\("):
         load(checkpoint)
 
@@ -201,5 +201,5 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(error: Exc
     assert missing_package(error).endswith(f"run `pip install {name}` and try again")
     assert missing_package(ValueError("a fault of another kind")) == ""
     assert missing_package(ImportError("Using fbgemm fp8 quantization requires a GPU or XPU")) == ""
-    said = missing_package(ImportError("A valid HQQ version (>=0.2.1) is not available"))
-    assert said.endswith("run `pip install hqq` and try again")
+    message = missing_package(ImportError("A valid HQQ version (>=0.2.1) is not available"))
+    assert message.endswith("run `pip install hqq` and try again")

@@ -10,7 +10,7 @@ from harness.data.sample import Sample
 from harness.models.prompts.prompt import UnevenPromptsError, encode
 from harness.tests.support.processors import FAMILIES, make_processor
 
-# The second is of the templates' own words, and of another length than the first.
+# The second instruction repeats words of the templates and differs in length from the first.
 INSTRUCTIONS = ("what is in the picture?", "ASSISTANT: describe the image please USER:")
 SIZES = ((160, 100), (120, 200))
 
@@ -27,7 +27,7 @@ def samples() -> list[Sample]:
     ]
 
 
-# numpy deprecates how some processors turn a picture into an array.
+# numpy deprecates the way in which some processors convert an image to an array.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_groups_and_hashes(family: str) -> None:

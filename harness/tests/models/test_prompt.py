@@ -1,4 +1,4 @@
-"""Token groups partition the prompt, and the instruction is found where the user wrote it and nowhere else."""
+"""Token groups partition the prompt, and the instruction group covers exactly the user's text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE_TOKENS = 16
 
 
 def template(form: str) -> str:
-    """Return a chat template that gives `form` with the instruction in the place of {}."""
+    """Return a chat template that renders `form` with the instruction instead of {}."""
     return form.replace("{}", "{{ messages[0]['content'][1]['text'] }}")
 
 
@@ -65,7 +65,7 @@ def test_groups_partition_the_real_positions(texts: list[str], form: str) -> Non
     try:
         batch = encoded(TINY, *texts, form=form)
     except PromptError as refusal:
-        # A short instruction may be a single token; that it is refused has a test of its own.
+        # A short instruction may be a single token, which another test covers.
         assume("1 instruction tokens" not in str(refusal))
         raise
     groups, ids = batch.groups, batch.inputs["input_ids"]
@@ -85,12 +85,12 @@ def test_groups_partition_the_real_positions(texts: list[str], form: str) -> Non
             tokenizer.decode(ids[row, slice(*span)]) for span in ((real, start), (start, end), (end, None))
         )
         first, last = expanded.split("{}")
-        # A token on the border belongs to the instruction, so what is outside may lack the border's characters.
+        # A token on the border belongs to the instruction, so the rest may lack the border's characters.
         assert first.startswith(before)
         assert last.endswith(after)
         assert text in inside
         assert before + inside + after == first + text + last
-        # BOS is real and in no group of text.
+        # BOS is a real token but not in the text group.
         assert int(ids[row, real]) == tokenizer.bos_token_id
         assert not bool(groups.text[row, real])
         assert bool(groups.other[row, real])
@@ -119,7 +119,7 @@ def test_left_padding_only_adds_positions_on_the_left(vlm: Vlm) -> None:
 
 def test_right_padding_is_refused(vlm: Vlm) -> None:
     class PadsRight(LlavaProcessor):
-        """A processor whose tokenizer insists on the right side."""
+        """A processor whose tokenizer always pads on the right."""
 
         def __call__(self, *, text_kwargs: dict[str, Any], **kwargs: Any) -> Any:
             return super().__call__(text_kwargs=text_kwargs | {"padding_side": "right"}, **kwargs)
@@ -129,7 +129,7 @@ def test_right_padding_is_refused(vlm: Vlm) -> None:
     samples = [sample("what is it?"), sample("describe the image please and more")]
     with pytest.raises(PromptError, match=r"padded on the right.*pad on the left"):
         encode(processor, samples, vlm.anatomy.image_positions)
-    # One sample has no padding, so there is nothing to refuse.
+    # A single sample has no padding, so the side does not matter.
     encode(processor, samples[:1], vlm.anatomy.image_positions)
 
 

@@ -1,4 +1,4 @@
-"""Quantised layers give the readings of the dequantised model, as near as the rounding of their inputs allows."""
+"""Quantised layers give the readings of the dequantised model, up to the rounding of their inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.tests.support.saved_weights import hash_weights
 from harness.tests.support.tiny import have_same_numbers, tiny_profile, tiny_vlm
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
-# Rows of a head that 4-bit kernels of a CPU take: whole blocks.
+# Number of rows of a head that 4-bit CPU kernels accept: complete blocks.
 ENTRIES = 384
 CHANGED = ("language_model.layers", "lm_head")
 
@@ -43,7 +43,7 @@ def anew(vlm: Vlm) -> Vlm:
 
 
 def exchanged(vlm: Vlm, make: Callable[[nn.Linear, Any], nn.Module], like: Any = None) -> Vlm:
-    """Return the model with other layers in the place of the linear ones of its decoder and head."""
+    """Return the model with the linear layers of its decoder and head replaced."""
     others = dict((like or vlm.model).named_modules())
     for name, layer in list(vlm.model.named_modules()):
         if isinstance(layer, nn.Linear) and any(part in name for part in CHANGED):
@@ -73,7 +73,7 @@ def in_4_bits(layer: nn.Linear, _: Any = None) -> nn.Module:
 
 
 def dequantised(layer: nn.Linear, quantised: Any) -> nn.Linear:
-    """Return the plain layer with the weights that the codes stand for, read from what the layer saves."""
+    """Return the plain layer with dequantised weights, read from the layer's state dict."""
     import bitsandbytes
 
     plain, saved = copy.deepcopy(layer), quantised.state_dict()
@@ -91,25 +91,25 @@ def bits(request: pytest.FixtureRequest) -> Callable[[nn.Linear, Any], nn.Module
     return made
 
 
-def assert_near(one: Profile, other: Profile) -> None:
-    """As near as 8-bit inputs and 16-bit sums leave them."""
-    np.testing.assert_allclose(one["inter"], other["inter"], atol=2e-2)
-    np.testing.assert_allclose(one["norm_image"], other["norm_image"], atol=5e-2)
-    assert np.abs(one["norm_image"] - other["norm_image"]).mean() < 1e-2
-    np.testing.assert_allclose(one["recall_5"].mean(0), other["recall_5"].mean(0), atol=0.15)
+def assert_near(first: Profile, second: Profile) -> None:
+    """Assert equality up to the error of 8-bit inputs and 16-bit sums."""
+    np.testing.assert_allclose(first["inter"], second["inter"], atol=2e-2)
+    np.testing.assert_allclose(first["norm_image"], second["norm_image"], atol=5e-2)
+    assert np.abs(first["norm_image"] - second["norm_image"]).mean() < 1e-2
+    np.testing.assert_allclose(first["recall_5"].mean(0), second["recall_5"].mean(0), atol=0.15)
 
 
 @pytest.mark.parametrize("bits", [8, 4], indirect=True)
 def test_quantised_layers_and_head_are_measured(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
     vlm = exchanged(wide(), bits)
-    # Before the first pass, in which 4-bit layers on a CPU take a layout that they do not save faithfully.
+    # Dequantise before the first pass: there, 4-bit layers on a CPU change to a layout that they cannot save exactly.
     full = exchanged(wide(), dequantised, vlm.model)
     profile = tiny_profile(vlm)
     assert vlm.anatomy.vocabulary_size == ENTRIES
     assert profile["exit_agreement"][:, -1].all()
     assert profile.environment.dtype == "float32"
     assert_near(profile, tiny_profile(full))
-    # Its own run leaves the hash what it is, so that a second one finds the first's readings.
+    # A run does not change the hash, so a second run reuses the cached readings.
     assert profile.weights == hash_weights(vlm.model) == tiny_profile(vlm).weights
 
 
@@ -185,7 +185,7 @@ def test_a_saved_quantised_model_is_measured_as_in_memory(tmp_path: Path, width:
     ).eval()
     kinds = {type(module) for module in model.modules()}
     assert kinds & {bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit}
-    # Before the first pass, in which 4-bit layers on a CPU take a layout that they do not save faithfully.
+    # Dequantise before the first pass: there, 4-bit layers on a CPU change to a layout that they cannot save exactly.
     model.save_pretrained(tmp_path / "saved")
     full.processor.save_pretrained(tmp_path / "saved")
     memory = tiny_profile(Vlm("tiny", model, full.processor, find_anatomy(model)))
@@ -208,9 +208,9 @@ def test_dynamic_8_bit_layers_are_measured() -> None:
         layer.weight.copy_(quantised.weight().dequantize())
         return layer
 
-    other = tiny_profile(exchanged(wide(), plain, model))
-    assert np.abs(profile["inter"] - other["inter"]).max() < 5e-2
-    assert np.abs(profile["norm_image"] - other["norm_image"]).mean() < 5e-2
+    second = tiny_profile(exchanged(wide(), plain, model))
+    assert np.abs(profile["inter"] - second["inter"]).max() < 5e-2
+    assert np.abs(profile["norm_image"] - second["norm_image"]).mean() < 5e-2
 
 
 def test_a_quantised_layer_that_does_not_run_is_named_with_the_way_out() -> None:

@@ -58,11 +58,11 @@ def replaced(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", READ)
 def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
     make(replaced(checkpoint, name))
-    said = (
+    message = (
         f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): replace it by a "
         "regular "
     )
-    assert problem(checkpoint).startswith(said)
+    assert problem(checkpoint).startswith(message)
     with pytest.raises(WeightsError, match="it is a pipe or a device"):
         refuse_foreign(checkpoint, str(checkpoint))
 
@@ -129,10 +129,10 @@ def test_a_link_out_of_the_directory_is_refused(checkpoint: Path, tmp_path: Path
     source = tmp_path / "elsewhere" / Path(name).name
     shutil.copy(checkpoint / name if (checkpoint / name).exists() else checkpoint / "tokenizer_config.json", source)
     replaced(checkpoint, name).symlink_to(source)
-    said = (
+    message = (
         f"the checkpoint {checkpoint} has {name!r}, a link out of the directory (to {str(source)!r}), but only files "
     )
-    assert problem(checkpoint).startswith(f"{said}inside are read: give a copy of it without links (cp -rL), or the")
+    assert problem(checkpoint).startswith(f"{message}inside are read: give a copy of it without links (cp -rL), or the")
 
 
 def test_a_folder_that_links_out_is_refused(checkpoint: Path, tmp_path: Path) -> None:

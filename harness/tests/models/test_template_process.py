@@ -83,7 +83,7 @@ def test_the_arguments_are_those_that_transformers_gives(vlm: Vlm, monkeypatch: 
     asked: list[Any] = []
     monkeypatch.setattr(template_process._PROCESS, "request", lambda request: asked.append(request) or {"text": ""})
     render(processor.chat_template, processor.tokenizer.special_tokens_map, PARTS)
-    # What is left out has these defaults.
+    # Defaults of omitted arguments.
     defaults = {"tools": None, "documents": None}
     defaults |= {"return_assistant_tokens_mask": False, "continue_final_message": False}
     assert defaults | asked[0]["arguments"] == given[0]

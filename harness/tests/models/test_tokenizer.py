@@ -1,4 +1,4 @@
-"""The language model's tokenizer is made of its GGUF file, the same in every release of transformers."""
+"""The language model's tokenizer is built from its GGUF file and is the same in every transformers release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile checkpoints: nothing of theirs is run, nothing outside of them is read; each is refused in one sentence."""
+"""Hostile checkpoints: no code of theirs runs, no file outside is read, and each is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ from harness.tests.support.tiny import tiny_vlm
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint, not to be changed."""
-    place = tmp_path_factory.mktemp("saved") / "tiny"
+    """A tiny checkpoint that tests must not modify."""
+    directory = tmp_path_factory.mktemp("saved") / "tiny"
     vlm = tiny_vlm()
-    vlm.model.save_pretrained(place)
-    vlm.processor.save_pretrained(place)
-    return place
+    vlm.model.save_pretrained(directory)
+    vlm.processor.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture
-def place(saved: Path, tmp_path: Path) -> Path:
-    """A copy of it to make hostile; everything of it that could be run leaves a mark."""
+def directory(saved: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint for hostile changes. Any code in it creates a marker file when it runs."""
     shutil.copytree(saved, tmp_path / "mine")
     (tmp_path / "mine" / "own.py").write_text(marker_program(tmp_path / "mine") + "class Own: pass\n")
     return tmp_path / "mine"
 
 
-def load(place: Path) -> Vlm:
-    return load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
+def load(directory: Path) -> Vlm:
+    return load_vlm(find_model(str(directory)), cache=directory.parent, device="cpu")
 
 
-def refusal(place: Path) -> str:
+def refusal(directory: Path) -> str:
     with pytest.raises(PhaseError) as caught:
-        load(place)
+        load(directory)
     message = str(caught.value)
     assert message.isprintable()
-    assert str(place) in message
+    assert str(directory) in message
     assert len(message) < 800
-    assert not payload_ran(place)
+    assert not payload_ran(directory)
     return message
 
 
@@ -63,80 +63,82 @@ def change(path: Path, alter: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def index(place: Path, shard: str) -> None:
-    with safe_open(place / "model.safetensors", "pt") as weights:
+def index(directory: Path, shard: str) -> None:
+    with safe_open(directory / "model.safetensors", "pt") as weights:
         names = list(weights.keys())
-    (place / "model.safetensors.index.json").write_text(
+    (directory / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, shard)})
     )
 
 
-def only_a_pickle(place: Path) -> None:
-    (place / "model.safetensors").unlink()
-    torch.save({"weight": Payload(place)}, place / "pytorch_model.bin")
+def only_a_pickle(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    torch.save({"weight": Payload(directory)}, directory / "pytorch_model.bin")
 
 
-def an_index_of_pickles(place: Path) -> None:
-    only_a_pickle(place)
-    (place / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "pytorch_model.bin"}}))
+def an_index_of_pickles(directory: Path) -> None:
+    only_a_pickle(directory)
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "pytorch_model.bin"}}))
 
 
-def shards_outside(place: Path) -> None:
-    index(place, "../outside.safetensors")
-    (place / "model.safetensors").rename(place.parent / "outside.safetensors")
+def shards_outside(directory: Path) -> None:
+    index(directory, "../outside.safetensors")
+    (directory / "model.safetensors").rename(directory.parent / "outside.safetensors")
 
 
-def shards_at_an_absolute_path(place: Path) -> None:
-    index(place, str(place.parent / "outside.safetensors"))
-    (place / "model.safetensors").rename(place.parent / "outside.safetensors")
+def shards_at_an_absolute_path(directory: Path) -> None:
+    index(directory, str(directory.parent / "outside.safetensors"))
+    (directory / "model.safetensors").rename(directory.parent / "outside.safetensors")
 
 
-def shards_that_are_pickles(place: Path) -> None:
-    index(place, "pytorch_model.bin")
-    only_a_pickle(place)
+def shards_that_are_pickles(directory: Path) -> None:
+    index(directory, "pytorch_model.bin")
+    only_a_pickle(directory)
 
 
-def an_adapter(place: Path) -> None:
-    (place / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../elsewhere"}))
+def an_adapter(directory: Path) -> None:
+    (directory / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../elsewhere"}))
 
 
-def a_kernel_of_the_hub(place: Path) -> None:
-    change(place / "config.json", lambda c: c["text_config"].update(_attn_implementation="someone/kernel"))
+def a_kernel_of_the_hub(directory: Path) -> None:
+    change(directory / "config.json", lambda c: c["text_config"].update(_attn_implementation="someone/kernel"))
 
 
-def kernels_by_part(place: Path) -> None:
-    change(place / "config.json", lambda c: c.update(attn_implementation={"text_config": "someone/kernel@main:own"}))
-
-
-def code_of_another_repository(place: Path) -> None:
+def kernels_by_part(directory: Path) -> None:
     change(
-        place / "config.json",
+        directory / "config.json", lambda c: c.update(attn_implementation={"text_config": "someone/kernel@main:own"})
+    )
+
+
+def code_of_another_repository(directory: Path) -> None:
+    change(
+        directory / "config.json",
         lambda c: c.update(model_type="own", auto_map={"AutoConfig": "someone/else--own.Own"}),
     )
 
 
-def a_tokenizer_that_is_a_pickle(place: Path) -> None:
-    (place / "tokenizer.json").write_bytes(pickle.dumps(Payload(place)))
+def a_tokenizer_that_is_a_pickle(directory: Path) -> None:
+    (directory / "tokenizer.json").write_bytes(pickle.dumps(Payload(directory)))
 
 
-def a_dotted_image_processor(place: Path) -> None:
-    change(place / "processor_config.json", lambda c: c["image_processor"].update(image_processor_type="own.Own"))
+def a_dotted_image_processor(directory: Path) -> None:
+    change(directory / "processor_config.json", lambda c: c["image_processor"].update(image_processor_type="own.Own"))
 
 
-def a_configuration_of_lists(place: Path) -> None:
-    (place / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+def a_configuration_of_lists(directory: Path) -> None:
+    (directory / "config.json").write_text("[" * 100_000 + "]" * 100_000)
 
 
-def a_configuration_that_is_no_object(place: Path) -> None:
-    (place / "config.json").write_text("[]")
+def a_configuration_that_is_no_object(directory: Path) -> None:
+    (directory / "config.json").write_text("[]")
 
 
-def an_enormous_vocabulary(place: Path) -> None:
-    change(place / "config.json", lambda c: c["text_config"].update(vocab_size=10**30))
+def an_enormous_vocabulary(directory: Path) -> None:
+    change(directory / "config.json", lambda c: c["text_config"].update(vocab_size=10**30))
 
 
-def a_type_that_a_terminal_obeys(place: Path) -> None:
-    change(place / "config.json", lambda c: c.update(model_type="\x1b[2J\x1b]0;owned\x07\nphase: all is well"))
+def a_type_that_a_terminal_obeys(directory: Path) -> None:
+    change(directory / "config.json", lambda c: c.update(model_type="\x1b[2J\x1b]0;owned\x07\nphase: all is well"))
 
 
 REFUSED: dict[Callable[[Path], None], str] = {
@@ -159,36 +161,38 @@ REFUSED: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("hostile", REFUSED, ids=lambda hostile: hostile.__name__)
-def test_a_hostile_checkpoint_is_refused_and_nothing_of_it_ran(place: Path, hostile: Callable[[Path], None]) -> None:
-    hostile(place)
-    assert REFUSED[hostile] in refusal(place)
+def test_a_hostile_checkpoint_is_refused_and_nothing_of_it_ran(
+    directory: Path, hostile: Callable[[Path], None]
+) -> None:
+    hostile(directory)
+    assert REFUSED[hostile] in refusal(directory)
 
 
-def names_its_own_code(place: Path) -> None:
+def names_its_own_code(directory: Path) -> None:
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
-        change(place / name, lambda c: c.update(auto_map={"AutoConfig": "own.Own", "AutoProcessor": "own.Own"}))
+        change(directory / name, lambda c: c.update(auto_map={"AutoConfig": "own.Own", "AutoProcessor": "own.Own"}))
 
 
-def generates_by_its_own_code(place: Path) -> None:
-    (place / "custom_generate").mkdir()
-    (place / "custom_generate" / "generate.py").write_text(marker_program(place))
-    (place / "generation_config.json").write_text(json.dumps({"custom_generate": "../own", "max_length": 10}))
+def generates_by_its_own_code(directory: Path) -> None:
+    (directory / "custom_generate").mkdir()
+    (directory / "custom_generate" / "generate.py").write_text(marker_program(directory))
+    (directory / "generation_config.json").write_text(json.dumps({"custom_generate": "../own", "max_length": 10}))
 
 
-def has_pickles_beside(place: Path) -> None:
+def has_pickles_beside(directory: Path) -> None:
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
-        torch.save(Payload(place), place / name)
+        torch.save(Payload(directory), directory / name)
 
 
 @pytest.mark.parametrize("hostile", [names_its_own_code, generates_by_its_own_code, has_pickles_beside])
-def test_what_a_checkpoint_can_do_without_is_left_alone(place: Path, hostile: Callable[[Path], None]) -> None:
-    hostile(place)
-    assert prompt_text(load(place).processor, "What is it?") == prompt_text(tiny_vlm().processor, "What is it?")
-    assert not payload_ran(place)
+def test_what_a_checkpoint_can_do_without_is_left_alone(directory: Path, hostile: Callable[[Path], None]) -> None:
+    hostile(directory)
+    assert prompt_text(load(directory).processor, "What is it?") == prompt_text(tiny_vlm().processor, "What is it?")
+    assert not payload_ran(directory)
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{{ cycler.__init__.__globals__.os.system('touch MARK') }}", "is unsafe"),
@@ -196,13 +200,13 @@ def test_what_a_checkpoint_can_do_without_is_left_alone(place: Path, hostile: Ca
         ("{% for x in %}", "rejects a message of one image and one text"),
     ],
 )
-def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, template: str, said: str) -> None:
-    (place / "chat_template.jinja").write_text(template.replace("MARK", str(place.parent / MARKER)) + "<image>")
+def test_a_template_that_reaches_out_is_refused_by_its_sandbox(directory: Path, template: str, message: str) -> None:
+    (directory / "chat_template.jinja").write_text(template.replace("MARK", str(directory.parent / MARKER)) + "<image>")
     with pytest.raises(PhaseError) as caught:
-        prompt_text(load(place).processor, "What is it?")
-    assert said in str(caught.value)
+        prompt_text(load(directory).processor, "What is it?")
+    assert message in str(caught.value)
     assert str(caught.value).isprintable()
-    assert not payload_ran(place)
+    assert not payload_ran(directory)
 
 
 @pytest.mark.parametrize(
@@ -215,10 +219,10 @@ def test_a_template_that_reaches_out_is_refused_by_its_sandbox(place: Path, temp
     ],
     ids=["loops", "memory", "words", "knows the day"],
 )
-def test_a_template_without_end_is_stopped(place: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_without_end_is_stopped(directory: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_process, "SECONDS", 1)
-    (place / "chat_template.jinja").write_text(template + "<image>")
-    assert "does not finish within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(place)
+    (directory / "chat_template.jinja").write_text(template + "<image>")
+    assert "does not finish within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(directory)
 
 
 def test_the_papers_own_templates_come_to_an_end() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint that brings its own code: refused, and measured where the user says by name that the code is trusted."""
+"""Checkpoints with their own code are refused unless the user names them as trusted."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class OwnVlm(LlavaForConditionalGeneration):
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where transformers copies code to before it runs it, for these tests alone."""
-    place = tmp_path_factory.mktemp("modules")
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(place))
+    """A separate directory for these tests into which transformers copies code before it runs it."""
+    directory = tmp_path_factory.mktemp("modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(directory))
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
@@ -48,79 +48,85 @@ def modules(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A tiny LLaVA whose type only its own code knows."""
-    place = tmp_path / "own"
+def directory(tmp_path: Path) -> Path:
+    """A tiny LLaVA with a model type that only its own code defines."""
+    directory = tmp_path / "own"
     vlm = tiny_vlm(layers=6)
-    vlm.model.save_pretrained(place)
-    vlm.processor.save_pretrained(place)
-    # Under the names of today: those of older LLaVAs, which save_pretrained writes, are known of that type alone.
-    save_file(vlm.model.state_dict(), place / "model.safetensors", {"format": "pt"})
-    (place / "own.py").write_text(HARNESS_TEMPLATES.replace("MARKER", repr(str(tmp_path / "it-ran"))))
-    config = json.loads((place / "config.json").read_text())
+    vlm.model.save_pretrained(directory)
+    vlm.processor.save_pretrained(directory)
+    # Use current weight names: transformers maps the older names, which save_pretrained writes, only for LLaVA.
+    save_file(vlm.model.state_dict(), directory / "model.safetensors", {"format": "pt"})
+    (directory / "own.py").write_text(HARNESS_TEMPLATES.replace("MARKER", repr(str(tmp_path / "it-ran"))))
+    config = json.loads((directory / "config.json").read_text())
     config |= {"model_type": "own_vlm", "architectures": ["OwnVlm"]}
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnVlm"}
-    (place / "config.json").write_text(json.dumps(config))
-    return place
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
 
 
-def ran(place: Path) -> bool:
-    return (place.parent / "it-ran").exists()
+def ran(directory: Path) -> bool:
+    return (directory.parent / "it-ran").exists()
 
 
-def test_without_the_option_the_code_is_not_run_and_the_option_is_named(place: Path) -> None:
+def test_without_the_option_the_code_is_not_run_and_the_option_is_named(directory: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
-    said = f"the checkpoint {place} needs code of its own (own.py), which is not run: read it, and if you trust it add "
-    assert str(caught.value) == f"{said}--phase-trust-code {place}"
-    assert not ran(place)
+        load_vlm(find_model(str(directory)), cache=directory.parent, device="cpu")
+    assert str(caught.value) == (
+        f"the checkpoint {directory} needs code of its own (own.py), which is not run: read it, and if you trust it add"
+        f" --phase-trust-code {directory}"
+    )
+    assert not ran(directory)
 
 
-def test_nobody_is_asked_on_the_terminal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_asked_on_the_terminal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(WeightsError, match="needs code of its own"):
-        load_vlm(find_model(str(place)), cache=place.parent, device="cpu")
-    assert not ran(place)
+        load_vlm(find_model(str(directory)), cache=directory.parent, device="cpu")
+    assert not ran(directory)
 
 
-def test_a_trusted_checkpoint_gives_what_its_weights_give(place: Path, tiny_data: None) -> None:
-    told: list[str] = []
-    entry = replace(find_model(str(place)), trusted=True)
-    vlm = load_vlm(entry, cache=place.parent, device="cpu", say=told.append)
-    assert ran(place)
+def test_a_trusted_checkpoint_gives_what_its_weights_give(directory: Path, tiny_data: None) -> None:
+    lines: list[str] = []
+    entry = replace(find_model(str(directory)), trusted=True)
+    vlm = load_vlm(entry, cache=directory.parent, device="cpu", say=lines.append)
+    assert ran(directory)
     assert type(vlm.model).__name__ == "OwnVlm"
-    assert told == [f"RUNNING CODE of the checkpoint {place}, as --phase-trust-code allows: own.py"]
+    assert lines == [f"RUNNING CODE of the checkpoint {directory}, as --phase-trust-code allows: own.py"]
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
 
 
-def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(place: Path, cases: Cases) -> None:
-    pair = ("--phase-model", str(place), "--phase-dataset", "tiny")
+def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(directory: Path, cases: Cases) -> None:
+    pair = ("--phase-model", str(directory), "--phase-dataset", "tiny")
     chosen = ("-k", "test_four_phases", "--phase-samples", "8", "--phase-controls", "none", "--phase-no-cache")
     (hostile := cases.baselines / "\x1b]0;owned\x07").mkdir(parents=True)
     (hostile / "scenes.json").touch()
-    measured = cases.run(*chosen, "--phase-trust-code", str(place), pair=pair)
+    measured = cases.run(*chosen, "--phase-trust-code", str(directory), pair=pair)
     assert "errors" not in measured.parseoutcomes(), measured.stdout.str()
-    measured.stdout.fnmatch_lines([f"phase: RUNNING CODE of the checkpoint {place}, as *", "own-tiny: 8 samples, *"])
+    measured.stdout.fnmatch_lines(
+        [f"phase: RUNNING CODE of the checkpoint {directory}, as *", "own-tiny: 8 samples, *"]
+    )
     header = measured.stdout.lines[: measured.stdout.lines.index("")]
-    assert f"phase: RUNNING CODE of the checkpoint {place} (--phase-trust-code)" in " ".join(" ".join(header).split())
+    assert f"phase: RUNNING CODE of the checkpoint {directory} (--phase-trust-code)" in " ".join(
+        " ".join(header).split()
+    )
     assert r"\x1b]0;owned\x07" in measured.stdout.str()
     assert "\x1b" not in measured.stdout.str()
-    assert ran(place)
+    assert ran(directory)
 
 
-def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: Path) -> None:
+def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, directory: Path) -> None:
     (other := project.mkdir("other")).joinpath("config.json").write_text("{}")
-    named = ("--phase-model", str(place), "--phase-against", str(other))
-    for trusted in (place, other):
+    named = ("--phase-model", str(directory), "--phase-against", str(other))
+    for trusted in (directory, other):
         options = read_options(project.parseconfig(*named, "--phase-trust-code", str(trusted)))
-        assert [entry.trusted for entry in options.named_models()] == [trusted == place, trusted == other]
+        assert [entry.trusted for entry in options.named_models()] == [trusted == directory, trusted == other]
         assert options.trusted_models() == [str(trusted)]
         assert options.model(trusted.name).trusted
     assert read_options(project.parseconfig(*named)).trusted_models() == []
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         (("--phase-trust-code", "someone/their-vlm"), "someone/their-vlm: this run has no such model"),
         (
@@ -138,9 +144,11 @@ def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, place: 
         (("--phase-trust-code", "nothing"), "unknown model 'nothing'"),
     ],
 )
-def test_trust_in_what_is_not_measured_is_refused(project: pytest.Pytester, given: tuple[str, ...], said: str) -> None:
-    with pytest.raises(pytest.UsageError, match=said):
-        read_options(project.parseconfig(*given))
+def test_trust_in_what_is_not_measured_is_refused(
+    project: pytest.Pytester, options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(pytest.UsageError, match=message):
+        read_options(project.parseconfig(*options))
 
 
 def test_an_ini_file_may_trust_models_of_other_runs(project: pytest.Pytester) -> None:
@@ -156,9 +164,9 @@ def test_an_ini_file_may_trust_models_of_other_runs(project: pytest.Pytester) ->
         read_options(project.parseconfig())
 
 
-def test_code_comes_from_the_hub_only_where_it_is_trusted(place: Path, tmp_path: Path) -> None:
-    files = {path.name: path.read_bytes() for path in place.iterdir()} | {"pytorch_model.bin": b"pickle"}
-    shutil.rmtree(place)
+def test_code_comes_from_the_hub_only_where_it_is_trusted(directory: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in directory.iterdir()} | {"pytorch_model.bin": b"pickle"}
+    shutil.rmtree(directory)
     name = "somebody/own"
     with serve({("model", name): files}) as hub, use_hub(hub.url, tmp_path / "hub"):
         entry = find_model(name)

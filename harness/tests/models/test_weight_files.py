@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint directory: one whole set, or one sentence before a weight is read."""
+"""Weight files of a checkpoint directory: a complete set, or an error before any weight is read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
 
 
 def refusal(folder: Path) -> str:
-    """Return the sentence that a directory is refused with, the same at collection and at loading."""
+    """Return the error for a directory, which is the same at collection and at loading."""
     entry = find_model(str(folder))
     with pytest.raises(WeightsError) as caught:
         load_vlm(entry, cache=folder.parent, device="cpu")
@@ -40,13 +40,13 @@ def refusal(folder: Path) -> str:
 def test_whole_sets_pass_and_their_headers_are_known(checkpoint: Path, sharded_checkpoint: Path) -> None:
     assert [path.name for path in weight_files(checkpoint)] == ["model.safetensors"]
     assert len(weight_files(sharded_checkpoint)) > 2
-    one, several = (refuse_weight_files(folder, "mine") for folder in (checkpoint, sharded_checkpoint))
-    assert {name: tensor.shape for name, tensor in one.items()} == {
-        name: tensor.shape for name, tensor in several.items()
+    tensors, sharded_tensors = (refuse_weight_files(folder, "mine") for folder in (checkpoint, sharded_checkpoint))
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tensor.shape for name, tensor in sharded_tensors.items()
     }
-    stored = sum(tensor.size() for tensor in one.values())
+    stored = sum(tensor.size() for tensor in tensors.values())
     assert stored == sum(tensor.nbytes for tensor in load_file(checkpoint / "model.safetensors").values())
-    assert sum(tensor.size(2) for tensor in one.values()) == stored / 2
+    assert sum(tensor.size(2) for tensor in tensors.values()) == stored / 2
     assert find_model(str(checkpoint)).unavailable(download=False) is None
 
 
@@ -109,7 +109,7 @@ def a_weight_twice(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (a_shard_less, "weight files that its index or config.json names, first 'model-00002-of-"),
         (only_the_index, "weight files that its index or config.json names, first 'model-00001-of-"),
@@ -124,10 +124,10 @@ def a_weight_twice(folder: Path) -> None:
     ],
 )
 def test_shards_that_are_no_whole_set_are_refused(
-    sharded_checkpoint: Path, damage: Callable[[Path], None], said: str
+    sharded_checkpoint: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(sharded_checkpoint)
-    assert said in refusal(sharded_checkpoint)
+    assert message in refusal(sharded_checkpoint)
 
 
 def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(
@@ -160,13 +160,13 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shap
             weights[name] = torch.zeros(shape)
 
     change_weights(checkpoint, alter)
-    said = refusal(checkpoint)
-    assert "has weights without values (language_model.model.layers.0.mlp.down_proj.weight, " in said
-    assert "zero_to_fp32.py" in said
+    message = refusal(checkpoint)
+    assert "has weights without values (language_model.model.layers.0.mlp.down_proj.weight, " in message
+    assert "zero_to_fp32.py" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "global_step100/mp_rank_00_model_states.pt",
@@ -187,13 +187,15 @@ def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shap
         ),
     ],
 )
-def test_weights_in_another_form_are_called_by_its_name(checkpoint: Path, tmp_path: Path, name: str, said: str) -> None:
+def test_weights_in_another_form_are_called_by_its_name(
+    checkpoint: Path, tmp_path: Path, name: str, message: str
+) -> None:
     (checkpoint / "model.safetensors").unlink()
     path = checkpoint / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    assert f"mine has no model.safetensors but {said}" in refusal(checkpoint)
+    assert f"mine has no model.safetensors but {message}" in refusal(checkpoint)
     (checkpoint / "config.json").unlink()
     with pytest.raises(LookupError) as caught:
         find_model(str(checkpoint))
-    assert f"has no config.json but {said}" in str(caught.value)
+    assert f"has no config.json but {message}" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Weights that do not fit their model: named with their likely cause before they are loaded, or allowed by name."""
+"""Weights that do not fit their model: the error names the likely cause before loading, unless the user allows them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def base_layers(weights: Weights) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "count", "said"),
+    ("part", "count", "message"),
     [
         ("text_config", 3, r"does not use \(model\.language_model\.layers\.3\..*, \d+ in all\): config\.json gives "
          r"model\.language_model\.layers 3 layers and the weights have 4: write 4 into"),
@@ -70,9 +70,11 @@ def base_layers(weights: Weights) -> None:
         ("vision_config", 1, r"config\.json gives model\.vision_tower\.\S+ 1 layers and the weights have 2"),
     ],
 )  # fmt: skip
-def test_layers_that_config_and_weights_count_differently(checkpoint: Path, part: str, count: int, said: str) -> None:
+def test_layers_that_config_and_weights_count_differently(
+    checkpoint: Path, part: str, count: int, message: str
+) -> None:
     change_settings(checkpoint / "config.json", layers(part, count))
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
 
 
@@ -86,7 +88,7 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
 
 
 @pytest.mark.parametrize(
-    ("alter", "said"),
+    ("alter", "message"),
     [
         (lora, r"does not use \(.*lora_A.*, 8 in all\): they belong to a PEFT model that was not merged"),
         (base_layers, r"lacks weights of its model \(.*q_proj\.weight, 4 in all\).* not merged: call merge_and_unload"),
@@ -97,14 +99,16 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
         ),
     ],
 )
-def test_weights_that_belong_to_another_model(checkpoint: Path, alter: Callable[[Weights], object], said: str) -> None:
+def test_weights_that_belong_to_another_model(
+    checkpoint: Path, alter: Callable[[Weights], object], message: str
+) -> None:
     def replace_head(weights: Weights) -> None:
         alter(weights)
         if any("lm_head" in name and len(tensor) == 7 for name, tensor in weights.items()):
             weights.pop("language_model.lm_head.weight", None)
 
     change_weights(checkpoint, replace_head)
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
 
 
@@ -119,16 +123,16 @@ def compiled(weights: Weights) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alter", "said"),
+    ("alter", "message"),
     [
         (codes, r"stores weights as 8-bit codes \(\S*q_proj\.weight, 1 in all\), .* no quantization_config to decode"),
         (compiled, "their names begin with '_orig_mod.', the prefix of a wrapper of the model: remove it"),
         (lambda w: w.pop("language_model.lm_head.weight"), r'write "tie_word_embeddings": true into config\.json if'),
     ],
 )
-def test_each_cause_has_its_own_remedy(checkpoint: Path, alter: Callable[[Weights], object], said: str) -> None:
+def test_each_cause_has_its_own_remedy(checkpoint: Path, alter: Callable[[Weights], object], message: str) -> None:
     change_weights(checkpoint, alter)
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(checkpoint)
 
 

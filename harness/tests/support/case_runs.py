@@ -1,4 +1,4 @@
-"""The project's cases run on a tiny pair, whole or damaged; the fixtures `cases` and `recorded` come from here."""
+"""Runs of the project's cases on a tiny pair, intact or damaged; defines the fixtures `cases` and `recorded`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find_arrays(path: Path) -> Path:
 
 
 class FaultPlugin:
-    """A plugin that damages the loaded model, and takes back what it patched when the run is over."""
+    """A plugin that damages the loaded model and undoes its patches at the end of the run."""
 
     def __init__(self, damage: Change) -> None:
         self._damage, self._patch = damage, pytest.MonkeyPatch()
@@ -47,7 +47,7 @@ class FaultPlugin:
 
 
 class Cases:
-    """Runs the project's cases on the tiny pair, with baselines and cache of its own."""
+    """A runner of the project's cases on the tiny pair, with separate baselines and cache."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester = pytester
@@ -58,7 +58,7 @@ class Cases:
             str(ROOT / "cases"),
             "-p",
             "no:cacheprovider",
-            # The order of the cases is part of what is told.
+            # The tests check the order of the cases.
             "-p",
             "no:randomly",
             "-W",
@@ -88,7 +88,7 @@ def cases(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cases:
 
 @pytest.fixture
 def recorded(cases: Cases, tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    """The cases with a baseline of the tiny pair and its readings, recorded once and copied."""
+    """The cases with a baseline of the tiny pair and its readings. They are recorded once and copied."""
     first = tmp_path_factory.getbasetemp() / "recorded-once"
     if not first.exists():
         result = cases.run("--phase-update-new", *REGRESSION)

@@ -1,4 +1,4 @@
-"""Settings changed one at a time: in the configuration that a model is built of, its processor, or its modules."""
+"""Changes of a single setting of the model's configuration, its processor or its modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SettingChange = Callable[[Vlm], None]
 
 
 def _set_value(path: str, value: Any, of: Callable[[Vlm], Any]) -> SettingChange:
-    """Set an attribute, or an entry of a dictionary; a function takes the old value."""
+    """Return a change of an attribute or a dictionary entry. A callable `value` receives the old value."""
 
     def change(vlm: Vlm) -> None:
         *parts, last = path.split(".")
@@ -41,7 +41,7 @@ def _change_image_processor(path: str, value: Any) -> SettingChange:
     return _set_value(path, value, lambda vlm: vlm.processor.image_processor)
 
 
-#: By what a message has to begin with: changes of the configuration that a model is built of, and of its processor.
+#: Changes of the model's configuration and of its processor, by the beginning of the message that reports them.
 SETTING_CHANGES: Mapping[str, SettingChange] = {
     "text_config.rope_parameters.rope_theta: 10000 -> 10100": _change_config(
         "text_config.rope_parameters.rope_theta", lambda theta: theta * 1.01
@@ -90,7 +90,7 @@ def _use_eager_vision_attention(vlm: Vlm) -> None:
 
 
 _LAYERS = "model.language_model.layers.*"
-#: The same for changes of a loaded model, of which the configuration does not tell.
+#: Changes of a loaded model that leave its configuration as it was, by the same key.
 MODULE_CHANGES: Mapping[str, SettingChange] = {
     f"{_LAYERS}.self_attn.scaling: 0.353553 -> 0.53033 in layers 2-3": _scale_attention,
     "model.language_model.rotary_emb.inv_freq: 1 to 0.001, sum 1.111 -> 1.02 to 0.00102, sum 1.13322": _scale_rope,
@@ -101,11 +101,11 @@ MODULE_CHANGES: Mapping[str, SettingChange] = {
 
 
 def rebuild(vlm: Vlm, change: SettingChange = lambda _: None) -> Vlm:
-    """The model built again with its weights, of a configuration and with an image processor that are changed."""
+    """Rebuild the model from a changed configuration and image processor, with the same weights."""
     processor = copy.copy(vlm.processor)
     processor.image_processor = copy.deepcopy(vlm.processor.image_processor)
     config = copy.deepcopy(vlm.model.config)
-    # No model has been built of the changed configuration yet.
+    # The change runs before the model is built.
     unbuilt: Any = SimpleNamespace(model=SimpleNamespace(config=config), processor=processor)
     change(unbuilt)
     model = type(vlm.model)(config).to(vlm.dtype).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""COCO Captions in the official layout, written by the tests that read them."""
+"""Small COCO Captions directories in the official layout."""
 
 from __future__ import annotations
 

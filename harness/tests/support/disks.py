@@ -1,4 +1,4 @@
-"""Disks as they should not be: full, or mounted read-only. Simulated, since neither binds a test that runs as root."""
+"""Simulated full and read-only disks. They are simulated because root ignores real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unittest import mock
 
 @contextlib.contextmanager
 def full_disk(after: int = 0) -> Iterator[None]:
-    """Take the first files that are written, and of the next ones only that they are opened."""
+    """Write the first `after` files normally; later files open, but every write to them fails with ENOSPC."""
     written = [0]
 
     def opened(handle: int, mode: str) -> IO[Any]:
@@ -20,7 +20,7 @@ def full_disk(after: int = 0) -> Iterator[None]:
         if written[0] <= after:
             return os.fdopen(handle, mode)
         os.close(handle)
-        # The kernel's own full disk: every write to it fails with ENOSPC.
+        # Linux's device that is always full.
         return open("/dev/full", mode)  # noqa: PTH123
 
     with mock.patch("harness.storage.files.os", mock.Mock(wraps=os, fdopen=opened)):
@@ -29,7 +29,7 @@ def full_disk(after: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only_disk() -> Iterator[None]:
-    """Refuse every new file and directory."""
+    """Raise EROFS for every new file and directory."""
 
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -1,4 +1,4 @@
-"""A drawn sample made up for the tests of figures and page; its texts may be anybody's."""
+"""A synthetic sample for the tests of figures and page. Its texts may be hostile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TEXT = 5
 def synthetic_drawing(
     sample_id: str = "sample-0", *, text: str = "word", captions: tuple[str, ...] = ("a word",), grid: bool = True
 ) -> Drawing:
-    """A sample of one BOS, a grid of image tokens and some text, with random norms; every decoded token is `text`."""
+    """Return a sample of BOS, a grid of image tokens and some text, with random norms. Decoded tokens are `text`."""
     rng = np.random.default_rng(len(sample_id))
     image = ROWS * COLUMNS
     tokens = 1 + image + TEXT
-    place = np.arange(tokens)
+    position = np.arange(tokens)
     groups = {
-        "image": (place >= 1) & (place <= image),
-        "instruction": (place > image + 1) & (place <= image + 3),
+        "image": (position >= 1) & (position <= image),
+        "instruction": (position > image + 1) & (position <= image + 3),
     }
     groups["other"] = ~(groups["image"] | groups["instruction"])
     return Drawing(

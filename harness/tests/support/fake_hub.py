@@ -1,4 +1,4 @@
-"""A model hub of a few bytes on this machine, with the answers that the hub's client reads."""
+"""A local model hub that gives the responses which the hub's client reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 Repositories = dict[tuple[str, str], dict[str, bytes]]
 
-# Only large files are kept by their sha256, as at the real hub.
+# Like the real hub, it identifies only large files by sha256.
 LARGE = (".safetensors", ".parquet")
 _API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|auth-check)(?:/([^/]+))?)?$")
 _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
@@ -26,11 +26,11 @@ _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 
 @dataclass
 class FakeHub:
-    """What it serves and how it misbehaves; all of it can be changed while it serves.
+    """The repositories and faults of a local hub. All fields may be changed while it serves.
 
     `admitted` holds the tokens that may read the gated repositories. `cut` maps a file's name to the bytes after which
-    its next transfer breaks off. `failing` maps a file's name to the status answered when its content is asked for.
-    `requests` are the method, the path and the Range of all that was asked.
+    its next transfer breaks off. `failing` maps a file's name to the status of its content's response.
+    `requests` holds method, path and Range of each request.
     """
 
     repositories: Repositories
@@ -49,12 +49,12 @@ class FakeHub:
         return digest.hexdigest()
 
     def fetched(self) -> list[tuple[str, str | None]]:
-        """The names of the files whose content was asked for, in order, each with its Range."""
-        found = ((_FILE.search(path), span) for method, path, span in self.requests if method == "GET")
-        return [(match[4], span) for match, span in found if match]
+        """Return the names of the files whose content was requested, in order, each with its Range."""
+        matches = ((_FILE.search(path), span) for method, path, span in self.requests if method == "GET")
+        return [(match[4], span) for match, span in matches if match]
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """Return the variables that lead a program of its own to this hub and to `cache`."""
+        """Return the environment variables that point another program to this hub and to `cache`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache.parent),
@@ -87,7 +87,7 @@ def serve(repositories: Repositories) -> Iterator[FakeHub]:
 
 @contextmanager
 def use_hub(url: str, cache: Path) -> Iterator[None]:
-    """The client in this process asks `url`, keeps its files in `cache` and knows no token."""
+    """Point the hub's client in this process to `url` and `cache`, without a token."""
     from huggingface_hub import close_session, constants
 
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +113,7 @@ class _HubHandler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        # A client that is killed is part of the play.
+        # Some tests kill the client.
         with suppress(ConnectionError):
             self._answer()
 
@@ -124,9 +124,9 @@ class _HubHandler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
         if api := _API.match(path):
-            kind, repository, what, revision = api.groups()
+            kind, repository, endpoint, revision = api.groups()
         elif file := _FILE.match(path):
-            kind, repository, what, revision = "dataset" if file[1] else "model", file[2], "file", file[3]
+            kind, repository, endpoint, revision = "dataset" if file[1] else "model", file[2], "file", file[3]
         else:
             return self._refuse(404)
         if (kind, repository) not in self.hub.repositories:
@@ -134,14 +134,14 @@ class _HubHandler(BaseHTTPRequestHandler):
         commit = self.hub.commit(kind, repository)
         if revision not in (None, "main", commit):
             return self._refuse(404, "RevisionNotFound")
-        if what in ("file", "auth-check") and repository in self.hub.gated:
+        if endpoint in ("file", "auth-check") and repository in self.hub.gated:
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
             if token not in self.hub.admitted:
                 return self._refuse(403 if token else 401, "GatedRepo")
         contents = self.hub.repositories[kind, repository]
-        if what == "file":
+        if endpoint == "file":
             return self._file(path.split("/resolve/")[1].split("/", 1)[1], contents, commit)
-        if what == "tree":
+        if endpoint == "tree":
             return self._json([_entry(name, content) for name, content in contents.items()])
         siblings = [_sibling(name, content) for name, content in contents.items()]
         gated = "auto" if repository in self.hub.gated else False

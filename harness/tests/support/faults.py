@@ -1,6 +1,6 @@
-"""Faults that a regression suite has to find: what each does, as a function, and the tables of them.
+"""Faults that a regression suite must detect: one function each, and tables of them.
 
-A fault damages the model it is given in place, or patches the data or the harness itself. Layers are numbered from 1.
+A fault damages the model in place, or patches the data or the harness. Layers are numbered from 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Draw = Callable[[int, int, Source], Sequence[Sample]]
 
 
 def copy_vlm(vlm: Vlm) -> Vlm:
-    """Return the same model with tensors of its own, to be damaged."""
+    """Return a deep copy of the model that a fault may damage."""
     model = copy.deepcopy(vlm.model)
     return Vlm(vlm.name, model, vlm.processor, find_anatomy(model))
 
@@ -38,7 +38,7 @@ def copy_vlm(vlm: Vlm) -> Vlm:
 
 
 def change_features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
-    """Rewrite what the first decoder layer gets at the image positions, (batch, image tokens, d)."""
+    """Change the first decoder layer's input at the image positions, (batch, image tokens, d)."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         positions: list[torch.Tensor] = []
@@ -47,9 +47,9 @@ def change_features(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
             positions[:] = [kwargs["input_ids"] == vlm.anatomy.image_token_id]
 
         def rewrite(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            states, at = args[0].clone(), positions[0]
-            old = states[at].view(len(states), -1, states.shape[-1])
-            states[at] = change(old).flatten(0, 1)
+            states, mask = args[0].clone(), positions[0]
+            image_states = states[mask].view(len(states), -1, states.shape[-1])
+            states[mask] = change(image_states).flatten(0, 1)
             return (states, *args[1:])
 
         vlm.model.register_forward_pre_hook(look, with_kwargs=True)
@@ -65,15 +65,15 @@ def swap_layers(first: int) -> Change:
     """Exchange the weights of a layer and the next."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-        one, other = (vlm.anatomy.layers[index].parameters() for index in (first - 1, first))
-        for mine, theirs in zip(one, other, strict=True):
-            mine.data, theirs.data = theirs.data, mine.data
+        first_weights, second_weights = (vlm.anatomy.layers[index].parameters() for index in (first - 1, first))
+        for first_weight, second_weight in zip(first_weights, second_weights, strict=True):
+            first_weight.data, second_weight.data = second_weight.data, first_weight.data
 
     return damage
 
 
 def skip_layer(number: int) -> Change:
-    """Let a layer run, and hands on its input."""
+    """Let a layer run, but pass on its input."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         vlm.anatomy.layers[number - 1].register_forward_hook(lambda _, args, __: args[0])
@@ -91,7 +91,7 @@ def scale_mlp(number: int, factor: float) -> Change:
 
 
 def add_low_rank(layers: int, rank: int, share: float) -> Change:
-    """Add to every matrix of the last layers one of this rank whose norm is a share of its own."""
+    """Add a matrix of this rank to every matrix of the last layers. Its norm is `share` times that of the matrix."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -118,7 +118,7 @@ def stretch_positions(factor: float) -> Change:
 
 
 def sharpen_attention(numbers: Sequence[int], factor: float) -> Change:
-    """Multiply the logits of attention in some layers."""
+    """Multiply the attention logits in some layers."""
 
     def damage(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
         for number in numbers:
@@ -170,7 +170,7 @@ def quantise(bits: int) -> Change:
 
 
 def reinitialise(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Draw the decoder anew, embeddings and head included, as transformers initialises it; eyes stay."""
+    """Initialise decoder, embeddings and head like transformers. Vision tower and projector stay."""
     generator = torch.Generator().manual_seed(0)
     decoder = [vlm.model.get_decoder(), vlm.anatomy.unembedding]
     for module in [module for part in decoder for module in part.modules()]:
@@ -189,17 +189,17 @@ def drop_final_norm_weight(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def patch_draws(patch: pytest.MonkeyPatch, change: Callable[[list[Sample]], list[Sample]]) -> None:
-    """Let every dataset draw what `change` makes of its samples."""
+    """Apply `change` to the samples that each dataset draws."""
     for name, dataset in DATASETS.items():
 
-        def draw(n: int, seed: int, source: Source, of: Draw = dataset.draw) -> list[Sample]:
-            return change(list(of(n, seed, source)))
+        def draw(n: int, seed: int, source: Source, original_draw: Draw = dataset.draw) -> list[Sample]:
+            return change(list(original_draw(n, seed, source)))
 
         patch.setitem(DATASETS, name, replace(dataset, draw=draw))
 
 
 def shift_images(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Give each sample the picture of the one before it."""
+    """Give each sample the image of the previous sample."""
     patch_draws(
         patch,
         lambda samples: [replace(sample, load_image=samples[row - 1].load_image) for row, sample in enumerate(samples)],
@@ -207,7 +207,7 @@ def shift_images(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def patch_encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Batch]) -> None:
-    """Let a measurement and its controls encode what `change` makes of the processor and the batch."""
+    """Apply `change` to the processor and each batch that a measurement or a control encodes."""
 
     def changed(processor: Any, samples: Sequence[Sample], image_positions: ImagePositions) -> Batch:
         return change(processor, encode(processor, samples, image_positions))
@@ -217,13 +217,13 @@ def patch_encoding(patch: pytest.MonkeyPatch, change: Callable[[Any, Batch], Bat
 
 
 def shift_image_span(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Take the image tokens for one position further right than they are; the model's inputs stay."""
+    """Shift the image token group one position to the right. The model's inputs do not change."""
 
     def shifted(_: Any, batch: Batch) -> Batch:
-        was, real = batch.groups, batch.groups.real
-        image = was.image.roll(1, dims=1)
-        bos = real & ~was.image & ~was.text
-        instruction = was.instruction & ~image
+        old, real = batch.groups, batch.groups.real
+        image = old.image.roll(1, dims=1)
+        bos = real & ~old.image & ~old.text
+        instruction = old.instruction & ~image
         groups = TokenGroups(image, real & ~image & ~bos, instruction, real & ~image & ~instruction, real)
         return replace(batch, groups=groups)
 
@@ -231,19 +231,19 @@ def shift_image_span(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def shift_image_span_unchecked(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """The same in a model that does not tell where it puts its features, as some do not: no check says so at once."""
+    """Shift the image span in a model that does not report feature positions, so that no self-check detects it."""
     patch.setattr(harness.measurement.drawn_samples, "check_image_positions", lambda *_: None)
     shift_image_span(vlm, patch)
 
 
 def apply_norm_twice(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Let LogitLens apply the final norm to what it has normed already."""
+    """Let LogitLens apply the final norm twice."""
 
     def twice(task: Any, image: torch.Tensor, unembedding: nn.Module, norm: Any) -> Any:
         return open_lens(task, image, unembedding, lambda rows: norm(norm(rows)))
 
     patch.setattr(harness.probe.observation, "open_lens", twice)
-    # The self-check reads the lens's own logits, and would say so at once.
+    # This self-check would detect the fault at once.
     patch.setattr(harness.probe.observation, "check_last_state", lambda *_: None)
 
 

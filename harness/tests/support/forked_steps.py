@@ -1,4 +1,4 @@
-"""Children that are forked, and steps of theirs at which they are killed, refused or made slow."""
+"""Forked child processes whose file operations are killed, refused or slowed down."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Step = Callable[[str], None]
 
 
 def fork(work: Callable[[], object]) -> int:
-    """Return the process id of a child that does the work; its exit status is 0 where that raises nothing."""
+    """Fork a child that does the work and return its process id. The exit status is 0 if the work raises nothing."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -34,13 +34,13 @@ def wait_for(pid: int) -> int:
 
 
 def call_at_each_step(step: Step) -> None:
-    """From now on calls `step` before everything that this process does to files, and in the middle of each write."""
+    """Call `step` before each file operation of this process and in the middle of each write, from this call on."""
 
     class Halves:
-        """A file that takes what is written to it in two parts."""
+        """A file that splits each write into two parts."""
 
         def __init__(self, handle: int, mode: str) -> None:
-            self._file = opened(handle, mode)
+            self._file = open_file(handle, mode)
 
         def __enter__(self) -> Halves:
             return self
@@ -57,29 +57,29 @@ def call_at_each_step(step: Step) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(self._file, name)
 
-    opened, sync = os.fdopen, os.fsync
+    open_file, sync = os.fdopen, os.fsync
     mock.patch("harness.storage.files.os.fdopen", Halves).start()
     mock.patch("harness.storage.files.os.fsync", lambda handle: (step("fsync"), sync(handle))).start()
     sys.addaudithook(lambda event, _: step(event) if event in EVENTS else None)
 
 
-def kill_at(at: int) -> Step:
-    """Return a step that kills the process when it is called for the time number `at`."""
-    calls = iter(range(at + 1))
+def kill_at(number: int) -> Step:
+    """Return a step that kills the process at its call number `number`, counted from 0."""
+    calls = iter(range(number + 1))
 
     def step(_: str) -> None:
-        if next(calls, at) == at:
+        if next(calls, number) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return step
 
 
-def refuse_at(at: int) -> Step:
-    """Return a step that the system refuses when it is called for the time number `at`."""
-    calls = iter(range(at + 1))
+def refuse_at(number: int) -> Step:
+    """Return a step that raises ENOSPC at its call number `number`, counted from 0."""
+    calls = iter(range(number + 1))
 
     def step(_: str) -> None:
-        if next(calls, -1) == at:
+        if next(calls, -1) == number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return step

@@ -1,4 +1,4 @@
-"""Changes that a regression suite has to let pass: what each does, as a function, and the table of them."""
+"""Changes that a regression suite must accept: one function each, and a table of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ EXTRA_PADDING = 5
 
 
 def change_nothing(_: Vlm, __: pytest.MonkeyPatch) -> None:
-    """Leave all as it is."""
+    """Change nothing."""
 
 
 def use_eager_attention(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Exchange the implementation of attention."""
+    """Switch to eager attention."""
     vlm.model.set_attn_implementation({vlm.anatomy.attention_key: "eager"})
 
 
 def set_threads(number: int) -> Change:
-    """Compute with this many threads; whoever asks for it sets the old number again."""
+    """Compute with this number of threads. The caller restores the previous number."""
 
     def change(_: Vlm, __: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(number)
@@ -59,7 +59,7 @@ def pad_left(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Harmless:
-    """A change that every number survives. `options` are those of `measure` that belong to it."""
+    """A change that alters no result. `options` are passed to `measure`."""
 
     change: Change = change_nothing
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +73,6 @@ HARMLESS: Mapping[str, Harmless] = {
     "eager attention": Harmless(use_eager_attention),
     "1 thread": Harmless(set_threads(1)),
     "2 threads": Harmless(set_threads(2)),
-    # As many as the baseline has: only then is the adjusted curve, which relates samples, made of the same ones.
+    # The adjusted curve relates samples to each other, so it needs all samples of the baseline.
     "samples in another order": Harmless(shuffle_samples, {"samples": None}),
 }

@@ -1,4 +1,4 @@
-"""Code that a hostile checkpoint wants to run, and a check that it did not."""
+"""Code in a hostile checkpoint, and a check that it did not run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ MARKER = "it-ran"
 
 
 class Payload:
-    """What runs where it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, directory: Path) -> None:
+        self.place = directory
 
     def __reduce__(self) -> Any:
         return exec, (marker_program(self.place),)
 
 
-def marker_program(place: Path) -> str:
-    """Return a program that leaves a mark above the checkpoint's directory."""
-    return f"from pathlib import Path\nPath({str(place.parent / MARKER)!r}).touch()\n"
+def marker_program(directory: Path) -> str:
+    """Return a program that creates a marker file in the checkpoint's parent directory."""
+    return f"from pathlib import Path\nPath({str(directory.parent / MARKER)!r}).touch()\n"
 
 
-def payload_ran(place: Path) -> bool:
-    return (place.parent / MARKER).exists()
+def payload_ran(directory: Path) -> bool:
+    return (directory.parent / MARKER).exists()

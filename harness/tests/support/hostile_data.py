@@ -1,4 +1,4 @@
-"""Hostile data sets in the official layouts: written, drawn, and refused in a sentence."""
+"""Hostile datasets in the official layouts: write them, draw from them, and check the error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_error(dataset: str, directory: Path) -> str:
 
 
 def write_coco(directory: Path, images: list[dict[str, Any]]) -> None:
-    """COCO's layout with one good image beside those that are given."""
+    """Write COCO's layout with one valid image in addition to `images`."""
     folder = write_coco_layout(directory, "val2017", {7: "7.jpg"}, [(7, "a red circle")])
     write_images(folder.parent, {"outside.jpg": encode_image("outside", "JPEG")})
     path = directory / "annotations" / "captions_val2017.json"

@@ -1,4 +1,4 @@
-"""Parquet tables of captions, written with any column and option, and drawn."""
+"""Parquet tables of captions with arbitrary columns and options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw_error(directory: Path, n: int = 100, dataset: str = "coco-captions") ->
 
 
 def write_captions(directory: Path, rows: int = 2, columns: dict[str, Any] | None = None, **options: Any) -> None:
-    """A table of COCO captions with some columns exchanged. Types are not stored, so all is what the bytes are."""
+    """Write a table of COCO captions with some columns replaced."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""A model and a dataset on a hub of this machine; the fixtures `hub`, `hub_cache` and `unlist` come from here."""
+"""A model and a dataset on a local hub; defines the fixtures `hub`, `hub_cache` and `unlist`."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def repository_directory(hub_cache: Path) -> Path:
 
 @pytest.fixture
 def unlist(hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Make the cache as where it was filled by a program that keeps no list of the hub's files."""
+    """Remove the file lists from the cache, as if a program without such lists had filled it."""
 
     def forget() -> Path:
-        # The client remembers lists by their path.
+        # The client caches lists by path, so the cache moves.
         moved = hub_cache.rename(hub_cache.with_name("other"))
         for trees in moved.glob("*/trees"):
             shutil.rmtree(trees)
@@ -86,7 +86,7 @@ def unlist(hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 @pytest.fixture
 def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A local cache of the hub with nothing in it, and no data by variable."""
+    """An empty local cache of the hub, and no data paths in the environment."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("VLM_PHASE_COCO", "VLM_PHASE_WINOGROUND"):
         monkeypatch.delenv(name, raising=False)

@@ -1,7 +1,7 @@
-"""Kills a measurement with SIGKILL wherever a reading is kept: python -m harness.tests.support.interrupted DIR.
+"""Kill a measurement with SIGKILL at each write of a reading: python -m harness.tests.support.interrupted DIR.
 
-A process of its own, that forks before it has ever computed: a child that was killed half-way through a file is as
-dead as one that was killed by a machine.
+The program forks before torch computes anything. A child that is killed in the middle of a file therefore leaves the
+same state as a process killed by the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLES = 6
 
 
 def draw_paired_samples(n: int, *_: object) -> list[Sample]:
-    """Samples of one instruction, every two the sides of an item, so that every kind of reading is kept."""
+    """Return samples with the same instruction, two per item, so that every kind of reading is cached."""
     return [
         Sample(s.id, s.load_image, "describe the image please", s.captions, f"item {k // 2}")
         for k, s in enumerate(tiny_samples(n))
@@ -38,7 +38,7 @@ def draw_paired_samples(n: int, *_: object) -> list[Sample]:
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Return the process id of a child that does the work."""
+    """Fork a child that does the work and return its process id."""
     pid = os.fork()
     if pid == 0:
         work()
@@ -47,12 +47,12 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def wait_for(pid: int) -> int:
-    """Return the exit status of a child, waited for; negative where a signal ended it."""
+    """Wait for a child and return its exit status, negative if a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run_measurement(cache: Path, json: Path, written: Path) -> None:
-    """Measure the pair, writes its record and how many readings were kept anew, batch by batch."""
+    """Measure the pair; write its record and the number of newly cached readings per batch."""
     sizes: list[int] = []
     keep = ReadingCache.write
 
@@ -68,18 +68,18 @@ def run_measurement(cache: Path, json: Path, written: Path) -> None:
 
 
 def read_batch_sizes(written: Path) -> list[int]:
-    """Return the sizes of the batches that a measurement kept anew."""
+    """Return the number of newly cached readings of each batch."""
     return [int(size) for size in written.read_text().split()]
 
 
-def run_until_killed(cache: Path, at: int) -> None:
-    """Measure the pair and dies while it writes the reading number `at`, with half of the file on the disk."""
+def run_until_killed(cache: Path, number: int) -> None:
+    """Measure the pair and kill the process while it writes reading `number`, with half of the file on disk."""
     real, written = os.fdopen, [-1]
 
     def dying(handle: int, mode: str) -> object:
-        # The first file says whose the readings are.
+        # The first file identifies the store, so counting starts at -1.
         written[0] += 1
-        if written[0] == at:
+        if written[0] == number:
             os.write(handle, b"PK half of a reading")
             os.kill(os.getpid(), signal.SIGKILL)
         return real(handle, mode)
@@ -89,20 +89,22 @@ def run_until_killed(cache: Path, at: int) -> None:
 
 
 def main(home: Path) -> None:
-    """Print a line per point: where it was killed, whether the record is the same, how much had to be kept anew."""
+    """Print a line per kill: its number, whether the resumed record is the same, and how much was cached again."""
     DATASETS["items"] = Dataset("items", "items", draw_paired_samples, paired=True)
     assert wait_for(fork(lambda: run_measurement(home / "whole", home / "whole.json", home / "written"))) == 0
-    whole, sizes = (home / "whole.json").read_bytes(), read_batch_sizes(home / "written")
-    kept = sum(1 for _ in (home / "whole").rglob("*.npz"))
-    assert kept == sum(sizes)
-    for at in range(1, kept + 1):
-        cache = home / f"killed-{at}"
-        assert wait_for(fork(lambda cache=cache, at=at: run_until_killed(cache, at))) == -signal.SIGKILL  # type: ignore[misc]
+    reference, sizes = (home / "whole.json").read_bytes(), read_batch_sizes(home / "written")
+    readings = sum(1 for _ in (home / "whole").rglob("*.npz"))
+    assert readings == sum(sizes)
+    for number in range(1, readings + 1):
+        cache = home / f"killed-{number}"
+        assert wait_for(fork(lambda cache=cache, number=number: run_until_killed(cache, number))) == -signal.SIGKILL  # type: ignore[misc]
         again = fork(lambda cache=cache: run_measurement(cache, home / "again.json", home / "written"))  # type: ignore[misc]
         assert wait_for(again) == 0
-        same = (home / "again.json").read_bytes() == whole
-        finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < at)
-        print(at, kept, "same" if same else "other", sum(read_batch_sizes(home / "written")), kept - finished)
+        same = (home / "again.json").read_bytes() == reference
+        finished = max(end for end in itertools.accumulate(sizes, initial=0) if end < number)
+        print(
+            number, readings, "same" if same else "other", sum(read_batch_sizes(home / "written")), readings - finished
+        )
 
 
 if __name__ == "__main__":

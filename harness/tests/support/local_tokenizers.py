@@ -1,4 +1,4 @@
-"""Tokenizers of transformers' own classes over a vocabulary made here, which cut the templates as Vicuna's does."""
+"""Tokenizers of transformers' classes with a local vocabulary that splits the templates like Vicuna's tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AddedToken, BertTokenizer, LlamaTokenizer
 
 LLAMA_PIECES = 32_000
 BERT_PIECES = 30_522
-# Words that photographs are described with; every other word begins with a piece of three letters all the same.
+# Frequent words of captions. Other words are split into pieces of up to four letters.
 _PHOTOGRAPHED = (
     "a about above and are at baseball bathroom beach bear bed bench bicycle bird black blue boat boy building bus "
     "car cat chair child clock couch cow describe dog elephant field fire food front game giraffe girl grass green "
@@ -20,7 +20,7 @@ _PHOTOGRAPHED = (
     "train tree truck two umbrella vase walking water wave what white window with woman women yellow young zebra"
 )
 WORDS = tuple(_PHOTOGRAPHED.split())
-# Vicuna's vocabulary cuts "USER", "ASSISTANT" and a "Describe" behind a line break into these.
+# Vicuna's vocabulary splits "USER", "ASSISTANT" and a "Describe" behind a line break into these.
 TEMPLATE_PIECES = ("▁US", "ER", "▁A", "SS", "IST", "ANT", "▁Des", "Des", "cribe")
 
 
@@ -41,7 +41,7 @@ def llama_tokenizer(added: Sequence[str], pad: str, bos: str = "<s>", unk: str =
 
 
 def qformer_tokenizer() -> BertTokenizer:
-    """Return a BERT tokenizer of 30,522 pieces, and [DEC] behind them, as InstructBLIP's Q-Former has it."""
+    """Return a BERT tokenizer of 30,522 pieces, followed by [DEC], like InstructBLIP's Q-Former."""
     signs = string.ascii_lowercase + string.digits + string.punctuation
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{sign}" for sign in signs)]
     pieces += [word for word in WORDS if len(word) > 1]

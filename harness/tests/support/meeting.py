@@ -1,4 +1,4 @@
-"""What two processes do when they meet, each answer printed as a line: python -m harness.tests.support.meeting."""
+"""Communication between two processes, one line of output per result: python -m harness.tests.support.meeting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.measurement.ranks import processes
 
 
 class ReadingError(PhaseError):
-    """An error that takes more than its sentence."""
+    """An error whose constructor takes more arguments than its message."""
 
     def __init__(self, sample: str, problem: str) -> None:
         super().__init__(f"sample {sample} is {problem}")
@@ -21,7 +21,7 @@ def main() -> None:
     together = processes()
     second = together.rank == 1
 
-    def tell(name: str, work: Callable[[], object]) -> None:
+    def report(name: str, work: Callable[[], object]) -> None:
         try:
             print(f"{name}: {work()}", flush=True)
         except Exception as error:
@@ -41,22 +41,22 @@ def main() -> None:
         return together.gather("batches", lambda: [f"b{batch}" for batch in together.share(n)])
 
     for n in (5, 1, 0):
-        tell(f"{n} batches", lambda n=n: batches(n))  # type: ignore[misc]
-    tell("agreed", lambda: together.agree_on_first("rank", lambda: together.rank))
-    tell("of the first", lambda: together.run_on_first("rank", lambda: [together.rank]))
-    tell("broken", lambda: together.agree_on_first("outside", lambda: together.gather("inside", broken)))
-    tell("unforeseen", lambda: together.agree_on_first("outside", unforeseen))
-    tell("not to be sent", lambda: together.run_on_first("function", lambda: lambda: 1))
-    tell("the same", lambda: together.require_same_settings("start", "started", lambda: {"size": Setting("8")}))
-    tell(
+        report(f"{n} batches", lambda n=n: batches(n))  # type: ignore[misc]
+    report("agreed", lambda: together.agree_on_first("rank", lambda: together.rank))
+    report("of the first", lambda: together.run_on_first("rank", lambda: [together.rank]))
+    report("broken", lambda: together.agree_on_first("outside", lambda: together.gather("inside", broken)))
+    report("unforeseen", lambda: together.agree_on_first("outside", unforeseen))
+    report("not to be sent", lambda: together.run_on_first("function", lambda: lambda: 1))
+    report("the same", lambda: together.require_same_settings("start", "started", lambda: {"size": Setting("8")}))
+    report(
         "others",
         lambda: together.require_same_settings("start", "started", lambda: {"size": Setting("48"[together.first])}),
     )
-    tell("in step", lambda: batches(3))
+    report("in step", lambda: batches(3))
     if second:
         os._exit(0)
-    tell("alone", lambda: batches(2))
-    tell("still alone", lambda: together.wait("anything"))
+    report("alone", lambda: batches(2))
+    report("still alone", lambda: together.wait("anything"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes what lies in the file system and is no file, at a path where nothing is."""
+"""Functions that create a pipe, a socket or a link to a device at an unused path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def make_pipe(path: Path) -> None:
 
 
 def make_socket(path: Path) -> None:
-    # The address of a socket has at most about 100 characters, so it is bound by its name alone.
+    # A socket's address is limited to about 100 characters, so bind it by its file name.
     here = Path.cwd()
     os.chdir(path.parent)
     try:

@@ -1,6 +1,6 @@
-"""One reading of every kind of array, kept and read in its own process: python -m harness.tests.support.one_reading.
+"""A reading with every kind of array, for processes that share a cache: python -m harness.tests.support.one_reading.
 
-Imports no torch, so that several such processes start at once in a second.
+The module does not import torch, so that several such processes start within a second.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ ROW: dict[str, Any] = {
 NAMES = [str(number) for number in range(8)]
 
 
-def open_store(cache: Path, told: list[str] | None = None, key: Any = KEY) -> ReadingCache:
-    """The store of a cache; what it says is appended to `told`."""
-    return ReadingCache(cache, key, WITNESS, 1e-6, (told if told is not None else []).append)
+def open_store(cache: Path, lines: list[str] | None = None, key: Any = KEY) -> ReadingCache:
+    """Return the store of a cache. Its messages are appended to `lines`."""
+    return ReadingCache(cache, key, WITNESS, 1e-6, (lines if lines is not None else []).append)
 
 
-def is_stored_row(found: Any) -> bool:
-    """Whether a row that was read is the one that was kept, bit for bit."""
-    return found.keys() == ROW.keys() and all(
-        (found[name].dtype, found[name].shape, found[name].tobytes()) == (value.dtype, value.shape, value.tobytes())
+def is_stored_row(row: Any) -> bool:
+    """Return True if a row equals the stored `ROW` bit for bit."""
+    return row.keys() == ROW.keys() and all(
+        (row[name].dtype, row[name].shape, row[name].tobytes()) == (value.dtype, value.shape, value.tobytes())
         for name, value in ROW.items()
     )
 
 
 def hammer(cache: Path) -> list[str]:
-    """Read and writes the same readings over and over; none that is there may be another than was kept."""
-    told: list[str] = []
-    store = open_store(cache, told)
+    """Read and write the same readings repeatedly, check each one that is present, and return the messages."""
+    lines: list[str] = []
+    store = open_store(cache, lines)
     for _ in range(40):
         for name in NAMES:
             row = store.read_one(name)
             assert row is None or is_stored_row(row)
             store.write([name], [ROW])
-    return told
+    return lines
 
 
 def write_beyond_limit(cache: Path) -> list[str]:
-    """Keep readings although the kernel lets no file grow beyond a thousand bytes."""
+    """Write readings while the kernel limits files to 1000 bytes, and return the messages."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    told: list[str] = []
-    store = open_store(cache, told)
+    lines: list[str] = []
+    store = open_store(cache, lines)
     store.write(NAMES, [ROW] * len(NAMES))
     store.close()
-    return told
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Photographs and the layouts they come in, made by the tests that read them."""
+"""Random images, and the dataset layouts that contain them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from PIL import Image
 
 REAL_DATA = os.environ.get("VLM_PHASE_TEST_DATA")
 needs_pyarrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="parquet wants pyarrow: pip install -e '.[hub]'"
+    importlib.util.find_spec("pyarrow") is None, reason="parquet needs pyarrow: pip install -e '.[hub]'"
 )
 needs_real_data = pytest.mark.skipif(
-    REAL_DATA is None, reason="no real photographs: let VLM_PHASE_TEST_DATA name a directory with coco/ and winoground/"
+    REAL_DATA is None, reason="no real photographs: set VLM_PHASE_TEST_DATA to a directory with coco/ and winoground/"
 )
 
 
 def find_real_data(name: str) -> Path:
-    """Return the directory of real data of that name."""
+    """Return the directory with the real data of that name."""
     assert REAL_DATA is not None
     return Path(REAL_DATA) / name
 
 
 def random_pixels(name: str, side: int = 24) -> np.ndarray:
-    """(side, side, 3) 8-bit values that only the picture of that name has."""
+    """Return 8-bit values (side, side, 3) that depend only on the name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
 def encode_image(name: str, kind: str = "PNG", mode: str = "RGB") -> bytes:
-    """Return the picture of that name as a file."""
+    """Return the image of that name in a file format."""
     file = io.BytesIO()
     Image.fromarray(random_pixels(name)).convert(mode).save(file, kind)
     return file.getvalue()
@@ -53,7 +53,7 @@ def write_images(folder: Path, contents: Mapping[str, bytes]) -> None:
 def write_coco_layout(
     directory: Path, part: str, images: Mapping[int, str], captions: Sequence[tuple[int, str]], folder: bool = True
 ) -> Path:
-    """COCO's own layout; images by number and file name, each a JPEG of its own. Returns the images' folder."""
+    """Write COCO's layout with a JPEG for each image (number: file name). Return the images' directory."""
     notes = {
         "images": [{"id": number, "file_name": name} for number, name in images.items()],
         "annotations": [{"id": k, "image_id": i, "caption": text} for k, (i, text) in enumerate(captions)],
@@ -74,12 +74,12 @@ def write_table(path: Path, columns: dict[str, list[Any]], rows_in_group: int = 
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """Return a part of a PNG with its checksum."""
+    """Return a chunk of a PNG file with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 class MemoryFile:
-    """Bytes that lie in memory."""
+    """A file in memory."""
 
     name = "held"
 

@@ -1,4 +1,4 @@
-"""An image processor that refuses narrow pictures, as those of many models do."""
+"""An image processor that refuses narrow images, like those of many models."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from PIL import Image
 from harness.data.sample import Sample
 from harness.models.vlm import Vlm
 
-#: Pixels of the shorter side from which on a picture is taken, and what is said of others.
+#: Minimum length of an image's shorter side in pixels, and the error for smaller images.
 SMALLEST_SIDE = 8
 REFUSAL = "ValueError: height and width must be larger than 8"
 
 
 class PickyImageProcessor:
-    """An image processor like another one, but for pictures with a short side."""
+    """A wrapper of an image processor that refuses images with a short side."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -25,18 +25,18 @@ class PickyImageProcessor:
         return getattr(self.inner, name)
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
-        flat = [picture for entry in images for picture in (entry if isinstance(entry, list) else [entry])]
-        if any(min(picture.size) < SMALLEST_SIDE for picture in flat):
+        flat = [image for entry in images for image in (entry if isinstance(entry, list) else [entry])]
+        if any(min(image.size) < SMALLEST_SIDE for image in flat):
             raise ValueError(REFUSAL.removeprefix("ValueError: "))
         return self.inner(images, *args, **kwargs)
 
 
 def make_picky(vlm: Vlm) -> Vlm:
-    """Let the model's processor refuse narrow pictures."""
+    """Make the model's processor refuse narrow images."""
     vlm.processor.image_processor = PickyImageProcessor(vlm.processor.image_processor)
     return vlm
 
 
 def with_narrow_image(sample: Sample) -> Sample:
-    """Return the sample with a picture that is refused."""
+    """Return the sample with an image that the processor refuses."""
     return replace(sample, load_image=lambda: Image.new("RGB", (1200, 5), "red"))

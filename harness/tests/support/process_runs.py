@@ -1,4 +1,4 @@
-"""Runs of the cases in several processes, by the launchers that users have."""
+"""Runs of the cases in several processes, started by the usual launchers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def free_port() -> str:
 def run_cases(
     home: Path, name: str, launcher: tuple[str, ...], *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Return the cases on two tiny models, run to their end, with baselines and cache of their own."""
+    """Run the cases on two tiny models with separate baselines and cache, and return the completed process."""
     command = [
         *launcher,
         *(
@@ -52,9 +52,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> list[subprocess.Popen[str]]:
-    """Return a process of the cases for each rank, with its arguments; what each prints goes to a file of its own."""
+    """Start a process of the cases for each rank with its arguments. Each process prints to a separate file."""
     port, launched = free_port(), []
-    for rank, own in enumerate(arguments):
+    for rank, rank_arguments in enumerate(arguments):
         command = [
             *(
                 sys.executable,
@@ -68,7 +68,7 @@ def run_ranks(home: Path, *arguments: tuple[str, ...], **environment: str) -> li
             ),
             *("-k", "inter_similarity", "--phase-model", "tiny-llava", "--phase-dataset", "tiny"),
             *("--phase-samples", "64", "--phase-controls", "blank", "--phase-device", "cpu", "--phase-no-cache"),
-            *("--phase-baselines", str(home / "baselines"), "--phase-update-new", *own),
+            *("--phase-baselines", str(home / "baselines"), "--phase-update-new", *rank_arguments),
         ]
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(arguments)), "OMP_NUM_THREADS": "1"}
         with (home / f"{rank}.txt").open("w") as output:

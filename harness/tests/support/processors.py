@@ -1,7 +1,6 @@
-"""Processors of many families, as transformers has them, over tokenizers made here: a row of data each.
+"""Processors of many model families from transformers, with local tokenizers.
 
-Which tokens a family wants and where its prompts have the image is as in its published checkpoints; the words of the
-tokenizer and the sizes of the pictures are not.
+Special tokens and image positions are those of the published checkpoints. Vocabularies and image sizes are smaller.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ _PARTS = (
 )
 VICUNA = "USER: " + _PARTS.replace("IMAGE", "IMAGE\n") + " ASSISTANT:"
 CHATML = "<|im_start|>user\n" + _PARTS + "<|im_end|>\n<|im_start|>assistant\n"
-# Writes BOS, which the tokenizer adds as well.
+# The template writes BOS, which the tokenizer adds as well.
 GEMMA = "{{ bos_token }}<start_of_turn>user\n" + _PARTS + "<end_of_turn>\n<start_of_turn>model\n"
-# The image behind the instruction, whatever their order in the message.
+# The image follows the instruction, whatever their order in the message.
 BEHIND = "{% for part in messages[0]['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}\nIMAGE"
-# These know messages of plain text only: with a list one fails, the other prints it.
+# Templates for messages of plain text. Given a list, the first fails and the second prints the list.
 CONCATENATING = "{{ 'USER: ' + messages[0]['content'] + ' ASSISTANT:' }}"
 PRINTING = "USER: {{ messages[0]['content'] }} ASSISTANT:"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What makes the processor of a type.
+    """The settings of a model type's processor.
 
-    `classes` are those of the processor, the image processor and, for some, the video processor, without their common
-    endings. `feature` is the token at each image feature, `placeholder` what the template writes. `named` are tokens
-    that the tokenizer knows by an attribute, `more` others. `llama` takes a tokenizer that marks spaces and adds BOS
-    instead of one of bytes without BOS. `options` and `pictures` are those of the processor and the image processor.
-    With `one_length` all prompts of a batch must have one length, because image tokens stand before the padding.
-    """
+    `classes` names the classes of the processor, the image processor and, for some, the video processor, without their
+    common endings. `feature` is the token at each image feature, `placeholder` the text that the template writes.
+    `named` holds tokens that are attributes of the tokenizer, `more` further tokens. `llama` selects a tokenizer that
+    marks spaces and adds BOS; the default works on bytes without BOS. `options` and `pictures` are passed to the
+    processor and the image processor. `one_length` is True if image tokens precede the padding, so that all prompts of
+    a batch must have the same length."""
 
     classes: tuple[str, ...]
     template: str = VICUNA
@@ -224,28 +223,28 @@ _PARAMETERS = ("image_processor", "video_processor", "feature_extractor")
 def make_processor(family: Family) -> Any:
     """Return the processor of a family with its chat template.
 
-    Skips the test where a package is missing that transformers has it need.
+    Skip the test if a package that the processor requires is missing.
     """
     tokens = ["<image>", *family.named.values(), *family.more]
     tokenizer = llama_tokenizer(["<pad>"], "<pad>") if family.llama else tiny_tokenizer()
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
     tokenizer._set_model_specific_special_tokens(dict(family.named))
     try:
-        kind, *parts = (
+        processor_class, *parts = (
             getattr(transformers, name + ending) for name, ending in zip(family.classes, _ENDINGS, strict=False)
         )
         made = dict(
             zip(
                 _PARAMETERS,
-                (part(**(family.pictures if at == 0 else {})) for at, part in enumerate(parts)),
+                (part(**(family.pictures if index == 0 else {})) for index, part in enumerate(parts)),
                 strict=False,
             )
         )
-        if "instruct" in kind.__name__.lower():
+        if "instruct" in processor_class.__name__.lower():
             made["qformer_tokenizer"] = qformer_tokenizer()
-        if kind.__name__ == "PaliGemmaProcessor":
+        if processor_class.__name__ == "PaliGemmaProcessor":
             made["image_processor"].image_seq_length = 16
-        processor = kind(tokenizer=tokenizer, **made, **family.options)
+        processor = processor_class(tokenizer=tokenizer, **made, **family.options)
     except ImportError as error:
         pytest.skip(str(error).strip().splitlines()[0])
     placeholder = family.placeholder or str(getattr(processor, "image_token", None) or "")

@@ -1,4 +1,4 @@
-"""A project of a user: a directory whose conftest loads the harness; the fixture `project` comes from here."""
+"""A user's project: a directory whose conftest loads the harness; defines the fixture `project`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that a profile reproduces a baseline, or does not, measure by measure."""
+"""Checks of each measure against a baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = "scenes-llava"
 
 
 def failure_message(check: Callable[[], None]) -> str:
-    """What an assertion complains about; nothing where it holds or where the evidence does not decide."""
+    """Return the message of a failed check, or an empty string if it passes or is inconclusive."""
     try:
         check()
     except AssertionError as error:
@@ -26,35 +26,35 @@ def failure_message(check: Callable[[], None]) -> str:
     except pytest.xfail.Exception:
         return ""
     except pytest.skip.Exception as skipped:
-        pytest.fail(f"a question was not asked: {skipped.msg}")
+        pytest.fail(f"a check was skipped: {skipped.msg}")
     return ""
 
 
-def failure_messages(profile: Profile, stored: Baseline) -> list[str]:
-    """Return the complaints of every family that its numbers are no longer the baseline's."""
+def failure_messages(profile: Profile, baseline: Baseline) -> list[str]:
+    """Return the failure messages of all families that do not reproduce the baseline."""
     checks = [
-        lambda family=family: check_reproduces(profile, stored, compare(profile, stored, family))
+        lambda family=family: check_reproduces(profile, baseline, compare(profile, baseline, family))
         for family in FAMILIES.values()
     ]
     return [message for message in map(failure_message, checks) if message]
 
 
-def all_verdicts(profile: Profile, stored: Baseline) -> dict[str, Verdict]:
-    """Return the verdict on every measure, on the boundaries and on what holds within the phases."""
+def all_verdicts(profile: Profile, baseline: Baseline) -> dict[str, Verdict]:
+    """Return the verdict on every measure, on the boundaries and on the intervals within the phases."""
     verdicts = {
         finding.measure.name: finding.agreement.verdict
         for family in FAMILIES.values()
-        for finding in compare(profile, stored, family).findings
+        for finding in compare(profile, baseline, family).findings
     }
     return verdicts | {
-        "boundaries": compare_boundaries(profile, stored).verdict,
-        "phases": compare_intervals(profile, stored).verdict,
+        "boundaries": compare_boundaries(profile, baseline).verdict,
+        "phases": compare_intervals(profile, baseline).verdict,
     }
 
 
-def assert_reproduces(profile: Profile, stored: Baseline) -> None:
-    """Every verdict is `reproduces`; the adjusted curve of fewer samples is another number and not compared."""
-    assert not failure_messages(profile, stored)
-    verdicts = all_verdicts(profile, stored)
-    assert ("inter_adjusted" in verdicts) == (profile.n >= stored.profile.n)
+def assert_reproduces(profile: Profile, baseline: Baseline) -> None:
+    """Assert that every verdict is `reproduces`. With fewer samples, the adjusted curve is not compared."""
+    assert not failure_messages(profile, baseline)
+    verdicts = all_verdicts(profile, baseline)
+    assert ("inter_adjusted" in verdicts) == (profile.n >= baseline.profile.n)
     assert set(verdicts.values()) == {Verdict.REPRODUCES}, verdicts

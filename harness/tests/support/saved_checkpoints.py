@@ -1,4 +1,4 @@
-"""Tiny checkpoint directories, saved once and copied, and the changes that tests make to them."""
+"""Tiny checkpoint directories, saved once and copied, and functions that modify them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SHARDED = "30KB"
 @pytest.fixture(scope="session")
 def checkpoint_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the checkpoint `whole` in one file and `sharded` in several."""
-    place = tmp_path_factory.mktemp("checkpoints")
+    directory = tmp_path_factory.mktemp("checkpoints")
     vlm = tiny_vlm()
     for name, options in (("whole", {}), ("sharded", {"max_shard_size": SHARDED})):
-        vlm.model.save_pretrained(place / name, **options)
-        vlm.processor.save_pretrained(place / name)
-    return place
+        vlm.model.save_pretrained(directory / name, **options)
+        vlm.processor.save_pretrained(directory / name)
+    return directory
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def checkpoint(checkpoint_templates: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sharded_checkpoint(checkpoint_templates: Path, tmp_path: Path) -> Path:
-    """A copy of the same in shards with an index."""
+    """A copy of the same model in shards with an index."""
     return Path(shutil.copytree(checkpoint_templates / "sharded", tmp_path / "shards"))
 
 

@@ -8,5 +8,5 @@ from harness.profile.environment import weight_hashes
 
 
 def hash_weights(model: nn.Module) -> str:
-    """Return the SHA-256 (16 hex digits) over all parameters and buffers, those that are not persistent included."""
+    """Return the SHA-256 (16 hex digits) over all parameters and buffers, including non-persistent buffers."""
     return weight_hashes(model)[0]

@@ -1,4 +1,4 @@
-"""The content of a stored summary, as somebody who has only its files reads it."""
+"""The content of a stored summary, read directly from its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def find_names(path: Path, names: Iterable[str]) -> list[str]:
-    """Which of the names stand in a baseline's JSON or, uncompressed, in its arrays."""
+    """Return the names that occur in a baseline's JSON or, uncompressed, in its arrays."""
     with zipfile.ZipFile(find_arrays(path)) as stored:
         written = path.read_bytes() + b"".join(stored.read(member) for member in stored.namelist())
     return [name for name in names if name.encode() in written or name.encode("utf-32-le") in written]

@@ -1,4 +1,4 @@
-"""Curves of samples with known truth, so that the statistics are tested without any model."""
+"""Synthetic curves with known truth, for tests of the statistics without a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POINTS = 31
 
 
 def phase_curve(edges: tuple[int, ...] = EDGES, heights: tuple[float, ...] = HEIGHTS) -> FloatArray:
-    """Return a curve (edges[-1] + 1,) of straight moves between the heights at the edges."""
+    """Return a curve (edges[-1] + 1,) with straight segments between the heights at the edges."""
     return np.interp(np.arange(edges[-1] + 1), edges, heights)
 
 
@@ -21,12 +21,12 @@ def plateau_curve() -> FloatArray:
 
 
 def draw_curves(mean: FloatArray, n: int, seed: int, sd: float = 0.08, adjacent: float = 0.97) -> FloatArray:
-    """Return curves (n, points) around `mean`, with a spread `sd` that is correlated from layer to layer."""
+    """Return curves (n, points) around `mean`, with noise of size `sd` that is correlated between layers."""
     return mean + sd * layered_noise(np.random.default_rng(seed), n, len(mean), adjacent)
 
 
 def add_rerun_noise(x: FloatArray, seed: int, sd: float = 3e-3) -> FloatArray:
-    """Return the same samples measured again in a coarser data type: independent noise of size `sd`."""
+    """Return the same samples with independent noise of size `sd`, as from a coarser data type."""
     return x + sd * np.random.default_rng(seed).standard_normal(x.shape)
 
 

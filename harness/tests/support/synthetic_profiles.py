@@ -1,4 +1,4 @@
-"""A made-up profile with a phase diagram of its own, and the same profile with a measure changed."""
+"""A synthetic profile with its own phase diagram, and a function that replaces its arrays."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def synthetic_profile(seed: int = 0, environment: Environment = ENVIRONMENT) -> 
             f"{kind}_{group}": shares[:, :, index].astype(np.float32) for index, group in enumerate(SHARE_GROUPS)
         }
     words = np.full(N, 6, dtype=np.int32)
-    found = np.minimum.accumulate(rng.integers(0, 6, (N, L + 1, 2))[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
-    arrays |= {"hits": found, "chance_hits": np.zeros_like(found), "words": words, "chance_words": words}
+    hits = np.minimum.accumulate(rng.integers(0, 6, (N, L + 1, 2))[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
+    arrays |= {"hits": hits, "chance_hits": np.zeros_like(hits), "words": words, "chance_words": words}
     arrays["exit_agreement"] = (np.arange(L + 1) > 9).astype(np.int32) * np.ones((N, 1), dtype=np.int32)
     ids = tuple(f"sample-{row}" for row in range(N))
     return Profile("made", "curves", ids, ids, ids, ids, arrays, {"prompt": "p"}, environment, "0123456789abcdef")
@@ -43,5 +43,5 @@ def replace_arrays(profile: Profile, **arrays: Any) -> Profile:
 
 
 def join_lines(error: BaseException) -> str:
-    """Return a message without its line breaks, wherever it is folded."""
+    """Return a message without line breaks."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A tiny random LLaVA with grouped KV heads, biases and a real processor: the real thing, in kilobytes."""
+"""A tiny random LLaVA with grouped KV heads, biases and a real processor."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def tiny_samples(n: int = 4) -> list[Sample]:
 
 
 def observe(vlm: Vlm, samples: Sequence[Sample], lens: LensTask | None = None, *, checking: bool = True) -> Readings:
-    """Return the readings of one forward pass over `samples`, with every self-check."""
+    """Return the readings of one forward pass over `samples`, with all self-checks."""
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     ids = [sample.id for sample in samples]
     with (
@@ -154,18 +154,18 @@ def cast_inputs(vlm: Vlm, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def try_separators(vlm: Vlm) -> None:
-    """Let a model show once whether it has separators, so that all later passes are measurements."""
+    """Detect separators once, so that all later passes are measurements."""
     exclude_separators(vlm, encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions))
 
 
 def dense_lens_task(n: int) -> LensTask:
-    """Return a dense lens that asks for one word, so that whatever is drawn is kept."""
+    """Return a dense lens task with one word per sample."""
     words = (((5,),),) * n
     return LensTask(References(words, words), (), dense=True)
 
 
 def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
-    """Left-padded prompts: BOS, image tokens, template, instruction, template; every group has two tokens or more."""
+    """Return groups of left-padded prompts: BOS, image, template, instruction, template, each of two or more tokens."""
     rows = []
     for _ in range(batch):
         counts = rng.integers(2, 7, 4)
@@ -182,17 +182,17 @@ def random_groups(rng: np.random.Generator, batch: int) -> TokenGroups:
 
 
 def tiny_profile(vlm: Vlm, dataset: str = "tiny", **options: Any) -> Profile:
-    """The profile of N samples in batches of two without controls, unless `options` of `measure` say otherwise."""
+    """Return the profile of N samples in batches of two without controls; `options` of `measure` override that."""
     return measure(vlm, dataset, **({"samples": N, "batch_size": 2, "controls": (), "progress": False} | options))
 
 
-def have_same_numbers(one: Profile, other: Profile) -> bool:
-    """Whether two profiles hold the same numbers bit for bit, and of the same inputs."""
-    assert one.arrays.keys() == other.arrays.keys()
-    arrays = [np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays]
-    return all(arrays) and (one.token_hashes, one.pixel_hashes) == (other.token_hashes, other.pixel_hashes)
+def have_same_numbers(first: Profile, second: Profile) -> bool:
+    """Return True if two profiles hold the same numbers bit for bit and have the same inputs."""
+    assert first.arrays.keys() == second.arrays.keys()
+    arrays = [np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays]
+    return all(arrays) and (first.token_hashes, first.pixel_hashes) == (second.token_hashes, second.pixel_hashes)
 
 
-def largest_difference(one: Profile, other: Profile) -> float:
+def largest_difference(first: Profile, second: Profile) -> float:
     """Return the largest absolute difference between two profiles over all arrays."""
-    return max(float(np.abs(one.arrays[name] - other.arrays[name]).max()) for name in one.arrays)
+    return max(float(np.abs(first.arrays[name] - second.arrays[name]).max()) for name in first.arrays)

@@ -1,9 +1,12 @@
-"""A plugin that registers two tiny models on tiny data, for runs of pytest in processes of their own.
+"""A plugin that registers two tiny models and a tiny dataset, for pytest runs in separate processes.
 
-The environment variable TINY_FAULT makes a fault: `sample`, one picture cannot be had; `refused`, the processor refuses
-two; `dead`, the second process ends in the middle of its share; `ended`, it gets TINY_SIGNAL there (SIGTERM), as a
-single process does; `stopped`, it stands still there, where TINY_SILENCE is the time until that is said; `own`, it
-raises what the other does not.
+The environment variable TINY_FAULT selects a fault:
+    sample: one image cannot be loaded.
+    refused: the processor refuses two images.
+    dead: the second process exits in the middle of its share.
+    ended: the second or only process gets TINY_SIGNAL (default SIGTERM) there.
+    stopped: the second process is stopped there. TINY_SILENCE is the time in seconds until that is reported.
+    own: only the second process raises an error.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ def end_process() -> Any:
 
 
 def end_process_late(picture: Callable[[], Any]) -> Any:
-    """The picture; with the 40th a signal. Batches of 8 are made at most three ahead, so some are kept by then."""
+    """Return the image, but send the signal at the 40th: three batches of 8 are prefetched, so some are cached."""
     return end_process() if next(_PICTURES) == 40 else picture()
 
 
@@ -71,10 +74,10 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
     if fault == "refused":
         samples = [with_narrow_image(sample) if row in (0, 11) else sample for row, sample in enumerate(samples)]
     if fault == "dead" and rank == "1":
-        # Behind those that every process draws in full.
+        # Every process draws the first two samples in full.
         samples[2:] = [replace(sample, load_image=lambda: os._exit(9)) for sample in samples[2:]]
     if fault == "ended" and rank == "1":
-        # Each sends one, and the first of them is in the middle of the share.
+        # Each of these samples sends a signal; the first is in the middle of the share.
         samples[32:] = [replace(sample, load_image=end_process) for sample in samples[32:]]
     if fault == "ended" and rank is None:
         samples = [replace(sample, load_image=partial(end_process_late, sample.load_image)) for sample in samples]
@@ -86,7 +89,7 @@ def draw(n: int, *_: object) -> Sequence[Sample]:
 
 
 def pytest_phase_model_loaded(vlm: Vlm) -> None:
-    """Notes in the file TINY_LOADS which model was loaded."""
+    """Append the name of the loaded model to the file TINY_LOADS."""
     if "TINY_LOADS" in os.environ:
         with Path(os.environ["TINY_LOADS"]).open("a", encoding="utf-8") as notes:
             notes.write(f"{vlm.name}\n")

@@ -1,8 +1,8 @@
-"""LLaVA-1.5-7B and InstructBLIP-Vicuna-7B as published, but for the weights, which are drawn, and perhaps the width.
+"""LLaVA-1.5-7B and InstructBLIP-Vicuna-7B with random weights and, optionally, a reduced width.
 
-Layers, tokens, image and patch sizes, and vocabularies are the published ones. Declared: InstructBLIP as its repository
-has it since transformers 4.47, with 32,064 rows, `[PAD]` 32,000, `<image>` 32,001 and `</s>` as BOS; as converted in
-2023 it had 32,001 rows and no image token. It has no chat template, and names a processor for videos.
+Layers, tokens, image and patch sizes, and vocabularies are the published ones. InstructBLIP is the version for
+transformers 4.47 and later: 32,064 rows, `[PAD]` 32,000, `<image>` 32,001 and `</s>` as BOS. The version of 2023 had
+32,001 rows and no image token. The repository has no chat template and names a video processor.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from harness.tests.support.local_tokenizers import llama_tokenizer, qformer_toke
 DEPTH, VOCABULARY = 32, 32_064
 INSTRUCTION = "Describe the image."
 PATCH = 14
-# Relative to 1 / sqrt(inputs). Queries and keys are drawn wide, so that attention has peaks, and what a layer adds is
-# drawn narrow, so that the tokens of a random tower do not all become one.
+# Standard deviations relative to 1 / sqrt(inputs). Wide queries and keys give attention peaks. Narrow outputs prevent
+# the tokens of a random tower from becoming equal.
 _WIDE, _NARROW = 1.5, 0.3
 _ATTENTION_INPUTS = ("q_proj", "k_proj", "query.", "key.", "qkv")
 _BLOCK_OUTPUTS = (
@@ -60,7 +60,7 @@ _TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """How wide a transformer is: of its residual stream, in heads, and inside its feed-forward layers."""
+    """The width of a transformer: residual stream, number of heads, and inner width of its feed-forward layers."""
 
     hidden: int
     heads: int
@@ -75,7 +75,7 @@ LLAMA, CLIP_L, EVA_G, BERT = Width(4096, 32, 11_008), Width(1024, 16, 4096), Wid
 
 
 def llava_config(width: Width | None = None) -> LlavaConfig:
-    """Return the configuration of LLaVA-1.5-7B; `width` is that of every part, None the published ones."""
+    """Return the configuration of LLaVA-1.5-7B. `width` applies to every part; None selects the published widths."""
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             **(width or CLIP_L).sizes(), num_hidden_layers=24, image_size=336, patch_size=PATCH, projection_dim=768
@@ -96,7 +96,7 @@ def llava_config(width: Width | None = None) -> LlavaConfig:
 
 
 def instructblip_config(width: Width | None = None) -> InstructBlipConfig:
-    """The configuration of InstructBLIP-Vicuna-7B; `width` is that of every part, None the published ones."""
+    """Return the configuration of InstructBLIP-Vicuna-7B; `width` as in `llava_config`."""
     return InstructBlipConfig(
         vision_config=InstructBlipVisionConfig(
             **(width or EVA_G).sizes(), num_hidden_layers=39, image_size=224, patch_size=PATCH
@@ -109,7 +109,7 @@ def instructblip_config(width: Width | None = None) -> InstructBlipConfig:
             vocab_size=VOCABULARY,
             num_hidden_layers=DEPTH,
             rms_norm_eps=1e-6,
-            # The published numbers; they are not the tokenizer's, whose BOS and EOS are both 2.
+            # The published ids. They differ from the tokenizer's, whose BOS and EOS are both 2.
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=32_000,
@@ -143,7 +143,7 @@ def instructblip_processor() -> InstructBlipProcessor:
 def random_model(
     config: PreTrainedConfig, seed: int = 0, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Any:
-    """A model with weights drawn on its device: states of order one, attention with peaks, queries that differ."""
+    """Return a model with weights drawn on its device: states of order one, attention with peaks, distinct queries."""
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
@@ -163,13 +163,13 @@ def random_model(
 
 
 def random_llava(width: Width | None = REDUCED, **options: Any) -> Vlm:
-    """LLaVA-1.5-7B with drawn weights; `options` are those of `drawn_model`."""
+    """Return LLaVA-1.5-7B with random weights; `options` are passed to `random_model`."""
     model = random_model(llava_config(width), **options)
     return Vlm("drawn-llava", model, llava_processor(), find_anatomy(model))
 
 
 def random_instructblip(width: Width | None = REDUCED, **options: Any) -> Vlm:
-    """InstructBLIP-Vicuna-7B with drawn weights and the bare instruction as prompt."""
+    """Return InstructBLIP-Vicuna-7B with random weights and the bare instruction as prompt."""
     model, processor = random_model(instructblip_config(width), **options), instructblip_processor()
     processor.chat_template = BARE
     return Vlm("drawn-instructblip", model, processor, find_anatomy(model))
@@ -188,10 +188,10 @@ def save_instructblip(directory: Path) -> None:
 
 
 def convert_to_published(directory: Path) -> None:
-    """Turn the processor's files of `save_instructblip` into those of the published repository.
+    """Convert the processor files of `save_instructblip` to those of the published repository.
 
-    They are shared with InstructBlipVideo: `processor_config.json` names its processor, and what is done to a picture
-    stands in a file of its own.
+    The repository shares them with InstructBlipVideo: `processor_config.json` names the video processor, and the image
+    settings are in a separate file.
     """
     saved = directory / "processor_config.json"
     pictures = json.loads(saved.read_text())["image_processor"] | {"processor_class": "InstructBlipProcessor"}
@@ -200,7 +200,7 @@ def convert_to_published(directory: Path) -> None:
 
 
 def random_photographs(n: int) -> list[Sample]:
-    """Samples of smooth random pictures, lying and standing ones of different size, with one instruction for all."""
+    """Return samples of smooth random images, alternately landscape and portrait, with the same instruction."""
     sizes = ((320, 240), (213, 320))
     captions = ("a dog is standing on the green grass", "two people riding a red bus in the street")
 

@@ -1,4 +1,4 @@
-"""Tiny models of which some layers were tuned, and a checkpoint that cannot be loaded."""
+"""Tiny models with some tuned layers, and a checkpoint that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.tests.support.tiny import tiny_vlm
 
 
 def make_tuned_vlm(amount: float, layers: int = 6, width: int = 32) -> Vlm:
-    """Return the tiny model with another name and the weights of its last two layers moved by a share of themselves."""
+    """Return the tiny model with another name and relative noise of size `amount` on its last two layers."""
     vlm = tiny_vlm(layers=layers, width=width)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

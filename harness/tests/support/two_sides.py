@@ -1,4 +1,4 @@
-"""The decision rule asked with two arrays, as most tests have them."""
+"""The decision rules, called with two arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Agreement = TypeVar("Agreement")
 
 def _accept_arrays(decide: Callable[..., Agreement]) -> Callable[..., Agreement]:
     def decided(
-        now: npt.ArrayLike,
+        measured: npt.ArrayLike,
         baseline: npt.ArrayLike,
         *margins: Any,
         paired: bool,
@@ -24,7 +24,7 @@ def _accept_arrays(decide: Callable[..., Agreement]) -> Callable[..., Agreement]
         baseline_clusters: Clusters | None = None,
         **options: Any,
     ) -> Agreement:
-        return decide(Sides.of(now, baseline, paired, clusters, baseline_clusters), *margins, **options)
+        return decide(Sides.of(measured, baseline, paired, clusters, baseline_clusters), *margins, **options)
 
     return decided
 

@@ -1,6 +1,6 @@
-"""The real command `pytest cases/ --phase-update` on a tiny pair, killed while it writes or run twice at once.
+"""The real command `pytest cases/ --phase-update` on a tiny pair, killed while it writes or run twice at the same time.
 
-The parent imports what the command needs and forks a child for each run, as `killed_updates` does.
+The parent imports all modules and forks a child for each run, like `killed_updates`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from harness.tests.support.forked_steps import call_at_each_step, fork, pause, w
 from harness.tests.support.killed_updates import describe_directory, find_state, kill_at_moments, read_stored_files
 
 NAME = Path("tiny-llava") / "tiny.json"
-# Another number of samples is another baseline, and its readings are kept all the same.
+# Another number of samples gives another baseline from the same cached readings.
 SAMPLES = ("64", "70")
 
 
 def run_update(home: Path, samples: str, root: Path, before: Callable[[], object], after: Callable[[], object]) -> None:
-    """Run the command; calls `before` when it starts to write and `after` when it has written."""
+    """Run the command. Call `before` when it starts to write and `after` when it has written."""
 
     def watched_write(*arguments: object, **options: object) -> Path:
-        # A second time where another run has recorded the baseline meanwhile.
+        # The function is called again if another run has recorded the baseline meanwhile.
         if calls:
             calls.pop()()
         path: Path = write(*arguments, **options)  # type: ignore[arg-type]
@@ -41,10 +41,12 @@ def run_update(home: Path, samples: str, root: Path, before: Callable[[], object
     options = {"baselines": root, "cache": home / "cache", "samples": samples, "controls": "none"}
     arguments = [f"--phase-{name}={value}" for name, value in options.items()]
     pair = ["--phase-model", "tiny-llava", "--phase-dataset", "tiny"]
-    few = ["-m", "regression", "-k", "test_reproduces", "--phase-update", "-p", "no:cacheprovider"]
-    # What the command prints is no line of the report.
+    selection = ["-m", "regression", "-k", "test_reproduces", "--phase-update", "-p", "no:cacheprovider"]
+    # Standard output is reserved for the result lines.
     with mock.patch("harness.baselines.store.write_baseline", watched_write), contextlib.redirect_stdout(sys.stderr):
-        code = pytest.main([str(ROOT / "cases"), "-p", "harness.tests.support.tiny_pairs", *few, *pair, *arguments])
+        code = pytest.main(
+            [str(ROOT / "cases"), "-p", "harness.tests.support.tiny_pairs", *selection, *pair, *arguments]
+        )
     assert code == pytest.ExitCode.OK, code
 
 
@@ -57,7 +59,7 @@ def run_slow_update(home: Path, samples: str, root: Path, started: int) -> None:
 
 
 def update_together(home: Path, rounds: int) -> None:
-    """Two commands that write at the same time, from nothing and over an earlier baseline."""
+    """Run two commands that write at the same time, without and with an earlier baseline."""
     states = []
     for samples in SAMPLES:
         root = home / f"state-{samples}"
@@ -67,11 +69,11 @@ def update_together(home: Path, rounds: int) -> None:
         root = home / f"round-{number}"
         if number % 2:
             assert wait_for(fork(partial(run_update, home, SAMPLES[0], root, int, int))) == 0
-        ready, says = os.pipe()
+        ready, ready_writer = os.pipe()
         waiting, gate = os.pipe()
 
-        def begin(says: int = says, gate: int = gate, waiting: int = waiting) -> None:
-            os.write(says, b"1")
+        def begin(ready_writer: int = ready_writer, gate: int = gate, waiting: int = waiting) -> None:
+            os.write(ready_writer, b"1")
             os.close(gate)
             os.read(waiting, 1)
 
@@ -79,10 +81,10 @@ def update_together(home: Path, rounds: int) -> None:
         for _ in range(len(pids) - number % 2):
             assert select.select([ready], [], [], 300)[0], "a command did not begin to write"
             os.read(ready, 1)
-        # The end of the file is what all of them wait for.
+        # Closing the gate starts all children.
         os.close(gate)
         codes = [wait_for(pid) for pid in pids]
-        for handle in (ready, says, waiting):
+        for handle in (ready, ready_writer, waiting):
             os.close(handle)
         print("together", *codes, find_state(root / NAME, states), describe_directory(root / NAME), flush=True)
 

@@ -1,6 +1,6 @@
-"""Faults of padding, resizing and configuration, each with the point and the name that a report must give for it.
+"""Faults of padding, resizing and configuration, with the point and the setting that a report must name.
 
-As those of `faults`, each damages the model it is given in place, or patches the data or the processor.
+Like those of `faults`, each damages the model in place, or patches the data or the processor.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def ignore_padding(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def resample_bilinear(vlm: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Resize pictures by another filter than the bicubic one."""
+    """Resize images with the bilinear instead of the bicubic filter."""
     patch.setattr(vlm.processor.image_processor, "resample", Image.Resampling.BILINEAR)
 
 
 def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
-    """Take the rows of pixels for as long as the columns are; a square picture stays as it is."""
+    """Swap height and width without moving the bytes. A square image does not change."""
 
     def swapped(sample: Sample) -> Sample:
         picture = sample.load_image
@@ -54,7 +54,7 @@ def swap_height_and_width(_: Vlm, patch: pytest.MonkeyPatch) -> None:
 
 
 def approximate_gelu(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Compute GELU by its approximation with tanh, as configurations with the other name have it."""
+    """Replace GELU by its tanh approximation, in modules and configuration."""
     for module in list(vlm.model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, GELUActivation):
@@ -83,7 +83,7 @@ def raise_theta(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def lower_eps(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Make the number that RMS norms add to the variance ten times smaller."""
+    """Divide the epsilon of RMS norms by ten."""
     config = vlm.anatomy.text_config
     config.rms_norm_eps /= 10
     for module in vlm.model.modules():
@@ -92,12 +92,12 @@ def lower_eps(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 
 def take_the_layer_before(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Take the image features from the tower's last layer but one."""
+    """Take the image features from the previous layer of the tower."""
     vlm.model.config.vision_feature_layer -= 1
 
 
 def reverse_key_value_heads(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
-    """Serve the groups of query heads by the key-value heads in reverse order."""
+    """Reverse the order of the key-value heads."""
 
     def reverse(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
         heads = vlm.anatomy.text_config.num_key_value_heads
@@ -110,10 +110,10 @@ def reverse_key_value_heads(vlm: Vlm, _: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A fault and what a report must say of it.
+    """A fault and the facts that a report must state about it.
 
-    `point` is the first residual point that changes, None where the inputs do. `named` are settings of the
-    configuration that a message names. `models` are the bundled models that show it.
+    `point` is the first residual point that changes, or None if the inputs change. `named` holds the settings that a
+    message names. `models` holds the bundled models that show the fault.
     """
 
     change: Change
@@ -123,7 +123,7 @@ class Located:
 
 
 LOCATED: Mapping[str, Located] = {
-    # Prompts of the InstructBLIP are never padded: its Q-Former would read the padding.
+    # InstructBLIP's prompts are never padded, because its Q-Former would read the padding.
     "padding mask ignored": Located(ignore_padding, 1, models=(LLAVA,)),
     "bilinear for bicubic": Located(resample_bilinear, None, ("image_processor.resample",)),
     "height and width swapped": Located(swap_height_and_width, None),

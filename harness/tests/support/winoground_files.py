@@ -1,4 +1,4 @@
-"""Winoground in the layouts of its files, written by the tests that read them."""
+"""Small Winoground datasets in its file layouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_example(number: Any, **values: Any) -> dict[str, Any]:
 def write_jsonl(
     directory: Path, examples: Sequence[dict[str, Any]], suffix: str = "png", images: str = "images"
 ) -> Path:
-    """Write the jsonl in a directory and its images into the folder beside; returns that folder."""
+    """Write the JSON lines and the images to a directory. Return the images' directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)) + "\n\n")
     names = [e[f"image_{side}"] for e in examples for side in (0, 1)]
