@@ -100,18 +100,18 @@ def measure_breakdown(subject: Subject, contestant: str = EVERYTHING, passes: in
     return Breakdown(float(np.median(plain)), float(np.median(observed - plain)), tuple(shares))
 
 
-def breakdown_lines(parts: Breakdown, least: float = 0.002) -> list[str]:
+def breakdown_lines(parts: Breakdown, minimum: float = 0.002) -> list[str]:
     """Return the breakdown as lines of text: functions, then operations.
 
-    Functions below the share `least` of the plain pass are summed in one line.
+    Functions below the share `minimum` of the plain pass are summed in one line.
     """
     by_function: dict[str, float] = defaultdict(float)
     for share in parts.shares:
         by_function[share.function] += share.seconds
     counted = sum(share.seconds for share in parts.shares)
     functions = sorted(by_function.items(), key=lambda function: -function[1])
-    large = [(seconds, "", name) for name, seconds in functions if seconds >= least * parts.plain]
-    small = [seconds for _, seconds in functions if seconds < least * parts.plain]
+    large = [(seconds, "", name) for name, seconds in functions if seconds >= minimum * parts.plain]
+    small = [seconds for _, seconds in functions if seconds < minimum * parts.plain]
     listed = parts.shares[:_LARGEST]
     rows = [
         *large,

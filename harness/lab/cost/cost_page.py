@@ -99,12 +99,12 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
     figure = Figure(figsize=(1.4 + 4.4 * len(depths), 5.0), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for axes, depth in zip(panels, depths, strict=True):
-        here = sorted(
+        panel_results = sorted(
             (result for result in results if result.cell.layers == depth), key=lambda result: result.cell.tokens
         )
         axes.set(xscale="log", yscale="log")
-        _draw(axes, here)
-        tokens = [result.cell.tokens for result in here]
+        _draw(axes, panel_results)
+        tokens = [result.cell.tokens for result in panel_results]
         axes.xaxis.set_major_locator(FixedLocator(tokens))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlim(min(tokens) * 0.85, max(tokens) * (max(tokens) / min(tokens)) ** 0.55)
@@ -125,11 +125,11 @@ def ratio_plot(results: Sequence[CellResult], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
+def _draw(axes: Axes, panel_results: Sequence[CellResult]) -> None:
     axes.axhline(1.0, color=_FAINT, lw=1.0, zorder=-1)
     ends = []
     for name, (colour, marker, line) in _STYLES.items():
-        ratios = [(result.cell.tokens, ratio(result, name)) for result in here]
+        ratios = [(result.cell.tokens, ratio(result, name)) for result in panel_results]
         points = [(tokens, measured.median, *measured.interval) for tokens, measured in ratios if measured is not None]
         if not points:
             continue
@@ -147,7 +147,7 @@ def _draw(axes: Axes, here: Sequence[CellResult]) -> None:
         )
         ends.append((middle[-1], tokens[-1], name, colour))
     bottom, top = axes.get_ylim()
-    ends.append((1.0, here[-1].cell.tokens, PLAIN, _FAINT))
+    ends.append((1.0, panel_results[-1].cell.tokens, PLAIN, _FAINT))
     ends.sort()
     heights = _spread_labels([end[0] for end in ends], top / bottom)
     for label_height, (height, last_tokens, name, colour) in zip(heights, ends, strict=True):

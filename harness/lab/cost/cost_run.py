@@ -202,10 +202,10 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
 
 def _dtype(plan: CostPlan, device: torch.device) -> str:
     """Return the dtypes of the random-weight models and of the pairs, which differ on a GPU."""
-    used = {
+    dtypes = {
         kind: str(choose_dtype(plan.conditions.dtype, device, bundled=kind == "pairs")).removeprefix("torch.")
         for kind, cells in {"drawn": plan.cells, "pairs": plan.pairs}.items()
         if cells
     }
-    kinds = set(used.values())
-    return kinds.pop() if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in used.items())
+    kinds = set(dtypes.values())
+    return kinds.pop() if len(kinds) == 1 else ", ".join(f"{kind} {dtype}" for kind, dtype in dtypes.items())

@@ -57,9 +57,9 @@ class Subject:
         names = [f"sample {row}" for row in range(len(self.groups.real))]
         lens = self.task if recall else None
         observer = observing(self.model, self.anatomy, self.groups, sample_ids=names, lens=lens, attention=attention)
-        with torch.inference_mode(), observer as seen:
+        with torch.inference_mode(), observer as observation:
             self.model(**self.inputs, use_cache=False, logits_to_keep=1)
-            return seen.readings(), seen.lens
+            return observation.readings(), observation.lens
 
     def with_learnt_block(self, other: Subject) -> Subject:
         """Return the subject with a block learnt from `other`: the entries that a dense lens decodes most often.

@@ -104,25 +104,25 @@ def fit_growth(results: Sequence[CellResult], contestant: str) -> Growth | None:
     Returns:
         The exponents, or None if too few cells have a positive extra.
     """
-    every = [(result.cell, np.subtract(*_seconds(result, contestant).T)) for result in results]
-    used = [(cell, extra) for cell, extra in every if len(extra) and np.median(extra) > 0.0]
-    sizes = np.log([[cell.tokens, cell.layers] for cell, _ in used]).reshape(-1, 2)
+    extras = [(result.cell, np.subtract(*_seconds(result, contestant).T)) for result in results]
+    positive_extras = [(cell, extra) for cell, extra in extras if len(extra) and np.median(extra) > 0.0]
+    sizes = np.log([[cell.tokens, cell.layers] for cell, _ in positive_extras]).reshape(-1, 2)
     varied = [column for column in range(2) if len(np.unique(sizes[:, column])) > 1]
-    if not varied or len(used) < len(varied) + 1:
+    if not varied or len(positive_extras) < len(varied) + 1:
         return None
-    design = np.column_stack([np.ones(len(used)), sizes[:, varied]])
-    fitted = _fit_exponents(design, np.array([np.median(extra) for _, extra in used]))
+    design = np.column_stack([np.ones(len(positive_extras)), sizes[:, varied]])
+    fitted = _fit_exponents(design, np.array([np.median(extra) for _, extra in positive_extras]))
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(_DRAWS):
-        medians = np.array([np.median(rng.choice(extra, len(extra))) for _, extra in used])
+        medians = np.array([np.median(rng.choice(extra, len(extra))) for _, extra in positive_extras])
         positive = medians > 0.0
         if np.linalg.matrix_rank(design[positive]) == design.shape[1]:
             draws.append(_fit_exponents(design[positive], medians[positive]))
     tail = 100 * (1.0 - CONFIDENCE) / 2.0
     low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
     exponents = {column: (float(fitted[i]), (float(low[i]), float(high[i]))) for i, column in enumerate(varied)}
-    return Growth(exponents.get(0), exponents.get(1), len(used), len(results) - len(used))
+    return Growth(exponents.get(0), exponents.get(1), len(positive_extras), len(results) - len(positive_extras))
 
 
 def targets(run: CostRun) -> Iterator[Target]:

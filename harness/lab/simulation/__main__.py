@@ -87,12 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _integer(least: int) -> Callable[[str], int]:
-    """Return an argparse type for integers of at least `least`."""
+def _integer(minimum: int) -> Callable[[str], int]:
+    """Return an argparse type for integers of at least `minimum`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {minimum}")
         return int(text)
 
     return parse

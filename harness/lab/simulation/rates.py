@@ -67,9 +67,13 @@ def simulate_suite(suite: Suite) -> SuiteResult:
     alarms, verdicts = [], Counter[Verdict]()
     for index, population in enumerate(PAIRS):
         draw = (suite.seed, "suite", suite.paired, suite.index, index)
-        first = population.draw(seed_of(*draw, "baseline"))
-        again = remeasure(first, seed_of(*draw, "again")) if suite.paired else population.draw(seed_of(*draw, "new"))
-        for name, verdict in assertions(again, to_baseline(first)).items():
+        baseline_profile = population.draw(seed_of(*draw, "baseline"))
+        measured = (
+            remeasure(baseline_profile, seed_of(*draw, "again"))
+            if suite.paired
+            else population.draw(seed_of(*draw, "new"))
+        )
+        for name, verdict in assertions(measured, to_baseline(baseline_profile)).items():
             verdicts[verdict] += 1
             if verdict is Verdict.DIFFERS:
                 alarms.append(f"suite {suite.index}, {population.name}: {name}")
@@ -152,10 +156,10 @@ def simulate_trial(trial: Trial) -> dict[str, Verdict]:
     """Return the verdict on every question of the trial's scenario."""
     scenario, population = trial.scenario, trial.population
     draw = (trial.seed, "trial", trial.scenario_index, trial.paired, trial.n, trial.repetition)
-    first = seed_of(*draw, "baseline")
-    baseline = to_baseline(population.draw(first))
+    baseline_seed = seed_of(*draw, "baseline")
+    baseline = to_baseline(population.draw(baseline_seed))
     if trial.paired:
-        changed = remeasure(population.draw(first, scenario.change), seed_of(*draw, "again"))
+        changed = remeasure(population.draw(baseline_seed, scenario.change), seed_of(*draw, "again"))
     else:
         changed = population.draw(seed_of(*draw, "new"), scenario.change)
     verdict_on = {

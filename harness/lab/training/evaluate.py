@@ -99,7 +99,7 @@ def write_card(measured: Evaluation, trained: Path) -> Path:
 def card_text(measured: Evaluation, record: dict[str, Any], trained: Path) -> str:
     """Return the text of the model card from the evaluation and the training record."""
     tally = measured.tally
-    missed = [answer for answer in REQUIRED_ATTRIBUTES if tally.share(f"{answer}/all") < REQUIRED_SHARE]
+    missed = [attribute for attribute in REQUIRED_ATTRIBUTES if tally.share(f"{attribute}/all") < REQUIRED_SHARE]
     rows = [
         [row, *(f"{tally.share(f'{row}/{c}'):.3f}" if tally.total[f"{row}/{c}"] else "" for c in _COLUMNS)]
         for row in _ROWS

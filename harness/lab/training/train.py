@@ -266,8 +266,8 @@ def schedule(step: int, steps: int, warm_up: int) -> float:
     """Return the factor of the top learning rate: linear warm-up, then a half cosine down to 0.02."""
     if step < warm_up:
         return (step + 1) / warm_up
-    done = (step - warm_up) / max(1, steps - warm_up)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    progress = (step - warm_up) / max(1, steps - warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

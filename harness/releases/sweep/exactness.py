@@ -71,10 +71,10 @@ class _Examination:
         with (
             collect_placeholder_masks(self.model) as masks,
             torch.inference_mode(),
-            observing(self.model, self.anatomy, groups, sample_ids=ids, lens=task, checking=True) as seen,
+            observing(self.model, self.anatomy, groups, sample_ids=ids, lens=task, checking=True) as observation,
         ):
             self.model(**self.prompt.inputs, **prompt_options(self.model))
-        readings = seen.readings()
+        readings = observation.readings()
         check_image_positions(self.model, self.anatomy.name, image_or_separator, self.prompt.inputs, masks)
         self.remark(
             bool(separators.any()),

@@ -164,9 +164,9 @@ class _Shrinker:
         if re.fullmatch(_MARKER, name):
             return [self._marker(number) for number in value]
         if indexes and value and all(isinstance(index, int) for index in value):
-            most = max(depth, *(abs(index) + 1 for index in value))
-            scaled = [(abs(index) * DEPTH // most) * (-1 if index < 0 else 1) for index in value]
-            fixed = (index or (-1 if old < 0 else 0) for index, old in zip(scaled, value, strict=True))
+            count = max(depth, *(abs(index) + 1 for index in value))
+            scaled = [(abs(index) * DEPTH // count) * (-1 if index < 0 else 1) for index in value]
+            fixed = (index or (-1 if original < 0 else 0) for index, original in zip(scaled, value, strict=True))
             return list(dict.fromkeys(fixed))
         return [_INNER for _ in value] if name.endswith(("intermediate_size", "hidden_size")) else value
 
@@ -178,8 +178,8 @@ class _Shrinker:
         if value <= 0:
             return value
         if re.fullmatch(r".*(num_)?(key_value|kv)_heads", name):
-            every = content.get("num_attention_heads", 0)
-            heads = content.get(name.replace("key_value_heads", "attention_heads"), every)
+            attention_heads = content.get("num_attention_heads", 0)
+            heads = content.get(name.replace("key_value_heads", "attention_heads"), attention_heads)
             return _KEY_HEADS if isinstance(heads, int) and value < heads else _HEADS
         if name == "image_size":
             patch = content.get("patch_size")

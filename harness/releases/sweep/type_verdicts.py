@@ -52,9 +52,9 @@ def verdict_on(model_type: str, class_name: str) -> TypeVerdict:
 
     A type is refused if the harness refuses such models or if a required library is not installed.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     outcome, remark = _outcome(model_type, class_name)
-    return TypeVerdict(model_type, outcome, remark, time.perf_counter() - began)
+    return TypeVerdict(model_type, outcome, remark, time.perf_counter() - start)
 
 
 def _outcome(model_type: str, class_name: str) -> tuple[TypeOutcome, str]:

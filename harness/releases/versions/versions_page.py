@@ -99,10 +99,10 @@ def _findings_of_pairs(judged: Sequence[CellOutcome]) -> list[str]:
         if outcome.worst_verdict(pair) == ERROR:
             sentences.append(f"{outcome.cell}: {pair} could not be judged; see the cell's log.")
         elif changed:
-            answers = ", ".join(f"{question} {verdict}" for question, verdict in changed)
+            verdicts = ", ".join(f"{question} {verdict}" for question, verdict in changed)
             if largest is not None:
-                answers += f"; the most distant sample is off by {largest:.2g} in inter-modal similarity"
-            sentences.append(f"{outcome.cell}: {pair} does not reproduce ({answers}).")
+                verdicts += f"; the most distant sample is off by {largest:.2g} in inter-modal similarity"
+            sentences.append(f"{outcome.cell}: {pair} does not reproduce ({verdicts}).")
     if sentences or not judged:
         return sentences
     farthest = max(judged, key=lambda outcome: outcome.largest_difference("inter") or 0.0)
@@ -127,7 +127,9 @@ def _findings_of_types(swept: Sequence[CellOutcome]) -> list[str]:
             reasons.setdefault(entry["verdict"], f" ({remark})" if remark and entry["verdict"] != "measured" else "")
         missing = cells.pop(_ABSENT["verdict"], [])
         if len(cells) > 1:
-            parts = (f"{verdict} with {'; '.join(map(str, used))}{reasons[verdict]}" for verdict, used in cells.items())
+            parts = (
+                f"{verdict} with {'; '.join(map(str, users))}{reasons[verdict]}" for verdict, users in cells.items()
+            )
             changing.append(f"`{name}`: {', '.join(parts)}.")
         if missing:
             absent.setdefault(tuple(dict.fromkeys(cell.transformers for cell in missing)), []).append(f"`{name}`")

@@ -64,15 +64,15 @@ def test_the_same_seed_draws_the_same_samples() -> None:
 
 def test_remeasuring_changes_every_sample_slightly() -> None:
     drawn = PAIRS[0].draw(1)
-    again = remeasure(drawn, 2)
-    assert len(match_inputs(again, drawn).pairing.measured) == drawn.n
+    remeasured = remeasure(drawn, 2)
+    assert len(match_inputs(remeasured, drawn).pairing.measured) == drawn.n
     for name in CURVES:
-        change = again[name].astype(np.float64) - drawn[name]
+        change = remeasured[name].astype(np.float64) - drawn[name]
         assert (np.abs(change).max(axis=1) > 1e-3).all()
         assert np.abs(change.mean(axis=0)).max() < 0.01
-    changed = (again.arrays["hits"] != drawn.arrays["hits"]).any(axis=(1, 2))
+    changed = (remeasured.arrays["hits"] != drawn.arrays["hits"]).any(axis=(1, 2))
     assert 0 < changed.sum() < 16
-    assert (again["exit_agreement"][:, -1] == drawn["exit_agreement"][:, -1]).all()
+    assert (remeasured["exit_agreement"][:, -1] == drawn["exit_agreement"][:, -1]).all()
 
 
 @pytest.mark.parametrize("depth", [30, 32, 40])

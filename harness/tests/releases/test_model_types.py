@@ -81,13 +81,13 @@ def settled_lines(text: str, untried: set[str]) -> list[str]:
 
 def test_pages_are_compared_by_the_types_that_both_environments_tried() -> None:
     versions = {"transformers": "5.0", "torch": "2.0"}
-    here = [TypeVerdict(name, TypeOutcome.MEASURED, "", 1.0) for name in ("a1", "b2")]
-    there = [
-        here[0],
+    complete = [TypeVerdict(name, TypeOutcome.MEASURED, "", 1.0) for name in ("a1", "b2")]
+    incomplete = [
+        complete[0],
         TypeVerdict("b2", TypeOutcome.REFUSED, f"not tried, a library is missing here: {'b2 ' * 30}", 0.0),
     ]
-    worse = [TypeVerdict("a1", TypeOutcome.FAILED, "KeyError", 1.0), here[1]]
-    pages = [_page(verdicts, versions) for verdicts in (here, there, worse)]
+    worse = [TypeVerdict("a1", TypeOutcome.FAILED, "KeyError", 1.0), complete[1]]
+    pages = [_page(verdicts, versions) for verdicts in (complete, incomplete, worse)]
     untried = untried_types(pages[1])
     assert untried == {"`b2`"}
     same, other, changed = (settled_lines(page, untried) for page in pages)

@@ -54,9 +54,9 @@ def record(verdict: str = "reproduces", largest_difference: float = 2e-7, pairs:
 
 @dataclass
 class FakeRunner:
-    """A fake command runner in whose environment every command works, except those in `fails`."""
+    """A fake command runner in whose environment every command works, except those in `failures`."""
 
-    fails: Mapping[str, CommandResult] = field(default_factory=dict)
+    failures: Mapping[str, CommandResult] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=record)
     types: Mapping[str, Any] = field(default_factory=lambda: TYPES)
     imported: str = ""
@@ -66,9 +66,9 @@ class FakeRunner:
     def __call__(self, command: Sequence[str], directory: Path, log: Path) -> CommandResult:
         self.commands.append(list(command))
         text = " ".join(command)
-        for words, done in self.fails.items():
+        for words, result in self.failures.items():
             if words in text:
-                return done
+                return result
         if "venv" in command:
             Path(command[-1]).mkdir(parents=True)
         if "pip" in command:
@@ -129,11 +129,11 @@ def test_a_cell_is_installed_measured_and_stored(results: Path, tmp_path: Path, 
     assert stored[0]["cell"] == {"transformers": "5.0.0", "torch": "2.15.0"}
     assert stored[0]["commit"] == "abc1234"
 
-    again = FakeRunner()
-    assert main(arguments, again) == 0
-    assert again.commands == []
-    assert main([*arguments, "--anew", "--only", "sweep"], again) == 0
-    assert (again.ran("harness.releases.sweep"), again.ran("pytest")) == (1, 0)
+    second = FakeRunner()
+    assert main(arguments, second) == 0
+    assert second.commands == []
+    assert main([*arguments, "--anew", "--only", "sweep"], second) == 0
+    assert (second.ran("harness.releases.sweep"), second.ran("pytest")) == (1, 0)
     assert load_outcome(results / f"{OLD.name}.json").pairs is not None
 
 
@@ -156,7 +156,7 @@ def test_a_kept_environment_is_created_once(results: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("fails", "imported", "reason"),
+    ("failures", "imported", "reason"),
     [
         (
             {" pip ": CommandResult(1, CONFLICT)},
@@ -172,13 +172,13 @@ def test_a_kept_environment_is_created_once(results: Path, tmp_path: Path) -> No
     ],
 )
 def test_a_cell_without_an_environment_has_a_row_with_the_reason(
-    fails: Mapping[str, CommandResult],
+    failures: Mapping[str, CommandResult],
     imported: str,
     reason: str,
     results: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    runner = FakeRunner(fails=fails, imported=imported)
+    runner = FakeRunner(failures=failures, imported=imported)
     assert main(["--transformers", "5.0.0"], runner) == 1
     printed = capsys.readouterr().out
     assert f"no: {reason}" in printed
@@ -190,7 +190,7 @@ def test_a_cell_without_an_environment_has_a_row_with_the_reason(
 
 def test_a_part_without_a_file_is_reported_and_the_other_runs(results: Path, capsys: pytest.CaptureFixture) -> None:
     runner = FakeRunner(
-        fails={"harness.releases.sweep": CommandResult(2, "first\nModuleNotFoundError: No module named 'x'\n")}
+        failures={"harness.releases.sweep": CommandResult(2, "first\nModuleNotFoundError: No module named 'x'\n")}
     )
     assert main(["--transformers", "5.0.0"], runner) == 1
     printed = capsys.readouterr().out
@@ -203,9 +203,9 @@ def test_a_pair_that_could_not_be_judged_is_reported_and_rerun(results: Path, ca
     first = bundled_pairs()[0]
     assert main(["--transformers", "5.0.0"], FakeRunner(record=record(pairs=[first]))) == 1
     assert f"{bundled_pairs()[1]} could not be judged; see the cell's log." in capsys.readouterr().out
-    again = FakeRunner()
-    assert main(["--transformers", "5.0.0"], again) == 0
-    assert (again.ran("harness.releases.sweep"), again.ran("pytest")) == (0, 1)
+    second = FakeRunner()
+    assert main(["--transformers", "5.0.0"], second) == 0
+    assert (second.ran("harness.releases.sweep"), second.ran("pytest")) == (0, 1)
 
 
 def test_invalid_arguments_or_files_are_reported(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -251,8 +251,8 @@ def test_the_tables_have_a_row_per_cell_and_per_pair() -> None:
 
 def test_findings_list_differences_between_cells() -> None:
     changed = {"llava": {"verdict": "failed", "remark": "IndexError: list index out of range"}}
-    moved = read_pairs(record("equivalent", 0.0031, ["scenes-llava-scenes"]), ["scenes-llava-scenes"])
-    sentences = findings([make_outcome(OLD, types=changed, pairs=moved), make_outcome(NEW)])
+    changed_pairs = read_pairs(record("equivalent", 0.0031, ["scenes-llava-scenes"]), ["scenes-llava-scenes"])
+    sentences = findings([make_outcome(OLD, types=changed, pairs=changed_pairs), make_outcome(NEW)])
     assert sentences == [
         f"{OLD}: scenes-llava-scenes does not reproduce (inter equivalent; the most distant sample is off by 0.0031 in "
         "inter-modal similarity).",
