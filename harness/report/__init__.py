@@ -1,1 +1,1 @@
-"""What a person reads: tables and figures."""
+"""Output for readers: tables, figures, messages and the HTML page."""

@@ -1,4 +1,4 @@
-"""Two models side by side, in words: a table of their phases, and the lines that say where they part."""
+"""The comparison of two models as text: a table of their phases, and lines with the positions that differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDS = ("phase I ends", "phase II ends", "phase III ends")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelComparison:
-    """Two models measured on the same samples, side by side."""
+    """A comparison of two models on the same samples."""
 
     numbers: SideBySide
 
@@ -31,17 +31,17 @@ class ModelComparison:
         return "\n".join(self.lines())
 
     def lines(self, width: int | None = None) -> list[str]:
-        """Return a title, a table with one column a model, and where the two differ.
+        """Return a title, a table with one column per model, and the differences.
 
         Args:
-            width: of a terminal that lines and cells are folded for, None where they may be as long as they are.
+            width: of the terminal, in columns; None does not fold lines and cells.
         """
         numbers, pairing = self.numbers, self.numbers.inputs.pairing
         title = (
             f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.measured)} samples"
             f"{', compared in pairs' if pairing.paired else ', too few to be compared in pairs'}"
         )
-        above = [title, *_given_lines(numbers)]
+        above = [title, *_input_lines(numbers)]
         below = [*_verdict_lines(numbers), *_where_lines(numbers)]
         if width is not None:
             above, below = ([line for text in texts for line in fold(text, width)] for texts in (above, below))
@@ -55,25 +55,25 @@ class ModelComparison:
 def compare_models(
     profile: Profile, other: Profile, *, weights: tuple[WeightParts, WeightParts] | None = None
 ) -> ModelComparison:
-    """Two models side by side: their phases, the regression verdicts, and where in the depth they part.
+    """Compare two models: their phases, regression verdicts, and the positions up to which they are the same.
 
     Args:
-        profile: of the one model.
-        other: of the model that it is held against, on the same dataset.
-        weights: `weight_parts` of the two models, in this order, to be told which layers' weights differ.
+        profile: the profile of a model.
+        other: the profile of the model to compare with, on the same dataset.
+        weights: `weight_parts` of the two models in this order; the result then lists the layers whose weights differ.
 
     Raises:
-        ValueError: profiles of different datasets.
+        ValueError: the profiles belong to different datasets.
     """
     return ModelComparison(side_by_side(profile, reference_from_profile(other), weights))
 
 
 def model_comparisons(findings: SessionResults, reference: Callable[[Pair], Reference]) -> list[ModelComparison]:
-    """Return the comparisons of a run with --phase-against, one for each pair that was held against the other model.
+    """Return the comparisons of a run with --phase-against, one per pair of a model with the other model.
 
     Args:
-        findings: profiles, and the hashes of their models' weights.
-        reference: returns what a pair is held against.
+        findings: the profiles, and the hashes of their models' weights.
+        reference: returns the baseline of a pair.
     """
     return [
         ModelComparison(
@@ -85,8 +85,8 @@ def model_comparisons(findings: SessionResults, reference: Callable[[Pair], Refe
     ]
 
 
-def _given_lines(numbers: SideBySide) -> list[str]:
-    """What else is not the same for the two models, said before anything is compared."""
+def _input_lines(numbers: SideBySide) -> list[str]:
+    """Return lines with the differences in inputs, prompts, configuration and environment."""
     lines = [f"  {numbers.inputs.changed}"] if numbers.inputs.changed else []
     prompts = (numbers.measured.prompt, numbers.other.prompt)
     if prompts[0] != prompts[1]:
@@ -96,7 +96,7 @@ def _given_lines(numbers: SideBySide) -> list[str]:
 
 
 def _first_token_line(numbers: SideBySide) -> list[str]:
-    """A line if the first token is text in one of the models only: there it takes part in every mean over the text."""
+    """Return a line if only one of the models counts its first token as text; that token affects its text means."""
     sides = (numbers.measured, numbers.other)
     as_text = [side for side in sides if side.first_token == AS_TEXT]
     as_bos = [side for side in sides if side.first_token not in ("", AS_TEXT)]
@@ -105,7 +105,7 @@ def _first_token_line(numbers: SideBySide) -> list[str]:
     text, bos = short_name(as_text[0].model), short_name(as_bos[0].model)
     return [
         f"  the first token is text in {text}, whose prompts have no BOS; in {bos} it is "
-        f"{shorten(as_bos[0].first_token, LONGEST_TOKEN)}: similarities with the text include it in {text} only"
+        f"{shorten(as_bos[0].first_token, LONGEST_TOKEN)}: the similarities with text include it in {text} only"
     ]
 
 
@@ -128,8 +128,9 @@ def _names(numbers: SideBySide) -> tuple[str, str]:
 def _verdict_lines(numbers: SideBySide) -> list[str]:
     if not numbers.same_depth:
         return [
-            f"regression: not judged, {numbers.measured.depth} and {numbers.other.depth} layers "
-            "compare by relative depth"
+            "regression: not judged, because the models have "
+            f"{numbers.measured.depth} and {numbers.other.depth} layers; "
+            "compare them by relative depth"
         ]
     return ["regression: " + ", ".join(f"{name} {verdict}" for name, verdict in numbers.verdicts.items())]
 
@@ -139,7 +140,7 @@ def _where_lines(numbers: SideBySide) -> list[str]:
     if not numbers.same_depth:
         return lines
     if numbers.not_traced:
-        lines.append(f"readings: not asked sample by sample, {numbers.not_traced}")
+        lines.append(f"readings: not compared sample by sample, {numbers.not_traced}")
     lines += [trace_line(trace) for trace in numbers.traces]
     lines += [
         f"beyond the margin: {finding.measure.title} at {finding.measure.axis.describe(finding.indices)} "
@@ -152,19 +153,19 @@ def _where_lines(numbers: SideBySide) -> list[str]:
 
 
 def trace_line(trace: Trace) -> str:
-    """Up to where readings are the same: within the tolerance, and bit for bit where that ends earlier."""
-    place, first = trace.axis.name, trace.axis.first
+    """Return a line with the last position up to which readings are the same, within the tolerance and bit for bit."""
+    unit, first = trace.axis.name, trace.axis.first
 
     def until(end: int) -> str:
         if end == trace.last:
-            return f"at every {place}"
-        return f"up to {place} {end}" + (f", the input of layer {end + 1}" if first == 0 else "")
+            return f"at every {unit}"
+        return f"up to {unit} {end}" + (f", the input of layer {end + 1}" if first == 0 else "")
 
     if trace.same_until < first:
-        return f"{trace.name}: not the same at any {place} from {first} on, sample by sample"
+        return f"{trace.name}: different from {unit} {first} on, sample by sample"
     if trace.exact_until == trace.same_until:
         return f"{trace.name}: the same, sample by sample, {until(trace.same_until)}"
-    # Counts of words have no tolerance of their own: enough samples have the same.
+    # Counts of words have no tolerance; enough samples must have the same count.
     same = f"within {trace.tolerance:g}, sample by sample" if trace.tolerance >= 1e-6 else _IN_ENOUGH_SAMPLES
     exact = f"; bit for bit {until(trace.exact_until)}" if trace.exact_until >= first else ""
     return f"{trace.name}: the same {same}, {until(trace.same_until)}{exact}"

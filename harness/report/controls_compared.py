@@ -1,4 +1,4 @@
-"""What the claims show beyond their controls, in words: for the summary and for the messages of the cases."""
+"""Differences of the claims to their controls as text, for the summary and for messages."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from harness.report.layout import fold, table_lines, unbroken
 
 
 def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None) -> list[str]:
-    """Lines of a table with one row per pair and claim: the verdict, and the effect beyond each control.
+    """Return a table with one row per pair and claim: the verdict, and the difference to each control.
 
-    Where it would be wider than `width`, a table a pair, with folded cells.
+    If the table is wider than `width`, return a table per pair with folded cells.
 
     Args:
-        claims: pairs' names with their claims, in the order of the rows.
-        width: of the terminal, None where lines may be as long as they are.
+        claims: names of pairs with their claims, in the order of the rows.
+        width: of the terminal, in columns; None does not fold lines.
     """
     rows = [(pair, claim, control_cells(claim)) for pair, claim in claims]
     controls = list(dict.fromkeys(control for _, _, cells in rows for control in cells))
     if not controls:
         return []
     table = [
-        [pair, claim.name, str(claim.verdict), *(_kept_pieces(cells.get(control, "")) for control in controls)]
+        [pair, claim.name, str(claim.verdict), *(_unbroken_pieces(cells.get(control, "")) for control in controls)]
         for pair, claim, cells in rows
     ]
     headers = ["pair", "claim", "verdict", *(f"real - {control}" for control in controls)]
@@ -39,12 +39,12 @@ def control_table(claims: Iterable[tuple[str, Claim]], width: int | None = None)
     return lines
 
 
-def _kept_pieces(cell: str) -> str:
+def _unbroken_pieces(cell: str) -> str:
     return ", ".join(unbroken(piece) for piece in cell.split(", "))
 
 
 def control_cells(claim: Claim) -> Mapping[str, str]:
-    """By how much a claim's effects exceed the same under each control, in words, by control."""
+    """Return the difference of a claim's effects to each control as text, by control."""
     cells = {curve.control: curve_difference_text(curve) for curve in claim.curve_differences}
     for control in dict.fromkeys(difference.control for difference in claim.control_differences):
         differences = [difference for difference in claim.control_differences if difference.control == control]
@@ -56,7 +56,7 @@ def control_cells(claim: Claim) -> Mapping[str, str]:
 
 
 def control_lines(claim: Claim) -> list[str]:
-    """Return the same as `control_cells`, with intervals, a line each, for a message."""
+    """Return the differences to the controls with intervals, one per line, for a message."""
     lines = [
         f"difference to {curve.control}: {curve_difference_text(curve)} (margin {curve.margin:g}, "
         f"{curve.confidence:.0%} for all layers at once, n = {curve.n})"
@@ -73,7 +73,7 @@ def control_lines(claim: Claim) -> list[str]:
 
 
 def curve_difference_text(curve: CurveDifference, form: str = "+.2g") -> str:
-    """Where a curve exceeds its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
+    """Return the difference of a curve to its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
     parts = [
         f"{size:{form}} at layers {layer_ranges(layers)}"
         for size, layers in ((curve.highest, curve.above), (curve.lowest, curve.below))
@@ -83,6 +83,9 @@ def curve_difference_text(curve: CurveDifference, form: str = "+.2g") -> str:
 
 
 def effect_difference_text(difference: ControlDifference) -> str:
-    """Return an effect beyond its control, in brackets where its interval does not exclude zero on the claim's side."""
+    """Return the difference of an effect to its control.
+
+    It is in brackets unless its interval excludes zero on the claim's side.
+    """
     words = f"{difference.effect:+.2g}"
     return words if difference.confirmed else f"({words})"

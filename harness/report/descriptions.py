@@ -1,4 +1,4 @@
-"""Figures in words: the contents of each for those who do not see it, how it is to be read, and decoded tokens."""
+"""Text for figures: descriptions for screen readers, captions, and tables of decoded tokens."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from harness.report.phase_diagram import Band
 from harness.storage.file_names import short_name
 
 _OVERLAY = (
-    "Open dots are the baseline's means; a triangle at the top marks a layer that differs, a stroke one that is no "
-    "longer the same."
+    "Open dots are the baseline's means. A triangle at the top marks a layer that differs; a stroke marks a layer that "
+    "changed within the margin."
 )
 _OVERLAID = ("inter", "intra", "attention", "recall")
 
-# Decoded tokens that one layer shows, and the sign of a space at a token's end.
+# The number of decoded tokens shown per layer, and the sign for a space at the ends of a token.
 _MOST_WORDS, _SPACE = 8, "\N{OPEN BOX}"
 
-#: How each figure is to be read.
+#: The caption of each figure.
 CAPTIONS: Mapping[str, str] = {
     "diagram": "Figure 2. The phases over the relative depth. A bracket below a band is the 99 % interval of a "
-    "boundary, numbers are layers, a triangle above a band is where the baseline has the boundary.",
+    "boundary, numbers are layers, and a triangle above a band marks the boundary of the baseline.",
     "recalls": "Figure 5, averaged over the datasets of each model. Share of the reference words that LogitLens "
-    "decodes at some image token, and dotted that of another sample's words.",
+    "decodes at some image token; dotted: for another sample's words.",
     "inter": "Figure 1. Mean cosine between image and text tokens at every residual point; the band is the middle 80 % "
     "of the samples, the open diamond the state after the final norm, on which most published curves end. Grey spans "
-    "are the intervals of boundaries. The anisotropy-adjusted curve is less the same between different samples: it "
-    "removes all that does not depend on the picture, so with one instruction for all it is 0 at point 0 by "
+    "are the intervals of boundaries. The anisotropy-adjusted curve subtracts the similarity between different "
+    "samples, which does not depend on the image; with one instruction for all samples it is 0 at point 0 by "
     "construction.",
     "intra": "Figure 3. Mean cosine between different tokens of one group; bands are the middle 80 % of the samples.",
-    "attention": "Figure 4. What the last prompt token attends to, by the norm of what each token contributes, as "
-    "shares that sum to 1.",
-    "picture": "Figure 4, one sample. Over the picture, for each phase, the mean share of the last token's norm-based "
-    "attention that lies on every patch. One scale for all four.",
+    "attention": "Figure 4. Attention of the last prompt token by the norm of each token's contribution, as shares "
+    "that sum to 1.",
+    "picture": "Figure 4, one sample. For each phase, the mean share of the last token's norm-based attention on every "
+    "patch of the image. All four maps have the same scale.",
     "tokens": "Figure 4, one sample. The share of every token of the prompt in every layer, on a logarithmic scale.",
-    "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and of another "
-    "sample's words.",
-    "segments": "How many moves the mean curve has, by how large each must be. Verdicts use the declared prominence.",
-    "against": "Both models over the relative depth; dots mark where each one turns.",
+    "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and chance: the "
+    "same for another sample's words.",
+    "segments": "The number of monotone segments of the mean curve by prominence; verdicts use the declared one.",
+    "against": "Both models over the relative depth; dots mark the turning points.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedToken:
-    """One decoded token: its text, at how many image tokens it is the best, and whether a caption has its word."""
+    """A decoded token; `count` image tokens have it as top 1, and `named` is True if a caption contains its word."""
 
     text: str
     count: int
@@ -61,7 +61,7 @@ class DecodedToken:
 
 @dataclass(frozen=True, slots=True)
 class DecodedLayer:
-    """One residual point: the commonest best tokens at the image tokens, and the best five at the last token."""
+    """One residual point: the most frequent top 1 tokens at the image tokens, and the top 5 at the last token."""
 
     layer: int
     image: tuple[DecodedToken, ...]
@@ -70,17 +70,17 @@ class DecodedLayer:
 
 
 def figure_caption(name: str, *, with_baseline: bool) -> str:
-    """How a figure is to be read; with a baseline in it, what its dots are."""
+    """Return the caption of a figure; with a baseline in it, the caption explains its dots."""
     return f"{CAPTIONS[name]} {_OVERLAY}" if with_baseline and name in _OVERLAID else CAPTIONS[name]
 
 
 def describe_panel(name: str, profile: Profile, reading: PhaseReading) -> str:
-    """One panel of a profile in words."""
+    """Return a description of one panel of a profile."""
     return f"{short_name(profile.pair)}, {profile.depth} layers. {_PANELS[name](profile, reading)}"
 
 
 def describe_diagram(bands: Sequence[Band]) -> str:
-    """Return the phase diagram in words."""
+    """Return a description of the phase diagram."""
     return " ".join(
         f"{band.name}: phases end at layers {', '.join(f'{point.estimate:g}' for point in band.turning_points)} of "
         f"{band.depth}."
@@ -89,7 +89,7 @@ def describe_diagram(bands: Sequence[Band]) -> str:
 
 
 def describe_recalls(profiles: Sequence[Profile]) -> str:
-    """Recall by model in words."""
+    """Return a description of recall by model."""
     return " ".join(
         f"{short_name(profile.pair)}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
         f"{profile['recall_chance_5'].mean(0)[-1]:.2f}."
@@ -99,19 +99,19 @@ def describe_recalls(profiles: Sequence[Profile]) -> str:
 
 
 def describe_attention_map(drawing: Drawing, reading: PhaseReading) -> str:
-    """Return the map over the picture in words: the share of the picture in each phase, and where it is largest."""
+    """Return a description of the attention map: the share of the image in each phase, and its largest patch."""
     sentences = []
     for phase, patches in zip(PHASES, phase_maps(drawing, reading), strict=True):
         row, column = np.unravel_index(int(np.argmax(patches)), patches.shape)
         sentences.append(
-            f"Phase {phase.number}: {patches.sum():.0%} on the picture, most in row {row + 1}, column {column + 1} of "
+            f"Phase {phase.number}: {patches.sum():.0%} on the image, most in row {row + 1}, column {column + 1} of "
             f"{patches.shape[0]} by {patches.shape[1]} patches ({patches.max():.1%})."
         )
     return f"Sample {short_name(drawing.sample_id)}. {' '.join(sentences)}"
 
 
 def describe_token_shares(drawing: Drawing, reading: PhaseReading) -> str:
-    """Return the map of tokens over layers in words: the share of each group in each phase."""
+    """Return a description of the map of tokens over layers: the share of each group in each phase."""
     shares = token_shares(drawing)
     sentences = []
     for phase, layers in zip(PHASES, phase_layers(reading), strict=True):
@@ -123,17 +123,17 @@ def describe_token_shares(drawing: Drawing, reading: PhaseReading) -> str:
 
 
 def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
-    """What is decoded at every residual point of a drawn sample; a token that a caption names is marked."""
+    """Return the decoded tokens of a sample at every residual point; tokens that a caption contains are marked."""
     stems = {stem(word) for word in content_words(shorten_texts(drawing.captions))}
 
     def token(text: str, count: int = 1) -> DecodedToken:
         text = shorten(text, LONGEST_TOKEN)
-        return DecodedToken(_legible(text), count, stem(text) in stems)
+        return DecodedToken(_printable(text), count, stem(text) in stems)
 
     layers = []
     for layer, (image, last) in enumerate(zip(drawing.image_tokens, drawing.last_token, strict=True)):
         counts = sorted(Counter(image).items(), key=lambda item: (-item[1], item[0]))
-        # What the captions name is shown however seldom it is decoded: it is what recall counts.
+        # Words of the captions are shown even if they are rare, because recall counts them.
         common = [token(*item) for item in counts]
         shown_tokens = [
             token_shown for rank, token_shown in enumerate(common) if rank < _MOST_WORDS or token_shown.named
@@ -158,7 +158,7 @@ def _inter(profile: Profile, reading: PhaseReading) -> str:
         f" The control {name} has {curves['inter'].mean(0)[edges[1]]:.2f} at layer {edges[1]}."
         for name, curves in profile.controls.items()
     )
-    return f"Inter-modal similarity begins at {mean[0]:.2f}, {segments}; after the final norm {after:.2f}.{controls}"
+    return f"Inter-modal similarity starts at {mean[0]:.2f}, {segments}; after the final norm {after:.2f}.{controls}"
 
 
 def _intra(profile: Profile, reading: PhaseReading) -> str:
@@ -202,8 +202,8 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
     return "; ".join(f"{titles.get(name, name)} {values(profile[name].mean(0))}" for name in names) + "."
 
 
-def _legible(text: str) -> str:
-    """Return a token as it may stand in a line: spaces at its ends as signs, what nobody sees as escapes."""
+def _printable(text: str) -> str:
+    """Return a token on one line: spaces at its ends become signs, control characters are escaped."""
     inner = text.strip(" ")
     before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
     if not inner:

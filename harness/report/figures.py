@@ -1,7 +1,7 @@
 """The paper's figures for one profile: similarity across and within modalities, attention shares, LogitLens recall.
 
-`python -m harness.report.figures MODEL DATASET FILE` measures a pair and draws it; with `--against MODEL2` it lays the
-inter-modal similarity of two models over one relative depth.
+`python -m harness.report.figures MODEL DATASET FILE` measures a pair and draws its figures. With
+`--against MODEL2` it draws the inter-modal similarity of two models over the relative depth.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.storage.file_names import short_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: The panels by the names that `Profile.plot` takes, with their titles.
+#: The panels by the names that `plot` accepts, with their titles.
 PANELS: Mapping[str, tuple[str, Panel]] = {
     "inter": ("Inter-modal similarity", inter_panel),
     "intra": ("Intra-modal similarity", intra_panel),
@@ -44,18 +44,18 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
 _IN_THE_PAPER = ("inter", "intra", "attention", "recall")
-#: Inches of a figure with one panel: as wide as a column of a paper, so that its letters are read on a small screen.
+#: Size of a figure with one panel, in inches: as wide as a column of a paper, so that text is legible on small screens.
 WIDTH, HEIGHT = 4.8, 3.6
-# Its parts: above the panel, the panel, below it without and with one row of the legend.
+# Heights in inches: above the panel, the panel, below the panel without legend, and one row of the legend.
 _ABOVE, _PANEL, _BELOW, _ROW = 0.28, 2.15, 0.45, 0.155
 
 
 def phase_figure(profile: Profile, against: Profile | None = None, *, held: OverlaidCurves | None = None) -> Figure:
-    """Figures 1, 3, 4 and 5 of the paper for one profile, as four panels over one depth axis.
+    """Draw figures 1, 3, 4 and 5 of the paper for one profile, as four panels.
 
-    Bands are the middle 80 % of the samples; phases are shaded where the mean inter-modal curve turns. With `against`
-    it is one panel instead: the inter-modal similarity of both models over the depth as a share, by which models of
-    any depth compare. `held` is a baseline to lay under the four panels.
+    Bands are the middle 80 % of the samples; shading shows the phases of the mean inter-modal curve. With `against`
+    the figure has one panel instead: the inter-modal similarity of both models over the relative depth, at which models
+    of any depth are comparable. `held` is a baseline to draw under the four panels.
     """
     if against is not None:
         return overlay_figure(profile, against)
@@ -70,7 +70,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Over
 
 
 def overlay_figure(profile: Profile, against: Profile) -> Figure:
-    """Return the inter-modal similarity of two models over the relative depth, with a mark where each one turns."""
+    """Return the inter-modal similarity of two models over the relative depth, with marks at the turning points."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor=PAPER.light)
     axes = figure.subplots()
     for each, style in zip((profile, against), SERIES, strict=False):
@@ -101,7 +101,7 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
 
 
 def panel_figure(profile: Profile, name: str, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> Figure:
-    """One panel of `PANELS` as a figure of its own, as wide as a column."""
+    """Return a figure with one panel of `PANELS`, as wide as a column."""
     _, draw = PANELS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=PAPER.light)
     draw(figure.add_axes((0.12, 0.335, 0.855, 0.575)), profile, reading, overlaid)
@@ -110,7 +110,7 @@ def panel_figure(profile: Profile, name: str, reading: PhaseReading, overlaid: O
 
 
 def fit_height(figure: Figure) -> None:
-    """Make a figure of one panel as high as the panel with its legend below, and no higher."""
+    """Set the height of a figure with one panel to that of the panel and the legend below it."""
     (axes,) = figure.axes
     legend = axes.get_legend()
     rows = 0 if legend is None else -(-len(legend.get_texts()) // 2)
@@ -124,13 +124,13 @@ def plot(profile: Profile, figure: str = "inter", axes: Axes | None = None) -> A
     """Draw one of the paper's figures for a profile, and return its axes.
 
     Args:
-        profile: measured, or stored as a baseline.
+        profile: a measured profile or that of a baseline.
         figure: a name of `PANELS`: `inter` (figure 1), `intra` (figure 3), `attention` (figure 4, shares), `recall`
-            (figure 5) or `segments` (how many there are at each prominence).
-        axes: where to draw; None makes axes of their own, which a notebook shows.
+            (figure 5) or `segments` (the number of monotone segments by prominence).
+        axes: the axes to draw on; None creates new axes with pyplot, which a notebook displays.
 
     Raises:
-        LookupError: there is no figure of that name.
+        LookupError: no figure has that name.
     """
     if figure not in PANELS:
         raise LookupError(f"there is no figure {figure!r}; the figures of a profile are {', '.join(PANELS)}")
@@ -153,7 +153,7 @@ def _title(figure: Figure, text: str) -> None:
 
 
 def main() -> None:
-    """Measure a pair and writes its figure."""
+    """Measure a pair and write its figure to a file."""
     from harness.measurement.measure import measure
     from harness.models.registry import find_model
     from harness.models.vlm import load_vlm
@@ -162,9 +162,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.report.figures", description=main.__doc__)
     parser.add_argument("model")
     parser.add_argument("dataset")
-    parser.add_argument("file", type=Path, help="picture to write; its ending says which kind")
-    parser.add_argument("--samples", type=int, help="as many as the dataset declares where not given")
-    parser.add_argument("--against", metavar="MODEL2", help="the model to lay beside it, over the relative depth")
+    parser.add_argument("file", type=Path, help="image file to write; its suffix sets the format")
+    parser.add_argument("--samples", type=int, help="number of samples; default: the number that the dataset declares")
+    parser.add_argument("--against", metavar="MODEL2", help="a second model to draw over the relative depth")
     options = parser.parse_args()
     cache = default_cache()
 

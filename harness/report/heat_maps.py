@@ -1,6 +1,6 @@
-"""Figure 4 in full, for one sample: where in the picture the last token's attention lies, and on which tokens.
+"""Figure 4 for one sample: the last token's attention over the image and over all tokens.
 
-A token's share is its norm over the norms of all tokens in a layer.
+The share of a token is its norm divided by the sum of the norms of all tokens in a layer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from harness.report.panels import dress
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: A perceptually even map that readers with any colour vision, and printers without colour, order the same way.
+#: A perceptually uniform colour map that also works with colour vision deficiency and in greyscale print.
 _MAP = "viridis"
-# How much of the map covers the picture, where the share is nothing and where it is the most.
-_LEAST_OVER, _MOST_OVER = 0.12, 0.85
-#: The least share that is shown apart from nothing, as a power of ten.
+# Opacity of the map over the image, at a share of 0 and at the largest share.
+_LEAST_ALPHA, _MOST_ALPHA = 0.12, 0.85
+#: The lower end of the logarithmic colour scale, as a power of ten.
 _DECADES = -4
 _GROUPS = (("image", GREEN), ("instruction", ORANGE), ("other", PURPLE))
 
 
 def token_shares(drawing: Drawing) -> Array:
-    """Every token's share of the last token's norm-based attention, (L, tokens); zeros where a layer has none."""
+    """Return the share of each token in the last token's norm-based attention, (L, tokens).
+
+    Layers without attention keep zeros.
+    """
     rows = np.asarray(drawing.norm_rows, dtype=np.float64)
     return np.asarray(rows / np.maximum(rows.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
 
@@ -42,39 +45,39 @@ def phase_layers(reading: PhaseReading) -> tuple[range, ...]:
 
 
 def phase_maps(drawing: Drawing, reading: PhaseReading) -> tuple[Array, ...]:
-    """For each phase the mean share of every image token over its layers, (rows, columns) of the grid.
+    """Return for each phase the mean share of every image token over its layers, (rows, columns) of the grid.
 
     Raises:
-        ValueError: the image tokens of the sample lie in no grid.
+        ValueError: the image tokens of the sample do not form a grid.
     """
     if drawing.grid is None:
-        raise ValueError(f"the image tokens of {drawing.sample_id} lie in no grid.")
+        raise ValueError(f"the image tokens of {drawing.sample_id} do not form a grid.")
     shares = token_shares(drawing)[:, drawing.groups["image"]]
     return tuple(shares[list(layers)].mean(0).reshape(drawing.grid) for layers in phase_layers(reading))
 
 
 def attention_map_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
-    """Return the picture, and over it for each phase the share of the last token's attention on every patch.
+    """Draw the image, and for each phase a map of the last token's attention on every patch.
 
-    All four maps have one scale, whose upper end one patch in a hundred may exceed.
+    All four maps have the same scale; its upper end is the 99 % quantile of all patches.
 
     Raises:
-        ValueError: the image tokens of the sample lie in no grid.
+        ValueError: the image tokens of the sample do not form a grid.
     """
     maps = phase_maps(drawing, reading)
     image_share = token_shares(drawing)[:, drawing.groups["image"]].sum(1)
     figure = Figure(figsize=(WIDTH, 3.85), facecolor=PAPER.light)
     axes_grid: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
     upper = float(np.quantile(np.stack(maps), 0.99)) or 1.0
-    _picture(axes_grid[0, 0], drawing.image, "as the model is shown it")
+    _show_image(axes_grid[0, 0], drawing.image, "input of the model")
     height, width = drawing.image.shape[:2]
     map_axes = (axes_grid[0, 1], axes_grid[0, 2], axes_grid[1, 0], axes_grid[1, 1])
     for axes, phase, layers, patches in zip(map_axes, PHASES, phase_layers(reading), maps, strict=True):
         share = float(image_share[list(layers)].mean())
-        _picture(axes, _grey(drawing.image), f"{phase.number}, {_said(layers)}: image {share:.0%}")
+        _show_image(axes, _grey(drawing.image), f"{phase.number}, {_layers_text(layers)}: image {share:.0%}")
         axes.imshow(
             patches, extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap=_MAP, vmin=0.0, vmax=upper,
-            alpha=_LEAST_OVER + (_MOST_OVER - _LEAST_OVER) * np.clip(patches / upper, 0.0, 1.0),
+            alpha=_LEAST_ALPHA + (_MOST_ALPHA - _LEAST_ALPHA) * np.clip(patches / upper, 0.0, 1.0),
             interpolation="nearest",
         )  # fmt: skip
     axes_grid[1, 2].axis("off")
@@ -88,7 +91,7 @@ def attention_map_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
 
 
 def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
-    """The share of every prompt token in every layer, on a logarithmic scale, with groups and phases beside it."""
+    """Draw the share of every prompt token in every layer on a logarithmic scale, with groups and phases."""
     shares = token_shares(drawing)
     figure = Figure(figsize=(WIDTH, 3.9), facecolor=PAPER.light)
     axes = figure.add_axes((0.085, 0.19, 0.755, 0.755))
@@ -119,7 +122,7 @@ def token_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
 
 
 def _group_bar(axes: Axes, member: Array, name: str, colour: str) -> None:
-    """A line above the tokens of a group, one piece for each run of them; the first piece is in the legend."""
+    """Draw a line above each run of tokens of a group; the first line is in the legend."""
     positions = np.flatnonzero(member)
     for number, run in enumerate(np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)):
         if len(run):
@@ -129,7 +132,7 @@ def _group_bar(axes: Axes, member: Array, name: str, colour: str) -> None:
             )  # fmt: skip
 
 
-def _picture(axes: Axes, pixels: Array, title: str) -> None:
+def _show_image(axes: Axes, pixels: Array, title: str) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize=7.5, color=INK.light, pad=3)
     axes.set_xticks([])
@@ -139,9 +142,9 @@ def _picture(axes: Axes, pixels: Array, title: str) -> None:
 
 
 def _grey(pixels: Array) -> Array:
-    """Return the picture without colour, so that only the map has some."""
+    """Return the image in greyscale, so that only the map has colour."""
     return np.asarray(pixels @ np.array([0.299, 0.587, 0.114]), dtype=np.uint8)
 
 
-def _said(layers: range) -> str:
+def _layers_text(layers: range) -> str:
     return f"layers {layers.start + 1}-{layers.stop}" if len(layers) > 1 else f"layer {layers.stop}"

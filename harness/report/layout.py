@@ -1,4 +1,4 @@
-"""Lines that fit a terminal: folded at words, and tables whose cells are folded where they would be too wide."""
+"""Lines and tables folded to the width of a terminal."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from tabulate import tabulate
 from harness.errors import printable
 
 LEAST_WIDTH = 60
-# pytest indents a failure's message by eight of the 80 columns that every terminal has.
+# 80 columns minus the eight that pytest indents a message by.
 MESSAGE_WIDTH = 72
-# What pytest writes before a reason, the place or the name of a test, takes the rest of a line.
+# Longer reasons start a new line, because pytest prints the path or the name of the test before them.
 _SHORT_REASON = 30
-# A blank that no line is folded at.
-_KEPT = "\u00a0"
-# Blanks that tabulate puts between columns, and by how much it has a column wider than its header.
-_GAP, _MORE = 2, 2
+# A space at which no line is folded.
+_NO_BREAK_SPACE = "\u00a0"
+# Spaces that tabulate puts between columns, and that it adds to the width of a header.
+_GAP, _HEADER_EXTRA = 2, 2
 
 
 class Line(NamedTuple):
-    """A line of the terminal and its colour, a name that pytest's terminal writer knows; empty for none."""
+    """A line of the terminal and its colour: a name of pytest's terminal writer, or empty."""
 
     text: str
     colour: str = ""
 
 
 def terminal_width() -> int:
-    """How many columns a line may have: the terminal's or those of COLUMNS, 80 where there is none, 60 at least."""
+    """Return the number of columns: that of the terminal or of COLUMNS, 80 without a terminal, and at least 60."""
     return max(LEAST_WIDTH, shutil.get_terminal_size().columns)
 
 
 def unbroken(text: str) -> str:
-    """Return the text as one word, at which `folded` breaks no line: a path, a number with what it is."""
-    return text.replace(" ", _KEPT)
+    """Return the text with spaces at which `fold` does not break, as for a path or a number with its unit."""
+    return text.replace(" ", _NO_BREAK_SPACE)
 
 
 def join_unbroken(*pieces: str) -> str:
-    """Join pieces with blanks; the line is folded between them only."""
+    """Join pieces with spaces; `fold` breaks the line only between them."""
     return " ".join(map(unbroken, pieces))
 
 
 def fold(text: str, width: int, hanging_indent: int = 2, first_offset: int = 0) -> list[str]:
-    """The text in lines of at most `width` characters, broken between words; what a terminal would obey is escaped.
+    """Fold a text between words into lines of at most `width` characters; control characters are escaped.
 
-    Words are never broken: paths, ids and what is `kept` together may be longer than a line.
+    Words are never broken, so paths, ids and `unbroken` texts may be longer than a line.
 
     Args:
-        text: one line; the blanks that it begins with are its indentation.
-        width: of a line.
-        hanging_indent: by how much more the second and later lines are indented.
-        first_offset: columns of the first line that something else stands in.
+        text: one line; its leading spaces are the indentation.
+        width: the number of columns.
+        hanging_indent: the additional indentation of the second and later lines.
+        first_offset: columns that are already used in the first line.
     """
     text = _escaped(text)
     indent = len(text) - len(text.lstrip(" "))
@@ -68,24 +68,24 @@ def fold(text: str, width: int, hanging_indent: int = 2, first_offset: int = 0) 
     if not lines:
         return [""]
     lines[0] = lines[0][first_offset:]
-    return [line.replace(_KEPT, " ") for line in lines]
+    return [line.replace(_NO_BREAK_SPACE, " ") for line in lines]
 
 
 def reason_text(head: str, reason: str) -> str:
-    """A reason of a skip or an expected failure as pytest's summary shows it: on lines of its own where it is long."""
+    """Return the reason of a skip or an expected failure; a long one starts a new line in pytest's summary."""
     if len(f"{head} {reason}") <= _SHORT_REASON:
         return f"{head} {printable(reason)}"
     return "\n".join([head, *fold(f"    {reason}", MESSAGE_WIDTH, hanging_indent=0)])
 
 
 def labelled_lines(name: str, text: str, width: int, column: int) -> list[str]:
-    """Return the text folded beside a name, all its lines beginning at `column`."""
+    """Return the text folded to the right of a name; all its lines start at `column`."""
     first, *others = fold(f"{unbroken('  ' + name.ljust(column - 3))} {text}", width, hanging_indent=column)
     return [first, *others]
 
 
 def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """The lines of a table; cells of the widest columns are folded where it would be wider than `width`.
+    """Return the lines of a table; if it is wider than `width`, cells of its widest columns are folded.
 
     Words are never broken, so a table of long names may still be wider.
     """
@@ -93,17 +93,17 @@ def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], width: in
     if width is not None:
         room = width - _GAP * (len(headers) - 1)
         if sum(_least_width(column) for column in zip(*cells, strict=True)) > room:
-            cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
+            cells = [[cell.replace(_NO_BREAK_SPACE, " ") for cell in row] for row in cells]
         widths = _column_widths(list(zip(*cells, strict=True)), room)
-        cell_widths = [[least - _MORE for least in widths], *[widths] * len(rows)]
+        cell_widths = [[least - _HEADER_EXTRA for least in widths], *[widths] * len(rows)]
         cells = [list(map(_fold_cell, *cells_and_widths)) for cells_and_widths in zip(cells, cell_widths, strict=True)]
-    cells = [[cell.replace(_KEPT, " ") for cell in row] for row in cells]
+    cells = [[cell.replace(_NO_BREAK_SPACE, " ") for cell in row] for row in cells]
     table = tabulate(cells[1:], headers=cells[0], tablefmt="simple", disable_numparse=True)
     return [line.rstrip() for line in table.splitlines()]
 
 
 def _escaped(text: str) -> str:
-    return _KEPT.join(printable(part) for part in text.split(_KEPT))
+    return _NO_BREAK_SPACE.join(printable(part) for part in text.split(_NO_BREAK_SPACE))
 
 
 def _fold_cell(cell: str, width: int) -> str:
@@ -111,8 +111,8 @@ def _fold_cell(cell: str, width: int) -> str:
 
 
 def _column_widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
-    """How wide each column may be: the widest give way, none below its longest word."""
-    widths = [max([len(header) + _MORE, *map(len, cells)]) for header, *cells in columns]
+    """Return the width of each column; the widest shrink first, but not below their longest word."""
+    widths = [max([len(header) + _HEADER_EXTRA, *map(len, cells)]) for header, *cells in columns]
     least = [_least_width(column) for column in columns]
     while sum(widths) > width and widths != least:
         widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
@@ -122,4 +122,4 @@ def _column_widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
 
 def _least_width(column: Sequence[str]) -> int:
     header, *cells = ([len(word) for word in cell.split(" ")] for cell in column)
-    return max([max(header) + _MORE, *map(max, cells)])
+    return max([max(header) + _HEADER_EXTRA, *map(max, cells)])

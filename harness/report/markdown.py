@@ -1,4 +1,4 @@
-"""A run in GitHub's Markdown, as a step of a workflow shows it: the pairs, what differs, and what was expected to."""
+"""The summary of a run in GitHub's Markdown, for the step summary of a workflow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NUMBERS = ("pair", "question", "verdict", "measure", "where", "effect", "interv
 
 
 def markdown_summary(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> str:
-    """Return the summary as Markdown; names and texts of models and data are shown as they are, and never obeyed.
+    """Return the summary as Markdown; markup in names and texts of models and datasets is escaped.
 
     Args:
-        findings: what was measured and judged.
-        compared: the models held against another one in this run.
+        findings: the profiles and verdicts of the run.
+        compared: the comparisons with the model of --phase-against.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
@@ -37,9 +37,9 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
         f"## Phases of vision-language models: {_overall(findings, len(unexpected), len(inconclusive))}",
         f"**{prose(findings.problem())}**" if findings.problem() else "",
         _table(_COLUMNS, map(_row, outcomes)),
-        _numbers("What is not as expected", unexpected),
+        _numbers("Unexpected verdicts", unexpected),
         "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
-        _numbers("What the evidence does not decide", inconclusive),
+        _numbers("Inconclusive verdicts", inconclusive),
         _left_out(findings),
         _known(outcomes),
         *map(_side_by_side, compared),
@@ -51,23 +51,21 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
 
 
 def code(text: str) -> str:
-    """Return a name as code on one line, with what would end the code, a cell of a table or be a tag spelled out."""
+    """Return a name as inline code; characters that end code or table cells, or form a tag, are escaped."""
     escaped = re.sub("[`|<>&]", lambda sign: rf"\x{ord(sign[0]):02x}", printable(text))
     return f"`{escaped}`" if escaped else ""
 
 
 def prose(text: str) -> str:
-    """Return a text on one line, of bounded length, in which nothing is markup."""
-    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(printable(shorten(text)), quote=False)).replace(
-        "|", "&#124;"
-    )
+    """Return a text on one line, shortened, with all markup escaped."""
+    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(printable(shorten(text)), quote=False)).replace("|", "&#124;")
 
 
 def _overall(findings: SessionResults, unexpected: int, inconclusive: int) -> str:
     total = len(findings.verdicts)
     if not total:
         return "nothing was judged"
-    counts = [f"{unexpected} of {total} verdicts not as expected"] if unexpected else []
+    counts = [f"{unexpected} of {total} verdicts unexpected"] if unexpected else []
     counts += [f"{inconclusive} of {total} inconclusive"] if inconclusive else []
     return ", ".join(counts) or f"all {total} verdicts as expected"
 
@@ -104,7 +102,7 @@ def _deciding(result: Result) -> Sequence[Evidence]:
 
 def _part(result: Result, part: Evidence) -> list[str]:
     low, high = part.interval
-    again = f", not the same ({part.change})" if part.not_the_same and part.word != "differs" else ""
+    again = f", changed ({part.change})" if part.not_the_same and part.word != "differs" else ""
     return [
         code(short_name(str(result.pair))),
         result.question,

@@ -1,4 +1,4 @@
-"""Verdicts in sentences: every number of a verdict as a row, and the answers that a reader asks for first."""
+"""Verdicts explained in sentences: each number of a verdict as a row, and the answers at the top of the page."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.report.verdict_words import QUESTIONS, VERDICTS
 from harness.storage.file_names import short_name
 from harness.storage.json_text import round_numbers
 
-_ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "is half done"}
-_KINDS = {"presence": "is there", "monotonicity": "goes one way"}
+_ENDS = {BoundaryKind.TURNING_POINT: "ends", BoundaryKind.HALF_HEIGHT: "reaches half-height"}
+_KINDS = {"presence": "is present", "monotonicity": "is monotone"}
 _SEGMENTS = 4
 
 
 class Row(NamedTuple):
-    """One part of a verdict; numbers that do not apply are empty texts. `excess` is |effect| over the margin."""
+    """One part of a verdict; numbers that do not apply are empty strings. `excess` is |effect| / margin."""
 
     name: str
     verdict: str
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class ExplainedVerdict(NamedTuple):
-    """The verdict on one question, with its parts; `definition` says what the question is."""
+    """The verdict on one question, with its parts; `definition` states a claim and is empty for regression."""
 
     question: str
     title: str
@@ -53,32 +53,32 @@ class ExplainedVerdict(NamedTuple):
 
 
 def boundary_sentence(outcome: PairOutcome) -> str:
-    """Return the layers that bound the phases of a pair, in one sentence."""
+    """Return a sentence with the layers at which the phases of a pair end."""
     ends = zip(PHASES, outcome.ends, strict=False)
     sentence = _capitalised(", ".join(f"phase {name} ends at layer {layer:g}" for name, layer in ends))
     return f"{sentence}; phase IV is the rest of {outcome.profile.depth} layers."
 
 
 def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the certainty of the phases of a pair: intervals, certified moves, claims, and controls alike.
+    """Return sentences on the evidence for the phases of a pair: intervals, segments, claims, and controls.
 
     Args:
-        outcome: of the pair.
-        controls: the phases under each control, as `phases_of` tells them.
+        outcome: the outcome of the pair.
+        controls: the phases under each control, in the format of `phases_of`.
     """
     reading, segments = outcome.reading, outcome.reading.any_segments.count
     lines = [
         f"The layers in brackets are {reading.boundaries.level:.0%} intervals, from {outcome.profile.n} samples; a "
-        "layer without brackets is the same in all of them."
+        "layer without brackets has an interval of one layer."
     ]
     prominence = round_numbers(declared_prominence(reading.summary.mean))
     at = f"{segments} alternating monotone segments are confirmed at the declared prominence of {prominence:.3g}"
     if segments == _SEGMENTS:
-        lines.append(f"{at}, as many as four phases have.")
+        lines.append(f"{at}, the number that four phases require.")
     else:
         relation = "fewer" if segments < _SEGMENTS else "more"
         lines.append(
-            f"{at}, {relation} than four phases have: the layers above are the best cut into four, not a proof."
+            f"{at}, {relation} than four phases require. The layers above are the best fit of four phases, not a proof."
         )
     if outcome.claims:
         verdicts = [
@@ -86,7 +86,7 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
             for word in ("holds", "fails", "inconclusive")
             if (names := [name for name, claim in sorted(outcome.claims.items()) if claim.word == word])
         ]
-        lines.append(f"Of the paper's {len(outcome.claims)} claims - {'; '.join(verdicts)}.")
+        lines.append(f"The paper's {len(outcome.claims)} claims: {'; '.join(verdicts)}.")
     lines += [
         f"Under the control {control} the curve turns at layers {', '.join(map(str, phases['turning_points']))}, and "
         f"{phases['confirmed_segment_count']} of its segments are confirmed."
@@ -96,14 +96,14 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
 
 
 def change_sentences(outcome: PairOutcome) -> list[str]:
-    """Return the changes of a pair since the baseline, or between two models: the worst first, with numbers."""
+    """Return sentences on the changes since the baseline, or between two models: the worst first, with numbers."""
     baseline, profile = outcome.baseline, outcome.profile
     if baseline is None:
         return ["No baseline was compared in this run."]
     regressions = list(map(explain_verdict, outcome.regressions.values()))
     other = short_name(baseline.record_source.get("model", "the baseline"))
     main = "; ".join(profile.main_changes(baseline.profile))
-    environment = f"Other than in {other}: {main}." if profile.changes(baseline.profile) else ""
+    environment = f"Differences to {other}: {main}." if profile.changes(baseline.profile) else ""
     changed = [answer for answer in regressions if answer.verdict != "reproduces"]
     notes = [f"{note}." for _, result in sorted(outcome.regressions.items()) for note in note_lines(result)]
     if not changed:
@@ -121,17 +121,17 @@ def change_sentences(outcome: PairOutcome) -> list[str]:
 
 
 def _changed(answer: ExplainedVerdict) -> str:
-    """One question that was not answered with 'reproduces', by the part that is farthest from its margin."""
+    """Return a sentence on a question that does not reproduce, with the part that exceeds its margin the most."""
     decisive = [row for row in answer.rows if row.verdict == answer.verdict]
     head = f"{_capitalised(answer.title)}: {answer.verdict}"
     if not decisive:
         return f"{head}. {answer.sentence}"
     worst = max(decisive, key=lambda row: row.excess)
-    also = len(decisive) - 1
+    also = len(decisive) - 1 if answer.verdict == "differs" else 0
+    others = f" The same applies to {also} more of its {len(answer.rows)} numbers." if also else ""
     return (
         f"{head}. {worst.name}: {worst.effect} ({worst.interval}), margin {worst.margin}"
-        f"{f', n = {worst.n}' if worst.n else ''}. {worst.sentence}"
-        f"{f' So do {also} more of its {len(answer.rows)} numbers.' if also and answer.verdict == 'differs' else ''}"
+        f"{f', n = {worst.n}' if worst.n else ''}. {worst.sentence}{others}"
     )
 
 
@@ -141,7 +141,7 @@ def explain_verdict(result: Result) -> ExplainedVerdict:
     sentence = VERDICTS[word].meaning
     if result.claim is None:
         if word == "reproduces":
-            # What is read off a curve that reproduces does so, however uncertain it is by itself.
+            # Boundaries and intervals are computed from the curve, so they reproduce if it does.
             rows = tuple(row._replace(verdict=word) if row.verdict in VERDICTS else row for row in rows)
         sentence = f"{result.inputs}. {sentence}" if result.inputs else sentence
         return ExplainedVerdict(result.question, QUESTIONS[result.question], word, "", sentence, rows)
@@ -149,8 +149,8 @@ def explain_verdict(result: Result) -> ExplainedVerdict:
     if word == "inconclusive" and not math.isfinite(decisive.effect):
         sentence = "A part of the paper's claim was not measured, and no other part fails."
     if word != "holds" and isinstance(decisive.source, ClaimPart):
-        sentence = f"{sentence} Decisive is: {decisive.source.statement}."
-    # The difference of the whole curve is shown with the first part, which is about the whole curve.
+        sentence = f"{sentence} Decisive part: {decisive.source.statement}."
+    # The first part is about the whole curve, so its row shows the difference of the whole curve.
     curves = tuple(
         f"difference to the control {curve.control}: {curve_difference_text(curve, '+.3g')} (margin {curve.margin:g})"
         for curve in result.claim.curve_differences
@@ -161,7 +161,7 @@ def explain_verdict(result: Result) -> ExplainedVerdict:
 
 
 def _row(part: Evidence) -> Row:
-    """Return a part with its sentence; what is said of a phase is said of its change since the baseline."""
+    """Return a part as a row with a sentence; rows on a phase show its change since the baseline."""
     name, effect, interval = part.title, part.effect, part.interval
     differences: tuple[str, ...] = ()
     match part.source:
@@ -176,19 +176,19 @@ def _row(part: Evidence) -> Row:
             return Row(name, part.word, "", "", "", "", f"{_capitalised(reason)}.")
         case BoundaryShift() as shift:
             name = f"phase {PHASES[shift.index - 1]} {_ENDS[shift.kind]}"
-            sentence = f"In the baseline at layer {shift.baseline:.3g}, now at {shift.measured:.3g}."
+            sentence = f"Layer {shift.baseline:.3g} in the baseline, {shift.measured:.3g} in this run."
             effect = round_numbers(shift.measured) - round_numbers(shift.baseline)
             if not math.isfinite(effect):
-                sentence = "There is no such layer."
+                sentence = "No such layer exists."
         case IntervalFinding() as phase:
             name = f"phase {PHASES[phase.phase - 1]} {_KINDS[phase.question]}"
             effect, interval = phase.change, phase.change_interval
             points = f"{phase.first}-{phase.last}"
-            sentence = f"Over residual points {points} of the baseline: was {phase.baseline}, is {phase.measured}."
+            sentence = f"Over residual points {points}: {phase.baseline} in the baseline, {phase.measured} now."
             if phase.verdict is None:
-                sentence += " The baseline left it open, so nothing is held to it."
+                sentence += " The baseline is inconclusive, so it is not compared."
     n = str(part.n) if part.paired is None else f"{part.n} {'paired' if part.paired else 'unpaired'}"
-    # Rounded as in the record, so that a last digit decides nothing.
+    # Rounded as in the record, so that the order does not depend on the last digit.
     excess = abs(round_numbers(effect)) / round_numbers(part.margin)
     excess = excess if math.isfinite(excess) else 0.0
     return Row(
@@ -199,31 +199,33 @@ def _row(part: Evidence) -> Row:
 def _measure_sentence(finding: Finding) -> str:
     agreement, where = finding.agreement, finding.measure.axis.describe(finding.indices)
     view = ", in shape" if agreement.mean.view == "shape" else ""
-    moved = "The samples are not the baseline's, so means are compared."
+    samples = "The samples differ from the baseline's, so only means are compared."
     if agreement.largest is not None:
-        moved = f"{agreement.beyond_tolerance} samples moved by more than the tolerance; {largest_change(finding)}."
+        samples = f"{agreement.beyond_tolerance} samples changed by more than the tolerance; {largest_change(finding)}."
     match agreement.verdict:
         case "reproduces":
             if not agreement.largest:
-                return "The same in every sample, to the last digit."
-            same = "The same in every sample within the tolerance"
+                return "Every sample is identical, to the last digit."
+            same = "Every sample is the same within the tolerance"
             return (
                 f"{changed_samples_text(agreement) if agreement.beyond_tolerance else same}; {largest_change(finding)}."
             )
         case "equivalent":
-            return f"No longer the same at {where}, but the mean is certainly within the margin everywhere. {moved}"
+            return (
+                f"Samples changed at {where}, but the mean is confirmed to be within the margin everywhere. {samples}"
+            )
         case "differs":
-            most = f"most at {finding.worst_place}"
-            return f"The mean certainly moved{view} by more than the margin at {where}; {most}. {moved}"
+            largest = f"largest at {finding.worst_place}"
+            return f"The mean change{view} is confirmed to exceed the margin at {where}; {largest}. {samples}"
         case _:
-            return f"Not decided{view} at {where}: the interval reaches across the margin. {moved}"
+            return f"Inconclusive{view} at {where}: the interval contains the margin. {samples}"
 
 
 def _control_difference(difference: ControlDifference) -> str:
-    certain = "" if difference.confirmed else ", not confirmed or not on the claim's side"
+    remark = "" if difference.confirmed else ", not confirmed or not on the claim's side"
     control = "another sample's words" if difference.control == CHANCE else f"the control {difference.control}"
     size = f"{_signed(difference.effect)} ({_span(*difference.interval)})"
-    return f"difference to {control}: {difference.quantity} {size}{certain}"
+    return f"difference to {control}: {difference.quantity} {size}{remark}"
 
 
 def _titles(regressions: Sequence[ExplainedVerdict]) -> str:

@@ -1,4 +1,4 @@
-"""Assertion messages: what moved, where and by how much, what it was held against, and how to accept the change."""
+"""Assertion messages: the change with its position and size, the baseline, and the command that accepts the change."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, fold, join_unbroken, unbroken
 
-# pytest writes this before the first line of a message.
+# pytest prints this before the first line of a message.
 _BEFORE = len("AssertionError: ")
 
 
 def fold_message(lines: Iterable[str]) -> str:
-    """Return the lines folded for the narrowest of terminals, the first one behind what pytest writes before it."""
+    """Return the lines folded for a terminal of 80 columns, with room for the prefix that pytest prints."""
     folded: list[str] = []
     for line in lines:
-        deeper = 2 if line.startswith(" ") else 4
-        folded += fold(line, MESSAGE_WIDTH, deeper, first_offset=0 if folded else _BEFORE)
+        hanging = 2 if line.startswith(" ") else 4
+        folded += fold(line, MESSAGE_WIDTH, hanging, first_offset=0 if folded else _BEFORE)
     return "\n".join(folded)
 
 
 def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
-    """Return the numbers of one verdict in words, one line each, for the caller to fold.
+    """Return the unfolded lines of a message on one measure: positions, numbers and changed samples.
 
     Args:
-        finding: the verdict.
-        profile: the run in which the measure was measured.
+        finding: the comparison of the measure with its baseline.
+        profile: the measured profile.
     """
     agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
     positions, worst_position = axis.describe(finding.indices), finding.worst_place
-    change = "differs" if agreement.verdict is Verdict.DIFFERS else "is no longer the same"
+    change = "differs" if agreement.verdict is Verdict.DIFFERS else "changed"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
-        change = "may have moved"
+        change = "may have changed"
     low, high = mean.interval
-    view = "" if mean.view is View.LEVEL else " of the shape (each sample less its own mean)"
+    view = "" if mean.view is View.LEVEL else " of the shape (each sample minus its mean)"
     numbers = join_unbroken(
         f"{mean.effect:+.3g} at {axis.name} {worst_position}",
         f"({mean.confidence:.3%} interval {low:+.3g} to {high:+.3g}),",
@@ -58,31 +58,31 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
     if agreement.beyond_tolerance:
         lines += _sample_lines(finding, profile, worst_position - mean.layer)
     if agreement.verdict is Verdict.INCONCLUSIVE and mean.n_needed:
-        lines.append(f"  about n = {mean.n_needed} would decide")
+        lines.append(f"  a conclusive verdict needs about n = {mean.n_needed}")
     return lines
 
 
 def boundary_lines(shift: BoundaryShift, agreement: BoundaryAgreement) -> list[str]:
-    """Return how far a boundary moved, in one line."""
+    """Return a line with the shift of a boundary, as a list."""
     low, high = shift.interval
     numbers = join_unbroken(
         f"({agreement.confidence:.4%} interval {low:g} to {high:g}),",
         f"margin {shift.margin:g},",
         f"n = {agreement.n} {'paired' if agreement.paired else 'unpaired'}",
     )
-    moved = f"  {shift.kind} {shift.index} moved from layer {shift.baseline:g} to {shift.measured:g}:"
-    return [f"{moved} {shift.effect:+g} {numbers}"]
+    head = f"  {shift.kind} {shift.index} shifted from layer {shift.baseline:g} to {shift.measured:g}:"
+    return [f"{head} {shift.effect:+g} {numbers}"]
 
 
 def phase_lines(finding: IntervalFinding, agreement: IntervalAgreement) -> list[str]:
-    """Return what held in a phase and what holds now, with the numbers of both."""
+    """Return two lines: the answers about a phase in the baseline and in this run, and the numbers."""
     answer_texts: dict[Answer, str] = {Monotonicity.VIOLATED: "not monotone"}
     before, after = (
         answer_texts.get(finding.baseline, finding.baseline),
         answer_texts.get(finding.measured, finding.measured),
     )
     if finding.verdict is Verdict.INCONCLUSIVE:
-        after = f"no longer certain to be {before}"
+        after = f"no longer confirmed as {before}"
     verb = "rise" if finding.direction > 0 else "fall"
     quantity, bound = (verb, "prominence") if finding.question is Question.PRESENCE else ("largest reversal", "margin")
     (low, high), (least, most) = finding.interval, finding.change_interval
@@ -103,28 +103,28 @@ def phase_lines(finding: IntervalFinding, agreement: IntervalAgreement) -> list[
 
 
 def baseline_comparison_lines(profile: Profile, baseline: Baseline) -> list[str]:
-    """Return what changed since a baseline, its file, and the command that accepts the change; a line each."""
+    """Return lines with the changes since a baseline, its file, and the command that accepts the change."""
     stored = baseline.profile
     compared = bool(profile.configuration and stored.configuration)
     same = f"same weights,{' same configuration,' if compared else ''} same environment"
-    changes = "; ".join(map(_kept_change, profile.main_changes(stored))) or same
+    changes = "; ".join(map(_unbroken_change, profile.main_changes(stored))) or same
     if profile.configuration and not compared:
         changes += "; the baseline stores no configuration to compare"
     if baseline.by_id:
-        return [f"  between the two models: {changes}", f"  held against {baseline.describe()}"]
+        return [f"  between the two models: {changes}", f"  compared with {baseline.describe()}"]
     command = "the same command with --phase-update"
     if profile.model in MODELS:
         command = f"pytest cases/ --phase-model {profile.model} --phase-dataset {profile.dataset} --phase-update"
-    # A command is there to be copied, however long it is.
+    # Users copy the command, so it is never folded.
     return [
         f"  since the baseline: {changes}",
         *baseline_file_lines(baseline.describe()),
-        unbroken(f"  meant? {command}"),
+        unbroken(f"  intended? {command}"),
     ]
 
 
 def baseline_file_lines(description: str) -> list[str]:
-    """Return a baseline in two lines, so that its path stands by itself: the file, and what it was recorded with."""
+    """Return two lines, so that the path is on a line of its own: the file, and the environment of the recording."""
     path, bracket, recorded = description.partition(".json (")
     return [unbroken(f"  baseline {path}.json"), f"    ({recorded}"] if bracket else [f"  {description}"]
 
@@ -136,7 +136,7 @@ def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
         for change in agreement.worst_samples[:3]
     )
     amount = float(np.max(tolerance.amount))
-    # Counts of words and tokens are equal or not, so they have neither a size of tolerance nor noise.
+    # Counts of words and tokens must be equal, so their tolerance has no size.
     within = f"{amount:g} ({tolerance.reason})" if amount >= 1e-6 else f"({tolerance.reason})"
     return [
         f"  {agreement.beyond_tolerance} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
@@ -144,8 +144,8 @@ def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
     ]
 
 
-def _kept_change(text: str) -> str:
-    """Return a change on one line, or the name of a setting and its values on a line each where it is long."""
+def _unbroken_change(text: str) -> str:
+    """Return a change that is not folded; a long one may be folded between the setting and its values."""
     if len(text) < MESSAGE_WIDTH - len("  since the baseline: "):
         return unbroken(text)
     name, colon, values = text.partition(": ")

@@ -1,4 +1,4 @@
-"""What a run found of each pair, once for all who show it: the table, the blocks of a narrow terminal, the Markdown."""
+"""The results of each pair, prepared for the table, the blocks of a narrow terminal, the page and the Markdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from harness.storage.file_names import short_name
 
 
 class QuestionGroup(NamedTuple):
-    """Questions with one answer: the answer in words, its colour (empty where it is neither good nor bad), and they."""
+    """Questions with the same verdict; `colour` is empty if the verdict is neither good nor bad."""
 
     label: str
     colour: str
@@ -38,12 +38,12 @@ class QuestionGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairOutcome:
-    """One pair: its phases, and every verdict by question, in the order in which readers are told them.
+    """One pair: its phases, and every verdict by question, in the order of the output.
 
-    `known` gives the reasons of the claims that are known not to hold, `baseline` what the pair was held against,
-    `ratio` hooked over plain time with its interval. `notes` are sentences that a reader needs beside the regression
-    verdicts: where something is not as in the baseline, up to where each kind of reading is, and the measures that
-    reproduce although some samples changed, or that could not be compared.
+    `known` maps claims that are known to fail to the reasons. `ratio` is hooked over plain time with its interval.
+    `notes` are sentences that explain regression verdicts. If something changed, they name the last position up to
+    which each kind of reading is the same. They also list measures that reproduce with some changed samples, and
+    measures that could not be compared.
     """
 
     pair: Pair
@@ -58,22 +58,22 @@ class PairOutcome:
 
     @property
     def name(self) -> str:
-        """The pair's name as tables and headings have it."""
+        """The shortened name for tables and headings."""
         return short_name(str(self.pair))
 
     @property
     def ends(self) -> tuple[BoundaryInterval, ...]:
-        """Where its phases end, in residual points 0..depth."""
+        """The ends of phases I, II and III, in residual points 0..depth."""
         return tuple(self.reading.boundaries.turning_points)
 
     @property
     def segment_counts(self) -> list[int]:
-        """The moves of the mean at each of `phases.SHARES` of its range."""
+        """The number of monotone segments of the mean curve at each prominence in `phases.SHARES`."""
         return [*segment_counts(self.reading.summary.mean).values()]
 
     @property
     def recall(self) -> tuple[float, float] | None:
-        """Top 5 at the last point, and that of another sample's words; None where recall is left out."""
+        """Top 5 recall and its chance level at the last residual point; None if recall is left out."""
         if self.profile.no_recall:
             return None
         real, chance = (float(self.profile[name].mean(0)[-1]) for name in (CLAIM_RECALL, chance_measure(CLAIM_RECALL)))
@@ -81,34 +81,34 @@ class PairOutcome:
 
     @property
     def recall_text(self) -> str:
-        """Recall with that of another sample's words in brackets, or that it is left out."""
+        """Recall with chance in brackets, or `left out`."""
         return "left out" if self.recall is None else "{:.2f} ({:.2f})".format(*self.recall)
 
     @property
     def ratio_text(self) -> str:
-        """Hooked over plain time with its interval; empty where it was not measured."""
+        """Hooked over plain time with its interval; empty if it was not measured."""
         return "" if self.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(self.ratio.ratio, *self.ratio.interval)
 
     def claim_groups(self) -> list[QuestionGroup]:
-        """The claims by verdict; what is known to fail is told apart."""
+        """Return the claims by verdict; known failures are a group of their own."""
         return _groups({name: self._claim(line) for name, line in self.claims.items()})
 
     def regression_groups(self) -> list[QuestionGroup]:
-        """Return the families, boundaries and intervals by verdict; what is no longer the same is told apart."""
+        """Return families, boundaries and intervals by verdict; changes within the margin are a group of their own."""
         return _groups({name: _regression(line) for name, line in self.regressions.items()})
 
     def unexpected(self) -> list[Result]:
-        """Return the verdicts that a case fails by: what changed, and claims that are not as known."""
+        """Return the verdicts that fail a test: changes, and claims whose verdict is not the known one."""
         claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
         return claims + [line for line in self.regressions.values() if line.changed]
 
     def inconclusive(self) -> list[Result]:
-        """Return the verdicts that the evidence does not decide."""
+        """Return the inconclusive verdicts."""
         lines = [*self.claims.values(), *self.regressions.values()]
         return [line for line in lines if line.word == "inconclusive" and not line.changed]
 
     def colour(self) -> str:
-        """Return the colour of the worst verdict; empty where nothing was judged."""
+        """Return the colour of the worst verdict; empty if nothing was judged."""
         if self.unexpected():
             return BAD
         if self.inconclusive():
@@ -125,7 +125,7 @@ class PairOutcome:
 
 
 def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
-    """What the run found, a pair each, in the order of the run.
+    """Return the outcome of each pair, in the order of the run.
 
     Raises:
         KnownDifferencesError: the list of known differences cannot be read.
@@ -135,23 +135,23 @@ def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
 
 
 def exclusion_lines(profile: Profile, *, recall: bool = True) -> list[str]:
-    """What was not measured of a pair: samples by reason, a line each, and with `recall` why there is none."""
+    """Return a line per reason why samples were excluded, and with `recall` the reason why it is missing."""
     lines = [line.removeprefix(f"{profile.dataset}: ") for line in left_out_lines(profile.dataset, profile.left_out)]
     return [*lines, f"recall is left out: {profile.no_recall}"] if recall and profile.no_recall else lines
 
 
 def shows_relative_depth(profiles: Mapping[str, Profile]) -> bool:
-    """Whether boundaries are told as shares of the depth too.
+    """Return True if boundaries are also shown as shares of the depth.
 
-    Models of different depth compare by nothing else, and of a model that nobody registered a reader has no other
-    depth in mind. For one depth alone it would only say the layers again.
+    Models of different depth are comparable only by relative depth, and readers do not know the depth of an
+    unregistered model. For models of one depth the shares would repeat the layers.
     """
     known = all(profile.model in MODELS for profile in profiles.values())
     return not known or len({profile.depth for profile in profiles.values()}) > 1
 
 
 def phase_ranges(outcome: PairOutcome) -> list[str]:
-    """Return the layers of each phase, with the 99 % interval of its end where that is not one layer."""
+    """Return the layers of each phase, with the 99 % interval of its end unless that is a single layer."""
     edges = [0.0, *(end.estimate for end in outcome.ends), float(outcome.profile.depth)]
     ranges = []
     for phase, (name, first, last) in enumerate(zip(PHASES, edges, edges[1:], strict=False)):
@@ -162,10 +162,7 @@ def phase_ranges(outcome: PairOutcome) -> list[str]:
 
 
 def note_lines(result: Result) -> list[str]:
-    """Return what a reader must know beside the verdict on a family, one line for each measure concerned.
-
-    These are the measures that reproduce although some samples changed, and those that could not be compared.
-    """
+    """Return a line for each measure that reproduces with some changed samples or could not be compared."""
     lines = []
     for part in result.parts:
         match part.source:
@@ -177,7 +174,7 @@ def note_lines(result: Result) -> list[str]:
 
 
 def changed_samples_text(agreement: Agreement) -> str:
-    """How many samples changed in a measure that reproduces all the same."""
+    """Return how many samples changed in a measure that reproduces, and how many may change."""
     allowed = 100 * (1.0 - agreement.tolerance.share)
     return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
 
@@ -189,7 +186,7 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
         findings.baselines.get(pair),
         [note for result in regressions.values() for note in note_lines(result)],
     )
-    # Two models are told apart by their comparison.
+    # With --phase-against the comparison of the models shows these lines.
     if (
         baseline is not None
         and findings.options.against is None
@@ -211,12 +208,12 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
 
 def _regression(line: Result) -> tuple[str, str]:
     if line.changed and line.word != "differs":
-        return f"{line.word}, not the same", BAD
+        return f"{line.word}, but changed", BAD
     return line.word, VERDICTS[line.word].colour
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
-    """Return the questions by their answers, the good ones first."""
+    """Group questions by verdict, good verdicts first."""
     order = (GOOD, "", OPEN, BAD)
     distinct = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
     return [

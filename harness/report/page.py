@@ -1,6 +1,6 @@
-"""The page of a run: figures, verdicts and provenance of every pair in one file that needs no other.
+"""The HTML page of a run: figures, verdicts and provenance of every pair in one self-contained file.
 
-It runs no script and loads nothing; every text in it is escaped.
+The page runs no script and loads no other file; all texts are escaped.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from harness.report.verdict_words import VERDICTS
 from harness.run.session_results import SessionResults
 from harness.storage.file_names import short_name
 
-#: The ids that the page itself has.
-PAGE_IDS = ("main", "overview", "overview-table", "reading", "theme-auto", "theme-dark", "theme-light")
+#: The ids of elements in the template.
+PAGE_IDS = ("main", "overview", "overview-table", "reading", "glossary", "theme-auto", "theme-dark", "theme-light")
 
 
 class PageFigure(NamedTuple):
-    """A figure on the page: its name, unique there; the SVG; the words below it."""
+    """A figure on the page: a name that is unique on the page, the SVG, and the caption."""
 
     name: str
     svg: Markup
@@ -46,7 +46,7 @@ class PageFigure(NamedTuple):
 
 
 class SampleSection(NamedTuple):
-    """A sample that is shown in full."""
+    """A sample that the page shows in full."""
 
     drawing: Drawing
     figures: tuple[PageFigure, ...]
@@ -54,7 +54,7 @@ class SampleSection(NamedTuple):
 
 
 class PairPage(NamedTuple):
-    """What the page tells of one pair: its phases and verdicts, its id in the page, its record, and its figures."""
+    """The content of the page for one pair; `anchor` is the id of its section."""
 
     outcome: PairOutcome
     anchor: str
@@ -74,10 +74,10 @@ def render_page(
 
     Args:
         findings: the findings of the run.
-        pairs: in the order of the page.
-        figures: those of all pairs together.
+        pairs: the pairs, in the order of the page.
+        figures: the figures that show all pairs.
         record: the record of the run.
-        comparisons: the models held against each other.
+        comparisons: the comparisons with the model of --phase-against.
     """
     environment = Environment(
         loader=PackageLoader("harness.report", "."),
@@ -85,10 +85,10 @@ def render_page(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_legible,
+        finalize=_printable,
     )
     environment.filters |= {"short_name": short_name, "shorten_texts": shorten_texts, "grouped": _grouped}
-    environment.filters |= {"answer": explain_verdict}
+    environment.filters |= {"explained": explain_verdict}
     variables = "\n".join(f"  {colour.variable}: light-dark({colour.light}, {colour.dark});" for colour in COLOURS)
     styles = files("harness.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -110,7 +110,12 @@ def render_page(
 
 
 def _grouped(verdicts: Iterable[ExplainedVerdict], expected: Collection[str]) -> list[tuple[str, bool, list[str]]]:
-    """The titles of questions by verdict, the worst first, and by True for what was expected, which comes last."""
+    """Group titles of questions by verdict, the worst first.
+
+    Returns:
+        For each group: the verdict, True if it is an expected failure, and the titles. Expected failures follow others
+        with the same verdict.
+    """
     titles: dict[tuple[str, bool], list[str]] = {}
     for answer in verdicts:
         known = answer.verdict == "fails" and answer.question in expected
@@ -119,6 +124,6 @@ def _grouped(verdicts: Iterable[ExplainedVerdict], expected: Collection[str]) ->
     return [(*key, titles[key]) for key in order]
 
 
-def _legible(value: Any) -> Any:
-    """What is put into the page, of bounded length: signs that nobody sees, or that turn a line, are spelled out."""
+def _printable(value: Any) -> Any:
+    """Return a value for the template; strings are shortened, with control characters escaped."""
     return printable(shorten(value)) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,8 +1,8 @@
-"""The colours, line styles and patterns of all figures, on paper and on the page, in light and in dark.
+"""Colours, line styles and patterns of all figures, for light and dark pages.
 
-Figures are drawn in the light colours. On the page each of them is a variable, which a dark page sets to its other
-value; both keep a contrast of 3 for lines and 4.5 for text to their background. Curves of one figure
-are told apart by readers with any colour vision; nothing is said by colour alone.
+Figures are drawn in the light colours. On the page each colour is a CSS variable, to which a dark page assigns the dark
+value. Lines have a contrast of at least 3 to the background, text of at least 4.5. The curves of a figure also differ
+by line style, so that readers with any colour vision can distinguish them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from harness.profile.measures import MEASURES
 
-#: A line style as matplotlib takes it: a name, or an offset with lengths on and off.
+#: A line style of matplotlib: a name, or an offset with lengths on and off.
 LineStyle = str | tuple[float, tuple[float, ...]]
 
 
 class Colour(NamedTuple):
-    """One colour of a figure in its two values, hexadecimal; `name` is that of its variable on the page."""
+    """A colour for light and for dark pages, both hexadecimal."""
 
     name: str
     light: str
@@ -24,12 +24,12 @@ class Colour(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """The name of the page's variable."""
+        """The name of the CSS variable."""
         return f"--{self.name}"
 
 
 class Style(NamedTuple):
-    """How a curve is drawn: colour, line style, and what the legend calls it."""
+    """Colour, line style and legend label of a curve."""
 
     colour: Colour
     line: LineStyle
@@ -37,7 +37,7 @@ class Style(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One phase in figures: its number, its name, and the tint and the pattern of its band."""
+    """A phase in figures: number, name, and the tint and hatch pattern of its band."""
 
     number: str
     name: str
@@ -69,14 +69,14 @@ COLOURS: tuple[Colour, ...] = (
 )
 #: Styles of controls, in the order in which they were measured.
 CONTROL_LINES: tuple[LineStyle, ...] = ((0, (5, 2)), (0, (1, 1.5)))
-#: One style a model, where several lie in one figure.
+#: Styles for the models in a figure with several models.
 SERIES = (Style(BLUE, "-", ""), Style(RED, "--", ""), Style(GREEN, "-.", ""), Style(PURPLE, ":", ""))
 _BY_NAME = {colour.name: colour for colour in COLOURS}
 _CHANCE = Style(GREY, ":", "another sample's words, top 5")
 
 
 def curve_style(curve: str) -> Style:
-    """Return the style of a measure that figures show, or of recall by chance."""
+    """Return the style of a plotted measure or of `recall_chance_5`."""
     if curve == "recall_chance_5":
         return _CHANCE
     line = MEASURES[curve].line

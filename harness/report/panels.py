@@ -1,4 +1,4 @@
-"""The paper's figures as panels: each draws one question about a profile on matplotlib axes."""
+"""The paper's figures as panels: each function draws one figure of a profile on matplotlib axes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Mark(NamedTuple):
-    """The places of a measure that a verdict names: indices into its curve."""
+    """The positions of a measure that a verdict names, as indices into its curve."""
 
     verdict: str
     positions: tuple[int, ...]
@@ -34,9 +34,9 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OverlaidCurves:
-    """A stored baseline, or another model, whose curves are laid under a profile's; `name` is what legends call it.
+    """A baseline or another model whose curves are drawn under those of a profile; `name` is its label in legends.
 
-    `marks` holds, per measure, where it differs, or where it is no longer the same.
+    `marks` holds the changed positions by measure.
     """
 
     profile: Profile
@@ -46,11 +46,11 @@ class OverlaidCurves:
 
 Panel = Callable[["Axes", Profile, PhaseReading, OverlaidCurves | None], None]
 
-#: The largest prominence that is shown, a share of the curve's range.
+#: The largest prominence on the x axis, as a share of the curve's range.
 _MOST = 0.3
-#: Share of a panel's height that the band of the phases takes above it.
+#: Height of the band of phases above a panel, as a share of the panel's height.
 _BAND = 0.075
-# Characters of a line that stands in a panel instead of curves.
+# Characters per line of a note that replaces the curves of a panel.
 _NOTE = 44
 
 
@@ -83,15 +83,15 @@ def attention_panel(
     axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
 ) -> None:
     """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
-    # Layers without softmax attention have no shares: the curves go on at the next that has.
+    # Layers without softmax attention have no shares; the curves skip them.
     read = np.flatnonzero(profile["norm_self"].any(axis=0))
     _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", read)
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
-    """Draw figure 5: recall of the reference words at the image tokens, with that of another sample's words."""
+    """Draw figure 5: recall of the reference words at the image tokens, and chance."""
     points = np.arange(profile.depth + 1)
-    # The curves that find the most words come first.
+    # The curves with the highest recall come first.
     names = FAMILIES["lens"].plotted[::-1]
     for name in profile.measured((*names, "recall_chance_5")):
         _curve(axes, points, profile[name], curve_style(name), band=False)
@@ -108,9 +108,9 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: 
 def prominence_panel(
     axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None
 ) -> None:
-    """Draw k(delta), how many alternating moves the mean curve has at each prominence, and the declared one.
+    """Draw the number of monotone segments of the mean curve by prominence, and the declared prominence.
 
-    Each curve's prominence is a share of its own range. A baseline has no part in it.
+    The prominence of each curve is a share of its range. A baseline is not drawn.
     """
     inter = curve_style("inter")
     _steps(axes, reading.summary.mean, Style(inter.colour, inter.line, "inter-modal similarity"))
@@ -118,9 +118,9 @@ def prominence_panel(
         _steps(axes, as_floats(curves["inter"]).mean(0), Style(GREY, line, f"control: {control}"))
     axes.axvline(PROMINENCE_SHARE, color=FAINT.light, lw=0.9, ls=(0, (2, 2)))
     axes.axhline(4, color=FAINT.light, lw=0.5, ls=(0, (1, 3)))
-    axes.text(PROMINENCE_SHARE, 1.01, "declared for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,
+    axes.text(PROMINENCE_SHARE, 1.01, "used for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,
               color=FAINT.light, ha="center", va="bottom")  # fmt: skip
-    dress(axes, "moves k", x_label="prominence asked for, share of the curve's range")
+    dress(axes, "monotone segments", x_label="prominence, share of the curve's range")
     axes.set_xlim(0.0, _MOST)
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -128,7 +128,7 @@ def prominence_panel(
 
 
 def marks_by_measure(results: Iterable[Result]) -> dict[str, Mark]:
-    """Return the places of each measure that is not the same, of the verdicts on one pair."""
+    """Return the positions that differ or changed within the margin, by measure, from the verdicts on one pair."""
     return {
         part.source.measure.name: Mark(part.word, part.source.agreement.layers)
         for result in results
@@ -160,7 +160,7 @@ def draw_phases(axes: Axes, reading: PhaseReading) -> None:
 
 
 def dress(axes: Axes, unit: str, *, x_label: str = "layer") -> None:
-    """Set grid, labels, spines and legend as all figures have them."""
+    """Set the grid, labels, ticks and spines that all figures share."""
     axes.set_xlabel(x_label, fontsize=8.5, color=FAINT.light)
     axes.set_ylabel(unit, fontsize=8.5, color=FAINT.light)
     axes.tick_params(labelsize=8, colors=FAINT.light, length=2.5)
@@ -173,12 +173,12 @@ def dress(axes: Axes, unit: str, *, x_label: str = "layer") -> None:
 
 
 def legible(name: str) -> str:
-    """Return a name as a figure can have it: signs that nobody sees are spelled out, and a legend leaves none away."""
+    """Return a name for figures: control characters are escaped, and no name starts with `_`, which legends skip."""
     return printable(short_name(f"model {name}" if name.startswith("_") else name))
 
 
 def legend_below(axes: Axes) -> None:
-    """Put the legend below the axes, in two columns, where it hides no curve."""
+    """Add a legend in two columns below the axes."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
@@ -196,7 +196,7 @@ def _family_panel(
     unit: str,
     where: Any = slice(None),
 ) -> None:
-    """Draw the curves of a family with their bands, at some of their places."""
+    """Draw the curves of a family with their bands, at the positions selected by `where`."""
     names = FAMILIES[family].plotted
     for name in names:
         rows = profile[name]
@@ -224,7 +224,7 @@ def _curve(axes: Axes, x: Array, rows: Array, style: Style, *, band: bool = True
 
 
 def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None, where: Any = slice(None)) -> None:
-    """The baseline's curves as open dots that a curve which reproduces runs through, and marks where one does not."""
+    """Draw the baseline's curves as open dots, and marks at the changed positions."""
     if overlaid is None or not names:
         return
     first = MEASURES[names[0]].axis.first
@@ -237,8 +237,8 @@ def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None
         label = None
     marked = {name: mark for name, mark in overlaid.marks.items() if name in names}
     for verdict, sign, label_text in (
-        (Verdict.DIFFERS, "v", "differs here"),
-        (Verdict.EQUIVALENT, "|", "no longer the same here"),
+        (Verdict.DIFFERS, "v", "differs"),
+        (Verdict.EQUIVALENT, "|", "changed within margin"),
     ):
         layers = sorted(
             {position for mark in marked.values() if mark.verdict == verdict for position in mark.positions}

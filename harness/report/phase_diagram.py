@@ -1,4 +1,4 @@
-"""Figure 2, the phase diagram: a band over the depth for each pair; and recall averaged over a model's datasets."""
+"""Figure 2, the phase diagram with a band over the depth for each pair; recall averaged over a model's datasets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BAND, _STEP = 0.34, 1.0
-#: Boundaries nearer than this on the relative depth have their labels on either side.
+#: Labels of boundaries that are closer than this (relative depth) are placed on opposite sides.
 _NEAR = 0.12
 
 
 class Band(NamedTuple):
-    """One pair in the diagram: its name, its depth L, its turning points in layers, and those of its baseline."""
+    """One pair in the diagram; turning points are in layers."""
 
     name: str
     depth: int
@@ -34,9 +34,9 @@ class Band(NamedTuple):
 
 
 def phase_diagram(bands: Sequence[Band]) -> Figure:
-    """The phases of every pair over the relative depth: tint, pattern and number, boundaries with their intervals.
+    """Draw the phases of every pair over the relative depth, with the intervals of the boundaries.
 
-    A triangle above a band is where the baseline has the boundary; numbers are layers.
+    A triangle above a band marks the boundary of the baseline; numbers are layers.
     """
     height = 0.62 * len(bands) + 0.85
     figure = Figure(figsize=(WIDTH, height), facecolor=PAPER.light)
@@ -96,9 +96,9 @@ def _side(turns: Sequence[float], index: int) -> str:
 
 
 def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> Figure:
-    """Figure 5: recall at the image tokens averaged over the datasets of each model, and that of others' words.
+    """Draw figure 5 averaged over the datasets of each model: recall at the image tokens, and chance.
 
-    A model's datasets weigh the same, whatever their numbers of samples. The x axis is the relative depth.
+    The datasets of a model have equal weights, independent of their numbers of samples. The x axis is relative depth.
     """
     by_model: Mapping[str, list[Profile]] = defaultdict(list)
     for profile in profiles:
@@ -114,7 +114,12 @@ def recall_by_model(profiles: Sequence[Profile], measure: str = "recall_5") -> F
         )
         axes.plot(depth, mean, ls=style.line, color=style.colour.light, lw=1.8, label=legible(model))
         axes.plot(
-            depth, chance, ls=(0, (1, 2)), color=style.colour.light, lw=1.1, label=f"{legible(model)}, others' words"
+            depth,
+            chance,
+            ls=(0, (1, 2)),
+            color=style.colour.light,
+            lw=1.1,
+            label=f"{legible(model)}, another sample's words",
         )
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(bottom=0.0)

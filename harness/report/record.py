@@ -1,4 +1,4 @@
-"""The full record of a run as JSON: curves, phases, verdicts and provenance; the same run gives the same bytes."""
+"""The record of a run as JSON: curves, phases, verdicts and provenance. Equal runs give equal bytes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from harness.run.session_results import SessionResults
 from harness.storage.json_text import round_numbers
 
 RECORD_SCHEMA = 4
-#: The band of a curve, as the figures draw it: the middle 80 % of the samples.
+#: Quantiles of the band around a curve: the middle 80 % of the samples.
 BAND = (0.1, 0.9)
-# Directories of an absolute path, of this machine and of no other; what follows them stays.
+# The directories of an absolute path, without its last part.
 _DIRECTORIES = re.compile(r"(?<![\w.~:/\\-])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\:;,'\"()]+[\\/])+(?=[^\s/\\])")
 
 
 def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
-    """The record. Wall times stay out of it: they are pytest-benchmark's to store, and no two runs agree on them."""
+    """Return the record. Wall times are excluded because they differ from run to run; pytest-benchmark stores them."""
     against = {"against": [comparison.record() for comparison in compared]} if compared else {}
     return against | {
         "schema": RECORD_SCHEMA,
@@ -69,10 +69,10 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
 
 
 def report_record(findings: SessionResults, compared: Sequence[ModelComparison] = ()) -> dict[str, Any]:
-    """The record with `timing`, and with the samples in full as `drawn` in every pair: all that the report shows."""
+    """Return the record with all that the report shows: `timing`, and the samples in full as `drawn` of each pair."""
     record = run_record(findings, compared)
     for pair, profile in findings.profiles.items():
-        record["pairs"][str(pair)]["drawn"] = list(map(_drawn, profile.drawings))
+        record["pairs"][str(pair)]["drawn"] = list(map(_sample_record, profile.drawings))
     return record | {
         "timing": {
             str(pair): dict(zip(("ratio", "low", "high"), map(number, (timing.ratio, *timing.interval)), strict=True))
@@ -82,7 +82,7 @@ def report_record(findings: SessionResults, compared: Sequence[ModelComparison] 
 
 
 def verdict_numbers(result: Result) -> dict[str, Any]:
-    """Return the numbers of a verdict as JSON types, by the parts that they belong to."""
+    """Return the numbers of a verdict as JSON types, by the name of the part."""
     if result.claim is not None:
         return claim_record(result.claim)
     numbers: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def verdict_numbers(result: Result) -> dict[str, Any]:
                     "measured": number(shift.measured),
                     "baseline": number(shift.baseline),
                 }
-                # Now less baseline, which both stand there.
+                # The effect is redundant: `measured` minus `baseline`.
                 del numbers[part.title]["effect"]
             case IntervalFinding() as finding:
                 numbers[f"phase {finding.phase} {finding.question}"] = _numbers(part) | _interval(finding)
@@ -150,12 +150,12 @@ def _interval(finding: IntervalFinding) -> dict[str, Any]:
 def pair_record(
     profile: Profile, baseline: Baseline | None = None, reading: PhaseReading | None = None
 ) -> dict[str, Any]:
-    """What the record tells of one pair: provenance, phases, mean curves with their bands, and the baseline's.
+    """Return the record of one pair: provenance, phases, mean curves with bands, and the baseline.
 
     Args:
-        profile: what was measured.
-        baseline: what it was held against; None where nothing was.
-        reading: its phases, where the caller has read them.
+        profile: the measured profile.
+        baseline: its baseline, or None.
+        reading: its phases; None computes them.
     """
     return {
         "model": profile.model,
@@ -178,7 +178,7 @@ def pair_record(
 
 
 def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
-    """Between which values the middle 80 % of the samples lie, `low` and `high` (places,) for every curve."""
+    """Return `low` and `high` of the middle 80 % of the samples for every curve, one value per position."""
     quantiles = {}
     for name in shown_measures(profile):
         array = profile[name]
@@ -189,11 +189,11 @@ def bands(profile: Profile) -> dict[str, dict[str, list[float]]]:
 
 
 def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
-    """What a pair was held against: where it comes from, how its provenance differs, and its mean curves."""
+    """Return the record of a pair's baseline: its source, the differences in provenance, and its mean curves."""
     stored = baseline.profile
     means = {}
     for name in shown_measures(stored):
-        # A summary holds what is judged, and nothing besides.
+        # A summary lacks measures that are not judged.
         with suppress(KeyError):
             means[name] = round_numbers(stored[name].mean(0))
     return baseline.record_source | {
@@ -214,17 +214,17 @@ def _score(score: Score) -> dict[str, Any]:
 
 
 def record_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) that a record, and the report's numbers, keep to."""
+    """Return the JSON Schema (draft 2020-12) of the record and of the report's numbers."""
     schema: dict[str, Any] = json.loads((files("harness.report") / "record.schema.json").read_text(encoding="utf-8"))
     return schema
 
 
 def without_directories(text: str) -> str:
-    """Return the text with the last part of each absolute path only: where things lie is this machine's own matter."""
+    """Shorten each absolute path to its last part, so that records do not depend on the machine."""
     return _DIRECTORIES.sub("", text)
 
 
-def _drawn(drawing: Drawing) -> dict[str, Any]:
+def _sample_record(drawing: Drawing) -> dict[str, Any]:
     return {
         "sample_id": drawing.sample_id,
         "instruction": shorten(drawing.instruction),

@@ -1,4 +1,4 @@
-"""The summary that ends a run: a table of the pairs, or a block each where it is too wide, and the baselines."""
+"""The summary at the end of a run: a table of the pairs, or a block per pair on narrow terminals, and baselines."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from harness.run.session_results import SessionResults
 from harness.run.stored_baselines import unused_baselines
 from harness.storage.file_names import short_name
 
-# Where the text beside the names of a block begins.
+# The column at which the text of a block starts.
 _COLUMN = 16
-# One sign a claim and its verdict, so that five of them fit a terminal; the legend stands below the table.
+# Short names of the claims, so that five claims fit into a column of the table; a legend follows the table.
 _CLAIM_MARKS = {
     "four-phases": "4",
     "alignment": "I",
@@ -36,13 +36,13 @@ _MARKS_LEGEND = (
     "claims: + holds, - fails, ? inconclusive   regression: = reproduces, ~ equivalent, ! differs, ? inconclusive"
 )
 _NUMBERS_LEGEND = (
-    "phases: where I / II / III end, with 99 % intervals; segments: monotone segments confirmed at 10 % "
+    "phases: the ends of I / II / III, with 99 % intervals; segments: monotone segments confirmed at 10 % "
     f"of the range, in brackets those of the mean curve at {', '.join(f'{share:.0%}' for share in SHARES)}; "
-    "recall: top 5 at the last point, in brackets that of another sample's words"
+    "recall: top 5 at the last point, in brackets chance: another sample's words"
 )
 _BLOCKS_LEGEND = (
-    "intervals: 99 %, of the times too; segments: monotone segments of the similarity between image and text "
-    "tokens, where the paper has four; recall: of LogitLens, top 5 at the last point"
+    "intervals: 99 %, also for times; segments: monotone segments of the similarity between image and text "
+    "tokens, of which the paper has four; recall: LogitLens, top 5 at the last point"
 )
 _DEPTH_LEGEND = "shares of the depth: 0 is the embeddings, 1 the input of the final norm; with 99 % intervals"
 _CONTROL_LEGEND = (
@@ -52,12 +52,12 @@ _CONTROL_LEGEND = (
 
 
 def summary_lines(findings: SessionResults, width: int, *, brief: bool = False) -> list[Line]:
-    """Return the lines of the summary, each at most `width` wide but for paths and names.
+    """Return the lines of the summary; only paths and names may make a line wider than `width`.
 
     Args:
-        findings: what was measured and judged.
+        findings: the profiles and verdicts of the run.
         width: of the terminal, in columns.
-        brief: only the pairs with their verdicts, and what became of the baselines.
+        brief: True omits all but the verdicts of the pairs and the lines on baselines.
     """
     outcomes = pair_outcomes(findings)
     profiles = {short_name(str(pair)): profile for pair, profile in findings.profiles.items()}
@@ -81,7 +81,7 @@ def summary_lines(findings: SessionResults, width: int, *, brief: bool = False) 
         lines += _fold_lines(
             [line for name, profile in profiles.items() for line in unread_lines(name, profile)], width
         )
-        # A block has said why it has no recall.
+        # A block already contains the reason why recall is missing.
         left_out = [
             f"{name}: {line}" for name, profile in profiles.items() for line in exclusion_lines(profile, recall=wide)
         ]
@@ -92,7 +92,7 @@ def summary_lines(findings: SessionResults, width: int, *, brief: bool = False) 
 
 
 def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) -> list[Line]:
-    """Return the lines of one pair, at most `width` wide; with `relative` its phases as shares of the depth too."""
+    """Return the lines of one pair; with `relative` also its boundaries as shares of the depth."""
     profile, segments = outcome.profile, outcome.reading.any_segments.count
     lines = _fold_lines([f"{outcome.name}: {profile.n} samples, {profile.depth} layers"], width)
 
@@ -133,8 +133,8 @@ def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) ->
     """Return a table of the boundaries as shares of the depth; empty unless `shows_relative_depth`.
 
     Args:
-        profiles: by the name of the pair.
-        width: of the terminal, None where lines may be as long as they are.
+        profiles: the profiles by the name of the pair.
+        width: of the terminal, in columns; None does not fold lines.
     """
     if not shows_relative_depth(profiles):
         return []
@@ -148,7 +148,7 @@ def relative_lines(profiles: Mapping[str, Profile], width: int | None = None) ->
 
 
 def unread_lines(name: str, profile: Profile) -> list[str]:
-    """In which layers of a pair there is no attention to read, or only its weights."""
+    """Return lines with the layers of a pair without attention, and with attention weights only."""
     weighed, normed = (profile[f"{kind}_self"].any(axis=0) for kind in ("weight", "norm"))
     kinds = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
     return [
@@ -159,7 +159,7 @@ def unread_lines(name: str, profile: Profile) -> list[str]:
 
 
 def baseline_lines(findings: SessionResults, width: int) -> list[Line]:
-    """How many baselines were matched, written or left unused, and which."""
+    """Return lines with the numbers of matched, written and unused baselines, and the paths."""
     counts_by_kind = Counter(findings.written.values())
     unused = unused_baselines(findings.options)
     counts = [
@@ -172,7 +172,7 @@ def baseline_lines(findings: SessionResults, width: int) -> list[Line]:
         counts.append(f"{counts_by_kind['calibrated']} calibrated")
     lines = _fold_lines([f"baselines: {', '.join(counts)}"], width) + written_lines(findings, width)
     remarks = [
-        f"{unbroken(f'  unused {path}:')} no pair of that name; remove it if it is no longer wanted" for path in unused
+        f"{unbroken(f'  unused {path}:')} no pair has this name; delete the file if it is obsolete" for path in unused
     ]
     small = [short_name(profile.pair) for profile in findings.profiles.values() if profile.n < LEAST_SAMPLES]
     if small:
@@ -181,7 +181,7 @@ def baseline_lines(findings: SessionResults, width: int) -> list[Line]:
 
 
 def written_lines(findings: SessionResults, width: int) -> list[Line]:
-    """Return the baselines that were written, and how."""
+    """Return a line for each written baseline."""
     return _fold_lines([unbroken(f"  wrote {path} ({kind})") for path, kind in findings.written.items()], width)
 
 
@@ -229,7 +229,7 @@ def _winoground_lines(findings: SessionResults) -> list[str]:
             )
     if lines:
         chance = ", ".join(f"{name} {share:.2f}" for name, share in CHANCE.items())
-        lines.append(f"  with {CONFIDENCE:.0%} intervals; a guess reaches {chance}")
+        lines.append(f"  with {CONFIDENCE:.0%} intervals; chance: {chance}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""A figure as files and as a part of a page: SVG whose colours are the page's variables, and PNG."""
+"""Conversion of figures to PNG, to SVG files, and to inline SVG whose colours are variables of the page."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harness.errors import printable
 from harness.report.palette import COLOURS
 
 PNG_DPI = 160
-# Letters stay letters, so that they are found, read aloud and edited; names inside are the same in every run.
-# A name with dollar signs is a name and no formula.
+# Text stays text, which readers can search and edit. The fixed salt makes ids reproducible.
+# Names with dollar signs are not formulas.
 _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "vlm-phase-harness", "text.parse_math": False}
 
 
 @contextmanager
 def figure_settings() -> Iterator[None]:
-    """Draw inside the block as every figure is drawn, whatever a user has set for matplotlib."""
+    """Use the same matplotlib settings for every figure, independent of the user's settings."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A letter that the font has not is a letter of somebody's name: a box in a picture is no reason to stop.
+        # The font may lack a character of a name; matplotlib then draws a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ def figure_settings() -> Iterator[None]:
 
 
 def to_svg(figure: Figure) -> str:
-    """Return the figure as an SVG document, the same bytes in every run."""
+    """Return the figure as an SVG document with the same bytes in every run."""
     buffer = io.StringIO()
     with figure_settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -42,7 +42,7 @@ def to_svg(figure: Figure) -> str:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG of 160 dots an inch."""
+    """Return the figure as a PNG at 160 dpi."""
     buffer = io.BytesIO()
     with figure_settings():
         figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
@@ -50,13 +50,13 @@ def to_png(figure: Figure) -> bytes:
 
 
 def inline(svg: str, name: str, alternative: str) -> Markup:
-    """Return the SVG as a part of a page: named, described for those who do not see it, in the page's colours.
+    """Return the SVG as markup for the page, with unique ids, an `aria-label`, and the page's colour variables.
 
     Args:
         svg: a document of `to_svg`.
-        name: of the figure, an id that no other element of the page has. Ids inside begin with it and a colon, which
-            no other id has.
-        alternative: what the figure shows, in words.
+        name: of the figure, a unique id on the page. Ids inside the figure begin with the name and a colon, and no
+            other id contains a colon.
+        alternative: a description of the figure for screen readers.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
@@ -65,9 +65,9 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}:\1)", body)
     for colour in COLOURS:
         body = re.sub(rf"{colour.light}\b", f"var({colour.variable},{colour.light})", body, flags=re.IGNORECASE)
-    # The page sizes it; what is left is its shape.
+    # The page sets the size; the `viewBox` keeps the aspect ratio.
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    return Markup(  # noqa: S704 - matplotlib's own markup, in which every text is escaped
+    return Markup(  # noqa: S704 - matplotlib escapes all texts in its markup
         f'{head} role="img" aria-label="{escape(printable(alternative))}" class="figure">{rest}'
     )

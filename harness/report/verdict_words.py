@@ -1,4 +1,4 @@
-"""The words of verdicts and the titles of questions, each with all that readers are shown of it."""
+"""The verdicts with colour, sign and meaning, and the titles of the questions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GOOD, OPEN, BAD = "green", "yellow", "red"
 
 
 class VerdictWord(NamedTuple):
-    """A verdict's colour in a terminal, its sign in ASCII, and its meaning, whatever it is said of."""
+    """A verdict's colour in a terminal, its ASCII sign, and its meaning for any question."""
 
     colour: str
     mark: str
@@ -20,26 +20,26 @@ class VerdictWord(NamedTuple):
 
     @property
     def sign(self) -> str:
-        """The sign on a page, so that a verdict is not told by colour alone."""
+        """The sign on the page, so that verdicts do not differ by colour only."""
         return {"-": "\N{MINUS SIGN}", "~": "\N{ALMOST EQUAL TO}"}.get(self.mark, self.mark)
 
 
 VERDICTS: Mapping[str, VerdictWord] = MappingProxyType(
     {
-        "holds": VerdictWord(
-            GOOD, "+", "The paper's claim holds for this model on this data; every part of it is certain."
+        "holds": VerdictWord(GOOD, "+", "All parts of the paper's claim are confirmed for this model on this data."),
+        "fails": VerdictWord(
+            BAD, "-", "A part of the paper's claim is confirmed to be false for this model on this data."
         ),
-        "fails": VerdictWord(BAD, "-", "A part of the paper's claim is certainly not so for this model on this data."),
-        "reproduces": VerdictWord(
-            GOOD, "=", "The same numbers as the baseline, sample by sample, within the tolerance."
-        ),
+        "reproduces": VerdictWord(GOOD, "=", "Every sample is the same as in the baseline, within the tolerance."),
         "equivalent": VerdictWord(
-            GOOD, "~", "No longer the same sample by sample, but the mean is certainly within the margin everywhere."
+            GOOD, "~", "Samples changed, but the mean change is confirmed to lie within the margin at every layer."
         ),
         "differs": VerdictWord(
-            BAD, "!", "The mean certainly moved by more than the margin at some layer, all layers considered together."
+            BAD,
+            "!",
+            "The mean change is confirmed to exceed the margin at some layer, with all layers tested together.",
         ),
-        "inconclusive": VerdictWord(OPEN, "?", "The samples do not decide; more of them would."),
+        "inconclusive": VerdictWord(OPEN, "?", "The samples confirm neither answer; more samples are needed."),
     }
 )
 QUESTIONS: Mapping[str, str] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""The report of a run as a folder: the page, its figures as SVG and PNG, and its numbers as JSON."""
+"""The report of a run as a directory: the page, its figures as SVG and PNG, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from harness.storage.files import write_atomically
 from harness.storage.json_text import dump
 
 
-class _Report:
-    """The parts of the page, made one by one; every figure is put as SVG and PNG into a folder beside it."""
+class _ReportWriter:
+    """Builds the sections of the page and writes each figure as SVG and PNG."""
 
     def __init__(self, findings: SessionResults, record: Mapping[str, Any], directory: Path) -> None:
-        self._found, self._record, self._folder = findings, record, directory
+        self._findings, self._record, self._directory = findings, record, directory
         self._names = FileNames(set(PAGE_IDS))
 
     def pair(self, outcome: PairOutcome) -> PairPage:
-        """Return a pair with its figures and its samples in full."""
+        """Return the content of the page for a pair; its figures are written."""
         pair, profile, reading = outcome.pair, outcome.profile, outcome.reading
         anchor = self._names.add(f"pair-{pair}")
         baseline, overlaid = outcome.baseline, None
-        # Curves of another depth have no layers in common with this one's.
+        # Curves of models of different depth have no common layers.
         if baseline is not None and baseline.profile.depth == profile.depth:
             overlaid = OverlaidCurves(baseline.profile, baseline.label, marks_by_measure(outcome.regressions.values()))
         figures = tuple(
@@ -71,15 +71,15 @@ class _Report:
         )
 
     def common_figures(self, outcomes: Sequence[PairOutcome]) -> Iterator[PageFigure]:
-        """The figures of all pairs together, and one of each two models that were held against each other."""
-        bands, profiles = list(map(_band, outcomes)), self._found.profiles
+        """Yield the figures of all pairs together, and one per comparison of two models."""
+        bands, profiles = list(map(_band, outcomes)), self._findings.profiles
         draw, text = partial(phase_diagram, bands), describe_diagram(bands)
         yield self._figure("phase", "diagram", draw, CAPTIONS["diagram"], text)
         recalled = [profile for profile in profiles.values() if not profile.no_recall]
         if recalled:
             draw, text = partial(recall_by_model, recalled), describe_recalls(recalled)
             yield self._figure("recall", "by-model", draw, CAPTIONS["recalls"], text)
-        for pair, other in self._found.compared_pairs().items():
+        for pair, other in self._findings.compared_pairs().items():
             both = profiles[pair], profiles[other]
             names = " and ".join(short_name(profile.model) for profile in both)
             yield self._figure(
@@ -93,13 +93,13 @@ class _Report:
     def _figure(
         self, subject: str, kind: str, draw: Callable[[], Figure], caption: str, alternative: str
     ) -> PageFigure:
-        """A figure of the page; its files carry its name, made of what it shows and which kind of figure it is."""
+        """Draw a figure, write its files, and return it for the page; its name consists of subject and kind."""
         name = self._names.add(subject, kind)
         with figure_settings():
             figure = draw()
         svg = to_svg(figure)
-        write_atomically(self._folder / f"{name}.svg", svg.encode(), durable=False)
-        write_atomically(self._folder / f"{name}.png", to_png(figure), durable=False)
+        write_atomically(self._directory / f"{name}.svg", svg.encode(), durable=False)
+        write_atomically(self._directory / f"{name}.png", to_png(figure), durable=False)
         return PageFigure(name, inline(svg, name, alternative), caption)
 
     def _sample(self, profile: Profile, drawing: Drawing, reading: PhaseReading) -> SampleSection:
@@ -124,16 +124,16 @@ def _band(outcome: PairOutcome) -> Band:
 
 
 def write_report(findings: SessionResults, comparisons: Sequence[ModelComparison], directory: Path) -> Path:
-    """Write the report of a run into a folder, which is made; returns the page.
+    """Write the report of a run to a directory, which is created, and return the path of the page.
 
-    `index.html` needs no other file. `phase.json` holds its numbers, `figures/` its figures.
+    `index.html` is self-contained. `phase.json` contains its numbers, `figures/` its figures.
 
     Raises:
-        OSError: the folder cannot be written to; what is in it is whole, and a page of before is untouched.
+        OSError: the directory is not writable. Its files are complete, and an earlier page is unchanged.
     """
     record = report_record(findings, comparisons)
     write_atomically(directory / "phase.json", dump(record), durable=False)
-    report = _Report(findings, record, directory / "figures")
+    report = _ReportWriter(findings, record, directory / "figures")
     outcomes = pair_outcomes(findings)
     pairs = list(map(report.pair, outcomes))
     content = render_page(findings, pairs, list(report.common_figures(outcomes)), record, comparisons)
