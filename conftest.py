@@ -1,3 +1,3 @@
-"""Wires the harness into pytest; everything it does lives in `harness/plugin/hooks.py`."""
+"""Registers the plugin; the hooks are in `harness/plugin/hooks.py`."""
 
 pytest_plugins = ["harness.plugin.hooks", "pytester"]

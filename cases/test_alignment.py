@@ -1,4 +1,4 @@
-"""Phase I, alignment: in very early layers similarity across the modalities emerges."""
+"""Phase I, alignment: in very early layers inter-modal similarity emerges."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from harness.run.judge import Judge
 
 @pytest.mark.replication(claim="alignment")
 def test_alignment(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
-    """Inter-modal similarity rises first, and that phase ends in the first quarter of the depth."""
+    """Inter-modal similarity rises in phase I, which ends in the first quarter of the depth."""
     check_claim(profile, judge.claim(profile, "alignment"), strict=strict_evidence)

@@ -1,4 +1,4 @@
-"""What the last prompt token attends to (figure 4), by norms and by weights, against the stored baseline."""
+"""Attention of the last prompt token (figure 4), by norms and by weights, compared with the stored baseline."""
 
 import pytest
 
@@ -11,10 +11,10 @@ pytestmark = pytest.mark.regression
 
 
 def test_reproduces(profile: Profile, baseline: Baseline, judge: Judge) -> None:
-    """Every sample's attention shares are the baseline's, in every layer."""
+    """The attention shares of every sample equal the baseline in every layer."""
     check_reproduces(profile, baseline, judge.regression(profile, baseline, "attention"))
 
 
 def test_equivalent(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """The mean attention shares are the baseline's within their margins, in level and in shape."""
+    """The mean attention shares equal the baseline within their margins, in level and in shape."""
     check_equivalent(profile, baseline, judge.regression(profile, baseline, "attention"), strict=strict_evidence)

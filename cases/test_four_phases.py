@@ -9,5 +9,5 @@ from harness.run.judge import Judge
 
 @pytest.mark.replication(claim="four-phases")
 def test_four_phases(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
-    """Exactly four alternating moves are certain, the first one up, and none of the four has a reversal."""
+    """Exactly four alternating segments are confirmed; the first rises, and none has a reversal."""
     check_claim(profile, judge.claim(profile, "four-phases"), strict=strict_evidence)

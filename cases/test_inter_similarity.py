@@ -1,4 +1,4 @@
-"""Inter-modal similarity over depth (the paper's figure 1) against the stored baseline."""
+"""Inter-modal similarity over depth (the paper's figure 1) compared with the stored baseline."""
 
 import pytest
 
@@ -11,10 +11,10 @@ pytestmark = pytest.mark.regression
 
 
 def test_reproduces(profile: Profile, baseline: Baseline, judge: Judge) -> None:
-    """Every sample's inter-modal similarity is the baseline's, at every residual point."""
+    """The inter-modal similarity of every sample equals the baseline at every residual point."""
     check_reproduces(profile, baseline, judge.regression(profile, baseline, "inter"))
 
 
 def test_equivalent(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """The mean inter-modal curve is the baseline's within its margins, in level and in shape."""
+    """The mean inter-modal curve equals the baseline within its margins, in level and in shape."""
     check_equivalent(profile, baseline, judge.regression(profile, baseline, "inter"), strict=strict_evidence)

@@ -1,4 +1,4 @@
-"""Phase II, intra-modal encoding: each modality gathers while the two drift apart."""
+"""Phase II, intra-modal encoding: similarity rises within each modality and falls between the two."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from harness.run.judge import Judge
 
 @pytest.mark.replication(claim="intra-modal")
 def test_intra_modal_encoding(profile: Profile, judge: Judge, strict_evidence: bool) -> None:
-    """Over phase II inter-modal similarity falls while that within image and within text rises."""
+    """Over phase II inter-modal similarity falls while similarity within image and within text rises."""
     check_claim(profile, judge.claim(profile, "intra-modal"), strict=strict_evidence)

@@ -1,4 +1,4 @@
-"""Similarity within the image, text and instruction tokens (figure 3) against the stored baseline."""
+"""Similarity within the image, text and instruction tokens (figure 3) compared with the stored baseline."""
 
 import pytest
 
@@ -11,10 +11,10 @@ pytestmark = pytest.mark.regression
 
 
 def test_reproduces(profile: Profile, baseline: Baseline, judge: Judge) -> None:
-    """Every sample's similarity within each token group is the baseline's, at every residual point."""
+    """The similarity within each token group equals the baseline at every residual point, in every sample."""
     check_reproduces(profile, baseline, judge.regression(profile, baseline, "intra"))
 
 
 def test_equivalent(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """The mean curves within each token group are the baseline's within their margins, in level and in shape."""
+    """The mean curves within each token group equal the baseline within their margins, in level and in shape."""
     check_equivalent(profile, baseline, judge.regression(profile, baseline, "intra"), strict=strict_evidence)

@@ -1,4 +1,4 @@
-"""What LogitLens decodes (figure 5) against the stored baseline."""
+"""Words that LogitLens decodes (figure 5) compared with the stored baseline."""
 
 import pytest
 
@@ -16,5 +16,5 @@ def test_reproduces(profile: Profile, baseline: Baseline, judge: Judge) -> None:
 
 
 def test_equivalent(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """Recall and exit agreement are the baseline's within 0.05, at the last residual point within 0.02."""
+    """Recall and exit agreement equal the baseline within 0.05, and within 0.02 at the last residual point."""
     check_equivalent(profile, baseline, judge.regression(profile, baseline, "lens"), strict=strict_evidence)

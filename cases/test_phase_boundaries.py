@@ -1,4 +1,4 @@
-"""The layers that separate the phases (the paper's figure 2) against the stored baseline."""
+"""The phase boundaries (the paper's figure 2) compared with the stored baseline."""
 
 import pytest
 
@@ -10,5 +10,5 @@ from harness.run.judge import Judge
 
 @pytest.mark.regression
 def test_boundaries_stay(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """Turning points and half-height layers are where the baseline has them."""
+    """Turning points and half-height layers equal those of the baseline within their margins."""
     check_boundaries(profile, baseline, judge.boundaries(profile, baseline), strict=strict_evidence)

@@ -1,4 +1,4 @@
-"""What holds within each phase (the paper's monotone intervals) against the stored baseline."""
+"""Presence and monotonicity of each phase (the paper's monotone intervals) compared with the stored baseline."""
 
 import pytest
 
@@ -10,5 +10,5 @@ from harness.run.judge import Judge
 
 @pytest.mark.regression
 def test_phases_stay(profile: Profile, baseline: Baseline, judge: Judge, strict_evidence: bool) -> None:
-    """Over the baseline's layers each phase is as present, and as monotone, as it was."""
+    """Over its layers in the baseline each phase is still present and monotone."""
     check_intervals(profile, baseline, judge.intervals(profile, baseline), strict=strict_evidence)

@@ -1,7 +1,7 @@
 """A pytest harness that measures what happens between image and instruction tokens inside a vision-language model.
 
-From Python: `harness.measure("scenes-llava", "scenes")` returns the `Profile` that the cases judge. Names are imported
-when they are first used, so that collecting tests needs no torch.
+In Python, `harness.measure("scenes-llava", "scenes")` returns the `Profile` that the test cases judge. Names are
+imported on first use, so that pytest can collect tests without importing torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.report.figures import phase_figure as phase_figure
     from harness.report.figures import plot as plot
 
-_HOMES = {
+_MODULES = {
     "Profile": "harness.profile.profile",
     "Source": "harness.data.sample",
     "Vlm": "harness.models.vlm",
@@ -34,15 +34,15 @@ _HOMES = {
     "plot": "harness.report.figures",
     "weight_parts": "harness.judgement.weights",
 }
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("vlm-phase-harness")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Assertions whose messages a stranger understands: what moved, where, by how much, against what, and what to do."""
+"""Assertions for test cases; their messages state the change, its position and size, the baseline, and the command."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from harness.report.messages import (
 
 
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
-    """Assert that every measure of the family is the baseline's, sample by sample.
+    """Assert that every measure of the family equals the baseline, sample by sample.
 
-    Skipped where that need not be: in another data type, and where the baseline is another model.
+    The test is skipped if this is not required: with another data type, or if the baseline is another model.
 
     Args:
-        profile: what was measured now.
-        baseline: what it is held against.
-        comparison: of the two (`regression.compare`).
+        profile: the measured profile.
+        baseline: the baseline.
+        comparison: the result of `regression.compare` for both.
 
     Raises:
-        AssertionError: naming measure, layers, difference, interval, margin, baseline and the command to accept it.
+        AssertionError: with measure, layers, difference, interval, margin, baseline and the command that accepts it.
     """
     __tracebackhide__ = True
     if not baseline.requires_reproduction:
@@ -47,15 +47,15 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
                 reason_text(
                     "two models:",
                     f"{profile.model} and {baseline.profile.model} need not be the same, sample by sample; the summary "
-                    "says up to where they are",
+                    "lists the layers up to which they are",
                 )
             )
         return
     if comparison.inputs.changed:
         _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
     if comparison.reproducible:
-        pytest.skip(reason_text("not asked sample by sample:", comparison.reproducible))
-    # Not to be the same is certain, sample by sample, even where the means do not decide.
+        pytest.skip(reason_text("not compared sample by sample:", comparison.reproducible))
+    # Per-sample comparison is exact, so a changed sample fails even if the mean is inconclusive.
     changed = [finding for finding in comparison.findings if finding.agreement.reproduced is False]
     if changed:
         _fail(_regression(profile, baseline, "", changed))
@@ -64,7 +64,7 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
 def check_equivalent(profile: Profile, baseline: Baseline, comparison: Comparison, *, strict: bool = False) -> None:
     """Assert that no measure of the family differs from the baseline's by more than its margin.
 
-    With `strict` it fails where the evidence does not decide, instead of an expected failure.
+    With `strict` an inconclusive verdict fails; otherwise it is an expected failure.
 
     Raises:
         AssertionError: as `check_reproduces`.
@@ -79,36 +79,36 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
         if strict:
             _fail(lines)
         needed = max(finding.agreement.mean.n_needed or 0 for finding in open_)
-        pytest.xfail(fold_message([f"inconclusive, needs n of about {needed or 'more than can be said'}:", *lines]))
+        pytest.xfail(fold_message([f"inconclusive{f', needs about n = {needed}' if needed else ''}:", *lines]))
 
 
 def check_boundaries(
     profile: Profile, baseline: Baseline, agreement: BoundaryAgreement, *, strict: bool = False
 ) -> None:
-    """Assert that the layers that separate the phases are where the baseline has them.
+    """Assert that the phase boundaries equal those of the baseline within their margins.
 
     Raises:
-        AssertionError: naming each boundary that moved, from where to where, its interval and margin.
+        AssertionError: with each shifted boundary, its layers in baseline and run, interval and margin.
     """
     __tracebackhide__ = True
-    moved = [shift for shift in agreement.shifts if shift.verdict is agreement.verdict]
-    lines = [line for shift in moved for line in boundary_lines(shift, agreement)]
-    _conclude("phase boundaries", profile, baseline, agreement.verdict, lines, moved, strict)
+    shifted = [shift for shift in agreement.shifts if shift.verdict is agreement.verdict]
+    lines = [line for shift in shifted for line in boundary_lines(shift, agreement)]
+    _conclude("phase boundaries", profile, baseline, agreement.verdict, lines, shifted, strict)
 
 
 def check_intervals(
     profile: Profile, baseline: Baseline, agreement: IntervalAgreement, *, strict: bool = False
 ) -> None:
-    """Assert that each phase is as present, and as monotone, over the baseline's layers as it was.
+    """Assert that each phase of the baseline is still present and monotone over the same layers.
 
     Raises:
-        AssertionError: naming phase and layers, what held and what holds now, with effect, interval, margin and n.
+        AssertionError: with phase, layers, the answers in baseline and run, effect, interval, margin and n.
     """
     __tracebackhide__ = True
     changed = [finding for finding in agreement.findings if finding.verdict is agreement.verdict]
     lines = [line for finding in changed for line in phase_lines(finding, agreement)]
     if not changed:
-        lines = [f"  the baseline is certain of no phase, n = {agreement.n_baseline}: record it with more samples"]
+        lines = [f"  the baseline confirms no phase with n = {agreement.n_baseline}: record it with more samples"]
     _conclude("phases", profile, baseline, agreement.verdict, lines, changed, strict)
 
 
@@ -116,8 +116,8 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     """Assert that a claim of the paper holds for this model on this data.
 
     Raises:
-        AssertionError: with the paper's statement, the part that fails with effect, interval, margin and n, and what
-            the claim's effects are beyond the controls.
+        AssertionError: with the paper's statement, the failed part with effect, interval, margin and n, and the
+            differences to the controls.
     """
     __tracebackhide__ = True
     if claim.verdict is ClaimVerdict.HOLDS:
@@ -132,13 +132,13 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
 
 
 def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: str) -> None:
-    """Assert that hooked inference costs no more beside plain inference than the baseline says, within 15 %.
+    """Assert that the ratio of hooked to plain inference time exceeds the baseline by at most 15 %.
 
     Args:
-        pair: which pair was timed.
-        timing: the ratio measured now.
-        baseline_ratio: the stored one, of the same device, dtype and attention.
-        where: what the stored one belongs to, for the message.
+        pair: the name of the timed pair.
+        timing: the measured ratio.
+        baseline_ratio: the stored ratio for the same device, dtype and attention.
+        where: a description of the baseline for the message.
 
     Raises:
         AssertionError: with both ratios and the interval.
@@ -152,14 +152,14 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
             [
                 f"hooked inference of {pair} became slower:",
                 f"  {timing.ratio:.3f} x plain {join_unbroken(interval)} baseline {baseline_ratio:.3f} x; "
-                f"alarm where the lower end exceeds {result.margin:g} x the baseline",
+                f"fails if the lower end exceeds {result.margin:g} x the baseline",
                 *baseline_file_lines(where),
             ]
         )
 
 
 def _conclude(
-    what: str,
+    subject: str,
     profile: Profile,
     baseline: Baseline,
     verdict: Verdict,
@@ -167,15 +167,15 @@ def _conclude(
     parts: Sequence[BoundaryShift | IntervalFinding],
     strict: bool,
 ) -> None:
-    """Fails where something differs, and is an expected failure where the evidence does not decide."""
+    """Fail if the verdict is `differs`; an inconclusive verdict is an expected failure unless `strict`."""
     __tracebackhide__ = True
     if verdict in (Verdict.REPRODUCES, Verdict.EQUIVALENT):
         return
-    title = f"{what} of {profile.model} on {profile.dataset}: {verdict.upper()}"
+    title = f"{subject} of {profile.model} on {profile.dataset}: {verdict.upper()}"
     lines = [title, *lines, *baseline_comparison_lines(profile, baseline)]
     if verdict is Verdict.INCONCLUSIVE and not strict:
         n_needed = max((part.n_needed or 0 for part in parts), default=0)
-        pytest.xfail(fold_message([f"inconclusive{f', needs n of about {n_needed}' if n_needed else ''}:", *lines]))
+        pytest.xfail(fold_message([f"inconclusive{f', needs about n = {n_needed}' if n_needed else ''}:", *lines]))
     _fail(lines)
 
 

@@ -1,1 +1,1 @@
-"""The harness as pytest sees it: hooks and fixtures."""
+"""The pytest plugin: hooks and fixtures."""

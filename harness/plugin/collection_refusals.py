@@ -1,4 +1,4 @@
-"""Usage errors over collected pairs: what makes a measurement impossible and is known before it begins."""
+"""Usage errors for collected pairs that cannot be measured, raised before any measurement."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from harness.run.session import PhaseSession
 
 
 def refuse_impossible(session: pytest.Session) -> None:
-    """Assert that what was asked for is there and fit for use; no weight is read, and one picture of each dataset.
+    """Check that the requested pairs can be measured; reads no weights, and one image of each dataset.
 
-    Pairs that nobody named and that cannot be measured here are noted.
+    Unavailable pairs that the user did not name are recorded and skipped later.
 
     Raises:
-        pytest.UsageError: Python strips docstrings, a fixture or the device is missing, a directory of data does not
-            exist, has no known layout or no usable sample, a model or dataset that was named is not here, or its
-            configuration, processor or a package that it needs is missing, or cache or outputs cannot be written.
+        pytest.UsageError: Python strips docstrings; a fixture or the device is missing; a data directory does not
+            exist, has an unknown layout or no usable sample; a named model or dataset is unavailable; its
+            configuration, processor or a required package is missing; cache or outputs are not writable.
     """
     state = session.config.stash[SESSION]
     for name in state.options.model_fixtures():
         _refuse_fixture(session, name)
     if sys.flags.optimize > 1:
         raise pytest.UsageError(
-            "Python strips docstrings here (-OO or PYTHONOPTIMIZE=2), and transformers cannot be imported without: run "
-            "with -O or without it"
+            "Python strips docstrings here (-OO or PYTHONOPTIMIZE=2), and transformers cannot be imported without "
+            "them: run with -O or without it"
         )
-    # Libraries warn as they are imported, too.
+    # Libraries may also warn during their import.
     with state.results.warnings.recording():
         from harness.models.vlm import choose_device
 
@@ -53,9 +53,9 @@ def refuse_impossible(session: pytest.Session) -> None:
 
 
 def _refuse_fixture(session: pytest.Session, name: str) -> None:
-    """Refuse `fixture:NAME` where the tests see no such fixture, or one that lives for one test only."""
+    """Refuse `fixture:NAME` if the tests cannot request the fixture, or if its scope is not the session."""
     item = next(item for item in session.items if pair_of(item))
-    # pytest has no public way to ask for a fixture without setting it up, and setting this one up loads a model.
+    # pytest has no public function that looks up a fixture without setting it up, which would load a model.
     fixtures = session._fixturemanager.getfixturedefs(name, item)
     if not fixtures:
         raise pytest.UsageError(
@@ -77,8 +77,8 @@ def _refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line:
             _refuse_data(options, name)
             datasets.remove(name)
     for pair in pairs:
-        missing, asked_for = options.unavailable(pair)
-        if asked_for:
+        missing, requested = options.unavailable(pair)
+        if requested:
             raise _unmeasurable(pair, missing)
         if not missing and pair.dataset in datasets:
             _refuse_data(options, pair.dataset)
@@ -93,7 +93,7 @@ def _refuse_pairs(session: PhaseSession, pairs: Sequence[Pair], on_command_line:
 
 
 def _refuse_data(options: Options, name: str) -> None:
-    """Refuse a dataset without a usable sample in the directory that was given for it, if one was."""
+    """Refuse a dataset whose directory, if one was set, contains no usable sample."""
     dataset, source = find_dataset(name), options.source(name)
     if source.directory is None:
         return
@@ -108,11 +108,11 @@ def _refuse_data(options: Options, name: str) -> None:
 
 
 def _unmeasurable(name: object, reason: object) -> pytest.UsageError:
-    return pytest.UsageError(f"{name} was asked for and cannot be measured here: {reason}")
+    return pytest.UsageError(f"{name} was requested and cannot be measured here: {reason}")
 
 
 def _refuse_directories(options: Options) -> None:
-    # A plugin that is imported before pytest loads it is warned about.
+    # pytest warns about a plugin that is imported before it loads the plugin.
     from harness.plugin.outputs import unwritable_output
 
     if problem := cache_problem(options.cache):

@@ -1,4 +1,4 @@
-"""The fixtures of a pair: its model, profile and baseline, and the judge of its questions."""
+"""The fixtures of a pair: its model, profile, baseline and judge."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def vlm(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Vlm:
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair) -> Profile:
-    """What was measured of the pair, once per session."""
+    """The measured profile of the pair, measured once per session."""
     return _attempt(request, phase, pair, lambda: phase.measured.profile(pair))
 
 
 @pytest.fixture(scope="session")
 def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, profile: Profile) -> Baseline:
-    """The stored baseline of the pair; with an update option, written first where it is due.
+    """The stored baseline of the pair; an update option writes it first if necessary.
 
-    With --phase-against it is the other model's profile; tests that ask for one of another depth are skipped.
+    With --phase-against it is the other model's profile; models of different depth skip the test.
     """
     stored = _attempt(request, phase, pair, lambda: phase.baseline(pair))
     depths = (profile.depth, stored.profile.depth)
@@ -59,7 +59,7 @@ def baseline(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, pr
 
 @pytest.fixture(scope="session")
 def judge(phase: PhaseSession, pair: Pair) -> Judge:
-    """Answer the pair's questions and records the answers."""
+    """The judge of the pair, which records its verdicts."""
     from harness.run.judge import Judge
 
     return Judge(phase, pair)
@@ -67,9 +67,9 @@ def judge(phase: PhaseSession, pair: Pair) -> Judge:
 
 @pytest.fixture(scope="session")
 def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, vlm: Vlm) -> ForwardPassTimer:
-    """Plain and hooked inference of one sample of the pair; of several processes the first alone has a clock."""
+    """Plain and hooked inference of one sample of the pair; skipped in all processes except the first."""
     if not phase.processes.first:
-        pytest.skip("timed by the first process alone")
+        pytest.skip("only the first process measures times")
     from harness.measurement.stopwatch import ForwardPassTimer
 
     return _attempt(request, phase, pair, lambda: ForwardPassTimer(vlm, phase.measured.samples(pair, 1)))
@@ -77,16 +77,16 @@ def contestants(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair,
 
 @pytest.fixture(scope="session")
 def strict_evidence(phase: PhaseSession) -> bool:
-    """Whether an inconclusive verdict fails."""
+    """True if an inconclusive verdict fails a test."""
     return phase.options.strict_evidence
 
 
 def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, get: Callable[[], T]) -> T:
-    """Load or measure: fixtures can be asked for, progress is seen, warnings and errors are noted."""
+    """Load or measure with progress output, and record warnings and errors of the pair."""
     phase.loaded.fixture_value = request.getfixturevalue
     assert request.fixturename is not None
     try:
-        with _seen(request.config), phase.results.warnings.recording():
+        with _visible_progress(request.config), phase.results.warnings.recording():
             return fail_without_traceback(get)
     except (Exception, pytest.fail.Exception):
         phase.errors.add(pair, request.fixturename, of_model=phase.loaded.failed(pair.model))
@@ -94,8 +94,8 @@ def _attempt(request: pytest.FixtureRequest, phase: PhaseSession, pair: Pair, ge
 
 
 @contextmanager
-def _seen(config: pytest.Config) -> Iterator[None]:
-    """Let the progress of long work through to a terminal; elsewhere pytest captures as it always does."""
+def _visible_progress(config: pytest.Config) -> Iterator[None]:
+    """Disable the capture of output if stderr is a terminal, so that progress is visible."""
     with uncaptured(config):
         terminal = sys.stderr.isatty()
     with uncaptured(config) if terminal else nullcontext():
@@ -104,35 +104,35 @@ def _seen(config: pytest.Config) -> Iterator[None]:
 
 @contextmanager
 def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let what is printed through to the terminal."""
+    """Disable the capture of output."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
         yield
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of xdist's workers."""
+    """Return True in a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
 def pair_of(item: pytest.Item) -> Pair | None:
-    """Return the pair that a test is about, if it is about one."""
+    """Return the pair that parametrizes a test, or None."""
     pair: Pair | None = getattr(getattr(item, "callspec", None), "params", {}).get("pair")
     return pair
 
 
 def write_line(config: pytest.Config, line: str) -> None:
-    """Write a line to the terminal for all to see, where this process has one."""
+    """Write a line to the terminal, if this process has a terminal reporter."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
-        # A fixture that says something is captured until its test fails.
+        # Without this, pytest would show the output of a fixture only if the test fails.
         with uncaptured(config):
             reporter.ensure_newline()
             reporter.write_line(f"phase: {printable(line)}")
 
 
 def fail_without_traceback(get: Callable[[], T]) -> T:
-    """Return the value, or a failure that is the error's one sentence: a user has no use for our traceback."""
+    """Return the value, or fail with the message of a `PhaseError`; users do not need its traceback."""
     try:
         return get()
     except PhaseError as error:

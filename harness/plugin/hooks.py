@@ -1,4 +1,4 @@
-"""The harness as pytest sees it: options, parametrization by pair, and what is turned away."""
+"""The main hooks of the plugin: options, parametrization by pair, selection and refusal of tests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from harness.report.layout import reason_text
 from harness.run.options import add_options, read_options
 from harness.run.session import PhaseSession
 
-# A plugin's fixtures are those of its namespace.
+# pytest collects fixtures from the namespace of the plugin.
 __all__ = ["baseline", "contestants", "judge", "phase", "profile", "strict_evidence", "vlm"]
-# The name under which pytest loads pytest-benchmark by itself.
+# The name of pytest-benchmark's entry point.
 _BENCHMARK = "benchmark"
 pytest_plugins = (
     "harness.plugin.torchrun",
@@ -44,7 +44,7 @@ pytest_plugins = (
     "harness.plugin.junit",
 )
 _NO_REGRESSION = ("replication", "timing")
-# Registered here and not in a settings file, because tests in another project carry them too.
+# Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
     "regression: this model against its stored baseline",
@@ -55,7 +55,7 @@ _MARKERS = (
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the `--phase-` options and their ini twins, and pytest-benchmark where plugins are not loaded by pytest."""
+    """Add the `--phase-` options and their ini settings; register pytest-benchmark if plugin autoload is off."""
     add_options(parser)
     benchmark = import_module("pytest_benchmark.plugin")
     if not pluginmanager.is_registered(benchmark) and not pluginmanager.is_blocked(_BENCHMARK):
@@ -68,10 +68,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers and reads the options into the session's state."""
+    """Register the markers and read the options into the session's state."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    # Each line once: several pairs may have the same to say of the cache.
+    # Each line is printed once, because several pairs may report the same problem with the cache.
     session = PhaseSession(read_options(config), say=cache(lambda line: _say(config, line)))
     session.loaded.on_load = lambda vlm: config.hook.pytest_phase_model_loaded(vlm=vlm, config=config)
     config.stash[SESSION] = session
@@ -85,7 +85,7 @@ def _say(config: pytest.Config, line: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every case that asks for a `pair` once per pair."""
+    """Run every test that requests `pair` once per pair."""
     if "pair" in metafunc.fixturenames:
         state = metafunc.config.stash[SESSION]
         state.parametrized, options = True, state.options
@@ -97,7 +97,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect claims of the paper and times on datasets for regression only."""
+    """Deselect replication and timing tests on datasets that are for regression only."""
     deselected = [
         item
         for item in items
@@ -111,7 +111,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str]]) -> None:
-    """Expect the known non-replications to fail, strictly: one that replicates after all is noticed."""
+    """Mark known failures as strict expected failures, so that a claim that begins to hold fails its test."""
     for item in items:
         marker, reasons = item.get_closest_marker("replication"), known.get(str(pair_of(item)), {})
         if marker is not None and marker.kwargs["claim"] in reasons:
@@ -120,16 +120,16 @@ def _expect_known(items: list[pytest.Item], known: Mapping[str, Mapping[str, str
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Turn away what cannot work before anything is measured: data that are not there, a device, a directory.
+    """Refuse pairs that cannot be measured: missing data, an unavailable device, an unwritable directory.
 
-    Several processes do so together, even one whose -k leaves it no test: it is missed by the others.
+    Several processes check this together. A process without selected tests takes part, because the others wait for it.
     """
     needed = any("pair" in getattr(item, "fixturenames", ()) for item in session.items)
     state = session.config.stash[SESSION]
     several = state.processes.several and state.parametrized
     if session.config.option.collectonly or not (needed or several):
         return
-    # A plugin that is imported before pytest loads it is warned about.
+    # pytest warns about a plugin that is imported before it loads the plugin.
     from harness.plugin.torchrun import refuse_together, start_together
 
     def refuse() -> None:
@@ -142,7 +142,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     else:
         refuse()
     try:
-        # Of several processes the first alone has the baselines.
+        # Only the first of several processes has access to the baselines.
         known = state.processes.run_on_first(
             "the known differences", lambda: known_differences(state.options.baselines)
         )
@@ -152,7 +152,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip the cases of a pair that this machine has not got, or whose error another test shows."""
+    """Skip tests of an unavailable pair, and of a pair whose error an earlier test reported."""
     if not (pair := pair_of(item)):
         return
     state = item.config.stash[SESSION]
@@ -165,14 +165,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Count the warnings of a model that is timed, as those of one that is measured."""
+    """Count warnings of timed models like those of measured models."""
     timed = item.get_closest_marker("timing") is not None and pair_of(item) is not None
     with item.config.stash[SESSION].results.warnings.recording() if timed else nullcontext():
         return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a suite that decides too little; xdist's workers leave it to the controller."""
+    """Fail a run with too many inconclusive verdicts; with xdist, only the controller does so."""
     state = session.config.stash[SESSION]
     if (
         not is_worker(session.config)

@@ -1,4 +1,4 @@
-"""Hooks that a conftest or plugin may implement."""
+"""Hooks that a conftest or a plugin can implement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def pytest_phase_model_loaded(vlm: Vlm, config: pytest.Config) -> None:
-    """Called once for every loaded model, before it is measured: the place to quantise it or to swap in other weights.
+    """Called once for every loaded model before it is measured, for example to quantise it or to replace its weights.
 
     Args:
         vlm: model, processor and parts; change `vlm.model` in place.

@@ -1,4 +1,4 @@
-"""What each test has judged, as properties of its case in JUnit XML, and what a suite measured with."""
+"""Verdicts as properties of test cases in JUnit XML, and versions as properties of the suite."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Property = tuple[str, object]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Keep what a test asked and was answered with its reports, which xdist's workers send on."""
+    """Add the verdicts of a test to its `user_properties`, which pytest-xdist sends to the controller."""
     session = item.config.stash[SESSION]
     session.test_verdicts.clear()
     try:
         return (yield)
     finally:
-        # A test that is run again has its old answers no more.
+        # A test that runs again replaces its earlier verdicts.
         others = [(name, value) for name, value in item.user_properties if not name.startswith(_PREFIX)]
         item.user_properties[:] = [*others, *properties(session.test_verdicts)]
 
@@ -36,7 +36,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def phase_suite_properties(
     request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
 ) -> Iterator[None]:
-    """Names the versions and what was measured on as properties of the suite, where something was measured."""
+    """Record versions, environment and seed as properties of the suite, if anything was measured."""
     yield
     session = request.config.stash[SESSION]
     if not session.results.profiles:
@@ -48,15 +48,15 @@ def phase_suite_properties(
 
 
 def properties(results: Sequence[Result]) -> list[Property]:
-    """Names and values of what a test was answered, one answer after the other; what is not known is left out.
+    """Return names and values of a test's verdicts in order; unknown values are omitted.
 
-    Numbers are those of what decided: of a claim the decisive part, of a family its worst measure.
+    The numbers belong to the decisive part of a claim or to the worst measure of a family.
     """
     last_results = {(result.pair, result.question): result for result in results}
-    return [entry for result in last_results.values() for entry in _of_result(result)]
+    return [entry for result in last_results.values() for entry in _result_properties(result)]
 
 
-def _of_result(result: Result) -> list[Property]:
+def _result_properties(result: Result) -> list[Property]:
     entries: list[Property] = [
         ("pair", shorten(str(result.pair))),
         ("question", result.question),

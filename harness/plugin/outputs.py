@@ -1,4 +1,4 @@
-"""What a run leaves behind for its readers, as pytest sees it: record, Markdown summary and report."""
+"""Hooks that write the output files of a run: record, Markdown summary and report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from harness.report.against import ModelComparison
 
 _COMPARED = pytest.StashKey["list[ModelComparison]"]()
-_LEFT = pytest.StashKey["list[str]"]()
+_WRITTEN = pytest.StashKey["list[str]"]()
 
 
 def unwritable_output(options: Options) -> str:
-    """Why something that a run was asked to write cannot be put where it was asked for; empty where all can."""
+    """Return why a requested output cannot be written; empty if all are writable."""
     paths = {"report": options.report, "json": options.json, "markdown": options.markdown}
     for name, path in paths.items():
         if path is None:
@@ -35,14 +35,14 @@ def unwritable_output(options: Options) -> str:
 
 
 def _no_file(name: str, path: Path) -> str:
-    """Return why no file can be put at a path, empty where one can; Markdown is appended, and a pipe takes it."""
+    """Return why no file can be written to a path, or an empty string; Markdown is appended, also to a pipe."""
     if path.is_dir():
         return "it is a directory"
     return "it is a pipe or a device" if name == "json" and path.exists() and not path.is_file() else ""
 
 
-def compared(config: pytest.Config) -> list[ModelComparison]:
-    """Return the models of this run beside the one of --phase-against, made once for all who show them."""
+def session_comparisons(config: pytest.Config) -> list[ModelComparison]:
+    """Return the comparisons of a run with --phase-against, computed once per session."""
     if _COMPARED not in config.stash:
         session, findings = config.stash[SESSION], []
         if session.options.against is not None:
@@ -54,12 +54,12 @@ def compared(config: pytest.Config) -> list[ModelComparison]:
 
 
 def written_outputs(config: pytest.Config) -> list[str]:
-    """One line on each thing that the run has written."""
-    return config.stash.get(_LEFT, [])
+    """Return one line per output file of the run."""
+    return config.stash.get(_WRITTEN, [])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was asked for; xdist's workers leave it to the controller, other processes to the first."""
+    """Write the requested outputs; only the controller of xdist or the first of several processes does so."""
     config = session.config
     state = config.stash[SESSION]
     findings = state.results
@@ -67,39 +67,41 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     known = {sample for profile in findings.profiles.values() for sample in profile.sample_ids}
     for sample in (sample for sample in state.options.draw if sample not in known):
-        write_line(config, f"--phase-draw {sample}: no pair of this run has a sample of that id; phase.json lists them")
+        write_line(
+            config, f"--phase-draw {sample}: no pair of this run has a sample with this id; phase.json lists all ids"
+        )
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-    # The record first: where a later one cannot be made, the numbers are there.
+    # The record is written first, so that the numbers exist even if a later output fails.
     for name, write in (("json", _write_json), ("markdown", _write_markdown), ("report", _write_report)):
         path: Path | None = getattr(state.options, name)
         if path is None:
             continue
         try:
-            config.stash.setdefault(_LEFT, []).append(write(findings, compared(config), path))
-        except Exception as error:  # Whatever writing trips over, the terminal still shows the findings.
+            config.stash.setdefault(_WRITTEN, []).append(write(findings, session_comparisons(config), path))
+        except Exception as error:  # The terminal summary must appear even if an output cannot be written.
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             write_line(config, f"--phase-{name} {path} could not be written: {reason}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def _write_json(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
+def _write_json(findings: SessionResults, comparisons: list[ModelComparison], path: Path) -> str:
     from harness.report.record import run_record
     from harness.storage.files import write_atomically
     from harness.storage.json_text import dump
 
-    write_atomically(path, dump(run_record(findings, compared)))
+    write_atomically(path, dump(run_record(findings, comparisons)))
     return f"record {path}"
 
 
-def _write_markdown(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
+def _write_markdown(findings: SessionResults, comparisons: list[ModelComparison], path: Path) -> str:
     from harness.report.markdown import markdown_summary
 
     with path.open("a", encoding="utf-8") as file:
-        file.write(markdown_summary(findings, compared))
+        file.write(markdown_summary(findings, comparisons))
     return f"Markdown summary {path}"
 
 
-def _write_report(findings: SessionResults, compared: list[ModelComparison], path: Path) -> str:
+def _write_report(findings: SessionResults, comparisons: list[ModelComparison], path: Path) -> str:
     from harness.report.write import write_report
 
-    return f"report {write_report(findings, compared, path)}"
+    return f"report {write_report(findings, comparisons, path)}"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end tests of pairs as Ctrl-C does: with the summary and all files that were asked for."""
+"""SIGTERM and SIGHUP end a run like Ctrl-C: with the summary and all requested files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.measurement.ranks import processes
 from harness.plugin.fixtures import SESSION, is_worker
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Seconds within which a second signal is the first one sent twice, as timeout(1) and a closing terminal do.
+# Seconds within which a second signal is ignored, because timeout(1) and a closing terminal send two.
 _TWICE = 1.0
 
 
 class SignalHandler:
-    """The handler of signals that end a session, installed when there is something to measure."""
+    """The handler of signals that end a session, installed if there is anything to measure."""
 
     def __init__(self, session: pytest.Session) -> None:
         self._session, self._since = session, 0.0
@@ -30,14 +30,14 @@ class SignalHandler:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Handle the signals where there is something to measure; xdist's workers are ended by their controller."""
+        """Install the handler if there is anything to measure; the controller of xdist ends its workers."""
         config = session.config
         if config.stash[SESSION].parametrized and not config.option.collectonly and not is_worker(config):
             self.install()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Handle the signals in xdist's controller, which collects nothing itself."""
+        """Install the handler in the controller of xdist, which collects no tests itself."""
         from harness.plugin.xdist import model_of
 
         pairs = node.config.stash[SESSION].options.pairs()
@@ -46,20 +46,20 @@ class SignalHandler:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Leave what is written and said at the end undisturbed."""
+        """Ignore signals while outputs and summary are written."""
         self._closing = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
         """Restore the signals."""
         for number in self._installed:
-            # A program that has installed its own since keeps it.
+            # A handler that another program installed later stays.
             if signal.getsignal(number) == self._end:
                 signal.signal(number, signal.SIG_DFL)
         processes().stop_reason = ""
 
     def install(self) -> None:
-        """Handle the signals that would end the process; those that are ignored, as under nohup, stay so."""
+        """Handle signals with the default action; ignored signals, as under nohup, stay ignored."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -70,13 +70,13 @@ class SignalHandler:
     def _end(self, number: int, _: FrameType | None) -> None:
         together, name = processes(), signal.Signals(number).name
         if os.getpid() != self._process:
-            # A forked child, such as a worker of multiprocessing, ends as if nothing were installed.
+            # A forked child, such as a worker of multiprocessing, uses the default action.
             _end_process(number)
             return
         if together.several:
-            # Nothing is raised: all processes end before their next batch, and meet until then.
+            # No exception: all processes must reach their next synchronisation and end there together.
             together.stop_reason = (
-                f"ended by its launcher ({name}), as when another process fails: look at what that printed"
+                f"ended by its launcher ({name}), as when another process fails: see the output of that process"
             )
             self._session.shouldstop = together.stop_reason
             return
@@ -86,7 +86,7 @@ class SignalHandler:
             return
         self._since = time.monotonic()
         if not self._closing:
-            # Python may be in a destructor, which swallows the error: the next batch or test ends all the same.
+            # Python ignores exceptions in destructors; `shouldstop` and `stop_reason` still end the next batch or test.
             self._session.shouldstop = together.stop_reason = f"ended by {name}"
             raise KeyboardInterrupt(together.stop_reason)
 
@@ -97,12 +97,12 @@ def _end_process(number: int) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Make the handler of this session."""
+    """Register the handler of this session."""
     session.config.pluginmanager.register(SignalHandler(session))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """End the session of a process that has heard of another's signal."""
+    """End the session of a process if another process received a signal."""
     if reason := processes().stop_reason:
         item.session.shouldstop = reason

@@ -1,4 +1,4 @@
-"""The harness in pytest's terminal: the header of a run, and the summary that ends it."""
+"""The header and the summary of a run in pytest's terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from harness.errors import printable
 from harness.plugin.fixtures import SESSION, write_line
-from harness.plugin.outputs import compared, written_outputs
+from harness.plugin.outputs import session_comparisons, written_outputs
 from harness.report.layout import Line, fold, terminal_width, unbroken
 from harness.run.option_row import AS_DECLARED
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is measured how, and against what; a line for each checkpoint whose own code is run."""
+    """Return lines with versions, options and baselines, and a line for each checkpoint whose code is run."""
     options = config.stash[SESSION].options
     update = "on" if options.update else "new only" if options.update_new else "off"
     files = len(list(options.baselines.glob("*/*.json")))
@@ -46,9 +46,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was found of each pair, then which baselines were matched, written or left unused.
+    """Print the results of each pair, then the matched, written and unused baselines.
 
-    With -q only the verdicts and what was written, with -qq only what was written and why the run fails.
+    With -q print only verdicts and written files, with -qq only written files and the reason of a failure.
     """
     findings = config.stash[SESSION].results
     for line in findings.messages:
@@ -67,14 +67,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_sep("=", "phase diagram")
         _write(terminalreporter, summary_lines(findings, width, brief=verbosity < 0))
     if verbosity >= 0:
-        for comparison in compared(config):
+        for comparison in session_comparisons(config):
             terminalreporter.write_sep("=", "side by side")
             _write(terminalreporter, map(Line, comparison.lines(width)))
     _write(terminalreporter, final_lines(written_outputs(config), findings.problem(), width))
 
 
 def final_lines(written: Sequence[str], problem: str, width: int) -> list[Line]:
-    """The last lines: what was written, each with its path at its end, and why the run as a whole failed."""
+    """Return the last lines: written files, each with its path at the end, and the reason why the run failed."""
     failed = fold(f"FAILED: {problem}", width) if problem else []
     return [*map(Line, written), *(Line(line, "red") for line in failed)]
 

@@ -1,4 +1,4 @@
-"""pytest in several processes that measure together: one prints and writes, and all end with the same exit status."""
+"""Support for torchrun: the first process prints and writes, and all processes have the same exit status."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Leave report files to the first process, and turns away a second way to share the work."""
+    """Write JUnit XML in the first process only, and refuse pytest-xdist."""
     together = processes()
     if not together.several:
         return
     if getattr(config.option, "numprocesses", None):
         raise pytest.UsageError(
-            "several processes share the samples of each model, and xdist's workers share the models: take one of "
-            "them, torchrun or -n"
+            "torchrun distributes the samples of each model, and pytest-xdist distributes the models: use one of them, "
+            "torchrun or -n"
         )
     if not together.first:
         config.option.xmlpath = None
@@ -41,21 +41,21 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Set how long processes wait for each other, and silences all but the first."""
+    """Set the timeout between processes, and silence all except the first."""
     config.stash[_FAILURES] = []
     together = processes()
     together.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
     together.say = partial(_report, config)
     if together.first:
         return
-    config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - no file, and it stays
+    config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - a device that stays open
     manager = config.pluginmanager
     manager.unregister(name="terminalreporter")
     manager.register(pytest.TerminalReporter(config, config.stash[_SILENCE]), "terminalreporter")
 
 
 def _report(config: pytest.Config, line: str) -> None:
-    """Print a line in any process; the terminal may be gone."""
+    """Print a line in any process; errors are ignored because the terminal may be closed."""
     with suppress(OSError):
         if processes().first:
             write_line(config, line)
@@ -65,14 +65,14 @@ def _report(config: pytest.Config, line: str) -> None:
 
 
 def start_together(session: pytest.Session, refuse: Callable[[], None]) -> None:
-    """Assert that all processes were started with the same, and that none of them refuses its work.
+    """Check that all processes have the same settings and that none refuses its pairs.
 
     Args:
-        session: with the tests that were collected.
-        refuse: raises what stands in the way in this process.
+        session: the session with its collected tests.
+        refuse: raises `pytest.UsageError` if this process cannot measure its pairs.
 
     Raises:
-        pytest.UsageError, pytest.exit.Exception: they were not, or one does; the same in all processes.
+        pytest.UsageError, pytest.exit.Exception: settings differ or a process refuses; the same in all processes.
     """
     config = session.config
 
@@ -97,10 +97,10 @@ def option_settings(options: Options, device: str) -> dict[str, Setting]:
     """Return the options that must be the same in all processes, and the versions of libraries, by name.
 
     Args:
-        options: what the user asked for.
-        device: the kind of device of this process.
+        options: the options of the run.
+        device: the type of device of this process.
     """
-    # Data and weights are compared where they are read.
+    # Data and weights are compared later, when they are read.
     rows = {name: option.argument for name, option in OPTIONS.items() if not option.per_process}
     values = {argument: getattr(options, name) for name, argument in rows.items()}
     named = options.named_models()
@@ -113,9 +113,9 @@ def option_settings(options: Options, device: str) -> dict[str, Setting]:
 
 
 def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> dict[str, Setting]:
-    """Return the tests in which processes meet, what chose them, and the number of failures that ends a run."""
-    # A user's other tests may differ, such as those of a set's elements.
-    ids = [item.nodeid for item in items if _meets(item)]
+    """Return the tests that synchronise processes, the options that select them, and --maxfail."""
+    # Other tests of the user may differ, for example if they are parametrized by the elements of a set.
+    ids = [item.nodeid for item in items if _synchronises(item)]
     return {
         "--maxfail": setting(config.getoption("maxfail", 0)),
         "-k": setting(config.getoption("keyword", "")),
@@ -125,7 +125,7 @@ def selection_settings(config: pytest.Config, items: Sequence[pytest.Item]) -> d
     }
 
 
-def _meets(item: pytest.Item) -> bool:
+def _synchronises(item: pytest.Item) -> bool:
     fixtures = {"pair", "phase"}.intersection(getattr(item, "fixturenames", ()))
     return bool(fixtures) or item.get_closest_marker("timing") is not None
 
@@ -138,13 +138,13 @@ def refuse_together(problem: str) -> NoReturn:
 
 
 def pytest_report_header() -> list[str]:
-    """A line on how many processes there are, where there are several."""
+    """Return a line with the number of processes if there are several."""
     together = processes()
     return [f"phase: {together.count} processes share the samples of each pair"] if together.several else []
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Let nobody go on while the first process times a model, nor when that ended its session, as with -x."""
+    """Wait while the first process times a model, and stop if it ended its session, as with -x."""
     together = processes()
     if not together.several or item.get_closest_marker("timing") is None:
         return
@@ -157,7 +157,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember what failed, for the first process to tell."""
+    """Remember failures, which the first process reports."""
     report = yield
     if report.failed and processes().several:
         item.config.stash[_FAILURES].append((report.nodeid, last_line(report.longreprtext, "failed")))
@@ -166,7 +166,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Give all processes the same exit status: the first's, unless it is good and another's is not."""
+    """Give all processes the same exit status: the first that is not 0, in order of the processes."""
     together = processes()
     if not together.connected:
         return
@@ -188,7 +188,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Keep all processes until the first has printed and written: a launcher ends all when one has failed and gone."""
+    """Wait until the first process has finished its output, because launchers end all processes if one fails."""
     together = processes()
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()

@@ -1,6 +1,6 @@
-"""pytest-xdist: tests shared out by model, and the findings of all workers merged in the controller.
+"""Support for pytest-xdist: tests are distributed by model, and the controller merges the findings of all workers.
 
-No hook of this file is called without pytest-xdist.
+The hooks with `optionalhook` exist only with pytest-xdist.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _FOUND, _USAGE = "phase_found", "phase_usage"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return a schedule that sends all tests of a model to one worker, so that each model is loaded once.
+    """Return a scheduler that sends all tests of a model to one worker, so that each model is loaded once.
 
-    All other tests are shared out as `--dist` says: by file, by scope, or singly.
+    Other tests are distributed according to `--dist`: by file, by scope, or one by one.
     """
     by = config.getoption("dist")
     if by in ("no", "each"):
@@ -40,10 +40,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
-    """Return the model whose pair a test is about, by the id of the test; empty if it is about none.
+    """Return the model of the pair in the id of a test; empty if the id contains no pair.
 
-    Other parameters may stand before and behind the pair. Of pairs whose names hold each other the longest is meant.
-    In an id pytest spells out what is not ASCII.
+    The id may contain other parameters before and after the pair. If several pairs match, the longest name wins.
+    pytest escapes non-ASCII characters in ids.
     """
     parameters = nodeid.partition("[")[2].removesuffix("]")
     names = {pair: str(pair).encode("unicode_escape").decode("ascii") for pair in pairs}
@@ -53,14 +53,14 @@ def model_of(nodeid: str, pairs: Iterable[Pair]) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip timed cases beside other workers, which would be timed too."""
+    """Skip timed tests in workers, because other workers would distort the times."""
     if is_worker(item.config) and item.get_closest_marker("timing") is not None:
-        pytest.skip("timed without other workers only: run it again with -m timing -n 0")
+        pytest.skip("times are measured only without other workers: run again with -m timing -n 0")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Keep a worker's usage error for the controller, which alone can say it."""
+    """Send the usage error of a worker to the controller, which reports it."""
     try:
         return (yield)
     except pytest.UsageError as error:
@@ -71,7 +71,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send what a worker has found to the controller."""
+    """Send the findings of a worker to the controller."""
     if is_worker(session.config):
         findings = session.config.stash[SESSION].results
         session.config.workeroutput[_FOUND] = pickle.dumps(findings)  # type: ignore[attr-defined]
@@ -79,10 +79,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker has found; one that crashed has told nothing."""
+    """Merge the findings of a worker; a crashed worker has sent none."""
     output = getattr(node, "workeroutput", None) or {}
     if _USAGE in output:
         raise pytest.UsageError(output[_USAGE])
     if _FOUND in output:
-        # Our own worker's, which runs the same code as the same user.
+        # Sent by a worker of this run, which executes the same code as the same user.
         node.config.stash[SESSION].results.add(pickle.loads(output[_FOUND]))  # noqa: S301

@@ -128,9 +128,8 @@ def _names(numbers: SideBySide) -> tuple[str, str]:
 def _verdict_lines(numbers: SideBySide) -> list[str]:
     if not numbers.same_depth:
         return [
-            "regression: not judged, because the models have "
-            f"{numbers.measured.depth} and {numbers.other.depth} layers; "
-            "compare them by relative depth"
+            f"regression: not judged; {numbers.measured.depth} and {numbers.other.depth} layers "
+            "are compared by relative depth"
         ]
     return ["regression: " + ", ".join(f"{name} {verdict}" for name, verdict in numbers.verdicts.items())]
 

@@ -58,7 +58,9 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Return a text on one line, shortened, with all markup escaped."""
-    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(printable(shorten(text)), quote=False)).replace("|", "&#124;")
+    return re.sub(r"([\\`*_~\[\]#@])", r"\\\1", html.escape(printable(shorten(text)), quote=False)).replace(
+        "|", "&#124;"
+    )
 
 
 def _overall(findings: SessionResults, unexpected: int, inconclusive: int) -> str:

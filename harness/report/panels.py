@@ -237,7 +237,7 @@ def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None
         label = None
     marked = {name: mark for name, mark in overlaid.marks.items() if name in names}
     for verdict, sign, label_text in (
-        (Verdict.DIFFERS, "v", "differs"),
+        (Verdict.DIFFERS, "v", "differs here"),
         (Verdict.EQUIVALENT, "|", "changed within margin"),
     ):
         layers = sorted(

@@ -65,7 +65,7 @@ def test_a_fine_tune_of_the_last_layers_is_named(cases: Cases, saved: Callable[[
             "phase: against full, measured in this run, *",
             "E*similarity within the text tokens of much on tiny*",
             "E*between the two models: weights: * -> *",
-            "E*held against full measured in this run (torch *",
+            "E*compared with full measured in this run (torch *",
             "full-tiny: 32 samples, 6 layers",
             "baselines: 0 matched, 0 changed, 0 new, 0 unused",
             "little against full on tiny: 32 samples, compared in pairs",
@@ -82,7 +82,7 @@ def test_a_fine_tune_of_the_last_layers_is_named(cases: Cases, saved: Callable[[
             "    much and full need not be the same, sample by sample*",
         ]
     )
-    assert "meant?" not in text
+    assert "intended?" not in text
     assert not any("little" in line for line in text.splitlines() if line.startswith("FAILED cases"))
     assert not cases.baselines.exists()
     record = json.loads((cases.baselines.parent / "out.json").read_text())
@@ -104,7 +104,7 @@ def test_another_depth_is_skipped_with_the_reason(cases: Cases, saved: Callable[
         [
             "phase II ends *layer *layer *",
             "four-phases *",
-            "regression: not judged, 8 and 6 layers compare by relative depth",
+            "regression: not judged; 8 and 6 layers are compared by relative depth",
             "SKIPPED*8 and 6 layers: compared by relative depth in the summary",
         ]
     )
@@ -147,7 +147,7 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
         ),
         (
             ("--phase-model", "tiny-llava", "--phase-against", "no-one/nothing", "--phase-dataset", "tiny"),
-            "*nothing-tiny was asked for and cannot be measured here*--phase-download*",
+            "*nothing-tiny was requested and cannot be measured here*--phase-download*",
         ),
         (("--phase-model", "tiny-llava", "--phase-against", "gpt-17"), "*unknown model 'gpt-17'*"),
     ],

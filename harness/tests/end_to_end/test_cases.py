@@ -145,7 +145,7 @@ def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Chang
             f"E         since the baseline: {change}",
             "E         baseline *tiny.json",
             "E           (recorded with torch*",
-            "E         meant? pytest cases/ --phase-model tiny-llava --phase-dataset tiny --phase-update",
+            "E         intended? pytest cases/ --phase-model tiny-llava --phase-dataset tiny --phase-update",
         ]
     )
 
@@ -208,7 +208,7 @@ def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytes
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     result = recorded.run(*REGRESSION, "-k", "test_reproduces")
     result.assert_outcomes(skipped=4)
-    result.stdout.fnmatch_lines(["SKIPPED*not asked sample by sample:", "    no sample is the baseline's*"])
+    result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is the baseline's*"])
 
 
 def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases,
     page = (folder / "index.html").read_text(encoding="utf-8")
     # Layers 3 and 4 of 6 are swapped, so the input of the first is the last that is the same.
     assert "similarity: the same, sample by sample, up to residual point 2, the input of layer 3" in page
-    assert "Other than in the baseline: weights:" in page
+    assert "Differences to the baseline: weights:" in page
     assert 'class="verdict differs"' in page
     assert "differs here" in page
 
@@ -118,7 +118,7 @@ def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, fo
     alone.stderr.fnmatch_lines(["*--phase-draw tiny-1 names a sample for the report: use it with --phase-report*"])
     result = recorded.run(*REGRESSION, "--phase-draw", "somebody", "--phase-report", "report")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*--phase-draw somebody: no pair of this run has a sample of that id*"])
+    result.stdout.fnmatch_lines(["*--phase-draw somebody: no pair of this run has a sample with this id*"])
     assert (folder / "index.html").is_file()
 
 

@@ -29,7 +29,7 @@ def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
     assert outcomes["passed"] + outcomes["xfailed"] == 6
     plain.stdout.fnmatch_lines(
         [
-            "SKIP*not asked sample by sample:",
+            "SKIP*not compared sample by sample:",
             "    the baseline is a summary of its samples: means are compared,*",
         ]
     )

@@ -74,7 +74,7 @@ def test_models_of_other_depth_compare_by_relative_depth_only() -> None:
             assert share.estimate == layer.estimate / side.depth
             assert (share.low, share.high) == (layer.low / side.depth, layer.high / side.depth)
     text = repr(found)
-    assert "regression: not judged, 8 and 6 layers compare by relative depth" in text
+    assert "regression: not judged; 8 and 6 layers are compared by relative depth" in text
     assert "weights: 8 and 6 layers, so they are not compared part by part" in text
     assert "beyond the margin" not in text
     assert set(numbers.measured.claims) == set(numbers.other.claims)
@@ -95,7 +95,7 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
         "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
     )
     assert (found.numbers.inputs.pairing.paired, found.numbers.traces) == (True, ())
-    assert "readings: not asked sample by sample, the two models are not given the same inputs" in lines
+    assert "readings: not compared sample by sample, the two models are not given the same inputs" in lines
     assert not {"reproduces"} & set(found.numbers.verdicts.values())
 
 
@@ -112,8 +112,8 @@ def test_the_remedy_for_two_data_types_is_a_baseline_of_the_other_model() -> Non
     made = synthetic_profile()
     narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
     assert (
-        "readings: not asked sample by sample, bfloat16 against made's float32: no per-sample tolerance is calibrated "
-        "for these; record a baseline of made with --phase-update-new --phase-calibrate"
+        "readings: not compared sample by sample, bfloat16 against made's float32: no per-sample tolerance is "
+        "calibrated for these; record a baseline of made with --phase-update-new --phase-calibrate"
     ) in harness.compare_models(narrow, made).lines()
 
 
@@ -161,7 +161,7 @@ def test_within_the_tolerance_is_not_yet_apart_but_no_longer_bit_for_bit() -> No
 def test_apart_from_the_first_point_on_is_said_so() -> None:
     made = synthetic_profile()
     assert (
-        "similarity: not the same at any residual point from 0 on, sample by sample"
+        "similarity: different from residual point 0 on, sample by sample"
         in harness.compare_models(apart(made, 0, 0.01), made).lines()
     )
 
@@ -171,7 +171,7 @@ def test_other_types_are_not_asked_sample_by_sample() -> None:
     narrow = dataclasses.replace(made, model="narrow", environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
     found = harness.compare_models(narrow, made)
     assert found.numbers.traces == ()
-    assert any(line.startswith("readings: not asked sample by sample, bfloat16 against") for line in found.lines())
+    assert any(line.startswith("readings: not compared sample by sample, bfloat16 against") for line in found.lines())
     assert "  dtype: float32 -> bfloat16" in found.lines()
 
 

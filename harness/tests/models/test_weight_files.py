@@ -148,7 +148,7 @@ def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, checkpoint
     for problem in ("has weights that its model does not use", "has no weights, neither"):
         result = cases.run(pair=pair)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines([f"*was asked for and cannot be measured here: *mine {problem} *"])
+        result.stderr.fnmatch_lines([f"*was requested and cannot be measured here: *mine {problem} *"])
         assert result.stderr.str().count(problem) == 1
         (checkpoint / "model.safetensors").unlink(missing_ok=True)
 

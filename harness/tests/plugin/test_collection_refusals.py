@@ -78,7 +78,7 @@ def test_a_directory_without_the_data_is_refused(
         monkeypatch.setenv("VLM_PHASE_COCO", str(place))
         given = ()
     sentence = refused(cases, *TINY, "--phase-dataset", "coco-captions", *given)
-    assert "coco-captions was asked for and cannot be measured here: " in sentence
+    assert "coco-captions was requested and cannot be measured here: " in sentence
     assert said in sentence
 
 
@@ -140,5 +140,5 @@ def test_a_library_that_is_missing_is_refused(
     monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", lacking)
     named = ("--phase-model", str(checkpoint)) if model == "measured" else (*TINY, "--phase-against", str(checkpoint))
     sentence = refused(cases, *named, "--phase-dataset", "scenes")
-    assert sentence.startswith(f"ERROR: {checkpoint.name} was asked for and cannot be measured here: the checkpoint ")
+    assert sentence.startswith(f"ERROR: {whole.name} was requested and cannot be measured here: the checkpoint ")
     assert sentence.endswith("; run `pip install torchvision` and try again")

@@ -58,7 +58,7 @@ def test_no_line_is_wider_than_the_terminal(found: SessionResults, width: int) -
             "fails: four-phases",
             "inconclusive: intra-modal",
             "reproduces: inter",
-            "equivalent, not the same: intra",
+            "equivalent, but changed: intra",
             "differs: attention",
             "inconclusive: boundaries",
             "64 samples, 12 layers",
@@ -79,7 +79,7 @@ def test_a_colour_only_repeats_what_the_words_say(found: SessionResults) -> None
         "fails: four-phases": "red",
         "regression    reproduces: inter": "green",
         "inconclusive: boundaries": "yellow",
-        "equivalent, not the same: intra": "red",
+        "equivalent, but changed: intra": "red",
         "differs: attention": "red",
     }
     row = next(line for line in summary_lines(found, 250) if line.text.startswith(LONG))
@@ -152,7 +152,7 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
     damaged.stdout.fnmatch_lines(["record *out.json"])
     # Sources are pytest's, commands and paths are there to be copied.
     told = [line for line in damaged.stdout.lines if line.startswith(("E  ", "phase", "  "))]
-    wide = [line for line in told if len(line) > 80 and not re.search(r'"""|def |meant\?|/\S{40}|check_', line)]
+    wide = [line for line in told if len(line) > 80 and not re.search(r'"""|def |intended\?|/\S{40}|check_', line)]
     assert wide == []
     brief = recorded.run(*case, "-q")
     brief.stdout.fnmatch_lines(

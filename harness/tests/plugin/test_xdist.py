@@ -50,7 +50,7 @@ def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -
     assert read_files(tmp_path / "two") == read_files(tmp_path / "one")
     assert output.count("phase: harness") == output.count("= phase diagram =") == 1
     assert "baselines: 0 matched, 0 changed, 2 new, 0 unused" in output
-    assert "timed without other workers only: run it again with -m timing -n 0" in output
+    assert "times are measured only without other workers: run again with -m timing -n 0" in output
     assert sorted(loads.read_text().split()) == ["tiny-llava", "tiny-other"]
 
 
@@ -64,4 +64,4 @@ def test_a_mute_suite_fails_and_misuse_is_said_with_workers_too(tmp_path: Path) 
     assert (mute.returncode, told.count("the suite is inconclusive")) == (pytest.ExitCode.TESTS_FAILED, 1)
     misused = run_cases(tmp_path, "mute", PYTHON, "--phase-model", "llava-1.5-7b", "-n", "2")
     assert misused.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "llava-1.5-7b-tiny was asked for and cannot be measured here" in misused.stderr
+    assert "llava-1.5-7b-tiny was requested and cannot be measured here" in misused.stderr

@@ -93,7 +93,7 @@ def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Pr
     found = curves(axes)
     np.testing.assert_allclose(found["baseline"][1], profile["inter"].mean(0), rtol=1e-6)
     assert list(found["differs here"][0]) == [3, 4]
-    assert list(found["no longer the same here"][0]) == [7]
+    assert list(found["changed within margin"][0]) == [7]
 
 
 def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -> None:

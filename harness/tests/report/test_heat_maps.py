@@ -43,7 +43,7 @@ def test_the_map_of_a_phase_is_the_mean_share_of_each_patch_over_its_layers() ->
 
 
 def test_without_a_grid_there_is_no_map_over_the_picture() -> None:
-    with pytest.raises(ValueError, match="the image tokens of sample-0 lie in no grid"):
+    with pytest.raises(ValueError, match="the image tokens of sample-0 do not form a grid"):
         attention_map_figure(synthetic_drawing(grid=False), READING)
 
 

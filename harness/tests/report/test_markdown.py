@@ -39,12 +39,12 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
     session.record(Result(pair, "replication", "output-preparation", "fails"))
     text = markdown_summary(session.results, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
     lines = text.splitlines()
-    assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts not as expected"
+    assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts unexpected"
     row = next(line for line in lines if line.startswith("| `made-curves` | 64 |"))
     assert "I 0-2<br>II 2-5<br>III 5-10<br>IV 10-12" in row
     assert "**fails as known**: output-preparation" in row
     assert "**reproduces**: intra<br>**differs**: inter" in row
-    differing = lines[lines.index("### What is not as expected") + 4 :]
+    differing = lines[lines.index("### Unexpected verdicts") + 4 :]
     cells = [cell.strip() for cell in differing[0].strip("|").split("|")]
     assert cells[:4] == ["`made-curves`", "inter", "differs", "inter-modal similarity"]
     assert cells[4] == "residual points 0-12"

@@ -168,7 +168,7 @@ def test_what_changed_is_told_with_layers_and_numbers(text: str, record: dict[st
     assert changes[0].startswith("Nothing: inter-modal similarity, intra-modal similarity, attention of the last token")
     told = changes[1:]
     assert told[0] == (
-        "Other than in the baseline: weights: 0123456789abcdef -> fedcba9876543210; torch: 2.15.0 -> 2.16.0; "
+        "Differences to the baseline: weights: 0123456789abcdef -> fedcba9876543210; torch: 2.15.0 -> 2.16.0; "
         "attention: sdpa -> eager."
     )
     assert told[1] == "similarity: the same, sample by sample, up to residual point 5, the input of layer 6"
@@ -210,7 +210,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
             for name in found:
                 low, high = line["numbers"][name]["interval"]
                 assert f"{low:+.3g} to {high:+.3g}" in section
-    assert "took 1.50 times the plain one" in text
+    assert "took 1.50 times the time of a plain one" in text
 
 
 def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_the_first_changed_settings_stand_in_the_answer_and_all_in_the_provenanc
     page = Page(text)
     assert "<script" not in text.lower()
     answer = page.of_class(text, "changes")[0]
-    assert answer.startswith("Other than in the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
+    assert answer.startswith("Differences to the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
     assert "; 3 more settings; weights: 0123456789abcdef -> fedcba9876543210; torch: " in answer
     assert "text_config.field_7: " not in answer
     assert len([found for _, found in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", found)]) == 8
