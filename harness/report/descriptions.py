@@ -61,7 +61,7 @@ class DecodedToken:
 
 @dataclass(frozen=True, slots=True)
 class DecodedLayer:
-    """One residual point: the most frequent top 1 tokens at the image tokens, and the top 5 at the last token."""
+    """The decoded tokens of a residual point: frequent top 1 tokens of image tokens, and the last token's top 5."""
 
     layer: int
     image: tuple[DecodedToken, ...]

@@ -28,7 +28,7 @@ _SEGMENTS = 4
 
 
 class Row(NamedTuple):
-    """One part of a verdict; numbers that do not apply are empty strings. `excess` is |effect| / margin."""
+    """A part of a verdict; numbers that do not apply are empty strings. `excess` is |effect| / margin."""
 
     name: str
     verdict: str
@@ -72,13 +72,14 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
         "layer without brackets has an interval of one layer."
     ]
     prominence = round_numbers(declared_prominence(reading.summary.mean))
-    at = f"{segments} alternating monotone segments are confirmed at the declared prominence of {prominence:.3g}"
+    count = f"{segments} alternating monotone segments are confirmed at the declared prominence of {prominence:.3g}"
     if segments == _SEGMENTS:
-        lines.append(f"{at}, the number that four phases require.")
+        lines.append(f"{count}, the number that four phases require.")
     else:
         relation = "fewer" if segments < _SEGMENTS else "more"
         lines.append(
-            f"{at}, {relation} than four phases require. The layers above are the best fit of four phases, not a proof."
+            f"{count}, {relation} than four phases require. The layers above are the best "
+            "fit of four phases, not a proof."
         )
     if outcome.claims:
         verdicts = [
@@ -156,8 +157,8 @@ def explain_verdict(result: Result) -> ExplainedVerdict:
         for curve in result.claim.curve_differences
     )
     rows = (rows[0]._replace(differences=rows[0].differences + curves), *rows[1:])
-    asked = f"{paper.statement} Tested as: {paper.tested_as}"
-    return ExplainedVerdict(result.question, result.question, word, asked, sentence, rows)
+    definition = f"{paper.statement} Tested as: {paper.tested_as}"
+    return ExplainedVerdict(result.question, result.question, word, definition, sentence, rows)
 
 
 def _row(part: Evidence) -> Row:

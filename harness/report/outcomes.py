@@ -38,7 +38,7 @@ class QuestionGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairOutcome:
-    """One pair: its phases, and every verdict by question, in the order of the output.
+    """The outcome of a pair: its phases, and every verdict by question, in the order of the output.
 
     `known` maps claims that are known to fail to the reasons. `ratio` is hooked over plain time with its interval.
     `notes` are sentences that explain regression verdicts. If something changed, they name the last position up to
@@ -217,6 +217,6 @@ def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
     order = (GOOD, "", OPEN, BAD)
     distinct = sorted(dict.fromkeys(answers.values()), key=lambda answer: order.index(answer[1]))
     return [
-        QuestionGroup(*answer, tuple(question for question, given in answers.items() if given == answer))
+        QuestionGroup(*answer, tuple(question for question, value in answers.items() if value == answer))
         for answer in distinct
     ]

@@ -24,7 +24,7 @@ _NEAR = 0.12
 
 
 class Band(NamedTuple):
-    """One pair in the diagram; turning points are in layers."""
+    """The band of a pair in the diagram; turning points are in layers."""
 
     name: str
     depth: int

@@ -152,8 +152,8 @@ def unread_lines(name: str, profile: Profile) -> list[str]:
     weighed, normed = (profile[f"{kind}_self"].any(axis=0) for kind in ("weight", "norm"))
     kinds = (("no softmax attention", ~weighed), ("attention by weight only", weighed & ~normed))
     return [
-        f"{name}: {what} in layers {layer_ranges(np.flatnonzero(layers) + 1)}, whose shares are 0"
-        for what, layers in kinds
+        f"{name}: {text} in layers {layer_ranges(np.flatnonzero(layers) + 1)}, whose shares are 0"
+        for text, layers in kinds
         if layers.any()
     ]
 

@@ -1,4 +1,4 @@
-"""What is known before anything is measured: one usage error, exit code 4, and no test is run."""
+"""Problems that are known before any measurement give one usage error with exit code 4, and no test runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = PAIR[:2]
 
 
 def refused(cases: Cases, *pair: str) -> str:
-    """Return the one sentence of a run that is refused at collection."""
+    """Return the error message of a run that is refused at collection."""
     result = cases.run(pair=pair)
     assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
     assert result.parseoutcomes().keys() <= {"deselected"}
@@ -35,27 +35,27 @@ def refused(cases: Cases, *pair: str) -> str:
 
 
 def directory(tmp_path: Path, kind: str) -> Path:
-    """Return a directory that cannot be COCO Captions."""
-    place = tmp_path / "coco"
+    """Return a directory without valid COCO Captions."""
+    path = tmp_path / "coco"
     if kind == "no images":
-        (place / "annotations").mkdir(parents=True)
-        (place / "annotations" / "captions_val2017.json").write_text(json.dumps({"images": [], "annotations": []}))
+        (path / "annotations").mkdir(parents=True)
+        (path / "annotations" / "captions_val2017.json").write_text(json.dumps({"images": [], "annotations": []}))
     elif kind == "other columns":
-        place.mkdir()
-        write_table(place / "a.parquet", {"question": ["a"]}, 1)
+        path.mkdir()
+        write_table(path / "a.parquet", {"question": ["a"]}, 1)
     elif kind == "empty":
-        place.mkdir()
+        path.mkdir()
     elif kind in ("no files", "cut"):
-        folder = write_coco_layout(place, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
+        folder = write_coco_layout(path, "val2017", {1: "1.jpg"}, [(1, "a red circle")])
         if kind == "no files":
             (folder / "1.jpg").rename(folder / "2.jpg")
         else:
-            (place / "annotations" / "captions_val2017.json").write_text('{"images": [')
-    return place
+            (path / "annotations" / "captions_val2017.json").write_text('{"images": [')
+    return path
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("not there", "coco is no directory: coco-captions is looked for there; give the official layout with "),
         ("empty", "coco holds no COCO Captions: looked for annotations/captions_PART.json"),
@@ -70,26 +70,28 @@ def directory(tmp_path: Path, kind: str) -> Path:
 )
 @pytest.mark.parametrize("way", ["option", "variable"])
 def test_a_directory_without_the_data_is_refused(
-    cases: Cases, empty_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str, way: str
+    cases: Cases, empty_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str, way: str
 ) -> None:
-    place = directory(tmp_path, kind)
-    given = ("--phase-data", f"coco-captions={place}")
+    path = directory(tmp_path, kind)
+    options = ("--phase-data", f"coco-captions={path}")
     if way == "variable":
-        monkeypatch.setenv("VLM_PHASE_COCO", str(place))
-        given = ()
-    sentence = refused(cases, *TINY, "--phase-dataset", "coco-captions", *given)
+        monkeypatch.setenv("VLM_PHASE_COCO", str(path))
+        options = ()
+    sentence = refused(cases, *TINY, "--phase-dataset", "coco-captions", *options)
     assert "coco-captions was requested and cannot be measured here: " in sentence
-    assert said in sentence
+    assert message in sentence
 
 
-def test_it_is_refused_where_only_the_data_were_named(cases: Cases, empty_hub: None, tmp_path: Path) -> None:
-    """No weights of the pairs are here, which alone would be a reason to skip."""
-    place = tmp_path / "nowhere"
+def test_a_missing_directory_is_refused_if_only_the_data_is_named(
+    cases: Cases, empty_hub: None, tmp_path: Path
+) -> None:
+    """Missing weights alone would only skip the tests of these pairs."""
+    path = tmp_path / "nowhere"
     for name in ("coco-captions", "winoground"):
-        assert f"{place} is no directory" in refused(cases, "--phase-data", f"{name}={place}")
+        assert f"{path} is no directory" in refused(cases, "--phase-data", f"{name}={path}")
 
 
-def test_data_of_another_dataset_are_not_looked_at(cases: Cases, tmp_path: Path) -> None:
+def test_directories_of_unselected_datasets_are_not_checked(cases: Cases, tmp_path: Path) -> None:
     result = cases.run("-k", "test_four_phases", "--phase-data", f"winoground={tmp_path / 'nowhere'}")
     assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     assert "nowhere" not in result.stderr.str()
@@ -102,7 +104,7 @@ def test_a_checkpoint_without_processor_is_refused(cases: Cases, checkpoint: Pat
     assert re.search(r"has no image processor .*copy the processor's files", sentence)
 
 
-def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_files(tmp_path: Path) -> None:
+def test_an_unsupported_type_is_reported_before_missing_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
     problem = directory_problem(tmp_path, "mine", unused=False)
     assert problem is not None
@@ -116,14 +118,14 @@ def test_a_type_that_cannot_be_measured_is_refused_for_that_and_not_for_missing_
         {"model_type": "instructblip", "use_decoder_only_language_model": False},
     ],
 )
-def test_an_encoder_decoder_is_refused_for_that_and_not_for_missing_files(tmp_path: Path, settings: object) -> None:
+def test_an_encoder_decoder_is_reported_before_missing_files(tmp_path: Path, settings: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps(settings))
     problem = directory_problem(tmp_path, "mine", unused=False)
     assert problem is not None
     assert problem.startswith("the checkpoint mine is an encoder-decoder: image and instruction tokens do not share ")
 
 
-def test_a_processor_that_cannot_be_made_is_refused(cases: Cases, checkpoint: Path) -> None:
+def test_a_processor_that_cannot_be_loaded_is_refused(cases: Cases, checkpoint: Path) -> None:
     change_settings(checkpoint / "processor_config.json", lambda content: content.update({"patch_size": [], "x": 1}))
     (checkpoint / "tokenizer.json").write_text("{}")
     sentence = refused(cases, "--phase-model", str(checkpoint), "--phase-dataset", "scenes")
@@ -140,5 +142,5 @@ def test_a_library_that_is_missing_is_refused(
     monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", lacking)
     named = ("--phase-model", str(checkpoint)) if model == "measured" else (*TINY, "--phase-against", str(checkpoint))
     sentence = refused(cases, *named, "--phase-dataset", "scenes")
-    assert sentence.startswith(f"ERROR: {whole.name} was requested and cannot be measured here: the checkpoint ")
+    assert sentence.startswith(f"ERROR: {checkpoint.name} was requested and cannot be measured here: the checkpoint ")
     assert sentence.endswith("; run `pip install torchvision` and try again")

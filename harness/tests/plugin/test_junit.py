@@ -1,4 +1,4 @@
-"""What each case judged stands in the JUnit XML, with its numbers, and no warning comes of it."""
+"""JUnit XML contains the verdicts of each case with their numbers, and pytest raises no warning."""
 
 from __future__ import annotations
 
@@ -27,39 +27,43 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     suite = ElementTree.parse(path).getroot().find("testsuite")  # noqa: S314
     assert suite is not None
 
-    def told(element: ElementTree.Element) -> dict[str, str]:
-        return {one.attrib["name"]: one.attrib["value"] for one in element.findall("properties/property")}
+    def properties_of(element: ElementTree.Element) -> dict[str, str]:
+        return {entry.attrib["name"]: entry.attrib["value"] for entry in element.findall("properties/property")}
 
-    cases = {f"{case.attrib['classname']}.{case.attrib['name']}": told(case) for case in suite.findall("testcase")}
-    return told(suite), cases
+    cases = {
+        f"{case.attrib['classname']}.{case.attrib['name']}": properties_of(case) for case in suite.findall("testcase")
+    }
+    return properties_of(suite), cases
 
 
-def test_every_case_tells_what_it_judged(recorded: Cases) -> None:
-    place = recorded.baselines.parent / "out.xml"
-    options = ("-m", "regression or replication", "--phase-controls", "none", "--junit-xml", str(place))
+def test_every_case_has_its_verdict_as_properties(recorded: Cases) -> None:
+    path = recorded.baselines.parent / "out.xml"
+    options = ("-m", "regression or replication", "--phase-controls", "none", "--junit-xml", str(path))
     result = recorded.run(*options, plugins=(FaultPlugin(swap_layers(3)),))
     assert "warnings" not in result.parseoutcomes()
-    suite, cases = read(place)
+    suite, cases = read(path)
     assert set(suite) == {"phase_harness", "phase_environment", "phase_seed"}
     assert suite["phase_environment"].startswith("torch ")
     assert len(cases) == 15
-    for name, told in cases.items():
-        assert set(told) >= ANSWERED, name
-        assert told["phase_pair"] == "tiny-llava-tiny"
-        assert set(told) >= NUMBERS - {"phase_interval"}, name
-        assert np.isfinite([float(told[key]) for key in ("phase_margin", "phase_n")]).all()
-    inter = next(told for name, told in cases.items() if "test_inter_similarity.test_equivalent" in name)
+    for name, properties_of in cases.items():
+        assert set(properties_of) >= ANSWERED, name
+        assert properties_of["phase_pair"] == "tiny-llava-tiny"
+        assert set(properties_of) >= NUMBERS - {"phase_interval"}, name
+        assert np.isfinite([float(properties_of[key]) for key in ("phase_margin", "phase_n")]).all()
+    inter = next(
+        properties_of for name, properties_of in cases.items() if "test_inter_similarity.test_equivalent" in name
+    )
     assert (inter["phase_question"], inter["phase_verdict"]) == ("inter", "differs")
     assert inter["phase_layers"].startswith("residual point")
     low, high = map(float, inter["phase_interval"].split(" to "))
     assert low < float(inter["phase_effect"]) < high
     assert float(inter["phase_margin"]) < min(abs(low), abs(high))
-    questions = {told["phase_question"] for told in cases.values()}
+    questions = {properties_of["phase_question"] for properties_of in cases.values()}
     assert questions >= {"inter", "intra", "attention", "lens", "boundaries", "intervals", "four-phases", "inter-modal"}
 
 
 @pytest.mark.slow
-def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester) -> None:
+def test_workers_send_properties_to_the_controller(recorded: Cases, pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(
         """
@@ -72,11 +76,11 @@ def test_the_answers_survive_workers(recorded: Cases, pytester: pytest.Pytester)
     result = pytester.runpytest_subprocess("-n", "1", "-p", "harness.plugin.hooks", "--junit-xml", "out.xml")
     assert result.ret == pytest.ExitCode.OK, result.stdout.str() + result.stderr.str()
     _, cases = read(pytester.path / "out.xml")
-    (told,) = cases.values()
-    assert told == {"phase_pair": "a-b", "phase_question": "inter", "phase_verdict": "reproduces"}
+    (properties_of,) = cases.values()
+    assert properties_of == {"phase_pair": "a-b", "phase_question": "inter", "phase_verdict": "reproduces"}
 
 
-def test_what_is_not_known_is_left_out_and_an_answer_is_told_once() -> None:
+def test_unknown_numbers_are_omitted_and_repeated_verdicts_listed_once() -> None:
     unknown = math.nan, (math.nan, math.nan), 1.0
     shift = BoundaryShift(BoundaryKind.HALF_HEIGHT, 1, Verdict.INCONCLUSIVE, math.nan, math.nan, *unknown, None)
     part = Evidence("half-height 1", "", "inconclusive", *unknown, 64, shift)
@@ -92,7 +96,11 @@ def test_what_is_not_known_is_left_out_and_an_answer_is_told_once() -> None:
     assert properties([]) == []
 
 
-def test_a_ratio_has_numbers_and_no_verdict_of_its_own() -> None:
-    told = dict(properties([timing_result(Pair("a", "b"), TimingRatio(1.5, (1.4, 1.6), 0.99, 31))]))
-    assert (told["phase_effect"], told["phase_interval"], told["phase_n"]) == (1.5, "1.4 to 1.6", 31)
-    assert not {"phase_verdict", "phase_margin"} & set(told)
+def test_a_timing_ratio_has_numbers_but_no_verdict() -> None:
+    properties_of = dict(properties([timing_result(Pair("a", "b"), TimingRatio(1.5, (1.4, 1.6), 0.99, 31))]))
+    assert (properties_of["phase_effect"], properties_of["phase_interval"], properties_of["phase_n"]) == (
+        1.5,
+        "1.4 to 1.6",
+        31,
+    )
+    assert not {"phase_verdict", "phase_margin"} & set(properties_of)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: exit status 2, JUnit, and a word on the readings that are kept."""
+"""SIGTERM and SIGHUP end a run like Ctrl-C: exit status 2, JUnit XML, and a note on the cached readings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def ending(session: Any) -> Iterator[SignalHandler]:
-    """The handler, installed where nobody else's is."""
+    """The handler, installed while no other handler is."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
     made = SignalHandler(session)
     made.install()
@@ -47,7 +47,7 @@ def test_a_signal_interrupts_once(ending: SignalHandler, session: Any, number: s
     with pytest.raises(KeyboardInterrupt, match=f"ended by {number.name}"):
         signal.raise_signal(number)
     assert session.shouldstop == f"ended by {number.name}"
-    # As timeout(1) and a closing terminal send it.
+    # timeout(1) and a closing terminal send a second signal.
     for again in NUMBERS:
         signal.raise_signal(again)
 
@@ -72,7 +72,7 @@ def test_a_second_signal_a_second_later_ends_the_process() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "interrupted\n"), done.stderr
 
 
-def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
+def test_a_signal_in_a_destructor_ends_before_the_next_batch_or_test(
     ending: SignalHandler, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
@@ -92,13 +92,13 @@ def test_a_signal_that_a_destructor_swallows_ends_before_the_next_batch_or_test(
     alone.begin_batch("batch of another session")
 
 
-def test_what_is_written_at_the_end_is_not_disturbed(ending: SignalHandler, session: Any) -> None:
+def test_signals_do_not_interrupt_the_final_output(ending: SignalHandler, session: Any) -> None:
     ending.pytest_sessionfinish()
     signal.raise_signal(signal.SIGTERM)
     assert session.shouldstop is False
 
 
-def test_of_several_processes_none_is_interrupted(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_does_not_interrupt_one_of_several_processes(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = Processes(1, 2)
     monkeypatch.setattr("harness.plugin.signals.processes", lambda: together)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -120,7 +120,7 @@ def test_a_forked_child_ends_at_a_signal(
     ready = fork.Event()
     child = fork.Process(target=lambda: (ready.set(), threading.Event().wait(60.0)))
     child.start()
-    # Python forgets a signal that comes during the fork.
+    # Python may lose a signal that arrives during the fork.
     assert ready.wait(30.0)
     child.terminate()
     child.join(30.0)
@@ -138,8 +138,8 @@ def test_a_handler_that_was_installed_later_stays(session: Any) -> None:
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
 
 
-def test_signals_of_others_are_left_alone(session: Any) -> None:
-    """Under nohup SIGHUP is ignored, and a program may handle SIGTERM itself."""
+def test_ignored_signals_stay_ignored(session: Any) -> None:
+    """nohup ignores SIGHUP, and a program may handle SIGTERM itself."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
     ending = SignalHandler(session)
     ending.install()
@@ -166,7 +166,7 @@ class Witness:
 
 @pytest.fixture
 def default_signals() -> Iterator[None]:
-    """Signals as in a process that has just started, although these tests run inside a session of pytest."""
+    """Default actions for the signals, as in a new process."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
     yield
     for number, handler in before.items():
@@ -189,7 +189,7 @@ def test_only_a_run_with_pairs_handles_signals(pytester: pytest.Pytester, cases:
 
 
 @pytest.mark.usefixtures("default_signals")
-def test_a_thread_handles_no_signal(cases: Cases) -> None:
+def test_a_session_in_a_thread_installs_no_handler(cases: Cases) -> None:
     results: list[pytest.RunResult] = []
     thread = threading.Thread(target=lambda: results.append(cases.run("-k", "no_such_test", "-m", "regression")))
     thread.start()
@@ -214,7 +214,7 @@ def run(home: Path, *arguments: str, ignoring: bool = False, **environment: str)
     command += ["--phase-json", str(home / "run.json"), *arguments]
 
     def prepare() -> None:
-        # A run of these tests in the background, or under nohup, hands on that it ignores them.
+        # Child processes inherit ignored signals if these tests run in the background or under nohup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         if ignoring:
@@ -227,12 +227,12 @@ def run(home: Path, *arguments: str, ignoring: bool = False, **environment: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_run_that_is_ended_leaves_what_ctrl_c_leaves(tmp_path: Path, name: str) -> None:
+def test_a_run_ended_by_a_signal_behaves_like_ctrl_c(tmp_path: Path, name: str) -> None:
     ended = run(tmp_path, TINY_FAULT="ended", TINY_SIGNAL=name)
     assert ended.returncode == pytest.ExitCode.INTERRUPTED, ended.stdout + ended.stderr
-    kept = f"readings are cached in {tmp_path / 'cache'}: the same command continues from there"
+    message = f"readings are cached in {tmp_path / 'cache'}: the same command continues from there"
     assert "phase: tiny-llava on tiny: ended early; " in ended.stdout
-    assert kept in ended.stdout
+    assert message in ended.stdout
     assert "! KeyboardInterrupt" in ended.stdout
     assert (f"ended by {name}" in ended.stdout) == (name != "SIGINT")
     assert "deselected in " in ended.stdout.splitlines()[-1]
@@ -245,6 +245,6 @@ def test_a_run_that_is_ended_leaves_what_ctrl_c_leaves(tmp_path: Path, name: str
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_under_nohup_a_hangup_ends_nothing(tmp_path: Path) -> None:
+def test_under_nohup_sighup_is_ignored(tmp_path: Path) -> None:
     done = run(tmp_path, ignoring=True, TINY_FAULT="ended", TINY_SIGNAL="SIGHUP")
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr

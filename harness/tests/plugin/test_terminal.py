@@ -1,4 +1,4 @@
-"""The end of a run at the width of its terminal: nothing is wider, everything is said, and how much -q leaves of it."""
+"""The summary of a run: it fits the terminal, contains all verdicts, and -q and -qq shorten it."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ JUDGED = {"inter": "reproduces", "intra": "equivalent", "attention": "differs", 
 
 
 @pytest.fixture
-def found(project: pytest.Pytester) -> SessionResults:
-    """A run with one pair of a long name, a verdict of every kind, and a claim that is known to fail."""
+def session(project: pytest.Pytester) -> SessionResults:
+    """Results of a pair with a long name, every verdict, and a claim that is known to fail."""
     stored = project.mkdir("stored")
     (stored / "known_differences.toml").write_text(f'[{LONG}-curves]\nalignment = "it does not"\n')
-    found = SessionResults(read_options(project.parseconfig("--phase-baselines", str(stored))))
+    session = SessionResults(read_options(project.parseconfig("--phase-baselines", str(stored))))
     pair = Pair(LONG, "curves")
-    found.profiles[pair] = dataclasses.replace(synthetic_profile(), model=LONG)
+    session.profiles[pair] = dataclasses.replace(synthetic_profile(), model=LONG)
     for kind, verdicts in (("replication", CLAIMED), ("regression", JUDGED)):
         for question, verdict in verdicts.items():
-            found.record(Result(pair, kind, question, verdict, changed=question in ("intra", "attention")))
-    found.ratios[pair] = TimingRatio(1.5, (1.4, 1.6), 0.99, 31)
-    return found
+            session.record(Result(pair, kind, question, verdict, changed=question in ("intra", "attention")))
+    session.ratios[pair] = TimingRatio(1.5, (1.4, 1.6), 0.99, 31)
+    return session
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_line_is_wider_than_the_terminal(found: SessionResults, width: int) -> None:
-    lines = summary_lines(found, width)
+def test_no_line_is_wider_than_the_terminal(session: SessionResults, width: int) -> None:
+    lines = summary_lines(session, width)
     assert max(len(line.text) for line in lines) <= width
-    told = " ".join(" ".join(line.text for line in lines).split())
-    assert f"{LONG}-curves" in told
-    assert "baselines: 0 matched, 0 changed, 0 new, 0 unused" in told
+    text = " ".join(" ".join(line.text for line in lines).split())
+    assert f"{LONG}-curves" in text
+    assert "baselines: 0 matched, 0 changed, 0 new, 0 unused" in text
     if width < 200:
-        for said in (
+        for expected in (
             "holds: inter-modal",
             "fails as known: alignment",
             "fails: four-phases",
@@ -65,14 +65,14 @@ def test_no_line_is_wider_than_the_terminal(found: SessionResults, width: int) -
             "I 0-2, II 2-5, III 5-10, IV 10-12",
             "hooked/plain 1.50 times the plain time (1.40 to 1.60)",
         ):
-            assert said in told
+            assert expected in text
     else:
-        assert "4- I- II? III+" in told
-        assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in told
+        assert "4- I- II? III+" in text
+        assert "inter= intra~ attention! boundaries? 1.50 (1.40 to 1.60)" in text
 
 
-def test_a_colour_only_repeats_what_the_words_say(found: SessionResults) -> None:
-    coloured = {line.text.strip(): line.colour for line in summary_lines(found, 80) if line.colour}
+def test_colours_follow_the_verdicts(session: SessionResults) -> None:
+    coloured = {line.text.strip(): line.colour for line in summary_lines(session, 80) if line.colour}
     assert coloured == {
         "claims        holds: inter-modal": "green",
         "inconclusive: intra-modal": "yellow",
@@ -82,26 +82,26 @@ def test_a_colour_only_repeats_what_the_words_say(found: SessionResults) -> None
         "equivalent, but changed: intra": "red",
         "differs: attention": "red",
     }
-    row = next(line for line in summary_lines(found, 250) if line.text.startswith(LONG))
+    row = next(line for line in summary_lines(session, 250) if line.text.startswith(LONG))
     assert row.colour == "red"
 
 
-def test_what_is_not_as_expected_is_told_apart(found: SessionResults) -> None:
-    (outcome,) = pair_outcomes(found)
+def test_unexpected_and_inconclusive_verdicts_are_separate(session: SessionResults) -> None:
+    (outcome,) = pair_outcomes(session)
     assert [line.question for line in outcome.unexpected()] == ["four-phases", "intra", "attention"]
     assert [line.question for line in outcome.inconclusive()] == ["intra-modal", "boundaries"]
 
 
-def test_two_models_side_by_side_fit_the_terminal() -> None:
+def test_a_comparison_of_two_models_fits_the_terminal() -> None:
     made = synthetic_profile()
-    found = harness.compare_models(dataclasses.replace(made, model=LONG), made)
+    session = harness.compare_models(dataclasses.replace(made, model=LONG), made)
     for width in (60, 80):
-        assert max(map(len, found.lines(width))) <= width
-        assert " ".join(" ".join(found.lines(width)).split()).count("beyond the margin: nothing") == 1
-    assert "\n".join(found.lines()) == repr(found)
+        assert max(map(len, session.lines(width))) <= width
+        assert " ".join(" ".join(session.lines(width)).split()).count("beyond the margin: nothing") == 1
+    assert "\n".join(session.lines()) == repr(session)
 
 
-def test_folding_breaks_between_words_and_obeys_nothing() -> None:
+def test_folding_breaks_between_words_and_escapes_control_characters() -> None:
     assert fold("  one two three four", 12) == ["  one two", "    three", "    four"]
     assert fold("one " + unbroken("two three") + " four", 10, first_offset=6) == ["one", "  two three", "  four"]
     path = "/a/path/that/is-long/and has blanks"
@@ -110,7 +110,7 @@ def test_folding_breaks_between_words_and_obeys_nothing() -> None:
     assert fold("", 80) == [""]
 
 
-def test_a_table_gives_way_where_it_is_widest() -> None:
+def test_the_widest_column_of_a_table_is_folded() -> None:
     rows = [["name", "one two three four five six seven"], ["other", "x"]]
     assert table_lines(["a", "b"], rows, 24) == [
         "a      b",
@@ -121,7 +121,7 @@ def test_a_table_gives_way_where_it_is_widest() -> None:
         "other  x",
     ]
     assert max(map(len, table_lines(["a", "b"], rows))) == 40
-    # Names are not broken, however narrow it is.
+    # Names are never broken.
     assert "longer-than-all-this" in table_lines(["a", "b"], [["longer-than-all-this", "x y"]], 10)[2]
     assert table_lines(["a", "b"], [], 10)[0].split() == ["a", "b"]
 
@@ -131,7 +131,7 @@ def test_a_table_of_short_words_always_fits(rows: list[list[str]]) -> None:
     assert max(map(len, table_lines(["one", "two", "three"], rows, 30))) <= 30
 
 
-def test_a_long_reason_stands_below_what_pytest_writes_before_it() -> None:
+def test_a_long_reason_starts_a_new_line() -> None:
     assert reason_text("known:", "so it is") == "known: so it is"
     head, *lines = reason_text("known:", "word " * 40).splitlines()
     assert head == "known:"
@@ -144,15 +144,15 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
         assert terminal_width() == width
 
 
-def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Cases) -> None:
+def test_quiet_output_lists_written_files_and_failures(recorded: Cases) -> None:
     case = ("-m", "regression", "-k", "inter_similarity", "--phase-controls", "none", "--phase-json", "out.json")
     damaged = recorded.run(*case, plugins=(FaultPlugin(swap_layers(3)),))
     assert damaged.ret == pytest.ExitCode.TESTS_FAILED
     damaged.stdout.fnmatch_lines(["phase: harness *", "*= phase diagram =*", "*differs: inter", "intervals: 99 %*"])
     damaged.stdout.fnmatch_lines(["record *out.json"])
-    # Sources are pytest's, commands and paths are there to be copied.
-    told = [line for line in damaged.stdout.lines if line.startswith(("E  ", "phase", "  "))]
-    wide = [line for line in told if len(line) > 80 and not re.search(r'"""|def |intended\?|/\S{40}|check_', line)]
+    # Source lines belong to pytest; commands and paths are not folded because users copy them.
+    text = [line for line in damaged.stdout.lines if line.startswith(("E  ", "phase", "  "))]
+    wide = [line for line in text if len(line) > 80 and not re.search(r'"""|def |intended\?|/\S{40}|check_', line)]
     assert wide == []
     brief = recorded.run(*case, "-q")
     brief.stdout.fnmatch_lines(
@@ -165,9 +165,9 @@ def test_every_level_of_quiet_says_what_was_written_and_what_failed(recorded: Ca
     assert "baselines:" not in least.stdout.str()
 
 
-def test_a_suite_that_says_too_little_says_so_at_any_level(found: SessionResults) -> None:
-    found.verdicts[:] = [result for result in found.verdicts if result.word == "inconclusive"]
-    lines = final_lines([], found.inconclusive_reason(), 60)
+def test_too_many_inconclusive_verdicts_are_reported_at_any_verbosity(session: SessionResults) -> None:
+    session.verdicts[:] = [result for result in session.verdicts if result.word == "inconclusive"]
+    lines = final_lines([], session.inconclusive_reason(), 60)
     assert [line.colour for line in lines] == ["red"] * len(lines)
     assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")
     assert max(len(line.text) for line in lines) <= 60

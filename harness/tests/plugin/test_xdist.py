@@ -1,4 +1,4 @@
-"""pytest-xdist loads each model in one worker, and the run ends as one without workers."""
+"""pytest-xdist loads each model in one worker, and the outputs equal those of a run without workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_case_belongs_to_the_model_of_its_pair(test: str, model: str) -> None:
 
 
 @pytest.mark.slow
-def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -> None:
+def test_workers_write_the_same_files_and_output_as_one_process(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     workers = ("-n", "2", "--dist", "loadfile", "-m", "regression or timing")
     assert run_cases(tmp_path, "one", PYTHON, "--phase-update-new").returncode == 0
@@ -55,13 +55,13 @@ def test_workers_write_what_one_process_writes_and_say_it_once(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_mute_suite_fails_and_misuse_is_said_with_workers_too(tmp_path: Path) -> None:
+def test_inconclusive_runs_and_usage_errors_fail_with_workers(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     run_cases(tmp_path, "mute", PYTHON, "--phase-update-new")
     few = ("--phase-dtype", "bf16", "--phase-samples", "8")
     mute = run_cases(tmp_path, "mute", PYTHON, *few, "-n", "2", "-k", "inter")
-    told = " ".join(mute.stdout.split())
-    assert (mute.returncode, told.count("the suite is inconclusive")) == (pytest.ExitCode.TESTS_FAILED, 1)
+    output = " ".join(mute.stdout.split())
+    assert (mute.returncode, output.count("the suite is inconclusive")) == (pytest.ExitCode.TESTS_FAILED, 1)
     misused = run_cases(tmp_path, "mute", PYTHON, "--phase-model", "llava-1.5-7b", "-n", "2")
     assert misused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "llava-1.5-7b-tiny was requested and cannot be measured here" in misused.stderr

@@ -1,4 +1,4 @@
-"""The page in a browser: nothing wrong on the console, no scrolling sideways, figures there, keys and print enough."""
+"""The page in a browser: console, width, figures, dark mode, keyboard and print."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONG = "a-model-whose-name-is-as-long-as-names-of-checkpoints-are-nowadays-v2.5
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a page on three pairs: one the same, one different, one with a long name and hostile texts."""
+    """The address of a page on three pairs: equal, different, and with a long name and hostile texts."""
     folder = tmp_path_factory.mktemp("browser")
     same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(),))
     other = dataclasses.replace(make_differing_profile(), dataset="others")
@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser without a window."""
+    """A headless browser."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="the browser is driven by selenium (extra dev)")
     driver = shutil.which("chromedriver")
     binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
@@ -48,13 +48,13 @@ def browser() -> Iterator[Any]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
 
 
 def shown(browser: Any, page: str, width: int, **media: str) -> None:
-    """Open the page on a screen of that width."""
+    """Open the page on a screen of the given width, in pixels."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
@@ -67,8 +67,8 @@ def shown(browser: Any, page: str, width: int, **media: str) -> None:
 def test_no_console_message_no_sideways_scroll_and_all_figures(browser: Any, page: str, width: int, theme: str) -> None:
     shown(browser, page, width, prefers_color_scheme=theme)
     assert browser.get_log("browser") == []
-    # What is folded up is unfolded, so that its width counts.
-    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    # All details are opened, so that their width counts.
+    browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert browser.execute_script("let all = document.documentElement; return all.scrollWidth - all.clientWidth") == 0
     wide = browser.execute_script(
         "return [...document.querySelectorAll('main *:not(svg *)')].filter("
@@ -85,14 +85,14 @@ def test_no_console_message_no_sideways_scroll_and_all_figures(browser: Any, pag
         assert down > 50, name
 
 
-def test_a_hostile_caption_runs_nothing(browser: Any, page: str) -> None:
+def test_markup_in_a_caption_is_not_executed(browser: Any, page: str) -> None:
     shown(browser, page, 1400)
-    # Without an alert there is none to be dismissed, and the page has none of its elements.
+    # No alert opened, and the page has no elements from the text.
     assert browser.execute_script("return document.querySelectorAll('script, img, iframe').length") == 0
     assert "alert(1)" in browser.find_element("tag name", "body").text
 
 
-def test_lines_and_letters_stand_out_in_the_dark(browser: Any, page: str) -> None:
+def test_text_has_contrast_on_dark_pages(browser: Any, page: str) -> None:
     script = (
         "let [one, other] = [document.body, document.querySelector('svg.figure text')];"
         "return [getComputedStyle(one).backgroundColor, getComputedStyle(other).fill]"
@@ -100,14 +100,14 @@ def test_lines_and_letters_stand_out_in_the_dark(browser: Any, page: str) -> Non
     colours = []
     for theme in ("light", "dark"):
         shown(browser, page, 1400, prefers_color_scheme=theme)
-        ground, letters = (sum(map(int, re.findall(r"\d+", found)[:3])) for found in browser.execute_script(script))
+        ground, letters = (sum(map(int, re.findall(r"\d+", rgb)[:3])) for rgb in browser.execute_script(script))
         colours.append((ground, letters))
     (light, ink), (dark, chalk) = colours
     assert light > 700 > 300 > ink
     assert dark < 100 < 450 < chalk
 
 
-def test_keys_reach_the_colours_the_contents_and_what_is_folded(browser: Any, page: str) -> None:
+def test_keys_reach_theme_contents_and_closed_details(browser: Any, page: str) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -123,7 +123,7 @@ def test_keys_reach_the_colours_the_contents_and_what_is_folded(browser: Any, pa
     assert {"#overview", "#pair-made-curves", "#reading"} <= set(reached)
     outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
-    # Dark by the keyboard alone: the arrow keys go through the three colours.
+    # The arrow keys select one of the three themes.
     browser.find_element("id", "theme-auto").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert browser.execute_script("return getComputedStyle(document.documentElement).colorScheme") == "dark"
     folded = browser.find_element("css selector", "article details:not([open]) summary")
@@ -131,26 +131,26 @@ def test_keys_reach_the_colours_the_contents_and_what_is_folded(browser: Any, pa
     assert browser.execute_script("return arguments[0].parentElement.open", folded)
 
 
-def test_print_has_what_is_folded_and_is_light(browser: Any, page: str) -> None:
+def test_print_includes_closed_details_and_is_light(browser: Any, page: str) -> None:
     shown(browser, page, 1400, prefers_color_scheme="dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    # Chromium shows what is folded a frame after the medium has changed.
+    # Chromium shows closed details one frame after the medium has changed.
     unfolded = (
         "return [...document.querySelectorAll('article details:not([open]) table')].every("
         "one => one.checkVisibility({contentVisibilityAuto: true}))"
     )
     wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 20)
-    assert wait.until(lambda driver: driver.execute_script(unfolded), "tables that are folded are not printed")
+    assert wait.until(lambda driver: driver.execute_script(unfolded), "tables in closed details are not printed")
     assert browser.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert printed.startswith(b"%PDF")
     streams = re.findall(rb"stream\r?\n(.*?)endstream", printed, re.DOTALL)
-    assert sum(len(zlib.decompressobj().decompress(one)) for one in streams if one[:1] == b"x") > 10_000
+    assert sum(len(zlib.decompressobj().decompress(stream)) for stream in streams if stream[:1] == b"x") > 10_000
 
 
-def test_the_page_stands_alone(browser: Any, page: str, tmp_path: Path) -> None:
-    # Sent without its folder it is the same.
+def test_the_page_works_without_other_files(browser: Any, page: str, tmp_path: Path) -> None:
+    # The page works without the other files of its directory.
     alone = tmp_path / "sent.html"
     shutil.copy(Path(page.removeprefix("file://")), alone)
     shown(browser, alone.as_uri(), 1400)

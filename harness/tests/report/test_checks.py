@@ -1,4 +1,4 @@
-"""Each check passes where it should, and where it fails its message says what, where, how far and what to do."""
+"""Each check passes for equal profiles; its failure message names change, position, size and command."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stored(made: Profile, tmp_path: Path) -> Baseline:
 
 
 @pytest.mark.parametrize("missing", ["inter_instruction", "norm_self", "hits", "words"])
-def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path: Path, missing: str) -> None:
+def test_a_baseline_without_a_judged_measure_is_damaged(made: Profile, tmp_path: Path, missing: str) -> None:
     path = write_baseline(tmp_path, made, {}, phases_of(made))
     fewer = {name: array for name, array in made.arrays.items() if name != missing}
     write_files(path, read_json(path), pack_samples(dataclasses.replace(made, arrays=fewer)))
@@ -48,7 +48,7 @@ def test_a_baseline_that_lacks_what_is_judged_is_damaged(made: Profile, tmp_path
         read_baseline(path)
 
 
-def test_a_stored_profile_is_read_back_as_it_was(made: Profile, stored: Baseline) -> None:
+def test_a_stored_profile_is_read_back_unchanged(made: Profile, stored: Baseline) -> None:
     assert stored.profile.sample_ids == made.sample_ids
     assert stored.profile.environment == made.environment
     for name, array in made.arrays.items():
@@ -71,22 +71,24 @@ def test_the_same_profile_passes_every_check(made: Profile, stored: Baseline) ->
 
 
 def test_a_small_change_is_equivalent_and_does_not_reproduce(made: Profile, stored: Baseline) -> None:
-    now = replace_arrays(made, inter=made["inter"] + np.where(np.arange(L + 1) == 7, 0.005, 0.0).astype(np.float32))
-    comparison = compare(now, stored, FAMILIES["inter"])
+    measured = replace_arrays(
+        made, inter=made["inter"] + np.where(np.arange(L + 1) == 7, 0.005, 0.0).astype(np.float32)
+    )
+    comparison = compare(measured, stored, FAMILIES["inter"])
     assert comparison.verdict == "equivalent"
-    check_equivalent(now, stored, comparison)
+    check_equivalent(measured, stored, comparison)
     with pytest.raises(AssertionError, match=r"(?s) changed\s+at residual point 7:\n.*EQUIVALENT\n  64 of 64"):
-        check_reproduces(now, stored, comparison)
+        check_reproduces(measured, stored, comparison)
 
 
 def test_a_large_change_names_layers_difference_interval_margin_file_and_command(
     made: Profile, stored: Baseline
 ) -> None:
     moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
-    now = dataclasses.replace(replace_arrays(made, inter=made["inter"] + moved), weights="fedcba9876543210")
-    comparison = compare(now, stored, FAMILIES["inter"])
+    measured = dataclasses.replace(replace_arrays(made, inter=made["inter"] + moved), weights="fedcba9876543210")
+    comparison = compare(measured, stored, FAMILIES["inter"])
     with pytest.raises(AssertionError) as caught:
-        check_equivalent(now, stored, comparison)
+        check_equivalent(measured, stored, comparison)
     message = join_lines(caught.value)
     assert message.startswith(
         "inter-modal similarity of made on curves differs at residual points 6-8: mean difference"
@@ -102,36 +104,36 @@ def test_a_large_change_names_layers_difference_interval_margin_file_and_command
 
 def test_layers_of_attention_are_counted_from_one(made: Profile, stored: Baseline) -> None:
     share = made["norm_image"] + np.where(np.arange(L) == 4, 0.2, 0.0).astype(np.float32)
-    now = replace_arrays(made, norm_image=share)
+    measured = replace_arrays(made, norm_image=share)
     with pytest.raises(AssertionError, match=r"(?s)norm-based attention of the last token on image .* at layer 5"):
-        check_equivalent(now, stored, compare(now, stored, FAMILIES["attention"]))
+        check_equivalent(measured, stored, compare(measured, stored, FAMILIES["attention"]))
 
 
-def test_other_inputs_fail_reproduction_by_that_alone(made: Profile, stored: Baseline) -> None:
+def test_changed_inputs_fail_reproduction(made: Profile, stored: Baseline) -> None:
     pixels = ("other", *made.pixel_hashes[1:])
-    now = dataclasses.replace(made, pixel_hashes=pixels)
-    comparison = compare(now, stored, FAMILIES["intra"])
+    measured = dataclasses.replace(made, pixel_hashes=pixels)
+    comparison = compare(measured, stored, FAMILIES["intra"])
     with pytest.raises(
         AssertionError, match=rf"(?s)^the inputs changed: of {made.n} samples .*0\s+have other token ids and 1 other"
     ):
-        check_reproduces(now, stored, comparison)
+        check_reproduces(measured, stored, comparison)
 
 
-def test_another_dtype_is_not_asked_sample_by_sample(made: Profile, stored: Baseline) -> None:
-    now = dataclasses.replace(made, environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
-    comparison = compare(now, stored, FAMILIES["inter"])
+def test_another_dtype_is_not_compared_sample_by_sample(made: Profile, stored: Baseline) -> None:
+    measured = dataclasses.replace(made, environment=dataclasses.replace(ENVIRONMENT, dtype="bfloat16"))
+    comparison = compare(measured, stored, FAMILIES["inter"])
     with pytest.raises(pytest.skip.Exception, match=r"bfloat16 against\s+the baseline's float32"):
-        check_reproduces(now, stored, comparison)
-    check_equivalent(now, stored, comparison)
+        check_reproduces(measured, stored, comparison)
+    check_equivalent(measured, stored, comparison)
 
 
-def test_boundaries_that_moved_are_named(made: Profile, stored: Baseline) -> None:
+def test_shifted_boundaries_are_named(made: Profile, stored: Baseline) -> None:
     later = np.interp(np.arange(L + 1), [0, 4, 7, 11, 12], [0.1, 0.5, 0.2, 0.8, 0.3]).astype(np.float32)
-    now = replace_arrays(made, inter=made["inter"] - made["inter"].mean(0) + later)
+    measured = replace_arrays(made, inter=made["inter"] - made["inter"].mean(0) + later)
     with pytest.raises(
         AssertionError, match=r"(?s)turning point 1 shifted from layer 2 to 4: \+2\n.*margin 1, n = 64 paired"
     ):
-        check_boundaries(now, stored, compare_boundaries(now, stored))
+        check_boundaries(measured, stored, compare_boundaries(measured, stored))
 
 
 def flattened(made: Profile, bottom: float) -> Profile:
@@ -141,9 +143,9 @@ def flattened(made: Profile, bottom: float) -> Profile:
 
 
 def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None:
-    now = flattened(made, 0.49)
+    measured = flattened(made, 0.49)
     with pytest.raises(AssertionError) as caught:
-        check_intervals(now, stored, compare_intervals(now, stored))
+        check_intervals(measured, stored, compare_intervals(measured, stored))
     message = join_lines(caught.value)
     assert message.startswith("phases of made on curves: DIFFERS phase II")
     assert "phase II, a fall of inter-modal similarity over residual points 2-5 of the baseline, was present" in message
@@ -156,35 +158,35 @@ def test_a_phase_that_vanished_is_named(made: Profile, stored: Baseline) -> None
     assert "phase III" not in message
 
 
-def test_a_phase_that_is_no_longer_certain_is_an_expected_failure(made: Profile, stored: Baseline) -> None:
-    now = flattened(made, 0.43)
-    found = compare_intervals(now, stored)
+def test_a_phase_that_is_no_longer_confirmed_is_an_expected_failure(made: Profile, stored: Baseline) -> None:
+    measured = flattened(made, 0.43)
+    agreement = compare_intervals(measured, stored)
     with pytest.raises(
         pytest.xfail.Exception, match=r"(?s)inconclusive.*phase II, .* no\s+longer\s+confirmed\s+as\s+present"
     ):
-        check_intervals(now, stored, found)
+        check_intervals(measured, stored, agreement)
     with pytest.raises(AssertionError, match="INCONCLUSIVE"):
-        check_intervals(now, stored, found, strict=True)
+        check_intervals(measured, stored, agreement, strict=True)
 
 
 def test_a_reversal_that_appeared_is_named(made: Profile, stored: Baseline) -> None:
-    now = replace_arrays(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
+    measured = replace_arrays(made, inter=made["inter"] - np.where(np.arange(L + 1) == 8, 0.3, 0.0).astype(np.float32))
     with pytest.raises(
         AssertionError, match=r"(?s)points 5-10\s.* was\s+monotone and is not monotone:\n    largest reversal 0"
     ):
-        check_intervals(now, stored, compare_intervals(now, stored))
+        check_intervals(measured, stored, compare_intervals(measured, stored))
 
 
 def test_inconclusive_is_an_expected_failure_or_with_strict_evidence_a_failure(made: Profile, stored: Baseline) -> None:
     rng = np.random.default_rng(5)
     noise = (0.12 * rng.standard_normal((N, 1)) * np.ones(L + 1)).astype(np.float32)
-    now = replace_arrays(made, inter=made["inter"] + noise)
-    comparison = compare(now, stored, FAMILIES["inter"])
+    measured = replace_arrays(made, inter=made["inter"] + noise)
+    comparison = compare(measured, stored, FAMILIES["inter"])
     assert comparison.verdict == "inconclusive"
     with pytest.raises(pytest.xfail.Exception, match="inconclusive, needs about n ="):
-        check_equivalent(now, stored, comparison)
+        check_equivalent(measured, stored, comparison)
     with pytest.raises(AssertionError, match="INCONCLUSIVE"):
-        check_equivalent(now, stored, comparison, strict=True)
+        check_equivalent(measured, stored, comparison, strict=True)
 
 
 def test_a_claim_that_fails_names_its_parts(made: Profile) -> None:
@@ -196,7 +198,7 @@ def test_a_claim_that_fails_names_its_parts(made: Profile) -> None:
         check_claim(flat, claims_of(phase_reading(flat))["intra-modal"])
 
 
-def test_a_slower_probe_is_noticed_and_a_noisy_one_is_not() -> None:
+def test_a_slower_probe_fails_and_noise_does_not() -> None:
     rng = np.random.default_rng(0)
     timing = timing_ratio(np.log(1.5) + 0.02 * rng.standard_normal(31))
     check_ratio("made-curves", timing, 1.4, "baseline b")

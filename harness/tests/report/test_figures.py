@@ -1,4 +1,4 @@
-"""The figures draw what the profile holds, and what it is held against."""
+"""The figures show the values of the profile and of its baseline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def profile() -> Profile:
 
 
 def curves(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """x and y of every labelled line."""
+    """Return x and y of every line by its label."""
     return {str(line.get_label()): (line.get_xdata(), line.get_ydata()) for line in axes.get_lines()}
 
 
@@ -44,9 +44,9 @@ def test_four_panels_show_the_mean_curves(profile: Profile) -> None:
     figure = phase_figure(profile)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title.split()[0] for title in titles] == ["Inter-modal", "Intra-modal", "Norm-based", "LogitLens"]
-    found = curves(figure.axes[0])
-    np.testing.assert_allclose(found["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
-    assert list(found["after the final norm"][0]) == [L]
+    lines_by_label = curves(figure.axes[0])
+    np.testing.assert_allclose(lines_by_label["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
+    assert list(lines_by_label["after the final norm"][0]) == [L]
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
@@ -65,9 +65,9 @@ def test_each_panel_draws_its_measures_over_their_own_layers(
     profile: Profile, panel: str, names: tuple[str, ...], first: int
 ) -> None:
     (axes,) = panel_figure(profile, panel, phase_reading(profile)).axes
-    found = curves(axes)
+    lines_by_label = curves(axes)
     for name in names:
-        x, y = found[curve_style(name).label]
+        x, y = lines_by_label[curve_style(name).label]
         np.testing.assert_array_equal(x, np.arange(first, L + 1))
         np.testing.assert_allclose(y, profile[name].mean(0), rtol=1e-6, atol=1e-12)
     assert [text.get_text() for text in axes.texts] == ["I", "II", "III", "IV"]
@@ -78,55 +78,58 @@ def test_the_band_of_figure_1_is_the_middle_of_the_samples(profile: Profile) -> 
     band = axes.collections[0].get_paths()[0].vertices
     for layer in (0, 5, L):
         low, high = np.quantile(profile["inter"][:, layer], [0.1, 0.9])
-        at = band[band[:, 0] == layer][:, 1]
-        assert (at.min(), at.max()) == pytest.approx((low, high))
+        values = band[band[:, 0] == layer][:, 1]
+        assert (values.min(), values.max()) == pytest.approx((low, high))
 
 
-def test_a_baseline_lies_under_the_curves_and_what_differs_is_marked(profile: Profile) -> None:
-    moved = replace_arrays(profile, inter=profile["inter"] + np.float32(0.05))
+def test_a_baseline_is_drawn_and_changed_layers_are_marked(profile: Profile) -> None:
+    shifted = replace_arrays(profile, inter=profile["inter"] + np.float32(0.05))
     marks = {
         "inter": Mark("differs", (3, 4)),
         "inter_adjusted": Mark("equivalent", (7,)),
         "image": Mark("differs", (9,)),
     }
-    (axes,) = panel_figure(moved, "inter", phase_reading(moved), OverlaidCurves(profile, "baseline", marks)).axes
-    found = curves(axes)
-    np.testing.assert_allclose(found["baseline"][1], profile["inter"].mean(0), rtol=1e-6)
-    assert list(found["differs here"][0]) == [3, 4]
-    assert list(found["changed within margin"][0]) == [7]
+    (axes,) = panel_figure(shifted, "inter", phase_reading(shifted), OverlaidCurves(profile, "baseline", marks)).axes
+    lines_by_label = curves(axes)
+    np.testing.assert_allclose(lines_by_label["baseline"][1], profile["inter"].mean(0), rtol=1e-6)
+    assert list(lines_by_label["differs here"][0]) == [3, 4]
+    assert list(lines_by_label["changed within margin"][0]) == [7]
 
 
-def test_marks_of_attention_stand_at_layers_counted_from_one(profile: Profile) -> None:
-    held = OverlaidCurves(profile, "baseline", {"norm_image": Mark("differs", (0, 11))})
-    (axes,) = panel_figure(profile, "attention", phase_reading(profile), held).axes
+def test_marks_of_attention_count_layers_from_one(profile: Profile) -> None:
+    baseline = OverlaidCurves(profile, "baseline", {"norm_image": Mark("differs", (0, 11))})
+    (axes,) = panel_figure(profile, "attention", phase_reading(profile), baseline).axes
     assert list(curves(axes)["differs here"][0]) == [1, 12]
     assert list(curves(axes)["baseline"][0]) == list(range(1, L + 1))
 
 
-def test_marks_are_what_the_verdicts_name(profile: Profile) -> None:
-    pair, held = Pair("made", "curves"), to_baseline(profile)
+def test_marks_are_the_positions_of_the_verdicts(profile: Profile) -> None:
+    pair, baseline = Pair("made", "curves"), to_baseline(profile)
     points = np.arange(L + 1)
-    moved = {
+    changes = {
         "inter": profile["inter"] + np.where((points == 2) | (points == 3), 0.09, 0.0).astype(np.float32),
         "text": profile["text"] + np.where(points == 5, 0.005, 0.0).astype(np.float32),
     }
-    now = replace_arrays(profile, **moved)
-    results = [family_result(pair, compare(now, held, FAMILIES[name]), held) for name in ("inter", "intra", "lens")]
-    results += [claim_result(pair, claim) for claim in claims_of(phase_reading(now)).values()]
-    results.append(boundary_result(pair, compare_boundaries(now, held)))
+    measured = replace_arrays(profile, **changes)
+    results = [
+        family_result(pair, compare(measured, baseline, FAMILIES[name]), baseline)
+        for name in ("inter", "intra", "lens")
+    ]
+    results += [claim_result(pair, claim) for claim in claims_of(phase_reading(measured)).values()]
+    results.append(boundary_result(pair, compare_boundaries(measured, baseline)))
     marks = marks_by_measure(results)
     assert (marks["inter"], marks["text"]) == (Mark("differs", (2, 3)), Mark("equivalent", (5,)))
     assert marks.keys() == {"inter", "text"}
 
 
-def test_moves_fall_with_the_prominence_that_is_asked_for(profile: Profile) -> None:
+def test_the_number_of_segments_falls_with_the_prominence(profile: Profile) -> None:
     (axes,) = panel_figure(profile, "segments", phase_reading(profile)).axes
     share, segments = curves(axes)["inter-modal similarity"]
     assert (np.diff(segments) <= 0).all()
     assert segments[np.searchsorted(share, 0.1)] == 4
 
 
-def test_the_phase_diagram_has_a_band_for_each_pair_over_one_depth(profile: Profile) -> None:
+def test_the_phase_diagram_has_a_band_per_pair_over_relative_depth(profile: Profile) -> None:
     points = phase_reading(profile).boundaries.turning_points
     bands = [Band("first", L, points, (3.0, 6.0, 10.0), L), Band("second", 2 * L, points)]
     (axes,) = phase_diagram(bands).axes
@@ -135,9 +138,9 @@ def test_the_phase_diagram_has_a_band_for_each_pair_over_one_depth(profile: Prof
     np.testing.assert_allclose(widths[:4], np.diff([*edges, L]) / L)
     np.testing.assert_allclose(widths[4:], np.diff([*edges, 2 * L]) / (2 * L))
     assert len({patch.get_hatch() for patch in axes.patches}) == 4
-    said = [text.get_text() for text in axes.texts]
-    assert f"first, {L} layers" in said
-    assert f"second, {2 * L} layers" in said
+    labels = [text.get_text() for text in axes.texts]
+    assert f"first, {L} layers" in labels
+    assert f"second, {2 * L} layers" in labels
     marks = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "v"]
     np.testing.assert_allclose(marks, [[3 / L, 6 / L, 10 / L]])
 
@@ -147,45 +150,45 @@ def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> No
     other = dataclasses.replace(none, dataset="others")
     alone = dataclasses.replace(none, model="alone")
     (axes,) = recall_by_model([profile, other, alone]).axes
-    found = curves(axes)
-    np.testing.assert_allclose(found["made"][1], profile["recall_5"].mean(0) / 2)
-    assert (found["alone"][1] == 0.0).all()
-    np.testing.assert_allclose(found["made"][0], np.linspace(0.0, 1.0, L + 1))
+    lines_by_label = curves(axes)
+    np.testing.assert_allclose(lines_by_label["made"][1], profile["recall_5"].mean(0) / 2)
+    assert (lines_by_label["alone"][1] == 0.0).all()
+    np.testing.assert_allclose(lines_by_label["made"][0], np.linspace(0.0, 1.0, L + 1))
 
 
-def test_plot_gives_axes_and_draws_on_given_ones(profile: Profile) -> None:
-    mine = Figure().subplots()
-    assert plot(profile, "recall", mine) is mine
-    assert mine.get_title(loc="left") == "LogitLens recall at the image tokens, made-curves"
-    own = plot(profile)
-    assert isinstance(own, Axes)
-    np.testing.assert_allclose(curves(own)["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
+def test_plot_returns_new_axes_or_draws_on_existing_axes(profile: Profile) -> None:
+    axes_before = Figure().subplots()
+    assert plot(profile, "recall", axes_before) is axes_before
+    assert axes_before.get_title(loc="left") == "LogitLens recall at the image tokens, made-curves"
+    new_axes = plot(profile)
+    assert isinstance(new_axes, Axes)
+    np.testing.assert_allclose(curves(new_axes)["image and text tokens"][1], profile["inter"].mean(0), rtol=1e-6)
     with pytest.raises(LookupError, match=f"no figure 'phases'; the figures of a profile are {', '.join(PANELS)}"):
         plot(profile, "phases")
 
 
-def test_two_models_of_any_depth_lie_over_one_relative_depth(profile: Profile) -> None:
+def test_two_models_are_drawn_over_relative_depth(profile: Profile) -> None:
     every_other = {
         name: array[:, ::2] for name, array in profile.arrays.items() if array.ndim > 1 and array.shape[1] == L + 1
     }
     half = dataclasses.replace(replace_arrays(profile, **every_other), model="half")
     figure = harness.phase_figure(profile, against=half)
     (axes,) = figure.axes
-    found = {line.get_label(): line for line in axes.get_lines()}
-    for one, label in ((profile, f"made, {L} layers"), (half, f"half, {L // 2} layers")):
-        np.testing.assert_allclose(found[label].get_xdata(), np.linspace(0.0, 1.0, one.depth + 1))
-        np.testing.assert_allclose(found[label].get_ydata(), one["inter"].mean(0), rtol=1e-6)
-    # The middle 80 % of the samples of each, and a mark at every turn.
+    lines_by_label = {line.get_label(): line for line in axes.get_lines()}
+    for each, label in ((profile, f"made, {L} layers"), (half, f"half, {L // 2} layers")):
+        np.testing.assert_allclose(lines_by_label[label].get_xdata(), np.linspace(0.0, 1.0, each.depth + 1))
+        np.testing.assert_allclose(lines_by_label[label].get_ydata(), each["inter"].mean(0), rtol=1e-6)
+    # Each model has a band, and marks at its turning points.
     assert len(axes.collections) == 2
     marks = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "o"]
-    turns = [np.array(turning_points(one["inter"].mean(0), 4)) / one.depth for one in (profile, half)]
+    turns = [np.array(turning_points(each["inter"].mean(0), 4)) / each.depth for each in (profile, half)]
     for marked, expected in zip(marks, turns, strict=True):
         np.testing.assert_allclose(marked, expected)
-    assert len({line.get_color() for line in found.values()}) >= 2
+    assert len({line.get_color() for line in lines_by_label.values()}) >= 2
     assert figure.get_suptitle() == "made against half on curves: 64 samples"
 
 
-def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: Profile) -> None:
+def test_files_do_not_depend_on_the_users_matplotlib_settings(profile: Profile) -> None:
     import matplotlib as mpl
 
     def drawn() -> tuple[str, bytes]:
@@ -199,7 +202,7 @@ def test_files_are_the_same_bytes_in_every_run_whatever_a_user_has_set(profile: 
     assert "image and text tokens" in first[0]
 
 
-def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Profile) -> None:
+def test_inline_svg_uses_colour_variables_and_unique_ids(profile: Profile) -> None:
     with figure_settings():
         svg = to_svg(panel_figure(profile, "inter", phase_reading(profile)))
     part = str(inline(svg, "one-figure", 'rises <to> "0.5" & falls'))
@@ -217,7 +220,7 @@ def test_an_svg_in_a_page_has_the_pages_colours_and_ids_of_its_own(profile: Prof
 
 
 @pytest.mark.parametrize("name", ["$x^2$", "<b>&", "名前", "a\x07b", "_hidden"])
-def test_names_are_no_formulas_and_no_markup(profile: Profile, name: str) -> None:
+def test_names_are_not_parsed_as_formulas_or_markup(profile: Profile, name: str) -> None:
     points = phase_reading(profile).boundaries.turning_points
     with figure_settings():
         svg = to_svg(phase_diagram([Band(name, L, points)]))

@@ -1,4 +1,4 @@
-"""Maps of the last token's attention: what each patch and token has, counted by hand."""
+"""Maps of the last token's attention, compared with shares that are computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_layer_is_in_one_phase() -> None:
     assert [phase.stop for phase in phase_layers(READING)] == [*turns, L]
 
 
-def test_shares_of_a_layer_sum_to_one_and_a_layer_without_attention_has_none() -> None:
+def test_shares_of_a_layer_sum_to_one_or_are_zero_without_attention() -> None:
     drawing = synthetic_drawing()
     np.testing.assert_allclose(token_shares(drawing).sum(1), 1.0)
     drawing.norm_rows[3] = 0.0
@@ -30,8 +30,8 @@ def test_shares_of_a_layer_sum_to_one_and_a_layer_without_attention_has_none() -
 
 def test_the_map_of_a_phase_is_the_mean_share_of_each_patch_over_its_layers() -> None:
     drawing = synthetic_drawing()
-    for found, layers in zip(phase_maps(drawing, READING), phase_layers(READING), strict=True):
-        assert found.shape == (ROWS, COLUMNS)
+    for patch_map, layers in zip(phase_maps(drawing, READING), phase_layers(READING), strict=True):
+        assert patch_map.shape == (ROWS, COLUMNS)
         for row in range(ROWS):
             for column in range(COLUMNS):
                 token = 1 + row * COLUMNS + column
@@ -39,27 +39,27 @@ def test_the_map_of_a_phase_is_the_mean_share_of_each_patch_over_its_layers() ->
                     float(drawing.norm_rows[layer, token]) / float(drawing.norm_rows[layer].sum(dtype=np.float64))
                     for layer in layers
                 ]
-                assert found[row, column] == pytest.approx(sum(shares) / len(shares))
+                assert patch_map[row, column] == pytest.approx(sum(shares) / len(shares))
 
 
-def test_without_a_grid_there_is_no_map_over_the_picture() -> None:
+def test_without_a_grid_there_is_no_map_over_the_image() -> None:
     with pytest.raises(ValueError, match="the image tokens of sample-0 do not form a grid"):
         attention_map_figure(synthetic_drawing(grid=False), READING)
 
 
-def test_the_picture_lies_beside_four_maps_of_one_scale() -> None:
+def test_the_image_and_four_maps_of_one_scale_are_drawn() -> None:
     drawing = synthetic_drawing()
     figure = attention_map_figure(drawing, READING)
-    over = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
-    assert len(over) == 4
-    for image, expected in zip(over, phase_maps(drawing, READING), strict=True):
+    overlays = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    assert len(overlays) == 4
+    for image, expected in zip(overlays, phase_maps(drawing, READING), strict=True):
         np.testing.assert_allclose(image.get_array(), expected)
         assert list(image.get_extent()) == [-0.5, 29.5, 19.5, -0.5]
-    assert len({image.get_clim() for image in over}) == 1
+    assert len({image.get_clim() for image in overlays}) == 1
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), drawing.image)
 
 
-def test_tokens_over_layers_show_every_share_and_every_group() -> None:
+def test_the_token_figure_shows_all_shares_and_groups() -> None:
     drawing = synthetic_drawing()
     figure = token_figure(drawing, READING)
     drawn = np.asarray(figure.axes[0].images[0].get_array())
@@ -69,10 +69,10 @@ def test_tokens_over_layers_show_every_share_and_every_group() -> None:
     assert labels == {"image tokens", "instruction tokens", "other tokens"}
 
 
-def test_words_say_where_the_map_is_highest() -> None:
+def test_the_description_names_the_patch_with_the_largest_share() -> None:
     drawing = synthetic_drawing()
     drawing.norm_rows[:, 5] += 100.0
-    said = describe_attention_map(drawing, READING)
-    # Token 5 is the fifth of the grid: the second row, its second column.
-    assert said.count("most in row 2, column 2 of 2 by 3 patches") == 4
+    text = describe_attention_map(drawing, READING)
+    # Token 5 is the fifth image token: row 2, column 2.
+    assert text.count("most in row 2, column 2 of 2 by 3 patches") == 4
     assert "Phase IV: image " in describe_token_shares(drawing, READING)

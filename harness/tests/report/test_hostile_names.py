@@ -1,4 +1,4 @@
-"""Names of models and samples, and texts, as nobody would choose them: the report keeps them apart and stays small."""
+"""Unusual names of models and samples, and huge texts: figures stay separate, and the report stays small."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def named(model: str, *samples: str) -> Profile:
 
 
 def report_of(tmp_path: Path, *profiles: Profile) -> tuple[str, list[str]]:
-    """Return the page of judged profiles, and the names of its figures' files."""
+    """Return the page of judged profiles, and the file names of its figures."""
     page = write_report(judge_profiles(tmp_path / "kept", *profiles), (), tmp_path / "report")
     return page.read_text(encoding="utf-8"), [path.name for path in (page.parent / "figures").iterdir()]
 
 
-def refuse_confusion(text: str) -> None:
-    """Every id is there once, and every link leads to one."""
+def assert_ids_unique(text: str) -> None:
+    """Assert that every id is unique, and that every link leads to an id."""
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert [name for name, count in Counter(ids).items() if count > 1] == []
     links = re.findall(r'href="#([^"]*)"', text) + re.findall(r"url\(#([^)]*)\)", text)
@@ -64,8 +64,8 @@ def refuse_confusion(text: str) -> None:
 )
 def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]) -> None:
     text, files = report_of(tmp_path, *(named(model, "one") for model in models))
-    refuse_confusion(text)
-    # Two of all pairs; of each pair its panels, and the picture and the tokens of its sample.
+    assert_ids_unique(text)
+    # Two figures of all pairs; for each pair its panels, and two figures of its sample.
     assert len(files) == len(KINDS) * (2 + 2 * (len(PANELS) + 2))
     assert len({name.casefold() for name in files}) == len(files)
     drawings = {(tmp_path / "report" / "figures" / name).read_bytes() for name in files if "-inter" in name}
@@ -77,10 +77,10 @@ def test_two_models_never_share_a_figure(tmp_path: Path, models: tuple[str, str]
 
 
 @pytest.mark.parametrize("model", ["NUL", "aux.7b", "x" * 300, "\u7532" * 250])
-def test_a_name_that_no_file_can_have_costs_neither_report_nor_baseline(tmp_path: Path, model: str) -> None:
+def test_a_name_that_is_invalid_for_files_still_gets_report_and_baseline(tmp_path: Path, model: str) -> None:
     profile = named(model, "s" * 5_000)
     text, files = report_of(tmp_path, profile)
-    refuse_confusion(text)
+    assert_ids_unique(text)
     assert all(len(name) <= LONGEST_NAME and name.isascii() for name in files)
     assert len(files) == len(KINDS) * (2 + len(PANELS) + 2)
     stored = find_baseline(tmp_path / "kept", profile)
@@ -88,14 +88,14 @@ def test_a_name_that_no_file_can_have_costs_neither_report_nor_baseline(tmp_path
     assert all(len(part.encode()) <= LONGEST_NAME for part in stored.path.relative_to(tmp_path).parts)
 
 
-def test_samples_with_names_alike_have_figures_of_their_own(tmp_path: Path) -> None:
+def test_samples_with_similar_names_have_separate_figures(tmp_path: Path) -> None:
     samples = ("a/b", "a-b", "A-B", "a-b", "\u7532", "")
     text, files = report_of(tmp_path, named("m", *samples))
-    refuse_confusion(text)
+    assert_ids_unique(text)
     assert len({name.casefold() for name in files}) == len(KINDS) * (2 + len(PANELS) + 2 * len(samples))
 
 
-def test_names_that_are_valid_keep_their_figures_and_baselines(tmp_path: Path) -> None:
+def test_valid_names_are_used_unchanged_in_file_names(tmp_path: Path) -> None:
     text, files = report_of(tmp_path, named("llava-1.5-7b", "coco-42"))
     assert "llava-1.5-7b-curves-inter.svg" in files
     assert "llava-1.5-7b-curves-coco-42-picture.png" in files
@@ -103,13 +103,13 @@ def test_names_that_are_valid_keep_their_figures_and_baselines(tmp_path: Path) -
     assert model_directory(tmp_path, "\u6a21\u578b-\u7532") == tmp_path / "\u6a21\u578b-\u7532"
 
 
-def test_no_figure_takes_an_id_of_the_page() -> None:
+def test_the_ids_of_the_template_are_reserved() -> None:
     template = Path(write_report.__code__.co_filename).with_name("page.html.jinja").read_text(encoding="utf-8")
     assert set(re.findall(r'\bid="([a-z-]+)"', template)) == set(PAGE_IDS)
 
 
-def test_a_baseline_in_a_shared_directory_is_of_one_model_only(tmp_path: Path) -> None:
-    """As on a file system that ignores case, which a link stands for here."""
+def test_a_baseline_in_a_shared_directory_belongs_to_one_model(tmp_path: Path) -> None:
+    """The link simulates a file system that ignores case."""
     mine, other = named("LLaVA"), named("llava")
     path = write_baseline(tmp_path, mine, {}, phases_of(mine))
     (tmp_path / "llava").symlink_to(tmp_path / "LLaVA")
@@ -122,12 +122,12 @@ def test_a_baseline_in_a_shared_directory_is_of_one_model_only(tmp_path: Path) -
     assert find_baseline(tmp_path, mine).profile.model == "LLaVA"
 
 
-def test_a_long_name_is_cut_where_it_is_shown_and_whole_in_the_record(tmp_path: Path) -> None:
+def test_a_long_name_is_shortened_in_output_and_complete_in_the_record(tmp_path: Path) -> None:
     model = "x" * 300
     session = judge_profiles(tmp_path / "kept", named(model, "s" * 5_000))
     page = write_report(session, (), tmp_path / "report").read_text(encoding="utf-8")
     lines = [line.text for width in (80, 300) for line in summary_lines(session, width)]
-    # Paths stand as they are, so that they can be copied.
+    # Paths are not shortened, because users copy them.
     stored = model_directory(Path(), model).name
     seen = [re.sub("<[^>]*>", "", page), *re.findall('aria-label="[^"]*"', page), markdown_summary(session), *lines]
     for text in seen:
@@ -154,7 +154,7 @@ HUGE = "x" * 48_000_000
     ],
     ids=["caption", "captions", "instruction", "prompt", "tokens", "declared", "reasons", "settings"],
 )
-def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, Any], drawn: dict[str, Any]) -> None:
+def test_huge_texts_do_not_make_a_large_page(tmp_path: Path, fields: dict[str, Any], drawn: dict[str, Any]) -> None:
     made = synthetic_profile()
     drawing = dataclasses.replace(synthetic_drawing(), **drawn)
     profile = dataclasses.replace(made, drawings=(drawing,), **fields)
@@ -168,8 +168,8 @@ def test_no_text_of_others_makes_a_large_page(tmp_path: Path, fields: dict[str, 
 
 
 @pytest.mark.slow
-def test_checkpoints_with_names_alike_are_measured_compared_and_recorded_apart(cases: Cases, tmp_path: Path) -> None:
-    """A whole run: names that differ outside ASCII only, and one that no table has room for."""
+def test_checkpoints_with_similar_names_are_measured_and_recorded_separately(cases: Cases, tmp_path: Path) -> None:
+    """A complete run with names that differ only outside ASCII, and a name that is too long for a table."""
     models = [tmp_path / name for name in ("\u6a21\U0001f600", "\u6a21\U0001f389", "LLaVA", "llava", "x" * 250)]
     for seed, directory in enumerate(models):
         vlm = tiny_vlm(layers=4, seed=seed)
@@ -179,7 +179,7 @@ def test_checkpoints_with_names_alike_are_measured_compared_and_recorded_apart(c
     options = ("--phase-controls", "none", "--phase-report", "out", "--phase-json", "out.json", "--junitxml", "out.xml")
     first = cases.run("--phase-update-new", "--phase-samples", "64", *REGRESSION, *options, pair=pair)
     assert "new" in first.stdout.str()
-    refuse_confusion(Path("out/index.html").read_text(encoding="utf-8"))
+    assert_ids_unique(Path("out/index.html").read_text(encoding="utf-8"))
     files = [path.name.casefold() for path in Path("out/figures").iterdir()]
     assert len(set(files)) == len(KINDS) * (2 + len(models) * (len(PANELS) + 4))
     assert len({path.parent.name for path in cases.baselines.glob("*/tiny.json")}) == len(models)

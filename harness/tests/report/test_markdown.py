@@ -1,4 +1,4 @@
-"""The Markdown summary: what it says, and that names and texts of others stay text."""
+"""The Markdown summary contains verdicts with numbers, and escapes names and texts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ def session_of(project: pytest.Pytester, stored: Path) -> PhaseSession:
     return PhaseSession(read_options(project.parseconfig("--phase-baselines", str(stored))), say=print)
 
 
-def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None:
+def test_differences_are_listed_with_their_numbers(project: pytest.Pytester) -> None:
     made, stored = synthetic_profile(), project.mkdir("stored")
     baseline = read_baseline(write_baseline(stored, made, {}, phases_of(made)))
     (stored / "known_differences.toml").write_text('[made-curves]\noutput-preparation = "so *it* is"\n')
     session = session_of(project, stored)
-    now, pair = replace_arrays(made, inter=made["inter"] + 0.09), Pair("made", "curves")
-    session.results.profiles[pair] = now
+    measured, pair = replace_arrays(made, inter=made["inter"] + 0.09), Pair("made", "curves")
+    session.results.profiles[pair] = measured
     judge = Judge(session, pair)
-    judge.regression(now, baseline, "inter")
-    judge.regression(now, baseline, "intra")
+    judge.regression(measured, baseline, "inter")
+    judge.regression(measured, baseline, "intra")
     session.record(Result(pair, "replication", "output-preparation", "fails"))
-    text = markdown_summary(session.results, [harness.compare_models(dataclasses.replace(now, model="other"), made)])
+    text = markdown_summary(
+        session.results, [harness.compare_models(dataclasses.replace(measured, model="other"), made)]
+    )
     lines = text.splitlines()
     assert lines[0] == "## Phases of vision-language models: 1 of 3 verdicts unexpected"
     row = next(line for line in lines if line.startswith("| `made-curves` | 64 |"))
     assert "I 0-2<br>II 2-5<br>III 5-10<br>IV 10-12" in row
     assert "**fails as known**: output-preparation" in row
     assert "**reproduces**: intra<br>**differs**: inter" in row
-    differing = lines[lines.index("### Unexpected verdicts") + 4 :]
-    cells = [cell.strip() for cell in differing[0].strip("|").split("|")]
+    make_differing_profile = lines[lines.index("### Unexpected verdicts") + 4 :]
+    cells = [cell.strip() for cell in make_differing_profile[0].strip("|").split("|")]
     assert cells[:4] == ["`made-curves`", "inter", "differs", "inter-modal similarity"]
     assert cells[4] == "residual points 0-12"
     assert cells[5] == "+0.09"
@@ -57,7 +59,7 @@ def test_what_differs_is_told_with_its_numbers(project: pytest.Pytester) -> None
     assert "torch 2.15.0, transformers 5.23.0, cpu (a processor), float32, sdpa" in lines[-1]
 
 
-def test_names_and_texts_of_others_stay_text(project: pytest.Pytester) -> None:
+def test_markup_in_names_is_escaped(project: pytest.Pytester) -> None:
     session = session_of(project, project.mkdir("stored"))
     pair = Pair(HOSTILE, "curves")
     session.results.profiles[pair] = dataclasses.replace(synthetic_profile(), model=HOSTILE)
@@ -85,16 +87,16 @@ def test_names_and_texts_of_others_stay_text(project: pytest.Pytester) -> None:
         ("*_[x]#", "`*_[x]#`", r"\*\_\[x\]\#"),
     ],
 )
-def test_markup_is_spelled_out(text: str, as_code: str, as_prose: str) -> None:
+def test_code_and_prose_escape_markup(text: str, as_code: str, as_prose: str) -> None:
     assert (code(text), prose(text)) == (as_code, as_prose)
 
 
 def test_a_run_appends_its_summary(recorded: Cases) -> None:
-    place = recorded.baselines.parent / "step.md"
-    place.write_text("before\n")
+    path = recorded.baselines.parent / "step.md"
+    path.write_text("before\n")
     result = recorded.run(*REGRESSION, "-k", "inter_similarity", "--phase-markdown", "step.md")
     result.assert_outcomes(passed=2)
-    text = place.read_text()
+    text = path.read_text()
     assert text.startswith("before\n## Phases of vision-language models: all 1 verdicts as expected\n")
     assert "| `tiny-llava-tiny` | 64 |" in text
     assert "Baselines: 1 matched" in text

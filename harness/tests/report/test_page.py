@@ -1,4 +1,4 @@
-"""The page needs no other file, escapes what others wrote, and says to a reader what the JSON beside it says."""
+"""The page is self-contained, escapes all texts, and shows the numbers of the JSON file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VOID = {"meta", "link", "input", "br", "img"}
 
 
 class Page(HTMLParser):
-    """What is in a page: its elements with their attributes and texts, in order, and whether they are well nested."""
+    """The elements, attributes and texts of a page in order; `crossed` lists end tags that are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -61,13 +61,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def of_class(self, text: str, name: str) -> list[str]:
-        """Return the texts of the elements `<dd class=name>`."""
-        return [html.unescape(found) for found in re.findall(rf'<dd class="{name}">(.*?)</dd>', text)]
+        return [html.unescape(match) for match in re.findall(rf'<dd class="{name}">(.*?)</dd>', text)]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on two pairs: one that reproduces its baseline, one that differs; of each a sample is drawn."""
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two pairs with drawn samples: one pair reproduces its baseline, the other differs."""
     same = dataclasses.replace(synthetic_profile(), drawings=(synthetic_drawing(), synthetic_drawing("b", grid=False)))
     other = dataclasses.replace(make_differing_profile(), dataset="others", drawings=(synthetic_drawing("c"),))
     folder = tmp_path_factory.mktemp("page")
@@ -76,19 +75,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text(place: Path) -> str:
-    """The page."""
-    return (place / "index.html").read_text(encoding="utf-8")
+def text(report: Path) -> str:
+    """The page as HTML."""
+    return (report / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def record(place: Path) -> dict[str, Any]:
-    """The JSON beside it."""
-    content: dict[str, Any] = json.loads((place / "phase.json").read_text(encoding="utf-8"))
+def record(report: Path) -> dict[str, Any]:
+    """The JSON file of the report."""
+    content: dict[str, Any] = json.loads((report / "phase.json").read_text(encoding="utf-8"))
     return content
 
 
-def test_the_page_is_well_formed_and_needs_no_other_file(text: str, place: Path) -> None:
+def test_the_page_is_well_formed_and_needs_no_other_file(text: str, report: Path) -> None:
     page = Page(text)
     assert (page.crossed, page.open) == ([], [])
     assert "script" not in {tag for tag, _ in page.elements}
@@ -101,17 +100,17 @@ def test_the_page_is_well_formed_and_needs_no_other_file(text: str, place: Path)
                 assert value is not None
                 assert value.startswith(("#", "data:")), (tag, value)
                 assert not value.startswith("#") or value[1:] in ids
-    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", text))
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     assert "@import" not in text
-    # Names of XML and nothing that is fetched.
+    # Names of XML namespaces, which browsers do not fetch.
     assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-    assert str(place.parent) not in text
+    assert str(report.parent) not in text
 
 
-def test_every_figure_is_there_described_and_beside_the_page_as_svg_and_png(text: str, place: Path) -> None:
+def test_every_figure_is_described_and_saved_as_svg_and_png(text: str, report: Path) -> None:
     page = Page(text)
     expected = {"phase-diagram", "recall-by-model"}
     expected |= {f"made-{data}-{panel}" for data in ("curves", "others") for panel in PANELS}
@@ -124,9 +123,9 @@ def test_every_figure_is_there_described_and_beside_the_page_as_svg_and_png(text
         assert svg["role"] == "img"
         assert len(svg["aria-label"] or "") > 40
     assert len({svg["aria-label"] for svg in drawn}) == len(drawn)
-    files = {path.name for path in (place / "figures").iterdir()}
+    files = {path.name for path in (report / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in expected for kind in ("svg", "png")}
-    for path in (place / "figures").glob("*.svg"):
+    for path in (report / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own file
 
 
@@ -140,20 +139,18 @@ def test_headings_go_down_by_one_and_tables_name_their_columns(text: str) -> Non
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_the_three_answers_are_what_the_json_says(text: str, record: dict[str, Any]) -> None:
+def test_the_three_answers_agree_with_the_json(text: str, record: dict[str, Any]) -> None:
     page = Page(text)
     bounds = page.of_class(text, "bounds")
     assert len(bounds) == len(record["pairs"]) == 2
-    for said, told in zip(bounds, record["pairs"].values(), strict=True):
-        # Which layers bound the phases.
-        layers = [int(found) for found in re.findall(r"ends at layer (\d+)", said)]
-        assert layers == [point[0] for point in told["phases"]["turning_points"]]
-        assert f"of {told['depth']} layers" in said
+    for sentence, pair in zip(bounds, record["pairs"].values(), strict=True):
+        layers = [int(layer) for layer in re.findall(r"ends at layer (\d+)", sentence)]
+        assert layers == [point[0] for point in pair["phases"]["turning_points"]]
+        assert f"of {pair['depth']} layers" in sentence
     sure = page.of_class(text, "certainty")
-    for told in record["pairs"].values():
-        # How sure that is.
-        assert any(f"{told['phases']['level']:.0%} intervals, from {told['n']} samples" in line for line in sure)
-        count = told["phases"]["confirmed_segment_count"]
+    for pair in record["pairs"].values():
+        assert any(f"{pair['phases']['level']:.0%} intervals, from {pair['n']} samples" in line for line in sure)
+        count = pair["phases"]["confirmed_segment_count"]
         assert any(line.startswith(f"{count} alternating monotone segments are confirmed") for line in sure)
     for claim in CLAIMS:
         verdicts = {line["verdict"] for line in record["verdicts"] if line["question"] == claim}
@@ -162,30 +159,30 @@ def test_the_three_answers_are_what_the_json_says(text: str, record: dict[str, A
         )
 
 
-def test_what_changed_is_told_with_layers_and_numbers(text: str, record: dict[str, Any]) -> None:
+def test_changes_are_listed_with_layers_and_numbers(text: str, record: dict[str, Any]) -> None:
     page = Page(text)
     changes = page.of_class(text, "changes")
     assert changes[0].startswith("Nothing: inter-modal similarity, intra-modal similarity, attention of the last token")
-    told = changes[1:]
-    assert told[0] == (
+    lines = changes[1:]
+    assert lines[0] == (
         "Differences to the baseline: weights: 0123456789abcdef -> fedcba9876543210; torch: 2.15.0 -> 2.16.0; "
         "attention: sdpa -> eager."
     )
-    assert told[1] == "similarity: the same, sample by sample, up to residual point 5, the input of layer 6"
+    assert lines[1] == "similarity: the same, sample by sample, up to residual point 5, the input of layer 6"
     numbers = next(
         line["numbers"]["inter"]
         for line in record["verdicts"]
         if (line["pair"], line["question"]) == ("made-others", "inter")
     )
     assert numbers["verdict"] == "differs"
-    (line,) = (line for line in told if line.startswith("Inter-modal similarity: differs."))
+    (line,) = (line for line in lines if line.startswith("Inter-modal similarity: differs."))
     low, high = numbers["interval"]
     assert (
         f"{numbers['effect']:+.3g} ({low:+.3g} to {high:+.3g}), margin {numbers['margin']:.3g}, n = 64 paired" in line
     )
     assert numbers["layers"] == [6, 7, 8]
     assert "at residual points 6-8" in line
-    assert told[-1].startswith("The same as in the baseline, sample by sample: intra-modal similarity, attention of")
+    assert lines[-1].startswith("The same as in the baseline, sample by sample: intra-modal similarity, attention of")
 
 
 def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, record: dict[str, Any]) -> None:
@@ -205,20 +202,20 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
                 assert f"{low:+.3g} to {high:+.3g}" in section
                 assert f'data-label="n">{shift["n"]} paired<' in section
         elif line["question"] in ("inter", "intra", "attention", "lens"):
-            found = [name for name, numbers in line["numbers"].items() if isinstance(numbers, dict)]
-            assert section.count('data-label="margin"') >= len(found)
-            for name in found:
+            measures = [name for name, numbers in line["numbers"].items() if isinstance(numbers, dict)]
+            assert section.count('data-label="margin"') >= len(measures)
+            for name in measures:
                 low, high = line["numbers"][name]["interval"]
                 assert f"{low:+.3g} to {high:+.3g}" in section
     assert "took 1.50 times the time of a plain one" in text
 
 
-def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
-    found = judge_profiles(tmp_path / "kept", synthetic_profile())
-    found.verdicts[:] = [result for result in found.verdicts if result.kind == "replication"]
-    found.baselines.clear()
-    found.ratios.clear()
-    text = write_report(found, (), tmp_path / "report").read_text()
+def test_a_run_without_baseline_says_so(tmp_path: Path) -> None:
+    session = judge_profiles(tmp_path / "kept", synthetic_profile())
+    session.verdicts[:] = [result for result in session.verdicts if result.kind == "replication"]
+    session.baselines.clear()
+    session.ratios.clear()
+    text = write_report(session, (), tmp_path / "report").read_text()
     assert "No baseline was compared in this run." in text
     assert "not compared" in text
     assert "<h3>Regression" not in text
@@ -226,21 +223,22 @@ def test_a_run_that_measured_one_side_only_says_so(tmp_path: Path) -> None:
     assert "Open dots" not in text
 
 
-def test_the_first_changed_settings_stand_in_the_answer_and_all_in_the_provenance(tmp_path: Path) -> None:
-    then = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
-    now = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
-    moved = dataclasses.replace(make_differing_profile(), configuration=now)
-    text = write_report(judge_profiles(tmp_path, moved, configuration=then), (), tmp_path / "report").read_text("utf-8")
+def test_the_answer_lists_the_first_changed_settings_and_the_provenance_all(tmp_path: Path) -> None:
+    before = {"vision_feature_layer": -2, **{f"text_config.field_{index}": HOSTILE for index in range(8)}}
+    after = {"vision_feature_layer": -1, **{f"text_config.field_{index}": index for index in range(8)}}
+    profile = dataclasses.replace(make_differing_profile(), configuration=after)
+    session = judge_profiles(tmp_path, profile, configuration=before)
+    text = write_report(session, (), tmp_path / "report").read_text("utf-8")
     page = Page(text)
     assert "<script" not in text.lower()
     answer = page.of_class(text, "changes")[0]
     assert answer.startswith("Differences to the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
     assert "; 3 more settings; weights: 0123456789abcdef -> fedcba9876543210; torch: " in answer
     assert "text_config.field_7: " not in answer
-    assert len([found for _, found in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", found)]) == 8
+    assert len([content for _, content in page.texts if re.match(r"text_config\.field_\d: .* -> \d$", content)]) == 8
 
 
-def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
+def test_markup_in_data_is_escaped_on_the_page(tmp_path: Path) -> None:
     drawing = synthetic_drawing(HOSTILE, text=HOSTILE, captions=(HOSTILE, "a word"))
     profile = dataclasses.replace(
         synthetic_profile(),
@@ -258,16 +256,16 @@ def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
     assert (page.crossed, page.open) == ([], [])
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img", "iframe", "object"})
     assert "<script" not in text.lower()
-    # A template of somebody else is not filled in either.
+    # Template syntax in texts is not evaluated.
     assert text.count("{{ 7 * 7 }}") > 2 * (L + 1)
     assert "\u202e" not in text
-    told = [found for _, found in page.texts if "alert(1)" in found]
-    assert len(told) > 2 * (L + 1)
+    lines = [content for _, content in page.texts if "alert(1)" in content]
+    assert len(lines) > 2 * (L + 1)
     for path in (tmp_path / "report" / "figures").iterdir():
         assert re.fullmatch(r"[A-Za-z0-9._~-]+\.(svg|png)", path.name)
 
 
-def test_scores_of_word_order_come_with_their_number_of_items(tmp_path: Path) -> None:
+def test_winoground_scores_list_their_number_of_items(tmp_path: Path) -> None:
     made = synthetic_profile()
     arrays = {**made.arrays, "likelihood_own": np.zeros(made.n), "likelihood_other": np.full(made.n, -1.0)}
     paired = dataclasses.replace(made, clusters=made.sample_ids[: made.n // 2] * 2, arrays=arrays)
@@ -276,12 +274,12 @@ def test_scores_of_word_order_come_with_their_number_of_items(tmp_path: Path) ->
     assert page.count('data-label="items">32</td>') == 3
 
 
-def test_a_page_is_not_larger_than_it_has_to_be(text: str) -> None:
-    # Two pairs with three samples; four real pairs with eight are to stay below 5 MB.
+def test_the_page_is_small(text: str) -> None:
+    # Two pairs with three samples. Four real pairs with eight samples should stay below 5 MB.
     assert len(text.encode()) < 1_500_000
 
 
-def test_a_folder_that_fills_up_leaves_the_page_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_earlier_page_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = judge_profiles(tmp_path / "kept", synthetic_profile())
     (tmp_path / "report").mkdir()
     index = tmp_path / "report" / "index.html"

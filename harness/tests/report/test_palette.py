@@ -1,4 +1,4 @@
-"""Colours that are read on a light and on a dark page, and by readers with any colour vision."""
+"""Contrast of the colours on light and dark pages, and for readers with any colour vision."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def linear(colour: str) -> np.ndarray:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, other: str) -> float:
     """Return the contrast ratio of WCAG 2."""
-    light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) + 0.05 for colour in (one, other))
+    light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) + 0.05 for colour in (first, other))
     return light[1] / light[0]
 
 
 @pytest.mark.parametrize("side", ["light", "dark"])
-def test_text_and_lines_stand_out_from_their_ground(side: str) -> None:
+def test_text_and_lines_have_contrast_to_the_background(side: str) -> None:
     grounds = [getattr(colour, side) for colour in (PAPER, SHADE)]
     for ground in grounds:
         assert contrast(getattr(INK, side), ground) >= 7.0
@@ -50,7 +50,7 @@ def test_text_and_lines_stand_out_from_their_ground(side: str) -> None:
 
 
 @pytest.mark.parametrize("names", _FIGURES)
-def test_curves_of_one_figure_differ_by_line_and_not_by_colour_alone(names: tuple[str, ...]) -> None:
+def test_curves_of_one_figure_differ_by_line_style_and_label(names: tuple[str, ...]) -> None:
     assert len({str(curve_style(name).line) for name in names}) == len(names)
     assert len({curve_style(name).label for name in names}) == len(names)
 
@@ -62,7 +62,7 @@ def test_phases_differ_by_pattern_and_number() -> None:
 @pytest.mark.parametrize("side", ["light", "dark"])
 @pytest.mark.parametrize("eye", list(_EYES))
 @pytest.mark.parametrize("names", _FIGURES)
-def test_curves_of_one_figure_are_told_apart_by_every_eye(side: str, eye: str, names: tuple[str, ...]) -> None:
+def test_curves_of_one_figure_are_distinct_for_any_colour_vision(side: str, eye: str, names: tuple[str, ...]) -> None:
     def seen(colour: Colour) -> Any:
         values = np.array(matplotlib.colors.to_rgb(getattr(colour, side)))
         if _EYES[eye] is None:
@@ -70,12 +70,12 @@ def test_curves_of_one_figure_are_told_apart_by_every_eye(side: str, eye: str, n
         space = {"name": "sRGB1+CVD", "cvd_type": _EYES[eye], "severity": 100}
         return np.clip(colorspacious.cspace_convert(values, space, "sRGB1"), 0.0, 1.0)
 
-    for one, other in itertools.combinations({curve_style(name).colour for name in names}, 2):
-        # In CAM02-UCS, where the least difference that is seen is about 1.
-        assert colorspacious.deltaE(seen(one), seen(other), input_space="sRGB1") > 9.0, (one, other)
+    for first, other in itertools.combinations({curve_style(name).colour for name in names}, 2):
+        # Distance in CAM02-UCS, in which a visible difference is about 1.
+        assert colorspacious.deltaE(seen(first), seen(other), input_space="sRGB1") > 9.0, (first, other)
 
 
-def test_each_colour_is_one_variable_with_values_of_its_own() -> None:
+def test_names_and_light_values_of_colours_are_unique() -> None:
     assert len({colour.name for colour in COLOURS}) == len(COLOURS)
-    # In a figure that goes into the page a colour is found by its light value.
+    # Inline SVG replaces colours by their light value, so the values must be unique.
     assert len({colour.light for colour in COLOURS}) == len(COLOURS)

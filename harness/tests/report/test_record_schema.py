@@ -1,4 +1,4 @@
-"""The record keeps to its schema, and the schema lets nothing else pass."""
+"""The record conforms to its schema, and the schema rejects damaged records."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def faults(content: Any) -> list[str]:
 
 @pytest.fixture
 def judged(tmp_path: Path) -> SessionResults:
-    """A session in which a synthetic profile was held against a baseline that it differs from, and was timed."""
+    """Results of a session with a synthetic profile that differs from its baseline, and a time."""
     return judge_profiles(tmp_path / "kept", make_differing_profile())
 
 
 @pytest.fixture
 def record(judged: SessionResults) -> dict[str, Any]:
-    """The report's record of that session, as a file would be read."""
+    """The report's record of that session, read back from JSON."""
     content: dict[str, Any] = json.loads(dump(report_record(judged)))
     return content
 
 
 class Reported:
-    """A plugin that keeps the report's record of a run."""
+    """A plugin that stores the report's record of a run."""
 
     def __init__(self) -> None:
         self.content: dict[str, Any] = {}
@@ -64,14 +64,14 @@ class Reported:
 
 @pytest.fixture
 def more_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model `tuned` beside the tiny one, and `broken`, which cannot be loaded."""
+    """Register the model `tuned`, and `broken`, which cannot be loaded."""
     for name in ("tuned", "broken"):
         entry = ModelEntry(name, "tiny", f"harness.tests.support.tuned_models:load_{name}", ("tiny",), bundled=True)
         monkeypatch.setitem(MODELS, name, entry)
 
 
 @pytest.mark.usefixtures("more_models")
-def test_a_run_writes_what_the_schema_says_and_the_report_adds_to_it(
+def test_record_and_report_of_a_run_conform_to_the_schema(
     recorded: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported = Reported()
@@ -83,31 +83,31 @@ def test_a_run_writes_what_the_schema_says_and_the_report_adds_to_it(
     assert faults(reported.content) == []
     assert str(recorded.baselines.parent) not in text
     assert content["not_measured"] == {"broken-tiny": "the checkpoint here cannot be loaded; look at config.json"}
-    told = content["pairs"]["tiny-llava-tiny"]
-    assert told["baseline"]["file"] == "tiny-llava/tiny.json"
-    assert told["baseline"]["changes"] == []
-    assert told["baseline"]["means"] == told["means"]
-    assert told["baseline"]["turning_points"] == [point[0] for point in told["phases"]["turning_points"]]
+    measured = content["pairs"]["tiny-llava-tiny"]
+    assert measured["baseline"]["file"] == "tiny-llava/tiny.json"
+    assert measured["baseline"]["changes"] == []
+    assert measured["baseline"]["means"] == measured["means"]
+    assert measured["baseline"]["turning_points"] == [point[0] for point in measured["phases"]["turning_points"]]
     assert {line["kind"] for line in content["verdicts"]} == {"replication", "regression"}
-    whole = reported.content["pairs"]["tiny-llava-tiny"]
-    assert told == {name: value for name, value in whole.items() if name != "drawn"}
-    for drawn in whole["drawn"]:
+    full = reported.content["pairs"]["tiny-llava-tiny"]
+    assert measured == {name: value for name, value in full.items() if name != "drawn"}
+    for drawn in full["drawn"]:
         tokens = len(drawn["tokens"])
         assert {len(row) for row in (*drawn["norm_rows"], *drawn["groups"].values())} == {tokens}
-        assert (len(drawn["norm_rows"]), len(drawn["image_tokens"])) == (told["depth"], told["depth"] + 1)
+        assert (len(drawn["norm_rows"]), len(drawn["image_tokens"])) == (measured["depth"], measured["depth"] + 1)
         assert {len(row) for row in drawn["image_tokens"]} == {sum(drawn["groups"]["image"])}
         assert drawn["picture"].startswith("iVBOR")
     (tmp_path / "phase.json").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        exec(compile(block, str(PAGE), "exec"), {})  # noqa: S102 - it is our own page
+        exec(compile(block, str(PAGE), "exec"), {})  # noqa: S102 - code of our own page
     assert (tmp_path / "inter.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("more_models")
 @pytest.mark.slow
-def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -> None:
+def test_the_record_of_a_run_against_another_model_conforms_to_the_schema(cases: Cases) -> None:
     pair = ("--phase-model", "tuned", "--phase-against", "tiny-llava", "--phase-dataset", "tiny")
     cases.run(*QUICK, *REGRESSION, "--phase-json", "out.json", pair=pair)
     content = json.loads((cases.baselines.parent / "out.json").read_text(encoding="utf-8"))
@@ -121,18 +121,18 @@ def test_a_run_against_another_model_writes_what_the_schema_says(cases: Cases) -
 
 
 @pytest.mark.usefixtures("cases", "more_models")
-def test_what_a_worker_could_not_measure_is_told_by_the_controller(tmp_path: Path) -> None:
+def test_the_controller_lists_the_pairs_that_a_worker_could_not_measure(tmp_path: Path) -> None:
     worker, controller = (make_session(tmp_path, datasets=("tiny",)) for _ in range(2))
     broken = Pair("broken", "tiny")
     with pytest.raises(PhaseError):
         worker.measured.profile(broken)
     worker.results.collected = (broken, Pair("tiny-llava", "tiny"))
     assert worker.results.unmeasured_reasons()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
-    controller.results.merge(pickle.loads(pickle.dumps(worker.results)))  # noqa: S301 - it was made the line before
+    controller.results.merge(pickle.loads(pickle.dumps(worker.results)))  # noqa: S301 - pickled in the same line
     assert controller.results.unmeasured_reasons() == {broken: worker.results.unmeasured_reasons()[broken]}
 
 
-def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None:
+def test_the_record_describes_a_baseline_that_differs(record: dict[str, Any]) -> None:
     assert faults(record) == []
     pair = record["pairs"]["made-curves"]
     baseline = pair["baseline"]
@@ -147,33 +147,33 @@ def test_a_baseline_that_differs_is_told_in_full(record: dict[str, Any]) -> None
     assert 1.4 < record["timing"]["made-curves"]["low"] < 1.5 < record["timing"]["made-curves"]["high"] < 1.6
     for name, curve in pair["means"].items():
         if not name.startswith("post_norm"):
-            places = {len(curve), len(pair["bands"][name]["low"]), len(pair["bands"][name]["high"])}
-            assert places == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
+            lengths = {len(curve), len(pair["bands"][name]["low"]), len(pair["bands"][name]["high"])}
+            assert lengths == {pair["depth"] + (0 if name.startswith(("norm_", "weight_")) else 1)}, name
 
 
-def test_times_and_samples_are_no_part_of_the_plain_record(judged: SessionResults) -> None:
+def test_the_record_without_report_has_no_times_and_samples(judged: SessionResults) -> None:
     content = json.loads(dump(run_record(judged)))
     assert faults(content) == []
     assert "timing" not in content
     assert "drawn" not in content["pairs"]["made-curves"]
 
 
-def test_a_summary_as_baseline_tells_what_it_holds(tmp_path: Path) -> None:
+def test_the_record_of_a_summary_baseline_lists_its_measures(tmp_path: Path) -> None:
     made = synthetic_profile()
     stored = read_baseline(write_baseline(tmp_path, made, {}, phases_of(made), summary=True))
-    told = json.loads(dump(pair_record(made, stored)))
+    content = json.loads(dump(pair_record(made, stored)))
     pair = Draft202012Validator({"$ref": "#/$defs/pair", "$defs": SCHEMA["$defs"]})
-    assert [error.message for error in pair.iter_errors(told)] == []
-    assert (told["baseline"]["n"], set(told["baseline"]["means"])) == (made.n, set(MEASURES))
-    np.testing.assert_allclose(told["baseline"]["means"]["inter"], told["means"]["inter"], rtol=1e-5)
+    assert [error.message for error in pair.iter_errors(content)] == []
+    assert (content["baseline"]["n"], set(content["baseline"]["means"])) == (made.n, set(MEASURES))
+    np.testing.assert_allclose(content["baseline"]["means"]["inter"], content["means"]["inter"], rtol=1e-5)
 
 
 def test_eight_samples_in_ten_are_within_a_band() -> None:
     made = synthetic_profile()
-    found = bands(made)
-    assert found.keys() == {name for name in shown_measures(made) if made[name].ndim == 2}
+    quantiles = bands(made)
+    assert quantiles.keys() == {name for name in shown_measures(made) if made[name].ndim == 2}
     for name in ("inter", "text", "norm_other"):
-        low, high = np.array(found[name]["low"]), np.array(found[name]["high"])
+        low, high = np.array(quantiles[name]["low"]), np.array(quantiles[name]["high"])
         within = ((made[name] >= low) & (made[name] <= high)).mean(0)
         assert (np.abs(within - 0.8) < 0.04).all(), (name, within)
 
@@ -233,7 +233,7 @@ def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("text", "expected"),
     [
         ("the checkpoint /a/b/broken cannot be loaded", "the checkpoint broken cannot be loaded"),
         ("'/a/b/c.json': no such file; look at (/d/e)", "'c.json': no such file; look at (e)"),
@@ -242,5 +242,5 @@ def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
         ("model.vision_tower, 1/2 of ../shared/data, ORG/NAME", None),
     ],
 )
-def test_directories_of_this_machine_are_left_out(said: str, kept: str | None) -> None:
-    assert without_directories(said) == (said if kept is None else kept)
+def test_directories_of_this_machine_are_omitted(text: str, expected: str | None) -> None:
+    assert without_directories(text) == (text if expected is None else expected)

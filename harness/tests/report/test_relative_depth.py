@@ -1,4 +1,4 @@
-"""Boundaries as shares of the depth: the numbers in layers over L, for models of any depth."""
+"""Boundaries as shares of the depth: layers divided by L, for models of any depth."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from harness.tests.support.synthetic_profiles import L, synthetic_profile
 
 
 def test_a_boundary_is_divided_by_the_number_of_layers() -> None:
-    found = relative_depth(BoundaryInterval(16.0, 12.0, 32.0), 32)
-    assert found == BoundaryInterval(0.5, 0.375, 1.0)
+    relative = relative_depth(BoundaryInterval(16.0, 12.0, 32.0), 32)
+    assert relative == BoundaryInterval(0.5, 0.375, 1.0)
 
 
-def test_models_of_other_depth_with_the_same_shape_have_the_same_relative_depth() -> None:
+def test_relative_depth_does_not_depend_on_the_number_of_layers() -> None:
     shallow, deep = (relative_depth(BoundaryInterval(depth / 2, depth / 4, depth), depth) for depth in (8, 80))
     assert shallow == deep
 
 
-def test_no_layers_are_no_depth() -> None:
+def test_a_depth_of_zero_is_an_error() -> None:
     with pytest.raises(ValueError, match="relative to 0 layers"):
         relative_depth(BoundaryInterval(0.0, 0.0, 0.0), 0)
 
 
-def test_the_phases_of_a_profile_tell_both() -> None:
-    told = phases_of(synthetic_profile())
-    relative = told["relative_depth"]
+def test_phases_are_given_in_layers_and_relative_depth() -> None:
+    rows = phases_of(synthetic_profile())
+    relative = rows["relative_depth"]
     assert relative["depth"] == L
     for name in ("turning_points", "half_heights"):
-        for layers, shares in zip(told[name], relative[name], strict=True):
+        for layers, shares in zip(rows[name], relative[name], strict=True):
             assert shares == [None if layer is None else pytest.approx(layer / L, rel=1e-5) for layer in layers]
 
 
 def registered(name: str, depth: int) -> Profile:
-    """Return a profile of a registered model, with every residual point after the first one repeated to a depth."""
+    """Return a profile of the given depth; residual points after the first are repeated."""
     made = synthetic_profile()
     repeats = np.r_[1, np.full(L, depth // L)]
     arrays = {
@@ -49,18 +49,18 @@ def registered(name: str, depth: int) -> Profile:
     return dataclasses.replace(made, model=name, arrays=arrays)
 
 
-def test_the_summary_tells_relative_depth_where_layers_do_not_say_as_much() -> None:
+def test_the_summary_shows_relative_depth_for_models_of_different_depth() -> None:
     shallow, deep = registered("scenes-llava", L), registered("llava-1.5-7b", 2 * L)
     assert relative_lines({"one": shallow, "other": shallow}) == []
-    told = {line.split()[0]: line.split() for line in relative_lines({"one": shallow, "other": deep}) if line}
-    assert (told["one"][1], told["other"][1]) == (str(L), str(2 * L))
-    assert told["one"][2:] == ["0.17", "0.42", "0.83"]
-    assert max(abs(float(a) - float(b)) for a, b in zip(told["one"][2:], told["other"][2:], strict=True)) <= 1 / L
+    rows = {line.split()[0]: line.split() for line in relative_lines({"one": shallow, "other": deep}) if line}
+    assert (rows["one"][1], rows["other"][1]) == (str(L), str(2 * L))
+    assert rows["one"][2:] == ["0.17", "0.42", "0.83"]
+    assert max(abs(float(a) - float(b)) for a, b in zip(rows["one"][2:], rows["other"][2:], strict=True)) <= 1 / L
     assert max(map(len, relative_lines({"one": shallow, "other": deep}))) <= 100
     assert any(line.startswith("mine") for line in relative_lines({"mine": registered("mine", L)}))
 
 
-def test_the_summary_tells_in_which_layers_there_is_no_attention() -> None:
+def test_the_summary_lists_layers_without_attention() -> None:
     profile = synthetic_profile()
     full = {f"{kind}_self": np.ones((4, L), dtype=np.float32) for kind in ("norm", "weight")}
     assert unread_lines("p", dataclasses.replace(profile, arrays=profile.arrays | full)) == []

@@ -1,4 +1,4 @@
-"""The readers of a verdict are told what differs before what is undecided, and what was tolerated."""
+"""Differences are listed before inconclusive verdicts, and tolerated changes are noted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 
 @pytest.fixture(scope="module")
 def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
-    """A session in which one pair differs and more than a quarter of the verdicts is undecided."""
+    """A session in which one pair differs and more than a quarter of the verdicts is inconclusive."""
     session = judge_profiles(tmp_path_factory.mktemp("mute"), make_differing_profile())
     session.verdicts[:] = [
         dataclasses.replace(line, word="inconclusive") if line.kind == "replication" else line
@@ -39,7 +39,7 @@ def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     return session
 
 
-def test_what_differs_stands_before_what_is_undecided(mute: SessionResults, tmp_path: Path) -> None:
+def test_differences_are_listed_before_inconclusive_verdicts(mute: SessionResults, tmp_path: Path) -> None:
     problem = mute.problem()
     assert problem.startswith("made-curves: inter differs")
     assert problem.endswith(f". Besides, {mute.inconclusive_reason()}")
@@ -51,7 +51,7 @@ def test_what_differs_stands_before_what_is_undecided(mute: SessionResults, tmp_
     assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
 
 
-def test_a_suite_that_only_says_too_little_says_only_that(mute: SessionResults) -> None:
+def test_without_differences_only_the_inconclusive_verdicts_are_the_problem(mute: SessionResults) -> None:
     quiet = dataclasses.replace(mute)
     quiet.verdicts = [line for line in mute.verdicts if not line.changed]
     assert quiet.problem() == quiet.inconclusive_reason() != ""
@@ -61,20 +61,20 @@ def test_a_suite_that_only_says_too_little_says_only_that(mute: SessionResults) 
 
 
 def one_hit_more(profile: Profile) -> Profile:
-    """Return the profile with one word more in one sample at one point."""
+    """Return the profile with an additional hit in one sample at one point."""
     hits = profile.arrays["hits"].copy()
     hits[7, 5, 1] += 1
     return replace_arrays(profile, hits=hits)
 
 
 def tolerating(part: Evidence) -> Evidence:
-    """Return the part as a larger share of changed samples that is allowed would leave it."""
+    """Return the part as if a larger share of changed samples were allowed."""
     assert isinstance(part.source, Finding)
     agreement = dataclasses.replace(part.source.agreement, verdict=Verdict.REPRODUCES, reproduced=True)
     return dataclasses.replace(part, word="reproduces", source=dataclasses.replace(part.source, agreement=agreement))
 
 
-def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) -> None:
+def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path, one_hit_more(synthetic_profile()))
     lens = next(line for line in session.verdicts if line.question == "lens")
     # 1 of 64 is more than one in a hundred.
@@ -90,21 +90,26 @@ def test_recall_that_reproduces_with_a_changed_sample_says_so(tmp_path: Path) ->
     assert f"{NOTE}." in change_sentences(*pair_outcomes(session))
 
 
-def test_one_of_128_samples_may_have_another_recall() -> None:
-    then = np.zeros((128, 5))
-    now = then.copy()
-    now[9, 3] = 0.2
-    found = agree_recall(now, then, paired=True, alpha_diff=1e-4)
-    assert (found.verdict, found.beyond_tolerance, found.compared, found.largest) == ("reproduces", 1, 128, 0.2)
+def test_one_of_128_samples_may_change_its_recall() -> None:
+    before = np.zeros((128, 5))
+    after = before.copy()
+    after[9, 3] = 0.2
+    agreement = agree_recall(after, before, paired=True, alpha_diff=1e-4)
+    assert (agreement.verdict, agreement.beyond_tolerance, agreement.compared, agreement.largest) == (
+        "reproduces",
+        1,
+        128,
+        0.2,
+    )
 
 
-def test_a_trace_of_recall_says_that_some_samples_may_have_changed() -> None:
+def test_the_trace_of_recall_states_the_share_of_equal_samples() -> None:
     assert trace_line(Trace("LogitLens recall", 30, 26, 30, 1e-9)) == (
         "LogitLens recall: the same in at least 99 % of the samples, at every residual point; bit for bit up to "
         "residual point 26, the input of layer 27"
     )
 
 
-def test_recall_of_which_nothing_changed_has_no_note(tmp_path: Path) -> None:
+def test_unchanged_recall_has_no_note(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path, synthetic_profile())
     assert "samples changed" not in markdown_summary(session)
