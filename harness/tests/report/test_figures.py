@@ -228,7 +228,7 @@ def test_names_are_not_parsed_as_formulas_or_markup(profile: Profile, name: str)
     for document in (svg, recall):
         assert "<b>" not in document
         assert "\x07" not in document
-        assert "others" in recall
+        assert "another sample" in recall
     assert {"$x^2$": "$x^2$, 12", "<b>&": "&lt;b&gt;&amp;, 12"}.get(name, "12 layers") in svg
 
 
