@@ -46,4 +46,4 @@ def test_ratio(
         pytest.skip("with --phase-against no stored ratio is read; the summary shows the measured ratio")
     if stored is None:
         pytest.skip("no ratio is stored for this device, dtype and attention: record one with --phase-update")
-    check_ratio(str(pair), timing, stored, baseline.said())
+    check_ratio(str(pair), timing, stored, baseline.describe())

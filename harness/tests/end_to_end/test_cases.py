@@ -168,7 +168,9 @@ def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytes
 def test_a_changed_preprocessing_is_said_first(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def inverted(n: int, *_: object) -> list[Sample]:
         return [
-            Sample(one.id, lambda one=one: ImageOps.invert(one.picture()), one.instruction, one.captions, one.cluster)
+            Sample(
+                one.id, lambda one=one: ImageOps.invert(one.load_image()), one.instruction, one.captions, one.cluster
+            )
             for one in tiny_samples(n)
         ]
 

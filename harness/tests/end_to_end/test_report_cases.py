@@ -128,7 +128,7 @@ def test_what_goes_wrong_while_writing_fails_the_run_and_loses_nothing_else(
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report_folder, "png_of", broken)
+    monkeypatch.setattr(report_folder, "to_png", broken)
     result = recorded.run(
         *REGRESSION, "--phase-report", "report", "--phase-json", "out.json", "--phase-markdown", "out.md"
     )
