@@ -125,7 +125,7 @@ def test_a_bos_on_one_side_only_is_said_first() -> None:
     assert [profile.declared["first_token"] for profile in profiles] == ["text", "BOS <s>, no text"]
     line = (
         "  the first token is text in bare, whose prompts have no BOS; in tiny-llava it is BOS <s>, no text: "
-        "similarities with the text include it in bare only"
+        "the similarities with text include it in bare only"
     )
     found = harness.compare_models(*profiles)
     assert line in found.lines()
