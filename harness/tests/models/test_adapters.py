@@ -85,7 +85,7 @@ def test_an_adapter_on_a_tied_head_is_measured_as_if_merged() -> None:
     assert_close(tiny_profile(vlm), tiny_profile(merged(vlm)))
 
 
-def test_the_active_adapter_is_measured_and_none_where_it_is_switched_off() -> None:
+def test_the_active_adapter_is_measured_and_a_disabled_adapter_is_not() -> None:
     vlm = adapted(tiny_vlm(), **CONFIGS["head"])
     vlm.model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["lm_head", "o_proj"]))
     draw(vlm.model.requires_grad_(True), 2).set_adapter("second")
@@ -97,7 +97,7 @@ def test_the_active_adapter_is_measured_and_none_where_it_is_switched_off() -> N
     assert_close(off, tiny_profile(anew(vlm, base)))
 
 
-def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -> None:
+def test_cached_readings_with_an_adapter_are_not_reused_without_it(tmp_path: Any) -> None:
     vlm = adapted(tiny_vlm(), **CONFIGS["head"], lora_alpha=64)
     with_it = tiny_profile(vlm, cache=tmp_path)
     with vlm.model.disable_adapter():
@@ -113,13 +113,13 @@ def test_readings_kept_with_an_adapter_are_not_those_without_it(tmp_path: Any) -
         (peft.PrefixTuningConfig, "layer 1: attention covers .* tokens, but the prompts have"),
     ],
 )
-def test_an_adapter_that_adds_tokens_is_refused_with_the_way_out(config: Any, message: str) -> None:
+def test_an_adapter_that_adds_tokens_is_refused_with_a_remedy(config: Any, message: str) -> None:
     model = peft.get_peft_model(tiny_vlm().model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
     with pytest.raises(SelfCheckError, match=rf"{message} .*; the model adds tokens of its own, as prompt tuning"):
         tiny_profile(anew(tiny_vlm(), model))
 
 
-def test_parts_of_an_adapted_model_are_named_as_those_of_its_origin() -> None:
+def test_parts_of_an_adapted_model_have_the_names_of_the_base_model() -> None:
     vlm = adapted(tiny_vlm(), target_modules=r".*layers\.[23].*(q|o)_proj")
     origin = tiny_vlm()
     change = weight_change(weight_parts(vlm), weight_parts(origin))

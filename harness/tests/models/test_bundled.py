@@ -116,7 +116,7 @@ def test_no_text_is_tokenized_to_the_image_token_or_the_padding(loaded: Loaded) 
     assert not used & {IMAGE_TOKEN_ID, PAD_TOKEN_ID}
 
 
-def test_pictures_reach_the_tower_as_in_training(loaded: Loaded) -> None:
+def test_the_tower_gets_the_same_pixels_as_in_training(loaded: Loaded) -> None:
     _, processor = loaded
     picture = scene(0, 0).render()
     pixels = encoded(processor, [scene(0, 0)], [INSTRUCTION])["pixel_values"]
@@ -125,7 +125,7 @@ def test_pictures_reach_the_tower_as_in_training(loaded: Loaded) -> None:
 
 
 @torch.inference_mode()
-def test_the_features_stand_at_the_image_positions(loaded: Loaded) -> None:
+def test_the_features_are_at_the_image_positions(loaded: Loaded) -> None:
     """The embedding of the image token itself never reaches the decoder."""
     model, processor = loaded
     batch = encoded(processor, [scene(1, 0)], [INSTRUCTION])
@@ -157,22 +157,22 @@ def test_left_padding_changes_nothing(loaded: Loaded) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(either: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
+def held_out_captions(either: tuple[Any, Any]) -> tuple[list[Scene], list[str]]:
     """Held-out scenes and the captions that the model writes for them."""
     truths = [scene(index, 12345) for index in range(16)]
     return truths, write_captions(*either, truths)
 
 
-def test_the_captions_name_what_is_in_held_out_scenes(told: tuple[list[Scene], list[str]]) -> None:
+def test_the_captions_name_what_is_in_held_out_scenes(held_out_captions: tuple[list[Scene], list[str]]) -> None:
     tally = Tally()
-    for truth, caption in zip(*told, strict=True):
+    for truth, caption in zip(*held_out_captions, strict=True):
         judge(truth, caption, tally)
-    for what in ("colour", "shape", "relation"):
-        assert tally.share(f"{what}/all") >= 0.85, (what, tally)
+    for reason in ("colour", "shape", "relation"):
+        assert tally.share(f"{reason}/all") >= 0.85, (reason, tally)
 
 
-def test_the_captions_fit_no_other_scene(told: tuple[list[Scene], list[str]]) -> None:
-    truths, captions = told
+def test_the_captions_fit_no_other_scene(held_out_captions: tuple[list[Scene], list[str]]) -> None:
+    truths, captions = held_out_captions
     tally = Tally()
     for truth, caption in zip(truths[1:] + truths[:1], captions, strict=True):
         judge(truth, caption, tally)
@@ -200,10 +200,10 @@ def test_card_and_record_belong_to_the_committed_weights(name: str) -> None:
     assert BUNDLED_SHA256[trained] == file_sha256(trained)
     shares = record["held_out"]["shares"]
     assert record["held_out"]["samples"] >= 500
-    assert min(shares[f"{what}/all"] for what in ("colour", "shape", "relation word")) >= 0.95
+    assert min(shares[f"{reason}/all"] for reason in ("colour", "shape", "relation word")) >= 0.95
     assert ("missed for relation" in card) == (shares["relation/all"] < 0.95)
-    for what in ("colour", "shape", "relation", "relation word", "exact"):
-        assert f"| {what} | {shares[f'{what}/all']:.3f} |" in card
+    for reason in ("colour", "shape", "relation", "relation word", "exact"):
+        assert f"| {reason} | {shares[f'{reason}/all']:.3f} |" in card
     losses = [row["caption"] for row in record["curve"] if row["stage"] == 1]
     assert losses[-1] < 0.1 * losses[0]
 
@@ -221,7 +221,7 @@ def test_untrained_vision_parts_follow_their_seed_and_leave_the_global_generator
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-def test_damaged_trained_weights_are_told_with_the_remedy(tmp_path: Path) -> None:
+def test_damaged_trained_weights_are_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "trained.safetensors").write_bytes(LLAVA_VISION_FILE.read_bytes()[:1000])
     for path in (tmp_path / "trained.safetensors", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match=r"cannot be read .*harness\.lab\.training\.train"):

@@ -63,8 +63,8 @@ def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_ins
         model(**batch, use_cache=False)
     finally:
         hook.remove()
-    asked = {key: batch[key] for key in ("pixel_values", "qformer_input_ids", "qformer_attention_mask")}
-    features = model.get_image_features(**asked, return_dict=True).pooler_output
+    questions = {key: batch[key] for key in ("pixel_values", "qformer_input_ids", "qformer_attention_mask")}
+    features = model.get_image_features(**questions, return_dict=True).pooler_output
     torch.testing.assert_close(seen[0][:, :IMAGE_TOKENS], features)
     torch.testing.assert_close(
         seen[0][:, IMAGE_TOKENS:], model.get_input_embeddings()(batch["input_ids"][:, IMAGE_TOKENS:])
@@ -75,6 +75,6 @@ def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_ins
     )
     torch.testing.assert_close(rows, features)
     assert float((features[0] - features[1]).abs().max()) > 0.1 * float(features.abs().max())
-    asked["qformer_input_ids"] = asked["qformer_input_ids"].flip(1)
-    other = model.get_image_features(**asked, return_dict=True).pooler_output
+    questions["qformer_input_ids"] = questions["qformer_input_ids"].flip(1)
+    other = model.get_image_features(**questions, return_dict=True).pooler_output
     assert not torch.allclose(features, other, rtol=1e-3)

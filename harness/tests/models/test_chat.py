@@ -59,7 +59,7 @@ def test_a_template_may_strip_the_instruction(vlm: Vlm) -> None:
     assert processor.tokenizer.decode(batch.inputs["input_ids"][batch.groups.instruction]).strip() == ASKING
 
 
-def test_a_template_that_refuses_says_why_and_what_to_do(vlm: Vlm) -> None:
+def test_the_error_of_a_template_is_reported_with_a_remedy(vlm: Vlm) -> None:
     processor = worded(vlm, "{{ raise_exception('roles must be Human and Bot') }}")
     with pytest.raises(
         PromptError, match=r"rejects .*\(roles must be Human and Bot\); put .*chat_template.jinja beside"

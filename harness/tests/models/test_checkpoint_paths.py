@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("text", ["out/checkpoint", "out/checkpoint/", "./out/checkpoint", "~/out/checkpoint"])
-def test_a_directory_is_given_in_any_way(here: Path, text: str) -> None:
+def test_all_spellings_of_a_directory_are_accepted(here: Path, text: str) -> None:
     assert find_model(text).source == str(here / "out" / "checkpoint")
 
 
@@ -55,14 +55,14 @@ def test_a_path_to_no_checkpoint_is_refused(here: Path, text: str, message: str)
     assert message in str(caught.value)
 
 
-def test_of_several_the_newest_directory_is_named(here: Path) -> None:
+def test_the_newest_of_several_directories_is_suggested(here: Path) -> None:
     shutil.copytree("out/checkpoint", "out/later")
     os.utime("out/checkpoint/config.json", (1, 1))
     with pytest.raises(LookupError, match=r"give 'out/later' \(the newest of 2\)"):
         find_model("out")
 
 
-def test_a_mistyped_path_that_looks_like_a_repository_is_said_to_be_taken_for_one(here: Path) -> None:
+def test_the_error_explains_that_a_mistyped_path_is_taken_as_a_repository(here: Path) -> None:
     message = (
         "there is no directory 'out/chekpoint' here (there is 'out/checkpoint'), so it is taken as a repository of "
     )
@@ -75,7 +75,7 @@ def test_a_mistyped_path_that_looks_like_a_repository_is_said_to_be_taken_for_on
         load_vlm(entry, cache=here, device="cpu")
 
 
-def test_an_adapter_is_told_with_the_commands_that_merge_it(tmp_path: Path) -> None:
+def test_an_adapter_error_lists_the_commands_that_merge_it(tmp_path: Path) -> None:
     adapter = {"base_model_name_or_path": "some/base", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     with pytest.raises(LookupError) as caught:
@@ -106,7 +106,7 @@ def test_the_format_of_llavas_own_code_is_named(checkpoint: Path) -> None:
         load_vlm(find_model(str(checkpoint)), cache=checkpoint, device="cpu")
 
 
-def test_settings_that_are_no_json_are_named_with_their_file(checkpoint: Path) -> None:
+def test_invalid_json_is_reported_with_its_file(checkpoint: Path) -> None:
     path = checkpoint / "config.json"
     content = path.read_bytes()
     path.write_bytes(b"\xef\xbb\xbf" + content)

@@ -61,7 +61,7 @@ def test_a_number_of_no_model_is_refused_before_one_is_built(
         ({"num_hidden_layers": 900, "num_experts": 9_000}, "num_hidden_layers 900 and num_experts 9000"),
     ],
 )
-def test_more_layers_than_the_weights_can_be_of_are_refused(
+def test_more_layers_than_the_weights_allow_are_refused(
     checkpoint: Path, settings: dict[str, int], stated: str
 ) -> None:
     change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(settings))
@@ -102,7 +102,7 @@ def test_numbers_of_published_models_pass(name: str) -> None:
     refuse_more_than_stored({"text_config": settings}, tensors, name)
 
 
-def test_numbers_that_are_none_are_left_to_transformers() -> None:
+def test_values_that_are_not_counts_are_left_to_transformers() -> None:
     odd = {
         "num_hidden_layers": True,
         "depth": float("inf"),

@@ -28,7 +28,7 @@ class SizedProcessor:
 
 
 @pytest.mark.parametrize("says", [True, False])
-def test_larger_pictures_are_expected_to_give_longer_prompts(vlm: Vlm, says: bool) -> None:
+def test_larger_images_have_longer_expected_prompts(vlm: Vlm, says: bool) -> None:
     sizes = [(100, 300), (100, 100), (200, 200)]
     samples = [
         replace(sample, load_image=lambda size=size: Image.new("RGB", size), instruction="what is in the picture?")
@@ -38,7 +38,7 @@ def test_larger_pictures_are_expected_to_give_longer_prompts(vlm: Vlm, says: boo
     assert [length - min(lengths) for length in lengths] == ([200, 0, 300] if says else [0, 0, 0])
 
 
-def test_a_picture_that_cannot_be_had_is_expected_to_be_like_others(vlm: Vlm) -> None:
+def test_an_unavailable_image_has_the_expected_length_of_the_others(vlm: Vlm) -> None:
     def torn() -> Image.Image:
         raise DataError("photo.jpg is broken or truncated")
 
@@ -48,7 +48,7 @@ def test_a_picture_that_cannot_be_had_is_expected_to_be_like_others(vlm: Vlm) ->
     assert first == last == broken - 448 * 448 // 100 + SIDE * SIDE // 100
 
 
-def test_a_processor_of_one_resolution_needs_no_picture_to_be_asked(vlm: Vlm) -> None:
+def test_a_processor_with_one_resolution_loads_no_image(vlm: Vlm) -> None:
     def unwanted() -> Image.Image:
         raise AssertionError("decoded for nothing")
 

@@ -192,12 +192,12 @@ def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [lambda inputs: inputs | {"pixel_values": None}, _renamed], ids=["none", "renamed"])
-def test_a_model_that_sees_no_picture_is_refused(own_vlm: Vlm, change: Any) -> None:
+def test_a_model_that_ignores_the_image_is_refused(own_vlm: Vlm, change: Any) -> None:
     with pytest.raises(SelfCheckError, match=r"do not depend on the image: the processor returns input_ids, attention"):
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, change)))
 
 
-def test_a_model_that_tells_no_positions_is_measured_where_it_sees(
+def test_a_model_that_reports_no_positions_is_measured_if_it_uses_the_image(
     own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tiny_profile(own_vlm)
@@ -223,7 +223,7 @@ def test_a_processor_of_one_set_of_arguments_is_called_by_it(own_vlm: Vlm) -> No
     assert have_same_numbers(tiny_profile(replace(own_vlm, processor=Flat(own_vlm.processor, dict))), before)
 
 
-def test_a_processor_that_lacks_a_package_is_not_sent_to_its_template(own_vlm: Vlm) -> None:
+def test_a_missing_package_is_not_reported_as_a_template_problem(own_vlm: Vlm) -> None:
     def lacking(_: Any) -> Any:
         raise ImportError("the image processor requires torchvision")
 
@@ -239,7 +239,7 @@ def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
         tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
 
 
-def test_pictures_of_another_form_are_not_sent_to_their_size(own_vlm: Vlm) -> None:
+def test_images_of_another_shape_are_not_reported_as_a_size_problem(own_vlm: Vlm) -> None:
     def tiled(inputs: Any) -> Any:
         pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
         return {**inputs, "pixel_values": pixels[:, None]}
@@ -257,7 +257,7 @@ def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
         tiny_profile(own_vlm)
 
 
-def test_parts_that_do_not_belong_together_make_no_vlm(own_vlm: Vlm) -> None:
+def test_parts_of_different_models_are_refused(own_vlm: Vlm) -> None:
     for processor in (own_vlm.processor.tokenizer, own_vlm.processor.image_processor, None):
         with pytest.raises(VlmError, match=r"is no processor of images and prompts: load one with AutoProcessor"):
             replace(own_vlm, processor=processor)
@@ -270,7 +270,7 @@ def test_a_wrapper_is_not_measured_and_its_module_is(own_vlm: Vlm) -> None:
         find_anatomy(nn.DataParallel(own_vlm.model))
 
 
-def test_an_anatomy_from_before_a_change_is_named(own_vlm: Vlm) -> None:
+def test_an_outdated_anatomy_is_reported(own_vlm: Vlm) -> None:
     own_vlm.model.resize_token_embeddings(len(own_vlm.processor.tokenizer) + 8, mean_resizing=False)
     with pytest.raises(
         SelfCheckError, match=r"its unembedding was not called; call harness.find_anatomy\(model\) after"

@@ -51,14 +51,14 @@ class Numbered(nn.Linear):
         return input_ids[:, -logits_to_keep:]
 
 
-def test_a_model_is_asked_for_positions_and_not_for_a_number(vlm: Vlm) -> None:
+def test_logits_are_requested_by_positions_and_not_by_a_number(vlm: Vlm) -> None:
     for model in (vlm.model, Wrapper(vlm.model)):
         options = prompt_options(model, 2)
         assert options.pop("logits_to_keep").tolist() == [-2, -1]
         assert options == {"use_cache": False}
 
 
-def test_a_model_is_asked_for_what_it_takes() -> None:
+def test_a_model_gets_only_arguments_that_it_accepts() -> None:
     assert prompt_options(Bare()) == {}
     assert prompt_options(Wrapper(Bare())) == {"use_cache": False}
     assert prompt_options(Numbered(1, 1)) == {"use_cache": False, "logits_to_keep": 1}
@@ -217,7 +217,7 @@ def _stopping_at_white(vlm: Vlm) -> Any:
     return vlm.model.register_forward_pre_hook(stop, with_kwargs=True)
 
 
-def test_a_sample_that_stops_its_batch_costs_no_other(
+def test_a_sample_that_fails_its_batch_excludes_no_other_sample(
     own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def drawn(n: int, *_: object) -> list[Sample]:

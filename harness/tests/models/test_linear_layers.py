@@ -214,7 +214,7 @@ def test_the_split_product_is_that_of_float32(monkeypatch: pytest.MonkeyPatch) -
     assert float((split_product(values, weight) - expected).abs().max()) < 1e-3 * 2**-5 * float(expected.abs().max())
 
 
-def test_plain_layers_are_told_from_others() -> None:
+def test_plain_layers_are_distinguished_from_others() -> None:
     layer = nn.Linear(4, 7)
     assert is_plain(layer)
     assert not any(
@@ -251,7 +251,7 @@ def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> No
         output_projection(attention)
 
 
-def test_observing_leaves_a_plain_head_plain(own_vlm: Vlm, samples: Any) -> None:
+def test_observing_does_not_replace_a_plain_head(own_vlm: Vlm, samples: Any) -> None:
     observe(own_vlm, samples, dense_lens_task(len(samples)))
     assert is_plain(own_vlm.anatomy.unembedding)
     assert is_plain(own_vlm.anatomy.layers[0].self_attn.o_proj)
@@ -268,7 +268,7 @@ def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, sto
     assert pixels["pixel_values"].unique().numel() > 100
 
 
-def test_kept_readings_of_another_head_are_not_believed(tmp_path: Any) -> None:
+def test_cached_readings_of_another_head_are_not_used(tmp_path: Any) -> None:
     """A hook on the head changes no weight, and only the lens's readings."""
     vlm = tiny_vlm()
     tiny_profile(vlm, cache=tmp_path)

@@ -23,7 +23,7 @@ class OlderProcessor(LlavaProcessor):
         return super().__call__(*args, **kwargs)
 
 
-def test_tensors_are_asked_of_each_part_of_a_processor() -> None:
+def test_tensors_are_requested_from_each_part_of_a_processor() -> None:
     vlm = tiny_vlm()
     plain = encode(vlm.processor, tiny_samples(), vlm.anatomy.image_positions)
     vlm.processor.__class__ = OlderProcessor

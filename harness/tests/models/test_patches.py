@@ -55,14 +55,14 @@ def test_llava_crops_and_its_576_tokens_are_24_rows_of_24() -> None:
     assert np.abs(image.pixels.astype(int) - full.astype(int)).mean() < 2.0
 
 
-def test_queries_have_no_place_in_the_picture() -> None:
+def test_query_tokens_have_no_position_in_the_image() -> None:
     image = seen(random_instructblip(), random_photographs(2), 1)
     assert image.grid is None
     assert "learnt queries" in image.reason
     assert image.pixels.shape == (224, 224, 3)
 
 
-def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
+def test_packed_patches_give_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
     # As from Qwen's processors: 8 x 12 patches of two images in one tensor, 2 x 2 patches merged to a token.
     picture = Image.new("RGB", (600, 400), "navy")
     inputs = {"pixel_values": torch.zeros(192, 1176), "image_grid_thw": torch.tensor([[1, 8, 12], [1, 12, 8]])}
@@ -72,7 +72,7 @@ def test_packed_patches_tell_their_grid_by_rows_and_columns(vlm: Vlm) -> None:
     assert input_image(vlm, inputs, 0, 2, lambda: picture, 23).grid is None
 
 
-def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
+def test_tiles_have_no_grid_and_the_full_image_is_shown(vlm: Vlm) -> None:
     picture = Image.new("L", (300, 100), 128)
     image = input_image(vlm, {"pixel_values": torch.zeros(1, 5, 3, 32, 32)}, 0, 1, lambda: picture, 80)
     assert image.grid is None
@@ -82,16 +82,16 @@ def test_tiles_are_no_grid_and_the_whole_picture_is_shown(vlm: Vlm) -> None:
 
 
 @pytest.mark.parametrize("patch_size", [None, 0, (8, 4), "8", 7, [8, 8]])
-def test_a_configuration_that_says_something_else_is_no_error(vlm: Vlm, patch_size: Any) -> None:
-    own = tiny_vlm()
-    config = own.model.config.vision_config
+def test_a_deviating_configuration_is_no_error(vlm: Vlm, patch_size: Any) -> None:
+    model = tiny_vlm()
+    config = model.model.config.vision_config
     object.__setattr__(config, "patch_size", patch_size)
-    image = seen(own, tiny_samples(2), 0)
+    image = seen(model, tiny_samples(2), 0)
     assert image.grid == ((4, 4) if patch_size == [8, 8] else None)
     assert image.reason or image.grid
 
 
-def test_tokens_that_stand_for_squares_of_patches_tile_the_picture(vlm: Vlm) -> None:
+def test_tokens_that_pool_squares_of_patches_tile_the_image(vlm: Vlm) -> None:
     samples = tiny_samples(1)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     # 4 x 4 patches: pooling by two gives 2 x 2 tokens, by four 1 token; 5 tokens form no grid.

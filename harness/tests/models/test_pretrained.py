@@ -132,7 +132,9 @@ def only_pickles(directory: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_checkpoint_gives_a_one_line_error(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
     directory = tmp_path / "mine"
     save_tiny_checkpoint(directory)
     damage(directory)
@@ -149,9 +151,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: Callable[[
         (None, "Should have a `model_type` key .*: copy config.json from the model that it was trained from"),
     ],
 )
-def test_a_type_that_transformers_has_no_model_for_is_told(
-    tmp_path: Path, model_type: str | None, message: str
-) -> None:
+def test_an_unknown_model_type_is_reported(tmp_path: Path, model_type: str | None, message: str) -> None:
     directory = tmp_path / "mine"
     save_tiny_checkpoint(directory)
     settings = json.loads((directory / "config.json").read_text())

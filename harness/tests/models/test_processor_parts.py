@@ -73,7 +73,7 @@ def test_a_number_of_another_type_is_named_with_its_value(checkpoint: Path, name
         load(checkpoint)
 
 
-def test_a_number_that_is_text_in_the_configuration_is_sent_there(checkpoint: Path) -> None:
+def test_a_number_stored_as_text_is_reported_for_the_configuration(checkpoint: Path) -> None:
     change_settings(checkpoint / "config.json", lambda content: content["vision_config"].update(patch_size="8"))
     with pytest.raises(WeightsError, match=r"'patch_size'.*: write a value of the expected type .* into config.json"):
         load(checkpoint)
@@ -129,7 +129,7 @@ def test_the_number_of_query_tokens_is_taken_from_the_model(tmp_path: Path) -> N
     refuse_incomplete_processor(processor, config, tmp_path, "mine", {})
 
 
-def test_settings_that_count_the_same_are_let_pass(checkpoint: Path, tiny_data: None) -> None:
+def test_equivalent_settings_are_accepted(checkpoint: Path, tiny_data: None) -> None:
     change_settings(
         checkpoint / FILE, lambda c: c.update(vision_feature_select_strategy="full", num_additional_image_tokens=0)
     )
@@ -173,7 +173,7 @@ def test_a_checkpoint_of_a_trainer_lacks_its_processor(checkpoint: Path) -> None
     ("asked", "part"),
     [("flash_attention_2", None), ("flash_attention_3", "text_config"), ("paged|sdpa", None)],
 )
-def test_attention_that_cannot_be_observed_is_exchanged_and_said(
+def test_unobservable_attention_is_replaced_and_reported(
     checkpoint: Path, tiny_data: None, asked: str, part: str | None
 ) -> None:
     lines: list[str] = []

@@ -174,7 +174,7 @@ def hashes(vlm: Vlm, *samples: Sample) -> tuple[InputHashes, ...]:
     return encode(vlm.processor, samples, vlm.anatomy.image_positions).hashes
 
 
-def test_hashes_tell_pixels_from_tokens(vlm: Vlm) -> None:
+def test_hashes_distinguish_pixels_from_tokens(vlm: Vlm) -> None:
     base, pixels, tokens = (
         hashes(vlm, sample(*content))[0]
         for content in (("what is it?", 100), ("what is it?", 101), ("what was it?", 100))

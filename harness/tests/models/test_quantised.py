@@ -151,10 +151,10 @@ def test_the_map_of_a_quantised_layer_is_that_of_its_dequantised_weights(
     layer = nn.Linear(64, 96).requires_grad_(False)
     quantised = bits(layer, None)
     exact = dequantised(layer, quantised)
-    found = linear_map(quantised, torch.zeros(3, 64))
-    assert found.bias is not None
-    torch.testing.assert_close(found.weight, exact.weight, rtol=8e-3, atol=1e-4)
-    torch.testing.assert_close(found.bias, exact.bias, rtol=8e-3, atol=1e-4)
+    readings = linear_map(quantised, torch.zeros(3, 64))
+    assert readings.bias is not None
+    torch.testing.assert_close(readings.weight, exact.weight, rtol=8e-3, atol=1e-4)
+    torch.testing.assert_close(readings.bias, exact.bias, rtol=8e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("bits", [8, 4], indirect=True)

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str,
 
 
 @posix
-def test_a_directory_whose_config_is_a_pipe_is_told_as_one(checkpoint: Path) -> None:
+def test_a_pipe_instead_of_the_config_is_reported(checkpoint: Path) -> None:
     make_pipe(replaced(checkpoint, "config.json"))
     with pytest.raises(
         LookupError, match=r"has a config\.json that is not a regular file: replace it by the file itself"
@@ -116,7 +116,7 @@ def test_files_that_nobody_reads_may_be_anything(checkpoint: Path, tmp_path: Pat
 
 
 @posix
-def test_a_damaged_file_is_named_beside_a_pipe_that_nobody_reads(checkpoint: Path) -> None:
+def test_a_damaged_file_is_reported_even_if_an_unused_pipe_exists(checkpoint: Path) -> None:
     make_pipe(checkpoint / "a.json")
     (checkpoint / "chat_template.json").write_text("{")
     with pytest.raises(WeightsError, match=r"chat_template\.json is not valid JSON"):

@@ -142,7 +142,7 @@ def test_an_old_single_file_beside_newer_shards_is_refused_unless_allowed(
     assert [line.split(" are ")[0] for line in lines] == [f"UNUSED WEIGHTS of the checkpoint {sharded_checkpoint}"]
 
 
-def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, checkpoint: Path) -> None:
+def test_a_run_reports_it_once_before_any_measurement(cases: Cases, checkpoint: Path) -> None:
     change_settings(checkpoint / "config.json", lambda config: config["text_config"].update(num_hidden_layers=3))
     pair = ("--phase-model", str(checkpoint), "--phase-dataset", "tiny")
     for problem in ("has weights that its model does not use", "has no weights, neither"):
@@ -154,7 +154,7 @@ def test_a_run_says_it_once_before_anything_is_measured(cases: Cases, checkpoint
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 8)])
-def test_empty_weights_of_zero3_are_told_by_their_headers(checkpoint: Path, shape: tuple[int, ...]) -> None:
+def test_empty_weights_of_zero3_are_detected_by_their_headers(checkpoint: Path, shape: tuple[int, ...]) -> None:
     def alter(weights: dict[str, torch.Tensor]) -> None:
         for name in [name for name in weights if "language_model" in name and "proj" in name] + [max(weights)]:
             weights[name] = torch.zeros(shape)
