@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class MemoryShortageError(PhaseError):
-    """One sample alone exceeds the memory; the message names remedies."""
+    """A single sample exceeds the memory; the message names remedies."""
 
 
 class AdaptiveBatchSize:

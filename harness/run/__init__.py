@@ -1,1 +1,1 @@
-"""One session: options, the loaded model, stored baselines, verdicts given."""
+"""The run: options, loaded model, measured pairs, baselines and results of a session."""

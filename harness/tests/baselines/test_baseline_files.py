@@ -1,4 +1,4 @@
-"""The JSON of a baseline names its arrays: what is read belongs together, and nothing else of a user's is removed."""
+"""The JSON of a baseline names its arrays; both are read consistently, and no other files are removed."""
 
 from __future__ import annotations
 
@@ -53,27 +53,27 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def earlier(path: Path) -> None:
-    """Give the arrays of a baseline the name of earlier versions, which the JSON does not say."""
+def rename_like_earlier_versions(path: Path) -> None:
+    """Give the arrays of a baseline the name of earlier versions, which the JSON does not contain."""
     content = read_json(path)
     arrays_path(path, content).rename(path.with_suffix(".npz"))
     write_files(path, {name: value for name, value in content.items() if name != "arrays"})
 
 
-def test_the_shipped_baselines_say_no_name_and_are_read_as_before() -> None:
+def test_the_shipped_baselines_are_read_with_or_without_a_name_of_arrays() -> None:
     assert len(SHIPPED) >= 4
     for path in SHIPPED:
         assert find_arrays(path) == path.with_suffix(".npz") or find_arrays(path).name == read_json(path)["arrays"]
         assert read_baseline(path).profile.n
 
 
-def test_arrays_are_named_by_their_content_and_those_of_before_go(
+def test_arrays_are_named_by_content_and_previous_arrays_are_removed(
     tmp_path: Path, made: Profile, other: Profile
 ) -> None:
     path = written(tmp_path, made)
     first = find_arrays(path).name
     assert first == f"curves.{read_json(path)['arrays_sha256'][:12]}.npz"
-    earlier(path)
+    rename_like_earlier_versions(path)
     assert names(path.parent) == {"curves.json", "curves.npz"}
     assert np.array_equal(read_baseline(path).profile["inter"], made["inter"])
     written(tmp_path, other)
@@ -111,7 +111,7 @@ def test_the_arrays_are_a_file_beside_the_json(name: Any, tmp_path: Path, made: 
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".npz", "missing.npz", "folder.npz", "pipe.npz"])
-def test_arrays_that_are_no_file_are_said_to_be(name: str, tmp_path: Path, made: Profile) -> None:
+def test_arrays_that_are_no_regular_file_are_refused(name: str, tmp_path: Path, made: Profile) -> None:
     path = written(tmp_path, made)
     (path.parent / "folder.npz").mkdir()
     if hasattr(os, "mkfifo"):
@@ -121,7 +121,7 @@ def test_arrays_that_are_no_file_are_said_to_be(name: str, tmp_path: Path, made:
         read_baseline(path)
 
 
-def test_a_reader_that_is_overtaken_reads_both_files_again(
+def test_a_reader_reads_both_files_again_after_a_concurrent_update(
     tmp_path: Path, made: Profile, other: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, made)
@@ -137,7 +137,7 @@ def test_a_reader_that_is_overtaken_reads_both_files_again(
     content, _ = read_files(path)
     assert content == read_json(path)
     assert not profiles
-    # Not for ever.
+    # The number of attempts is limited.
     profiles += [made, other] * 20
     with pytest.raises(BaselineError, match="cannot be read: No such file"):
         read_files(path)
@@ -172,14 +172,14 @@ def test_only_arrays_of_the_baseline_that_no_json_names_are_removed(
     (folder / "curves.0123456789ab.npz").write_bytes(b"of a killed update")
     written(tmp_path, other)
     assert names(folder) == {*stay, "curves.json", find_arrays(path).name}
-    # Who cannot be asked may name any of them.
+    # An unreadable JSON may name any of them.
     (folder / "curves.0123456789ab.npz").write_bytes(b"of a killed update")
     (folder / "half.json").write_text("{")
     written(tmp_path, made)
     assert "curves.0123456789ab.npz" in names(folder)
 
 
-def test_where_others_may_write_meanwhile_nothing_is_removed(
+def test_nothing_is_removed_without_an_exclusive_lock(
     tmp_path: Path, made: Profile, other: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, made)
@@ -211,7 +211,7 @@ def noisy() -> Calibration:
     return Calibration({"bfloat16": Variant("bfloat16", dict.fromkeys(MEASURES, Noise(1e-3, 2e-3, 1.0)))})
 
 
-def test_an_update_keeps_what_another_run_has_added_since_it_read_the_baseline(
+def test_an_update_keeps_ratios_and_calibration_that_another_run_added(
     tmp_path: Path, made: Profile, other: Profile
 ) -> None:
     read = read_baseline(written(tmp_path, made))
@@ -221,12 +221,12 @@ def test_an_update_keeps_what_another_run_has_added_since_it_read_the_baseline(
     again = read_baseline(written(tmp_path, dataclasses.replace(made, declared={"prompt": "other"}), previous=read))
     assert again.timing == {"one": 1.04, "two": 1.05}
     assert again.calibration.record() == noisy().record()
-    # Of other weights it says nothing.
+    # The calibration of other weights does not apply.
     changed = dataclasses.replace(other, weights="other")
     assert read_baseline(written(tmp_path, changed, previous=read)).calibration.record() == Calibration().record()
 
 
-def test_a_first_recording_is_not_written_over_by_another(tmp_path: Path, made: Profile, other: Profile) -> None:
+def test_a_first_recording_does_not_overwrite_another(tmp_path: Path, made: Profile, other: Profile) -> None:
     path = written(tmp_path, made, first=True)
     before = path.read_bytes()
     with pytest.raises(BaselineExistsError, match="another run has recorded a baseline of made-curves"):
@@ -236,14 +236,14 @@ def test_a_first_recording_is_not_written_over_by_another(tmp_path: Path, made: 
 
 def test_a_new_configuration_leaves_the_arrays_as_they_are(tmp_path: Path, made: Profile) -> None:
     path = written(tmp_path, made)
-    earlier(path)
+    rename_like_earlier_versions(path)
     before = names(path.parent)
     described = dataclasses.replace(made, configuration={"rope_theta": 10000})
     assert write_configuration(read_baseline(path), described).profile.configuration == {"rope_theta": 10000}
     assert names(path.parent) == before
 
 
-def test_who_cannot_write_says_so_and_changes_nothing(
+def test_a_failed_write_raises_and_changes_nothing(
     tmp_path: Path, made: Profile, other: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, made)
@@ -269,7 +269,7 @@ def test_a_lock_that_cannot_be_held_is_named(tmp_path: Path, made: Profile, othe
     assert path.read_bytes() == before
 
 
-def test_an_update_with_nothing_to_write_removes_what_a_killed_one_left(recorded: Cases) -> None:
+def test_an_update_without_changes_removes_remains_of_a_killed_one(recorded: Cases) -> None:
     folder = recorded.baselines / "tiny-llava"
     before = recorded.files()
     for name in ("tiny.0123456789ab.npz", f".{dead_tag()}.0.phase-part", ".phase-lock"):

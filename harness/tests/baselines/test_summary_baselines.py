@@ -1,4 +1,4 @@
-"""Baselines that hold no value of any sample: what they keep, and that their verdicts are those of the samples."""
+"""Summary baselines hold no value of any sample, and give the same verdicts as the samples."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from harness.tests.support.synthetic_profiles import L, N, join_lines, synthetic
 from harness.tests.support.two_sides import agree
 
 
-def same_summary(found: CurveSummary, wanted: CurveSummary) -> None:
-    deviation = np.sqrt(np.diag(wanted.covariance))
-    assert found.n == wanted.n
-    assert np.abs(found.mean - wanted.mean).max() <= 1e-9 * np.abs(wanted.mean).max()
-    assert (np.abs(found.covariance - wanted.covariance) <= 1e-9 * np.outer(deviation, deviation)).all()
+def same_summary(actual: CurveSummary, expected: CurveSummary) -> None:
+    deviation = np.sqrt(np.diag(expected.covariance))
+    assert actual.n == expected.n
+    assert np.abs(actual.mean - expected.mean).max() <= 1e-9 * np.abs(expected.mean).max()
+    assert (np.abs(actual.covariance - expected.covariance) <= 1e-9 * np.outer(deviation, deviation)).all()
 
 
 @given(
@@ -57,13 +57,13 @@ def test_the_rows_of_a_summary_have_that_summary(
     if constant:
         x[:, points // 2] = 0.25
     labels = [*clusters[: n - 1], 26]
-    wanted = summarise(x, labels)
-    rows = rows_of_summary(wanted)
+    expected = summarise(x, labels)
+    rows = rows_of_summary(expected)
     assert rows.shape == (len(set(labels)), points)
-    same_summary(summarise(rows), wanted)
-    assert np.array_equal(rows, rows_of_summary(wanted))
+    same_summary(summarise(rows), expected)
+    assert np.array_equal(rows, rows_of_summary(expected))
     if constant:
-        assert (rows[:, points // 2] == wanted.mean[points // 2]).all()
+        assert (rows[:, points // 2] == expected.mean[points // 2]).all()
 
 
 def test_a_layer_that_nearly_follows_from_the_others_keeps_its_own_covariance() -> None:
@@ -87,45 +87,45 @@ def test_as_many_rows_as_the_rank_needs_are_enough() -> None:
     )
 
 
-def same_agreement(found: Agreement, wanted: Agreement) -> None:
-    assert found.verdict is wanted.verdict
-    for one, other in ((found.level, wanted.level), (found.shape, wanted.shape)):
-        assert one is not None
-        assert other is not None
-        assert (one.verdict, one.layers, one.layer, one.n, one.n_baseline) == (
-            other.verdict,
-            other.layers,
-            other.layer,
-            other.n,
-            other.n_baseline,
+def same_agreement(actual: Agreement, expected: Agreement) -> None:
+    assert actual.verdict is expected.verdict
+    for first, second in ((actual.level, expected.level), (actual.shape, expected.shape)):
+        assert first is not None
+        assert second is not None
+        assert (first.verdict, first.layers, first.layer, first.n, first.n_baseline) == (
+            second.verdict,
+            second.layers,
+            second.layer,
+            second.n,
+            second.n_baseline,
         )
-        assert one.interval == pytest.approx(other.interval, abs=1e-6)
+        assert first.interval == pytest.approx(second.interval, abs=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.2])
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> None:
-    then = draw_curves(SHARP.curve(30), 128, seed=1, sd=0.02)
-    now = draw_curves(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
+    baseline_rows = draw_curves(SHARP.curve(30), 128, seed=1, sd=0.02)
+    measured = draw_curves(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
     labels = [row // size for row in range(128)]
-    rows = rows_of_summary(summarise(then, labels))
+    rows = rows_of_summary(summarise(baseline_rows, labels))
 
     def verdict(baseline: FloatArray, clusters: list[int] | None) -> Agreement:
-        return agree(now, baseline, 0.03, paired=False, alpha_diff=1e-4, baseline_clusters=clusters)
+        return agree(measured, baseline, 0.03, paired=False, alpha_diff=1e-4, baseline_clusters=clusters)
 
-    same_agreement(verdict(rows, None), verdict(then, labels))
+    same_agreement(verdict(rows, None), verdict(baseline_rows, labels))
 
 
 @pytest.mark.parametrize("shape", [SHARP, PLATEAU, SHALLOW], ids=lambda shape: shape.name)
 @pytest.mark.parametrize("n", [64, 128, 400])
 def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def of_the_summary(rows: FloatArray, draws: int, seed: int) -> FloatArray:
-        """Draws of the mean from the multivariate t distribution instead of resamples."""
+        """Draw means from the multivariate t distribution instead of resampling."""
         normal = covariance_root(summary.covariance / summary.n) @ rng.standard_normal((summary.points, draws))
         return summary.mean + (normal / np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)).T
 
-    def ends(found: Boundaries) -> FloatArray:
-        return np.array([[height.estimate, height.low, height.high] for height in found.half_heights])
+    def ends(actual: Boundaries) -> FloatArray:
+        return np.array([[height.estimate, height.low, height.high] for height in actual.half_heights])
 
     summary = summarise(draw_curves(shape.curve(30), n, seed=n))
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, m
 
 @pytest.fixture(scope="module")
 def made() -> Profile:
-    """A profile whose samples share pictures in pairs."""
+    """A profile whose samples share images in pairs."""
     plain = synthetic_profile()
     hidden = tuple(f"hash-of-{row}" for row in range(N))
     return dataclasses.replace(
@@ -158,20 +158,20 @@ def changed(profile: Profile, **arrays: Any) -> Profile:
     return dataclasses.replace(profile, arrays={**profile.arrays, **arrays})
 
 
-def test_what_is_judged_is_what_the_families_name() -> None:
+def test_the_families_cover_all_measures() -> None:
     assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(MEASURES)
 
 
 def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, tmp_path: Path) -> None:
-    wanted: dict[str, tuple[int, ...]] = {"rows": ()}
+    expected: dict[str, tuple[int, ...]] = {"rows": ()}
     for name in MEASURES:
         points = made[name].shape[1]
-        wanted |= {f"{name}.mean": (points,), f"{name}.covariance": (points, points)}
-    assert read_shapes(summed.path) == wanted
+        expected |= {f"{name}.mean": (points,), f"{name}.covariance": (points, points)}
+    assert read_shapes(summed.path) == expected
     names = {*made.sample_ids, *made.clusters, *made.token_hashes}
     assert not find_names(summed.path, names)
-    whole = write_baseline(tmp_path / "whole", made, {}, phases_of(made))
-    assert set(find_names(whole, names)) == names
+    complete = write_baseline(tmp_path / "whole", made, {}, phases_of(made))
+    assert set(find_names(complete, names)) == names
 
 
 def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, summed: Baseline) -> None:
@@ -182,14 +182,14 @@ def test_a_summary_is_read_back_with_the_moments_of_the_samples(made: Profile, s
     assert f"(summary of {N} samples, recorded with torch 2.15.0" in summed.describe()
 
 
-def test_the_power_of_comparisons_in_pairs_is_not_told_of_a_summary(made: Profile, tmp_path: Path) -> None:
+def test_a_summary_stores_no_power_of_paired_comparisons(made: Profile, tmp_path: Path) -> None:
     power = {"inter-modal similarity": {"equivalent with nothing changed": 1.0}}
-    for summary, told_of in ((False, power), (True, {})):
+    for summary, expected in ((False, power), (True, {})):
         path = write_baseline(tmp_path, made, {}, phases_of(made), None, power, summary=summary)
-        assert json.loads(path.read_text())["power"] == told_of
+        assert json.loads(path.read_text())["power"] == expected
 
 
-def test_a_run_is_compared_unpaired_and_not_asked_sample_by_sample(made: Profile, summed: Baseline) -> None:
+def test_a_run_is_compared_unpaired_and_needs_no_reproduction(made: Profile, summed: Baseline) -> None:
     for family in FAMILIES.values():
         comparison = compare(made, summed, family)
         assert not comparison.inputs.changed
@@ -202,19 +202,19 @@ def test_a_run_is_compared_unpaired_and_not_asked_sample_by_sample(made: Profile
     assert compare_intervals(made, summed).verdict == "equivalent"
 
 
-def test_a_large_change_differs_and_the_message_says_summary(made: Profile, summed: Baseline) -> None:
+def test_a_large_change_differs_and_the_message_mentions_the_summary(made: Profile, summed: Baseline) -> None:
     later = np.interp(np.arange(L + 1), [0, 4, 7, 11, 12], [0.1, 0.5, 0.2, 0.8, 0.3]).astype(np.float32)
-    now = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
+    measured = changed(made, inter=made["inter"] - made["inter"].mean(0) + later)
     with pytest.raises(AssertionError) as caught:
-        check_equivalent(now, summed, compare(now, summed, FAMILIES["inter"]))
+        check_equivalent(measured, summed, compare(measured, summed, FAMILIES["inter"]))
     assert f"n = {N // 2} unpaired -> DIFFERS" in join_lines(caught.value)
     assert f"(summary of {N} samples, recorded with" in join_lines(caught.value)
-    assert compare_boundaries(now, summed).verdict == "differs"
+    assert compare_boundaries(measured, summed).verdict == "differs"
     lost = made.arrays["hits"] // 2
     assert compare(changed(made, hits=lost), summed, FAMILIES["lens"]).verdict == "differs"
 
 
-def test_a_summary_knows_what_it_is_of(made: Profile, summed: Baseline) -> None:
+def test_a_summary_recognises_its_profile(made: Profile, summed: Baseline) -> None:
     assert is_summary_of(summed, made)
     assert not is_summary_of(summed, changed(made, exit_agreement=made["exit_agreement"] * 0))
     assert not is_summary_of(summed, dataclasses.replace(made, weights="other"))
@@ -226,14 +226,14 @@ def test_a_pair_stored_as_a_summary_stays_one(made: Profile, summed: Baseline) -
     root = summed.path.parents[1]
     again = read_baseline(write_baseline(root, made, {}, phases_of(made)))
     elsewhere = dataclasses.replace(made, environment=dataclasses.replace(made.environment, device="cuda"))
-    other = read_baseline(write_baseline(root, elsewhere, {}, phases_of(made)))
-    assert other.path != again.path
-    assert again.summarised_samples == other.summarised_samples == N
+    second = read_baseline(write_baseline(root, elsewhere, {}, phases_of(made)))
+    assert second.path != again.path
+    assert again.summarised_samples == second.summarised_samples == N
     other_data = dataclasses.replace(made, dataset="open")
     assert read_baseline(write_baseline(root, other_data, {}, phases_of(made))).summarised_samples is None
 
 
-def test_files_that_say_no_form_hold_samples(made: Profile, tmp_path: Path) -> None:
+def test_files_without_a_form_hold_samples(made: Profile, tmp_path: Path) -> None:
     path = write_baseline(tmp_path, made, {}, phases_of(made))
     content = read_json(path)
     assert content.pop("form") == "samples"

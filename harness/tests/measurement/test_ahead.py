@@ -1,4 +1,4 @@
-"""Items are made before they are asked for, in one thread, in order."""
+"""`prefetch` prepares items in advance, in one background thread and in order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from harness.measurement.batches import prefetch
 
 
-def test_the_items_come_in_order_and_none_is_lost() -> None:
+def test_all_items_arrive_in_order() -> None:
     assert list(prefetch(iter(range(20)))) == list(range(20))
     assert list(prefetch(iter(()))) == []
 
 
-def test_the_next_item_is_made_while_one_is_used() -> None:
+def test_the_next_item_is_prepared_while_one_is_used() -> None:
     made = threading.Event()
 
     def items() -> Iterator[int]:
@@ -23,31 +23,31 @@ def test_the_next_item_is_made_while_one_is_used() -> None:
         made.set()
         yield 1
 
-    coming = prefetch(items())
-    assert next(coming) == 0
-    assert made.wait(60), "the second item is made although nobody has asked for it yet"
-    assert list(coming) == [1]
+    prefetched = prefetch(items())
+    assert next(prefetched) == 0
+    assert made.wait(60), "the second item is prepared before it is requested"
+    assert list(prefetched) == [1]
 
 
-def test_all_items_are_made_in_one_thread_which_is_not_ours() -> None:
+def test_all_items_are_prepared_in_one_background_thread() -> None:
     makers = set(prefetch(threading.get_ident() for _ in range(10)))
     assert len(makers) == 1
     assert threading.get_ident() not in makers
 
 
-def test_an_error_comes_where_its_item_would_have() -> None:
+def test_an_error_is_raised_in_place_of_its_item() -> None:
     def items() -> Iterator[int]:
         yield 0
         yield 1
         raise KeyError("the third")
 
-    coming = prefetch(items())
-    assert [next(coming), next(coming)] == [0, 1]
+    prefetched = prefetch(items())
+    assert [next(prefetched), next(prefetched)] == [0, 1]
     with pytest.raises(KeyError, match="the third"):
-        next(coming)
+        next(prefetched)
 
 
-def test_an_iteration_that_is_given_up_makes_no_more() -> None:
+def test_closing_the_iteration_stops_the_preparation() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -55,8 +55,8 @@ def test_an_iteration_that_is_given_up_makes_no_more() -> None:
             made.append(item)
             yield item
 
-    coming = prefetch(items())
-    next(coming)
-    coming.close()
+    prefetched = prefetch(items())
+    next(prefetched)
+    prefetched.close()
     assert len(made) <= 4
     assert threading.active_count() == 1 or not any(t.name.startswith("ahead") for t in threading.enumerate())

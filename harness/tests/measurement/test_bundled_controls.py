@@ -1,4 +1,4 @@
-"""The bundled model with a part drawn at random: what the harness sees in the real one, it must not see there."""
+"""The bundled model with randomly initialised parts, where the harness must not find the trained model's phases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trained() -> Vlm:
 
 
 def untrained_projector() -> Vlm:
-    """The trained tower before a projector that was never trained: features of the right kind in no known direction."""
+    """Return the model with its trained vision tower and an untrained projector."""
     vlm = trained()
     drawn = scenes_llava.untrained_vision(vlm.model.config, 0)
     projector = {name: tensor for name, tensor in drawn.items() if "multi_modal_projector" in name}
@@ -38,7 +38,7 @@ def untrained_projector() -> Vlm:
 
 
 def random_language_model() -> Vlm:
-    """The trained eyes before a language model whose every matrix was drawn anew."""
+    """Return the model with its trained vision tower and projector and a random language model."""
     vlm = trained()
     language = vlm.model.model.language_model
     spread = float(language.config.initializer_range)
@@ -58,14 +58,14 @@ def profile_of(make: object) -> Profile:
 
 
 def confirmed_count(profile: Profile, share: float | None = None) -> int:
-    """How many moves are certain at a share of the range, or at the declared prominence."""
+    """Return the number of confirmed segments at a share of the range, or at the declared prominence."""
     summary = summarise(profile["inter"], profile.clusters)
     spread = float(np.ptp(summary.mean))
     prominence = declared_prominence(summary.mean) if share is None else share * spread
     return confirm_segments(bounded_rises(summary), prominence).count
 
 
-def test_the_declared_prominence_tells_the_trained_model_from_its_controls() -> None:
+def test_the_declared_prominence_separates_the_trained_model_from_its_controls() -> None:
     segments = {
         make.__name__: confirmed_count(profile_of(make))
         for make in (trained, untrained_projector, random_language_model)
@@ -75,13 +75,13 @@ def test_the_declared_prominence_tells_the_trained_model_from_its_controls() -> 
     assert segments["random_language_model"] < 4
 
 
-def test_smaller_prominences_do_not() -> None:
-    """Why 10 % of the range was declared: at 0.01 the untrained projector has more certain moves than the trained."""
+def test_smaller_prominences_do_not_separate_them() -> None:
+    """At 0.01 the untrained projector has at least as many segments as the trained; hence the declared 10 %."""
     real, control = (profile_of(make)["inter"].mean(0) for make in (trained, untrained_projector))
     assert persistence(control).segment_count(0.01) >= persistence(real).segment_count(0.01)
 
 
 @pytest.mark.parametrize("make", [untrained_projector, random_language_model])
-def test_nothing_of_the_picture_is_decoded_without_training(make: object) -> None:
+def test_nothing_of_the_image_is_decoded_without_training(make: object) -> None:
     recall = profile_of(make)["recall_5"].mean(0)
     assert recall.max() < 0.05 < profile_of(trained)["recall_5"].mean(0)[-1]

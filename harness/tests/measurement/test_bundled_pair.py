@@ -1,4 +1,4 @@
-"""The stored baseline of a real pair: the exact lens, the nearest baseline, and damaged runs of the whole suite.
+"""The stored baseline of a real pair: the exact lens, the nearest baseline, and suite runs with faults.
 
 The tables of faults and harmless changes are in test_planted_faults.py.
 """
@@ -34,7 +34,7 @@ from harness.tests.support.faults import swap_layers
 
 BASELINE = ROOT / "baselines" / "scenes-llava" / "scenes.json"
 FEW = 16
-CACHE = default_cache()  # found before pytester gives its runs another home, where all would be fetched again
+CACHE = default_cache()  # resolved before pytester changes HOME, which would cause new downloads
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_another_batch_size_on_one_thread_reproduces_the_baseline(
 
 
 def assert_reproduces(profile: Profile, stored: Baseline) -> None:
-    """Every verdict is `reproduces`; the adjusted curve of fewer samples is not compared."""
+    """Assert that every verdict is `reproduces`; the adjusted curve of fewer samples is not compared."""
     for family in FAMILIES.values():
         for finding in compare(profile, stored, family).findings:
             assert finding.agreement.verdict == "reproduces", (finding.measure.name, finding.agreement)
@@ -76,9 +76,9 @@ def test_pruned_hits_are_the_dense_ones_on_scenes(llava: Vlm, n: int) -> None:
     size = len(llava.anatomy.unembedding.weight)
     vocabulary = Vocabulary(llava.processor.tokenizer, size)
     block: tuple[int, ...] = ()
-    at_once = min(8, n // 2)
-    for start in range(0, n, at_once):
-        part = samples[start : start + at_once]
+    batch_size = min(8, n // 2)
+    for start in range(0, n, batch_size):
+        part = samples[start : start + batch_size]
         words = tuple(vocabulary.references(content_words(sample.captions)) for sample in part)
         references = References(words, (*words[1:], words[0]))
         dense = observe(llava, part, LensTask(references, (), dense=True))
@@ -128,7 +128,7 @@ def test_a_damaged_model_fails_the_suite(pytester: pytest.Pytester) -> None:
     result.stdout.re_match_lines_random([r"E .*weights: \w{16} -> \w{16}"])
 
 
-def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
+def test_exchanged_images_fail_the_suite_although_the_mean_is_unchanged(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, llava: Vlm, stored: Baseline
 ) -> None:
     def exchanged(n: int, seed: int, *_: object) -> list[Sample]:
@@ -143,9 +143,9 @@ def test_images_of_other_samples_fail_the_suite_though_the_mean_does_not_move(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["E*the inputs changed: of 32 samples*", "E*32 other pixels*"])
     profile = measure(llava, "scenes", controls=(), samples=32)
-    then = stored.profile.select(profile.sample_ids)
-    assert np.abs(profile["inter"].mean(0) - then["inter"].mean(0)).max() < 1e-5
-    assert np.abs(profile["inter"] - then["inter"]).max() > 1e-3
+    baseline = stored.profile.select(profile.sample_ids)
+    assert np.abs(profile["inter"].mean(0) - baseline["inter"].mean(0)).max() < 1e-5
+    assert np.abs(profile["inter"] - baseline["inter"]).max() > 1e-3
 
 
 def test_the_stored_baselines_are_the_nearest_for_this_pair(llava: Vlm, stored: Baseline) -> None:

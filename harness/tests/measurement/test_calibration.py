@@ -1,4 +1,4 @@
-"""Calibration measures what an environment does to the same samples, and margins and tolerances follow from it."""
+"""Calibration measures the effect of environments on the same samples, for margins and tolerances."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_noise_is_the_largest_shift_of_a_mean_and_of_a_sample() -> None:
     before = np.zeros((4, 3))
     after = np.array([[0.0, 0.3, 0.0], [0.0, -0.1, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -0.2]])
     assert noise_between(after, before) == Noise(mean=pytest.approx(0.05), sample=pytest.approx(0.3), changed=0.75)
-    # Two samples of one picture are one observation: its mean counts once.
-    found = noise_between(after, before, ["a", "a", "b", "c"])
-    assert found.mean == pytest.approx(0.2 / 3)
+    # Two samples of one image are one observation: their mean counts once.
+    calibrated = noise_between(after, before, ["a", "a", "b", "c"])
+    assert calibrated.mean == pytest.approx(0.2 / 3)
 
 
 def test_noise_of_other_samples_is_refused() -> None:
@@ -37,12 +37,12 @@ def test_noise_of_other_samples_is_refused() -> None:
 def test_noise_scales_with_the_measure_and_ignores_the_order(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((2, 9, 5))
-    one, order = noise_between(x, y), rng.permutation(9)
+    noise, order = noise_between(x, y), rng.permutation(9)
     scaled, turned = noise_between(scale * x, scale * y), noise_between(x[order], y[order])
-    assert scaled.mean == pytest.approx(scale * one.mean)
-    assert scaled.sample == pytest.approx(scale * one.sample)
-    assert (turned.sample, turned.changed) == (one.sample, one.changed)
-    assert turned.mean == pytest.approx(one.mean)
+    assert scaled.mean == pytest.approx(scale * noise.mean)
+    assert scaled.sample == pytest.approx(scale * noise.sample)
+    assert (turned.sample, turned.changed) == (noise.sample, noise.changed)
+    assert turned.mean == pytest.approx(noise.mean)
 
 
 def calibration(**samples: float) -> Calibration:
@@ -55,10 +55,10 @@ def calibration(**samples: float) -> Calibration:
 
 
 def test_tolerances_are_three_times_the_noise_of_the_types_and_never_below_the_floor() -> None:
-    found = calibration(float32=1e-6, bfloat16=8e-3)
-    assert found.mean_noise("inter") == 4e-3
-    assert found.mean_noise("image") == 0.0
-    wide, narrow = (found.tolerance("inter", narrow=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
+    calibrated = calibration(float32=1e-6, bfloat16=8e-3)
+    assert calibrated.mean_noise("inter") == 4e-3
+    assert calibrated.mean_noise("image") == 0.0
+    wide, narrow = (calibrated.tolerance("inter", narrow=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
     assert wide is not None
     assert narrow is not None
     assert (wide.amount, wide.share) == (1e-3, 1.0)
@@ -68,15 +68,15 @@ def test_tolerances_are_three_times_the_noise_of_the_types_and_never_below_the_f
     assert coarse.amount == pytest.approx(6e-3)
 
 
-def test_without_a_run_in_sixteen_bits_nothing_is_known_of_them() -> None:
+def test_without_a_16_bit_run_there_is_no_16_bit_tolerance() -> None:
     assert Calibration().tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
     assert calibration(float32=1e-6).tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
     assert Calibration().tolerance("inter", narrow=False, declared=CPU_TOLERANCE) == CPU_TOLERANCE
 
 
-def test_a_calibration_is_what_was_written_of_it() -> None:
-    found = calibration(float32=1.25e-6, bfloat16=8e-3)
-    assert Calibration.of_record(found.record()) == found
+def test_a_calibration_is_read_back_as_written() -> None:
+    calibrated = calibration(float32=1.25e-6, bfloat16=8e-3)
+    assert Calibration.of_record(calibrated.record()) == calibrated
     with pytest.raises(KeyError):
         Calibration.of_record({"eager": {}})
 
@@ -96,26 +96,26 @@ def test_every_run_measures_the_same_samples_and_leaves_the_model_as_it_was(tiny
         return tiny_vlm(layers=6, dtype=getattr(torch, dtype))
 
     threads = torch.get_num_threads()
-    told: list[str] = []
-    found = calibrate(tiny, profile, load, seed=0, batch_size=2, say=told.append)
+    lines: list[str] = []
+    calibrated = calibrate(tiny, profile, load, seed=0, batch_size=2, say=lines.append)
     names = [run.name for run in calibration_runs(profile, 2)]
-    assert list(found.calibration.variants) == names
+    assert list(calibrated.calibration.variants) == names
     assert {"bfloat16", "eager", "batch size 1", "batch size 16"} <= set(names)
-    assert [line.partition(",")[0] for line in told] == ["calibration of tiny-llava-tiny"] * len(names)
+    assert [line.partition(",")[0] for line in lines] == ["calibration of tiny-llava-tiny"] * len(names)
     assert loaded[0] == ("bfloat16", "cpu")
     assert (torch.get_num_threads(), tiny.attention) == (threads, "sdpa")
-    runs = found.calibration.variants
+    runs = calibrated.calibration.variants
     assert runs["bfloat16"].dtype == "bfloat16"
     assert set(runs["eager"].noise) == MEASURES
     assert runs["bfloat16"].noise["inter"].mean > 1e-4
     assert runs["eager"].noise["inter"].mean < 1e-5
-    largest = found.largest_changes("inter")
+    largest = calibrated.largest_changes("inter")
     assert largest.shape == (N, 7)
     assert np.abs(largest).max() == runs["bfloat16"].noise["inter"].sample
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_margins_widen_with_the_noise_and_say_so(tiny: Vlm) -> None:
+def test_margins_widen_with_the_noise_and_state_the_reason(tiny: Vlm) -> None:
     profile = tiny_profile(tiny)
     spread = float(np.ptp(profile["inter"].mean(0)))
     quiet, loud = Calibration(), calibration(bfloat16=spread)

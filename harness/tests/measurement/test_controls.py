@@ -1,4 +1,4 @@
-"""Controls take the picture out and nothing else, and are measured on the same samples."""
+"""Controls remove only the image, and are measured on the same samples."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_noise_has_the_norm_of_every_feature_and_leaves_the_text_alone() -> None
     assert torch.equal(noisy[~image], states[~image])
     torch.testing.assert_close(noisy.norm(dim=-1), states.norm(dim=-1))
     assert float(torch.cosine_similarity(noisy[image], states[image], dim=-1).abs().max()) < 0.9
-    # The same seed draws the same directions, whatever stands beside it in the batch.
+    # The same seed draws the same directions, independent of the rest of the batch.
     alone = noise_like(states[2:], image[2:], [1])
     assert torch.equal(alone[0], noisy[2])
 
 
-def test_the_seed_of_a_sample_is_its_own() -> None:
+def test_each_sample_has_its_own_seed() -> None:
     seeds = {noise_seed(f"tiny-{index}", seed) for index in range(50) for seed in (0, 1)}
     assert len(seeds) == 100
 
@@ -49,12 +49,12 @@ def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
         real = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
         with (
             replace_features_by_noise(vlm.anatomy, batch.groups.image, [5, 6]),
-            observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=["a", "b"], attention=False) as seen,
+            observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=["a", "b"], attention=False) as observer,
         ):
             vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        readings = seen.readings()
+        readings = observer.readings()
         again = vlm.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[0]
-    assert torch.equal(real, again), "the noise outlived its block"
+    assert torch.equal(real, again), "the noise is still applied after its block"
     noisy = literal.to_float64(noise_like(real, batch.groups.image, [5, 6]))
     for row in range(2):
         image, text = (getattr(batch.groups, name)[row].numpy() for name in ("image", "text"))
@@ -62,7 +62,7 @@ def test_the_first_observed_state_holds_the_noise(vlm: Vlm) -> None:
         assert readings.similarity[row, 0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-def test_controls_stand_beside_the_same_samples(vlm: Vlm) -> None:
+def test_controls_are_measured_on_the_same_samples(vlm: Vlm) -> None:
     plain, controlled = tiny_profile(vlm), tiny_profile(vlm, controls=BOTH)
     assert set(controlled.controls) == {"noise", "blank"}
     for name, array in plain.arrays.items():
@@ -70,7 +70,7 @@ def test_controls_stand_beside_the_same_samples(vlm: Vlm) -> None:
     for curves in controlled.controls.values():
         assert {name: array.shape for name, array in curves.items()} == dict.fromkeys(CURVES, (N, 5))
         assert np.abs(curves["inter"] - controlled["inter"]).max() > 1e-3
-        # Text tokens of the first residual point are the prompt's embeddings: no picture reaches them.
+        # Text tokens of the first residual point are the prompt's embeddings: no image affects them.
         np.testing.assert_allclose(curves["text"][:, 0], controlled["text"][:, 0], atol=1e-6)
     assert set(controlled.declared["controls"]) == {"noise", "blank"}
     assert plain.declared["controls"] == {}
@@ -92,13 +92,13 @@ def test_controls_do_not_depend_on_the_order_of_the_samples(vlm: Vlm) -> None:
 
 
 def test_another_seed_of_the_noise_changes_the_noise_only(vlm: Vlm) -> None:
-    one, other = (tiny_profile(vlm, controls=BOTH, control_seed=seed) for seed in (0, 1))
-    assert np.array_equal(one["inter"], other["inter"])
-    assert np.array_equal(one.controls["blank"]["inter"], other.controls["blank"]["inter"])
-    assert not np.array_equal(one.controls["noise"]["inter"], other.controls["noise"]["inter"])
+    first, second = (tiny_profile(vlm, controls=BOTH, control_seed=seed) for seed in (0, 1))
+    assert np.array_equal(first["inter"], second["inter"])
+    assert np.array_equal(first.controls["blank"]["inter"], second.controls["blank"]["inter"])
+    assert not np.array_equal(first.controls["noise"]["inter"], second.controls["noise"]["inter"])
 
 
-def test_equal_prompts_of_the_blank_control_go_through_the_model_once(own_vlm: Vlm, tmp_path: Path) -> None:
+def test_equal_prompts_of_the_blank_control_run_once(own_vlm: Vlm, tmp_path: Path) -> None:
     passes: list[int] = []
     plain = tiny_profile(own_vlm)
     own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
@@ -106,17 +106,17 @@ def test_equal_prompts_of_the_blank_control_go_through_the_model_once(own_vlm: V
     without = len(passes)
     passes.clear()
     blank = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
-    # Three instructions in batches of two, like beside like: each batch holds one prompt twice.
+    # Three instructions in batches of two: each batch holds one prompt twice.
     assert len(passes) == without + 3
     assert len(np.unique(blank.controls["blank"]["inter"], axis=0)) == 3
     passes.clear()
-    kept = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
+    cached = tiny_profile(own_vlm, controls=("blank",), cache=tmp_path)
     assert len(passes) < without
-    assert np.array_equal(kept.controls["blank"]["inter"], blank.controls["blank"]["inter"])
+    assert np.array_equal(cached.controls["blank"]["inter"], blank.controls["blank"]["inter"])
     assert np.array_equal(plain["inter"], blank["inter"])
 
 
-def test_a_blank_picture_has_the_size_of_the_real_one() -> None:
+def test_a_blank_image_has_the_size_of_the_original() -> None:
     sample = tiny_samples(1)[0]
     grey = with_grey_image(sample).load_image()
     assert grey.size == sample.load_image().size

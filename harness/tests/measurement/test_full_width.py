@@ -19,7 +19,7 @@ from harness.tests.support import topology
 from harness.tests.support.topology import DEPTH, random_photographs
 
 N, BATCH = 64, 8
-# Looser than what is aimed at (1.05, 1.25 and 1.02), because another GPU, or a shared one, is no fault of the code.
+# Looser than the targets (1.05, 1.25 and 1.02), to allow for other or shared GPUs.
 MOST_TIME, MOST_TIME_WITH_LENS, MOST_MEMORY = 1.25, 1.5, 1.1
 
 Record = Callable[[str, object], None]
@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=["llava", "instructblip"])
 def vlm(request: pytest.FixtureRequest) -> Iterator[Vlm]:
-    """A model of full width in bf16, drawn on the GPU itself: no copy of it is ever in the host's memory."""
+    """A model of full width in bf16, initialised on the GPU, without a copy in the host's memory."""
     yield getattr(topology, f"random_{request.param}")(None, dtype=torch.bfloat16, device="cuda")
     gc.collect()
     torch.cuda.empty_cache()
@@ -42,7 +42,7 @@ def vlm(request: pytest.FixtureRequest) -> Iterator[Vlm]:
 
 @pytest.fixture
 def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
-    """Print a figure beside model and device, and puts it into the JUnit file."""
+    """Print a value with model and device, and add it to the JUnit file."""
 
     def keep(name: str, value: object) -> None:
         record_testsuite_property(f"{vlm.name} {name}", value)
@@ -78,15 +78,15 @@ def test_similarity_and_attention_cost_little_time(
     vlm: Vlm, record: Record, paths: tuple[Callable[[], object], Callable[[], object]]
 ) -> None:
     plain, hooked = paths
-    found = alternating(plain, hooked)
-    record("similarity and attention / plain", shown(found))
-    assert found.interval[0] <= MOST_TIME
+    timing = alternating(plain, hooked)
+    record("similarity and attention / plain", shown(timing))
+    assert timing.interval[0] <= MOST_TIME
 
 
 def test_everything_costs_little_more(vlm: Vlm, record: Record) -> None:
-    found = ForwardPassTimer(vlm, random_photographs(BATCH)).ratio()
-    record("everything / plain", shown(found))
-    assert found.interval[0] <= MOST_TIME_WITH_LENS
+    timing = ForwardPassTimer(vlm, random_photographs(BATCH)).ratio()
+    record("everything / plain", shown(timing))
+    assert timing.interval[0] <= MOST_TIME_WITH_LENS
 
 
 def test_similarity_and_attention_need_little_memory(
@@ -113,12 +113,13 @@ def alternating(plain: Callable[[], object], hooked: Callable[[], object]) -> Ti
     return timing_ratio(log_ratios(seconds[hooked][WARM_UPS:], seconds[plain][WARM_UPS:]))
 
 
-def shown(found: TimingRatio) -> str:
-    return f"{found.ratio:.3f} ({found.interval[0]:.3f} to {found.interval[1]:.3f}, {found.n} pairs of {BATCH} samples)"
+def shown(timing: TimingRatio) -> str:
+    low, high = timing.interval
+    return f"{timing.ratio:.3f} ({low:.3f} to {high:.3f}, {timing.n} pairs of {BATCH} samples)"
 
 
 def peak(run: Callable[[], object]) -> int:
-    """Bytes allocated at most during one run, the weights among them; the first run only warms up."""
+    """Return the peak of allocated bytes during a run, weights included, after a warm-up run."""
     run()
     gc.collect()
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""A process that waits names one whose work stands still, with its last sign; one that works is not named."""
+"""A waiting process reports a stalled one with its last heartbeat, and no working one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST = 60.0
 
 
 class Lines(list[str]):
-    """Lines that were said, to be waited for."""
+    """Reported lines that a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Lines(list[str]):
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[Heartbeats]:
-    """Three processes that share a store, with a second's silence."""
+    """Three processes with a shared store; one second of silence counts as stalled."""
     monkeypatch.setattr(heartbeats, "SILENCE", 1.0)
     store, made = HashStore(), [Heartbeats(rank, 3) for rank in range(3)]
     for process in made:
@@ -48,7 +48,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[Heartbeats]:
     return made
 
 
-def test_one_that_stands_still_is_named_with_its_last_sign(processes: list[Heartbeats]) -> None:
+def test_a_stalled_process_is_named_with_its_last_heartbeat(processes: list[Heartbeats]) -> None:
     first, second, third = processes
     lines = Lines()
     second.beat("tiny x scenes, batch 3 of 8")
@@ -65,7 +65,7 @@ def test_one_that_stands_still_is_named_with_its_last_sign(processes: list[Heart
     assert "process 2" not in first.silent()
 
 
-def test_it_is_said_again_at_growing_intervals(processes: list[Heartbeats]) -> None:
+def test_a_stalled_process_is_reported_at_growing_intervals(processes: list[Heartbeats]) -> None:
     first, _, third = processes
     times, lines = [time.monotonic()], Lines()
     third.beat("it", 0)
@@ -83,7 +83,7 @@ def test_it_is_said_again_at_growing_intervals(processes: list[Heartbeats]) -> N
     assert gaps[2] > 1.5 * gaps[1]
 
 
-def test_one_that_works_is_not_named(processes: list[Heartbeats], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_working_process_is_not_named(processes: list[Heartbeats], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "SILENCE", 2.0)
     first, second, third = processes
     lines = Lines()
@@ -97,7 +97,7 @@ def test_one_that_works_is_not_named(processes: list[Heartbeats], monkeypatch: p
     assert lines == []
 
 
-def test_of_those_that_wait_the_lowest_says_it(processes: list[Heartbeats]) -> None:
+def test_the_waiting_process_with_the_lowest_rank_reports(processes: list[Heartbeats]) -> None:
     first, second, third = processes
     first.beat("loading")
     lines, others = Lines(), Lines()
@@ -108,7 +108,7 @@ def test_of_those_that_wait_the_lowest_says_it(processes: list[Heartbeats]) -> N
     assert others == []
 
 
-def test_one_that_left_an_earlier_meeting_is_not_there_yet(processes: list[Heartbeats]) -> None:
+def test_a_heartbeat_of_an_earlier_meeting_is_no_arrival(processes: list[Heartbeats]) -> None:
     first, second, third = processes
     lines = Lines()
     for meeting in (0, 1):
@@ -122,13 +122,13 @@ def test_one_that_left_an_earlier_meeting_is_not_there_yet(processes: list[Heart
     assert lines[0].startswith("process 1 has not answered since ")
 
 
-def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_store_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "SILENCE", 0.2)
     over = threading.Event()
 
     class Hanging:
         def set(self, *_: Any) -> None:
-            """Take what it is given, as a socket does."""
+            """Accept any value, like a socket."""
 
         def check(self, _: Any) -> bool:
             return not over.wait(LONGEST)
@@ -143,7 +143,7 @@ def test_where_the_store_hangs_with_its_keeper_the_others_are_silent(monkeypatch
     assert lines[0].startswith("the process that hosts the shared store, 0 or the launcher, has not answered since ")
 
 
-def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_store_raises_no_error_in_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "SILENCE", 0.2)
 
     class Lost:
@@ -159,7 +159,7 @@ def test_a_lost_store_is_left_to_the_meeting(monkeypatch: pytest.MonkeyPatch) ->
         lines.wait_for(1)
 
 
-def test_all_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats]) -> None:
+def test_all_processes_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats]) -> None:
     processes[0].await_all(HOURS, lambda: None)
     alone = Heartbeats(0, 2)
     alone.store = HashStore()
@@ -175,7 +175,7 @@ def test_all_are_awaited_and_a_signal_ends_the_wait(processes: list[Heartbeats])
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Assert that what waits leaves no thread behind."""
+    """Assert that no waiting thread is left."""
     before = threading.active_count()
     yield
     end = time.monotonic() + LONGEST

@@ -1,4 +1,4 @@
-"""Readings that are kept save the forward passes; a changed model is never read from there."""
+"""Cached readings replace forward passes, and are not used for a changed model."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ DRAWING_PASSES = 2
 
 @pytest.fixture
 def passes(own_vlm: Vlm) -> list[int]:
-    """How many samples went through the decoder in every forward pass of `own_vlm`."""
+    """The batch sizes of all forward passes of `own_vlm` through its decoder."""
     try_separators(own_vlm)
     seen: list[int] = []
     own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     return seen
 
 
-def test_kept_readings_are_used_and_are_the_same_bit_for_bit(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+def test_cached_readings_are_used_and_are_identical(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     plain = tiny_profile(own_vlm)
     assert passes == [2] * (DRAWING_PASSES + 3)
     passes.clear()
     first = tiny_profile(own_vlm, cache=tmp_path)
     assert passes == [2] * (DRAWING_PASSES + 3)
     passes.clear()
-    told: list[str] = []
-    kept = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    lines: list[str] = []
+    cached = tiny_profile(own_vlm, cache=tmp_path, say=lines.append)
     assert passes == [2] * DRAWING_PASSES
     assert have_same_numbers(plain, first)
-    assert have_same_numbers(plain, kept)
-    assert told == []
+    assert have_same_numbers(plain, cached)
+    assert lines == []
 
 
-def test_more_samples_extend_what_is_kept(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
-    """Whole windows of batches stay as they were; inside of one, a sample may find better company."""
+def test_more_samples_extend_the_cache(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+    """Complete windows of batches are composed as before; inside a window a longer run may sort differently."""
     tiny_profile(own_vlm, samples=16, cache=tmp_path)
     passes.clear()
     longer = tiny_profile(own_vlm, samples=18, cache=tmp_path)
@@ -66,14 +66,14 @@ def change_buffer(vlm: Vlm) -> None:
 
 
 def patch_forward(vlm: Vlm) -> None:
-    """A change that no weight shows, as a new version of transformers may bring one."""
+    """Change the code but no weight, as a new version of transformers may do."""
     mlp = vlm.anatomy.layers[2].mlp
     plain = mlp.forward
     mlp.forward = lambda states: 1.05 * plain(states)
 
 
 def patch_last_norm(vlm: Vlm) -> None:
-    """Seen after the final norm only, at no residual point."""
+    """Change values after the final norm only, at no residual point."""
     norm = vlm.anatomy.final_norm
     plain = norm.forward
     scale = torch.linspace(0.5, 1.5, vlm.anatomy.width)
@@ -81,31 +81,31 @@ def patch_last_norm(vlm: Vlm) -> None:
 
 
 @pytest.mark.parametrize("change", [change_parameter, change_buffer, patch_forward, patch_last_norm])
-def test_a_changed_model_is_noticed_although_readings_are_kept(
+def test_a_changed_model_is_measured_again_despite_the_cache(
     own_vlm: Vlm, passes: list[int], tmp_path: Path, change: Callable[[Vlm], None]
 ) -> None:
     before = tiny_profile(own_vlm, cache=tmp_path)
     change(own_vlm)
     passes.clear()
-    told: list[str] = []
-    changed = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+    lines: list[str] = []
+    changed = tiny_profile(own_vlm, cache=tmp_path, say=lines.append)
     assert passes == [2] * (DRAWING_PASSES + 3)
     assert largest_difference(before, changed) > 1e-4
     assert have_same_numbers(changed, tiny_profile(own_vlm))
     patched = change in (patch_forward, patch_last_norm)
     assert (
-        told
+        lines
         == ["tiny-llava on tiny: cached readings do not match the current model; they were measured again"] * patched
     )
     assert (changed.weights == before.weights) == patched
-    # What was measured anew is kept in its turn.
+    # The new readings are cached in turn.
     passes.clear()
     assert have_same_numbers(changed, tiny_profile(own_vlm, cache=tmp_path))
     assert passes == [2] * DRAWING_PASSES
 
 
-def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp_path: Path) -> None:
-    """Readings of before and after the patch lie side by side; none of the old ones is believed."""
+def test_an_interrupted_run_of_a_patched_model_does_not_mix_readings(own_vlm: Vlm, tmp_path: Path) -> None:
+    """Readings from before and after the patch are in one cache; the old ones are not used."""
     tiny_profile(own_vlm, cache=tmp_path)
     patch_forward(own_vlm)
     interrupt(own_vlm, DRAWING_PASSES + 1, cache=tmp_path)
@@ -114,12 +114,12 @@ def test_a_patched_model_that_is_interrupted_leaves_no_mixture(own_vlm: Vlm, tmp
 
 def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
     """Interrupt a measurement after some forward passes."""
-    left = [after]
+    remaining = [after]
 
     def crash(*_: Any) -> None:
-        if not left[0]:
+        if not remaining[0]:
             raise KeyboardInterrupt
-        left[0] -= 1
+        remaining[0] -= 1
 
     handle = vlm.anatomy.layers[1].register_forward_pre_hook(crash)
     with pytest.raises(KeyboardInterrupt):
@@ -127,7 +127,7 @@ def interrupt(vlm: Vlm, after: int, **options: Any) -> None:
     handle.remove()
 
 
-def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+def test_an_interrupted_measurement_continues(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     interrupt(own_vlm, DRAWING_PASSES + 2, cache=tmp_path)
     passes.clear()
     resumed = tiny_profile(own_vlm, cache=tmp_path)
@@ -137,7 +137,7 @@ def test_an_interrupted_measurement_goes_on(own_vlm: Vlm, passes: list[int], tmp
 
 
 @pytest.mark.parametrize(("which", "share"), [(0, 0.0), (0, 0.5), (-1, 0.01), (-1, 0.999)])
-def test_a_truncated_reading_is_measured_anew(
+def test_a_truncated_reading_is_measured_again(
     own_vlm: Vlm, passes: list[int], tmp_path: Path, which: int, share: float
 ) -> None:
     before = tiny_profile(own_vlm, cache=tmp_path)
@@ -146,17 +146,19 @@ def test_a_truncated_reading_is_measured_anew(
     content = files[which].read_bytes()
     files[which].write_bytes(content[: int(share * len(content))])
     passes.clear()
-    told: list[str] = []
-    assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path, say=told.append), before)
+    lines: list[str] = []
+    assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path, say=lines.append), before)
     assert passes == [2] * (DRAWING_PASSES + 1)
     assert files[which].read_bytes() == content
-    assert told == [f"the cached reading {files[which]} is damaged (its checksum does not match): it is measured again"]
+    assert lines == [
+        f"the cached reading {files[which]} is damaged (its checksum does not match): it is measured again"
+    ]
 
 
 def test_planted_readings_change_no_result(
     own_vlm: Vlm, passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readings with right checksums and other numbers, in a cache that others can write."""
+    """The readings have valid checksums and other numbers, in a cache that others can write to."""
     monkeypatch.setattr(private_files, "is_closed_to_others", lambda _: False)
     cache = tmp_path / "cache"
     before = tiny_profile(own_vlm, cache=cache)
@@ -168,10 +170,10 @@ def test_planted_readings_change_no_result(
     assert largest_difference(tiny_profile(own_vlm, cache=cache), before) > 0.4
     cache.chmod(0o777)
     passes.clear()
-    told: list[str] = []
-    assert have_same_numbers(tiny_profile(own_vlm, cache=cache, say=told.append), before)
+    lines: list[str] = []
+    assert have_same_numbers(tiny_profile(own_vlm, cache=cache, say=lines.append), before)
     assert passes == [2] * (DRAWING_PASSES + 3)
-    (line,) = told
+    (line,) = lines
     assert line.startswith(f"readings are neither used nor cached, because others can write to {cache} (chmod -R go-w ")
 
 
@@ -184,12 +186,12 @@ def test_other_settings_do_not_share_readings(own_vlm: Vlm, passes: list[int], t
         assert sum(passes) == 2 * DRAWING_PASSES + N
 
 
-def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_full_disk_does_not_stop_a_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
+    lines: list[str] = []
     with full_disk(after=3):
-        first = tiny_profile(own_vlm, cache=tmp_path, say=told.append)
+        first = tiny_profile(own_vlm, cache=tmp_path, say=lines.append)
     assert have_same_numbers(first, tiny_profile(own_vlm))
-    assert [line.split(" (No space left on device)")[0] for line in told] == [
+    assert [line.split(" (No space left on device)")[0] for line in lines] == [
         f"readings are no longer cached in {next(tmp_path.rglob('key.json')).parent}",
         f"{N - 2} readings were measured and not cached in {next(tmp_path.rglob('key.json')).parent}",
     ]
@@ -197,21 +199,21 @@ def test_a_full_disk_ends_no_measurement(own_vlm: Vlm, tmp_path: Path) -> None:
     assert have_same_numbers(tiny_profile(own_vlm, cache=tmp_path), first)
 
 
-def test_a_read_only_cache_is_used_as_far_as_it_goes(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
+def test_a_read_only_cache_is_used_and_not_extended(own_vlm: Vlm, passes: list[int], tmp_path: Path) -> None:
     tiny_profile(own_vlm, samples=16, cache=tmp_path)
     passes.clear()
-    told: list[str] = []
+    lines: list[str] = []
     with read_only_disk():
-        tiny_profile(own_vlm, samples=16, cache=tmp_path, say=told.append)
-        assert (passes, told) == ([2] * DRAWING_PASSES, [])
-        longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=told.append)
+        tiny_profile(own_vlm, samples=16, cache=tmp_path, say=lines.append)
+        assert (passes, lines) == ([2] * DRAWING_PASSES, [])
+        longer = tiny_profile(own_vlm, samples=18, cache=tmp_path, say=lines.append)
     assert passes == [2] * (2 * DRAWING_PASSES + 1)
-    assert [" (Read-only file system)" in line for line in told] == [True, True]
-    assert "new ones are not cached" in told[0]
+    assert [" (Read-only file system)" in line for line in lines] == [True, True]
+    assert "new ones are not cached" in lines[0]
     assert have_same_numbers(longer, tiny_profile(own_vlm, samples=18))
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(own_vlm: Vlm, tmp_path: Path) -> None:
+def test_an_unusable_cache_directory_raises_one_error(own_vlm: Vlm, tmp_path: Path) -> None:
     (tmp_path / "readings").write_text("a file where a directory should be")
     with pytest.raises(ReadingCacheError, match=r"readings cannot be cached in .*; choose another --phase-cache"):
         tiny_profile(own_vlm, cache=tmp_path)

@@ -1,4 +1,4 @@
-"""A sample that cannot be measured costs itself alone: it is left out by id and reason, the rest is as before."""
+"""A sample that cannot be measured is excluded with its reason; the others are unaffected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def picky() -> Vlm:
-    """A tiny model whose processor refuses narrow pictures."""
+    """A tiny model whose processor refuses narrow images."""
     return make_picky(tiny_vlm())
 
 
@@ -49,32 +49,32 @@ def captioned(*captions: str) -> Callable[[Sample], Sample]:
     return lambda sample: replace(sample, captions=captions)
 
 
-def check_others(profile: Profile, whole: Profile) -> None:
-    """Every sample that was measured has the numbers that it has beside all others, where these take no part."""
-    rest = whole.select(profile.sample_ids)
+def check_others(profile: Profile, complete: Profile) -> None:
+    """Assert that the measured samples have the same numbers as in the run with all samples."""
+    rest = complete.select(profile.sample_ids)
     for name in ("inter", "image", "text", "norm_image", "hits", "words", "exit_agreement"):
         np.testing.assert_allclose(profile.arrays[name], rest.arrays[name], atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("rows", [[7], [0], [1], [0, 1], [0, 2, 3, 11]], ids=str)
-def test_a_refused_picture_is_left_out_wherever_it_is(
+def test_a_refused_image_is_excluded_at_any_position(
     picky: Vlm, changed: Callable[..., None], tmp_path: Path, rows: list[int]
 ) -> None:
-    whole = tiny_profile(picky, samples=N, controls=("blank",))
+    complete = tiny_profile(picky, samples=N, controls=("blank",))
     changed(rows, with_narrow_image)
-    told: list[str] = []
+    lines: list[str] = []
     for _ in ("measured", "kept"):
-        told.clear()
-        profile = tiny_profile(picky, samples=N, batch_size=4, controls=("blank",), cache=tmp_path, say=told.append)
+        lines.clear()
+        profile = tiny_profile(picky, samples=N, batch_size=4, controls=("blank",), cache=tmp_path, say=lines.append)
         assert profile.sample_ids == tuple(f"tiny-{row}" for row in range(N) if row not in rows)
         assert profile.left_out == {f"tiny-{row}": REASON for row in rows}
-        assert f"tiny: left out {len(rows)} ({REASON}): {', '.join(f'tiny-{row}' for row in rows)}" in told
+        assert f"tiny: left out {len(rows)} ({REASON}): {', '.join(f'tiny-{row}' for row in rows)}" in lines
         assert [drawing.sample_id for drawing in profile.drawings] == list(profile.sample_ids[:2])
         assert len(profile.controls["blank"]["inter"]) == profile.n
-        check_others(profile, whole)
+        check_others(profile, complete)
 
 
-def test_a_refused_picture_costs_both_sides_of_an_item(picky: Vlm, changed: Callable[..., None]) -> None:
+def test_a_refused_image_excludes_both_sides_of_an_item(picky: Vlm, changed: Callable[..., None]) -> None:
     changed([1, 6], with_narrow_image, paired=True)
     profile = tiny_profile(picky, samples=N, batch_size=4)
     assert set(profile.left_out) == {"tiny-0", "tiny-1", "tiny-6", "tiny-7"}
@@ -82,34 +82,34 @@ def test_a_refused_picture_costs_both_sides_of_an_item(picky: Vlm, changed: Call
     assert profile.n == N - 4 == np.isfinite(profile["likelihood_own"]).sum()
 
 
-def test_no_picture_that_is_taken_is_one_sentence(picky: Vlm, changed: Callable[..., None]) -> None:
+def test_too_few_accepted_images_are_one_error(picky: Vlm, changed: Callable[..., None]) -> None:
     changed(range(1, N), with_narrow_image)
     with pytest.raises(MeasureError) as raised:
         tiny_profile(picky, samples=N)
-    said = str(raised.value)
-    assert said.startswith(f"1 samples of tiny; {N - 1} are left out, such as tiny-1 ({REASON}): the anisotropy")
+    message = str(raised.value)
+    assert message.startswith(f"1 samples of tiny; {N - 1} are left out, such as tiny-1 ({REASON}): the anisotropy")
 
 
-def test_a_processor_that_refuses_every_picture_has_a_prompt_to_mend(own_vlm: Vlm) -> None:
+def test_a_processor_that_refuses_every_image_raises_a_prompt_error(own_vlm: Vlm) -> None:
     own_vlm.processor.chat_template = own_vlm.processor.chat_template.replace("<image>", "")
     with pytest.raises(PromptError, match="its chat template must write"):
         tiny_profile(own_vlm)
 
 
-def test_captions_without_a_word_are_left_out(vlm: Vlm, changed: Callable[..., None]) -> None:
-    whole = tiny_profile(vlm, samples=N)
+def test_samples_without_a_content_word_are_excluded(vlm: Vlm, changed: Callable[..., None]) -> None:
+    complete = tiny_profile(vlm, samples=N)
     changed([1, 4], captioned("\N{GRINNING FACE}", "123", "テーブルの上にピザがある LEGO"))
-    told: list[str] = []
-    profile = tiny_profile(vlm, samples=N, say=told.append)
+    lines: list[str] = []
+    profile = tiny_profile(vlm, samples=N, say=lines.append)
     assert profile.left_out == dict.fromkeys(("tiny-1", "tiny-4"), NO_WORD)
-    assert f"tiny: left out 2 ({NO_WORD}): tiny-1, tiny-4" in told
+    assert f"tiny: left out 2 ({NO_WORD}): tiny-1, tiny-4" in lines
     assert profile.n == N - 2
-    check_others(profile, whole)
-    # Of the captions, which alternate, the next that is left gives the words of chance.
+    check_others(profile, complete)
+    # The captions alternate; the next remaining sample provides the chance words.
     assert profile["chance_words"].tolist() == [*profile["words"].tolist()[1:], profile["words"][0]]
 
 
-def test_a_word_that_no_entry_spells_is_another_reason(vlm: Vlm, changed: Callable[..., None]) -> None:
+def test_a_word_outside_the_vocabulary_is_another_reason(vlm: Vlm, changed: Callable[..., None]) -> None:
     changed([3], captioned("xqz"))
     profile = tiny_profile(vlm, samples=N)
     assert profile.left_out == {"tiny-3": "no content word of its captions is in the model's vocabulary"}

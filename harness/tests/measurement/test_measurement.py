@@ -1,4 +1,4 @@
-"""A measurement is the same whatever the batch and the order, and refuses what it cannot measure."""
+"""Measurements do not depend on batch size and order, and refuse invalid requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
 
 
 def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
-    """Words to stems to entries, states of transformers through the norm, all logits sorted."""
+    """The expected hits come from hidden states of transformers, the norm and all logits."""
     samples = tiny_samples(3)
     profile = tiny_profile(vlm, samples=3)
     vocabulary = Vocabulary(vlm.processor.tokenizer, 400)
@@ -56,12 +56,12 @@ def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
         logits = [
             [literal.logits(state, weight) for state in literal.to_float64(states)[0][image]] for states in normed
         ]
-        for name, asked in (("", words[row]), ("chance_", words[(row + 1) % 3])):
-            assert profile.arrays[f"{name}words"][row] == len(asked)
+        for name, words_of_row in (("", words[row]), ("chance_", words[(row + 1) % 3])):
+            assert profile.arrays[f"{name}words"][row] == len(words_of_row)
             for point in range(len(normed)):
-                for place, k in enumerate(KS):
-                    found = sum(literal.is_word_in_top_k(logits[point], word, k) for word in asked)
-                    assert profile.arrays[f"{name}hits"][row, point, place] == found
+                for column, k in enumerate(KS):
+                    hits = sum(literal.is_word_in_top_k(logits[point], word, k) for word in words_of_row)
+                    assert profile.arrays[f"{name}hits"][row, point, column] == hits
     assert profile.arrays["hits"].sum() > 0
 
 
@@ -75,7 +75,7 @@ def test_sample_order_does_not_matter(vlm: Vlm) -> None:
     turned = backward.select(forward.sample_ids)
     assert turned.pixel_hashes == forward.pixel_hashes
     for name in forward.arrays:
-        # Which sample lends its words for the chance level is a matter of order.
+        # The words for the chance level depend on the order of samples.
         if not name.startswith("chance"):
             np.testing.assert_allclose(turned.arrays[name], forward.arrays[name], rtol=0, atol=1e-5, err_msg=name)
 
@@ -90,12 +90,12 @@ def test_fewer_than_two_samples_are_refused(vlm: Vlm, samples: int) -> None:
         tiny_profile(vlm, samples=samples)
 
 
-def test_a_dataset_that_has_fewer_samples_gives_those(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
+def test_a_smaller_dataset_is_measured_completely(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "three samples", lambda n, *_: tiny_samples(min(n, 3))))
     assert tiny_profile(vlm, samples=100).n == 3
 
 
-def test_a_batch_of_none_is_refused(vlm: Vlm) -> None:
+def test_a_batch_size_of_zero_is_refused(vlm: Vlm) -> None:
     with pytest.raises(MeasureError, match="batch size 0: at least one"):
         tiny_profile(vlm, batch_size=0)
 
@@ -109,8 +109,8 @@ def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch,
     captions = ["red", "red circle", "red circle star", "red circle star heart"]
     clusters = ["one", "one", "two", "two"]
     paired = [
-        Sample(one.id, one.load_image, one.instruction, (caption,), cluster)
-        for one, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
+        Sample(first.id, first.load_image, first.instruction, (caption,), cluster)
+        for first, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
     ]
     monkeypatch.setitem(DATASETS, "paired", Dataset("paired", "two clusters", lambda *_: paired))
     profile = tiny_profile(vlm, "paired", samples=4)
@@ -132,7 +132,7 @@ def test_self_checks_run_in_every_measurement(monkeypatch: pytest.MonkeyPatch, v
     assert calls == ["check_image_positions", "check_repeatable", "check_same_hits"]
 
 
-def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
+def test_select_returns_rows_in_the_requested_order(vlm: Vlm) -> None:
     profile = tiny_profile(vlm)
     picked = profile.select(["tiny-4", "tiny-1"])
     assert picked.sample_ids == ("tiny-4", "tiny-1")
@@ -153,11 +153,11 @@ def test_select_takes_rows_in_the_order_asked_for(vlm: Vlm) -> None:
 def test_recall_is_hits_over_words(vlm: Vlm) -> None:
     profile = tiny_profile(vlm)
     for chance in ("", "chance_"):
-        for place, k in enumerate(KS):
+        for column, k in enumerate(KS):
             recall = profile[f"recall_{chance}{k}"]
             for row in range(N):
                 for point in range(profile.depth + 1):
-                    hits = int(profile.arrays[f"{chance}hits"][row, point, place])
+                    hits = int(profile.arrays[f"{chance}hits"][row, point, column])
                     assert recall[row, point] == hits / int(profile.arrays[f"{chance}words"][row])
     assert (profile["recall_1"] <= profile["recall_5"]).all()
     assert profile["recall_5"].max() <= 1.0
@@ -166,7 +166,7 @@ def test_recall_is_hits_over_words(vlm: Vlm) -> None:
         profile["nonsense"]
 
 
-def test_drawings_show_the_whole_row(vlm: Vlm) -> None:
+def test_drawings_hold_the_full_attention_row(vlm: Vlm) -> None:
     profile = tiny_profile(vlm)
     for row, drawing in enumerate(profile.drawings):
         tokens = drawing.norm_rows.shape[1]
@@ -181,18 +181,18 @@ def test_drawings_show_the_whole_row(vlm: Vlm) -> None:
             assert profile.arrays["norm_image"][row, layer] == pytest.approx(share, rel=1e-5)
 
 
-def test_samples_that_are_asked_for_are_kept_in_full_as_the_first_two_are(vlm: Vlm) -> None:
+def test_requested_samples_are_recorded_in_full_like_the_first_two(vlm: Vlm) -> None:
     forth = tiny_profile(vlm, draw=("tiny-5", "tiny-0", "nobody"))
     assert [drawing.sample_id for drawing in forth.drawings] == ["tiny-0", "tiny-1", "tiny-5"]
     # In the other order it is the first: the same sample in full, from another batch.
     back = tiny_profile(vlm, "tiny-reversed")
-    one, other = forth.drawings[2], back.drawings[0]
-    assert (one.sample_id, one.captions, one.tokens, one.grid) == (
-        other.sample_id,
-        other.captions,
-        other.tokens,
+    first, second = forth.drawings[2], back.drawings[0]
+    assert (first.sample_id, first.captions, first.tokens, first.grid) == (
+        second.sample_id,
+        second.captions,
+        second.tokens,
         (4, 4),
     )
-    np.testing.assert_allclose(one.norm_rows, other.norm_rows, rtol=1e-4)
-    np.testing.assert_array_equal(one.image, other.image)
-    assert one.image_tokens == other.image_tokens
+    np.testing.assert_allclose(first.norm_rows, second.norm_rows, rtol=1e-4)
+    np.testing.assert_array_equal(first.image, second.image)
+    assert first.image_tokens == second.image_tokens

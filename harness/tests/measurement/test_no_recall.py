@@ -1,4 +1,4 @@
-"""Where no caption is English everything but recall is measured, judged and shown, and why recall is not."""
+"""Without English captions everything except recall is measured and reported, with the reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def speak(language: str) -> None:
         def draw(n: int, *_: object) -> list[Sample]:
-            return [replace(one, captions=(caption(row),)) for row, one in enumerate(tiny_samples(n))]
+            return [replace(sample, captions=(caption(row),)) for row, sample in enumerate(tiny_samples(n))]
 
         def caption(row: int) -> str:
             return f"テーブルの上に{row}枚" if language == "Japanese" else f"{GERMAN[row % 4]} {'x' * (row + 1)}"
@@ -67,7 +67,7 @@ def test_content_words_are_those_of_captions_in_latin_letters() -> None:
     assert content_words(["a café in 東京"]) == ("café",)
 
 
-def test_a_language_is_told_from_many_sentences_only() -> None:
+def test_a_language_is_recognised_from_many_sentences_only() -> None:
     german = [f"{GERMAN[row % 4]} {'x' * row}" for row in range(40)]
     assert not seem_english(german)
     assert seem_english(german[:19])
@@ -83,9 +83,9 @@ def test_all_but_recall_is_measured(
 ) -> None:
     english = tiny_profile(vlm, samples=24, controls=("blank",))
     foreign(language)
-    told: list[str] = []
-    profile = tiny_profile(vlm, samples=24, controls=("blank",), cache=tmp_path, say=told.append)
-    assert told == [f"tiny: recall is left out: {reason}"]
+    lines: list[str] = []
+    profile = tiny_profile(vlm, samples=24, controls=("blank",), cache=tmp_path, say=lines.append)
+    assert lines == [f"tiny: recall is left out: {reason}"]
     assert (profile.n, profile.no_recall, profile.left_out) == (24, reason, {})
     assert set(english.arrays) - set(profile.arrays) == {"hits", "chance_hits", "words", "chance_words"}
     for name, array in profile.arrays.items():
@@ -93,7 +93,7 @@ def test_all_but_recall_is_measured(
     assert have_same_numbers(tiny_profile(vlm, samples=24, controls=("blank",), cache=tmp_path), profile)
 
 
-def test_the_claim_that_needs_recall_says_that_there_is_none(vlm: Vlm, foreign: Callable[[str], None]) -> None:
+def test_the_claim_that_needs_recall_is_inconclusive_without_it(vlm: Vlm, foreign: Callable[[str], None]) -> None:
     foreign("Japanese")
     claims = claims_of(phase_reading(tiny_profile(vlm, samples=24)))
     late = claims["output-preparation"].parts[-1]
@@ -102,7 +102,7 @@ def test_the_claim_that_needs_recall_says_that_there_is_none(vlm: Vlm, foreign: 
 
 
 @pytest.mark.parametrize("summary", [False, True])
-def test_a_baseline_without_recall_is_kept_and_compared(
+def test_a_baseline_without_recall_is_stored_and_compared(
     vlm: Vlm, foreign: Callable[[str], None], tmp_path: Path, summary: bool
 ) -> None:
     english = tiny_profile(vlm, samples=64)
@@ -110,13 +110,13 @@ def test_a_baseline_without_recall_is_kept_and_compared(
     profile = tiny_profile(vlm, samples=64)
     baseline = read_baseline(write_baseline(tmp_path, profile, {}, phases_of(profile), summary=summary))
     assert baseline.profile.no_recall == NO_WORD
-    for now in (profile, english):
-        comparison = compare(now, baseline, FAMILIES["lens"])
+    for measured in (profile, english):
+        comparison = compare(measured, baseline, FAMILIES["lens"])
         assert [finding.measure.name for finding in comparison.findings] == ["exit_agreement"]
 
 
 def measured_again(cases: Cases, *arguments: str) -> tuple[str, str, str, dict[str, object]]:
-    """What a run shows of the pair: the terminal, the Markdown, the page and the record."""
+    """Run the cases; return the terminal output, the Markdown, the page and the record."""
     here = cases.baselines.parent
     result = cases.run(
         *("-m", "regression or replication", "--phase-controls", "none", "--phase-report", "report"),
@@ -132,13 +132,13 @@ def measured_again(cases: Cases, *arguments: str) -> tuple[str, str, str, dict[s
 
 
 @pytest.mark.slow
-def test_every_view_says_that_recall_is_left_out(cases: Cases, foreign: Callable[[str], None]) -> None:
+def test_every_report_states_that_recall_is_left_out(cases: Cases, foreign: Callable[[str], None]) -> None:
     foreign("Japanese")
     measured_again(cases, "--phase-update-new")
     terminal, markdown, page, record = measured_again(cases)
-    said = f"recall is left out: {NO_WORD}"
-    assert " ".join(said.split()) in " ".join(terminal.split())
-    assert f"- `tiny-llava-tiny`: {said}" in markdown
+    reason = f"recall is left out: {NO_WORD}"
+    assert " ".join(reason.split()) in " ".join(terminal.split())
+    assert f"- `tiny-llava-tiny`: {reason}" in markdown
     assert "Recall is left out: no caption has an English content word that the model" in page
     assert list(Draft202012Validator(record_schema()).iter_errors(record)) == []
     pair = record["pairs"]["tiny-llava-tiny"]  # type: ignore[index]
@@ -148,7 +148,7 @@ def test_every_view_says_that_recall_is_left_out(cases: Cases, foreign: Callable
     assert lens["verdict"] == "reproduces"
 
 
-def test_a_profile_is_drawn_without_recall(vlm: Vlm, foreign: Callable[[str], None]) -> None:
+def test_a_profile_without_recall_is_plotted(vlm: Vlm, foreign: Callable[[str], None]) -> None:
     foreign("German")
     profile: Profile = tiny_profile(vlm, samples=24)
     texts = [text.get_text().replace("\n", " ") for text in plot(profile, "recall").texts]

@@ -1,4 +1,4 @@
-"""Samples go through the model together, and what is wrong with one costs no other."""
+"""Batches of samples: a fault of one sample does not affect the others."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def measured(vlm: Vlm, **options: Any) -> Any:
     return tiny_profile(vlm, **({"samples": N, "batch_size": BATCH} | options))
 
 
-def counted(vlm: Vlm) -> list[int]:
-    """How many samples went through the model in each forward pass from now on."""
+def record_batch_sizes(vlm: Vlm) -> list[int]:
+    """Return a list that collects the batch size of every further forward pass."""
     try_separators(vlm)
     passes: list[int] = []
     vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
@@ -57,57 +57,57 @@ def counted(vlm: Vlm) -> list[int]:
 
 
 def white(sample: Sample) -> Sample:
-    """Return the wrong sample with a picture that a hook can tell from all others."""
+    """Return the sample with a white image if it is WRONG, so that a hook can recognise it."""
     return replace(sample, load_image=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
 
 
 def nan_where_white(vlm: Vlm) -> list[Any]:
-    """Hook that make the states of a white picture's row NaN in front of the third layer."""
+    """Add hooks that set the states of a white image's row to NaN before the third layer."""
     rows: list[torch.Tensor] = []
 
-    def see(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+    def find_white(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         rows[:] = [kwargs["pixel_values"].flatten(1).amin(1) > 1.0]
 
     def spoil(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0].masked_fill(rows[0].view(-1, 1, 1), torch.nan), *args[1:])
 
     return [
-        vlm.model.register_forward_pre_hook(see, with_kwargs=True),
+        vlm.model.register_forward_pre_hook(find_white, with_kwargs=True),
         vlm.anatomy.layers[2].register_forward_pre_hook(spoil),
     ]
 
 
-def test_a_nan_is_named_and_the_other_samples_are_kept(
+def test_a_sample_with_nan_is_named_and_the_others_are_cached(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
     many(white)
-    whole = measured(own_vlm)
+    expected = measured(own_vlm)
     hooks = nan_where_white(own_vlm)
     with pytest.raises(SampleError) as raised:
         measured(own_vlm, cache=tmp_path)
-    said = str(raised.value)
-    assert said.startswith(f"tiny-llava-tiny: 1 of {N} samples cannot be measured: sample {WRONG}: ")
-    assert f"of sample {WRONG} is nan at residual point 2; " in said
-    assert said.endswith(
+    message = str(raised.value)
+    assert message.startswith(f"tiny-llava-tiny: 1 of {N} samples cannot be measured: sample {WRONG}: ")
+    assert f"of sample {WRONG} is nan at residual point 2; " in message
+    assert message.endswith(
         f"the readings of {N - 1} others are cached. Repair it, or remove it from the dataset, and run again"
     )
     assert len(list(tmp_path.rglob("*.npz"))) == N - 1
     for hook in hooks:
         hook.remove()
-    passes = counted(own_vlm)
-    assert have_same_numbers(measured(own_vlm, cache=tmp_path), whole)
+    passes = record_batch_sizes(own_vlm)
+    assert have_same_numbers(measured(own_vlm, cache=tmp_path), expected)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
-def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
+def test_a_broken_image_is_named_and_the_other_samples_are_cached(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
-    whole = measured(own_vlm, samples=224)
+    expected = measured(own_vlm, samples=224)
 
-    def torn() -> Image.Image:
+    def broken() -> Image.Image:
         raise DataError("photo.jpg is broken or truncated")
 
-    many(lambda sample: replace(sample, load_image=torn) if sample.id == WRONG else sample)
+    many(lambda sample: replace(sample, load_image=broken) if sample.id == WRONG else sample)
     with pytest.raises(
         SampleError,
         match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
@@ -116,26 +116,26 @@ def test_a_broken_picture_is_named_and_the_other_samples_are_kept(
         measured(own_vlm, samples=224, cache=tmp_path)
     assert len(list(tmp_path.rglob("*.npz"))) == 223
     many(lambda sample: sample)
-    passes = counted(own_vlm)
-    assert have_same_numbers(measured(own_vlm, samples=224, cache=tmp_path), whole)
+    passes = record_batch_sizes(own_vlm)
+    assert have_same_numbers(measured(own_vlm, samples=224, cache=tmp_path), expected)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
 @pytest.mark.parametrize("wrong", ["tiny-0", "tiny-1"])
-def test_a_broken_picture_among_those_that_are_drawn_is_named_at_once(
+def test_a_broken_image_among_the_first_samples_is_named_before_any_pass(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], wrong: str
 ) -> None:
     def gone() -> Image.Image:
         raise OSError("the disk is gone")
 
     many(lambda sample: replace(sample, load_image=gone) if sample.id == wrong else sample)
-    passes = counted(own_vlm)
+    passes = record_batch_sizes(own_vlm)
     with pytest.raises(SampleError, match=f"tiny-llava-tiny: sample {wrong} cannot be measured: the disk is gone; it"):
         measured(own_vlm, samples=4)
     assert passes == []
 
 
-def test_without_a_cache_a_fault_says_that_nothing_is_kept(
+def test_without_a_cache_a_fault_states_that_no_readings_are_cached(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None]
 ) -> None:
     def gone() -> Image.Image:
@@ -145,17 +145,17 @@ def test_without_a_cache_a_fault_says_that_nothing_is_kept(
     many(lambda sample: replace(sample, load_image=gone) if sample.id in wrong else sample)
     with pytest.raises(SampleError) as raised:
         measured(own_vlm, samples=40)
-    said = str(raised.value)
-    assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in said
-    assert said.endswith(
+    message = str(raised.value)
+    assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in message
+    assert message.endswith(
         "and 2 more; no readings are cached. Repair them, or remove them from the dataset, and run again"
     )
 
 
 @pytest.mark.usefixtures("many")
-def test_a_model_that_only_gives_nan_is_not_tried_on_every_sample(own_vlm: Vlm) -> None:
-    """The first two samples are drawn in full; a fault that begins behind them is the model's soon enough."""
-    passes = counted(own_vlm)
+def test_a_model_that_always_gives_nan_stops_early(own_vlm: Vlm) -> None:
+    """The fault begins after the first two samples, which are recorded in full."""
+    passes = record_batch_sizes(own_vlm)
 
     def spoil(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0] * torch.nan if len(passes) > DRAWING_PASSES else args[0], *args[1:])
@@ -167,7 +167,7 @@ def test_a_model_that_only_gives_nan_is_not_tried_on_every_sample(own_vlm: Vlm) 
 
 
 def short_of_memory(vlm: Vlm, most: int, shortage: Callable[[], Any]) -> None:
-    """Memory runs out in every pass of more than `most` samples."""
+    """Let memory run out in every pass of more than `most` samples."""
 
     def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
         if len(args[0]) > most:
@@ -181,7 +181,7 @@ def on_a_gpu() -> None:
 
 
 def on_the_cpu() -> None:
-    """The real thing: more than any machine has."""
+    """Allocate more memory than any machine has."""
     torch.empty(2**60, dtype=torch.uint8)
 
 
@@ -191,50 +191,50 @@ def in_onednn() -> None:
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("shortage", [on_a_gpu, on_the_cpu, in_onednn])
-def test_out_of_memory_halves_the_batch_and_says_so_once(
+def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
     own_vlm: Vlm, tmp_path: Path, shortage: Callable[[], Any]
 ) -> None:
-    whole = measured(own_vlm, samples=24, controls=("noise",))
-    told: list[str] = []
+    expected = measured(own_vlm, samples=24, controls=("noise",))
+    lines: list[str] = []
     short_of_memory(own_vlm, 3, shortage)
-    passes = counted(own_vlm)
-    small = measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path, say=told.append)
-    assert told == [
+    passes = record_batch_sizes(own_vlm)
+    small = measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path, say=lines.append)
+    assert lines == [
         "tiny-llava: out of memory with batches of 8 samples, continuing with 4",
         "tiny-llava: out of memory with batches of 4 samples, continuing with 2",
     ]
     assert passes == [2] * DRAWING_PASSES + [8, 4] + [2] * 24
-    assert largest_difference(small, whole) < 1e-5
-    assert np.array_equal(small["hits"], whole["hits"])
+    assert largest_difference(small, expected) < 1e-5
+    assert np.array_equal(small["hits"], expected["hits"])
     passes.clear()
     assert have_same_numbers(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
     assert passes == [2] * DRAWING_PASSES
 
 
-def test_halves_are_encoded_beside_the_batches_made_ahead(
+def test_halved_batches_are_encoded_while_others_are_prefetched(
     own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One prompt needs no padding, several do; the tokenizer is told before each call, here well before."""
+    """The tokenizer's padding state is set before each call; a delay provokes a race of two threads."""
     many(lambda sample: replace(sample, instruction="describe the image" + " please" * int(sample.id[5:])))
     kind = type(own_vlm.processor.tokenizer)
-    tell = kind.set_truncation_and_padding
+    set_padding = kind.set_truncation_and_padding
 
-    def tell_early(tokenizer: Any, padding_strategy: Any, *args: Any, **kwargs: Any) -> None:
-        tell(tokenizer, padding_strategy, *args, **kwargs)
+    def set_padding_early(tokenizer: Any, padding_strategy: Any, *args: Any, **kwargs: Any) -> None:
+        set_padding(tokenizer, padding_strategy, *args, **kwargs)
         if padding_strategy is PaddingStrategy.LONGEST:
             time.sleep(0.05)
 
-    whole = measured(own_vlm, samples=48)
+    expected = measured(own_vlm, samples=48)
     short_of_memory(own_vlm, 1, on_the_cpu)
-    monkeypatch.setattr(kind, "set_truncation_and_padding", tell_early)
-    assert largest_difference(measured(own_vlm, samples=48), whole) < 1e-5
+    monkeypatch.setattr(kind, "set_truncation_and_padding", set_padding_early)
+    assert largest_difference(measured(own_vlm, samples=48), expected) < 1e-5
 
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(("shortage", "words"), [(on_the_cpu, "memory"), (in_onednn, "could not create a primitive")])
-def test_one_sample_that_does_not_fit_is_one_sentence(own_vlm: Vlm, shortage: Callable[[], Any], words: str) -> None:
-    told: list[str] = []
+def test_a_single_sample_that_exceeds_memory_is_reported(own_vlm: Vlm, shortage: Callable[[], Any], words: str) -> None:
+    lines: list[str] = []
     short_of_memory(own_vlm, 0, shortage)
     with pytest.raises(MemoryShortageError, match=rf"tiny-llava: not even one sample .* \(.*{words}"):
-        measured(own_vlm, samples=4, say=told.append)
-    assert told == ["tiny-llava: out of memory with batches of 2 samples, continuing with 1"]
+        measured(own_vlm, samples=4, say=lines.append)
+    assert lines == ["tiny-llava: out of memory with batches of 2 samples, continuing with 1"]

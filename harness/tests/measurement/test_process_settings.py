@@ -1,4 +1,4 @@
-"""Processes that were started with other options say which: one sentence with both values and the ranks."""
+"""Processes with different options report them in one sentence with both values and the ranks."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_an_ini_value_that_differs_is_named(started: Any, pytester: pytest.Pytes
 
 
 def test_trusted_code_is_named_by_its_checkpoint(started: Any, pytester: pytest.Pytester) -> None:
-    (place := pytester.mkdir("own")).joinpath("config.json").write_text("{}")
-    named = ("--phase-model", str(place))
-    problem = difference("started", [started(*named), started(*named, "--phase-trust-code", str(place))])
+    (directory := pytester.mkdir("own")).joinpath("config.json").write_text("{}")
+    named = ("--phase-model", str(directory))
+    problem = difference("started", [started(*named), started(*named, "--phase-trust-code", str(directory))])
     assert "--phase-trust-code own, process 0 with none" in problem
 
 
@@ -102,7 +102,7 @@ def test_trusted_code_is_named_by_its_checkpoint(started: Any, pytester: pytest.
         ("-s",),
     ],
 )
-def test_what_may_differ_is_no_difference(started: Any, given: tuple[str, ...]) -> None:
+def test_options_per_process_may_differ(started: Any, given: tuple[str, ...]) -> None:
     assert difference("started", [started(), started(*given)]) == ""
 
 
@@ -114,7 +114,7 @@ def test_every_option_is_compared_or_may_differ(started: Any) -> None:
     assert may_differ == {"device", "data", "baselines", "cache", "process_timeout", "json", "markdown", "report"}
 
 
-def test_tests_that_differ_are_explained_by_what_chose_them(started: Any) -> None:
+def test_differing_tests_are_explained_by_the_options_that_selected_them(started: Any) -> None:
     both = started("-k", "b")
     assert difference("started", [both, started("-k", "c", tests=("a",))]) == (
         f"process 1 started with -k c, process 0 with b{ALIKE}"
@@ -127,7 +127,7 @@ def test_tests_that_differ_are_explained_by_what_chose_them(started: Any) -> Non
     )
 
 
-def test_tests_in_which_nobody_meets_may_differ() -> None:
+def test_tests_without_meetings_may_differ() -> None:
     def item(name: str, *fixtures: str, timed: bool = False) -> Any:
         return SimpleNamespace(nodeid=name, fixturenames=fixtures, get_closest_marker=lambda _: timed or None)
 

@@ -1,4 +1,4 @@
-"""Several processes measure as one: the same numbers, one voice, and one error for all."""
+"""Several processes measure like one: same numbers, one output and one error for all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from harness.tests.support.process_runs import ACCELERATE, PYTHON, TORCHRUN, fre
 ALONE = Processes()
 
 
-def test_one_process_is_by_itself_and_torch_distributed_stays_out() -> None:
+def test_a_single_process_does_not_import_torch_distributed() -> None:
     program = """if True:
         import sys
         from harness.measurement.ranks import processes
-        one = processes()
-        assert (one.first, one.several, list(one.share(3)), one.device("auto")) == (True, False, [0, 1, 2], "auto")
-        assert one.gather("all", lambda: ["a", "b"]) == ["a", "b"]
-        assert one.agree_on_first("all", lambda: 7) == one.run_on_first("all", lambda: 7) == 7
-        one.wait("nobody")
-        one.leave()
+        single = processes()
+        assert (single.first, single.several, single.device("auto")) == (True, False, "auto")
+        assert list(single.share(3)) == [0, 1, 2]
+        assert single.gather("all", lambda: ["a", "b"]) == ["a", "b"]
+        assert single.agree_on_first("all", lambda: 7) == single.run_on_first("all", lambda: 7) == 7
+        single.wait("nobody")
+        single.leave()
         assert not {"torch", "accelerate"} & set(sys.modules), "a heavy import"
     """
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "PYTEST_XDIST_WORKER")}
@@ -46,13 +47,13 @@ def test_without_a_launcher_there_is_one_process(given: dict[str, str], monkeypa
 
 
 @pytest.mark.parametrize(("n", "count"), [(0, 2), (1, 3), (7, 2), (8, 4)])
-def test_every_batch_is_somebodys(n: int, count: int) -> None:
+def test_every_batch_belongs_to_one_process(n: int, count: int) -> None:
     shares = [list(Processes(rank, count).share(n)) for rank in range(count)]
     assert sorted(batch for share in shares for batch in share) == list(range(n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     second, third = Processes(1, 3, 1), Processes(2, 3, 2)
@@ -66,8 +67,8 @@ def test_a_process_takes_its_own_gpu_where_all_would_take_the_first(monkeypatch:
     assert third.device("auto") == "auto"
 
 
-def test_two_processes_meet_and_part() -> None:
-    """Shares come back in order, an error is the same in both and they stay in step; one that is gone is missed."""
+def test_two_processes_exchange_results_and_errors() -> None:
+    """Results are in order, errors are the same in both processes, and a lost process is reported."""
     first, second = (process.communicate(timeout=100)[0].splitlines() for process in started())
     unforeseen = "process 1 failed with ZeroDivisionError: nobody thought of it (meeting.py:"
     assert first[:6] == [
@@ -145,7 +146,7 @@ def test_a_fault_of_one_process_is_one_sentence_and_no_process_hangs(tmp_path: P
     assert done.returncode != 0
     assert sentence in done.stdout
     assert "Traceback" not in done.stdout
-    # Where a process has died, its launcher may end the other before that has told of its tests.
+    # After a process has died, its launcher may end the other before it reports its tests.
     ended = fault == "dead" and "ended by its launcher (SIGTERM)" in done.stdout
     skipped = "" if fault == "ended" else "1 skipped.* "
     assert re.search(rf"{skipped}1 error\b", done.stdout) or ended
@@ -159,7 +160,7 @@ def test_a_signal_to_one_process_ends_all(tmp_path: Path) -> None:
     assert "run different work" not in done.stdout
 
 
-def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
+def test_after_the_others_are_lost_nothing_is_sent_or_measured() -> None:
     class Keeper:
         def set(self, *_: object) -> None:
             raise AssertionError("a store whose keeper hangs blocks")
@@ -171,7 +172,7 @@ def test_once_the_others_are_lost_nothing_is_sent_or_measured() -> None:
 
 
 @pytest.mark.slow
-def test_processes_with_other_options_say_which_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_different_options_are_reported_before_a_model_is_loaded(tmp_path: Path) -> None:
     loads = tmp_path / "loads"
     both = run_ranks(tmp_path, (), ("--phase-batch-size", "4"), TINY_LOADS=str(loads))
     assert [process.wait(200) for process in both] == [pytest.ExitCode.USAGE_ERROR] * 2

@@ -1,4 +1,4 @@
-"""A model that is spread over devices, here partly on the disk, is measured like a whole one."""
+"""A model dispatched over devices, here partly to disk, is measured like one on a single device."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 
 
 def test_layers_on_the_disk_change_nothing(vlm: Vlm, own_vlm: Vlm, tmp_path: Path) -> None:
-    """There the output projection's weight is a placeholder whenever its layer does not run."""
-    whole = tiny_profile(vlm, controls=("noise", "blank"))
-    places = {name: "cpu" for name, _ in own_vlm.model.named_children() if name != "model"}
+    """The output projection's weight is on the meta device while its layer does not run."""
+    single = tiny_profile(vlm, controls=("noise", "blank"))
+    devices = {name: "cpu" for name, _ in own_vlm.model.named_children() if name != "model"}
     inner = own_vlm.model.model
-    places |= {f"model.{name}": "cpu" for name, _ in inner.named_children() if name != "language_model"}
-    places |= {f"model.language_model.{name}": "cpu" for name in ("embed_tokens", "norm", "rotary_emb")}
-    places |= {f"model.language_model.layers.{k}": ("cpu", "disk")[k % 2] for k in range(own_vlm.anatomy.depth)}
-    dispatch_model(own_vlm.model, places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    devices |= {f"model.{name}": "cpu" for name, _ in inner.named_children() if name != "language_model"}
+    devices |= {f"model.language_model.{name}": "cpu" for name in ("embed_tokens", "norm", "rotary_emb")}
+    devices |= {f"model.language_model.layers.{k}": ("cpu", "disk")[k % 2] for k in range(own_vlm.anatomy.depth)}
+    dispatch_model(own_vlm.model, devices, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
     assert any(parameter.is_meta for parameter in own_vlm.model.parameters())
     spread = tiny_profile(own_vlm, controls=("noise", "blank"))
-    assert largest_difference(whole, spread) < 1e-6
-    for control, curves in whole.controls.items():
+    assert largest_difference(single, spread) < 1e-6
+    for control, curves in single.controls.items():
         for name, curve in curves.items():
             assert abs(curve - spread.controls[control][name]).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Options have ini twins; the command line wins; paths are relative to where they were written."""
+"""The command line overrides ini options; paths are relative to the place of their definition."""
 
 from __future__ import annotations
 
@@ -63,38 +63,38 @@ def test_models_and_datasets_are_chosen_by_name(project: pytest.Pytester) -> Non
     assert [str(pair) for pair in read_options(chosen).pairs()] == ["scenes-llava-scenes-order"]
 
 
-def test_a_named_dataset_brings_the_models_that_are_measured_on_it(project: pytest.Pytester) -> None:
+def test_a_named_dataset_selects_the_models_that_use_it(project: pytest.Pytester) -> None:
     chosen = read_options(project.parseconfig("--phase-dataset", "winoground")).pairs()
     assert [str(pair) for pair in chosen] == ["llava-1.5-7b-winoground", "instructblip-vicuna-7b-winoground"]
 
 
 def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) -> None:
-    place = project.mkdir("my own llava")
+    directory = project.mkdir("my own llava")
     with pytest.raises(pytest.UsageError, match=r"has no config\.json, so it is not a checkpoint"):
-        project.parseconfig("--phase-model", str(place))
-    (place / "config.json").write_text("{}")
-    options = read_options(project.parseconfig("--phase-model", str(place), "--phase-model", "someone/their-vlm"))
+        project.parseconfig("--phase-model", str(directory))
+    (directory / "config.json").write_text("{}")
+    options = read_options(project.parseconfig("--phase-model", str(directory), "--phase-model", "someone/their-vlm"))
     assert [str(pair) for pair in options.pairs()][::3] == ["my-own-llava-scenes", "their-vlm-scenes"]
     assert {pair.dataset for pair in options.pairs()} == {"scenes", "coco-captions", "winoground"}
-    assert options.model("my-own-llava").source == str(place)
+    assert options.model("my-own-llava").source == str(directory)
     assert options.model("their-vlm").source == "someone/their-vlm"
-    (twin := project.mkdir("elsewhere") / place.name).mkdir()
+    (twin := project.mkdir("elsewhere") / directory.name).mkdir()
     (twin / "config.json").write_text("{}")
     with pytest.raises(pytest.UsageError, match="two checkpoints are both called 'my-own-llava'"):
-        read_options(project.parseconfig("--phase-model", str(place), "--phase-model", str(twin)))
+        read_options(project.parseconfig("--phase-model", str(directory), "--phase-model", str(twin)))
     with pytest.raises(pytest.UsageError, match="unknown model 'llava': neither a directory nor ORG/NAME; known"):
         project.parseconfig("--phase-model", "llava")
 
 
-def test_a_model_is_asked_for_again_as_it_was(project: pytest.Pytester) -> None:
-    (place := project.mkdir("my-llava")).joinpath("config.json").write_text("{}")
-    given = (str(place), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
+def test_model_arguments_are_reproduced(project: pytest.Pytester) -> None:
+    (directory := project.mkdir("my-llava")).joinpath("config.json").write_text("{}")
+    given = (str(directory), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
     options = read_options(project.parseconfig(*(part for name in given for part in ("--phase-model", name))))
     assert tuple(options.model_argument(entry.name) for entry in options.models) == given
     assert options.model_fixtures() == ["my_vlm"]
 
 
-def test_models_held_against_each_other_have_the_same_samples(project: pytest.Pytester) -> None:
+def test_compared_models_have_the_same_samples(project: pytest.Pytester) -> None:
     named = ("--phase-model", "scenes-llava", "--phase-against", "scenes-instructblip", "--phase-dataset", "scenes")
     options = read_options(project.parseconfig(*named))
     assert [str(pair) for pair in options.pairs()] == ["scenes-llava-scenes"]
@@ -133,7 +133,7 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
 
 
 @pytest.mark.parametrize("name", ["bf16", "bfloat16"])
-def test_a_dtype_goes_by_its_short_name_and_by_torchs(project: pytest.Pytester, name: str) -> None:
+def test_a_dtype_is_accepted_by_short_name_and_by_torch_name(project: pytest.Pytester, name: str) -> None:
     given = read_options(project.parseconfig("--phase-dtype", name)).dtype
     assert choose_dtype(given, torch.device("cpu"), bundled=True) is torch.bfloat16
 

@@ -1,4 +1,4 @@
-"""What stands in the way of a pair is one error; its other tests are skipped and name the test that shows it."""
+"""A failing pair shows one error; its other tests are skipped and name the test with the error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Unchecked:
 
 
 class Unloadable:
-    """A plugin that meets an error of its own as a model is loaded."""
+    """A plugin that raises an error when a model is loaded."""
 
     def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
         raise ZeroDivisionError("nobody thought of it")
@@ -59,17 +59,17 @@ def test_a_model_that_cannot_be_loaded_is_one_error_for_all_its_pairs(
     result = run_all(cases, "--phase-dataset", "tiny-too", plugins=(Unloadable(),))
     assert result.parseoutcomes() == {"errors": 1, "skipped": 2 * 19 - 1}
     for dataset in ("tiny", "tiny-too"):
-        said = f"SKIPPED * tiny-llava-{dataset}: its model cannot be loaded, see the error of {FIRST}"
-        result.stdout.fnmatch_lines([said])
+        line = f"SKIPPED * tiny-llava-{dataset}: its model cannot be loaded, see the error of {FIRST}"
+        result.stdout.fnmatch_lines([line])
 
 
-def test_an_error_of_one_dataset_is_not_the_others(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_one_dataset_does_not_affect_others(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(n: int, *_: object) -> list[Sample]:
         raise DataError("the annotations are torn: fetch them again")
 
     monkeypatch.setitem(DATASETS, "torn", Dataset("torn", "torn", torn))
     result = run_all(cases, "--phase-dataset", "torn", "-m", "regression")
-    # One for the data, one for the baseline that the other pair has not got.
+    # One error for the data, one for the other pair's missing baseline.
     assert result.parseoutcomes() == {"errors": 2, "skipped": 18, "deselected": result.parseoutcomes()["deselected"]}
     assert result.stdout.str().count("the annotations are torn: fetch them again") <= 2
 
@@ -85,7 +85,7 @@ def test_a_test_that_is_run_again_shows_its_error_again() -> None:
     assert errors.earlier(Pair("tiny", "other"), ("profile",)) == ""
 
 
-def test_of_several_processes_none_skips_what_another_may_run() -> None:
+def test_with_several_processes_no_test_is_skipped_that_another_runs() -> None:
     errors, pair = PairErrors(Processes(0, 2)), Pair("tiny", "data")
     errors.running = "a::first"
     errors.add(pair, "vlm", of_model=True)

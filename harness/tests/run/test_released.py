@@ -1,4 +1,4 @@
-"""A model that is let go is gone before the next one is loaded, whatever went wrong with it."""
+"""A released model is freed before the next one is loaded, even after errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def session(pytester: pytest.Pytester, two_models: None) -> Iterator[PhaseSessio
     session.loaded.release()
 
 
-def test_the_model_before_is_gone_when_the_next_is_loaded(session: PhaseSession) -> None:
+def test_the_previous_model_is_freed_before_the_next_is_loaded(session: PhaseSession) -> None:
     session.measured.profile(Pair("one", "tiny"))
     gone = weakref.ref(session.loaded.vlm("one").model)
     there: list[bool] = []
@@ -70,10 +70,10 @@ def broken(vlm: Vlm, *_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("fails", [refused, broken])
-def test_a_measurement_that_failed_does_not_hold_its_model(
+def test_a_failed_measurement_does_not_keep_its_model(
     session: PhaseSession, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., None]
 ) -> None:
-    """The session keeps why, to say it in every case of the pair, and not the frames in which it came about."""
+    """The session stores the error for the other tests of the pair, without its frames."""
     monkeypatch.setattr(measurement, "measure", fails)
     for _ in range(2):
         with pytest.raises((PhaseError, ZeroDivisionError), match="tensors"):
@@ -83,7 +83,7 @@ def test_a_measurement_that_failed_does_not_hold_its_model(
     assert gone() is None
 
 
-def test_a_model_that_is_refused_is_not_held(session: PhaseSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_model_is_freed(session: PhaseSession, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
 
     def refuses(model: Any) -> None:
@@ -99,9 +99,9 @@ def test_a_model_that_is_refused_is_not_held(session: PhaseSession, monkeypatch:
 
 
 class Watching:
-    """A plugin that notes at each load which of the models before are still there.
+    """A plugin that records at each load which previous models are still alive.
 
-    pytester would keep every call of a hook with its arguments, so pytest runs without it and no hook is used.
+    pytester would keep the arguments of every hook call, so pytest runs without it.
     """
 
     def __init__(self) -> None:
@@ -117,10 +117,10 @@ class Watching:
         self.loaded.append(weakref.ref(vlm.model))
 
 
-def test_a_test_that_failed_does_not_hold_its_model(
+def test_a_failed_test_does_not_keep_its_model(
     two_models: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Python and pytest keep the last traceback to look at, and the test's arguments with it."""
+    """Python and pytest keep the last traceback, which references the test's arguments."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_holding.py").write_text("def test_holding(vlm, pair):\n    assert vlm is None\n")
     watching = Watching()

@@ -1,4 +1,4 @@
-"""Words of libraries for a shortage of memory: all are known, and an error of another kind is none."""
+"""Out-of-memory errors of all libraries are recognised, and no other errors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from harness.errors import is_out_of_memory
         "MPS backend out of memory (MPS allocated: 1 GB)",
     ],
 )
-def test_every_library_has_its_words_for_a_shortage_of_memory(words: str) -> None:
+def test_out_of_memory_messages_of_all_libraries_are_recognised(words: str) -> None:
     assert is_out_of_memory(RuntimeError(words))
     assert not is_out_of_memory(ValueError(words))
 
 
-def test_what_is_no_shortage_of_memory() -> None:
+def test_other_errors_are_no_shortage_of_memory() -> None:
     assert is_out_of_memory(MemoryError())
     for words in (
         "shape mismatch",
@@ -43,7 +43,7 @@ def test_what_is_no_shortage_of_memory() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space of a process")
-def test_onednn_without_memory_says_what_the_table_has() -> None:
+def test_onednn_out_of_memory_raises_a_known_message() -> None:
     program = """
         import resource, torch
         from harness.errors import is_out_of_memory

@@ -1,4 +1,4 @@
-"""A library's warning is no error of a user's: counted while measuring and shown once, whatever the filters say."""
+"""Warnings of libraries are counted while measuring and shown once, independent of the filters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_warnings_of_a_layer_are_counted_and_shown_once(recorded: Cases, filters
     shown = [line for line in result.stdout.lines if "FutureWarning" in line]
     assert len(shown) == 1
     assert "warnings" not in result.parseoutcomes()
-    # One a pass: those of the drawn samples with their checks, then 64 samples in batches of eight.
+    # A warning per pass: the passes of the first samples with their checks, then 64 samples in batches of eight.
     (future,) = (line for line in markdown.read_text().splitlines() if "FutureWarning" in line)
     count = re.match(r"- (\d+) times FutureWarning at test\\_warning\\_counts.py:", future)
     assert count is not None
@@ -48,13 +48,13 @@ def test_a_run_without_warnings_shows_none(recorded: Cases) -> None:
     assert "while measuring" not in result.stdout.str()
 
 
-def test_timed_passes_may_warn_too(recorded: Cases) -> None:
+def test_warnings_of_timed_passes_are_counted(recorded: Cases) -> None:
     result = recorded.run("-m", "timing", "-k", "test_plain", plugins=(WarningModel(),))
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*times FutureWarning at *"])
 
 
-def test_a_filter_that_ignores_is_kept_and_one_that_raises_is_not() -> None:
+def test_ignore_filters_apply_and_error_filters_do_not() -> None:
     counts = WarningCounts()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -72,7 +72,7 @@ def test_a_filter_that_ignores_is_kept_and_one_that_raises_is_not() -> None:
     assert kinds[0].endswith(r": but \x1b[31mthis")
 
 
-def test_the_most_frequent_kinds_are_shown_and_those_of_workers_added() -> None:
+def test_the_most_frequent_kinds_are_shown_including_those_of_workers() -> None:
     counts = WarningCounts({f"UserWarning at a.py:{line}: text": line for line in range(1, 8)})
     counts.update(pickle.loads(pickle.dumps(counts)))  # noqa: S301 - our own
     lines = counts.lines()
@@ -83,7 +83,7 @@ def test_the_most_frequent_kinds_are_shown_and_those_of_workers_added() -> None:
     assert WarningCounts().lines() == []
 
 
-def test_a_text_that_counts_is_one_kind() -> None:
+def test_texts_that_differ_in_numbers_are_one_kind() -> None:
     counts = WarningCounts()
     with counts.recording():
         for step in range(1, 9):
