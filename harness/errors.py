@@ -1,4 +1,4 @@
-"""The error that a user meets: one clear sentence of what is wrong, where, and what to do."""
+"""The base of all errors that users see, and helpers that make texts safe to print."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-#: Characters of a caption, an instruction, a reason or a message.
+#: Most characters of a caption, an instruction, a reason or a message.
 LONGEST_TEXT = 2_000
-#: Characters of the text of one decoded token; vocabularies have tokens of 128 blanks.
+#: Most characters of the text of one decoded token; vocabularies have tokens of 128 blanks.
 LONGEST_TOKEN = 200
-#: Texts of one list, such as the captions of a sample.
+#: Most texts of one list, such as the captions of a sample.
 MOST_TEXTS = 100
-# Room for the remark on what is left out.
+# Room for the note on how many characters are left out.
 _REMARK = 50
 
-# How libraries say that memory ran out beside those words that accelerate knows.
+# Out-of-memory messages of libraries that accelerate does not recognise.
 _SHORTAGE = re.compile(
     r"could not (create|execute) a (primitive|memory object)(?! descriptor)"  # oneDNN
     r"|out of memory|not enough memory|cannot allocate memory|can't allocate memory|bad_alloc",  # drivers and systems
@@ -26,10 +26,10 @@ _SHORTAGE = re.compile(
 
 
 class PhaseError(RuntimeError):
-    """Something that the user can mend stands in the way; the message is complete without a traceback.
+    """An error that the user can fix; its message is complete without a traceback.
 
-    Names and texts from data sets and checkpoints get into messages: what a terminal would obey is escaped, and of a
-    long text the middle is left out.
+    Messages may contain names and texts from data sets and checkpoints. Control characters are therefore escaped, and
+    the middle of a long message is left out.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -37,11 +37,11 @@ class PhaseError(RuntimeError):
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    """The text on one line as a terminal may get it: control characters and line breaks are spelled out as escapes.
+    """Return the text on one line, safe for a terminal: control characters and line breaks become escapes.
 
     Args:
-        text: what was read from a file that somebody else may have written.
-        longest: characters from which on the rest is left out; None leaves out nothing.
+        text: any text, such as one from an untrusted file.
+        longest: number of characters after which the text is cut; None keeps all of them.
     """
     if longest is not None and len(text) > longest:
         text = f"{text[:longest]}..."
@@ -51,74 +51,74 @@ def printable(text: str, longest: int | None = None) -> str:
 
 
 def print_to_stderr(line: str) -> None:
-    """Print a line on the standard error at once, spelled out as by `shown`."""
+    """Print a line to standard error and flush it, made safe by `printable`."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
 def first_line(error: object, otherwise: str | None = None) -> str:
-    """Return the first line of an error's message; without a message `otherwise`, or the error's repr."""
+    """Return the first line of an error's message. If it is empty, return `otherwise` or the error's repr."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else repr(error) if otherwise is None else otherwise
 
 
 def last_line(text: str, otherwise: str) -> str:
-    """Return the last line of a text; `otherwise` of an empty one."""
+    """Return the last line of a text, or `otherwise` if the text is empty."""
     return (text.strip().splitlines() or [otherwise])[-1]
 
 
 def copy_without_traceback(error: Exception) -> Exception:
-    """Return a copy of an error to be raised again later.
+    """Return a copy of an error without its traceback, to be raised again later.
 
-    An error keeps the frames in which it came about, their variables with them, and a loaded model may be among those.
+    A traceback keeps the variables of its frames alive, and a loaded model may be among them.
     """
     try:
-        again = copy.copy(error)
-    except Exception:  # One that asks for more than its message to be made.
-        again = RuntimeError(f"{type(error).__name__}: {error}")
-    # A copy has no frames; what it was raised from would bring them back.
-    again.__cause__ = again.__context__ = again.__traceback__ = None
-    return again
+        duplicate = copy.copy(error)
+    except Exception:  # Its constructor takes more than a message.
+        duplicate = RuntimeError(f"{type(error).__name__}: {error}")
+    # The copy has no traceback itself, but its cause and context would bring theirs.
+    duplicate.__cause__ = duplicate.__context__ = duplicate.__traceback__ = None
+    return duplicate
 
 
 def error_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it was raised from, the last first; each once, since a chain may be a circle."""
+    """Yield an error and then its causes, latest first; each once, because a chain may be a circle."""
     seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error says that memory ran out, on a GPU or on the CPU.
+    """Return True if an error means that memory ran out, on a GPU or on the CPU.
 
-    oneDNN says no more than that a primitive could not be created. One that it does not support has other words, and
-    the same words with a single sample end the measurement.
+    oneDNN only reports that a primitive could not be created. It words an unsupported primitive differently. If the
+    message was misleading, the batch shrinks to one sample and the error then ends the measurement.
     """
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    shortage: Any = (MemoryError, torch.OutOfMemoryError)
-    if isinstance(error, shortage):
+    kinds: Any = (MemoryError, torch.OutOfMemoryError)
+    if isinstance(error, kinds):
         return True
-    words = isinstance(error, RuntimeError) and _SHORTAGE.search(str(error))
-    return bool(words) or (isinstance(error, Exception) and should_reduce_batch_size(error))
+    known = isinstance(error, RuntimeError) and _SHORTAGE.search(str(error))
+    return bool(known) or (isinstance(error, Exception) and should_reduce_batch_size(error))
 
 
 def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Return the text, or its beginning and its end with the number of characters left out between them.
+    """Return the text; of a long one, the beginning, the number of characters left out, and the end.
 
-    The result is never longer than `longest`, so that bounding it again keeps the number.
+    The result is never longer than `longest`, so shortening it again changes nothing.
     """
     if len(text) <= longest:
         return text
-    kept = longest - _REMARK
-    end = kept // 4
-    return f"{text[: kept - end]}... ({len(text) - kept:,} characters left out) ...{text[-end:]}"
+    shown = longest - _REMARK
+    end = shown // 4
+    return f"{text[: shown - end]}... ({len(text) - shown:,} characters left out) ...{text[-end:]}"
 
 
 def shorten_texts(texts: Sequence[str], longest: int = LONGEST_TEXT) -> list[str]:
-    """Return the texts, each bounded; of many the first, and a line with the number of the others."""
-    more = [f"... ({len(texts) - MOST_TEXTS:,} more left out)"] if len(texts) > MOST_TEXTS else []
-    return [shorten(text, longest) for text in texts[:MOST_TEXTS]] + more
+    """Return the first texts, each shortened, and a line with the number of the others if there are more."""
+    rest = [f"... ({len(texts) - MOST_TEXTS:,} more left out)"] if len(texts) > MOST_TEXTS else []
+    return [shorten(text, longest) for text in texts[:MOST_TEXTS]] + rest

@@ -1,4 +1,4 @@
-"""Snapshots of models and datasets from the model hub: in its local cache, or fetched into it."""
+"""Snapshots of models and datasets of the Hugging Face hub: found in its local cache or downloaded into it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from harness.storage.regular_file import read_regular
 
 Kind = Literal["model", "dataset"]
 
-# A client that is stopped loses the files on their way: few at a time, so that little of 30 GB has to come again.
+# A stopped client loses unfinished files. With few at a time, little of 30 GB is downloaded again.
 _AT_A_TIME = 2
 _PATIENCE = 10.0  # seconds
 
 _LOG_IN = "`hf auth login` or the variable HF_TOKEN"
-_AGAIN = "try again, whole files are kept"
+_AGAIN = "try again, complete files are kept"
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)", re.DOTALL)
-_MOST_MISSING = 10_000  # a file's name may claim to be one of any number
+_MOST_MISSING = 10_000  # a file's name may claim any number of siblings
 _INDEX_BYTES = 64 << 20
 
 
 class HubError(PhaseError):
-    """A model or dataset cannot be had as asked; the message says which, why, and what to do."""
+    """A model or dataset is unavailable; the message names it, the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """A snapshot in the cache, and the wanted files that it lacks with their bytes; 0 without the hub's own list."""
+    """A snapshot in the cache, and its missing files with their sizes in bytes.; sizes are 0 if not `listed`."""
 
     snapshot: Snapshot
     missing: dict[str, int]
@@ -57,18 +57,18 @@ class _Cached:
 
     def lacking(self) -> str:
         others = len(self.missing) - 1
-        more = f" and {others} more files" if others > 1 else " and 1 more file" if others else ""
-        return f"{next(iter(self.missing))}{more} {'are' if others else 'is'} missing"
+        rest = f" and {others} more files" if others > 1 else " and 1 more file" if others else ""
+        return f"{next(iter(self.missing))}{rest} {'are' if others else 'is'} missing"
 
 
 def cache_problem(repository: str, kind: Kind, patterns: Sequence[str], *, revision: str | None = None) -> str | None:
-    """Return why the local cache has no complete snapshot, with the remedy, or None if it has; asks no network.
+    """Return why the local cache has no complete snapshot, and the remedy; None if it has. Uses no network.
 
     Args:
         repository: `owner/name`.
         kind: "model" or "dataset".
-        patterns: shell patterns of the files that are needed.
-        revision: commit hash, branch or tag; "main" without one.
+        patterns: shell patterns of the required files.
+        revision: commit hash, branch or tag; None means "main".
     """
     try:
         return _reason(repository, kind, revision, _look_up(repository, kind, patterns, revision))
@@ -85,15 +85,16 @@ def find_snapshot(
     download: bool = False,
     say: Callable[[str], None] = print,
 ) -> Snapshot:
-    """Return the snapshot in the local cache; with `download` fetch first what is missing.
+    """Return the snapshot in the local cache; with `download`, fetch missing files first.
 
-    The hub is not asked where the cache is known to be complete, so a branch that has moved on is not followed behind
-    a user's back. A stopped download goes on with the files that are not yet there. `say` gets one line with the
-    size before the first byte comes, and one where the hub fails but the cache will do. The first four arguments are
-    those of `not_cached`.
+    The hub is not contacted if the cache is known to be complete, so a new commit on a branch is not picked up
+    silently. A restarted download fetches only the files that are still missing. `say` gets a line with the size before
+    a download, and a warning if the hub fails but the cache suffices. The first four arguments are those of
+    `cache_problem`.
 
     Raises:
-        HubError: not cached; or, with `download`, unknown, gated, unreachable, no room, not writable.
+        HubError: the snapshot is not cached. With `download`: it is unknown, gated or unreachable, or the disk is full
+            or not writable.
     """
     cached = _look_up(repository, kind, patterns, revision)
     reason = _reason(repository, kind, revision, cached)
@@ -105,21 +106,21 @@ def find_snapshot(
         return _fetch(repository, kind, patterns, revision, say)
     except HubError as error:
         refusal = error
-    # The client has two ways of transport with errors of their own; one of them raises plain RuntimeError.
+    # The client has two transports with different errors; one of them raises plain RuntimeError.
     except Exception as error:
         refusal = HubError(_explain(error, f"{kind} {repository}", revision))
         refusal.__cause__ = error
     if cached is None or reason is not None:
         raise refusal
-    say(f"{refusal}; going on with what the local cache has")
+    say(f"{refusal}; continuing with the files in the local cache")
     return cached.snapshot
 
 
 def find_missing_files(path: Path, patterns: Sequence[str]) -> list[str]:
-    """Return the files whose absence shows without the hub's list, as where another program filled the cache.
+    """Return files that are known to be missing without the hub's list, for a cache that another program filled.
 
-    Shards that an index of weights names, the rest of a numbered series (at most 10,000), names without wildcards, and
-    weights or tables where there are none at all. A pattern stands for its files where no name is known.
+    These are: shards that a weight index names, the rest of a numbered series (at most 10,000), and patterns without
+    wildcards. A pattern for weights or tables is returned itself if no file matches it.
     """
     there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
     expected = {pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
@@ -141,7 +142,7 @@ def find_missing_files(path: Path, patterns: Sequence[str]) -> list[str]:
 
     def parts() -> Iterator[str]:
         for before, digits, total, behind in series:
-            # Weights are counted from 1, tables from 0.
+            # Weight shards are numbered from 1, tables from 0.
             first = 0 if f"{before}-{0:0{digits}}-of-{total}{behind}" in there else 1
             yield from (f"{before}-{i:0{digits}}-of-{total}{behind}" for i in range(first, first + int(total)))
 
@@ -150,26 +151,26 @@ def find_missing_files(path: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def _look_up(repository: str, kind: Kind, patterns: Sequence[str], revision: str | None) -> _Cached | None:
-    where: Any = {"repo_type": kind, "cache_dir": _cache_directory()}
+    options: Any = {"repo_type": kind, "cache_dir": _cache_directory()}
     try:
-        # Without patterns the client looks for the directory alone.
-        found = client.snapshot_download(
-            repository, revision=revision, allow_patterns=[], local_files_only=True, **where
+        # Without patterns the client only looks for the directory.
+        directory = client.snapshot_download(
+            repository, revision=revision, allow_patterns=[], local_files_only=True, **options
         )
-        snapshot = Snapshot(path := Path(found), path.name)
+        snapshot = Snapshot(path := Path(directory), path.name)
         try:
-            tree = client.get_cached_repo_tree(repository, revision=path.name, **where)
+            tree = client.get_cached_repo_tree(repository, revision=path.name, **options)
         except errors.CachedRepoTreeNotFoundError:
             return _Cached(snapshot, dict.fromkeys(find_missing_files(path, patterns), 0), listed=False)
         sizes = {file.path: file.size for file in tree}
         wanted = {name: sizes[name] for name in _wanted(repository, sizes, patterns)}
         return _Cached(snapshot, {name: n for name, n in wanted.items() if _bytes(path / name) != n}, listed=True)
     except errors.HFValidationError as error:
-        raise HubError(f"{repository!r} is no name of a repository: write OWNER/NAME") from error
+        raise HubError(f"{repository!r} is not a repository name: write OWNER/NAME") from error
     except errors.LocalEntryNotFoundError:
         return None
     except OSError as error:
-        remedy = "mend it, or let the variable HF_HUB_CACHE name another directory"
+        remedy = "repair it, or set the variable HF_HUB_CACHE to another directory"
         raise HubError(f"{repository} cannot be read from the local cache ({error}): {remedy}") from error
 
 
@@ -179,7 +180,7 @@ def _reason(repository: str, kind: Kind, revision: str | None, cached: _Cached |
         return f"{name} is not in the local cache {cache}: add --phase-download"
     size = sum(cached.missing.values())
     remedy = f"add --phase-download{f' ({_size(size)} to come)' if size else ''}"
-    return f"{name} is not whole in the local cache {cache}, {cached.lacking()}: {remedy}" if cached.missing else None
+    return f"{name} is incomplete in the local cache {cache}, {cached.lacking()}: {remedy}" if cached.missing else None
 
 
 def _fetch(
@@ -199,7 +200,7 @@ def _fetch(
     fetch: Any = partial(client.snapshot_download, repository, repo_type=kind, allow_patterns=list(patterns))
     plan: list[client.DryRunFileInfo] = fetch(revision=info.sha, tqdm_class=_NoBar, dry_run=True)
     paths = {file.filename: Path(file.local_path) for file in plan}
-    # The client takes every file that is there for whole.
+    # The client takes every existing file for complete.
     damaged = [file for file, path in paths.items() if sizes[file] and _bytes(path) not in (None, sizes[file])]
     coming = {file.filename for file in plan if file.will_download}.union(damaged)
     if coming:
@@ -209,11 +210,11 @@ def _fetch(
         if free < size:
             left = sum(file.stat().st_size for file in blobs.glob("*.incomplete"))
             also = f", stopped downloads left {_size(left)} in {blobs}/*.incomplete" if left else ""
-            remedy = "make room, or let the variable HF_HUB_CACHE name a directory on a larger disk"
+            remedy = "make room, or set the variable HF_HUB_CACHE to a directory on a larger disk"
             raise HubError(f"{name} needs {_size(size)} and the disk of {cache} has {_size(free)} free{also}: {remedy}")
         some = f"{len(coming)} of {len(wanted)}" if len(coming) < len(wanted) else f"{len(wanted)}"
         say(f"fetching {_name(repository, kind, info.sha)}: {some} files, {_size(size)}, into {cache}")
-    # The client links to the content that another version has, whole or not, so what it linked to may be damaged too.
+    # The client links to files that another version shares, and these may be damaged too.
     for _ in range(2):
         for file in damaged:
             paths[file].resolve().unlink()
@@ -223,11 +224,11 @@ def _fetch(
             return cached.snapshot
         damaged = [file for file in cached.missing if paths[file].is_file()] if cached else []
     lacking = f", {cached.lacking()}" if cached else ""
-    raise HubError(f"{name} is still not whole in the local cache {cache}{lacking}: try again")
+    raise HubError(f"{name} is still incomplete in the local cache {cache}{lacking}: try again")
 
 
 class _TerminalBar(tqdm):  # type: ignore[type-arg]
-    """A bar that shows itself on a terminal only, and names of files as a terminal may get them."""
+    """A progress bar that appears only on a terminal and makes file names safe to print."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"disable": None, **options, "desc": printable(str(options.get("desc") or ""))})
@@ -239,7 +240,7 @@ class _NoBar(_TerminalBar):
 
 
 def _explain(error: Exception, name: str, revision: str | None) -> str:
-    """Return the sentence for an error of the client, which wraps most causes."""
+    """Return the message for an error of the client, which wraps most causes."""
     chain = list(error_chain(error))
     for link in chain:
         if isinstance(link, errors.GatedRepoError):
@@ -257,12 +258,12 @@ def _explain(error: Exception, name: str, revision: str | None) -> str:
             return f"the hub answers {status} to the request for {name}: {_AGAIN}"
         if isinstance(link, OSError):
             if link.errno in (errno.ENOSPC, errno.EDQUOT):
-                return f"the disk of {_cache_directory()} is full and {name} is not whole: make room and {_AGAIN}"
-            # A connection can be forbidden too, but only files have a name.
+                return f"the disk of {_cache_directory()} is full and {name} is incomplete: make room and {_AGAIN}"
+            # Connections can be refused by permission too, but only errors of files have a file name.
             if link.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and link.filename is not None:
-                remedy = "let the variable HF_HUB_CACHE name a directory that you can write"
+                remedy = "set the variable HF_HUB_CACHE to a directory that you can write to"
                 return f"{name} cannot be written to {link.filename} ({link.strerror}): {remedy}"
-    reason = f"{type(chain[-1]).__name__}: {first_line(chain[-1], 'no more is said')}"
+    reason = f"{type(chain[-1]).__name__}: {first_line(chain[-1], 'no message')}"
     return f"{name} cannot be fetched ({reason}): check network and proxy and {_AGAIN}"
 
 

@@ -1,1 +1,1 @@
-"""Where samples come from: rendered scenes and their captions, and the content words of captions."""
+"""Datasets: rendered scenes, COCO Captions and Winoground, and the content words of captions."""

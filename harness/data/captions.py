@@ -1,7 +1,6 @@
-"""Wording of scenes: five captions of one meaning, canonical first.
+"""Captions of rendered scenes: five with the same meaning, the canonical caption first.
 
-Beside function words the captions use only words of what can be seen, so that every content word of a caption is in the
-picture.
+Apart from function words, captions only use words for visible things, so every content word is in the image.
 """
 
 from __future__ import annotations
@@ -14,11 +13,18 @@ Words = tuple[str, str, str]  # size, colour, shape
 def caption_variants(
     things: Sequence[Words], relations: Sequence[str], opposites: Sequence[str], background: str
 ) -> tuple[str, ...]:
-    """Five captions of a scene of one to three things; the first names the things in raster order.
+    """Return five captions of a scene; the first names the things in raster order.
 
-    `relations[0]` is how the first thing lies to the second, `relations[1]` how the third lies to the second;
-    `opposites` are the same seen from the other side. Scenes of three are worded without sizes, which keeps every
-    caption at 9 to 18 tokens of SmolLM2. Raises ValueError for another number of things.
+    Captions of three things omit sizes, which keeps every caption at 9 to 18 tokens of SmolLM2.
+
+    Args:
+        things: size, colour and shape of one to three things.
+        relations: the position of the first thing relative to the second, then of the third relative to the second.
+        opposites: the inverse of each relation.
+        background: the colour of the background.
+
+    Raises:
+        ValueError: there are not one to three things.
     """
     match len(things):
         case 1:

@@ -20,7 +20,7 @@ from harness.data.sample import DataError, Sample, Source, quote
 DATASET = "coco-captions"
 INSTRUCTION = "Describe the image."
 VARIABLE = "VLM_PHASE_COCO"
-#: The parts of the official release, the first to be used in front.
+#: The parts of the official release, in order of preference.
 PARTS: tuple[str, ...] = ("val2017", "val2014", "train2017", "train2014")
 COPY = LocalCopy(
     DATASET,
@@ -33,16 +33,16 @@ COPY = LocalCopy(
 )
 
 
-_MOST_PICTURES = 100  # of one id: tables with a row for each caption repeat the picture
+_MOST_PICTURES = 100  # with the same id: tables with a row for each caption repeat the image
 _DEEPEST = 8  # levels of lists around a caption
 
 
 @dataclass(slots=True)
 class Photo:
-    """An image as the dataset knows it: its files, where they are looked for, and its captions as written.
+    """An image of the dataset: its files, the folder that contains them, and its raw captions.
 
-    More than one file is usable if all are the same picture. `flaw` says why there is none; a caption that is no text
-    is None.
+    Several files are usable if they have the same content. `flaw` is the reason why there is no file. A caption that is
+    not text is None.
     """
 
     folder: ImageFolder | None = None
@@ -51,29 +51,29 @@ class Photo:
     flaw: str = ""
 
     def find_files(self) -> list[EncodedImage]:
-        """Where its files lie, each place once."""
-        found = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
-        return list(dict.fromkeys(place for place in found if not isinstance(place, str)))
+        """Return its existing files, each once."""
+        files = (self.folder.find(file) if self.folder and isinstance(file, str) else file for file in self.files)
+        return list(dict.fromkeys(place for place in files if not isinstance(place, str)))
 
     def find_fault(self) -> str | None:
-        """Why the image cannot be used, or None."""
+        """Return why the image cannot be used, or None if it can."""
         if reason := selection.find_captions_fault(self.captions):
             return reason
         if len(self.files) > _MOST_PICTURES:
-            return f"{len(self.files):,} pictures have this id; give each picture an id of its own"
-        places = self.find_files()
-        if self.flaw or not places:
-            return self.flaw or "no file is named for it"
-        if len(places) > 1 and not same_content(places):
-            names = " and ".join(place.name for place in places[:2])
-            more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-            return f"several pictures have this id: {names}{more}; give each picture an id of its own"
-        return find_fault(places[0])
+            return f"{len(self.files):,} images have this id; give each image its own id"
+        files = self.find_files()
+        if self.flaw or not files:
+            return self.flaw or "the dataset names no file for it"
+        if len(files) > 1 and not same_content(files):
+            names = " and ".join(file.name for file in files[:2])
+            rest = f" and {len(files) - 2} more" if len(files) > 2 else ""
+            return f"several images have this id: {names}{rest}; give each image its own id"
+        return find_fault(files[0])
 
 
 _IMAGE = "image"
-#: The columns of captions with those of ids, of which the first that a file has is used: one row per image with a list
-#: of captions, and one row per caption.
+#: Id columns, in order of preference, by caption column. `answer` tables have a row per image with a list of captions,
+#: `sentences` tables a row per caption.
 KNOWN_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "answer": ("file_name", "id", "question_id"),
     "sentences": ("cocoid", "filename", "imgid"),
@@ -81,22 +81,23 @@ KNOWN_COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
-    """Return n photographs with their captions, fewer where no more are usable; the first m for every n >= m.
+    """Return n photographs with their captions, or fewer if no more are usable.
 
-    Two layouts are read. The official one: `annotations/captions_PART.json` and the folder `PART` of images, PART being
-    the first of val2017, val2014, train2017 and train2014 for which the directory has both. Else every parquet
-    file in the directory, with the columns of lmms-lab/COCO-Caption or HuggingFaceM4/COCO; the rows of one image are
-    brought together. Ids are `coco-` and the number of the image. An image that is missing, broken or without
-    captions is noted in `source.left_out`, and so is an id that different pictures have.
+    The first m samples are the same for every n >= m. Two layouts are read. The official layout has
+    `annotations/captions_PART.json` and a folder `PART` of images. PART is the first of val2017, val2014, train2017 and
+    train2014 for which both exist. Otherwise every parquet file in the directory is read, with the columns of
+    lmms-lab/COCO-Caption or HuggingFaceM4/COCO; rows of the same image are merged. Ids are `coco-` and the number of
+    the image. `source.left_out` gets the reason for each image that is missing, broken, without captions, or whose id
+    belongs to different images.
 
     Raises:
         DataError: there is no known layout, or no usable image.
-        HubError: the hub dataset was to be fetched and could not be.
+        HubError: the hub dataset could not be downloaded.
     """
     directory = COPY.directory(source)
     photos = _photos_in(directory)
 
-    # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
+    # A table of a few kilobytes may contain millions of broken images, so the number of attempts is limited.
     tables = any(isinstance(file, ImageCell) for photo in photos.values() for file in photo.files)
     most = 10 * n + 100 if tables else None
     names, faulty = selection.first_usable(photos, n, seed, DATASET, lambda name: photos[name].find_fault(), most)
@@ -107,7 +108,7 @@ def coco_captions(n: int, seed: int, source: Source) -> list[Sample]:
 
 
 def _photos_in(directory: Path) -> dict[str, Photo]:
-    """Every image that the dataset in a directory knows, by its number, usable or not."""
+    """Return every image of the dataset in a directory by its number, usable or not."""
     files = COPY.files(directory)
     photos: dict[str, Photo] = {}
     if isinstance(files, list):
@@ -115,7 +116,7 @@ def _photos_in(directory: Path) -> dict[str, Photo]:
     else:
         annotations, images = files
         faulty = _read_annotations(photos, annotations, ImageFolder(images, directory))
-    # An entry without an id is a photograph that cannot be used, so that it is counted and named as those are.
+    # An entry without an id is counted and reported as an unusable photograph.
     return photos | {name: Photo(captions=[name], flaw=reason) for name, reason in faulty.items()}
 
 
@@ -130,18 +131,18 @@ def _files(directory: Path) -> Files:
         return files
     if annotated:
         folders = " or ".join(str(directory / part) for part in annotated)
-        lies = _lying(path for part in annotated for path in (directory.parent / part, *directory.glob(f"*/*/{part}")))
-        raise DataError(f"{directory} has captions but no images: unpack the images of that part into {folders}{lies}")
+        hint = _lying(path for part in annotated for path in (directory.parent / part, *directory.glob(f"*/*/{part}")))
+        raise DataError(f"{directory} has captions but no images: unpack the images of that part into {folders}{hint}")
     near = (path.parent for path in (directory, *directory.glob("*/annotations"), *directory.glob("*/*/annotations")))
-    lies = _lying(path for path in near for part in PARTS if _annotations(path, part).is_file())
+    hint = _lying(path for path in near for part in PARTS if _annotations(path, part).is_file())
     raise DataError(
-        f"{directory} holds no COCO Captions: looked for annotations/captions_PART.json with the folder PART of images "
-        f"(PART one of {', '.join(PARTS)}) and for parquet files; give the directory that holds annotations/{lies}"
+        f"{directory} contains no COCO Captions: expected annotations/captions_PART.json with a folder PART of images "
+        f"(PART one of {', '.join(PARTS)}) or parquet files; give the directory that contains annotations/{hint}"
     )
 
 
 def _lying(paths: Iterable[Path]) -> str:
-    """Where something that was not found lies instead, as the end of a message; empty where nowhere."""
+    """Return the end of a message that names the first existing directory; empty if none exists."""
     return next((f": there is {path}" for path in paths if path.is_dir()), "")
 
 
@@ -157,17 +158,19 @@ def _read_annotations(photos: dict[str, Photo], annotations: Path, folder: Image
             content, "annotations", lambda note: _add_note(photos, unknown, note)
         )
     except OSError as error:
-        raise DataError(f"{annotations} cannot be read ({error.strerror}): check the file") from None
+        raise DataError(
+            f"{annotations} cannot be read ({error.strerror}): check the file or download it again"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{annotations} is no file of COCO captions ({type(error).__name__}: {quote(error)}), "
-            "which has images with id and file_name, annotations with image_id and caption: unpack the annotations "
-            "again"
+            f"{annotations} is not a COCO captions file ({type(error).__name__}: {quote(error)}), "
+            "which has images with id and file_name, and annotations with image_id and caption: unpack the "
+            "annotations again"
         ) from None
 
 
 def _unreadable(content: Any, key: str, add: Callable[[Any], None]) -> dict[str, str]:
-    """Add each entry of a list in the annotations; return why some cannot be read, and raise if none can."""
+    """Add each entry of a list; return the reason for each unreadable entry. Re-raise if all are unreadable."""
     reasons: dict[str, str] = {}
     for index, entry in enumerate(content[key]):
         try:
@@ -212,21 +215,21 @@ def _columns(path: Path) -> tuple[str, str]:
             return column, captions
     wanted = ", or ".join(f"{_IMAGE}, {text} and one of {'/'.join(ids)}" for text, ids in KNOWN_COLUMNS.items())
     raise DataError(
-        f"{path} has the columns {quote(', '.join(names))}; COCO captions are recognised by {wanted}: "
-        "take other parquet files out of the directory"
+        f"{path} has the columns {quote(', '.join(names))}; COCO captions need {wanted}: "
+        "move other parquet files out of the directory"
     )
 
 
 def _number(value: Any) -> str:
-    """The number of an image, from an id or from the end of its file's name ("COCO_val2014_000000000042.jpg" is 42)."""
+    """Return an image's number, from its id or its file name ("COCO_val2014_000000000042.jpg" is 42)."""
     stem = PurePosixPath(selection.item_name(value)).stem
-    # Other names that end in digits, such as hexadecimal ones, may have these in common.
+    # Other names, such as hexadecimal names, may end in the same digits.
     digits = re.fullmatch(r"(?:COCO_\w+_)?([0-9]+)", stem)
     return str(int(digits[1])) if digits else selection.item_name(stem)
 
 
 def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
-    """The captions in a cell: a text, a structure with the field `raw`, or a list of either; None for anything else."""
+    """Return the captions in a cell: text, a structure with the field `raw`, or a list of these; else None."""
     if isinstance(value, list) and depth:
         return [text for entry in value for text in _texts(entry, depth - 1)]
     if isinstance(value, dict):
@@ -235,10 +238,10 @@ def _texts(value: Any, depth: int = _DEEPEST) -> list[str | None]:
 
 
 def _sample(name: str, photo: Photo) -> Sample:
-    place = photo.find_files()[0]
+    file = photo.find_files()[0]
     return Sample(
         f"coco-{name}",
-        partial(decode_image, place),
+        partial(decode_image, file),
         INSTRUCTION,
         selection.tidy_captions(photo.captions),
         f"coco-{name}",

@@ -1,4 +1,4 @@
-"""The datasets that are known by name."""
+"""The datasets by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.data.sample import Dataset, Sample, Source
 
 
 def _call(function: str, *args: Any) -> Any:
-    """Call a function 'module:name' of this room; numpy and Pillow are imported when samples are drawn."""
+    """Call a function 'module:name' of this package; the late import defers loading numpy and Pillow."""
     module, name = function.split(":")
     return attrgetter(name)(import_module(f"harness.data.{module}"))(*args)
 
@@ -64,9 +64,10 @@ DATASETS: dict[str, Dataset] = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """Return the dataset of that name.
+    """Return the dataset with a name.
 
-    Raises LookupError, with the known names, where there is none.
+    Raises:
+        LookupError: there is none; the message lists the known names.
     """
     try:
         return DATASETS[name]

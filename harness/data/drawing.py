@@ -1,4 +1,4 @@
-"""Drawing of scenes with Pillow: shapes on a plain ground, at twice the final size."""
+"""Rendering of scenes with Pillow: shapes on a plain background, at twice the final size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ RGB = tuple[int, int, int]
 
 
 def ground(size: tuple[int, int], rgb: RGB) -> Image.Image:
-    """Return an evenly coloured canvas for a picture of `size` (width, height) pixels, supersampled."""
+    """Return an evenly coloured, supersampled canvas for an image of `size` (width, height) pixels."""
     width, height = size
     return Image.new("RGB", (width * SUPERSAMPLING, height * SUPERSAMPLING), rgb)
 
 
 def draw_shape(canvas: Image.Image, shape: str, x: float, y: float, radius: float, rgb: RGB) -> None:
-    """Paint one shape on the canvas; centre and radius are in pixels of the final picture.
+    """Paint one shape on the canvas; centre and radius are in pixels of the final image.
 
-    Raises KeyError for a shape that is not known.
+    Raises:
+        KeyError: the shape is unknown.
     """
     pen = ImageDraw.Draw(canvas)
     cx, cy, r = (v * SUPERSAMPLING for v in (x, y, radius))
@@ -33,7 +34,7 @@ def draw_shape(canvas: Image.Image, shape: str, x: float, y: float, radius: floa
 
 
 def finish(canvas: Image.Image, noise: np.ndarray) -> Image.Image:
-    """The canvas reduced to the size of `noise` (height, width, 3), which is added in steps of 1/255 and clipped."""
+    """Return the canvas reduced to the shape of `noise` (height, width, 3), plus the noise (in levels of 0 to 255)."""
     reduced = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64)
     if reduced.shape != noise.shape:
         raise ValueError(f"the canvas reduces to {reduced.shape}, expected {noise.shape}")
@@ -41,7 +42,7 @@ def finish(canvas: Image.Image, noise: np.ndarray) -> Image.Image:
 
 
 def _regular(corners: int, inner: float | None = None) -> list[tuple[float, float]]:
-    """Corners on the unit circle from the top, with inner corners between them where `inner` is given."""
+    """Return corners on the unit circle from the top, with corners at radius `inner` between them if given."""
     radii = [1.0] if inner is None else [1.0, inner]
     total = corners * len(radii)
     angles = [2 * math.pi * k / total for k in range(total)]

@@ -1,4 +1,4 @@
-"""A folder of pictures in which the file names of a list are looked for, also where folders or case do not agree."""
+"""Lookup of a list's file names in a folder of images, also if folders or case differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.data.photograph import EncodedImage, read_encoded
 from harness.data.sample import DataError, quote
 from harness.storage.file_names import stays_inside
 
-#: Endings of picture files that a name without an ending stands for, the preferred first.
+#: Suffixes that a name without a suffix may stand for, in order of preference.
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DEEPEST = 3  # levels of folders that are searched
 _NAMED = 2
@@ -23,7 +23,7 @@ _NAMED = 2
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A picture without a file, with the reason."""
+    """An image without a file, and the reason."""
 
     name: str
     reason: str
@@ -35,11 +35,11 @@ class Absent:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The pictures in a folder and below it.
+    """The images in a folder and its subfolders.
 
     Attributes:
-        folder: where they are looked for.
-        root: the directory of the dataset, to which file names may be relative and in which misplaced files are named.
+        folder: the folder that is searched.
+        root: the dataset's directory. File names may be relative to it, and messages name misplaced files in it.
     """
 
     folder: Path
@@ -47,21 +47,21 @@ class ImageFolder:
     _placed: dict[str, EncodedImage] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, name: str) -> EncodedImage:
-        """Return the file of a name, or an `Absent` that says where it was looked for and where it lies.
+        """Return the file for a name, or an `Absent` with the searched folder and similar files.
 
-        The name is taken as written, then relative to the dataset, then without the folders that lead to this one,
-        which may be those of another machine or a URL, then in any case, Unicode form and URL escape and in folders
-        below. A name that several files could have is absent. No name leads out of the dataset.
+        The name is tried as written, then relative to the dataset, then without the folders that lead to this one
+        (from another machine or a URL). Last, subfolders are searched, ignoring case, Unicode form and URL escapes. An
+        ambiguous name is absent. No name leads out of the dataset.
         """
         if name not in self._placed:
             self._placed[name] = self._found(name)
         return self._placed[name]
 
     def refusal(self, name: str) -> str:
-        """Return why a name cannot be one of a file in the folder; empty where it can."""
+        """Return why a name cannot belong to a file in the folder; empty if it can."""
         parts = PureWindowsPath(name).parts
         if ".." in parts or (self._without_leading(parts) == parts and not stays_inside(name)):
-            return f"the file name {quote(repr(name))} does not stay in {self.folder.name}/"
+            return f"the file name {quote(repr(name))} leads out of {self.folder.name}/"
         return ""
 
     def _found(self, name: str) -> EncodedImage:
@@ -80,21 +80,21 @@ class ImageFolder:
             return matches[0]
         if matches:
             several = " or ".join(self._shown(path) for path in matches[:_NAMED])
-            return Absent(named, f"{named} may be {several}: name one of them in full")
-        lies = ""
+            return Absent(named, f"{named} may be {several}: give one of them in full")
+        hint = ""
         if elsewhere := self._matches(self._in_root, inner[-1:]):
-            lies = f", a file of that name lies in {self._shown(elsewhere[0].parent)}/"
+            hint = f", a file with that name is in {self._shown(elsewhere[0].parent)}/"
         elif similar := self._matches(self._in_root, (PurePath(inner[-1]).stem,)):
-            lies = f", {quote(similar[0].name)} lies in {self._shown(similar[0].parent)}/"
-        return Absent(named, f"{named} is missing in {self.folder.name}/{lies}")
+            hint = f", {quote(similar[0].name)} is in {self._shown(similar[0].parent)}/"
+        return Absent(named, f"{named} is missing in {self.folder.name}/{hint}")
 
     def _without_leading(self, parts: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the parts behind the name of this folder, all of them where it is not among them."""
-        own = [count for count, part in enumerate(parts[:-1], start=1) if _key(part) == _key(self.folder.name)]
-        return parts[own[-1] :] if own else parts
+        """Return the parts after the name of this folder, or all parts if it is not among them."""
+        positions = [count for count, part in enumerate(parts[:-1], start=1) if _key(part) == _key(self.folder.name)]
+        return parts[positions[-1] :] if positions else parts
 
     def _matches(self, index: dict[str, list[Path]], parts: tuple[str, ...]) -> list[Path]:
-        """The files whose paths end with the parts in any case; only those of the best suffix, exact case first."""
+        """Return files whose paths end with the parts, ignoring case; exact matches and the best suffix win."""
         tail = [_key(part) for part in parts]
         paths = [path for path in index.get(tail[-1], []) if _folders(path, len(tail) - 1) == tail[:-1]]
         paths = [path for path in paths if parts[-1] in (path.name, path.stem)] or paths
@@ -114,7 +114,7 @@ class ImageFolder:
         return self._index(self.root)
 
     def _index(self, top: Path) -> dict[str, list[Path]]:
-        """Return the files below a folder by name, and pictures by stem, too."""
+        """Return the files below a folder by name, and images also by stem."""
         index: dict[str, list[Path]] = defaultdict(list)
         for path in _files(top):
             index[_key(path.name)].append(path)
@@ -128,12 +128,12 @@ class ImageFolder:
 
 
 def _key(name: str) -> str:
-    """Return a name in lower case, composed Unicode and without URL escapes, by which names are compared."""
+    """Return the form in which names are compared: lower case, composed Unicode, without URL escapes."""
     return unicodedata.normalize("NFC", unquote(name)).casefold().strip()
 
 
 def _folders(path: Path, count: int) -> list[str]:
-    """Return the last folders on the way to a file, as they are compared."""
+    """Return the keys of the last `count` folders of a path."""
     folders = path.parent.parts
     return [_key(part) for part in folders[max(0, len(folders) - count) :]]
 
@@ -141,12 +141,12 @@ def _folders(path: Path, count: int) -> list[str]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # A name that no file system takes.
+    except (OSError, ValueError):  # The name is invalid on this file system.
         return False
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """The files in a folder and some levels below, in order; hidden folders and links to folders are not entered."""
+    """Yield the files in a folder and some levels below, in order, without hidden and linked folders."""
     for directory, folders, names in os.walk(top):
         here = Path(directory)
         deep = len(here.relative_to(top).parts) >= _DEEPEST
@@ -154,10 +154,10 @@ def _files(top: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names))
 
 
-def same_content(places: Sequence[EncodedImage]) -> bool:
-    """True if the files at all places have the same bytes; False also where one cannot be read."""
+def same_content(images: Sequence[EncodedImage]) -> bool:
+    """Return True if all images have the same bytes; False also if one cannot be read."""
     try:
-        first, *others = (read_encoded(place) for place in places)
+        first, *others = (read_encoded(image) for image in images)
     except (OSError, ValueError, DataError):
         return False
     return all(content == first for content in others)

@@ -1,4 +1,4 @@
-"""The copy of a dataset on this machine: the user's directory, or a snapshot in the local cache of the hub."""
+"""The local copy of a dataset: the user's directory, or a snapshot in the hub's local cache."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from harness.data.parquet import NEEDS_PYARROW, ImageCell, TableSize, has_pyarro
 from harness.data.sample import DataError, Source
 from harness.storage.regular_file import read_regular
 
-#: A list with its folder of pictures, or tables.
+#: A list file with its folder of images, or parquet tables.
 Files = tuple[Path, Path] | list[Path]
-#: Takes the values of a row by column, where the row is, and the cell of each of its columns.
+#: Called with a row's values by column, the row's location, and a function that returns the image cell of a column.
 AddRow = Callable[[Mapping[str, Any], str, Callable[[str], ImageCell]], None]
 
 
-#: The largest list of COCO Captions has 92 MB and 3 million values.
+#: Limits of a list file; the largest of COCO Captions has 92 MB and 3 million values.
 MOST_BYTES, MOST_VALUES = 1_000_000_000, 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCopy:
-    """Where a dataset's files are looked for.
+    """The sources of a dataset's files.
 
-    `repository` is the hub dataset that holds it as parquet files matching `patterns`; `remedy` is what a user
-    without any copy can do. `files` returns the files in a directory and raises DataError where it has no known layout;
-    `columns` returns the columns of a table that are read and raises DataError where it is of another dataset.
+    Attributes:
+        dataset: the name of the dataset.
+        repository: the hub dataset.
+        patterns: shell patterns of its parquet files.
+        remedy: advice for a user who has no copy.
+        files: returns the files in a directory; raises DataError if the layout is unknown.
+        columns: returns the columns to read of a table; raises DataError if it belongs to another dataset.
     """
 
     dataset: str
@@ -40,12 +44,12 @@ class LocalCopy:
     columns: Callable[[Path], Sequence[str]]
 
     def directory(self, source: Source) -> Path:
-        """The directory with the files: the source's own, or the snapshot in the cache, fetched first where asked for.
+        """Return the directory with the files: the source's, or the cached snapshot, downloaded first if requested.
 
         Raises:
             DataError: the source's directory does not exist or has no known layout, there is no copy, or pyarrow is
                 missing.
-            HubError: the snapshot cannot be fetched.
+            HubError: the snapshot cannot be downloaded.
         """
         from harness.hub import find_snapshot
 
@@ -57,25 +61,26 @@ class LocalCopy:
         return find_snapshot(self.repository, "dataset", self.patterns, download=source.download).path
 
     def unavailable(self, source: Source) -> str | None:
-        """Why there is nothing to read, with the remedy in one sentence, or None.
+        """Return why the dataset cannot be read, with the remedy in one sentence, or None if it can.
 
-        Of a directory that was given only names and columns are looked at. Touches neither network nor images.
+        Only names and columns of a directory are checked. Uses no network and opens no images.
         """
         from harness.hub import cache_problem
 
         if source.directory is not None:
             return self._problem(source.directory.expanduser())
         if not source.download and cache_problem(self.repository, "dataset", self.patterns) is not None:
-            where = "in the local cache, or not whole"
-            return f"no directory was given and {self.repository} is not {where}: {self.remedy}"
+            return (
+                f"no directory was given and {self.repository} is not in the local cache, or incomplete: {self.remedy}"
+            )
         if not has_pyarrow():
-            return f"{self.repository} is not read: {NEEDS_PYARROW}"
+            return f"{self.repository} cannot be read: {NEEDS_PYARROW}"
         return None
 
     def _problem(self, directory: Path) -> str | None:
         try:
             if not directory.is_dir():
-                return f"{directory} is no directory: {self.dataset} is looked for there; {self.remedy}"
+                return f"{directory}, the path for {self.dataset}, is not a directory: {self.remedy}"
             files = self.files(directory)
             for path in files if isinstance(files, list) else ():
                 self.columns(path)
@@ -86,14 +91,14 @@ class LocalCopy:
         return None
 
     def read_tables(self, files: Sequence[Path], add: AddRow) -> dict[str, str]:
-        """Add every row of some tables; return why others cannot be used, by where they are.
+        """Add every usable row of some tables; return the reason for each unusable row by its location.
 
         Args:
             files: the tables.
-            add: adds a row; raises ValueError where it cannot be used.
+            add: adds a row; raises ValueError if the row cannot be used.
 
         Raises:
-            DataError: a table cannot be read, or no row of any can be used.
+            DataError: a table cannot be read, or no row can be used.
         """
         faulty: dict[str, str] = {}
         count, amount = 0, TableSize()
@@ -108,19 +113,19 @@ class LocalCopy:
                     faulty[origin] = str(error)
         if faulty and len(faulty) == count:
             origin, reason = next(iter(faulty.items()))
-            raise DataError(f"{files[0].parent / origin}: {reason}, as all others: fetch the files again")
+            raise DataError(f"{files[0].parent / origin}: {reason}, and all other rows fail: download the files again")
         return faulty
 
 
 def read_json_text(path: Path) -> str:
-    """Return the text of a file that holds one JSON document, or one a line, in any encoding of JSON.
+    """Return the text of a file with one JSON document, or one per line, in any encoding that JSON allows.
 
     Raises:
-        OSError: there is no such file, or none that is read; `strerror` is the reason.
-        ValueError: it is no text, or holds more values than fit into memory: `[],` takes 3 bytes and makes 70.
+        OSError: the file does not exist or is not a regular file of bounded size; `strerror` is the reason.
+        ValueError: it is not text, or has too many values for the memory: the 3 bytes `[],` become 70.
     """
     content = read_regular(path, MOST_BYTES)
     values = sum(content.count(sign) for sign in (b"[", b"{", b",", b"\n"))
     if values > MOST_VALUES:
-        raise ValueError(f"it has {values:,} values or lines, more than the {MOST_VALUES:,} that are read")
+        raise ValueError(f"it has {values:,} values or lines, more than the limit of {MOST_VALUES:,}")
     return content.decode(json.detect_encoding(content), "surrogatepass")

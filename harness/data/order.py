@@ -1,6 +1,6 @@
-"""Word order: two pictures and two captions that are made of the same words.
+"""The word-order dataset: items of two images and two captions made of the same words.
 
-Built like Winoground (Thrush et al. 2022): only the order of the words tells which caption belongs to which picture.
+As in Winoground (Thrush et al. 2022), only the order of the words determines which caption belongs to which image.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ Swap = Literal["objects", "colours"]
 
 
 def order_item(index: int, seed: int) -> tuple[Scene, Scene]:
-    """The two scenes of an item: the second has the first one's objects, or their colours, exchanged.
+    """Return the two scenes of an item; the second swaps the objects, or their colours, of the first.
 
-    Both sides belong to the test split (each holds a held-out combination of colour and shape). The kind of exchange
-    is drawn per item.
+    Both scenes belong to the test split: each contains a held-out combination. The kind of swap is drawn per item.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes-order/{seed}/{index}")))
     swap: Swap = "objects" if rng.random() < 0.5 else "colours"

@@ -1,4 +1,4 @@
-"""Tables in parquet files: their rows without the pictures, and single pictures when they are wanted."""
+"""Parquet tables: rows without images, and single images on demand."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from harness.data.photograph import MOST_BYTES
 from harness.data.sample import DataError, quote
 from harness.storage.regular_file import require_regular
 
-#: The most rows, values and bytes of text that the tables of a dataset may hold; see `Amount`.
+#: Most rows, values and bytes of text in the tables of a dataset; see `TableSize`.
 MOST_ROWS, MOST_VALUES, MOST_TEXT = 5_000_000, 50_000_000, 1_000_000_000
 NEEDS_PYARROW = "parquet files are read with pyarrow, which is not installed: pip install 'vlm-phase-harness[hub]'"
-# Every row of a batch of pictures may be the largest one that its column holds, and a batch stays within these bytes.
+# Bytes of a batch of images, even if every row is as large as its whole column.
 _PICTURES_AT_ONCE = 500_000_000
-# Rows before the one that is wanted are passed over: few at once, unless they are too small for pictures.
+# Rows per batch while skipping to a requested row: few, unless rows are too small to be images.
 _PICTURE_ROWS, _LEAST_PICTURE = 16, 1000
 _ROWS_AT_ONCE = 1024
-# Rows with more text are turned into Python's objects one by one.
+# With more bytes of text, rows are converted to Python objects one by one.
 _TEXT_AT_ONCE = 8_000_000
 _MOST_FILE = 10**12
 _MOST_GROUPS = 100_000
-# To read a picture, those before it in its row group are passed over. Polars writes up to 262,144 rows to one.
+# Reading an image skips the earlier rows of its group. Polars writes up to 262,144 rows per group.
 _MOST_ROWS_IN_GROUP = 300_000
 _DEEPEST = 16
-# Of a structure only these fields are read: the text of a caption, and the content of a picture.
+# The only fields that are read of a structure: a caption's text and an image's content.
 _FIELDS = ("raw", "bytes")
 
 
 @dataclass(slots=True)
 class TableSize:
-    """Rows, values and bytes of text that were read of the tables of one dataset.
+    """The rows, values and bytes of text read so far from a dataset's tables.
 
-    COCO Captions has 620,000 rows and 40 MB of text, Conceptual Captions 3,300,000 and 200 MB. A table of a few
-    kilobytes can claim, and unpack to, any number of them.
+    COCO Captions has 620,000 rows and 40 MB of text, Conceptual Captions 3,300,000 and 200 MB. A malicious table of a
+    few kilobytes can unpack to any size.
     """
 
     rows: int = 0
@@ -46,10 +46,10 @@ class TableSize:
     text: int = 0
 
     def add(self, path: Path, rows: int = 0, values: int = 0, text: int = 0) -> None:
-        """Add what a table holds.
+        """Add the size of a table.
 
         Raises:
-            DataError: it is more than captions of pictures are.
+            DataError: the total exceeds a limit.
         """
         self.rows, self.values, self.text = self.rows + rows, self.values + values, self.text + text
         for amount, most, noun in (
@@ -59,13 +59,13 @@ class TableSize:
         ):
             if amount > most:
                 raise DataError(
-                    f"{path}: the tables have {amount:,} {noun}, more than the {most:,} that are read; take some out"
+                    f"{path}: the tables have {amount:,} {noun}, more than the limit of {most:,}; remove some files"
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableValue:
-    """A value of a table that Python cannot represent, with the reason."""
+    """A table value that Python cannot represent, and the reason."""
 
     reason: str
 
@@ -75,10 +75,10 @@ class UnreadableValue:
 
 @dataclass(frozen=True, slots=True)
 class ImageCell:
-    """One encoded picture in a parquet file: read when it is wanted, and nothing kept.
+    """An encoded image in a parquet file, read on demand and not cached.
 
-    `row` counts from the start of the row group. The column holds {bytes, path} or the bytes themselves. While it is
-    read, the column of its row group lies in memory.
+    `row` counts from the start of the row group. The column contains {bytes, path} structures or plain bytes. A read
+    loads the column in batches of rows.
     """
 
     path: Path
@@ -95,7 +95,7 @@ class ImageCell:
         return f"{self.path.parent / self.name}"
 
     def read_bytes(self) -> bytes:
-        """Return the encoded picture.
+        """Return the encoded image.
 
         Raises:
             DataError: the file cannot be read, or the cell is empty.
@@ -131,18 +131,18 @@ class ImageCell:
 
 
 def has_pyarrow() -> bool:
-    """Whether parquet files can be read on this machine."""
+    """Return True if pyarrow is installed, so that parquet files can be read."""
     return find_spec("pyarrow") is not None
 
 
 def parquet_files(directory: Path) -> list[Path]:
-    """All parquet files in a directory and below, sorted; hidden folders are not searched."""
-    found = (path for path in directory.rglob("*.parquet") if path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(directory).parts))
+    """Return all parquet files in a directory and its subfolders, sorted; hidden folders are skipped."""
+    files = (path for path in directory.rglob("*.parquet") if path.is_file())
+    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(directory).parts))
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the columns at the top level of a parquet file, in its order.
+    """Return the names of the top-level columns of a parquet file, in file order.
 
     Raises:
         DataError: pyarrow is missing or the file cannot be read.
@@ -152,32 +152,32 @@ def column_names(path: Path) -> list[str]:
 
 
 def read_rows(path: Path, columns: Sequence[str], amount: TableSize) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Row group, row in it and values of the named columns, for each row of a parquet file.
+    """Yield the row group, the row's index in it and the values of the columns, for each row of a parquet file.
 
-    Of a structure with a field `raw` that one alone is read. A value that Python cannot represent, such as a text that
-    is no UTF-8 or a date beyond the year 9999, is `Unreadable`.
+    Only the field `raw` of a structure is read if it exists. A value that Python cannot represent is `UnreadableValue`,
+    such as text that is not UTF-8 or a date beyond the year 9999.
 
     Args:
         path: the file.
-        columns: names at its top level.
-        amount: what was read of other files of the dataset; what this one holds is added.
+        columns: names of top-level columns.
+        amount: size of the dataset's files read so far; this file's size is added.
 
     Raises:
-        DataError: pyarrow is missing, the file cannot be read, or it holds more than is read.
+        DataError: pyarrow is missing, the file cannot be read, or a size limit is exceeded.
     """
     with _opened(path) as plain:
         leaves = _leaves(path, plain, columns)
         schema = plain.read_row_groups([], columns=leaves).schema
-        # A text that many rows share is stored once, and as a dictionary it lies in memory once until it is counted.
+        # Read as a dictionary, a text that many rows share is in memory only once until it is counted.
         with _opened(path, read_dictionary=leaves, metadata=plain.metadata) as file:
             _add_claims(path, file, leaves, amount)
-            held = TableSize()
+            file_size = TableSize()
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=leaves, use_threads=False)
                 for first in range(0, table.num_rows, _ROWS_AT_ONCE):
                     part = table.slice(first, _ROWS_AT_ONCE).combine_chunks()
-                    text = _count(path, part, held)
-                    for row, values in enumerate(_rows_of(part, schema, whole=text <= _TEXT_AT_ONCE), start=first):
+                    text = _count(path, part, file_size)
+                    for row, values in enumerate(_rows_of(part, schema, at_once=text <= _TEXT_AT_ONCE), start=first):
                         yield group, row, values
 
 
@@ -188,27 +188,25 @@ def _leaves(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
             leaf for leaf in map(file.schema.column, range(len(file.schema))) if leaf.path.split(".")[0] == column
         ]
         if any(leaf.max_definition_level > _DEEPEST for leaf in leaves):
-            raise DataError(
-                f"{path}: its column {column} is nested too deep: write captions as texts or lists of texts"
-            )
+            raise DataError(f"{path}: its column {column} is nested too deep: store captions as text or lists of text")
         fields = [leaf.path for leaf in leaves if leaf.path != column and leaf.name in _FIELDS]
         paths += fields or [leaf.path for leaf in leaves]
     return paths
 
 
 def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: TableSize) -> None:
-    """Add what a file says that it holds, before anything is unpacked; raise DataError if it is too much."""
+    """Add the sizes that a file's metadata claims, before unpacking; raise DataError above a limit."""
     if file.num_row_groups > _MOST_GROUPS:
         raise DataError(f"{path} has {file.num_row_groups:,} row groups: write it with {_MOST_GROUPS:,} or fewer")
     amount.add(path, rows=max(0, file.metadata.num_rows))
-    held = TableSize()
+    file_size = TableSize()
     for group in range(file.num_row_groups):
         content = file.metadata.row_group(group)
         count = content.num_rows
-        held.add(path, rows=max(0, count))
+        file_size.add(path, rows=max(0, count))
         if count > _MOST_ROWS_IN_GROUP:
             raise DataError(f"{path} has a row group of {count:,} rows: write it with {_MOST_ROWS_IN_GROUP:,} or fewer")
-        # Reads a row first: of an encrypted column pyarrow cannot say anything without ending the whole process.
+        # Read a row first: querying the metadata of an encrypted column would crash pyarrow's process.
         next(file.iter_batches(batch_size=1, row_groups=[group], columns=leaves, use_threads=False), None)
         for index in (index for index in range(content.num_columns) if file.schema.column(index).path in leaves):
             chunk = content.column(index)
@@ -217,10 +215,10 @@ def _add_claims(path: Path, file: Any, leaves: Sequence[str], amount: TableSize)
             amount.add(path, values=values, text=max(fixed, chunk.total_uncompressed_size))
 
 
-def _count(path: Path, table: Any, held: TableSize) -> int:
-    """Add the rows of a table, which need not be those that its file claims; return the bytes of their text."""
-    held.add(path, rows=table.num_rows)
-    before = held.text
+def _count(path: Path, table: Any, total: TableSize) -> int:
+    """Add a table's real size, which may differ from the metadata; return the bytes of its text."""
+    total.add(path, rows=table.num_rows)
+    before = total.text
     arrow, compute = import_module("pyarrow"), import_module("pyarrow.compute")
     for leaf in (chunk for column in table.columns for chunk in column.chunks):
         while not isinstance(leaf, arrow.DictionaryArray) and hasattr(leaf, "flatten"):
@@ -229,14 +227,14 @@ def _count(path: Path, table: Any, held: TableSize) -> int:
         if isinstance(leaf, arrow.DictionaryArray):
             lengths = compute.binary_length(leaf.dictionary) if _is_text(leaf.dictionary.type) else None
             text = compute.sum(lengths.take(leaf.indices)).as_py() or 0 if lengths is not None else text
-        held.add(path, values=len(leaf), text=text)
-    return held.text - before
+        total.add(path, values=len(leaf), text=text)
+    return total.text - before
 
 
-def _rows_of(table: Any, schema: Any, *, whole: bool) -> Iterator[dict[str, Any]]:
-    """The rows of a table as Python's objects, of which a value without any is `Unreadable`."""
-    if whole:
-        with suppress(Exception):  # Conversions raise whatever the values lead them to.
+def _rows_of(table: Any, schema: Any, *, at_once: bool) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table as Python objects; a value without a Python object is `UnreadableValue`."""
+    if at_once:
+        with suppress(Exception):  # Conversions may raise any error.
             yield from _written_out(table, schema).to_pylist()
             return
     for row in range(table.num_rows):
@@ -245,7 +243,7 @@ def _rows_of(table: Any, schema: Any, *, whole: bool) -> Iterator[dict[str, Any]
 
 
 def _written_out(table: Any, schema: Any) -> Any:
-    """Return a table without dictionaries, which is converted five times faster; as it is where its texts are views."""
+    """Return a table without dictionaries, which converts five times faster; unchanged if its texts are views."""
     arrow = import_module("pyarrow")
     try:
         return table.cast(arrow.schema([schema.field(name) for name in table.column_names]))
@@ -279,8 +277,8 @@ def _opened(path: Path, **options: Any) -> Iterator[Any]:
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{path} does not fit into memory: write its rows to several files or row groups") from None
-    except Exception as error:  # Decoders raise whatever the broken bytes lead them to.
+        raise DataError(f"{path} does not fit into memory: split its rows into several files or row groups") from None
+    except Exception as error:  # Decoders may raise any error for broken bytes.
         reason = quote(getattr(error, "strerror", None) or str(error))
-        remedy = "write it without encryption" if "crypt" in reason else "fetch the file again"
+        remedy = "write it without encryption" if "crypt" in reason else "download the file again"
         raise DataError(f"{path} cannot be read as parquet ({reason}): {remedy}") from None

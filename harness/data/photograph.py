@@ -1,4 +1,4 @@
-"""A photograph as the models get it: eight-bit RGB, upright, whole."""
+"""Decoding of photographs to complete, upright images in eight-bit RGB."""
 
 from __future__ import annotations
 
@@ -20,70 +20,69 @@ from harness.storage.regular_file import read_regular
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Kinds of file that are decoded. Others that Pillow knows are no photographs, and some are programs (EPS).
+#: Formats that are decoded. Pillow's other formats are not photographs, and some are programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
-#: Pixels and bytes of the largest photograph; what claims more is there to fill the memory.
+#: Most pixels and bytes of a photograph; a larger file could exhaust the memory.
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 256_000_000
-# Pillow's decoder of WebP holds four bytes a pixel four times over, others two or three times.
+# Pillow's WebP decoder keeps four copies of four bytes per pixel, other decoders two or three.
 _MOST_PIXELS_OF = {"WEBP": 70_000_000}
-# Each scan of a JPEG goes through all of its pixels; cameras and programs write 1 to 20.
+# Each scan of a JPEG decodes all pixels again; cameras and programs write 1 to 20 scans.
 _MOST_SCANS, _SCAN = 1000, b"\xff\xda"
-# Pillow opens a JPEG with further pictures behind it as MPO.
+# Pillow opens a JPEG that is followed by further images as MPO.
 _WITH_SCANS = ("JPEG", "MPO")
-_LONGEST = 100  # characters of a name or of somebody else's error in a message
-# Pixels that are converted at once: whole copies of a large picture in wider numbers are gigabytes.
+_LONGEST = 100  # characters of a name or of a library's error in a message
+# Pixels converted at once: a full copy of a large image in wider numbers takes gigabytes.
 _PIXELS_AT_ONCE = 2**20
-#: Times that the longer side is the shorter one, at most: a processor that resizes the shorter side fills the memory.
+#: Largest ratio of the sides. A processor that resizes the shorter side would exhaust the memory beyond it.
 MOST_STRETCHED = 200
-_WHITE_IS_ZERO = (262, 0)  # tag of TIFF and its value
-_TILE_SIDES = (322, 323)  # tags of TIFF: a tile is decoded whole, however small the picture is
-# Pillow's global settings are exchanged while a picture is decoded, by one thread at a time.
+_WHITE_IS_ZERO = (262, 0)  # TIFF tag and value
+_TILE_SIDES = (322, 323)  # TIFF tags: a tile is decoded completely, even if the image is smaller
+# One thread at a time replaces Pillow's global settings while it decodes.
 _SETTINGS = threading.Lock()
 
 
 class EncodedImage(Protocol):
-    """Where the bytes of an image lie: a `Path`, or a cell of a table."""
+    """The source of an encoded image: a `Path`, or a cell of a table."""
 
     @property
     def name(self) -> str:
-        """What the image is called in messages."""
+        """The image's name in messages."""
 
     def read_bytes(self) -> bytes:
         """Return the encoded image."""
 
 
-def decode_image(place: EncodedImage) -> Image:
-    """Return the image at a place, decoded in full, in mode RGB.
+def decode_image(source: EncodedImage) -> Image:
+    """Return the completely decoded image in mode RGB.
 
-    Greyscale is repeated in the three channels. CMYK and palettes are converted by Pillow. Of integers of 16 or 32
-    bits and of floats the range decides: white is 1, 255 or 65,535. What is transparent is laid on white. The
-    orientation noted in EXIF is applied. Of an animation the first frame is taken. Pillow's global settings have no
-    influence.
+    Greyscale is repeated in the three channels. Pillow converts CMYK and palettes. The range of 16-bit, 32-bit and
+    float values decides their scale: white is 1, 255 or 65,535. Transparent images get a white background. The EXIF
+    orientation is applied. The first frame of an animation is used. Pillow's global settings have no effect.
 
     Raises:
-        DataError: the image is missing, truncated, no image, larger or longer than a photograph is, or has values of
-            an unknown range; the message says which.
+        DataError: the image is missing, truncated, not an image, too large, too elongated, or has values of an unknown
+            range; the message states the reason.
     """
-    found = _decoded(place)
-    if isinstance(found, str):
-        raise DataError(f"{place}: {found}; put a whole copy in its place or take it out of the dataset")
-    return found
+    result = _decoded(source)
+    if isinstance(result, str):
+        raise DataError(f"{source}: {result}; replace it with an intact copy or remove it from the dataset")
+    return result
 
 
-def find_fault(place: EncodedImage) -> str | None:
-    """Why the image at a place cannot be used (missing, empty, truncated, too large, no image), or None.
+def find_fault(source: EncodedImage) -> str | None:
+    """Return why an image cannot be used (missing, empty, truncated, too large, not an image), or None if it can.
 
-    Decodes all of it.
+    Decodes the complete image.
     """
-    found = _decoded(place)
-    return found if isinstance(found, str) else None
+    result = _decoded(source)
+    return result if isinstance(result, str) else None
 
 
-def _decoded(place: EncodedImage) -> Image | str:
-    name = printable(place.name, _LONGEST)
+def _decoded(source: EncodedImage) -> Image | str:
+    name = printable(source.name, _LONGEST)
     try:
-        content = read_encoded(place)
+        content = read_encoded(source)
     except FileNotFoundError:
         return f"{name} is missing"
     except DataError as error:
@@ -94,55 +93,55 @@ def _decoded(place: EncodedImage) -> Image | str:
         return f"{name} is empty"
     image = _opened(content, name)
     if isinstance(image, str):
-        # The user's filter must not make an error of a warning. Filters belong to the whole process, and pictures are
-        # decoded beside a model whose warnings are counted: they stay as they are while a picture has no fault.
+        # Repeat without warnings, because the user's filter may turn a warning into an error. Only then: filters are
+        # global, and the warnings of a model that runs meanwhile are counted.
         with warnings.catch_warnings(action="ignore"):
             image = _opened(content, name)
     return image
 
 
 def _opened(content: bytes, name: str) -> Image | str:
-    """Return the image of some bytes, or what is wrong with them."""
+    """Return the decoded image, or the reason why it cannot be used."""
     from PIL import Image, UnidentifiedImageError
 
-    enormous = f"{name} is said to have more than {{:,}} pixels, so it is no photograph"
+    enormous = f"{name} claims more than {{:,}} pixels, so it is not a photograph"
     try:
         with _own_settings(), Image.open(io.BytesIO(content), formats=_readable()) as file:
             most = _MOST_PIXELS_OF.get(file.format or "", MOST_PIXELS)
             if max(file.width * file.height, _tile_pixels(file)) > most:
                 return enormous.format(most)
             if file.format in _WITH_SCANS and content.count(_SCAN) > _MOST_SCANS:
-                return f"{name} has more than {_MOST_SCANS:,} scans, so it is no photograph"
+                return f"{name} has more than {_MOST_SCANS:,} scans, so it is not a photograph"
             if max(file.size) > MOST_STRETCHED * min(file.size):
-                return f"{name} has {file.width} x {file.height} pixels, a strip that is no photograph"
+                return f"{name} has {file.width} x {file.height} pixels, too elongated for a photograph"
             _refuse_damaged(content)
             return _rgb(file)
     except RangeError as error:
         return f"{name} has {error}"
     except UnidentifiedImageError:
-        return f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})"
+        return f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
         return enormous.format(MOST_PIXELS)
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
+    except Exception as error:  # decoders may raise any error for broken bytes
         return f"{name} is broken or truncated ({printable(str(error), _LONGEST)})"
 
 
-def read_encoded(place: EncodedImage) -> bytes:
-    """Return the encoded image at a place; of a path only where it is an ordinary file.
+def read_encoded(source: EncodedImage) -> bytes:
+    """Return the bytes of an encoded image; a path must lead to a regular file.
 
     Raises:
-        OSError, ValueError: no such file, or none that is read.
-        DataError: the place holds no image.
+        OSError, ValueError: the file does not exist or is not a regular file of bounded size.
+        DataError: the cell contains no image.
     """
-    if isinstance(place, Path):
-        return read_regular(place, MOST_BYTES)
-    return place.read_bytes()
+    if isinstance(source, Path):
+        return read_regular(source, MOST_BYTES)
+    return source.read_bytes()
 
 
 def _readable() -> list[str]:
-    """Return the kinds of file that this Pillow was built to read."""
+    """Return the formats that this build of Pillow can read."""
     from PIL import Image
 
     Image.init()
@@ -151,7 +150,7 @@ def _readable() -> list[str]:
 
 @contextmanager
 def _own_settings() -> Iterator[None]:
-    """Pillow's global settings as decoding needs them, whatever another library has set; restored afterwards."""
+    """Set Pillow's global settings for decoding, and restore them afterwards."""
     from PIL import Image, ImageFile
 
     with _SETTINGS:
@@ -164,7 +163,7 @@ def _own_settings() -> Iterator[None]:
 
 
 def _refuse_damaged(content: bytes) -> None:
-    """Assert that checksums agree where a kind of file has them, which decoding does not look at."""
+    """Raise an error if a checksum of the file does not match; decoding does not check them."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=_readable()) as file:
@@ -194,7 +193,7 @@ def _rgb(file: Image) -> Image:
     picture = Image.new("RGB", file.size)
     for top, strip in _strips(file):
         if wide:
-            # Pillow would clip these at 255: a 16-bit photograph would come out white, and one of floats black.
+            # Pillow would clip at 255, so 16-bit photographs would become white, and floats up to 1 black.
             levels = (np.asarray(strip, dtype=np.float64) * factor / divisor).round().astype(np.uint8)
             strip = Image.fromarray(255 - levels if negative else levels)
         if strip.has_transparency_data:
@@ -205,28 +204,30 @@ def _rgb(file: Image) -> Image:
 
 
 def _strips(image: Image) -> Iterator[tuple[int, Image]]:
-    """The rows of a picture, some at a time, each time with the number of the first."""
+    """Yield strips of rows of an image, each with the index of its first row."""
     rows = max(1, _PIXELS_AT_ONCE // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _refuse_dark(image: Image) -> None:
-    """Assert that the upper eight of sixteen bits, which are those that Pillow keeps, use their range."""
+    """Raise `RangeError` if the image is nearly black in the upper eight of sixteen bits, which Pillow keeps."""
     high = max(int(np.asarray(strip.convert("RGB")).max()) for _, strip in _strips(image))
     if high < LEAST_SIXTEEN // 256:
-        raise RangeError(f"sixteen-bit values below {256 * (high + 1):,} of 65,535: save it with 8 bits a channel")
+        raise RangeError(
+            f"sixteen-bit values below {256 * (high + 1):,} of 65,535: save the image with 8 bits per channel"
+        )
 
 
 def _turn_upright(file: Image) -> None:
-    """Decode the picture and turn it as its EXIF says; not where EXIF cannot be read, which takes nothing from it."""
+    """Decode the image and apply its EXIF orientation; unreadable EXIF data is ignored."""
     from PIL import ImageOps
 
     file.load()
     try:
         file.getexif()
-    except Warning:  # An error by the user's filter only, which must not decide how the picture is turned.
+    except Warning:  # The user's filter made an error of this warning; the caller retries without it.
         raise
-    except Exception:  # The reader of EXIF raises whatever the broken bytes lead it to.
+    except Exception:  # The EXIF reader may raise any error for broken bytes.
         return
     ImageOps.exif_transpose(file, in_place=True)

@@ -1,4 +1,4 @@
-"""What one measurement sees: a picture, an instruction and the captions that name what is in the picture."""
+"""Samples (image, instruction and captions), and the datasets that they come from."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 _NAMED = 8
-#: Characters of what is quoted from a file, or of somebody else's error.
+#: Most characters of a quotation from a file or from a library's error.
 LONGEST_QUOTED = 200
 
 
-#: Controls by name, the same prompts with the picture taken out, and what each puts in its place.
+#: Controls by name: the same prompts without the image, and what replaces it.
 CONTROLS: Mapping[str, str] = MappingProxyType(
     {
         "noise": "image features replaced by seeded Gaussian noise of the same norm per token",
@@ -32,21 +32,21 @@ _GREY = (128, 128, 128)
 
 
 class DataError(PhaseError):
-    """A dataset cannot be read as asked; the message says which file, why, and what to do."""
+    """A dataset cannot be read; the message names the file, the reason and the remedy."""
 
 
 def quote(text: object) -> str:
-    """Return a text of somebody else's as messages show it: cut, with its control characters spelled out."""
+    """Return an untrusted text for a message: shortened, with escapes for control characters."""
     return printable(str(text), LONGEST_QUOTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with the instruction put to the model and the reference captions of the image.
+    """An image with the model's instruction and the reference captions.
 
-    `load_image` returns the RGB image and is called once per measurement, so that a dataset of 400 photographs does not
-    lie in memory. `cluster` names what is shared between samples that are not independent (the two halves of a
-    Winoground item, two captions of one photograph); resampling draws clusters.
+    `load_image` returns the RGB image. It is called once per measurement, so that a dataset of 400 photographs does not
+    fill the memory. `cluster` is equal for samples that are not independent (the two sides of a Winoground item, two
+    captions of one photograph); resampling draws clusters.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Sample:
 
 
 def with_grey_image(sample: Sample) -> Sample:
-    """Return the sample with a uniform grey picture of the same size in the place of its own."""
+    """Return the sample with its image replaced by a uniform grey image of the same size."""
     from PIL import Image
 
     return replace(sample, load_image=lambda: Image.new("RGB", sample.load_image().size, _GREY))
@@ -65,10 +65,10 @@ def with_grey_image(sample: Sample) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a dataset that lies on disk is looked for.
+    """The source of a dataset on disk.
 
-    `directory` is the user's own copy; without one the local cache of the hub is searched, and with `download` filled
-    first. Whoever draws samples notes in `left_out` what could not be used: the id of an image or item, and why.
+    `directory` is the user's copy. Without it the local cache of the hub is used; with `download`, missing files are
+    downloaded first. Drawing samples records unusable images or items in `left_out`: the reason by id.
     """
 
     directory: Path | None = None
@@ -76,15 +76,15 @@ class Source:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def omission_lines(self, dataset: str, drawn: int, wanted: int) -> list[str]:
-        """One line per reason why something was left out, and one where there are fewer samples than wanted."""
+        """Return a line per reason for excluded samples, and a line if there are fewer samples than requested."""
         lines = left_out_lines(dataset, self.left_out)
         if drawn < wanted:
-            lines.append(f"{dataset}: {drawn} usable samples, {wanted} were asked for")
+            lines.append(f"{dataset}: {drawn} usable samples, {wanted} were requested")
         return lines
 
 
 def left_out_lines(dataset: str, left_out: Mapping[str, str]) -> list[str]:
-    """One line per reason why samples were left out, by their ids; of many reasons the first, and a count."""
+    """Return a line per reason for excluded samples, with their ids; at most 8 reasons, then a count."""
     reasons = defaultdict(list)
     for name, reason in left_out.items():
         reasons[reason].append(name)
@@ -104,13 +104,16 @@ def _some(names: Sequence[str]) -> str:
 class Dataset:
     """A named source of samples.
 
-    `draw(n, seed, source)` returns n samples, fewer where there are not so many; the first m of them are the same for
-    every n >= m, so that a longer run extends a shorter one. `samples` is how many its baselines hold: as many as the
-    rule needs to decide on recall, more where samples come in clusters. `unavailable(source)` returns why this machine
-    cannot read the dataset together with the remedy, or None. `paired` says that clusters are items of two pictures
-    and two captions as in Winoground. `regression_only` is True if neither the paper's claims nor times are asked of it
-    and no control is measured beside it. `variable` names the environment variable of its directory; a dataset without
-    one needs no files.
+    Attributes:
+        name: the name in options and baselines.
+        summary: a short description.
+        draw: `draw(n, seed, source)` returns n samples, or fewer if there are no more. The first m are the same for
+            every n >= m, so a longer run extends a shorter one.
+        samples: the number of samples in its baselines: enough for the rule to decide on recall, more for clusters.
+        unavailable: `unavailable(source)` returns why this machine cannot read the dataset, with the remedy, or None.
+        paired: True if clusters are items of two images and two captions, as in Winoground.
+        regression_only: True if the paper's claims, times and controls are not evaluated on it.
+        variable: the environment variable that names its directory; empty if the dataset needs no files.
     """
 
     name: str
@@ -123,6 +126,6 @@ class Dataset:
     variable: str = ""
 
     def source(self, directory: Path | None = None, *, download: bool = False) -> Source:
-        """Where its files are: in the directory, else where its environment variable says, else the hub's."""
-        given = directory or os.environ.get(self.variable or "-")
-        return Source(Path(given).expanduser() if given else None, download)
+        """Return the source of its files: the directory, else the environment variable's, else the hub's cache."""
+        directory_name = directory or os.environ.get(self.variable or "-")
+        return Source(Path(directory_name).expanduser() if directory_name else None, download)

@@ -1,8 +1,8 @@
-"""Rendered scenes: a few coloured shapes on a plain ground, known exactly and drawn from a seed.
+"""Rendered scenes, the bundled dataset: a few coloured shapes on a plain background, generated from a seed.
 
-The pictures are the bundled dataset. They need no download, every fact about them is on record, and the split that a
-model was trained on is disjoint from the one it is measured on, in the seeds and in the combinations of colour,
-shape and background: a training scene holds no held-out combination, a test scene at least one.
+They need no download, and their ground truth is known exactly. The training and test splits are disjoint in seeds and
+in combinations of colour, shape and background. A training scene contains no held-out combination, a test scene at
+least one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Relation = Literal["above", "below", "left", "right"]
 SIDE = 96
 INSTRUCTION = "Describe the image."
 
-# Width and height in pixels of varied scenes. Their number has no divisor in common with that of the instructions, so
-# all combinations occur.
+# Widths and heights of varied scenes in pixels. Their count and that of the instructions are coprime, so all
+# combinations occur.
 SIZES: tuple[tuple[int, int], ...] = (
     (128, 64),
     (96, 160),
@@ -80,9 +80,9 @@ class Thing:
     size: str
 
     def held_out_on(self, background: str) -> bool:
-        """Whether no training scene holds this combination of colour, shape and background (32 of 320 combinations).
+        """Return True if no training scene contains this combination with the background (32 of 320 are held out).
 
-        They are made of 16 pairs of colour and shape, each of which training shows on two backgrounds of four.
+        They consist of 16 pairs of colour and shape; training shows each pair on two of the four backgrounds.
         """
         colour = tuple(COLOURS).index(self.colour)
         pair = (colour + SHAPES.index(self.shape)) % 5 == 0
@@ -91,7 +91,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a thing lies in the picture: centre and radius in pixels, and the colour it is painted in."""
+    """The position of a thing in the image: centre and radius in pixels, and its painted colour."""
 
     x: float
     y: float
@@ -101,11 +101,12 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The ground truth of one picture.
+    """The ground truth of one image.
 
-    `things` stand in raster order (top row first, then from left to right). `relations[0]` is how the first thing
-    lies to the second ("above" or "left"); `relations[1]`, in scenes of three, how the third lies to the second
-    ("below" or "right"). `seed` fixes positions, shades and noise, so the picture is a function of the scene alone.
+    `things` are in raster order (top row first, then left to right). `relations[0]` is the position of the first thing
+    relative to the second ("above" or "left"). `relations[1]`, in scenes of three, is the position of the third thing
+    relative to the second ("below" or "right"). `seed` fixes positions, shades and noise, so the scene determines the
+    image.
     """
 
     things: tuple[Thing, ...]
@@ -114,9 +115,9 @@ class Scene:
     seed: int
 
     def placements(self, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[Placement, ...]:
-        """Centre, radius and painted colour of every thing, in the order of `things`; pixels of the final picture.
+        """Return the placement of every thing, in the order of `things`, in pixels of the final image.
 
-        Positions fill a picture of `size` (width, height); radii follow its shorter side.
+        Positions scale with `size` (width, height), radii with its shorter side.
         """
         wide, high = (pixels / SIDE for pixels in size)
         rng = np.random.Generator(np.random.PCG64([self.seed, 0]))
@@ -129,33 +130,32 @@ class Scene:
         return tuple(placed)
 
     def render(self, size: tuple[int, int] = (SIDE, SIDE)) -> Image:
-        """The RGB picture of `size` (width, height): drawn at twice that, reduced, and covered with Gaussian noise."""
+        """Return the RGB image of `size` (width, height): drawn at twice the size, reduced, with Gaussian noise."""
         from harness.data.drawing import draw_shape, finish, ground
 
         rng = np.random.Generator(np.random.PCG64([self.seed, 1]))
         canvas = ground(size, _jittered(BACKGROUNDS[self.background], rng))
-        for thing, place in zip(self.things, self.placements(size), strict=True):
-            draw_shape(canvas, thing.shape, place.x, place.y, place.radius, place.rgb)
+        for thing, placement in zip(self.things, self.placements(size), strict=True):
+            draw_shape(canvas, thing.shape, placement.x, placement.y, placement.radius, placement.rgb)
         width, height = size
         return finish(canvas, rng.normal(0.0, NOISE_SD, size=(height, width, 3)))
 
     def captions(self) -> tuple[str, ...]:
-        """Five captions with one meaning; the first, in raster order, is the one a model is trained to write."""
+        """Return five captions with the same meaning; models are trained to write the first, in raster order."""
         phrases = [(thing.size, thing.colour, thing.shape) for thing in self.things]
         return caption_variants(phrases, self.relations, [OPPOSITE[r] for r in self.relations], self.background)
 
     @property
     def held_out(self) -> bool:
-        """Whether the scene belongs to the test split: at least one thing is a held-out combination."""
+        """True if the scene belongs to the test split: at least one thing is a held-out combination."""
         return any(thing.held_out_on(self.background) for thing in self.things)
 
 
 def scene(index: int, seed: int, split: Split = "test") -> Scene:
-    """Return the scene number `index` of a split, the same on every machine.
+    """Return scene `index` of a split, the same on every machine.
 
-    Scenes of the training split hold no held-out combination, scenes of the test split at least one. Things of one
-    scene differ in colour and in shape, so that a caption names each of them unmistakably. Things in scenes of three
-    are always small.
+    Training scenes contain no held-out combination, test scenes at least one. Things of a scene differ in colour and
+    in shape, so captions are unambiguous. Things in scenes of three are always small.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes/{split}/{seed}/{index}")))
     count = int(rng.choice((1, 2, 3), p=OBJECT_COUNT_SHARES))
@@ -163,7 +163,7 @@ def scene(index: int, seed: int, split: Split = "test") -> Scene:
 
 
 def varied_scene(index: int, seed: int) -> Scene:
-    """Return the scene number `index` of a seed: two things, of the test split, the same on every machine."""
+    """Return scene `index` of a seed, the same on every machine; it has two things and belongs to the test split."""
     rng = np.random.Generator(np.random.PCG64(stable_seed(f"scenes-varied/{seed}/{index}")))
     return _scene_of("test", rng, 2)
 
@@ -195,9 +195,8 @@ def scenes(n: int, seed: int) -> list[Sample]:
 def scenes_varied(n: int, seed: int) -> list[Sample]:
     """Return n samples of several sizes and instructions, drawn lazily; the first m are the same for every n >= m.
 
-    Square pictures of one size are never resized, and prompts of one length are never padded. These samples make a
-    changed resizing, a changed order of height and width, and a changed padding mask visible. Sizes and instructions
-    take turns.
+    Square images of one size are never resized, and prompts of one length are never padded. These samples reveal
+    changes of resizing, of the order of height and width, and of the padding mask. Sizes and instructions alternate.
     """
     samples = []
     for index in range(n):
@@ -209,17 +208,17 @@ def scenes_varied(n: int, seed: int) -> list[Sample]:
 
 
 def scene_sample(truth: Scene, name: str, cluster: str) -> Sample:
-    """Return the scene as a sample: its picture still to be drawn, the instruction, its five captions."""
+    """Return the scene as a sample with the default instruction; its image is rendered on demand."""
     return Sample(name, partial(Scene.render, truth), INSTRUCTION, truth.captions(), cluster)
 
 
 def stable_seed(text: str) -> int:
-    """Return a 128-bit number from the text that is the same in every process and on every machine (SHA-256)."""
+    """Return the first 128 bits of the text's SHA-256, the same in every process and on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
 def _slots(relations: tuple[Relation, ...], rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Centres in pixels, before each thing's own jitter, that make the relations true and keep things apart."""
+    """Return centres in pixels, before jitter, that satisfy the relations and keep the things separate."""
     if not relations:
         x, y = rng.uniform(26.0, 70.0, size=2)
         return [(x, y)]

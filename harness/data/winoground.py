@@ -1,4 +1,4 @@
-"""Winoground (Thrush et al. 2022): two photographs and two captions made of the same words, from files or parquet."""
+"""Winoground (Thrush et al. 2022): two photographs and two captions with the same words, from files or parquet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.data.sample import DataError, Sample, Source, quote
 DATASET = "winoground"
 INSTRUCTION = "Describe the image."
 VARIABLE = "VLM_PHASE_WINOGROUND"
-#: Names of the list, the first to be used in front: one example a line, or a JSON list; either may hold either.
+#: File names of the list, in order of preference. Either may contain one example per line or a JSON list.
 LISTS: tuple[str, ...] = ("examples.jsonl", "examples.json")
 TEXT_COLUMNS: tuple[str, ...] = ("id", "caption_0", "caption_1")
 IMAGE_COLUMNS: tuple[str, ...] = ("image_0", "image_1")
@@ -35,15 +35,15 @@ COPY = LocalCopy(
 )
 
 
-_MOST_ENTRIES = 100  # of one id
+_MOST_ENTRIES = 100  # with the same id
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One item: where its two pictures lie and the caption of each; side k's caption is true of picture k.
+    """One item: its two images and their captions; caption k describes image k.
 
-    `origin` says where the dataset has it; a picture or caption that is no text is None. `flaw` says why an entry is
-    no example.
+    `origin` is its location in the dataset. An image name or caption that is not text is None. `flaw` is the reason
+    why an entry is not an example.
     """
 
     origin: str
@@ -52,52 +52,53 @@ class Example:
     flaw: str = ""
 
     def find_fault(self) -> str | None:
-        """Why the item cannot be used, both sides looked at, or None."""
+        """Return why the item cannot be used, for both sides, or None if it can."""
         if self.flaw:
             return self.flaw
         reasons = [
-            f"image_{side} is no name" if place is None else find_fault(place) for side, place in enumerate(self.files)
+            f"image_{side} is not a file name" if image is None else find_fault(image)
+            for side, image in enumerate(self.files)
         ]
         for side, text in enumerate(self.captions):
             if text is None or not selection.tidy_captions([text]):
-                reasons.append(f"caption_{side} is {'no text' if text is None else 'empty'}")
+                reasons.append(f"caption_{side} is {'not text' if text is None else 'empty'}")
             elif reason := selection.find_captions_fault([text]):
                 reasons.append(f"caption_{side}: {reason}")
         if not any(reasons):
-            # No model can tell such sides apart, which would count against it.
+            # No model can distinguish such sides, and a tie counts against the model.
             if selection.tidy_captions(self.captions[:1]) == selection.tidy_captions(self.captions[1:]):
                 reasons.append("caption_0 and caption_1 are the same")
-            if same_content([place for place in self.files if place is not None]):
-                reasons.append("image_0 and image_1 are the same picture")
+            if same_content([image for image in self.files if image is not None]):
+                reasons.append("image_0 and image_1 are the same image")
         return "; ".join(reason for reason in reasons if reason) or None
 
     def is_repeated_by(self, other: Example) -> bool:
-        """Whether another example says the same of the same pictures."""
+        """Return True if another example has the same captions and images."""
         if self.captions != other.captions:
             return False
         pairs = zip(self.files, other.files, strict=True)
-        return all(one == two or (one and two and same_content((one, two))) for one, two in pairs)
+        return all(ours == theirs or (ours and theirs and same_content((ours, theirs))) for ours, theirs in pairs)
 
 
 def winoground(n: int, seed: int, source: Source) -> list[Sample]:
     """Return n samples, two per item: samples 2j and 2j + 1 are the sides 0 and 1 of one item and share its cluster.
 
-    The cluster is `winoground-` and the item's id, the sample's id that followed by "-0" or "-1". An odd n ends with
-    the first side of its last item; fewer are returned where no more items are usable. The first m are the
-    same for every n >= m. Of an item with a missing or broken picture neither side is used, and both are noted in
-    `source.left_out`; so are those of an id that different items have.
+    The cluster is `winoground-` and the item's id; the sample's id adds "-0" or "-1". An odd n ends with the first side
+    of its last item. Fewer samples are returned if no more items are usable. The first m are the same for every
+    n >= m. If an image of an item is missing or broken, or different items have its id, both sides are excluded and
+    recorded in `source.left_out`.
 
-    Read are `examples.jsonl` or `examples.json` in the directory or in its `data/`, with the pictures by stem in
-    `images/` beside it or in the other of the two; else every parquet file in the directory.
+    The list is `examples.jsonl` or `examples.json` in the directory or in its `data/`; either directory may contain
+    `images/`. Without a list and images, every parquet file in the directory is read.
 
     Raises:
         DataError: there is no known layout, or no usable item.
-        HubError: the hub dataset was to be fetched and could not be.
+        HubError: the hub dataset could not be downloaded.
     """
     directory = COPY.directory(source)
     examples = _examples_in(directory)
-    # A table of a few kilobytes may hold millions of broken pictures, while files take their space.
-    tables = any(isinstance(place, ImageCell) for item in examples.values() for place in item[0].files)
+    # A table of a few kilobytes may contain millions of broken images, so the number of attempts is limited.
+    tables = any(isinstance(image, ImageCell) for group in examples.values() for image in group[0].files)
     most = 5 * n + 100 if tables else None
     names, faulty = selection.first_usable(
         examples, (n + 1) // 2, seed, DATASET, lambda name: _fault(examples[name]), most
@@ -110,16 +111,16 @@ def winoground(n: int, seed: int, source: Source) -> list[Sample]:
 
 def _fault(examples: Sequence[Example]) -> str | None:
     if len(examples) > _MOST_ENTRIES:
-        return f"{len(examples):,} entries have this id; give each item an id of its own"
+        return f"{len(examples):,} entries have this id; give each item its own id"
     first, *others = examples
     other = next((other for other in others if not first.is_repeated_by(other)), None)
     if other is not None:
-        return f"{first.origin} and {other.origin} differ and have this id; give each item an id of its own"
+        return f"{first.origin} and {other.origin} differ and have this id; give each item its own id"
     return first.find_fault()
 
 
 def _examples_in(directory: Path) -> dict[str, list[Example]]:
-    """Return the examples of every item that the dataset in a directory knows, by its id, usable or not."""
+    """Return the examples of every item of the dataset in a directory by id, usable or not."""
     files = COPY.files(directory)
     examples: dict[str, list[Example]] = {}
     if isinstance(files, list):
@@ -127,7 +128,7 @@ def _examples_in(directory: Path) -> dict[str, list[Example]]:
     else:
         path, images = files
         faulty = _read_list(examples, path, ImageFolder(images, directory))
-    # An entry that is no example is an item that cannot be used, so that it is counted and named as others.
+    # An entry that is not an example is counted and reported as an unusable item.
     flawed = {origin: Example(origin, (None, None), (None, None), reason) for origin, reason in faulty.items()}
     return examples | {origin: [example] for origin, example in flawed.items()}
 
@@ -145,9 +146,9 @@ def _files(directory: Path) -> Files:
     if packed:
         raise DataError(f"{packed[0]} is still packed: unzip it there, so that {packed[0].parent / 'images'} exists")
     if lists:
-        raise DataError(f"{lists[0]} has no pictures: put the folder images/ with them beside it")
+        raise DataError(f"{lists[0]} has no images: put the folder images/ beside it")
     raise DataError(
-        f"{directory} holds no Winoground: looked for examples.jsonl and images/, in it or in its data/, and for "
+        f"{directory} contains no Winoground: expected examples.jsonl and images/, in it or in its data/, or "
         "parquet files; give the directory of the dataset"
     )
 
@@ -165,22 +166,22 @@ def _read_list(examples: dict[str, list[Example]], path: Path, images: ImageFold
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
-    """The entries of a list with their origins: one on each line, or all of them in a JSON list."""
+    """Yield the origin and content of each entry of a list: one per line, or all in a JSON list."""
     try:
         text = read_json_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read ({reason}): fetch the file again") from None
+        raise DataError(f"{path} cannot be read ({reason}): download the file again") from None
     numbered = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    whole = False
+    is_list = False
     if numbered and numbered[0][1].lstrip().startswith("["):
-        numbered, whole = [("line 1", text)], True
+        numbered, is_list = [("line 1", text)], True
     for origin, line in numbered:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise _no_example(path, origin, error) from None
-        if whole:
+        if is_list:
             yield from ((f"entry {number}", entry) for number, entry in enumerate(values, start=1))
         else:
             yield origin, values
@@ -188,8 +189,8 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _no_example(path: Path, origin: str, error: Exception) -> DataError:
     return DataError(
-        f"{path} {origin} is no example of Winoground ({type(error).__name__}: {quote(error)}), which "
-        f"has {', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: fetch the file again"
+        f"{path} {origin} is not a Winoground example ({type(error).__name__}: {quote(error)}), which "
+        f"has {', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: download the file again"
     )
 
 
@@ -197,16 +198,16 @@ def _picture(images: ImageFolder, values: Any, column: str) -> EncodedImage | No
     name = values[column]
     if not isinstance(name, str):
         return None
-    place = images.find(name)
-    return Absent(f"image {place.name}", f"image {place.reason}") if isinstance(place, Absent) else place
+    image = images.find(name)
+    return Absent(f"image {image.name}", f"image {image.reason}") if isinstance(image, Absent) else image
 
 
 def _columns(path: Path) -> tuple[str, ...]:
     columns = column_names(path)
     if not {*TEXT_COLUMNS, *IMAGE_COLUMNS} <= set(columns):
         raise DataError(
-            f"{path} has the columns {quote(', '.join(columns))}; Winoground is recognised by "
-            f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: take other parquet files out of the directory"
+            f"{path} has the columns {quote(', '.join(columns))}; a Winoground file has "
+            f"{', '.join(TEXT_COLUMNS + IMAGE_COLUMNS)}: move other parquet files out of the directory"
         )
     return TEXT_COLUMNS
 
@@ -218,10 +219,10 @@ def _add(
     picture: Callable[[str], EncodedImage | None],
 ) -> None:
     left, right = map(picture, IMAGE_COLUMNS)
-    zero, one = (
+    first, second = (
         selection.shortened(text) if isinstance(text := values[f"caption_{side}"], str) else None for side in (0, 1)
     )
-    examples.setdefault(selection.item_name(values["id"]), []).append(Example(origin, (left, right), (zero, one)))
+    examples.setdefault(selection.item_name(values["id"]), []).append(Example(origin, (left, right), (first, second)))
 
 
 def _sides(name: str, example: Example) -> list[Sample]:
@@ -229,11 +230,11 @@ def _sides(name: str, example: Example) -> list[Sample]:
     return [
         Sample(
             f"{cluster}-{side}",
-            partial(decode_image, place),
+            partial(decode_image, image),
             INSTRUCTION,
             selection.tidy_captions([text]),
             cluster,
         )
-        for side, (place, text) in enumerate(zip(example.files, example.captions, strict=True))
-        if place is not None
+        for side, (image, text) in enumerate(zip(example.files, example.captions, strict=True))
+        if image is not None
     ]

@@ -1,8 +1,8 @@
-"""Content words of captions: what a caption says is in the picture, as the recall of LogitLens counts it.
+"""Content words of captions: the visible things that a caption names, for the LogitLens recall.
 
-Function words are left out. Spatial words ("above", "below", "left", "right", "behind", "under", ...) are **content**
-words here, although they are prepositions or particles: they name a relation that can be seen, and word-order items
-differ in nothing else. So are numbers from two upwards and colours.
+Function words are excluded. Spatial words ("above", "below", "left", "right", "behind", "under", ...) are **content**
+words here, although they are prepositions or particles. They name a visible relation, and word-order items differ in
+nothing else. Numbers from two upwards and colours are content words too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _FUNCTION_WORDS = """
 """
 STOP_WORDS: frozenset[str] = frozenset(_FUNCTION_WORDS.split())
 
-# English sentences hardly do without these, and other languages in Latin letters have few of them.
+# Most English sentences contain one of these; other languages in Latin letters rarely do.
 _MARKS = frozenset({"the", "and", "with", "of", "from", "are", "this", "there"})
-# Fewer captions of fewer words do not tell their language.
+# With fewer captions, or fewer words, the language is not judged.
 _LEAST_SENTENCES, _LEAST_WORDS, _LEAST_SHARE = 20, 5, 0.02
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -40,8 +40,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 def content_words(captions: Iterable[str]) -> tuple[str, ...]:
     """Return the content words of the captions: lower case, one for each stem, sorted by stem.
 
-    Words are runs of letters, so a hyphen or an apostrophe separates and digits are left out. Of several words with
-    one stem the first in the captions stands for all. A caption mostly in other letters than Latin ones has none.
+    Words are runs of letters, so hyphens and apostrophes separate words, and digits are excluded. The first word with a
+    stem represents it. A caption mostly in non-Latin letters has no content words.
     """
     by_stem: dict[str, str] = {}
     for caption in captions:
@@ -52,15 +52,15 @@ def content_words(captions: Iterable[str]) -> tuple[str, ...]:
 
 
 def seem_english(captions: Iterable[str]) -> bool:
-    """False if the captions are sentences in Latin letters of which hardly any has a common English function word."""
+    """Return False if the captions are sentences in Latin letters, almost all without common English function words."""
     sentences = {words for caption in captions if len(words := tuple(_latin_words(caption))) >= _LEAST_WORDS}
     marked = sum(not _MARKS.isdisjoint(words) for words in sentences)
     return len(sentences) < _LEAST_SENTENCES or marked >= _LEAST_SHARE * len(sentences)
 
 
 def _latin_words(caption: str) -> list[str]:
-    """The words of a caption in Latin letters, lower case; none where these are the lesser part of its letters."""
-    # An accent of its own would split a word, and a ligature is in no vocabulary.
+    """Return a caption's words in Latin letters, in lower case; empty if most letters are not Latin."""
+    # A combining accent would split a word, and vocabularies contain no ligatures.
     words = _WORD.findall(unicodedata.normalize("NFKC", caption).lower())
     latin = [word for word in words if all(unicodedata.name(letter, "").startswith("LATIN") for letter in word)]
     return latin if 2 * sum(map(len, latin)) >= sum(map(len, words)) else []
@@ -68,10 +68,10 @@ def _latin_words(caption: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """The stem of a word by the English Snowball stemmer (Porter 2), in lower case and without surrounding space.
+    """Return the stem of a word by the English Snowball stemmer (Porter 2), stripped and in lower case.
 
     Source: Porter, "Snowball: a language for stemming algorithms" (2001).
     """
-    # A stemmer keeps the word it works on in itself, so every call takes its own.
+    # A stemmer stores the current word in itself, so every call creates its own.
     stemmed: str = stemmer("english").stemWord(word.strip().lower())
     return stemmed

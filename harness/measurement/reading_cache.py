@@ -111,7 +111,9 @@ class ReadingCache:
             return None
         path = self._folder / f"{name}.npz"
         try:
-            row = _unpacked(read_private(path, _MOST_BYTES, sheltered=self._sheltered), f"{self._address}/{name}")
+            row = _unpacked(
+                read_private(path, _MOST_BYTES, closed_to_others=self._sheltered), f"{self._address}/{name}"
+            )
         except FileNotFoundError:
             return None
         except OSError as error:

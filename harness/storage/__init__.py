@@ -1,1 +1,1 @@
-"""Files on this machine: written in one step, read within bounds, named safely, locked; canonical JSON."""
+"""Local files: atomic writes, bounded reads, safe names, locks and canonical JSON."""

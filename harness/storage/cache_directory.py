@@ -1,4 +1,4 @@
-"""Where downloaded and derived files are kept between runs."""
+"""The directory for downloaded and derived files, kept between runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ CACHE_VARIABLE = "VLM_PHASE_CACHE"
 
 
 class CacheError(PhaseError):
-    """No cache directory can be named."""
+    """The cache directory is unknown."""
 
 
 def default_cache() -> Path:
-    """The cache directory: the environment variable VLM_PHASE_CACHE, else the user's cache directory of the system.
+    """Return the cache directory: the environment variable VLM_PHASE_CACHE, else the user's system cache.
 
     Raises:
-        CacheError: the user has no home directory, as in a container with a user id of its own.
+        CacheError: the user has no home directory, as with an arbitrary user id in a container.
     """
-    given = os.environ.get(CACHE_VARIABLE)
+    value = os.environ.get(CACHE_VARIABLE)
     with suppress(RuntimeError):
-        cache = Path(given).expanduser() if given else Path(user_cache_dir("vlm-phase-harness", appauthor=False))
-        # Some releases of platformdirs return "~/.cache" as it stands.
+        cache = Path(value).expanduser() if value else Path(user_cache_dir("vlm-phase-harness", appauthor=False))
+        # Some releases of platformdirs return "~/.cache" unexpanded.
         if "~" not in cache.parts:
             return cache
     raise CacheError(

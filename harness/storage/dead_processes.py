@@ -1,8 +1,8 @@
-"""Tags for file names that name the process that owns a file, and a check that this process has ended.
+"""Tags in file names that identify the process which owns a file, and a check if that process has ended.
 
-A tag is `<host>-<process id>-<start>`. `host` stands for the machine and the process table in it (a container has one
-of its own), `start` for the start of the process, so that a later process with the same id is not taken for the owner.
-No clock is read.
+A tag is `<host>-<process id>-<start>`. `host` is a hash of the machine and its process table (each container has one).
+`start` is a hash of the process's start time, so a later process with the same id is not taken for the owner. No clock
+is read.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from harness.storage.file_names import text_digest
 
 _TAG = re.compile(r"([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})", re.ASCII)
 _UNKNOWN = "0" * 8
-_ENDED = ("Z", "X")  # states of a process that has ended and whose parent has not asked for its exit status
+_ENDED = ("Z", "X")  # Linux states of a process that has ended and whose parent has not collected its exit status
 
 
 def owner_tag() -> str:
     """Return the tag of this process: letters, digits and hyphens, at most 28 characters."""
-    # By process id, because a forked process has the cache of its parent.
+    # Cached by process id, because a forked process inherits the cache of its parent.
     return _tag(os.getpid())
 
 
 def is_dead(owner: str) -> bool:
-    """Return True if a tag is of this host and its process has ended.
+    """Return True if a tag comes from this host and its process has ended.
 
     Args:
-        owner: a tag of `owner_tag`. False for anything else and for tags of other hosts and containers, whose
-            processes cannot be seen from here.
+        owner: a tag from `owner_tag`. The result is False for any other text, and for tags of other hosts and
+            containers, whose processes are not visible here.
     """
     matched = _TAG.fullmatch(owner)
     if matched is None or matched[1] != _host():
@@ -51,9 +51,9 @@ def _tag(pid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """Return a short hash of the host's name, of its own id where it has one, and of its table of processes."""
+    """Return a short hash of the host's name, its machine id if any, and its process table."""
     machine = table = ""
-    # Hosts that share a file system may have one name, and their first table has the same number everywhere.
+    # Hosts that share a file system may have the same name, and the number of the first process table is the same.
     with suppress(OSError, ValueError):
         machine = Path("/etc/machine-id").read_text()
     with suppress(OSError, NotImplementedError):
@@ -62,7 +62,7 @@ def _host() -> str:
 
 
 def _exists(pid: int) -> bool:
-    """Return True if there is a process with this id, or if the system does not tell."""
+    """Return True if there is a process with this id, or if the system does not reveal it."""
     if os.name != "posix":
         import psutil
 
@@ -77,7 +77,7 @@ def _exists(pid: int) -> bool:
 
 
 def _state_and_start(pid: int) -> tuple[str, str]:
-    """Return the state of a process (one letter, Linux only) and a short hash of its start, `_UNKNOWN` where hidden."""
+    """Return a process's state (one letter, Linux only) and a hash of its start time, `_UNKNOWN` if hidden."""
     if not Path("/proc/self/stat").exists():
         import psutil
 
@@ -85,9 +85,9 @@ def _state_and_start(pid: int) -> tuple[str, str]:
             return "", text_digest(repr(psutil.Process(pid).create_time()), 8)
         return "", _UNKNOWN
     with suppress(OSError, IndexError):
-        # Elsewhere the files are of another table of processes than the ids.
+        # Otherwise /proc belongs to another process table than the ids.
         if Path("/proc/self").readlink().name == str(os.getpid()):
-            # Ticks since the boot, which no change of the clock moves. The name before them may hold any character.
+            # Ticks since boot do not depend on the clock. The process name before them may contain any character.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
             return fields[0].decode(), text_digest(f"{boot!r}/{int(fields[19])}", 8)

@@ -1,4 +1,4 @@
-"""A lock on a directory: one process at a time changes what lies in it."""
+"""A lock on a directory: only one process at a time changes its files."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from harness.storage.regular_file import read_regular
 
 LOCK_FILE = ".phase-lock"
 _PATIENCE = 60.0  # seconds
-_LONGEST = 300  # bytes that a lock file says
+_LONGEST = 300  # bytes that are read of a lock file
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-# Some file systems of networks and containers have no locks.
+# Some network and container file systems have no locks.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class LockedError(PhaseError):
-    """Another process holds the lock of a directory for too long; the message names both."""
+    """Another process held the lock of a directory for too long; the message names both."""
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[bool]:
-    """Hold the lock of a directory, which is made. The system releases it when the process ends, however it ends.
+    """Create a directory and hold its lock. The system releases the lock when the process ends, even if killed.
 
     Yields:
-        True, or False where the file system has no locks: others may change the directory meanwhile.
+        True, or False if the file system has no locks, so others may change the directory meanwhile.
 
     Raises:
-        LockedError: another process does not release it within a minute.
-        OSError: the directory cannot be made or written to.
+        LockedError: another process does not release the lock within a minute.
+        OSError: the directory cannot be created or written to.
     """
     from filelock import FileLock, Timeout
 
     prepare_directory(directory)
     path = directory / LOCK_FILE
     lock = FileLock(path, timeout=_PATIENCE, fallback_to_soft=False)
-    held = True
+    is_locked = True
     try:
         lock.acquire()
     except Timeout:
         raise LockedError(
             f"{directory} is being changed by {_holder(path)}, which has not released {path} within {_PATIENCE:.0f} s; "
-            "let it end and run again"
+            "wait until it ends and run again"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        held = False
+        is_locked = False
     try:
-        if held:
-            _say_holder(path)
-        yield held
+        if is_locked:
+            _write_holder(path)
+        yield is_locked
     finally:
-        # Removed while it is held: those who wait for it see that it is gone, and make a new one.
+        # Remove the file while holding the lock: waiting processes notice and create a new one.
         with contextlib.suppress(OSError):
             path.unlink()
         with contextlib.suppress(OSError):
             lock.release()
 
 
-def _say_holder(path: Path) -> None:
-    """Write this process into its lock file, for the messages of others."""
+def _write_holder(path: Path) -> None:
+    """Write this process's id into its lock file, for the messages of other processes."""
     with contextlib.suppress(OSError):
         handle = os.open(path, _WRITE)
         try:
-            # Another name of the file may have been put there by somebody else.
+            # Somebody else may have put a hard link to another file here.
             if os.fstat(handle).st_nlink == 1:
                 os.ftruncate(handle, os.write(handle, f"process {os.getpid()} on {platform.node()}".encode()))
         finally:
@@ -78,7 +78,7 @@ def _say_holder(path: Path) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Return the process that a lock file names, for messages."""
+    """Return the process that a lock file names, as text for a message."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return printable(read_regular(path, _LONGEST).decode()) or "another process"
     return "another process"

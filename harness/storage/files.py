@@ -1,4 +1,4 @@
-"""Writing files in one step, and removing what writes that were killed left behind."""
+"""Atomic writes, and removal of the partial files that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pathlib import Path
 
 from harness.storage.dead_processes import is_dead, owner_tag
 
-# The end of the names of files and directories that are being written; the start is the tag of the owner.
+# Suffix of files and directories that are being written; their names begin with the owner's tag.
 _PART = ".phase-part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_TRIES = 100  # of names for a part
+_TRIES = 100  # of new names for a temporary file
 _numbers = itertools.count()
 _swept: set[Path] = set()
 
 
 def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
-    """Put `content` at `path` in one step: readers see the old file or the new one, never a part.
+    """Replace a file atomically: readers see the old content or the new, never a part.
 
-    A new file has the permissions of the umask, a replaced one keeps its own.
+    A new file gets the permissions of the umask; a replaced file keeps its own.
 
     Args:
-        path: the file; its directory is made.
-        content: what it is to hold.
-        durable: wait until the disk has it. A file that can be made again need not survive a power cut.
+        path: the file; its directory is created if needed.
+        content: the new content.
+        durable: True to wait until the disk has stored it; unnecessary for a file that can be made again.
 
     Raises:
         OSError: the directory is not writable or the disk is full; the old file is untouched.
@@ -39,11 +39,11 @@ def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool =
 
 
 def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = True) -> None:
-    """Put files in place that belong together, each in one step, and none before all of them are written out.
+    """Replace files that belong together, each atomically, and none before all of them are written.
 
     Args:
-        files: what each path is to hold, in the order in which they are put in place; directories are made.
-        durable: wait until the disk has them, each before the next is put in place.
+        files: new content by path, replaced in this order; directories are created.
+        durable: True to wait until the disk has stored each file before the next is replaced.
 
     Raises:
         OSError: a directory is not writable or the disk is full; the old files are untouched.
@@ -75,15 +75,18 @@ def write_together(files: Mapping[Path, bytes | memoryview], *, durable: bool = 
 
 
 def temporary_path(directory: Path) -> Path:
-    """Return a new path for a file or directory that is being written; `sweep` removes it when this process is dead."""
+    """Return a new path for a file or directory that is being written.
+
+    `remove_abandoned_parts` removes it once this process is dead.
+    """
     return directory / f".{owner_tag()}.{next(_numbers)}{_PART}"
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make a directory and, the first time in this process, remove what killed writes left in it.
+    """Create a directory and, the first time in this process, remove abandoned temporary files in it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if directory.absolute() not in _swept:
@@ -91,10 +94,10 @@ def prepare_directory(directory: Path) -> None:
 
 
 def remove_abandoned_parts(directory: Path) -> None:
-    """Remove what writes that were killed left in a directory, whatever its age.
+    """Remove the temporary files and directories of dead processes, whatever their age.
 
-    The name says which process owns it. The parts of running processes stay, and those of other hosts, whose processes
-    cannot be seen from here.
+    Their names identify the owner. Files of running processes stay, and files of other hosts, whose processes are not
+    visible here.
     """
     _swept.add(directory.absolute())
     with contextlib.suppress(OSError):
@@ -108,10 +111,10 @@ def remove_abandoned_parts(directory: Path) -> None:
 
 
 def unwritable_reason(directory: Path) -> str:
-    """Why no file can be put into a directory, which is made where it is not there; empty where one can."""
+    """Return why no file can be written to a directory, or "" if one can. Creates the directory if needed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # A file without a name, where the system has such: two runs that try at once are not in each other's way.
+        # The file has no name where the system allows it, so concurrent runs do not disturb each other.
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         return error.strerror or str(error)
@@ -119,7 +122,10 @@ def unwritable_reason(directory: Path) -> str:
 
 
 def _opened_part(directory: Path, mode: int) -> tuple[Path, int]:
-    """Return a new file and its handle. The system applies the umask: to ask for it is to set it for all threads."""
+    """Return a new file and its handle.
+
+    The system applies the umask, because reading the umask would set it for all threads.
+    """
     for _ in range(_TRIES):
         part = temporary_path(directory)
         with contextlib.suppress(FileExistsError):
@@ -128,10 +134,10 @@ def _opened_part(directory: Path, mode: int) -> tuple[Path, int]:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the permissions of a file, None where there is none.
+    """Return the permissions of a file, or None if it does not exist.
 
     Raises:
-        OSError: it is a pipe or a device, which a file must not take the place of.
+        OSError: it is a pipe or a device, which a file must not replace.
     """
     try:
         mode = path.stat().st_mode
@@ -143,7 +149,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _sync_names(directory: Path) -> None:
-    """Wait until the disk has the names in a directory; not every system can be asked for that."""
+    """Wait until the disk has stored the names in a directory, on systems that support it."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""JSON as this project stores it: sorted keys, six significant digits, lists of numbers on one line each."""
+"""Canonical JSON of this project: sorted keys, six significant digits, each list of numbers on one line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 
 def round_numbers(values: Any) -> Any:
-    """Numbers to six significant digits, nested lists kept."""
+    """Return numbers rounded to six significant digits; nested lists stay nested."""
     if isinstance(values, np.ndarray | list | tuple):
         return [round_numbers(value) for value in values]
     return float(f"{float(values):.6g}")
 
 
 def dump(content: Mapping[str, Any]) -> bytes:
-    """JSON as it is stored: sorted keys, two spaces, lists of numbers on one line each."""
+    """Return JSON in the stored form: sorted keys, indented by two spaces, each list of numbers on one line."""
     return (_compact(content, "") + "\n").encode()
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of a content as it is stored, in hexadecimal digits: that of what is said, not of how it is set.
+    """Return the SHA-256 of the canonical JSON in hexadecimal digits; it is independent of formatting.
 
     Raises:
-        TypeError, ValueError: not JSON types, or a number that JSON has not.
+        TypeError, ValueError: a type or number that JSON cannot represent.
     """
-    # Read back first: what was a tuple or a number as a key is no more when the file is read.
+    # A round trip first: tuples and numeric keys become lists and strings when the file is read.
     return hashlib.sha256(dump(json.loads(dump(content)))).hexdigest()
 
 

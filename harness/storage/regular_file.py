@@ -1,4 +1,4 @@
-"""Regular files of bounded size: the only files of a dataset or a checkpoint that are read."""
+"""Reads of regular files of bounded size; no other file of a dataset or checkpoint is opened."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 import stat
 from pathlib import Path
 
-# Reading a pipe would wait for a writer; the flag does not exist on Windows.
+# Opening a pipe would wait for a writer. Windows lacks the flag.
 _AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 
 
 def require_regular(path: Path, most_bytes: int) -> int:
-    """Assert that a path leads to a regular file of bounded size; return the size in bytes.
+    """Raise an error unless a path leads to a regular file of bounded size; return the size in bytes.
 
-    Links are followed. A pipe, socket or device is not opened: it may wait for ever, or never end.
+    Links are followed. Pipes, sockets and devices are not opened, because they may block or never end.
 
     Raises:
         OSError: there is no such file, or it is a directory, a pipe, a device or larger than `most_bytes`; `strerror`
             is the reason as a phrase.
-        ValueError: no file system takes the path.
+        ValueError: the path is invalid on every file system.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -38,12 +38,12 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     size = require_regular(path, most_bytes)
     with path.open("rb") as file:
-        # Never more than was asserted, whatever is appended meanwhile.
+        # Never read more than the checked size, even if the file grows meanwhile.
         return file.read(size)
 
 
 def _has_content(path: Path) -> bool:
-    """True if a file of no bytes can be read all the same, as those that a kernel makes up (/proc/kmsg)."""
+    """Return True if a file of size 0 has content, as the kernel's virtual files have (/proc/kmsg)."""
     handle = os.open(path, _AT_ONCE)
     try:
         return bool(os.read(handle, 1))

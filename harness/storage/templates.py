@@ -7,19 +7,19 @@ from typing import Any
 
 
 def render(package: str, template: str, data: Mapping[str, Any]) -> str:
-    """Return the text of a template that lies beside the modules of a package.
+    """Return the text of a rendered template in the directory of a package.
 
     Nothing is escaped: the text is Markdown, not HTML.
 
     Args:
         package: dotted name, such as "harness.releases.sweep".
         template: file name within it, such as "types.md.jinja".
-        data: values by the names that the template uses.
+        data: the template's variables by name.
 
     Raises:
         jinja2.UndefinedError: the template uses a name that `data` lacks.
     """
-    # Imported here because a program that can write a page often writes none.
+    # Imported here because most runs write no page.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

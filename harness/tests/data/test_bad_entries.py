@@ -51,7 +51,7 @@ def caption(value: Any, *, every: bool = True) -> Callable[[dict[str, Any]], Non
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(None, "no caption that is text"), (7, "no caption that is text"), ("", "no captions"), (" \n", "no captions")],
+    [(None, "no caption is text"), (7, "no caption is text"), ("", "no captions"), (" \n", "no captions")],
 )
 def test_a_photograph_without_a_caption_is_left_out(tmp_path: Path, value: Any, reason: str) -> None:
     samples, left_out = coco(tmp_path / "every", caption(value))
@@ -73,7 +73,7 @@ def test_two_pictures_of_one_id_are_left_out_by_their_names(tmp_path: Path) -> N
 
     samples, left_out = coco(tmp_path, change)
     assert sorted(samples) == ["coco-3"]
-    assert left_out == {"coco-1": "several pictures have this id: 1.jpg and 2.jpg; give each picture an id of its own"}
+    assert left_out == {"coco-1": "several images have this id: 1.jpg and 2.jpg; give each image its own id"}
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "val2017/1.jpg", "copy.jpg"])
@@ -126,7 +126,7 @@ def test_an_image_without_id_costs_itself(tmp_path: Path) -> None:
     assert sorted(samples) == ["coco-2", "coco-3"]
     assert left_out == {
         "coco-1": "captions_val2017.json names no file for it",
-        "coco-images[0]": "the entry cannot be read (ValueError: an id is None, neither number nor text)",
+        "coco-images[0]": "the entry cannot be read (ValueError: an id is None, neither a number nor text)",
     }
 
 
@@ -171,9 +171,9 @@ def test_rows_of_one_id_are_one_picture_or_left_out(tmp_path: Path) -> None:
     samples, left_out = draw("coco-captions", tmp_path)
     assert {sample.id: sample.captions for sample in samples} == {"coco-1": ("a dog", "a cat"), "coco-3": ("a rat",)}
     assert left_out == {
-        "coco-2": "several pictures have this id: a.parquet row group 0 row 2 image and a.parquet row group 1 row 0 "
-        "image; give each picture an id of its own",
-        "coco-4": "no caption that is text",
+        "coco-2": "several images have this id: a.parquet row group 0 row 2 image and a.parquet row group 1 row 0 "
+        "image; give each image its own id",
+        "coco-4": "no caption is text",
     }
 
 
@@ -186,7 +186,7 @@ EXAMPLES = [
     make_example(3, caption_0="else"),
 ]
 LEFT_OUT = {
-    "winoground-2": "caption_1 is no text",
+    "winoground-2": "caption_1 is not text",
     "winoground-3": "differ and have this id",
 }
 

@@ -90,12 +90,12 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     samples, left_out = draw(tmp_path)
     assert [s.id for s in samples] == ["coco-15"]
     assert {k: v.split("(")[0].strip() for k, v in left_out.items()} == {
-        **{f"coco-{k}": f"the file name {name!r} does not stay in val2014/" for k, name in bad.items()},
+        **{f"coco-{k}": f"the file name {name!r} leads out of val2014/" for k, name in bad.items()},
         "coco-10": "no captions",
         "coco-11": "no captions",
         "coco-12": "12.jpg is missing in val2014/",
         "coco-13": "13.jpg is broken or truncated",
-        "coco-14": "14.jpg is not an image of a kind that is read",
+        "coco-14": "14.jpg is not an image in a supported format",
         "coco-99": "captions_val2014.json names no file for it",
     }
 
@@ -122,7 +122,7 @@ def test_a_directory_without_a_layout_says_what_was_looked_for(tmp_path: Path) -
     message = draw_error(tmp_path)
     for word in (str(tmp_path), "annotations/captions_PART.json", *PARTS, "parquet", "give the directory"):
         assert word in message
-    assert "no directory" in draw_error(tmp_path / "nowhere")
+    assert "is not a directory" in draw_error(tmp_path / "nowhere")
 
 
 def test_captions_without_their_images_name_the_folder_that_is_missing(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_no_usable_image_at_all_is_an_error_with_an_example(tmp_path: Path) -> N
 def test_annotations_of_another_kind_are_an_error(tmp_path: Path, content: str) -> None:
     write_split(tmp_path, "val2017")
     (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
-    assert "captions_val2017.json is no file of COCO captions" in draw_error(tmp_path)
+    assert "captions_val2017.json is not a COCO captions file" in draw_error(tmp_path)
 
 
 @needs_real_data

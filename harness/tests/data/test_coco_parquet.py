@@ -158,12 +158,12 @@ def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch
     dataset = find_dataset("coco-captions")
     reason = dataset.unavailable(Source()) or ""
     assert reason == (
-        "no directory was given and lmms-lab/COCO-Caption is not in the local cache, or not whole: give the official "
+        "no directory was given and lmms-lab/COCO-Caption is not in the local cache, or incomplete: give the official "
         "layout with --phase-data coco-captions=DIR (or the variable VLM_PHASE_COCO), or add --phase-download, 6.6 GB"
     )
     with pytest.raises(DataError, match="no directory was given and"):
         dataset.draw(1, 0, Source())
-    assert "holds no COCO Captions" in (dataset.unavailable(Source(tmp_path)) or "")
+    assert "contains no COCO Captions" in (dataset.unavailable(Source(tmp_path)) or "")
     assert dataset.unavailable(Source(download=True)) is None
     without_pyarrow(monkeypatch)
     assert "pip install" in (dataset.unavailable(Source(download=True)) or "")

@@ -34,7 +34,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, content: str) -> None:
     write_coco(tmp_path, [])
     (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
-    assert "captions_val2017.json is no file of COCO captions" in draw_error("coco-captions", tmp_path)
+    assert "captions_val2017.json is not a COCO captions file" in draw_error("coco-captions", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, co
 def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> None:
     write_jsonl(tmp_path, [make_example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
-    assert "examples.jsonl line 1 is no example of Winoground" in draw_error("winoground", tmp_path)
+    assert "examples.jsonl line 1 is not a Winoground example" in draw_error("winoground", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("[]", "none of its 0 items"),
-        (json.dumps(make_example(0, image_0={"path": "/etc/passwd"})), "image_0 is no name"),
-        (json.dumps(make_example(0, caption_0=[ESCAPE])), "caption_0 is no text"),
+        (json.dumps(make_example(0, image_0={"path": "/etc/passwd"})), "image_0 is not a file name"),
+        (json.dumps(make_example(0, caption_0=[ESCAPE])), "caption_0 is not text"),
     ],
 )
 def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reason: str) -> None:
@@ -126,10 +126,12 @@ def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
     write_jsonl(tmp_path / "winoground", [make_example(1)])
     (tmp_path / "winoground" / "examples.jsonl").write_text("\n" * 5000)
     monkeypatch.setattr("harness.data.local_copy.MOST_VALUES", 1000)
-    assert "it has 4,002 values or lines, more than the 1,000 that are read" in draw_error(
+    assert "it has 4,002 values or lines, more than the limit of 1,000" in draw_error(
         "coco-captions", tmp_path / "coco"
     )
-    assert "it has 5,000 values or lines, more than the 1,000" in draw_error("winoground", tmp_path / "winoground")
+    assert "it has 5,000 values or lines, more than the limit of 1,000" in draw_error(
+        "winoground", tmp_path / "winoground"
+    )
 
 
 LONG = "x" * 10_001
@@ -142,8 +144,8 @@ LONG = "x" * 10_001
         (["a dog", LONG], "a caption has more than 10,000 characters"),
         ([f"{k} " * 2000 for k in range(11, 40)], "its captions have more than 100,000 characters together"),
         ([str(k) for k in range(1001)], "it has 1,001 captions, more than 1,000"),
-        ([[[[[[[[[["a dog"]]]]]]]]]], "no caption that is text"),
-        ([json.loads(DEEP[99_600:100_400])], "no caption that is text"),
+        ([[[[[[[[[["a dog"]]]]]]]]]], "no caption is text"),
+        ([json.loads(DEEP[99_600:100_400])], "no caption is text"),
     ],
     ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
 )

@@ -92,7 +92,7 @@ def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int
     write_coco(tmp_path, [{"id": 8, "file_name": "8.png"}])
     (tmp_path / "val2017" / "8.png").write_bytes(png(side, side))
     _, left_out = draw("coco-captions", tmp_path)
-    enormous = "8.png is said to have more than 100,000,000 pixels, so it is no photograph"
+    enormous = "8.png claims more than 100,000,000 pixels, so it is not a photograph"
     assert left_out == {"coco-8": enormous}
 
 
@@ -208,7 +208,7 @@ def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter:
         ("image", ["../../etc/passwd", "/etc/passwd"], "holds no bytes"),
         ("image", [7, 8], "holds no bytes"),
         ("image", [{"bytes": None, "path": "/etc/passwd"}] * 2, "holds no bytes"),
-        ("answer", [7, 8], "no caption that is text"),
+        ("answer", [7, 8], "no caption is text"),
         ("answer", [[[["a"]]], [[["a"]]]], ""),
     ],
 )

@@ -69,7 +69,7 @@ def reason(folder: ImageFolder, name: str) -> str:
 
 def test_a_name_of_several_files_is_none(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a/1.jpg", "b/1.jpg")
-    assert reason(folder, "1.jpg") == "1.jpg may be train2017/a/1.jpg or train2017/b/1.jpg: name one of them in full"
+    assert reason(folder, "1.jpg") == "1.jpg may be train2017/a/1.jpg or train2017/b/1.jpg: give one of them in full"
     assert folder.find("b/1.jpg") == folder.folder / "b" / "1.jpg"
 
 
@@ -78,10 +78,10 @@ def test_the_picture_of_another_folder_is_not_taken(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "2.jpg", "b/1.jpg")
     write_images(folder.root / "val2017", {"3.jpg": b"", "1.jpg": b""})
     assert reason(folder, "a/1.jpg").startswith("a/1.jpg is missing in train2017/")
-    assert reason(folder, "3.jpg") == "3.jpg is missing in train2017/, a file of that name lies in val2017/"
+    assert reason(folder, "3.jpg") == "3.jpg is missing in train2017/, a file with that name is in val2017/"
     assert folder.find("val2017/1.jpg") == folder.root / "val2017" / "1.jpg"
     assert reason(folder, "4.jpg") == "4.jpg is missing in train2017/"
-    assert reason(folder, "2.png") == "2.png is missing in train2017/, 2.jpg lies in train2017/"
+    assert reason(folder, "2.png") == "2.png is missing in train2017/, 2.jpg is in train2017/"
     assert reason(folder, "/etc/passwd") == "/etc/passwd is missing in train2017/"
     assert reason(folder, "/x/train2017/../../2.jpg").endswith("is missing in train2017/")
 
@@ -109,7 +109,7 @@ def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> 
     write_coco_layout(tmp_path / "data" / "coco", "train2017", {1: "1.jpg"}, [(1, "a red circle")])
     for given in (tmp_path, tmp_path / "data", tmp_path / "data" / "coco" / "annotations"):
         with pytest.raises(
-            DataError, match=f"the directory that holds annotations/: there is {tmp_path / 'data/coco'}"
+            DataError, match=f"the directory that contains annotations/: there is {tmp_path / 'data/coco'}"
         ):
             draw("coco-captions", given)
     lying = tmp_path / "data" / "coco" / "a" / "b"

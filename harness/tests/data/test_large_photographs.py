@@ -155,7 +155,7 @@ def progressive(scans: int) -> bytes:
 def test_a_jpeg_that_is_decoded_a_thousand_times_is_none() -> None:
     """With 100 megapixels a scan of 200 bytes takes 10 ms, so 256 MB would take hours."""
     assert find_fault(MemoryFile(progressive(30))) is None
-    assert find_fault(MemoryFile(progressive(1000))) == "held has more than 1,000 scans, so it is no photograph"
+    assert find_fault(MemoryFile(progressive(1000))) == "held has more than 1,000 scans, so it is not a photograph"
 
 
 def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
@@ -166,7 +166,7 @@ def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
     # The segment APP2 behind the start of the picture lists the pictures.
     length = index.index(b"\xff\xe2") + 2
     listed = index[length - 2 : length + int.from_bytes(index[length : length + 2], "big")]
-    for scans, reason in ((30, None), (1000, "held has more than 1,000 scans, so it is no photograph")):
+    for scans, reason in ((30, None), (1000, "held has more than 1,000 scans, so it is not a photograph")):
         content = b"\xff\xd8" + listed + progressive(scans)[2:]
         with Image.open(io.BytesIO(content)) as image:
             assert image.format == "MPO"
@@ -178,7 +178,7 @@ def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
     reason = find_fault(MemoryFile(content.ljust(200, b"\0") + bytes(64)))
-    assert reason == "held is said to have more than 100,000,000 pixels, so it is no photograph"
+    assert reason == "held claims more than 100,000,000 pixels, so it is not a photograph"
 
 
 def test_webp_has_a_bound_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
     """A processor that resizes the shorter side to 336 pixels would make 20 million columns of the longer one."""
     Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
     Image.new("RGB", (3, 600)).save(tmp_path / "b.png")
-    assert find_fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, a strip that is no photograph"
+    assert find_fault(tmp_path / "a.png") == "a.png has 60000 x 1 pixels, too elongated for a photograph"
     assert find_fault(tmp_path / "b.png") is None
 
 
@@ -230,7 +230,7 @@ def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes, 
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     assert (find_fault(path) or "").startswith(reason)
-    with pytest.raises(DataError, match=f"{path}: {reason}.*whole copy"):
+    with pytest.raises(DataError, match=f"{path}: {reason}.*intact copy"):
         decode_image(path)
 
 

@@ -168,7 +168,7 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     for word in (str(tmp_path), "examples.jsonl", "images/", "parquet", "give the directory"):
         assert word in message
     shutil.rmtree(write_jsonl(tmp_path, [make_example(0)]))
-    assert "has no pictures: put the folder images/" in refused(tmp_path)
+    assert "has no images: put the folder images/" in refused(tmp_path)
     (tmp_path / "images").mkdir()
     assert "none of its 1 items can be used, for example winoground-0: image ex_0_img_0 is missing" in refused(tmp_path)
 
@@ -176,7 +176,7 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
 def test_a_line_that_is_cut_is_an_error_with_its_number(tmp_path: Path) -> None:
     write_jsonl(tmp_path, [make_example(0)])
     (tmp_path / "examples.jsonl").write_text(f"{json.dumps(make_example(0))}\n\n{{\n")
-    assert "examples.jsonl line 3 is no example of Winoground" in refused(tmp_path)
+    assert "examples.jsonl line 3 is not a Winoground example" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> N
     write_jsonl(tmp_path, [make_example(1), twice, same, make_example(4, caption_0="A dog", caption_1="a dog")])
     samples, left_out = draw(tmp_path)
     assert {sample.cluster for sample in samples} == {"winoground-1", "winoground-4"}
-    assert left_out["winoground-2-0"] == "image_0 and image_1 are the same picture"
+    assert left_out["winoground-2-0"] == "image_0 and image_1 are the same image"
     assert left_out["winoground-3-1"] == "caption_0 and caption_1 are the same"
 
 
@@ -232,7 +232,7 @@ def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: 
         "--phase-download",
     ):
         assert word in reason
-    assert "holds no Winoground" in (dataset.unavailable(Source(tmp_path)) or "")
+    assert "contains no Winoground" in (dataset.unavailable(Source(tmp_path)) or "")
     assert dataset.unavailable(Source(download=True)) is None
 
 

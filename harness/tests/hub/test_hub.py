@@ -136,7 +136,7 @@ def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
         assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
     assert len(said) == 1
     assert "cannot be fetched" in said[0]
-    assert said[0].endswith("going on with what the local cache has")
+    assert said[0].endswith("continuing with the files in the local cache")
     hub.requests.clear()
     assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
     assert hub.requests != []
@@ -174,7 +174,7 @@ def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) ->
     hub.failing[SHARDS[2]] = 500
     message = fetch_error()
     assert "500" in message
-    assert "whole files are kept" in message
+    assert "complete files are kept" in message
     assert "--phase-download" in (cache_problem(NAME, "model", PATTERNS) or "")
     kept = {name for name, _ in hub.fetched()} - {SHARDS[2]}
     hub.failing.clear()

@@ -57,14 +57,14 @@ def directory(tmp_path: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("not there", "coco is no directory: coco-captions is looked for there; give the official layout with "),
-        ("empty", "coco holds no COCO Captions: looked for annotations/captions_PART.json"),
+        ("not there", "coco, the path for coco-captions, is not a directory: give the official layout with "),
+        ("empty", "coco contains no COCO Captions: expected annotations/captions_PART.json"),
         ("no images", "coco has captions but no images: unpack the images of that part into "),
         (
             "no files",
             "coco: none of its 1 images can be used, for example coco-1: 1.jpg is missing in val2017/; check ",
         ),
-        ("cut", "captions_val2017.json is no file of COCO captions (JSONDecodeError: "),
+        ("cut", "captions_val2017.json is not a COCO captions file (JSONDecodeError: "),
         pytest.param("other columns", "a.parquet has the columns question; COCO captions ", marks=needs_pyarrow),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_missing_directory_is_refused_if_only_the_data_is_named(
     """Missing weights alone would only skip the tests of these pairs."""
     path = tmp_path / "nowhere"
     for name in ("coco-captions", "winoground"):
-        assert f"{path} is no directory" in refused(cases, "--phase-data", f"{name}={path}")
+        assert f"{path}, the path for {name}, is not a directory" in refused(cases, "--phase-data", f"{name}={path}")
 
 
 def test_directories_of_unselected_datasets_are_not_checked(cases: Cases, tmp_path: Path) -> None:

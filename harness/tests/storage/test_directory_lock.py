@@ -140,6 +140,6 @@ def test_a_planted_link_leads_no_lock_to_another_file(tmp_path: Path) -> None:
         # In the place of the lock while it is held.
         (tmp_path / LOCK_FILE).unlink()
         (tmp_path / LOCK_FILE).symlink_to(victim)
-        directory_lock._say_holder(tmp_path / LOCK_FILE)
+        directory_lock._write_holder(tmp_path / LOCK_FILE)
     assert victim.read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["victim"]

@@ -145,7 +145,7 @@ def plant_link(path: Path, _: object) -> str:
 def plant_pipe(path: Path, _: object) -> str:
     path.unlink()
     os.mkfifo(path)
-    return "it is no regular file"
+    return "it is not a regular file"
 
 
 def plant_giant(path: Path, _: object) -> str:
