@@ -88,9 +88,8 @@ def find_snapshot(
     """Return the snapshot in the local cache; with `download`, fetch missing files first.
 
     The hub is not contacted if the cache is known to be complete, so a new commit on a branch is not picked up
-    silently. A restarted download fetches only the files that are still missing. `say` gets a line with the size before
-    a download, and a warning if the hub fails but the cache suffices. The first four arguments are those of
-    `cache_problem`.
+    silently. A restarted download fetches only missing files. `say` gets a line with the size before a download, and a
+    warning if the hub fails but the cache suffices. The first four arguments are those of `cache_problem`.
 
     Raises:
         HubError: the snapshot is not cached. With `download`: it is unknown, gated or unreachable, or the disk is full
@@ -119,8 +118,8 @@ def find_snapshot(
 def find_missing_files(path: Path, patterns: Sequence[str]) -> list[str]:
     """Return files that are known to be missing without the hub's list, for a cache that another program filled.
 
-    These are: shards that a weight index names, the rest of a numbered series (at most 10,000), and patterns without
-    wildcards. A pattern for weights or tables is returned itself if no file matches it.
+    These are shards of a weight index, the rest of a numbered series (at most 10,000), names without wildcards, and
+    patterns for weights or tables that no file matches.
     """
     there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
     expected = {pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
