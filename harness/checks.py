@@ -39,6 +39,16 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
 
     Raises:
         AssertionError: with measure, layers, difference, interval, margin, baseline and the command that accepts it.
+
+    Example:
+        >>> from harness.checks import check_reproduces
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> baseline = read_baseline(Path("baselines/scenes-llava/scenes.json"))
+        >>> profile = baseline.profile
+        >>> from harness.judgement.regression import compare
+        >>> from harness.profile.measures import FAMILIES
+        >>> check_reproduces(profile, baseline, compare(profile, baseline, FAMILIES["inter"]))
     """
     __tracebackhide__ = True
     if not baseline.requires_reproduction:
@@ -68,6 +78,16 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
 
     Raises:
         AssertionError: as `check_reproduces`.
+
+    Example:
+        >>> from harness.checks import check_equivalent
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> baseline = read_baseline(Path("baselines/scenes-llava/scenes.json"))
+        >>> profile = baseline.profile
+        >>> from harness.judgement.regression import compare
+        >>> from harness.profile.measures import FAMILIES
+        >>> check_equivalent(profile, baseline, compare(profile, baseline, FAMILIES["lens"]))
     """
     __tracebackhide__ = True
     differing = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.DIFFERS]
@@ -89,6 +109,15 @@ def check_boundaries(
 
     Raises:
         AssertionError: with each shifted boundary, its layers in baseline and run, interval and margin.
+
+    Example:
+        >>> from harness.checks import check_boundaries
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> baseline = read_baseline(Path("baselines/scenes-llava/scenes.json"))
+        >>> profile = baseline.profile
+        >>> from harness.judgement.regression import compare_boundaries
+        >>> check_boundaries(profile, baseline, compare_boundaries(profile, baseline))
     """
     __tracebackhide__ = True
     shifted = [shift for shift in agreement.shifts if shift.verdict is agreement.verdict]
@@ -103,6 +132,15 @@ def check_intervals(
 
     Raises:
         AssertionError: with phase, layers, the answers in baseline and run, effect, interval, margin and n.
+
+    Example:
+        >>> from harness.checks import check_intervals
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> baseline = read_baseline(Path("baselines/scenes-llava/scenes.json"))
+        >>> profile = baseline.profile
+        >>> from harness.judgement.regression import compare_intervals
+        >>> check_intervals(profile, baseline, compare_intervals(profile, baseline))
     """
     __tracebackhide__ = True
     changed = [finding for finding in agreement.findings if finding.verdict is agreement.verdict]
@@ -118,6 +156,19 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
     Raises:
         AssertionError: with the paper's statement, the failed part with effect, interval, margin and n, and the
             differences to the controls.
+
+    Example:
+        >>> from harness.checks import check_claim
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> profile = read_baseline(Path("baselines/scenes-llava/scenes.json")).profile
+        >>> from harness.judgement.phases import claims_of, phase_reading
+        >>> claims = claims_of(phase_reading(profile))
+        >>> check_claim(profile, claims["inter-modal"])
+        >>> check_claim(profile, claims["alignment"])
+        Traceback (most recent call last):
+        AssertionError: alignment of scenes-llava on scenes: FAILS
+        ...
     """
     __tracebackhide__ = True
     if claim.verdict is ClaimVerdict.HOLDS:
@@ -142,6 +193,12 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
 
     Raises:
         AssertionError: with both ratios and the interval.
+
+    Example:
+        >>> from harness.checks import check_ratio
+        >>> from harness.analysis.timing import TimingRatio
+        >>> timing = TimingRatio(ratio=1.5, interval=(1.45, 1.55), confidence=0.99, n=20)
+        >>> check_ratio("scenes-llava-scenes", timing, baseline_ratio=1.49, where="baselines/scenes-llava/scenes.json")
     """
     __tracebackhide__ = True
     result = slower_than(timing, baseline_ratio)

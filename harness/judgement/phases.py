@@ -72,6 +72,17 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
 
     Boundaries stand there in layers, and under `relative_depth` as shares of the depth, by which models of different
     depth compare. `reading` is `phase_reading` of the profile where the caller has it.
+
+    Example:
+        >>> import harness
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> profile = read_baseline(Path("baselines/scenes-llava/scenes.json")).profile
+        >>> phases = harness.phases_of(profile)
+        >>> [layer for layer, low, high in phases["turning_points"]]
+        [16.0, 27.0, 29.0]
+        >>> phases["confirmed_segment_count"], phases["claims"]["inter-modal"]["verdict"]
+        (4, 'holds')
     """
     reading = reading or phase_reading(profile)
     mean, found = reading.summary.mean, reading.boundaries

@@ -104,6 +104,12 @@ def measure(
         MemoryShortageError: memory runs out with one sample per batch.
         ReadingCacheError: the cache does not exist and cannot be created.
         PromptError, SelfCheckError, AttentionError: see there.
+
+    Example:
+        >>> import harness
+        >>> profile = harness.measure("scenes-llava", "scenes", samples=64)  # doctest: +SKIP
+        >>> profile["inter"].shape  # doctest: +SKIP
+        (64, 31)
     """
     if isinstance(vlm, str):
         vlm = load_vlm(find_model(vlm), cache=cache or default_cache(), device=processes().device("auto"))

@@ -113,6 +113,13 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
         AnatomyError: the model or its language model is an encoder-decoder; its type cannot be measured; or it lacks a
             stack of decoder layers of the configured length, a norm beside them, an unembedding of the decoder's width
             or an image token id.
+
+    Example:
+        >>> import harness
+        >>> from transformers import AutoModelForImageTextToText
+        >>> model = AutoModelForImageTextToText.from_pretrained("llava-hf/llava-1.5-7b-hf")  # doctest: +SKIP
+        >>> len(harness.find_anatomy(model).layers)  # doctest: +SKIP
+        32
     """
     name = type(model).__name__
     config: Any = getattr(model, "config", None)

@@ -35,6 +35,14 @@ class Vlm:
 
     Raises:
         VlmError: the processor has no tokenizer, or the anatomy belongs to another model.
+
+    Example:
+        >>> import harness
+        >>> from transformers import AutoModelForImageTextToText, AutoProcessor
+        >>> model = AutoModelForImageTextToText.from_pretrained("path/to/model").eval()  # doctest: +SKIP
+        >>> processor = AutoProcessor.from_pretrained("path/to/model")  # doctest: +SKIP
+        >>> vlm = harness.Vlm("my-vlm", model, processor, harness.find_anatomy(model))  # doctest: +SKIP
+        >>> profile = harness.measure(vlm, "scenes")  # doctest: +SKIP
     """
 
     name: str

@@ -72,6 +72,18 @@ class Profile:
     float32 (P, n, n); the second axis is the sample of the image. It is None in a stored profile.
 
     `declared` names every choice that affects the numbers; profiles with different declarations cannot be compared.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> baseline = read_baseline(Path("baselines/scenes-llava/scenes.json"))
+        >>> profile = baseline.profile
+        >>> profile.n, profile.depth
+        (128, 30)
+        >>> profile["inter"].shape
+        (128, 31)
+        >>> profile["norm_image"].shape
+        (128, 30)
     """
 
     model: str

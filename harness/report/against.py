@@ -64,6 +64,16 @@ def compare_models(
 
     Raises:
         ValueError: the profiles belong to different datasets.
+
+    Example:
+        >>> import harness
+        >>> from pathlib import Path
+        >>> from harness.baselines.store import read_baseline
+        >>> llava = read_baseline(Path("baselines/scenes-llava/scenes.json")).profile
+        >>> instructblip = read_baseline(Path("baselines/scenes-instructblip/scenes.json")).profile
+        >>> comparison = harness.compare_models(instructblip, llava)
+        >>> print(str(comparison).splitlines()[0])
+        scenes-instructblip against scenes-llava on scenes: 128 samples, compared in pairs
     """
     return ModelComparison(side_by_side(profile, reference_from_profile(other), weights))
 
