@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-HEADING = "| What holds | Tried in |"
+HEADING = "| What holds | Tested in |"
 NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
