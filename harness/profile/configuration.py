@@ -94,7 +94,7 @@ def _class(value: Any) -> str:
 
 
 def _attention_of_other_parts(vlm: Vlm) -> dict[str, str]:
-    """Return the attention implementation of every part but the decoder, whose one the environment records."""
+    """Return the attention implementation of every part but the decoder; the environment records the latter."""
     parts = {key: getattr(vlm.model.config, key, None) for key in getattr(vlm.model.config, "sub_configs", {})}
     implementations = {
         f"{key}.attn_implementation": getattr(part, "_attn_implementation", None)

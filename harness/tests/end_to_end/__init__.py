@@ -1,1 +1,1 @@
-"""Whole runs: pytest inside pytest, commands in processes of their own."""
+"""Complete runs: pytest inside pytest, and commands in separate processes."""

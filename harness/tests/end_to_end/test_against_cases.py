@@ -1,4 +1,4 @@
-"""`pytest cases/ --phase-against MODEL`: whole runs with tiny checkpoints, and what is refused before measuring."""
+"""Complete runs of `pytest cases/ --phase-against MODEL` with tiny checkpoints, and refusals before measuring."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ QUICK = ("--phase-samples", "32", "--phase-controls", "none")
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The directory of a tiny checkpoint: full, little and much (its last two layers changed), or deeper."""
-    made: dict[str, Callable[[], Vlm]] = {
+    """A function that saves a tiny checkpoint and returns its directory.
+
+    `little` and `much` change the last two layers of `full`; `deeper` has more layers.
+    """
+    builders: dict[str, Callable[[], Vlm]] = {
         "full": lambda: tiny_vlm(layers=6),
         "little": lambda: make_tuned_vlm(0.003),
         "much": lambda: make_tuned_vlm(2.0),
@@ -30,19 +33,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     }
     root = tmp_path_factory.mktemp("checkpoints")
 
-    def place(name: str) -> str:
+    def save(name: str) -> str:
         directory = root / name
         if not directory.exists():
-            vlm = made[name]()
+            vlm = builders[name]()
             vlm.model.save_pretrained(directory)
             vlm.processor.save_pretrained(directory)
         return str(directory)
 
-    return place
+    return save
 
 
-class Loads:
-    """A plugin that counts what is loaded, in order."""
+class LoadRecorder:
+    """A plugin that records the names of loaded models in order."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -51,8 +54,8 @@ class Loads:
         self.names.append(vlm.name)
 
 
-def test_a_fine_tune_of_the_last_layers_is_named(cases: Cases, saved: Callable[[str], str]) -> None:
-    loads = Loads()
+def test_the_layers_changed_by_fine_tuning_are_listed(cases: Cases, saved: Callable[[str], str]) -> None:
+    loads = LoadRecorder()
     models = ("--phase-model", saved("little"), "--phase-model", saved("much"), "--phase-against", saved("full"))
     result = cases.run(
         *QUICK, *REGRESSION, "--phase-json", "out.json", pair=(*models, "--phase-dataset", "tiny"), plugins=(loads,)
@@ -95,7 +98,7 @@ def test_a_fine_tune_of_the_last_layers_is_named(cases: Cases, saved: Callable[[
     assert judged == by_model["much"]["verdicts"]
 
 
-def test_another_depth_is_skipped_with_the_reason(cases: Cases, saved: Callable[[str], str]) -> None:
+def test_models_of_different_depth_are_skipped_with_the_reason(cases: Cases, saved: Callable[[str], str]) -> None:
     pair = ("--phase-model", saved("deeper"), "--phase-against", saved("full"), "--phase-dataset", "tiny")
     result = cases.run(*QUICK, *REGRESSION, "-rs", pair=pair)
     result.assert_outcomes(skipped=10)
@@ -110,9 +113,7 @@ def test_another_depth_is_skipped_with_the_reason(cases: Cases, saved: Callable[
     )
 
 
-def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
-    recorded: Cases, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_of_another_depth_is_refused(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def load_deeper(cache: Path, dtype: torch.dtype) -> tuple[object, object]:
         vlm = tiny_vlm(layers=8)
         return vlm.model, vlm.processor
@@ -126,7 +127,7 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--phase-against", "tiny-llava"), "*--phase-against: name the models to compare with it*"),
         (
@@ -152,14 +153,14 @@ def test_a_stored_baseline_of_another_depth_is_refused_in_one_sentence(
         (("--phase-model", "tiny-llava", "--phase-against", "gpt-17"), "*unknown model 'gpt-17'*"),
     ],
 )
-def test_what_cannot_go_together_is_a_usage_error(cases: Cases, arguments: tuple[str, ...], said: str) -> None:
+def test_conflicting_options_are_a_usage_error(cases: Cases, arguments: tuple[str, ...], message: str) -> None:
     result = cases.run(pair=arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
-    pytest.LineMatcher(lines).fnmatch_lines([said if "concerns stored" not in said else "*concerns stored baselines*"])
+    pytest.LineMatcher(lines).fnmatch_lines([message if "concerns stored" not in message else "*concerns stored baselines*"])
 
 
-def test_two_checkpoints_of_one_name_are_told_to_be_renamed(
+def test_two_checkpoints_with_one_name_are_a_usage_error(
     cases: Cases, saved: Callable[[str], str], tmp_path: Path
 ) -> None:
     twin = tmp_path / "full"
@@ -171,21 +172,21 @@ def test_two_checkpoints_of_one_name_are_told_to_be_renamed(
 
 
 class Broken:
-    """A plugin that finds out about a model only as it is loaded."""
+    """A plugin that raises an error when a model is loaded."""
 
     def pytest_phase_model_loaded(self, vlm: Vlm) -> None:
         if vlm.name == "broken":
             raise WeightsError("the checkpoint broken cannot be loaded: look at it")
 
 
-def test_a_model_that_cannot_be_measured_is_told_where_it_is_asked_for(
+def test_a_baseline_model_that_cannot_be_loaded_is_an_error_only_where_it_is_needed(
     cases: Cases, saved: Callable[[str], str], tmp_path: Path
 ) -> None:
     shutil.copytree(saved("full"), tmp_path / "broken")
     pair = ("--phase-model", saved("full"), "--phase-against", str(tmp_path / "broken"), "--phase-dataset", "tiny")
     result = cases.run(*QUICK, "-k", "test_alignment or test_inter_similarity", pair=pair, plugins=(Broken(),))
     outcomes = result.parseoutcomes()
-    # What the paper claims is judged all the same, and nothing is held against what is not there.
+    # Claims of the paper are still judged. Only the comparison needs the missing model.
     assert (outcomes["errors"], outcomes["skipped"]) == (1, 1)
     assert sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed")) == 1
     result.stdout.fnmatch_lines(["the checkpoint broken cannot be loaded: look at it"])

@@ -1,4 +1,4 @@
-"""`pytest cases/ --phase-calibrate` and the controls as a user meets them, on a tiny pair."""
+"""Complete runs of `pytest cases/ --phase-calibrate`, and of controls, on a tiny pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTER = ("-k", "test_inter_similarity")
 
 
 @pytest.mark.slow
-def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(recorded: Cases) -> None:
+def test_calibration_of_an_inconclusive_baseline_is_refused_and_changes_nothing(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
     result.assert_outcomes(errors=1, skipped=1)
@@ -32,21 +32,21 @@ def test_a_baseline_that_decides_too_little_is_refused_and_left_as_it_was(record
 
 
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A calibration without the run in bfloat16, in which a random model's words change too much."""
+def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibration without the bfloat16 run, in which the decoded words of a random model change too much."""
     runs = (CalibrationRun("eager", attention="eager"), CalibrationRun("batch size 1", batch_size=1))
     monkeypatch.setattr(harness.measurement.conditions, "calibration_runs", lambda profile, batch_size: runs)
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("without_bfloat16")
 def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
-    more = ("--phase-samples", "160")
-    first = cases.run(*REGRESSION, *INTER, *more, "--phase-update-new")
+    samples = ("--phase-samples", "160")
+    first = cases.run(*REGRESSION, *INTER, *samples, "--phase-update-new")
     assert first.ret == pytest.ExitCode.OK, first.stdout.str()
     path = cases.baselines / "tiny-llava" / "tiny.json"
     plain = json.loads(path.read_text())
     assert (plain["calibration"], plain["power"]) == ({}, {})
-    result = cases.run(*REGRESSION, *INTER, *more, "--phase-calibrate")
+    result = cases.run(*REGRESSION, *INTER, *samples, "--phase-calibrate")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 0 new, 0 unused, 1 calibrated"])
     stored = json.loads(path.read_text())
@@ -55,12 +55,12 @@ def test_a_calibration_is_stored_with_margins_and_power(cases: Cases) -> None:
     assert stored["power"]["inter-modal similarity"]["equivalent with nothing changed"] >= 0.95
     assert stored["means"] == plain["means"]
     assert set(stored["margins"]["turning_point_1"]) == {"value", "reason"}
-    again = cases.run(*REGRESSION, *INTER, *more)
+    again = cases.run(*REGRESSION, *INTER, *samples)
     again.assert_outcomes(passed=2)
 
 
-@pytest.mark.usefixtures("quiet")
-def test_few_samples_that_do_not_decide_on_recall_suffice_for_regression_only(
+@pytest.mark.usefixtures("without_bfloat16")
+def test_samples_with_inconclusive_recall_suffice_for_regression_only(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = recorded.run(*REGRESSION, *INTER, "--phase-calibrate")
@@ -73,8 +73,8 @@ def test_few_samples_that_do_not_decide_on_recall_suffice_for_regression_only(
     assert set(stored["power"]) == {"inter-modal similarity"}
 
 
-@pytest.mark.usefixtures("quiet")
-def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None:
+@pytest.mark.usefixtures("without_bfloat16")
+def test_a_run_with_other_samples_does_not_calibrate_the_baseline(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-calibrate", "--phase-samples", "72")
     result.assert_outcomes(errors=1, skipped=1)
@@ -82,7 +82,7 @@ def test_what_is_not_the_baseline_does_not_calibrate_it(recorded: Cases) -> None
     assert recorded.files() == before
 
 
-def test_controls_are_stored_and_told(recorded: Cases) -> None:
+def test_controls_are_stored_and_reported(recorded: Cases) -> None:
     path = recorded.baselines / "tiny-llava" / "tiny.json"
     stored = json.loads(path.read_text())
     assert set(stored["controls"]) == {"noise", "blank"}
@@ -106,7 +106,7 @@ def test_controls_are_stored_and_told(recorded: Cases) -> None:
     assert {difference["control"] for difference in part["control_differences"]} == {"noise", "blank"}
 
 
-def test_controls_may_be_left_out_without_a_change_of_the_baseline(recorded: Cases) -> None:
+def test_a_run_without_controls_does_not_change_the_baseline(recorded: Cases) -> None:
     before = recorded.files()
     result = recorded.run(*REGRESSION, *INTER, "--phase-controls", "none", "--phase-update")
     result.stdout.fnmatch_lines(["*controls none*", "baselines: 1 matched, 0 changed, 0 new, 0 unused"])

@@ -1,4 +1,4 @@
-"""`pytest cases/` as a user runs it, on a tiny pair: options, exit codes, messages, baselines, summary and JSON."""
+"""Complete runs of `pytest cases/` on a tiny pair: options, exit codes, messages, baselines, summary and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.tests.support.faults import Change, stretch_positions, swap_layers
 from harness.tests.support.tiny import tiny_samples
 
 
-def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
+def test_a_recorded_baseline_is_reproduced_with_the_same_json(recorded: Cases) -> None:
     stored = recorded.baselines / "tiny-llava" / "tiny.json"
     assert set(recorded.files()) == {f"tiny-llava/{path.name}" for path in (stored, find_arrays(stored))}
     first = recorded.run(*REGRESSION, "--phase-json", "first.json")
@@ -39,7 +39,7 @@ def test_records_then_reproduces_with_the_same_json(recorded: Cases) -> None:
     assert len(content["pairs"]["tiny-llava-tiny"]["means"]["inter"]) == 7
 
 
-def test_a_dataset_for_regression_only_is_asked_no_claim_no_time_and_no_control(
+def test_a_dataset_for_regression_only_has_no_claims_timing_and_controls(
     cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(DATASETS, "tiny", replace(DATASETS["tiny"], regression_only=True))
@@ -51,7 +51,7 @@ def test_a_dataset_for_regression_only_is_asked_no_claim_no_time_and_no_control(
     assert cases.run("-m", "replication").ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None:
+def test_an_update_writes_only_changed_baselines(recorded: Cases) -> None:
     before = recorded.files()
     unchanged = recorded.run(*REGRESSION, "--phase-update")
     unchanged.stdout.fnmatch_lines(["baselines: 1 matched, 0 changed, 0 new, 0 unused"])
@@ -59,11 +59,11 @@ def test_an_update_writes_what_changed_and_nothing_else(recorded: Cases) -> None
     swapped = recorded.run(*REGRESSION, "--phase-update", plugins=(FaultPlugin(swap_layers(3)),))
     swapped.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused", "*wrote *tiny.json (changed)"])
     assert recorded.files() != before
-    kept = recorded.run(*REGRESSION, "--phase-update-new")
-    assert kept.ret == pytest.ExitCode.TESTS_FAILED
+    not_updated = recorded.run(*REGRESSION, "--phase-update-new")
+    assert not_updated.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_missing_baseline_is_an_error_that_says_the_command(cases: Cases) -> None:
+def test_a_missing_baseline_is_an_error_with_the_command_to_record_it(cases: Cases) -> None:
     result = cases.run(*REGRESSION)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(errors=1, skipped=9)
@@ -81,14 +81,14 @@ def test_a_truncated_baseline_is_named(recorded: Cases, suffix: str) -> None:
     result.stdout.fnmatch_lines([f"*{path.name}*restore it from version control*"])
 
 
-def test_a_baseline_of_few_samples_is_not_written(cases: Cases) -> None:
+def test_a_baseline_of_too_few_samples_is_not_written(cases: Cases) -> None:
     result = cases.run(*REGRESSION, "--phase-update-new", "--phase-samples", "16")
     result.stdout.fnmatch_lines(["*needs at least 64 samples, not 16*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert not cases.baselines.exists()
 
 
-def test_baselines_that_cannot_be_written_leave_nothing_behind(cases: Cases) -> None:
+def test_a_failed_write_of_baselines_leaves_no_files(cases: Cases) -> None:
     cases.baselines.write_text("a file where the directory should be")
     result = cases.run(*REGRESSION, "--phase-update-new")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -111,7 +111,9 @@ def test_baselines_that_cannot_be_written_leave_nothing_behind(cases: Cases) -> 
         (("--phase-json", "/dev/null/record.json"), "*--phase-json: /dev/null is not writable*"),
     ],
 )
-def test_misuse_is_a_usage_error_in_one_sentence(cases: Cases, arguments: tuple[str, ...], sentence: str) -> None:
+def test_an_invalid_option_is_a_usage_error_without_traceback(
+    cases: Cases, arguments: tuple[str, ...], sentence: str
+) -> None:
     result = cases.run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = result.stderr.str().splitlines() + result.stdout.str().splitlines()
@@ -120,7 +122,7 @@ def test_misuse_is_a_usage_error_in_one_sentence(cases: Cases, arguments: tuple[
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_asked_for_and_not_there_is_a_usage_error(cases: Cases) -> None:
+def test_cuda_on_a_machine_without_it_is_a_usage_error(cases: Cases) -> None:
     result = cases.run("--phase-device", "cuda")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*sees no CUDA device here; use cpu or auto*"])
@@ -134,7 +136,7 @@ def test_cuda_asked_for_and_not_there_is_a_usage_error(cases: Cases) -> None:
     ],
     ids=["layers", "positions"],
 )
-def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Change, change: str) -> None:
+def test_a_changed_model_fails_with_an_explanation(recorded: Cases, damage: Change, change: str) -> None:
     result = recorded.run(*REGRESSION, plugins=(FaultPlugin(damage),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
@@ -150,7 +152,7 @@ def test_a_changed_model_is_noticed_and_explained(recorded: Cases, damage: Chang
     )
 
 
-def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exchanged_images_are_detected(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def exchanged(n: int, *_: object) -> list[Sample]:
         samples = tiny_samples(n)
         pictures = [sample.load_image for sample in samples]
@@ -165,20 +167,24 @@ def test_images_of_other_samples_are_noticed(recorded: Cases, monkeypatch: pytes
     result.stdout.fnmatch_lines(["E*the inputs changed: of 64 samples*", "E*64 other pixels*"])
 
 
-def test_a_changed_preprocessing_is_said_first(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_inputs_are_reported_first(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def inverted(n: int, *_: object) -> list[Sample]:
         return [
             Sample(
-                one.id, lambda one=one: ImageOps.invert(one.load_image()), one.instruction, one.captions, one.cluster
+                sample.id,
+                lambda sample=sample: ImageOps.invert(sample.load_image()),
+                sample.instruction,
+                sample.captions,
+                sample.cluster,
             )
-            for one in tiny_samples(n)
+            for sample in tiny_samples(n)
         ]
 
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", inverted))
     recorded.run(*REGRESSION).stdout.fnmatch_lines(["E*the inputs changed*", "E*64 other*", "E*look at*"])
 
 
-def test_a_known_difference_is_expected_strictly(recorded: Cases) -> None:
+def test_a_known_difference_is_a_strict_expected_failure(recorded: Cases) -> None:
     plain = recorded.run("-m", "replication")
     failed = {report.partition("::")[2] for report in plain.stdout.str().splitlines() if report.startswith("FAILED")}
     assert any("test_intra_modal_encoding" in name or "test_four_phases" in name for name in failed), failed
@@ -201,7 +207,7 @@ def test_a_damaged_list_of_known_differences_is_a_usage_error(recorded: Cases) -
     result.stderr.fnmatch_lines(["*known_differences.toml cannot be read*"])
 
 
-def test_fewer_samples_of_the_same_data_still_reproduce(recorded: Cases) -> None:
+def test_a_subset_of_the_samples_reproduces(recorded: Cases) -> None:
     result = recorded.run(*REGRESSION, "--phase-samples", "24", "-k", "test_reproduces")
     result.assert_outcomes(passed=4)
 
@@ -213,7 +219,7 @@ def test_other_samples_are_compared_unpaired(recorded: Cases, monkeypatch: pytes
     result.stdout.fnmatch_lines(["SKIPPED*not compared sample by sample:", "    no sample is the baseline's*"])
 
 
-def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_evidence_fails_inconclusive_verdicts(recorded: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", lambda n, *_: tiny_samples(64 + n)[64:]))
     few = ("--phase-samples", "8", *REGRESSION, "-k", "test_boundaries_stay")
     lenient = recorded.run(*few)
@@ -223,18 +229,18 @@ def test_strict_evidence_fails_what_is_undecided(recorded: Cases, monkeypatch: p
     recorded.run(*few, "--phase-strict-evidence").assert_outcomes(failed=1)
 
 
-def test_timing_is_recorded_and_kept_out_of_the_json(recorded: Cases) -> None:
+def test_timing_is_stored_in_the_baseline_but_not_in_the_json(recorded: Cases) -> None:
     skipped = recorded.run("-m", "timing")
     skipped.stdout.fnmatch_lines(["*no ratio is stored for this device, dtype and attention*"])
-    kept = ("--phase-json", "record.json", "--benchmark-json", "times.json")
-    updated = recorded.run("-m", "timing", "--phase-update", *kept)
+    outputs = ("--phase-json", "record.json", "--benchmark-json", "times.json")
+    updated = recorded.run("-m", "timing", "--phase-update", *outputs)
     updated.assert_outcomes(passed=4)
     updated.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     stored = json.loads((recorded.baselines / "tiny-llava" / "tiny.json").read_text())
     assert len(stored["timing"]) == 1
     assert "hooked" not in (recorded.baselines.parent / "record.json").read_text()
     times = json.loads((recorded.baselines.parent / "times.json").read_text())["benchmarks"]
-    assert [one["extra_info"]["times_plain"] > 0 for one in times if "attention" in one["name"]] == [True]
+    assert [row["extra_info"]["times_plain"] > 0 for row in times if "attention" in row["name"]] == [True]
 
 
 def test_collecting_imports_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""`pytest cases/ --phase-model DIR`: checkpoints of both families on photographs, real ones where there are some."""
+"""`pytest cases/ --phase-model DIR` with checkpoints of both families, on real photographs if available."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ N = 6
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """COCO in its official layout: the real photographs, or as many made ones."""
+    """COCO in its official layout, with real or synthetic photographs."""
     if REAL_DATA is not None:
         return Path(REAL_DATA) / "coco"
-    made = tmp_path_factory.mktemp("coco")
+    directory = tmp_path_factory.mktemp("coco")
     captions = [(k, text) for k in range(1, 9) for text in (f"a dog on a red boat {k}", "two people and a blue kite")]
-    write_coco_layout(made, "val2017", {k: f"{k:012d}.jpg" for k in range(1, 9)}, captions)
-    return made
+    write_coco_layout(directory, "val2017", {k: f"{k:012d}.jpg" for k in range(1, 9)}, captions)
+    return directory
 
 
 def save_published(directory: Path) -> None:
@@ -36,14 +36,21 @@ def save_published(directory: Path) -> None:
 def test_a_saved_checkpoint_is_measured_on_photographs(
     cases: Cases, coco: Path, tmp_path: Path, save: Callable[[Path], None]
 ) -> None:
-    place = tmp_path / "my-checkpoint"
-    place.mkdir()
-    save(place)
-    pair = ("--phase-model", str(place), "--phase-dataset", "coco-captions", "--phase-data", f"coco-captions={coco}")
+    checkpoint = tmp_path / "my-checkpoint"
+    checkpoint.mkdir()
+    save(checkpoint)
+    pair = (
+        "--phase-model",
+        str(checkpoint),
+        "--phase-dataset",
+        "coco-captions",
+        "--phase-data",
+        f"coco-captions={coco}",
+    )
     options = ("--phase-samples", str(N), "--phase-json", "out.json", "-m", "replication")
     result = cases.run(*options, pair=pair)
     outcomes = result.parseoutcomes()
-    # What random weights do is no claim of ours, but every claim is judged.
+    # The verdicts on random weights are arbitrary, but every claim must be judged.
     assert outcomes.get("errors", 0) == 0, result.stdout.str()
     assert sum(outcomes.get(name, 0) for name in ("passed", "failed", "xfailed")) == 5
     record = json.loads((cases.baselines.parent / "out.json").read_text())["pairs"]["my-checkpoint-coco-captions"]

@@ -1,4 +1,4 @@
-"""A run of the cases names the setting that changed, and --phase-update gives an old baseline its configuration."""
+"""A run of the cases names the changed setting, and --phase-update adds the configuration to an old baseline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INTER = (*REGRESSION, "-k", "inter_similarity")
 MEAN = "processor.image_processor.image_mean: [0.481455, 0.457827, 0.408211] -> [0.5, 0.5, 0.5]"
 
 
-def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
-    """Let the tiny pair's model be built of a changed configuration."""
+def patch_model_settings(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    """Change a setting of the tiny pair's model."""
 
     def load(cache: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         vlm = rebuild(tiny_vlm(layers=6, dtype=dtype), SETTING_CHANGES[message])
@@ -30,8 +30,8 @@ def built_otherwise(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     monkeypatch.setattr(case_runs, "load_tiny", load)
 
 
-def without_configuration(cases: Cases) -> Path:
-    """Turn the baseline of the tiny pair into one of an earlier version."""
+def remove_configuration(cases: Cases) -> Path:
+    """Remove the configuration from the tiny pair's baseline, as in an earlier version, and return its path."""
     path = cases.baselines / "tiny-llava" / "tiny.json"
     content = read_json(path)
     assert content.pop("configuration")
@@ -39,36 +39,36 @@ def without_configuration(cases: Cases) -> Path:
     return path
 
 
-def unfolded(result: pytest.RunResult) -> str:
-    """Return the messages on one line each."""
+def joined_messages(result: pytest.RunResult) -> str:
+    """Return the output with its lines joined."""
     return " ".join(line.removeprefix("E ").strip() for line in result.outlines)
 
 
 @pytest.mark.parametrize("message", ["vision_feature_layer: -1 -> -2", MEAN])
-def test_the_message_names_the_setting_that_changed_first(
+def test_the_message_names_the_changed_setting_first(
     recorded: Cases, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    built_otherwise(monkeypatch, message)
+    patch_model_settings(monkeypatch, message)
     result = recorded.run(*INTER, "--phase-json", "out.json")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     record = json.loads((recorded.baselines.parent / "out.json").read_text())
     baseline = record["pairs"]["tiny-llava-tiny"]["baseline"]
     assert baseline["changes"] == [message]
     assert baseline["main_changes"] == [message, "weights unchanged"]
-    assert f"since the baseline: {message}; weights unchanged baseline" in unfolded(result)
+    assert f"since the baseline: {message}; weights unchanged baseline" in joined_messages(result)
 
 
-def test_a_baseline_without_a_configuration_is_compared_and_said_to_have_none(recorded: Cases) -> None:
-    without_configuration(recorded)
+def test_a_baseline_without_a_configuration_is_compared_with_a_note(recorded: Cases) -> None:
+    remove_configuration(recorded)
     result = recorded.run(*INTER, plugins=(case_runs.FaultPlugin(swap_layers(3)),))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    text = unfolded(result)
+    text = joined_messages(result)
     assert "since the baseline: weights: " in text
     assert "; the baseline stores no configuration to compare" in text
 
 
-def test_an_update_adds_the_configuration_and_changes_nothing_else(recorded: Cases) -> None:
-    path = without_configuration(recorded)
+def test_an_update_adds_only_the_configuration(recorded: Cases) -> None:
+    path = remove_configuration(recorded)
     arrays, old = find_arrays(path).read_bytes(), read_json(path)
     assert recorded.run(*INTER).ret == pytest.ExitCode.OK
     assert read_json(path) == old

@@ -1,4 +1,4 @@
-"""`--phase-model fixture:NAME`: a model in memory, for the delivered cases and in a project of the user's own."""
+"""`--phase-model fixture:NAME`: a model in memory, for the delivered cases and in a user's project."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def plugged(cases: Cases, pytester: pytest.Pytester) -> Cases:
-    """The delivered cases beside a plugin with fixtures."""
+def cases_with_plugin(cases: Cases, pytester: pytest.Pytester) -> Cases:
+    """The delivered cases and a plugin with fixtures."""
     pytester.makepyfile(my_plugin=PLUGIN)
     pytester.syspathinsert()
     return cases
 
 
-def test_the_delivered_cases_take_a_model_from_a_plugin(plugged: Cases) -> None:
+def test_the_delivered_cases_measure_a_model_from_a_plugin(cases_with_plugin: Cases) -> None:
     named = ("-p", "my_plugin", *REGRESSION, "-k", "test_inter_similarity", "--phase-controls", "none")
-    plugged.run(*named, "--phase-update-new", pair=PAIR).assert_outcomes(passed=2)
-    stored = plugged.baselines / "my_vlm" / "tiny.json"
-    assert set(plugged.files()) == {f"my_vlm/{path.name}" for path in (stored, find_arrays(stored))}
-    again = plugged.run(*named, pair=PAIR)
+    cases_with_plugin.run(*named, "--phase-update-new", pair=PAIR).assert_outcomes(passed=2)
+    stored = cases_with_plugin.baselines / "my_vlm" / "tiny.json"
+    assert set(cases_with_plugin.files()) == {f"my_vlm/{path.name}" for path in (stored, find_arrays(stored))}
+    again = cases_with_plugin.run(*named, pair=PAIR)
     again.assert_outcomes(passed=2)
     again.stdout.fnmatch_lines(["my_vlm-tiny: 64 samples, 6 layers", "  regression *reproduces: inter"])
     again.stdout.fnmatch_lines(["built: ['my_vlm', 'loaded my_vlm']"])
 
 
-def test_the_markers_are_known_in_a_project_with_settings_of_its_own(cases: Cases) -> None:
-    """Warnings are errors here, and so is an unknown marker."""
+def test_the_markers_are_registered_without_settings_of_the_project(cases: Cases) -> None:
+    """An unknown marker is an error here."""
     result = cases.run("--co", "-q", "-o", "markers=", "--strict-markers", "-m", "regression or replication")
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
 
 
-def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
+def test_two_fixture_models_are_compared(cases_with_plugin: Cases) -> None:
     pair = ("--phase-model", "fixture:my_tuned", "--phase-against", "fixture:my_vlm", "--phase-dataset", "tiny")
-    result = plugged.run("-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", *QUICK, pair=pair)
+    result = cases_with_plugin.run("-p", "my_plugin", "-k", "test_intra_similarity or test_ratio", *QUICK, pair=pair)
     result.assert_outcomes(skipped=2, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -90,7 +90,7 @@ def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("fixture:my_vml",), "*fixture:my_vml: *sees no fixture 'my_vml'; define it in a conftest.py*"),
         (("fixture:short_lived",), "*fixture:short_lived: the fixture has scope 'function'*scope='session'*"),
@@ -100,16 +100,18 @@ def test_two_fixtures_are_held_against_each_other(plugged: Cases) -> None:
         (("tiny-llava", "--phase-against", "fixture:my_vml"), "*sees no fixture 'my_vml'*"),
     ],
 )
-def test_a_fixture_that_cannot_be_taken_is_a_usage_error(plugged: Cases, arguments: tuple[str, ...], said: str) -> None:
+def test_an_unusable_fixture_is_a_usage_error(
+    cases_with_plugin: Cases, arguments: tuple[str, ...], message: str
+) -> None:
     model, *others = arguments
-    result = plugged.run("-p", "my_plugin", *others, pair=("--phase-model", model, "--phase-dataset", "tiny"))
+    result = cases_with_plugin.run("-p", "my_plugin", *others, pair=("--phase-model", model, "--phase-dataset", "tiny"))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
-    pytest.LineMatcher(lines).fnmatch_lines([said])
+    pytest.LineMatcher(lines).fnmatch_lines([message])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("fixture:the_model_alone",), "*the fixture the_model_alone returns 'LlavaForConditionalGeneration'*Vlm*"),
         (("fixture:from_nowhere",), "the fixture from_nowhere raised *Error: * (my_plugin.py, line *)"),
@@ -123,14 +125,14 @@ def test_a_fixture_that_cannot_be_taken_is_a_usage_error(plugged: Cases, argumen
         ),
     ],
 )
-def test_a_fixture_that_gives_something_else_is_one_sentence(
-    plugged: Cases, arguments: tuple[str, ...], said: str
+def test_a_fixture_that_fails_or_returns_another_type_is_an_error_without_traceback(
+    cases_with_plugin: Cases, arguments: tuple[str, ...], message: str
 ) -> None:
     model, *others = arguments
     pair = ("--phase-model", model, "--phase-dataset", "tiny")
-    result = plugged.run("-p", "my_plugin", "-k", "test_alignment", *QUICK, *others, pair=pair)
+    result = cases_with_plugin.run("-p", "my_plugin", "-k", "test_alignment", *QUICK, *others, pair=pair)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([said])
+    result.stdout.fnmatch_lines([message])
     assert "Traceback" not in result.stdout.str()
     assert len(result.stdout.lines) < 40
 

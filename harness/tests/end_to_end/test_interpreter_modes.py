@@ -1,4 +1,4 @@
-"""`pytest cases/` without assertions (python -O), and without the plugins that pytest loads by itself."""
+"""`pytest cases/` without assertions (python -O), and without plugin autoload."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TINY = ("-p", "harness.tests.support.tiny_pairs", "--phase-model", "tiny-llava",
 
 def run(*arguments: str, optimised: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *([optimised] if optimised else []), "-m", "pytest", "cases/", "-p", "no:cacheprovider"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return subprocess.run([*command, *arguments], env=kept | environment, cwd=ROOT, capture_output=True, text=True)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run([*command, *arguments], env=inherited | environment, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
-    "given", [(), ("--disable-plugin-autoload",), ("-p", "pytest_benchmark.plugin", "--disable-plugin-autoload")]
+    "arguments", [(), ("--disable-plugin-autoload",), ("-p", "pytest_benchmark.plugin", "--disable-plugin-autoload")]
 )
-def test_pytest_benchmark_is_loaded_where_pytest_loads_nothing(given: tuple[str, ...]) -> None:
-    switched_off = {} if given else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    result = run("--co", "-q", "-m", "timing and bundled", *given, **switched_off)
+def test_pytest_benchmark_is_loaded_without_plugin_autoload(arguments: tuple[str, ...]) -> None:
+    switched_off = {} if arguments else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = run("--co", "-q", "-m", "timing and bundled", *arguments, **switched_off)
     assert result.returncode == pytest.ExitCode.OK, result.stdout + result.stderr
     assert "cases/test_timing.py::test_plain[scenes-llava-scenes]" in result.stdout
 
@@ -36,12 +36,12 @@ def test_stripped_docstrings_are_refused_at_collection() -> None:
     assert "ERROR: Python strips docstrings here (-OO or PYTHONOPTIMIZE=2)" in result.stderr
 
 
-# Python compiles its libraries once more for -O.
+# Slow, because Python compiles its libraries again for -O.
 @pytest.mark.slow
-def test_a_claim_that_fails_fails_without_assertions_too(tmp_path: Path) -> None:
-    places = ("--phase-baselines", str(tmp_path / "stored"), "--phase-cache", str(tmp_path / "kept"))
+def test_a_failing_claim_fails_without_assertions(tmp_path: Path) -> None:
+    directories = ("--phase-baselines", str(tmp_path / "stored"), "--phase-cache", str(tmp_path / "kept"))
     case = ("-k", "test_four_phases or test_plain", "--phase-samples", "32", "--phase-controls", "none")
-    result = run(*TINY, *case, *places, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    result = run(*TINY, *case, *directories, optimised="-O", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout + result.stderr
     assert "four-phases of tiny-llava on tiny: FAILS" in result.stdout
     assert "1 failed, 1 passed" in result.stdout

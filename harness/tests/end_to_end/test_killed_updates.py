@@ -1,4 +1,4 @@
-"""Killed at any step or moment, an update leaves the old baseline or the new one whole; two at once leave one whole."""
+"""An update killed at any moment leaves the complete old or new baseline, as do two simultaneous updates."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ PAIRS, PAIRS_OF_COMMANDS = 18, 2
 SERIES = 4
 STAGES = {"nothing", "parts", "arrays", "json", "removed"}
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to be killed again and again")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def lines(way: str, home: Path, *numbers: int) -> list[list[str]]:
+def run_rounds(way: str, home: Path, *numbers: int) -> list[list[str]]:
     home.mkdir()
     command = [sys.executable, "-m", "harness.tests.support.killed_updates", way, str(home), *map(str, numbers)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
+    print(completed.stdout)
+    assert completed.returncode == 0, completed.stderr
+    return [line.split() for line in completed.stdout.splitlines()]
 
 
-def assert_whole_at_each_step(rounds: list[list[str]], kind: str) -> None:
-    """Before the JSON is replaced the old baseline is whole, then the new one; the next update tidies up."""
+def assert_complete_at_each_step(rounds: list[list[str]], kind: str) -> None:
+    """Assert that the old baseline is complete until the JSON is replaced, then the new one.
+
+    The next update must also remove all leftover files.
+    """
     assert {line[0] for line in rounds} == {kind}
     *killed, last = rounds
     assert [line[2] for line in killed] == ["-9"] * len(killed)
@@ -40,39 +43,39 @@ def assert_whole_at_each_step(rounds: list[list[str]], kind: str) -> None:
         assert line[5:] in (["-"], ["0", "tidy"]), line
 
 
-def test_killed_before_each_step_an_update_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
-    rounds = lines("few-steps", tmp_path / "steps")
+def test_an_update_killed_before_any_step_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
+    rounds = run_rounds("few-steps", tmp_path / "steps")
     assert len(rounds) > 20
-    assert_whole_at_each_step(rounds, "earlier")
+    assert_complete_at_each_step(rounds, "earlier")
 
 
 @pytest.mark.slow
-def test_the_same_where_there_is_no_baseline_and_where_there_is_one_of_this_version(tmp_path: Path) -> None:
-    rounds = lines("steps", tmp_path / "steps")
+def test_the_same_without_a_baseline_and_with_one_of_this_version(tmp_path: Path) -> None:
+    rounds = run_rounds("steps", tmp_path / "steps")
     for kind in ("missing", "present"):
-        assert_whole_at_each_step([line for line in rounds if line[0] == kind], kind)
+        assert_complete_at_each_step([line for line in rounds if line[0] == kind], kind)
 
 
 @pytest.mark.slow
-def test_an_update_that_is_refused_any_step_succeeds_or_ends_in_a_sentence_and_leaves_one_whole(tmp_path: Path) -> None:
-    rounds = lines("refused", tmp_path / "refused")
+def test_an_update_with_a_failing_step_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
+    rounds = run_rounds("refused", tmp_path / "refused")
     assert len([line for line in rounds if line[4] == "0"]) > 10
     for line in rounds:
         assert line[2] == "0", line
         assert line[4] == ("1" if line[3] in ("json", "removed") else "0"), line
-    # No parts; the lock's file stays where to lock it, or to remove it, is what was refused.
+    # No partial files remain. The lock file stays if locking or removing it was the failing step.
     assert sum(int(line[5]) for line in rounds) <= 2
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_an_update_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
-    rounds = lines("command-moments", tmp_path / "command", KILLED_COMMANDS, 0)
+def test_an_update_killed_at_random_moments_leaves_the_old_or_the_new_baseline(tmp_path: Path) -> None:
+    rounds = run_rounds("command-moments", tmp_path / "command", KILLED_COMMANDS, 0)
     assert len(rounds) == KILLED_COMMANDS
-    # The moments are the clock's: where they miss a step, or come when all is over, more are tried.
+    # The moments depend on the clock. If they miss a step or come too late, more rounds are run.
     killed: list[str] = []
     for seed in range(SERIES):
         if len(killed) < KILLS or STAGES - set(killed):
-            rounds += lines("moments", tmp_path / str(seed), KILLS, seed)
+            rounds += run_rounds("moments", tmp_path / str(seed), KILLS, seed)
             killed = [line[3] for line in rounds if line[2] == "-9"]
     assert len(killed) >= KILLS
     assert set(killed) == STAGES
@@ -82,14 +85,14 @@ def test_killed_at_random_moments_an_update_leaves_the_old_or_the_new_baseline(t
 
 
 @pytest.mark.slow
-def test_of_two_updates_at_once_one_is_whole_and_both_add_their_ratios(tmp_path: Path) -> None:
-    rounds = lines("together", tmp_path / "together", PAIRS)
+def test_two_simultaneous_updates_leave_one_complete_baseline_and_both_ratios(tmp_path: Path) -> None:
+    rounds = run_rounds("together", tmp_path / "together", PAIRS)
     assert len(rounds) == PAIRS
     for line in rounds:
         assert line[1:5] == ["0"] * 4, line
         assert line[5] in ("0", "1"), line
         assert line[6:] == ["tidy", "one", "two"], line
-    commands = lines("command-together", tmp_path / "command", PAIRS_OF_COMMANDS)
+    commands = run_rounds("command-together", tmp_path / "command", PAIRS_OF_COMMANDS)
     assert len(commands) == PAIRS_OF_COMMANDS
     for line in commands:
         assert line[1:3] == ["0", "0"], line

@@ -1,4 +1,4 @@
-"""The notebook of the documentation has been run, and runs."""
+"""The notebook of the documentation has outputs, and its cells run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def source(cell: dict[str, Any]) -> str:
     return "".join(cell["source"])
 
 
-def test_every_cell_was_run_in_order_and_figures_are_there() -> None:
+def test_every_cell_was_run_in_order_and_has_its_figures() -> None:
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     for cell in CODE:
         assert cell["outputs"], source(cell)
@@ -28,7 +28,7 @@ def test_every_cell_was_run_in_order_and_figures_are_there() -> None:
             assert any("image/png" in output.get("data", {}) for output in cell["outputs"])
 
 
-def test_it_says_nothing_of_the_machine_that_ran_it() -> None:
+def test_the_notebook_has_no_paths_of_the_machine_that_ran_it() -> None:
     text = NOTEBOOK.read_text(encoding="utf-8")
     assert str(Path.home()) not in text
     assert "site-packages" not in text
@@ -40,7 +40,7 @@ def test_the_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     names: dict[str, Any] = {}
     for cell in CODE:
-        # Fewer samples than in the documentation: whether they run is the question.
+        # Fewer samples than in the documentation, to save time.
         exec(compile(source(cell).replace("samples=64", "samples=8"), str(NOTEBOOK), "exec"), names)  # noqa: S102
     assert names["profile"].n == 8
     assert len(pyplot.get_fignums()) == 2

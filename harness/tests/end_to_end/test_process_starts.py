@@ -1,4 +1,4 @@
-"""Ways to start several processes: scripts, checkouts without baselines, other data, and two launchers at once."""
+"""Several processes: scripts, checkouts without baselines, different data, and two launchers at once."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PROGRAM = """if True:
 """
 
 
-def printed(*arguments: tuple[int, int]) -> list[str]:
-    """What a script prints in each of several processes, or in one that is alone."""
+def run_script(*arguments: tuple[int, int]) -> list[str]:
+    """Return the output of the script in each of several processes, or in a single one."""
     port, count = free_port(), len(arguments)
     started = []
-    for rank, own in enumerate(arguments):
+    for rank, numbers in enumerate(arguments):
         launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", PROGRAM, *map(str, own)]
+        command = [sys.executable, "-c", PROGRAM, *map(str, numbers)]
         environment = os.environ | launched | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         started.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
     outputs = [process.communicate(timeout=200)[0] for process in started]
@@ -48,45 +48,45 @@ def printed(*arguments: tuple[int, int]) -> list[str]:
     return [output.strip() for output in outputs]
 
 
-def test_workers_and_processes_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xdist_workers_and_torchrun_processes_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.plugin.torchrun.processes", lambda: Processes(0, 2))
     config: Any = SimpleNamespace(option=SimpleNamespace(numprocesses=2))
     with pytest.raises(pytest.UsageError, match="take one of them, torchrun or -n"):
         pytest_cmdline_main(config)
 
 
-class Second:
-    """A plugin that makes the session the second process's."""
+class SecondProcess:
+    """A plugin that makes the session that of the second process."""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         session.config.stash[SESSION].processes = Processes(1, 1)
 
 
-def test_the_first_process_alone_times(recorded: Cases) -> None:
-    result = recorded.run("-m", "timing", "-rs", plugins=(Second(),))
+def test_only_the_first_process_measures_time(recorded: Cases) -> None:
+    result = recorded.run("-m", "timing", "-rs", plugins=(SecondProcess(),))
     assert result.parseoutcomes().keys() <= {"skipped", "deselected"}
     assert "only the first process measures times" in result.stdout.str()
 
 
 @pytest.mark.slow
-def test_a_script_returns_the_whole_profile_in_every_process() -> None:
-    (whole,) = printed((4, 0))
-    assert whole.startswith("16 ")
-    assert printed((4, 0), (4, 0)) == [whole, whole]
+def test_a_script_returns_the_complete_profile_in_every_process() -> None:
+    (output_alone,) = run_script((4, 0))
+    assert output_alone.startswith("16 ")
+    assert run_script((4, 0), (4, 0)) == [output_alone, output_alone]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "sentence"), [((2, 0), "batch size 2, process 0 with 4"), ((4, 1), "samples 17, process 0 with 16")]
 )
-def test_scripts_that_measure_otherwise_say_in_what(other: tuple[int, int], sentence: str) -> None:
+def test_scripts_with_different_settings_fail_with_the_setting(other: tuple[int, int], sentence: str) -> None:
     expected = f"process 1 began with {sentence}: start all processes with the same"
-    assert printed((4, 0), other) == [expected, expected]
+    assert run_script((4, 0), other) == [expected, expected]
 
 
 @pytest.mark.slow
-def test_the_first_process_alone_needs_the_baselines(tmp_path: Path) -> None:
-    """A claim that is known not to hold on the pair is expected to fail in all processes."""
+def test_only_the_first_process_needs_the_baselines(tmp_path: Path) -> None:
+    """A known difference is an expected failure in all processes."""
     for name in ("here", "elsewhere"):
         (tmp_path / name).mkdir()
     known = '[tiny-llava-tiny]\noutput-preparation = "similarity rises in the end"\n'

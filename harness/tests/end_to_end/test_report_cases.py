@@ -1,4 +1,4 @@
-"""`pytest cases/ --phase-report` as a user runs it, on a tiny pair: the folder, what changed in it, what goes wrong."""
+"""Complete runs of `pytest cases/ --phase-report` on a tiny pair: the directory, its content, and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-# Imported here, because pytester's runs forget what they import first.
+# Imported here, because pytester removes modules that its runs import first.
 from harness.report import write as report_folder
 from harness.report.record import record_schema
 from harness.tests.support.case_runs import PAIR, REGRESSION, Cases, FaultPlugin
@@ -23,7 +23,7 @@ def folder(recorded: Cases) -> Path:
     return recorded.baselines.parent / "report"
 
 
-def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder: Path) -> None:
+def test_a_run_writes_page_figures_and_record(recorded: Cases, folder: Path) -> None:
     chosen = ("--phase-draw", "tiny-5", "--phase-draw", "tiny-0")
     result = recorded.run(*QUICK, "--phase-report", "report", "--phase-json", "alone.json", *chosen)
     result.stdout.fnmatch_lines(["record *alone.json", "report *index.html"])
@@ -32,7 +32,7 @@ def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder
     assert list(Draft202012Validator(record_schema()).iter_errors(content)) == []
     assert list(content["pairs"]) == ["tiny-llava-tiny"]
     assert "Nothing: inter-modal similarity" in page
-    # The first two are always drawn, each with the map over its picture and that of its tokens; another was asked for.
+    # The first two samples are always plotted, with a map of image and tokens each. Sample 5 was requested.
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert {f"tiny-llava-tiny-tiny-{row}-{kind}" for row in (0, 1, 5) for kind in ("picture", "tokens")} <= names
     assert [drawn["sample_id"] for drawn in content["pairs"]["tiny-llava-tiny"]["drawn"]] == [
@@ -50,14 +50,14 @@ def test_a_run_leaves_a_page_its_figures_and_its_numbers(recorded: Cases, folder
     assert str(folder.parent) not in page
 
 
-def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases, folder: Path) -> None:
+def test_the_page_names_the_first_changed_layer_and_the_changes(recorded: Cases, folder: Path) -> None:
     written = ("--phase-report", "report", "--phase-markdown", "summary.md")
     result = recorded.run(*REGRESSION, *written, plugins=(FaultPlugin(swap_layers(3)),))
     result.stdout.fnmatch_lines(["  baseline *similarity: the same, sample by sample, up to residual point 2,*"])
     summary = (folder.parent / "summary.md").read_text(encoding="utf-8")
     assert "- `tiny-llava-tiny`, similarity: the same, sample by sample, up to residual point 2, the input" in summary
     page = (folder / "index.html").read_text(encoding="utf-8")
-    # Layers 3 and 4 of 6 are swapped, so the input of the first is the last that is the same.
+    # Layers 3 and 4 of 6 are swapped, so the input of layer 3 is the last unchanged residual point.
     assert "similarity: the same, sample by sample, up to residual point 2, the input of layer 3" in page
     assert "Differences to the baseline: weights:" in page
     assert 'class="verdict differs"' in page
@@ -65,7 +65,7 @@ def test_the_page_says_up_to_where_nothing_changed_and_what_did(recorded: Cases,
 
 
 @pytest.mark.slow
-def test_two_models_are_shown_beside_each_other(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_compares_two_models(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models.registry import MODELS, ModelEntry
 
     entry = ModelEntry("other", "tiny", "harness.tests.support.tuned_models:load_tuned", ("tiny",), bundled=True)
@@ -78,7 +78,7 @@ def test_two_models_are_shown_beside_each_other(recorded: Cases, folder: Path, m
 
 
 @pytest.mark.slow
-def test_a_pair_that_could_not_be_measured_is_named_with_the_reason(
+def test_an_unmeasured_pair_is_listed_with_the_reason(
     recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness.models.registry import MODELS, ModelEntry
@@ -94,7 +94,7 @@ def test_a_pair_that_could_not_be_measured_is_named_with_the_reason(
     assert "tiny-llava-tiny" in page
 
 
-def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(recorded: Cases, folder: Path) -> None:
+def test_an_unwritable_report_directory_is_a_usage_error(recorded: Cases, folder: Path) -> None:
     folder.write_text("a file where the folder should be")
     result = recorded.run(*QUICK, "--phase-report", "report")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(reco
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no paths here")
-def test_a_record_does_not_take_the_place_of_a_pipe(recorded: Cases, tmp_path: Path) -> None:
+def test_a_record_does_not_replace_a_pipe(recorded: Cases, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     result = recorded.run(*QUICK, "--phase-json", str(tmp_path / "pipe"))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -112,7 +112,7 @@ def test_a_record_does_not_take_the_place_of_a_pipe(recorded: Cases, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, folder: Path) -> None:
+def test_an_unknown_sample_id_fails_the_run(recorded: Cases, folder: Path) -> None:
     alone = recorded.run(*REGRESSION, "--phase-draw", "tiny-1")
     assert alone.ret == pytest.ExitCode.USAGE_ERROR
     alone.stderr.fnmatch_lines(["*--phase-draw tiny-1 names a sample for the report: use it with --phase-report*"])
@@ -122,7 +122,7 @@ def test_a_sample_that_no_pair_has_is_said_and_fails_the_run(recorded: Cases, fo
     assert (folder / "index.html").is_file()
 
 
-def test_what_goes_wrong_while_writing_fails_the_run_and_loses_nothing_else(
+def test_an_error_in_writing_the_report_fails_the_run_but_keeps_other_outputs(
     recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -140,7 +140,9 @@ def test_what_goes_wrong_while_writing_fails_the_run_and_loses_nothing_else(
     assert (folder.parent / "out.md").read_text().startswith("## ")
 
 
-def test_without_the_option_nothing_is_drawn(recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_option_no_report_is_written(
+    recorded: Cases, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report_folder, "write_report", lambda *_: pytest.fail("a report was made"))
     recorded.run(*REGRESSION).assert_outcomes(passed=10)
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""Runs of the cases that record a summary as baseline, or are held against one."""
+"""Runs of the cases that record a summary as baseline, or are compared with one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.tests.support.summaries import find_names, read_shapes
 SUMMARY = ("--phase-update-new", "--phase-summary", *REGRESSION)
 
 
-def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
+def test_a_recorded_summary_is_equivalent_on_the_same_model(cases: Cases) -> None:
     new = cases.run(*SUMMARY)
     new.stdout.fnmatch_lines(["baselines: 0 matched, 0 changed, 1 new, 0 unused", "*wrote *tiny.json (new)"])
     written = cases.files()
@@ -41,10 +41,10 @@ def test_a_recorded_summary_is_quiet_on_the_same_model(cases: Cases) -> None:
 
 
 @pytest.mark.slow
-def test_a_baseline_turned_into_a_summary_still_finds_a_damaged_model(recorded: Cases) -> None:
+def test_a_baseline_converted_to_a_summary_detects_a_damaged_model(recorded: Cases) -> None:
     path = recorded.baselines / "tiny-llava" / "tiny.json"
-    turned = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
-    turned.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
+    converted = recorded.run(*REGRESSION, "--phase-update", "--phase-summary")
+    converted.stdout.fnmatch_lines(["baselines: 0 matched, 1 changed, 0 new, 0 unused"])
     assert read_baseline(path).summarised_samples == 64
     before, zeroed = recorded.files(), FaultPlugin(change_features(torch.zeros_like))
     damaged = recorded.run(*REGRESSION, plugins=(zeroed,))
