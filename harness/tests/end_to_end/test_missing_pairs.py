@@ -14,7 +14,7 @@ def test_unavailable_default_pairs_are_skipped_with_the_remedy(cases: Cases, emp
     assert result.parseoutcomes() == {"skipped": skipped, "deselected": result.parseoutcomes()["deselected"]}
     for model in ("llava-1.5-7b", "instructblip-vicuna-7b"):
         for dataset in ("coco-captions", "winoground"):
-            # One line per pair, not per case.
+            # A single line per pair, not per case.
             line = f"SKIPPED [[]{skipped // 4}[]] *{model}-{dataset}: {model}:*not in the local cache*--phase-download*"
             result.stdout.fnmatch_lines([line])
 
@@ -22,11 +22,11 @@ def test_unavailable_default_pairs_are_skipped_with_the_remedy(cases: Cases, emp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--phase-model", "llava-1.5-7b"), "*llava-1.5-7b-coco-captions was options for*--phase-download*"),
-        (("--phase-model", "no-one/nothing"), "*nothing-scenes was options for*--phase-download*"),
+        (("--phase-model", "llava-1.5-7b"), "*llava-1.5-7b-coco-captions was asked for*--phase-download*"),
+        (("--phase-model", "no-one/nothing"), "*nothing-scenes was asked for*--phase-download*"),
         (
             ("--phase-model", "tiny-llava", "--phase-dataset", "winoground"),
-            "*tiny-llava-winoground was options for*--phase-data winoground=DIR*",
+            "*tiny-llava-winoground was asked for*--phase-data winoground=DIR*",
         ),
     ],
 )
