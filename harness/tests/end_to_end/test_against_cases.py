@@ -157,7 +157,8 @@ def test_conflicting_options_are_a_usage_error(cases: Cases, arguments: tuple[st
     result = cases.run(pair=arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in (*result.stderr.lines, *result.stdout.lines) if line.strip()]
-    pytest.LineMatcher(lines).fnmatch_lines([message if "concerns stored" not in message else "*concerns stored baselines*"])
+    expected = message if "concerns stored" not in message else "*concerns stored baselines*"
+    pytest.LineMatcher(lines).fnmatch_lines([expected])
 
 
 def test_two_checkpoints_with_one_name_are_a_usage_error(

@@ -14,7 +14,7 @@ PAIR = ("--phase-model", "fixture:my_vlm", "--phase-dataset", "tiny")
 PLUGIN = """
 import dataclasses
 import pytest
-from harness.tests.support.tuned_models import tuned
+from harness.tests.support.tuned_models import make_tuned_vlm
 from harness.tests.support.tiny import tiny_vlm
 
 built = []
@@ -27,7 +27,7 @@ def my_vlm():
 @pytest.fixture(scope="session")
 def my_tuned():
     built.append("my_tuned")
-    return tuned(2.0)
+    return make_tuned_vlm(2.0)
 
 @pytest.fixture
 def short_lived():
