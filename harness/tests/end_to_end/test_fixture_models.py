@@ -117,11 +117,11 @@ def test_an_unusable_fixture_is_a_usage_error(
         (("fixture:from_nowhere",), "the fixture from_nowhere raised *Error: * (my_plugin.py, line *)"),
         (
             ("fixture:my_vlm", "--phase-dtype", "bf16"),
-            "*--phase-dtype bf16: the fixture my_vlm gives * in float32*",
+            "*--phase-dtype bf16: the fixture my_vlm returns * in float32*",
         ),
         (
             ("fixture:my_vlm", "--phase-device", "mps"),
-            "*--phase-device mps: the fixture my_vlm gives * on cpu*",
+            "*--phase-device mps: the fixture my_vlm returns * on cpu*",
         ),
     ],
 )
