@@ -22,11 +22,11 @@ def test_unavailable_default_pairs_are_skipped_with_the_remedy(cases: Cases, emp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--phase-model", "llava-1.5-7b"), "*llava-1.5-7b-coco-captions was asked for*--phase-download*"),
-        (("--phase-model", "no-one/nothing"), "*nothing-scenes was asked for*--phase-download*"),
+        (("--phase-model", "llava-1.5-7b"), "*llava-1.5-7b-coco-captions was requested*--phase-download*"),
+        (("--phase-model", "no-one/nothing"), "*nothing-scenes was requested*--phase-download*"),
         (
             ("--phase-model", "tiny-llava", "--phase-dataset", "winoground"),
-            "*tiny-llava-winoground was asked for*--phase-data winoground=DIR*",
+            "*tiny-llava-winoground was requested*--phase-data winoground=DIR*",
         ),
     ],
 )
