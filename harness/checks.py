@@ -10,7 +10,7 @@ from harness.analysis.boundary_agreement import BoundaryAgreement, BoundaryShift
 from harness.analysis.claims import Claim, ClaimVerdict
 from harness.analysis.interval_agreement import IntervalAgreement, IntervalFinding
 from harness.analysis.mean_difference import Verdict
-from harness.analysis.timing import TimingRatio, TimingVerdict, slower_than
+from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown
 from harness.baselines.store import Baseline
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Comparison, Finding
@@ -63,8 +63,8 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
         return
     if comparison.inputs.changed:
         _fail(_regression(profile, baseline, comparison.inputs.changed, comparison.findings))
-    if comparison.reproducible:
-        pytest.skip(reason_text("not compared sample by sample:", comparison.reproducible))
+    if comparison.irreproducible_reason:
+        pytest.skip(reason_text("not compared sample by sample:", comparison.irreproducible_reason))
     # Per-sample comparison is exact, so a changed sample fails even if the mean is inconclusive.
     changed = [finding for finding in comparison.findings if finding.agreement.reproduced is False]
     if changed:
@@ -201,7 +201,7 @@ def check_ratio(pair: str, timing: TimingRatio, baseline_ratio: float, where: st
         >>> check_ratio("scenes-llava-scenes", timing, baseline_ratio=1.49, where="baselines/scenes-llava/scenes.json")
     """
     __tracebackhide__ = True
-    result = slower_than(timing, baseline_ratio)
+    result = judge_slowdown(timing, baseline_ratio)
     if result.verdict is TimingVerdict.SLOWER:
         low, high = timing.interval
         interval = f"({timing.confidence:.0%} interval {low:.3f} to {high:.3f}, {timing.n} alternating pairs),"

@@ -10,9 +10,18 @@ import numpy.typing as npt
 
 from harness.analysis.curves import BoolArray, FloatArray
 from harness.analysis.margins import CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance, recall_margins
-from harness.analysis.mean_difference import MeanComparison, MeanDifference, Sides, Verdict, View, named_layers
+from harness.analysis.mean_difference import MeanComparison, MeanDifference, Sides, Verdict, View, layers_where
 
-__all__ = ["Agreement", "MeanComparison", "SampleChange", "Verdict", "View", "agree", "agree_recall", "combined"]
+__all__ = [
+    "Agreement",
+    "MeanComparison",
+    "SampleChange",
+    "Verdict",
+    "View",
+    "combine_verdicts",
+    "judge_agreement",
+    "judge_recall",
+]
 
 RECALL_GUARD = 0.5
 _WORST = 5
@@ -54,7 +63,7 @@ class Agreement:
     largest: float | None = None
 
 
-def agree(
+def judge_agreement(
     sides: Sides,
     margin: npt.ArrayLike,
     *,
@@ -89,7 +98,9 @@ def agree(
     if not (margins > 0.0).all():
         raise ValueError("an equivalence margin must be positive at every layer.")
     views = (View.LEVEL, View.SHAPE) if shape else (View.LEVEL,)
-    compared = {view: MeanDifference.of(sides, view).compare(margins, alpha_diff / len(views), guard) for view in views}
+    compared = {
+        view: MeanDifference.from_sides(sides, view).compare(margins, alpha_diff / len(views), guard) for view in views
+    }
     decisive = _decisive(list(compared.values()))
     found = Agreement(
         verdict=decisive.verdict,
@@ -103,7 +114,7 @@ def agree(
     return _reproduction(found, sides.measured - sides.baseline, tolerance, reproducible) if sides.paired else found
 
 
-def agree_recall(sides: Sides, **options: Any) -> Agreement:
+def judge_recall(sides: Sides, **options: Any) -> Agreement:
     """Return the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
 
     Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
@@ -116,10 +127,10 @@ def agree_recall(sides: Sides, **options: Any) -> Agreement:
     # One sample is that much of an independent row: a word lost in one of two captions moves their mean by half.
     guard = RECALL_GUARD * (1.0 if sides.clusters is None else len(set(sides.clusters)) / len(sides.measured))
     margins = recall_margins(sides.measured.shape[1])
-    return agree(sides, margins, tolerance=HIT_TOLERANCE, shape=False, guard=guard, **options)
+    return judge_agreement(sides, margins, tolerance=HIT_TOLERANCE, shape=False, guard=guard, **options)
 
 
-def combined(verdicts: list[Verdict]) -> Verdict:
+def combine_verdicts(verdicts: list[Verdict]) -> Verdict:
     """Return the verdict on several comparisons together: one that differs decides, then one that is undecided."""
     order = (Verdict.DIFFERS, Verdict.INCONCLUSIVE, Verdict.EQUIVALENT, Verdict.REPRODUCES)
     return next(verdict for verdict in order if verdict in verdicts)
@@ -127,13 +138,13 @@ def combined(verdicts: list[Verdict]) -> Verdict:
 
 def _decisive(comparisons: list[MeanComparison]) -> MeanComparison:
     """The first of those that share the combined verdict, so the level before the shape; it needs the larger n."""
-    verdict = combined([c.verdict for c in comparisons])
+    verdict = combine_verdicts([c.verdict for c in comparisons])
     deciding = [c for c in comparisons if c.verdict is verdict]
     needed = [c.n_needed for c in deciding if c.n_needed is not None]
     return replace(deciding[0], n_needed=max(needed) if len(needed) == len(deciding) else None)
 
 
-def reproduced(change: FloatArray, tolerance: Tolerance) -> bool:
+def samples_reproduce(change: FloatArray, tolerance: Tolerance) -> bool:
     """Return whether enough samples are the same, of the changes (samples, points) of one measure.
 
     Raises:
@@ -173,5 +184,5 @@ def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, re
         return replace(found, verdict=Verdict.REPRODUCES, layers=())
     not_the_same = found.verdict is Verdict.INCONCLUSIVE and found.reproduced is False
     if found.verdict is Verdict.EQUIVALENT or not_the_same:
-        return replace(found, layers=named_layers(np.asarray(exceeds.any(axis=0))))
+        return replace(found, layers=layers_where(np.asarray(exceeds.any(axis=0))))
     return found

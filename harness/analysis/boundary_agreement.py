@@ -9,13 +9,13 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from harness.analysis.agreement import combined
+from harness.analysis.agreement import combine_verdicts
 from harness.analysis.curves import FloatArray, cluster_means
 from harness.analysis.margins import boundary_margins
 from harness.analysis.mean_difference import ALPHA_EQUIVALENT, Sides, Verdict, samples_to_decide
 from harness.analysis.turning_points import (
     DRAWS,
-    best_start,
+    best_direction,
     half_heights,
     outer_quantiles,
     resampled_means,
@@ -67,7 +67,7 @@ class BoundaryAgreement:
     shifts: tuple[BoundaryShift, ...]
 
 
-def agree_boundaries(
+def judge_boundaries(
     sides: Sides,
     *,
     alpha_diff: float,
@@ -99,7 +99,7 @@ def agree_boundaries(
     else:
         rows_x = cluster_means(sides.measured, sides.clusters, "the measure")
         rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
-    direction = best_start(rows_y.mean(axis=0), segments, start)
+    direction = best_direction(rows_y.mean(axis=0), segments, start)
     at_x, drawn_x = _layers(rows_x, 0, segments, direction)
     at_y, drawn_y = _layers(rows_y, 0 if sides.in_pairs else 1, segments, direction)
     if margins is None:
@@ -115,7 +115,7 @@ def agree_boundaries(
         _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alpha, len(rows_x))
         for i, number in enumerate(numbered)
     ]
-    verdict = combined([shift.verdict for shift in shifts])
+    verdict = combine_verdicts([shift.verdict for shift in shifts])
     deciding = [shift for shift in shifts if shift.verdict is verdict]
     return BoundaryAgreement(
         verdict=verdict,

@@ -14,7 +14,7 @@ from harness.analysis.margins import Tolerance
 
 NOISE_FACTOR = 3.0
 #: The data types whose rounding a comparison of samples does not see.
-FULL = frozenset({"float32", "float64"})
+FULL_PRECISION = frozenset({"float32", "float64"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class RunNoise:
     """One calibration run: its data type, the noise of every measure, and its device type if not the baseline's."""
 
     dtype: str
@@ -43,34 +43,34 @@ class Variant:
 class Calibration:
     """The calibration runs of a baseline by name; empty where it was not calibrated."""
 
-    variants: Mapping[str, Variant] = field(default_factory=dict)
+    runs: Mapping[str, RunNoise] = field(default_factory=dict)
 
     def mean_noise(self, measure: str) -> float:
         """Return the largest shift of a layer's mean over all runs, nu; 0 where there are none."""
-        return max((one.noise[measure].mean for one in self.variants.values() if measure in one.noise), default=0.0)
+        return max((one.noise[measure].mean for one in self.runs.values() if measure in one.noise), default=0.0)
 
-    def sample_noise(self, measure: str, *, narrow: bool, device: str | None = None) -> float | None:
+    def sample_noise(self, measure: str, *, half_precision: bool, device: str | None = None) -> float | None:
         """Return the largest change of one sample over the calibration runs that apply.
 
         Args:
             measure: a curve's name.
-            narrow: count the 16-bit runs as well; without it only those in float32 or wider.
+            half_precision: count the 16-bit runs as well; without it only those in float32 or wider.
             device: count only the runs on this device type, empty for the baseline's own; None counts all.
 
         Returns:
-            None if no such run was made, or none of them in 16 bits where `narrow`.
+            None if no such run was made, or none of them in 16 bits where `half_precision`.
         """
         runs = [
             run
-            for run in self.variants.values()
-            if measure in run.noise and (narrow or run.dtype in FULL) and device in (None, run.device)
+            for run in self.runs.values()
+            if measure in run.noise and (half_precision or run.dtype in FULL_PRECISION) and device in (None, run.device)
         ]
-        if narrow and all(run.dtype in FULL for run in runs):
+        if half_precision and all(run.dtype in FULL_PRECISION for run in runs):
             return None
         return max((run.noise[measure].sample for run in runs), default=None)
 
     def tolerance(
-        self, measure: str, *, narrow: bool, declared: Tolerance, device: str | None = None
+        self, measure: str, *, half_precision: bool, declared: Tolerance, device: str | None = None
     ) -> Tolerance | None:
         """Return the per-sample tolerance of a measure: three times the noise of a sample, at least the declared one.
 
@@ -78,16 +78,16 @@ class Calibration:
 
         Args:
             measure: a curve's name.
-            narrow: True if one of the two measurements is in a 16-bit type.
+            half_precision: True if one of the two measurements is in a 16-bit type.
             declared: the tolerance of the two environments without a calibration.
             device: as in `sample_noise`.
 
         Returns:
-            None if `narrow` and no 16-bit run was calibrated.
+            None if `half_precision` and no 16-bit run was calibrated.
         """
-        noise = self.sample_noise(measure, narrow=narrow, device=device)
+        noise = self.sample_noise(measure, half_precision=half_precision, device=device)
         if noise is None:
-            return None if narrow else declared
+            return None if half_precision else declared
         if NOISE_FACTOR * noise <= float(np.max(declared.amount)):
             return declared
         return replace(
@@ -107,11 +107,11 @@ class Calibration:
                     for measure, noise in run.noise.items()
                 },
             }
-            for name, run in self.variants.items()
+            for name, run in self.runs.items()
         }
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Calibration:
+    def from_record(cls, record: Mapping[str, Any]) -> Calibration:
         """Return the calibration that `record` was made of.
 
         Raises:
@@ -119,7 +119,7 @@ class Calibration:
         """
         return cls(
             {
-                name: Variant(
+                name: RunNoise(
                     run["dtype"],
                     {measure: Noise(**noise) for measure, noise in run["noise"].items()},
                     # Older files tell the device by the run's name only.

@@ -17,15 +17,15 @@ from harness.analysis.monotone import (
     Monotonicity,
     PhaseFinding,
     Presence,
-    monotone,
-    phase_rise,
+    judge_monotonicity,
+    judge_phase_rise,
     reversal_margin,
 )
 from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.segments import declared_prominence
 
 PHASES = ("I", "II", "III", "IV")
-LEAST_RECALL_GAIN = 0.02
+MIN_RECALL_GAIN = 0.02
 #: The control of recall: another sample's words on the same picture.
 CHANCE = "chance"
 
@@ -99,8 +99,8 @@ def four_phases(reading: PhaseReading) -> Claim:
     margin = reversal_margin(reading.summary.mean)
     reversals = []
     for phase, name in enumerate(PHASES):
-        first, last = reading.edges(phase)
-        found = monotone(reading.summary, first, last, _direction(phase), margin)
+        first, last = reading.phase_layers(phase)
+        found = judge_monotonicity(reading.summary, first, last, _direction(phase), margin)
         s, t = found.layers
         statement = (
             f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
@@ -170,8 +170,8 @@ def _late_recall(reading: PhaseReading) -> ClaimPart:
     if recall is None:
         statement, interval = f"recall is left out: {reading.no_recall}", (unknown, unknown)
         n, verdict = reading.summary.n, ClaimVerdict.INCONCLUSIVE
-        return ClaimPart(name, statement, verdict, unknown, interval, LEAST_RECALL_GAIN, n)
-    gain = phase_rise(_quarters(recall), 0, 1, 1, LEAST_RECALL_GAIN, alpha=reading.alpha)
+        return ClaimPart(name, statement, verdict, unknown, interval, MIN_RECALL_GAIN, n)
+    gain = judge_phase_rise(_quarters(recall), 0, 1, 1, MIN_RECALL_GAIN, alpha=reading.alpha)
     control_differences: tuple[ControlDifference, ...] = ()
     if reading.recall_chance_difference is not None:
         rows = _quarters(reading.recall_chance_difference)
@@ -226,9 +226,9 @@ def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int =
     """
     rows, is_inter = reading.rows[name], name == "inter"
     direction, critical = (_direction(phase), reading.rises.critical) if is_inter else (direction, None)
-    first, last = reading.edges(phase)
+    first, last = reading.phase_layers(phase)
     prominence = declared_prominence(rows.mean(axis=0))
-    found = phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
+    found = judge_phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
     verb = "rises" if direction > 0 else "falls"
     ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
     title, what = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.curves import Clusters, FloatArray, cluster_means, summarise
-from harness.analysis.mean_difference import named_layers
+from harness.analysis.mean_difference import layers_where
 from harness.analysis.segments import bounded_rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 #: A mean difference to a control counts where it is certainly larger than this cosine.
-LEAST_CONTROL_DIFFERENCE = 0.01
+MIN_CONTROL_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class CurveDifference:
     n: int
 
 
-def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | None = None) -> FloatArray:
+def difference_rows(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | None = None) -> FloatArray:
     """Return real minus control as independent rows (clusters, points) of curves (samples, points).
 
     Raises:
@@ -63,7 +63,7 @@ def differences(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters | N
 
 
 def curve_difference(
-    rows: FloatArray, control: str, alpha: float = 0.01, margin: float = LEAST_CONTROL_DIFFERENCE
+    rows: FloatArray, control: str, alpha: float = 0.01, margin: float = MIN_CONTROL_DIFFERENCE
 ) -> CurveDifference:
     """Return at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
 
@@ -77,8 +77,8 @@ def curve_difference(
     above, below = summary.mean - width > margin, summary.mean + width < -margin
     return CurveDifference(
         control=control,
-        above=named_layers(above),
-        below=named_layers(below),
+        above=layers_where(above),
+        below=layers_where(below),
         highest=float(summary.mean[above].max(initial=0.0)),
         lowest=float(summary.mean[below].min(initial=0.0)),
         margin=margin,

@@ -24,7 +24,7 @@ _SEED = 20_241_101
 _UNSHARED = 200_000
 
 
-def product(a: FloatArray, b: FloatArray) -> FloatArray:
+def matrix_product(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the matrix product a b of (n, r) and (r, k), the same on any number of threads.
 
     Taken in blocks of rows too small for a BLAS to share out: on a busy machine waiting for its threads costs a hundred
@@ -131,10 +131,10 @@ def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "c
     centred = rows - mean
     constant = np.abs(centred).max(axis=0) <= ROUNDING * np.maximum(np.abs(rows).max(axis=0), ROUNDING)
     centred[:, constant] = 0.0
-    return CurveSummary(mean=mean, covariance=product(centred.T, centred) / (len(rows) - 1), n=len(rows))
+    return CurveSummary(mean=mean, covariance=matrix_product(centred.T, centred) / (len(rows) - 1), n=len(rows))
 
 
-def rows_of_summary(summary: CurveSummary) -> FloatArray:
+def rows_from_summary(summary: CurveSummary) -> FloatArray:
     """Return n rows (n, points) with exactly the mean and the covariance of a summary, so `summarise` gives it back.
 
     What takes independent rows takes a summary so. The rows are nobody's: a fixed normal sample, centred and made
@@ -154,7 +154,7 @@ def rows_of_summary(summary: CurveSummary) -> FloatArray:
     sample = np.random.default_rng(_SEED).standard_normal((n, root.shape[1]))
     orthonormal = np.linalg.qr(sample - sample.mean(axis=0))[0]
     rows = np.tile(summary.mean, (n, 1))
-    rows[:, varies] += np.sqrt(n - 1.0) * product(orthonormal, (scale[:, None] * root).T)
+    rows[:, varies] += np.sqrt(n - 1.0) * matrix_product(orthonormal, (scale[:, None] * root).T)
     return rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.agreement import combined
+from harness.analysis.agreement import combine_verdicts
 from harness.analysis.curves import CurveSummary, FloatArray
 from harness.analysis.mean_difference import ALPHA_EQUIVALENT, MeanDifference, Sides, Verdict, View, samples_to_decide
 from harness.analysis.monotone import (
@@ -20,13 +20,13 @@ from harness.analysis.monotone import (
     Monotonicity,
     PhaseFinding,
     Presence,
-    monotone,
-    presence,
+    judge_monotonicity,
+    judge_presence,
     reversal_margin,
 )
 from harness.analysis.segments import BoundedRises, Rises, bounded_rises, declared_prominence
 from harness.analysis.simultaneous import simultaneous_bound
-from harness.analysis.turning_points import best_start, turning_points
+from harness.analysis.turning_points import best_direction, turning_points
 
 #: How far measuring again moves a layer's mean, until a calibration says otherwise.
 DECLARED_NOISE = 1e-3
@@ -86,7 +86,7 @@ class IntervalAgreement:
     findings: tuple[IntervalFinding, ...]
 
 
-def agree_intervals(
+def judge_intervals(
     sides: Sides,
     *,
     alpha_diff: float,
@@ -128,9 +128,9 @@ def agree_intervals(
     mean = that.mean if reference is None else np.asarray(reference, dtype=np.float64)
     if mean.shape != that.mean.shape:
         raise ValueError(f"the reference has shape {mean.shape}, the curves have {that.points} points.")
-    direction = best_start(mean, segments, start)
+    direction = best_direction(mean, segments, start)
     edges = (0, *turning_points(mean, segments, direction), this.points - 1)
-    change = _Change.of(MeanDifference.of(sides, View.LEVEL), alpha_diff, 2.0 * noise)
+    change = _Change.from_difference(MeanDifference.from_sides(sides, View.LEVEL), alpha_diff, 2.0 * noise)
     strict = alpha_diff / (2 * segments)
     before, after = bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT)
     strictly = bounded_rises(this, strict)
@@ -142,15 +142,15 @@ def agree_intervals(
             (Question.PRESENCE, _rise(before, *rise), _rise(after, *rise), partial(_rise, strictly, *rise)),
             (
                 Question.MONOTONICITY,
-                monotone(that, *reversal),
-                monotone(this, *reversal),
-                partial(monotone, this, *reversal, (strict, strict)),
+                judge_monotonicity(that, *reversal),
+                judge_monotonicity(this, *reversal),
+                partial(judge_monotonicity, this, *reversal, (strict, strict)),
             ),
         )
         findings += [change.judged(phase, stretch, *answers) for answers in asked]
     judged = [finding.verdict for finding in findings if finding.verdict is not None]
     return IntervalAgreement(
-        verdict=combined(judged) if judged else Verdict.INCONCLUSIVE,
+        verdict=combine_verdicts(judged) if judged else Verdict.INCONCLUSIVE,
         paired=sides.in_pairs,
         n=this.n,
         n_baseline=that.n,
@@ -169,8 +169,8 @@ class _Change:
     least: float
 
     @classmethod
-    def of(cls, difference: MeanDifference, alpha_diff: float, least: float) -> _Change:
-        rises = Rises.of(CurveSummary(difference.difference, difference.covariance, 1))
+    def from_difference(cls, difference: MeanDifference, alpha_diff: float, least: float) -> _Change:
+        rises = Rises.from_summary(CurveSummary(difference.difference, difference.covariance, 1))
         varies = difference.standard_error > 0.0
         df = float(difference.df[varies].min()) if varies.any() else difference.n - 1.0
         critical = simultaneous_bound(difference.covariance, df, alpha_diff, pairs=(rises.first, rises.last))
@@ -253,4 +253,4 @@ class _Change:
 
 def _rise(bounded: BoundedRises, first: int, last: int, direction: int, prominence: float) -> PhaseFinding:
     rise, *ends = (direction * value for value in bounded.between(first, last))
-    return presence((first, last), rise, (min(ends), max(ends)), prominence, bounded.n)
+    return judge_presence((first, last), rise, (min(ends), max(ends)), prominence, bounded.n)

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from harness.analysis.curves import Clusters, FloatArray, IntArray, cluster_means
 from harness.analysis.turning_points import boundary_intervals, turning_points
 
-LEAST_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
+MIN_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
 #: Shares of one token's attention move more than means over all tokens do: rounding the weights to 8 bits moves them by
 #: up to 8 % of their range, and no similarity by more than 2 %.
 ATTENTION_MARGIN_SHARE = 0.10
 RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
-LEAST_PAIRS, LEAST_SHARE = 32, 0.80
+MIN_PAIRS, MIN_SHARE = 32, 0.80
 #: Of the interval within which a baseline places its own boundaries.
-OWN_LEVEL = 0.99
+BASELINE_INTERVAL_LEVEL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def declared_margins(m: npt.ArrayLike, noise: float = 0.0, share: float = CURVE_
     spread = float(curve.max() - curve.min())
     last = len(curve) - 1
     reasons = {
-        f"the least margin {LEAST_CURVE_MARGIN:g}": LEAST_CURVE_MARGIN,
+        f"the least margin {MIN_CURVE_MARGIN:g}": MIN_CURVE_MARGIN,
         f"{share:.0%} of the range {spread:.3g}": share * spread,
         f"3 x the calibration noise {noise:.2g}": 3.0 * noise,
     }
@@ -106,7 +106,7 @@ def boundary_margins(
         ValueError: as `boundary_intervals`.
     """
     rows = cluster_means(x, clusters, "the baseline")
-    found = boundary_intervals(rows, segments=segments, start=start, level=OWN_LEVEL)
+    found = boundary_intervals(rows, segments=segments, start=start, level=BASELINE_INTERVAL_LEVEL)
     declared = declared_margins(rows.mean(axis=0))
     last = rows.shape[1] - 1
     layers = f"3 % of a depth of {last}, at least 1", f"1.5 % of the depth {last}, at least 0.5"
@@ -121,7 +121,10 @@ def boundary_margins(
             value, reason = least, why
             if own > least:
                 value = own
-                reason = f"the baseline itself has it at {interval.low:.3g} to {interval.high:.3g} ({OWN_LEVEL:.0%})"
+                reason = (
+                    f"the baseline itself has it at {interval.low:.3g} to {interval.high:.3g} "
+                    f"({BASELINE_INTERVAL_LEVEL:.0%})"
+                )
             margins.append(BoundaryMargin(f"{kind}_{index}", value, reason))
     return tuple(margins)
 
@@ -191,10 +194,10 @@ def pair_samples(
     changed = tuple(now[row] for row, old in shared if now_hashes[row] != baseline_hashes[old])
     smaller = min(len(now), len(baseline))
     reason = ""
-    if len(same) < LEAST_PAIRS:
-        reason = f"{len(same)} samples are common, {LEAST_PAIRS} are needed for a comparison in pairs"
-    elif len(same) < LEAST_SHARE * smaller:
-        reason = f"{len(same)} of {smaller} samples are common, {LEAST_SHARE:.0%} are needed"
+    if len(same) < MIN_PAIRS:
+        reason = f"{len(same)} samples are common, {MIN_PAIRS} are needed for a comparison in pairs"
+    elif len(same) < MIN_SHARE * smaller:
+        reason = f"{len(same)} of {smaller} samples are common, {MIN_SHARE:.0%} are needed"
     paired = not reason
     if changed:
         reason = ", ".join(filter(None, [f"{len(changed)} samples have other model inputs", reason]))

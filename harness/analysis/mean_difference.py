@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArray, as_curves, summarise
-from harness.analysis.margins import LEAST_PAIRS
+from harness.analysis.margins import MIN_PAIRS
 from harness.analysis.simultaneous import simultaneous_bound
 
 #: One-sided error of "equivalent".
@@ -57,7 +57,7 @@ class MeanComparison:
     n_needed: int | None
 
 
-def named_layers(condition: BoolArray) -> tuple[int, ...]:
+def layers_where(condition: BoolArray) -> tuple[int, ...]:
     """Return the layers at which `condition` (points,) holds."""
     return tuple(int(layer) for layer in np.flatnonzero(condition))
 
@@ -77,7 +77,7 @@ class Sides:
     paired: bool
 
     @classmethod
-    def of(
+    def from_curves(
         cls,
         now: npt.ArrayLike,
         baseline: npt.ArrayLike,
@@ -101,7 +101,7 @@ class Sides:
     @property
     def in_pairs(self) -> bool:
         """True if the samples are compared in pairs."""
-        return self.paired and len(self.measured) >= LEAST_PAIRS
+        return self.paired and len(self.measured) >= MIN_PAIRS
 
     def summaries(self) -> tuple[CurveSummary, CurveSummary]:
         """Return the summary of either side."""
@@ -135,7 +135,7 @@ class MeanDifference:
     covariance: FloatArray
 
     @classmethod
-    def of(cls, sides: Sides, view: View) -> MeanDifference:
+    def from_sides(cls, sides: Sides, view: View) -> MeanDifference:
         """Return the mean difference, now minus baseline, in one view."""
         if view is View.SHAPE:
             now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.measured, sides.baseline))
@@ -178,7 +178,7 @@ class MeanDifference:
         squares = (self.n - 1.0) * self.variance + self.n / (self.n + 1.0) * gap**2
         return replace(self, difference=self.difference + gap / (self.n + 1.0), variance=squares / self.n, n=self.n + 1)
 
-    def outcome(self, critical: float, margins: FloatArray) -> tuple[Verdict, BoolArray, BoolArray]:
+    def decide(self, critical: float, margins: FloatArray) -> tuple[Verdict, BoolArray, BoolArray]:
         """Return the verdict with the layers that differ and those that are equivalent."""
         size, error = np.abs(self.difference), self.standard_error
         differs = size - critical * error > margins
@@ -187,11 +187,11 @@ class MeanDifference:
             return Verdict.DIFFERS, differs, equivalent
         return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
 
-    def guarded(self, critical: float, margins: FloatArray, guard: float) -> Verdict:
+    def guarded_verdict(self, critical: float, margins: FloatArray, guard: float) -> Verdict:
         """Return the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
-        verdict = self.outcome(critical, margins)[0]
+        verdict = self.decide(critical, margins)[0]
         for pseudo in (guard, -guard) if guard else ():
-            if self.with_sample(pseudo).outcome(critical, margins)[0] is not verdict:
+            if self.with_sample(pseudo).decide(critical, margins)[0] is not verdict:
                 return Verdict.INCONCLUSIVE
         return verdict
 
@@ -199,7 +199,7 @@ class MeanDifference:
         """Return about how many samples decide, if differences and variances stay as they are."""
         for factor in 1.05 ** np.arange(1, 142):
             larger = replace(self, n=self.n * factor, other_n=self.other_n * factor)
-            if larger.guarded(critical, margins, guard) is not Verdict.INCONCLUSIVE:
+            if larger.guarded_verdict(critical, margins, guard) is not Verdict.INCONCLUSIVE:
                 return int(np.ceil(self.n * factor))
         return None
 
@@ -208,8 +208,8 @@ class MeanDifference:
         error = self.standard_error
         df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
         critical = simultaneous_bound(self.covariance, df, alpha)
-        _, differs, equivalent = self.outcome(critical, margins)
-        verdict = self.guarded(critical, margins, guard)
+        _, differs, equivalent = self.decide(critical, margins)
+        verdict = self.guarded_verdict(critical, margins, guard)
         size = np.abs(self.difference)
         reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(ALPHA_EQUIVALENT, self.df)
         layer = int(np.argmax(size + reach * error - margins))
@@ -221,7 +221,7 @@ class MeanDifference:
             paired=self.paired,
             n=int(self.n),
             n_baseline=int(self.other_n),
-            layers=named_layers(differs if verdict is Verdict.DIFFERS else ~equivalent),
+            layers=layers_where(differs if verdict is Verdict.DIFFERS else ~equivalent),
             layer=layer,
             effect=effect,
             interval=(effect - width, effect + width),

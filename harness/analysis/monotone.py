@@ -13,7 +13,7 @@ from harness.analysis.segments import Rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
 ALPHA_VIOLATED, ALPHA_MONOTONE, ALPHA_PRESENT = 0.01, 0.025, 0.01
-REVERSAL_SHARE, LEAST_REVERSAL = 0.05, 0.01
+REVERSAL_SHARE, MIN_REVERSAL = 0.05, 0.01
 
 
 class Monotonicity(StrEnum):
@@ -54,10 +54,10 @@ class PhaseFinding:
 
 def reversal_margin(m: FloatArray) -> float:
     """Return the largest reversal of a mean curve that does not count: 5 % of the curve's range, at least 0.01."""
-    return max(LEAST_REVERSAL, REVERSAL_SHARE * float(m.max() - m.min()))
+    return max(MIN_REVERSAL, REVERSAL_SHARE * float(m.max() - m.min()))
 
 
-def monotone(
+def judge_monotonicity(
     summary: CurveSummary,
     first: int,
     last: int,
@@ -90,7 +90,7 @@ def monotone(
     inside = CurveSummary(
         summary.mean[first : last + 1], summary.covariance[first : last + 1, first : last + 1], summary.n
     )
-    rises = Rises.of(inside)
+    rises = Rises.from_summary(inside)
     drop = -direction * rises.rise
     critical = simultaneous_bound(
         inside.covariance, inside.df, alphas[0], pairs=(rises.first, rises.last), two_sided=False
@@ -108,7 +108,7 @@ def monotone(
     return PhaseFinding(verdict, layers, float(drop[at]), (float(lower[at]), float(upper[at])), margin, summary.n)
 
 
-def phase_rise(
+def judge_phase_rise(
     rows: FloatArray,
     first: int,
     last: int,
@@ -135,10 +135,10 @@ def phase_rise(
     _check_interval(first, last, direction, rows.shape[1])
     rise, width, n = single_rise(rows, first, last, alpha, critical)
     rise *= direction
-    return presence((first, last), rise, (rise - width, rise + width), prominence, n)
+    return judge_presence((first, last), rise, (rise - width, rise + width), prominence, n)
 
 
-def presence(
+def judge_presence(
     layers: tuple[int, int], rise: float, interval: tuple[float, float], prominence: float, n: int
 ) -> PhaseFinding:
     """Return "present" where the interval of a rise lies above `prominence`, "absent" where it lies below."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.control_difference import differences
+from harness.analysis.control_difference import difference_rows
 from harness.analysis.curves import Clusters, CurveSummary, FloatArray, cluster_means, summarise
 from harness.analysis.segments import (
     BoundedRises,
@@ -48,18 +48,18 @@ class PhaseReading:
         return self.summary.points - 1
 
     @property
-    def turns(self) -> tuple[int, ...]:
+    def turning_layers(self) -> tuple[int, ...]:
         """The layers where one phase ends and the next begins."""
         return tuple(int(turn.estimate) for turn in self.boundaries.turning_points)
 
     @property
-    def ends(self) -> tuple[int, ...]:
+    def phase_ends(self) -> tuple[int, ...]:
         """The layers where phases begin or end, both ends of the curve included."""
-        return 0, *self.turns, self.last
+        return 0, *self.turning_layers, self.last
 
-    def edges(self, phase: int) -> tuple[int, int]:
+    def phase_layers(self, phase: int) -> tuple[int, int]:
         """Return the layers where phase 0..3 begins and ends."""
-        return self.ends[phase], self.ends[phase + 1]
+        return self.phase_ends[phase], self.phase_ends[phase + 1]
 
 
 def read_phases(
@@ -108,11 +108,11 @@ def read_phases(
         rising_segments=confirm_segments(rises, prominence, 1),
         alpha=alpha,
         control_differences={
-            control: {name: differences(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
+            control: {name: difference_rows(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
             for control, held in (controls or {}).items()
         },
         recall_chance_difference=None
         if recall is None or recall_chance is None
-        else differences(recall, recall_chance, clusters),
+        else difference_rows(recall, recall_chance, clusters),
         no_recall=no_recall,
     )

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.agreement import agree, agree_recall
-from harness.analysis.boundary_agreement import agree_boundaries
-from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, product
+from harness.analysis.agreement import judge_agreement, judge_recall
+from harness.analysis.boundary_agreement import judge_boundaries
+from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, matrix_product
 from harness.analysis.margins import boundary_margins
 from harness.analysis.mean_difference import Sides, Verdict
 
-LEAST_EQUIVALENT, LEAST_FOUND = 0.95, 0.80
-SHIFT, LOSS = 2.0, 0.10
+MIN_EQUIVALENT, MIN_DETECTED = 0.95, 0.80
+SHIFT_LAYERS, RECALL_LOSS = 2.0, 0.10
 #: A comparison of recall takes a tenth of the time of one of curves with their boundaries.
 DRAWS, RECALL_DRAWS = 40, 160
 #: Multiples of a baseline's samples that a refusal tries.
-MORE = (1.5, 2.0, 3.0)
+SAMPLE_FACTORS = (1.5, 2.0, 3.0)
 _THE_SAME = (Verdict.REPRODUCES, Verdict.EQUIVALENT)
 
 
@@ -40,9 +40,9 @@ class Power:
     draws: int
 
     @property
-    def enough(self) -> bool:
+    def is_sufficient(self) -> bool:
         """Whether such a baseline may be written; what cannot change is no reason against it."""
-        return self.equivalent >= LEAST_EQUIVALENT and (self.detected is None or self.detected >= LEAST_FOUND)
+        return self.equivalent >= MIN_EQUIVALENT and (self.detected is None or self.detected >= MIN_DETECTED)
 
 
 def curve_power(
@@ -80,23 +80,23 @@ def curve_power(
     if points < 7:
         raise ValueError(f"a shift by two layers needs a curve of at least 7 points, not {points}.")
     margins = boundaries or [one.value for one in boundary_margins(curves, clusters)]
-    shift = _shift_by(points, SHIFT)
-    runs = _Runs.of(curves, noise, clusters, size, draws)
+    shift = _shift_by(points, SHIFT_LAYERS)
+    runs = _Runs.from_curves(curves, noise, clusters, size, draws)
 
     def judge(now: FloatArray, then: FloatArray, labels: IntArray, enough: tuple[Verdict, ...]) -> Verdict:
         """Return the verdict on the curve; where it is `enough` to go on, that on the boundaries."""
-        sides = Sides.of(now, then, True, labels.tolist())
-        curve = agree(sides, margin, alpha_diff=alpha_diff).verdict
-        return agree_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
+        sides = Sides.from_curves(now, then, True, labels.tolist())
+        curve = judge_agreement(sides, margin, alpha_diff=alpha_diff).verdict
+        return judge_boundaries(sides, margins=margins, alpha_diff=alpha_diff).verdict if curve in enough else curve
 
     stayed = found = 0
     for rows, labels, moved, _ in runs.drawn():
         then = curves[rows]
         verdict = judge(then + moved, then, labels, (Verdict.EQUIVALENT,))
         stayed += verdict in _THE_SAME
-        now = product(then, shift) + moved
+        now = matrix_product(then, shift) + moved
         found += judge(now, then, labels, (*_THE_SAME, Verdict.INCONCLUSIVE)) is Verdict.DIFFERS
-    change = f"a shift by {SHIFT:g} layers"
+    change = f"a shift by {SHIFT_LAYERS:g} layers"
     return Power("inter-modal similarity", change, stayed / draws, found / draws, runs.samples, draws)
 
 
@@ -124,19 +124,21 @@ def recall_power(
     if asked.shape[0] != counts.shape[0] or (counts > asked).any() or (counts < 0).any() or not (asked > 0.0).all():
         raise ValueError("recall needs, for every sample, one number of words and from none to all of them as hits.")
     recall = counts / asked
-    runs = _Runs.of(recall, noise, clusters, size, draws)
+    runs = _Runs.from_curves(recall, noise, clusters, size, draws)
     mean = recall.mean(axis=0)
-    has = mean >= LOSS
-    kept = np.where(has, 1.0 - LOSS / np.where(has, mean, 1.0), 1.0)
+    has = mean >= RECALL_LOSS
+    kept = np.where(has, 1.0 - RECALL_LOSS / np.where(has, mean, 1.0), 1.0)
     stayed = found = 0
     for rows, labels, moved, rng in runs.drawn():
         then, lost = recall[rows], rng.binomial(counts[rows], kept) / asked[rows]
-        same, less = (Sides.of(np.clip(now + moved, 0.0, 1.0), then, True, labels.tolist()) for now in (then, lost))
-        stayed += agree_recall(same, alpha_diff=alpha_diff).verdict in _THE_SAME
+        same, less = (
+            Sides.from_curves(np.clip(now + moved, 0.0, 1.0), then, True, labels.tolist()) for now in (then, lost)
+        )
+        stayed += judge_recall(same, alpha_diff=alpha_diff).verdict in _THE_SAME
         if has.any():
-            found += agree_recall(less, alpha_diff=alpha_diff).verdict is Verdict.DIFFERS
+            found += judge_recall(less, alpha_diff=alpha_diff).verdict is Verdict.DIFFERS
     share = found / draws if has.any() else None
-    return Power("LogitLens recall", f"a loss of {LOSS:g}", stayed / draws, share, runs.samples, draws)
+    return Power("LogitLens recall", f"a loss of {RECALL_LOSS:g}", stayed / draws, share, runs.samples, draws)
 
 
 def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | None:
@@ -146,18 +148,18 @@ def power_refusal(power: Power, simulate: Callable[[float], Power]) -> str | Non
         power: of the baseline as it is.
         simulate: gives the power of a baseline with that many times the samples; asked only for a refusal.
     """
-    if power.enough:
+    if power.is_sufficient:
         return None
-    larger = next((more for more in map(simulate, MORE) if more.enough), None)
+    larger = next((more for more in map(simulate, SAMPLE_FACTORS) if more.is_sufficient), None)
     found = ""
     if power.detected is not None:
-        found = f", and of as many with {power.change} {power.detected:.0%} were found ({LEAST_FOUND:.0%} are asked)"
-    remedy = f"{MORE[-1]:g} times as many would not do: measure with less noise, in float32"
+        found = f", and of as many with {power.change} {power.detected:.0%} were found ({MIN_DETECTED:.0%} are asked)"
+    remedy = f"{SAMPLE_FACTORS[-1]:g} times as many would not do: measure with less noise, in float32"
     if larger is not None:
         remedy = f"record it with --phase-samples {larger.samples}"
     return (
         f"a baseline of {power.measure} with {power.samples} samples decides too little: of {power.draws} simulated "
-        f"runs with nothing changed {power.equivalent:.0%} were equivalent ({LEAST_EQUIVALENT:.0%} are asked)"
+        f"runs with nothing changed {power.equivalent:.0%} were equivalent ({MIN_EQUIVALENT:.0%} are asked)"
         f"{found}; {remedy}."
     )
 
@@ -173,7 +175,7 @@ class _Runs:
     draws: int
 
     @classmethod
-    def of(
+    def from_curves(
         cls, curves: FloatArray, noise: npt.ArrayLike | None, clusters: Clusters | None, size: float, draws: int
     ) -> _Runs:
         rows, points = curves.shape

@@ -11,13 +11,13 @@ from scipy import stats
 from harness.analysis.curves import BoolArray, CurveSummary, FloatArray, IntArray, summarise
 from harness.analysis.simultaneous import simultaneous_bound
 
-LEAST_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
+MIN_PROMINENCE, PROMINENCE_SHARE = 0.01, 0.10
 
 
 def declared_prominence(m: npt.ArrayLike) -> float:
     """Return the prominence a move must exceed to count in a verdict: a tenth of the curve's range, at least 0.01."""
     curve = np.asarray(m, dtype=np.float64)
-    return max(LEAST_PROMINENCE, PROMINENCE_SHARE * float(curve.max() - curve.min()))
+    return max(MIN_PROMINENCE, PROMINENCE_SHARE * float(curve.max() - curve.min()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class Rises:
     standard_error: FloatArray
 
     @classmethod
-    def of(cls, summary: CurveSummary) -> Rises:
+    def from_summary(cls, summary: CurveSummary) -> Rises:
         """Return the rises of a mean curve with the standard errors of the paired differences."""
         first, last = (indices.astype(np.int64) for indices in np.triu_indices(summary.points, 1))
         variance = np.diag(summary.covariance)
@@ -75,7 +75,7 @@ def bounded_rises(summary: CurveSummary, alpha: float = 0.01) -> BoundedRises:
     Raises:
         ValueError: alpha not in (0, 1).
     """
-    rises = Rises.of(summary)
+    rises = Rises.from_summary(summary)
     critical = simultaneous_bound(summary.covariance, summary.df, alpha, pairs=(rises.first, rises.last))
     return BoundedRises(rises, critical, summary.n)
 
@@ -92,7 +92,7 @@ def single_rise(
     """
     ends = summarise(rows[:, [first, last]])
     reach = float(stats.t.isf(alpha / 2, ends.df)) if critical is None else critical
-    return float(ends.mean[1] - ends.mean[0]), reach * float(Rises.of(ends).standard_error[0]), ends.n
+    return float(ends.mean[1] - ends.mean[0]), reach * float(Rises.from_summary(ends).standard_error[0]), ends.n
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +208,15 @@ def longest_chain(up: BoolArray, down: BoolArray, gain: FloatArray, start: int =
 
 
 @dataclass(frozen=True, slots=True)
-class Vanishing:
-    """A move between two neighbouring extrema that is gone once the prominence asked for reaches `delta`.
+class VanishingSegment:
+    """A move between two neighbouring extrema that is gone once the prominence asked for reaches `prominence`.
 
-    With it go `lost` moves: two inside the curve, one at an end.
+    With it go `removed` moves: two inside the curve, one at an end.
     """
 
-    delta: float
+    prominence: float
     layers: tuple[int, int]
-    lost: int
+    removed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +224,11 @@ class Persistence:
     """The whole function k(delta) of one curve: its extrema, ends included, and the order in which they vanish."""
 
     extrema: tuple[int, ...]
-    vanishing: tuple[Vanishing, ...]
+    vanishing: tuple[VanishingSegment, ...]
 
     def segment_count(self, delta: float) -> int:
         """Return k(delta): how many alternating moves of the curve are each larger than `delta`."""
-        return len(self.extrema) - 1 - sum(step.lost for step in self.vanishing if step.delta <= delta)
+        return len(self.extrema) - 1 - sum(step.removed for step in self.vanishing if step.prominence <= delta)
 
 
 def persistence(m: npt.ArrayLike) -> Persistence:
@@ -248,12 +248,14 @@ def persistence(m: npt.ArrayLike) -> Persistence:
     moving = np.flatnonzero(steps)
     turns = [int(moving[i]) for i in range(1, len(moving)) if steps[moving[i]] != steps[moving[i - 1]]]
     layers = [int(moving[0]), *turns, int(moving[-1]) + 1] if len(moving) else [0]
-    vanishing: list[Vanishing] = []
+    vanishing: list[VanishingSegment] = []
     left = list(layers)
     while len(left) > 1:
         sizes = np.abs(np.diff(curve[left]))
         i = int(np.argmin(sizes))
         outer = [left[0]] if i == 0 else [left[-1]] if i == len(left) - 2 else [left[i], left[i + 1]]
-        vanishing.append(Vanishing(delta=float(sizes[i]), layers=(left[i], left[i + 1]), lost=len(outer)))
+        vanishing.append(
+            VanishingSegment(prominence=float(sizes[i]), layers=(left[i], left[i + 1]), removed=len(outer))
+        )
         left = [layer for layer in left if layer not in outer]
     return Persistence(extrema=tuple(layers), vanishing=tuple(vanishing))

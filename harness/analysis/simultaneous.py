@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from harness.analysis.curves import FloatArray, IntArray, product
+from harness.analysis.curves import FloatArray, IntArray, matrix_product
 
 _SEED = 20_241_100
 _MOST_DRAWS, _LEAST_DRAWS, _NUMBERS, _TAIL = 4096, 1024, 500_000, 512
@@ -108,7 +108,7 @@ def simultaneous_bound(
 
     def layers(directions: FloatArray) -> npt.NDArray[np.float32]:
         """Values (K, draws) of all layers, or differences; only counts are taken from them, so they may be narrow."""
-        points = np.ascontiguousarray(product(directions, root.T).T)
+        points = np.ascontiguousarray(matrix_product(directions, root.T).T)
         values = points[varies] if pairs is None else points[pairs[1][varies]] - points[pairs[0][varies]]
         values /= norm[varies, None]
         return np.asarray(values, dtype=np.float32)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness.analysis.curves import FloatArray
 
-LEAST_TIMING_PAIRS = 21
+MIN_TIMING_PAIRS = 21
 SLOWDOWN_FACTOR = 1.15
 #: Coverage asked of an interval.
 CONFIDENCE = 0.95
@@ -77,13 +77,13 @@ def timing_ratio(paired_log_ratios: npt.ArrayLike) -> TimingRatio:
         ValueError: fewer than 21 pairs, or a ratio that is not finite.
     """
     logs = np.asarray(paired_log_ratios, dtype=np.float64)
-    if logs.ndim != 1 or len(logs) < LEAST_TIMING_PAIRS or not np.isfinite(logs).all():
-        raise ValueError(f"a timing ratio needs at least {LEAST_TIMING_PAIRS} finite pairs, not shape {logs.shape}.")
-    median, (low, high), _ = median_of_few(logs)
+    if logs.ndim != 1 or len(logs) < MIN_TIMING_PAIRS or not np.isfinite(logs).all():
+        raise ValueError(f"a timing ratio needs at least {MIN_TIMING_PAIRS} finite pairs, not shape {logs.shape}.")
+    median, (low, high), _ = median_with_interval(logs)
     return TimingRatio(float(np.exp(median)), (float(np.exp(low)), float(np.exp(high))), CONFIDENCE, len(logs))
 
 
-def median_of_few(values: npt.ArrayLike) -> tuple[float, tuple[float, float], float]:
+def median_with_interval(values: npt.ArrayLike) -> tuple[float, tuple[float, float], float]:
     """Return the median of however many values, an interval from order statistics, and what that interval covers.
 
     With fewer than six values their whole range covers less than 95 %: the coverage that comes back is the honest
@@ -105,7 +105,7 @@ def median_of_few(values: npt.ArrayLike) -> tuple[float, tuple[float, float], fl
     return float(np.median(ordered)), (float(ordered[cut]), float(ordered[n - 1 - cut])), covered
 
 
-def slower_than(timing: TimingRatio, baseline_ratio: float, factor: float = SLOWDOWN_FACTOR) -> TimingFinding:
+def judge_slowdown(timing: TimingRatio, baseline_ratio: float, factor: float = SLOWDOWN_FACTOR) -> TimingFinding:
     """Return whether a ratio has grown by more than `factor` over the baseline's.
 
     Slower where the interval's lower end exceeds factor x baseline, within where its upper end does not.

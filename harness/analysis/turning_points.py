@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, cluster_means, product
+from harness.analysis.curves import Clusters, FloatArray, IntArray, as_curves, cluster_means, matrix_product
 
 #: Resamples of a bootstrap.
 DRAWS = 2000
@@ -27,7 +27,7 @@ def turning_points(m: npt.ArrayLike, segments: int, start: int = 1) -> tuple[int
         ValueError: fewer than segments + 1 points, or a start that is none of these.
     """
     row = as_curves(np.asarray(m, dtype=np.float64)[None], "the curve")
-    return tuple(int(t) for t in turning_points_rows(row, segments, best_start(row[0], segments, start))[0])
+    return tuple(int(t) for t in turning_points_rows(row, segments, best_direction(row[0], segments, start))[0])
 
 
 def turning_points_rows(m: FloatArray, segments: int, start: int = 1) -> IntArray:
@@ -163,7 +163,7 @@ def boundary_intervals(
     """
     rows = cluster_means(x, clusters)
     mean, means = rows.mean(axis=0), resampled_means(rows, draws, seed)
-    direction = best_start(mean, segments, start)
+    direction = best_direction(mean, segments, start)
     estimate = turning_points_rows(mean[None], segments, direction)
     drawn = turning_points_rows(means, segments, direction)
     at_turns = _intervals(half_heights(mean, estimate[0]), half_heights(means, drawn), level)
@@ -181,10 +181,10 @@ def resampled_means(rows: FloatArray, draws: int, seed: int) -> FloatArray:
     """Return the means (draws, points) of bootstrap resamples of independent `rows` (n, points)."""
     n = len(rows)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=draws)
-    return product(weights.astype(np.float64), rows) / n
+    return matrix_product(weights.astype(np.float64), rows) / n
 
 
-def best_start(m: FloatArray, segments: int, start: int) -> int:
+def best_direction(m: FloatArray, segments: int, start: int) -> int:
     """Return `start`, or where it is 0 the direction of the first move of the better segmentation of `m` (points,).
 
     Of equal ones it is the upward one.
@@ -207,7 +207,7 @@ def _plateau_heights(
     layers = np.concatenate([ends[:1], turns, ends[-1:]]).astype(np.float64)
     layers /= layers.sum(axis=1, keepdims=True)
     curves, cuts = np.concatenate([mean[None], draws]), np.concatenate([estimate, drawn])
-    heights = half_heights(curves, cuts, product(curves, layers.T))
+    heights = half_heights(curves, cuts, matrix_product(curves, layers.T))
     return heights[0], heights[1:]
 
 

@@ -144,7 +144,7 @@ def read_baseline(path: Path) -> Baseline:
             profile=unpack_profile(content, arrays),
             margins=margin_values(content["margins"]),
             timing={name: float(ratio) for name, ratio in content["timing"].items()},
-            calibration=Calibration.of_record(content.get("calibration", {})),
+            calibration=Calibration.from_record(content.get("calibration", {})),
             summarised_samples=int(content["samples"]) if stored_form(content) is Form.SUMMARY else None,
         )
     # numpy raises the last two for a header with too large sizes, or for no header.
@@ -200,7 +200,7 @@ def write_baseline(
             before = read_json(previous.path)
             timing = {**before["timing"], **timing}
             if calibration is None and before["weights"] == profile.weights:
-                calibration = Calibration.of_record(before.get("calibration", {}))
+                calibration = Calibration.from_record(before.get("calibration", {}))
         calibration = calibration or Calibration()
         if noise := noise_refusal(profile["inter"].mean(0, dtype=np.float64), calibration.mean_noise("inter")):
             raise BaselineError(f"no baseline of {profile.pair} was written: {noise}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.curves import CurveSummary, rows_of_summary, summarise
+from harness.analysis.curves import CurveSummary, rows_from_summary, summarise
 from harness.profile.environment import Environment
 from harness.profile.measures import MEASURES, RECALL, Measure
 from harness.profile.profile import Array, Profile
@@ -66,7 +66,7 @@ def unpack_profile(content: Mapping[str, Any], arrays: bytes) -> Profile:
         ids = tuple(f"\0summary-{row}" for row in range(n))
         fields = (ids, ids, ("",) * n, ("",) * n)
         stored_arrays = {
-            name: rows_of_summary(CurveSummary(stored_arrays[f"{name}.mean"], stored_arrays[f"{name}.covariance"], n))
+            name: rows_from_summary(CurveSummary(stored_arrays[f"{name}.mean"], stored_arrays[f"{name}.covariance"], n))
             for name, measure in MEASURES.items()
             if f"{name}.mean" in stored_arrays or not _may_lack(measure, content)
         }

@@ -9,7 +9,7 @@ from harness.profile.profile import Array, Profile, as_floats
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class InputMatch:
     """How the samples of a run and its baseline belong together.
 
     `changed_tokens` and `changed_pixels` are samples with the baseline's id but other model inputs. `nested` says that
@@ -68,7 +68,7 @@ def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairin
     return None if x is None or y is None else (as_floats(x), as_floats(y))
 
 
-def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inputs:
+def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> InputMatch:
     """How the samples of two profiles belong together, by id and, unless `by_id`, by the hash of their model inputs."""
     place = {sample: row for row, sample in enumerate(baseline.sample_ids)}
     both = [(row, sample) for row, sample in enumerate(now.sample_ids) if sample in place]
@@ -82,7 +82,7 @@ def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> Inp
         for profile in profiles
     ]
     pairing = pair_samples(now.sample_ids, baseline.sample_ids, *hashes)
-    return Inputs(
+    return InputMatch(
         pairing=pairing,
         changed_tokens=changed(now.token_hashes, baseline.token_hashes),
         changed_pixels=changed(now.pixel_hashes, baseline.pixel_hashes),

@@ -15,7 +15,7 @@ from typing import Any
 from harness.errors import PhaseError
 
 #: The claims are the project's, not a run's: other baselines (`--phase-baselines`) are held against the same paper.
-FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
+CLAIMS_FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
 KNOWN_DIFFERENCES = "known_differences.toml"
 
 
@@ -46,7 +46,7 @@ class PaperClaim:
         return [f"the paper ({self.source}): {self.statement}", f"tested as: {self.tested_as}"]
 
 
-def paper_claims(path: Path = FILE) -> dict[str, PaperClaim]:
+def paper_claims(path: Path = CLAIMS_FILE) -> dict[str, PaperClaim]:
     """Return the claims by the names that cases, baselines and reports give them.
 
     Raises:

@@ -62,7 +62,7 @@ def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
     return BoundaryInterval(point.estimate / depth, point.low / depth, point.high / depth)
 
 
-def claims_of(reading: PhaseReading) -> dict[str, Claim]:
+def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
     """Every claim of the paper, by name, judged on one reading."""
     return {name: judge(reading) for name, judge in CLAIMS.items()}
 
@@ -98,9 +98,9 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
         **_segments(mean, reading.rises, reading.any_segments),
         "prominence": round_numbers(declared_prominence(mean)),
         "vanishing": [
-            [round_numbers(step.delta), step.lost, list(step.layers)] for step in persistence(mean).vanishing
+            [round_numbers(step.prominence), step.removed, list(step.layers)] for step in persistence(mean).vanishing
         ],
-        "claims": {name: claim_record(claim) for name, claim in claims_of(reading).items()},
+        "claims": {name: claim_record(claim) for name, claim in judge_claims(reading).items()},
         "controls": {control: _control(profile, control) for control in profile.controls},
     }
 
@@ -152,7 +152,7 @@ def claim_record(claim: Claim) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     match value:
         case float():
-            return number(value)
+            return json_number(value)
         case StrEnum():
             return str(value)
         case dict():
@@ -162,11 +162,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     """Return a number to six significant digits, or None where it is not finite: JSON has no NaN."""
     return float(round_numbers(value)) if math.isfinite(value) else None
 
 
 def interval_record(point: BoundaryInterval) -> list[float | None]:
     """Return a boundary with the ends of its interval as JSON types."""
-    return [number(point.estimate), number(point.low), number(point.high)]
+    return [json_number(point.estimate), json_number(point.low), json_number(point.high)]

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from harness.analysis.agreement import Agreement, agree, agree_recall, combined, reproduced
-from harness.analysis.boundary_agreement import BoundaryAgreement, agree_boundaries
+from harness.analysis.agreement import Agreement, combine_verdicts, judge_agreement, judge_recall, samples_reproduce
+from harness.analysis.boundary_agreement import BoundaryAgreement, judge_boundaries
 from harness.analysis.curves import cluster_means
-from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, agree_intervals
+from harness.analysis.interval_agreement import DECLARED_NOISE, IntervalAgreement, judge_intervals
 from harness.analysis.mean_difference import Sides, Verdict
 from harness.baselines.margin_table import boundary_margin_values
 from harness.baselines.store import Baseline
-from harness.judgement.pairing import Inputs, common_values, match_inputs
-from harness.judgement.tolerances import calibrated_tolerance, tolerance_of
+from harness.judgement.pairing import InputMatch, common_values, match_inputs
+from harness.judgement.tolerances import calibrated_tolerance, sample_tolerance
 from harness.profile.measures import MEASURES, Family, Measure
 from harness.profile.profile import Profile, as_floats
 
@@ -45,7 +45,7 @@ class Finding:
         return self.agreement.layers or (self.agreement.mean.layer,)
 
     @property
-    def worst_place(self) -> int:
+    def worst_position(self) -> int:
         """The place with the largest excess, as readers count it."""
         return self.agreement.mean.layer + self.measure.axis.first
 
@@ -54,23 +54,23 @@ class Finding:
 class Comparison:
     """The verdict on a family: that of its worst measure.
 
-    `reproducible` says why the numbers need not be the same sample by sample, and is empty where they must.
+    `irreproducible_reason` says why the numbers need not be the same sample by sample, and is empty where they must.
     `not_compared` gives the reason by measure.
     """
 
     family: Family
     findings: tuple[Finding, ...]
-    inputs: Inputs
-    reproducible: str
+    inputs: InputMatch
+    irreproducible_reason: str
     not_compared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
         """Differs before inconclusive, inconclusive before equivalent, equivalent before reproduces."""
-        return combined([finding.agreement.verdict for finding in self.findings])
+        return combine_verdicts([finding.agreement.verdict for finding in self.findings])
 
 
-def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
+def irreproducible_reason(now: Profile, baseline: Baseline, inputs: InputMatch) -> str:
     """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
     if baseline.summarised_samples is not None:
         return "the baseline is a summary of its samples: means are compared, unpaired"
@@ -85,7 +85,7 @@ def not_reproducible(now: Profile, baseline: Baseline, inputs: Inputs) -> str:
     return ""
 
 
-def other_type(now: Profile, baseline: Profile) -> str:
+def dtype_difference(now: Profile, baseline: Profile) -> str:
     """Why the numbers are not expected to be the same sample by sample; empty where they are."""
     types = (now.environment.dtype, baseline.environment.dtype)
     return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
@@ -106,8 +106,8 @@ def compare(now: Profile, baseline: Baseline, family: Family, only: Container[st
         ValueError: the profile and the baseline are not of the same depth.
     """
     then = baseline.profile
-    inputs = matched(now, baseline)
-    reason = not_reproducible(now, baseline, inputs)
+    inputs = match_baseline(now, baseline)
+    reason = irreproducible_reason(now, baseline, inputs)
     findings: list[Finding] = []
     not_compared = _without_recall(family, now, then)
     for measure in family.measures:
@@ -120,8 +120,8 @@ def compare(now: Profile, baseline: Baseline, family: Family, only: Container[st
                 f"of which {len(inputs.pairing.measured)} are common"
             )
         else:
-            findings.append(Finding(measure, _agree(now, baseline, measure, inputs, sides, reason)))
-    return Comparison(family, tuple(findings), inputs, reason or other_type(now, then), not_compared)
+            findings.append(Finding(measure, _judge_measure(now, baseline, measure, inputs, sides, reason)))
+    return Comparison(family, tuple(findings), inputs, reason or dtype_difference(now, then), not_compared)
 
 
 def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, str]:
@@ -137,7 +137,7 @@ def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, st
 
 def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
     """Return the verdict on turning points and half-heights of the inter-modal similarity."""
-    return _read_off(now, baseline, partial(agree_boundaries, margins=boundary_margin_values(baseline.margins) or None))
+    return _read_off(now, baseline, partial(judge_boundaries, margins=boundary_margin_values(baseline.margins) or None))
 
 
 def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
@@ -148,43 +148,45 @@ def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
     then = baseline.profile
     noise = max(DECLARED_NOISE, baseline.calibration.mean_noise("inter"))
     reference = cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0)
-    return _read_off(now, baseline, partial(agree_intervals, noise=noise, reference=reference))
+    return _read_off(now, baseline, partial(judge_intervals, noise=noise, reference=reference))
 
 
 def _read_off(now: Profile, baseline: Baseline, decide: Callable[..., OffCurve]) -> OffCurve:
     """A verdict on what is read off the inter-modal curve: where that reproduces it does, however uncertain it is."""
-    inputs = matched(now, baseline)
+    inputs = match_baseline(now, baseline)
     sides = _sides(now, baseline.profile, "inter", inputs)
     assert sides is not None
     found = decide(sides, alpha_diff=ALPHA_DIFF)
-    asked = sides.paired and not not_reproducible(now, baseline, inputs)
-    same = asked and reproduced(sides.measured - sides.baseline, tolerance_of(now, baseline, "inter"))
+    asked = sides.paired and not irreproducible_reason(now, baseline, inputs)
+    same = asked and samples_reproduce(sides.measured - sides.baseline, sample_tolerance(now, baseline, "inter"))
     return replace(found, verdict=Verdict.REPRODUCES) if same else found
 
 
-def matched(now: Profile, baseline: Baseline) -> Inputs:
+def match_baseline(now: Profile, baseline: Baseline) -> InputMatch:
     """How the samples of a profile and of what it is held against belong together."""
     return match_inputs(now, baseline.profile, by_id=baseline.by_id)
 
 
-def _agree(now: Profile, baseline: Baseline, measure: Measure, inputs: Inputs, sides: Sides, reason: str) -> Agreement:
+def _judge_measure(
+    now: Profile, baseline: Baseline, measure: Measure, inputs: InputMatch, sides: Sides, reason: str
+) -> Agreement:
     margin = baseline.margins.get(measure.name)
     if margin is None:
         # What has no margin of its own counts whole words or tokens, and is judged as recall is.
-        decide = agree_recall
+        decide = judge_recall
     else:
-        decide = partial(agree, margin=margin, tolerance=tolerance_of(now, baseline, measure.name))
+        decide = partial(judge_agreement, margin=margin, tolerance=sample_tolerance(now, baseline, measure.name))
     agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
     # Rows were those of the common samples; readers know the samples of the run.
     worst = (replace(change, index=int(inputs.pairing.measured[change.index])) for change in agreement.worst_samples)
     return replace(agreement, worst_samples=tuple(worst))
 
 
-def _sides(now: Profile, then: Profile, name: str, inputs: Inputs) -> Sides | None:
+def _sides(now: Profile, then: Profile, name: str, inputs: InputMatch) -> Sides | None:
     """The values of a measure in pairs where samples are common, else all; None where they cannot be compared."""
     if not inputs.aligned:
-        return Sides.of(now[name], then[name], False, now.clusters, then.clusters)
+        return Sides.from_curves(now[name], then[name], False, now.clusters, then.clusters)
     values = common_values(now, then, name, inputs.pairing)
     if values is None:
         return None
-    return Sides.of(*values, True, [now.clusters[row] for row in inputs.pairing.measured])
+    return Sides.from_curves(*values, True, [now.clusters[row] for row in inputs.pairing.measured])

@@ -33,14 +33,14 @@ class NotCompared:
 class Evidence:
     """One part of a verdict: of a measure, a boundary, a phase or a part of a claim.
 
-    `title` names it and `where` says at which layers, both in words; `effect` comes with its `interval`, judged against
-    `margin`, in the measure's own unit. Unknown numbers are NaN. `word` is its own verdict. `source` holds all that was
-    computed, with the `Measure` of a measure; `paired` is None where nobody asks.
+    `title` names the part and `location` its layers, both as text. `effect`, its `interval` and the `margin` are in the
+    measure's unit; unknown numbers are NaN. `verdict` is the part's own verdict, `NOT_ASKED` if there is none. `source`
+    holds all computed numbers. `paired` is None where pairing does not apply.
     """
 
     title: str
-    where: str
-    word: str
+    location: str
+    verdict: str
     effect: float
     interval: tuple[float, float]
     margin: float
@@ -49,28 +49,28 @@ class Evidence:
     paired: bool | None = None
 
     @property
-    def not_the_same(self) -> bool:
+    def samples_changed(self) -> bool:
         """True if samples were certainly changed by more than their tolerance."""
         return isinstance(self.source, Finding) and self.source.agreement.reproduced is False
 
     @property
     def change(self) -> str:
         """The largest change of a sample in words; empty where no samples were compared."""
-        return largest_change(self.source) if isinstance(self.source, Finding) else ""
+        return format_largest_change(self.source) if isinstance(self.source, Finding) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """The verdict on a pair in answer to `question`, the name of a claim, a family, "boundaries" or "intervals".
 
-    `word` is the verdict itself and `parts` are what it rests on. `changed` is True if something is certainly not the
-    baseline's: it differs, or is no longer the same where that was asked. `inputs` says how the inputs changed.
+    `parts` is the evidence for the verdict. `changed` is True if the verdict is "differs", or if the pair no longer
+    reproduces a baseline that requires it. `inputs` describes how the inputs changed, empty if they did not.
     """
 
     pair: Pair
     kind: str
     question: str
-    word: str
+    verdict: str
     parts: tuple[Evidence, ...] = ()
     changed: bool = False
     baseline_n: int = 0
@@ -82,11 +82,11 @@ class Result:
         """The parts that were asked: among equals what is farthest beyond its margin first, of a claim its order."""
 
         def badness(part: Evidence) -> tuple[int, bool, float]:
-            worst = WORST_FIRST.index(part.word) if part.word else 0
+            worst = WORST_FIRST.index(part.verdict) if part.verdict else 0
             excess = 0.0 if self.claim else abs(part.effect) / part.margin
-            return worst, not part.not_the_same, -excess if math.isfinite(excess) else 0.0
+            return worst, not part.samples_changed, -excess if math.isfinite(excess) else 0.0
 
-        return sorted((part for part in self.parts if part.word != NOT_ASKED), key=badness)
+        return sorted((part for part in self.parts if part.verdict != NOT_ASKED), key=badness)
 
 
 def claim_result(pair: Pair, claim: Claim) -> Result:
@@ -101,7 +101,9 @@ def claim_result(pair: Pair, claim: Claim) -> Result:
 def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Result:
     """Return the verdict on a family of measures, held against a baseline."""
     inputs, verdict = comparison.inputs.changed, comparison.verdict
-    lost = not comparison.reproducible and any(finding.agreement.reproduced is False for finding in comparison.findings)
+    lost = not comparison.irreproducible_reason and any(
+        finding.agreement.reproduced is False for finding in comparison.findings
+    )
     return Result(
         pair,
         "regression",
@@ -157,7 +159,7 @@ def timing_result(pair: Pair, timing: TimingRatio) -> Result:
     return Result(pair, "timing", part.title, "", (part,))
 
 
-def largest_change(finding: Finding) -> str:
+def format_largest_change(finding: Finding) -> str:
     """Return the largest change of a sample in words, also as a multiple of the noise where that is known."""
     largest, noise = finding.agreement.largest, finding.agreement.tolerance.noise
     if largest is None:

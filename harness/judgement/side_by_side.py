@@ -12,15 +12,15 @@ from harness.analysis.margins import Tolerance
 from harness.analysis.mean_difference import Verdict
 from harness.analysis.turning_points import BoundaryInterval
 from harness.baselines.store import Baseline
-from harness.judgement.pairing import Inputs, common_values
-from harness.judgement.phases import claims_of, interval_record, number, phase_reading, relative_depth
+from harness.judgement.pairing import InputMatch, common_values
+from harness.judgement.phases import interval_record, json_number, judge_claims, phase_reading, relative_depth
 from harness.judgement.regression import (
     Finding,
     compare,
     compare_boundaries,
     compare_intervals,
-    matched,
-    not_reproducible,
+    irreproducible_reason,
+    match_baseline,
 )
 from harness.judgement.tolerances import locating_tolerance
 from harness.judgement.weights import WeightChange, WeightParts, weight_change
@@ -32,7 +32,7 @@ _TRACED = {kind.title: kind for kind in KINDS if kind.traced}
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedModel:
     """One of the two models: its size, where its phases end, in layers, its certified moves and the paper's claims.
 
     `first_token` says if the first token that is no image token is a BOS or text; empty where that is not known.
@@ -84,9 +84,9 @@ class SideBySide:
     """
 
     dataset: str
-    measured: Side
-    other: Side
-    inputs: Inputs
+    measured: ComparedModel
+    other: ComparedModel
+    inputs: InputMatch
     configuration: ConfigurationChanges
     environment: tuple[str, ...]
     verdicts: Mapping[str, Verdict]
@@ -117,14 +117,14 @@ def side_by_side(
     other = reference.profile
     if profile.dataset != other.dataset:
         raise ValueError(f"{profile.pair} and {other.pair} are of different datasets: measure both models on one.")
-    inputs = matched(profile, reference)
+    inputs = match_baseline(profile, reference)
     alike = profile.depth == other.depth
     families = [compare(profile, reference, family) for family in FAMILIES.values()] if alike else []
     verdicts = {comparison.family.name: comparison.verdict for comparison in families}
     if alike:
         verdicts["boundaries"] = compare_boundaries(profile, reference).verdict
         verdicts["intervals"] = compare_intervals(profile, reference).verdict
-    why = not_reproducible(profile, reference, inputs) if alike else "the models are of different depth"
+    why = irreproducible_reason(profile, reference, inputs) if alike else "the models are of different depth"
     return SideBySide(
         dataset=profile.dataset,
         measured=_side(profile),
@@ -133,7 +133,7 @@ def side_by_side(
         configuration=profile.configuration_changes(other),
         environment=tuple(profile.environment.differences(other.environment)),
         verdicts=verdicts,
-        traces=traces_of(profile, reference),
+        traces=reading_traces(profile, reference),
         not_traced=why,
         beyond_margin=tuple(
             finding
@@ -165,9 +165,9 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
                 "title": finding.measure.title,
                 "axis": finding.measure.axis.name,
                 "places": finding.measure.axis.positions(finding.indices),
-                "effect": number(finding.agreement.mean.effect),
-                "at": finding.worst_place,
-                "margin": number(finding.agreement.mean.margin),
+                "effect": json_number(finding.agreement.mean.effect),
+                "at": finding.worst_position,
+                "margin": json_number(finding.agreement.mean.margin),
             }
             for finding in numbers.beyond_margin
         ],
@@ -175,9 +175,9 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
     }
 
 
-def _side(profile: Profile) -> Side:
+def _side(profile: Profile) -> ComparedModel:
     reading = phase_reading(profile)
-    return Side(
+    return ComparedModel(
         model=profile.model,
         n=profile.n,
         depth=profile.depth,
@@ -185,11 +185,11 @@ def _side(profile: Profile) -> Side:
         first_token=str(profile.declared.get("first_token", "")),
         turning_points=tuple(reading.boundaries.turning_points),
         segments=reading.any_segments.count,
-        claims={name: str(claim.verdict) for name, claim in claims_of(reading).items()},
+        claims={name: str(claim.verdict) for name, claim in judge_claims(reading).items()},
     )
 
 
-def _side_record(side: Side) -> dict[str, Any]:
+def _side_record(side: ComparedModel) -> dict[str, Any]:
     return {
         "n": side.n,
         "layers": side.depth,
@@ -202,10 +202,10 @@ def _side_record(side: Side) -> dict[str, Any]:
     }
 
 
-def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
+def reading_traces(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     """Up to where each kind of reading is the same as in what a profile is held against; empty where nobody can say."""
-    inputs = matched(profile, baseline)
-    if profile.depth != baseline.profile.depth or inputs.changed or not_reproducible(profile, baseline, inputs):
+    inputs = match_baseline(profile, baseline)
+    if profile.depth != baseline.profile.depth or inputs.changed or irreproducible_reason(profile, baseline, inputs):
         return ()
     return tuple(
         _trace(profile, baseline, kind, measures, inputs)
@@ -216,7 +216,9 @@ def traces_of(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
     )
 
 
-def _trace(profile: Profile, reference: Baseline, kind: MeasureKind, measures: Iterable[str], inputs: Inputs) -> Trace:
+def _trace(
+    profile: Profile, reference: Baseline, kind: MeasureKind, measures: Iterable[str], inputs: InputMatch
+) -> Trace:
     """Up to where the readings of one kind are the same, over all of its measures."""
     first = kind.axis.first
     same, exact, amount = [], [], 0.0

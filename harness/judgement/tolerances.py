@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.analysis.calibration import FULL
+from harness.analysis.calibration import FULL_PRECISION
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE, HIT_TOLERANCE, Tolerance
 from harness.baselines.store import Baseline
 from harness.profile.measures import MEASURES
@@ -13,7 +13,7 @@ from harness.profile.profile import Profile
 #: A change counts as located where a sample moved by more than so many times the noise.
 LOCATING_FACTOR = 4.0
 #: The least noise that is assumed of a sample: calibration on one machine does not know the kernels of the next.
-LEAST_NOISE = 2.5e-6
+MIN_NOISE = 2.5e-6
 
 
 def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance | None:
@@ -38,12 +38,12 @@ def calibrated_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tole
     else:
         device = "" if _exact(now, baseline) else None
         tolerance = baseline.calibration.tolerance(
-            measure, narrow=_narrow(now, baseline), declared=declared, device=device
+            measure, half_precision=_any_half_precision(now, baseline), declared=declared, device=device
         )
     return None if tolerance is None else replace(tolerance, noise=sample_noise(now, baseline, measure))
 
 
-def tolerance_of(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
+def sample_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolerance:
     """Return the tolerance of a sample of a measure: the calibrated one, else the declared one."""
     return calibrated_tolerance(now, baseline, measure) or CURVE_TOLERANCE
 
@@ -57,8 +57,8 @@ def locating_tolerance(now: Profile, baseline: Baseline, measure: str) -> Tolera
     """
     if MEASURES[measure].kind.margin is None:
         return HIT_TOLERANCE
-    tolerance = tolerance_of(now, baseline, measure)
-    if tolerance.noise is None or _narrow(now, baseline):
+    tolerance = sample_tolerance(now, baseline, measure)
+    if tolerance.noise is None or _any_half_precision(now, baseline):
         return tolerance
     noise = tolerance.noise
     return replace(tolerance, amount=LOCATING_FACTOR * noise, reason=f"{LOCATING_FACTOR:g} x the noise {noise:.2g}")
@@ -72,18 +72,18 @@ def sample_noise(now: Profile, baseline: Baseline, measure: str) -> float | None
     """
     here, then = now.environment, baseline.profile.environment
     device = "" if here.device == then.device else here.device
-    noise = baseline.calibration.sample_noise(measure, narrow=_narrow(now, baseline), device=device)
+    noise = baseline.calibration.sample_noise(measure, half_precision=_any_half_precision(now, baseline), device=device)
     if noise is None and not _exact(now, baseline):
         return None
-    return max(noise or 0.0, LEAST_NOISE)
+    return max(noise or 0.0, MIN_NOISE)
 
 
 def _exact(now: Profile, baseline: Baseline) -> bool:
     """True if both sides were measured in float32 or wider on a CPU."""
     sides = (now.environment, baseline.profile.environment)
-    return all(side.device == "cpu" and side.dtype in FULL for side in sides)
+    return all(side.device == "cpu" and side.dtype in FULL_PRECISION for side in sides)
 
 
-def _narrow(now: Profile, baseline: Baseline) -> bool:
+def _any_half_precision(now: Profile, baseline: Baseline) -> bool:
     """True if one of the two is in a type narrower than float32."""
     return bool({"bfloat16", "float16"} & {now.environment.dtype, baseline.profile.environment.dtype})

@@ -20,14 +20,14 @@ _LAYER = "layer "
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WeightPart:
     """The tensors of one part: a hash of their names and shapes, and one of their numbers (16 hex digits each).
 
     `unread` says that some of them are on the meta device with nothing that holds their numbers.
     """
 
     structure: str
-    numbers: str
+    values: str
     unread: bool = False
 
 
@@ -39,8 +39,8 @@ class WeightParts:
     tied to the embeddings counts in both places.
     """
 
-    layers: tuple[Part, ...]
-    others: Mapping[str, Part]
+    layers: tuple[WeightPart, ...]
+    others: Mapping[str, WeightPart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
     mine, theirs = _by_name(now), _by_name(other)
     both = [name for name in mine if name in theirs]
     restructured = tuple(name for name in both if mine[name].structure != theirs[name].structure)
-    differing = [name for name in both if name in restructured or mine[name].numbers != theirs[name].numbers]
+    differing = [name for name in both if name in restructured or mine[name].values != theirs[name].values]
     unread = [name for name in both if (mine[name].unread or theirs[name].unread) and name not in differing]
     return WeightChange(
         *_split(differing),
@@ -127,7 +127,7 @@ def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
     )
 
 
-def _by_name(parts: WeightParts) -> dict[str, Part]:
+def _by_name(parts: WeightParts) -> dict[str, WeightPart]:
     return {f"{_LAYER}{index}": part for index, part in enumerate(parts.layers, 1)} | dict(parts.others)
 
 
@@ -151,8 +151,8 @@ class _Digest:
         self._unread |= numbers is None
         self._numbers.update(numbers or b"")
 
-    def part(self) -> Part:
-        return Part(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)
+    def part(self) -> WeightPart:
+        return WeightPart(self._structure.hexdigest()[:16], self._numbers.hexdigest()[:16], self._unread)
 
 
 def _hash(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.analysis.calibration import Calibration, Variant, noise_between
+from harness.analysis.calibration import Calibration, RunNoise, noise_between
 from harness.data.sample import Source
 from harness.measurement.measure import measure
 from harness.models.vlm import Vlm
@@ -95,7 +95,7 @@ def calibrate(
     Raises:
         PhaseError: a run cannot be measured.
     """
-    variants: dict[str, Variant] = {}
+    variants: dict[str, RunNoise] = {}
     changes: dict[str, dict[str, Array]] = {}
     for run in calibration_runs(profile, batch_size):
         other = vlm
@@ -120,7 +120,7 @@ def calibrate(
         for name in profile.measured(MEASURES):
             x, y = as_floats(again[name]), as_floats(profile[name])
             noise[name], changes[run.name][name] = noise_between(x, y, profile.clusters), x - y
-        variants[run.name] = Variant(again.environment.dtype, noise, run.device or "")
+        variants[run.name] = RunNoise(again.environment.dtype, noise, run.device or "")
         inter = noise["inter"]
         say(
             f"calibration of {profile.pair}, {run.name}: inter changes by up to {inter.mean:.2g} in the mean and "

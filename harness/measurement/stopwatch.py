@@ -9,7 +9,7 @@ from math import exp
 import torch
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, median_of_few, timing_ratio
+from harness.analysis.timing import MIN_TIMING_PAIRS, TimingRatio, log_ratios, median_with_interval, timing_ratio
 from harness.data.sample import Sample
 from harness.data.words import content_words
 from harness.models.forward_pass import prompt_options
@@ -64,7 +64,7 @@ class ForwardPassTimer:
         self._observe(None)
         self._synchronise()
 
-    def ratio(self, pairs: int = LEAST_TIMING_PAIRS) -> TimingRatio:
+    def ratio(self, pairs: int = MIN_TIMING_PAIRS) -> TimingRatio:
         """Return the median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
 
         Args:
@@ -77,7 +77,7 @@ class ForwardPassTimer:
 
     def ratio_without_lens(self, pairs: int = FEW_PAIRS) -> float:
         """Return the median ratio of wall time without the lens to plain wall time over alternating pairs."""
-        return exp(median_of_few(self._log_ratios(self.without_lens, pairs))[0])
+        return exp(median_with_interval(self._log_ratios(self.without_lens, pairs))[0])
 
     def _log_ratios(self, measured: Callable[[], None], pairs: int) -> FloatArray:
         plain, hooked = [], []

@@ -60,13 +60,13 @@ def _result_properties(result: Result) -> list[Property]:
     entries: list[Property] = [
         ("pair", shorten(str(result.pair))),
         ("question", result.question),
-        ("verdict", result.word),
+        ("verdict", result.verdict),
     ]
     for part in result.worst_first[:1]:
         low, high = part.interval
         entries += [
             ("measure", part.title),
-            ("layers", part.where),
+            ("layers", part.location),
             ("effect", _number(part.effect)),
             ("interval", f"{low:.6g} to {high:.6g}" if math.isfinite(low + high) else ""),
             ("margin", _number(part.margin)),

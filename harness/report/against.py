@@ -153,7 +153,8 @@ def _where_lines(numbers: SideBySide) -> list[str]:
     lines += [trace_line(trace) for trace in numbers.traces]
     lines += [
         f"beyond the margin: {finding.measure.title} at {finding.measure.axis.describe(finding.indices)} "
-        f"({finding.agreement.mean.effect:+.3g} at {finding.worst_place}, margin {finding.agreement.mean.margin:.3g})"
+        f"({finding.agreement.mean.effect:+.3g} at {finding.worst_position}, "
+        f"margin {finding.agreement.mean.margin:.3g})"
         for finding in numbers.beyond_margin
     ]
     if not numbers.beyond_margin:

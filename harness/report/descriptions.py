@@ -148,7 +148,7 @@ def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
 
 def _inter(profile: Profile, reading: PhaseReading) -> str:
     mean = profile["inter"].mean(0)
-    edges = reading.ends
+    edges = reading.phase_ends
     verbs = ("rises", "falls", "rises", "falls")
     segments = ", ".join(
         f"{verb} to {mean[end]:.2f} at layer {end}" for verb, end in zip(verbs, edges[1:], strict=True)
@@ -193,7 +193,7 @@ def _segments(profile: Profile, reading: PhaseReading) -> str:
 
 
 def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> str:
-    edges = reading.ends
+    edges = reading.phase_ends
 
     def values(mean: Array) -> str:
         return ", ".join(f"{mean[edge]:.2f} at layer {edge}" for edge in edges)

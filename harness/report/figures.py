@@ -89,7 +89,7 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
             lw=1.8,
             label=f"{legible(each.model)}, {each.depth} layers",
         )
-        turns = list(phase_reading(each).turns)
+        turns = list(phase_reading(each).turning_layers)
         axes.plot([turn / each.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
     dress(axes, "mean cosine", x_label="depth: 0 the embeddings, 1 the input of the final norm")
     axes.set_xlim(0.0, 1.0)

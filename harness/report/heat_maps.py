@@ -41,7 +41,7 @@ def token_shares(drawing: Drawing) -> Array:
 
 def phase_layers(reading: PhaseReading) -> tuple[range, ...]:
     """Return the layers, 0-based rows of `token_shares`, that lie in each phase."""
-    return tuple(range(*reading.edges(phase)) for phase in range(len(PHASES)))
+    return tuple(range(*reading.phase_layers(phase)) for phase in range(len(PHASES)))
 
 
 def phase_maps(drawing: Drawing, reading: PhaseReading) -> tuple[Array, ...]:

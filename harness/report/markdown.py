@@ -98,19 +98,19 @@ def _section(title: str, lines: Sequence[str]) -> str:
 
 
 def _deciding(result: Result) -> Sequence[Evidence]:
-    parts = [part for part in result.worst_first if part.word == result.word or part.not_the_same]
+    parts = [part for part in result.worst_first if part.verdict == result.verdict or part.samples_changed]
     return parts or result.worst_first[:1]
 
 
 def _part(result: Result, part: Evidence) -> list[str]:
     low, high = part.interval
-    again = f", changed ({part.change})" if part.not_the_same and part.word != "differs" else ""
+    again = f", changed ({part.change})" if part.samples_changed and part.verdict != "differs" else ""
     return [
         code(short_name(str(result.pair))),
         result.question,
-        f"{part.word}{again}",
+        f"{part.verdict}{again}",
         prose(part.title),
-        part.where,
+        part.location,
         _number(part.effect),
         f"{_number(low)} to {_number(high)}" if math.isfinite(low + high) else "",
         _number(part.margin).removeprefix("+"),
@@ -136,7 +136,7 @@ def _known(outcomes: Sequence[PairOutcome]) -> str:
         f"- {code(outcome.name)}, {name}: {prose(reason)}"
         for outcome in outcomes
         for name, reason in outcome.known.items()
-        if name in outcome.claims and outcome.claims[name].word == "fails"
+        if name in outcome.claims and outcome.claims[name].verdict == "fails"
     ]
     return _section("Known differences, as expected", lines)
 

@@ -13,8 +13,8 @@ from harness.analysis.interval_agreement import IntervalFinding
 from harness.analysis.segments import declared_prominence
 from harness.judgement.paper import paper_claims
 from harness.judgement.regression import Finding
-from harness.judgement.results import Evidence, NotCompared, Result, largest_change
-from harness.judgement.side_by_side import traces_of
+from harness.judgement.results import Evidence, NotCompared, Result, format_largest_change
+from harness.judgement.side_by_side import reading_traces
 from harness.report.against import trace_line
 from harness.report.controls_compared import curve_difference_text
 from harness.report.outcomes import PairOutcome, changed_samples_text, note_lines
@@ -85,7 +85,7 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
         verdicts = [
             f"{word}: {', '.join(names)}"
             for word in ("holds", "fails", "inconclusive")
-            if (names := [name for name, claim in sorted(outcome.claims.items()) if claim.word == word])
+            if (names := [name for name, claim in sorted(outcome.claims.items()) if claim.verdict == word])
         ]
         lines.append(f"The paper's {len(outcome.claims)} claims: {'; '.join(verdicts)}.")
     lines += [
@@ -112,7 +112,7 @@ def change_sentences(outcome: PairOutcome) -> list[str]:
         lines = [f"Nothing: {_titles(regressions)} reproduce {other}, sample by sample{same}.", *notes]
         return [*lines, environment] if environment else lines
     lines = [environment] if environment else []
-    lines += map(trace_line, traces_of(profile, baseline))
+    lines += map(trace_line, reading_traces(profile, baseline))
     for verdict in ("differs", "inconclusive", "equivalent"):
         lines += [_changed(answer) for answer in changed if answer.verdict == verdict]
     same_as_before = [answer for answer in regressions if answer.verdict == "reproduces"]
@@ -138,7 +138,7 @@ def _changed(answer: ExplainedVerdict) -> str:
 
 def explain_verdict(result: Result) -> ExplainedVerdict:
     """Return the verdict on a claim or a regression question in sentences."""
-    word, rows = result.word, tuple(map(_row, result.parts))
+    word, rows = result.verdict, tuple(map(_row, result.parts))
     sentence = VERDICTS[word].meaning
     if result.claim is None:
         if word == "reproduces":
@@ -174,7 +174,7 @@ def _row(part: Evidence) -> Row:
         case Finding() as finding:
             sentence = _measure_sentence(finding)
         case NotCompared(reason=reason):
-            return Row(name, part.word, "", "", "", "", f"{_capitalised(reason)}.")
+            return Row(name, part.verdict, "", "", "", "", f"{_capitalised(reason)}.")
         case BoundaryShift() as shift:
             name = f"phase {PHASES[shift.index - 1]} {_ENDS[shift.kind]}"
             sentence = f"Layer {shift.baseline:.3g} in the baseline, {shift.measured:.3g} in this run."
@@ -193,7 +193,7 @@ def _row(part: Evidence) -> Row:
     excess = abs(round_numbers(effect)) / round_numbers(part.margin)
     excess = excess if math.isfinite(excess) else 0.0
     return Row(
-        name, part.word, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, differences, excess
+        name, part.verdict, _signed(effect), _span(*interval), _plain(part.margin), n, sentence, differences, excess
     )
 
 
@@ -202,21 +202,20 @@ def _measure_sentence(finding: Finding) -> str:
     view = ", in shape" if agreement.mean.view == "shape" else ""
     samples = "The samples differ from the baseline's, so only means are compared."
     if agreement.largest is not None:
-        samples = f"{agreement.beyond_tolerance} samples changed by more than the tolerance; {largest_change(finding)}."
+        largest = format_largest_change(finding)
+        samples = f"{agreement.beyond_tolerance} samples changed by more than the tolerance; {largest}."
     match agreement.verdict:
         case "reproduces":
             if not agreement.largest:
                 return "Every sample is identical, to the last digit."
             same = "Every sample is the same within the tolerance"
-            return (
-                f"{changed_samples_text(agreement) if agreement.beyond_tolerance else same}; {largest_change(finding)}."
-            )
+            return f"{changed_samples_text(agreement) if agreement.beyond_tolerance else same}; {format_largest_change(finding)}."
         case "equivalent":
             return (
                 f"Samples changed at {where}, but the mean is confirmed to be within the margin everywhere. {samples}"
             )
         case "differs":
-            largest = f"largest at {finding.worst_place}"
+            largest = f"largest at {finding.worst_position}"
             return f"The mean change{view} is confirmed to exceed the margin at {where}; {largest}. {samples}"
         case _:
             return f"Inconclusive{view} at {where}: the interval contains the margin. {samples}"

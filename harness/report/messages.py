@@ -13,7 +13,7 @@ from harness.analysis.mean_difference import Verdict, View
 from harness.analysis.monotone import Answer, Monotonicity
 from harness.baselines.store import Baseline
 from harness.judgement.regression import Finding
-from harness.judgement.results import largest_change
+from harness.judgement.results import format_largest_change
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, fold, join_unbroken, unbroken
@@ -39,7 +39,7 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
         profile: the measured profile.
     """
     agreement, mean, axis = finding.agreement, finding.agreement.mean, finding.measure.axis
-    positions, worst_position = axis.describe(finding.indices), finding.worst_place
+    positions, worst_position = axis.describe(finding.indices), finding.worst_position
     change = "differs" if agreement.verdict is Verdict.DIFFERS else "changed"
     if agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is not False:
         change = "may have changed"
@@ -140,7 +140,7 @@ def _sample_lines(finding: Finding, profile: Profile, offset: int) -> list[str]:
     within = f"{amount:g} ({tolerance.reason})" if amount >= 1e-6 else f"({tolerance.reason})"
     return [
         f"  {agreement.beyond_tolerance} of {agreement.compared} samples are beyond the per-sample tolerance {within}; "
-        f"{largest_change(finding)}; worst: {worst}"
+        f"{format_largest_change(finding)}; worst: {worst}"
     ]
 
 

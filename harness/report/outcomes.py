@@ -17,7 +17,7 @@ from harness.judgement.paper import known_differences
 from harness.judgement.phases import CLAIM_RECALL, segment_counts
 from harness.judgement.regression import Finding
 from harness.judgement.results import NotCompared, Result
-from harness.judgement.side_by_side import traces_of
+from harness.judgement.side_by_side import reading_traces
 from harness.models.registry import MODELS
 from harness.profile.measures import chance_measure
 from harness.profile.pair import Pair
@@ -105,7 +105,7 @@ class PairOutcome:
     def inconclusive(self) -> list[Result]:
         """Return the inconclusive verdicts."""
         lines = [*self.claims.values(), *self.regressions.values()]
-        return [line for line in lines if line.word == "inconclusive" and not line.changed]
+        return [line for line in lines if line.verdict == "inconclusive" and not line.changed]
 
     def colour(self) -> str:
         """Return the colour of the worst verdict; empty if nothing was judged."""
@@ -117,11 +117,11 @@ class PairOutcome:
 
     def _claim(self, line: Result) -> tuple[str, str]:
         known = line.question in self.known
-        if known and line.word == "fails":
+        if known and line.verdict == "fails":
             return "fails as known", ""
-        if known and line.word == "holds":
+        if known and line.verdict == "holds":
             return "holds, known to fail", BAD
-        return line.word, VERDICTS[line.word].colour
+        return line.verdict, VERDICTS[line.verdict].colour
 
 
 def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
@@ -166,7 +166,7 @@ def note_lines(result: Result) -> list[str]:
     lines = []
     for part in result.parts:
         match part.source:
-            case Finding(agreement=agreement) if part.word == "reproduces" and agreement.beyond_tolerance:
+            case Finding(agreement=agreement) if part.verdict == "reproduces" and agreement.beyond_tolerance:
                 lines.append(f"{part.title}: {changed_samples_text(agreement)}")
             case NotCompared(reason=reason):
                 lines.append(f"{part.title}: not compared, {reason}")
@@ -192,7 +192,7 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
         and findings.options.against is None
         and any(result.changed for result in regressions.values())
     ):
-        notes = [*map(trace_line, traces_of(profile, baseline)), *notes]
+        notes = [*map(trace_line, reading_traces(profile, baseline)), *notes]
     return PairOutcome(
         pair=pair,
         profile=profile,
@@ -207,9 +207,9 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
 
 
 def _regression(line: Result) -> tuple[str, str]:
-    if line.changed and line.word != "differs":
-        return f"{line.word}, but changed", BAD
-    return line.word, VERDICTS[line.word].colour
+    if line.changed and line.verdict != "differs":
+        return f"{line.verdict}, but changed", BAD
+    return line.verdict, VERDICTS[line.word].colour
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:

@@ -130,17 +130,17 @@ def prominence_panel(
 def marks_by_measure(results: Iterable[Result]) -> dict[str, Mark]:
     """Return the positions that differ or changed within the margin, by measure, from the verdicts on one pair."""
     return {
-        part.source.measure.name: Mark(part.word, part.source.agreement.layers)
+        part.source.measure.name: Mark(part.verdict, part.source.agreement.layers)
         for result in results
         for part in result.parts
-        if isinstance(part.source, Finding) and part.word in (Verdict.DIFFERS, Verdict.EQUIVALENT)
+        if isinstance(part.source, Finding) and part.verdict in (Verdict.DIFFERS, Verdict.EQUIVALENT)
     }
 
 
 def draw_phases(axes: Axes, reading: PhaseReading) -> None:
     """Draw the four phases as a band above axes, by tint, pattern and label, and each boundary with its interval."""
     across = axes.get_xaxis_transform()
-    for index, (phase, first, last) in enumerate(zip(PHASES, reading.ends, reading.ends[1:], strict=False)):
+    for index, (phase, first, last) in enumerate(zip(PHASES, reading.phase_ends, reading.phase_ends[1:], strict=False)):
         if index % 2 == 0:
             axes.axvspan(first, last, color=SHADE.light, lw=0, zorder=-4)
         band = axes.axvspan(

@@ -24,10 +24,10 @@ from harness.analysis.phase_reading import PhaseReading
 from harness.analysis.turning_points import turning_points
 from harness.baselines.store import Baseline, mean_curves, shown_measures
 from harness.errors import LONGEST_TOKEN, shorten, shorten_texts
-from harness.judgement.phases import claim_record, number, phases_of
+from harness.judgement.phases import claim_record, json_number, phases_of
 from harness.judgement.regression import Finding
 from harness.judgement.results import Evidence, NotCompared, Result
-from harness.judgement.side_by_side import traces_of
+from harness.judgement.side_by_side import reading_traces
 from harness.measurement.word_order import Score, word_order_scores
 from harness.profile.profile import Drawing, Profile, as_floats
 from harness.report.against import ModelComparison
@@ -60,7 +60,7 @@ def run_record(findings: SessionResults, compared: Sequence[ModelComparison] = (
                 "pair": str(result.pair),
                 "kind": result.kind,
                 "question": result.question,
-                "verdict": result.word,
+                "verdict": result.verdict,
                 "numbers": verdict_numbers(result),
             }
             for result in sorted(findings.verdicts, key=lambda result: (str(result.pair), result.kind, result.question))
@@ -75,7 +75,9 @@ def report_record(findings: SessionResults, compared: Sequence[ModelComparison] 
         record["pairs"][str(pair)]["drawn"] = list(map(_sample_record, profile.drawings))
     return record | {
         "timing": {
-            str(pair): dict(zip(("ratio", "low", "high"), map(number, (timing.ratio, *timing.interval)), strict=True))
+            str(pair): dict(
+                zip(("ratio", "low", "high"), map(json_number, (timing.ratio, *timing.interval)), strict=True)
+            )
             for pair, timing in findings.ratios.items()
         }
     }
@@ -94,8 +96,8 @@ def verdict_numbers(result: Result) -> dict[str, Any]:
                 numbers[measure.name] = _numbers(part) | _agreement(agreement)
             case BoundaryShift() as shift:
                 numbers[part.title] = _numbers(part) | {
-                    "measured": number(shift.measured),
-                    "baseline": number(shift.baseline),
+                    "measured": json_number(shift.measured),
+                    "baseline": json_number(shift.baseline),
                 }
                 # The effect is redundant: `measured` minus `baseline`.
                 del numbers[part.title]["effect"]
@@ -108,10 +110,10 @@ def verdict_numbers(result: Result) -> dict[str, Any]:
 
 def _numbers(part: Evidence) -> dict[str, Any]:
     return {
-        "verdict": part.word,
-        "effect": number(part.effect),
-        "interval": [number(end) for end in part.interval],
-        "margin": number(part.margin),
+        "verdict": part.verdict,
+        "effect": json_number(part.effect),
+        "interval": [json_number(end) for end in part.interval],
+        "margin": json_number(part.margin),
         "n": part.n,
     } | ({} if part.paired is None else {"paired": part.paired})
 
@@ -124,13 +126,13 @@ def _agreement(agreement: Agreement) -> dict[str, Any]:
         "layer": agreement.mean.layer,
         "reproduced": agreement.reproduced,
         "beyond_tolerance": agreement.beyond_tolerance,
-        "largest": None if agreement.largest is None else number(agreement.largest),
+        "largest": None if agreement.largest is None else json_number(agreement.largest),
         "compared": agreement.compared,
         "tolerance": {
-            "amount": number(float(np.max(tolerance.amount))),
+            "amount": json_number(float(np.max(tolerance.amount))),
             "share": tolerance.share,
             "reason": tolerance.reason,
-            "noise": None if tolerance.noise is None else number(tolerance.noise),
+            "noise": None if tolerance.noise is None else json_number(tolerance.noise),
         },
     }
 
@@ -141,9 +143,9 @@ def _interval(finding: IntervalFinding) -> dict[str, Any]:
         "layers": [finding.first, finding.last],
         "baseline": str(finding.baseline),
         "measured": str(finding.measured),
-        "before": number(finding.before),
-        "change": number(finding.change),
-        "change_interval": [number(end) for end in finding.change_interval],
+        "before": json_number(finding.before),
+        "change": json_number(finding.change),
+        "change_interval": [json_number(end) for end in finding.change_interval],
     }
 
 
@@ -204,7 +206,7 @@ def baseline_record(profile: Profile, baseline: Baseline) -> dict[str, Any]:
         "changes": profile.changes(stored),
         "main_changes": profile.main_changes(stored),
         "means": means,
-        "same_until": {trace.name: asdict(trace) for trace in traces_of(profile, baseline)},
+        "same_until": {trace.name: asdict(trace) for trace in reading_traces(profile, baseline)},
         "turning_points": list(turning_points(summarise(as_floats(stored["inter"]), stored.clusters).mean, 4)),
     }
 

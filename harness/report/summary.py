@@ -206,7 +206,7 @@ def _row(outcome: PairOutcome) -> list[str]:
 
 
 def _marked(lines: Mapping[str, Result]) -> str:
-    return " ".join(f"{name}{VERDICTS[line.word].mark}" for name, line in lines.items())
+    return " ".join(f"{name}{VERDICTS[line.verdict].mark}" for name, line in lines.items())
 
 
 def _control_lines(findings: SessionResults, width: int) -> list[str]:

@@ -7,7 +7,7 @@ from harness.analysis.claims import Claim
 from harness.analysis.interval_agreement import IntervalAgreement
 from harness.analysis.timing import TimingRatio
 from harness.baselines.store import Baseline
-from harness.judgement.phases import claims_of, phase_reading
+from harness.judgement.phases import judge_claims, phase_reading
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.judgement.results import boundary_result, claim_result, family_result, interval_result, timing_result
 from harness.profile.measures import FAMILIES
@@ -29,7 +29,7 @@ class Judge:
     def claim(self, profile: Profile, name: str) -> Claim:
         """Return the verdict on a claim of the paper."""
         if self._claims is None:
-            self._claims = claims_of(phase_reading(profile))
+            self._claims = judge_claims(phase_reading(profile))
         self._session.record(claim_result(self._pair, self._claims[name]))
         return self._claims[name]
 

@@ -100,13 +100,13 @@ class SessionResults:
         changed: dict[Pair, list[str]] = {}
         for result in self.verdicts:
             if result.changed:
-                change = "differs" if result.word == "differs" else "is not the same"
+                change = "differs" if result.verdict == "differs" else "is not the same"
                 changed.setdefault(result.pair, []).append(f"{result.question} {change}")
         return "; ".join(f"{short_name(str(pair))}: {', '.join(questions)}" for pair, questions in changed.items())
 
     def inconclusive_reason(self) -> str:
         """Return the reason why too many verdicts are inconclusive for the run to pass; empty if there is none."""
-        inconclusive = [result for result in self.verdicts if result.word == "inconclusive"]
+        inconclusive = [result for result in self.verdicts if result.verdict == "inconclusive"]
         if len(inconclusive) > MOST_INCONCLUSIVE * len(self.verdicts):
             return (
                 f"{len(inconclusive)} of {len(self.verdicts)} verdicts are inconclusive, more than a quarter: the "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.curves import FloatArray
-from harness.analysis.timing import CONFIDENCE, log_ratios, median_of_few
+from harness.analysis.timing import CONFIDENCE, log_ratios, median_with_interval
 from harness.lab.cost.contestants import ATTENTION, EVERYTHING, PLAIN
 from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, CellResult, CostRun
 
@@ -79,7 +79,7 @@ def ratio(result: CellResult, contestant: str) -> Ratio | None:
     seconds = _seconds(result, contestant)
     if not len(seconds):
         return None
-    median, interval, coverage = median_of_few(log_ratios(*seconds.T))
+    median, interval, coverage = median_with_interval(log_ratios(*seconds.T))
     low, high = np.exp(interval)
     return Ratio(float(np.exp(median)), (float(low), float(high)), coverage, len(seconds))
 

@@ -9,7 +9,7 @@ from itertools import compress
 
 from scipy import stats
 
-from harness.analysis.agreement import combined
+from harness.analysis.agreement import combine_verdicts
 from harness.analysis.mean_difference import Verdict
 from harness.baselines.store import Baseline
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
@@ -186,7 +186,7 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
 
 
 def _detection_rate(trials: Sequence[Trial], verdicts: Sequence[dict[str, Verdict]]) -> DetectionRate:
-    overall = [combined(list(by_question.values())) for by_question in verdicts]
+    overall = [combine_verdicts(list(by_question.values())) for by_question in verdicts]
     detected = [verdict is Verdict.DIFFERS for verdict in overall]
     shapes = [trial.population.shape.name for trial in trials]
     detected_by_shape = Counter(compress(shapes, detected))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.agreement import Agreement, Verdict, View, combined
+from harness.analysis.agreement import Agreement, Verdict, View, combine_verdicts
 from harness.analysis.curves import FloatArray
 from harness.analysis.margins import (
     Tolerance,
@@ -17,7 +17,7 @@ from harness.analysis.margins import (
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import POINTS, add_rerun_noise, draw_curves, draw_recalls, phase_curve
-from harness.tests.support.two_sides import agree, agree_recall
+from harness.tests.support.two_sides import judge_agreement, judge_recall
 
 ALPHA = 0.01 / 160
 MARGIN = declared_margins(phase_curve()).curve
@@ -25,7 +25,7 @@ BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def judged(now: FloatArray, baseline: FloatArray = BASELINE, *, paired: bool = True) -> Agreement:
-    return agree(now, baseline, MARGIN, paired=paired, alpha_diff=ALPHA)
+    return judge_agreement(now, baseline, MARGIN, paired=paired, alpha_diff=ALPHA)
 
 
 def literal_verdict(now: FloatArray, baseline: FloatArray, margin: float, alpha: float, *, paired: bool) -> Verdict:
@@ -54,7 +54,7 @@ def test_the_level_verdict_is_that_of_the_literal_rule(paired: bool) -> None:
         now = add_rerun_noise(baseline, seed, sd=0.05) if paired else draw_curves(phase_curve(), 60, seed + 50, sd=0.06)
         now = now + (0.0, 0.02, 0.12)[seed % 3] * np.sin(np.arange(POINTS) / 4.0)
         margin = (0.02, 0.05)[seed % 2]
-        found = agree(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
+        found = judge_agreement(now, baseline, margin, paired=paired, alpha_diff=ALPHA, shape=False)
         assert found.verdict is literal_verdict(now, baseline, margin, ALPHA, paired=paired)
         assert found.mean.paired is paired
         seen.add(found.verdict)
@@ -84,15 +84,18 @@ def test_the_tolerance_may_differ_between_samples() -> None:
     now = BASELINE + np.where(np.arange(64) < 32, 0.004, 0.0)[:, None]
     strict, loose = (Tolerance(tuple(np.where(np.arange(64) < 32, wide, 1e-3))) for wide in (0.001, 0.005))
     verdicts = [
-        agree(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=t).verdict for t in (strict, loose)
+        judge_agreement(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=t).verdict
+        for t in (strict, loose)
     ]
     assert verdicts == [Verdict.EQUIVALENT, Verdict.REPRODUCES]
     with pytest.raises(ValueError, match="amounts for 64 samples"):
-        agree(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
+        judge_agreement(now, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, tolerance=Tolerance((0.1, 0.2)))
 
 
 def test_reproduction_is_not_asked_of_another_data_type() -> None:
-    found = agree(BASELINE, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, reproducible=False, reason="bfloat16 now")
+    found = judge_agreement(
+        BASELINE, BASELINE, MARGIN, paired=True, alpha_diff=ALPHA, reproducible=False, reason="bfloat16 now"
+    )
     assert (found.verdict, found.reproduced, found.reason) == (Verdict.EQUIVALENT, None, "bfloat16 now")
 
 
@@ -147,8 +150,8 @@ def test_a_constant_difference_beyond_the_margin_differs() -> None:
     assert found.mean.interval == pytest.approx((0.2, 0.2))
     constant, other = np.zeros((40, 5)), np.zeros((40, 5))
     other[:, 2] = 0.5
-    assert agree(other, constant, 0.1, paired=True, alpha_diff=ALPHA, shape=False).layers == (2,)
-    assert agree(other, constant, 0.1, paired=False, alpha_diff=ALPHA, shape=False).verdict is Verdict.DIFFERS
+    assert judge_agreement(other, constant, 0.1, paired=True, alpha_diff=ALPHA, shape=False).layers == (2,)
+    assert judge_agreement(other, constant, 0.1, paired=False, alpha_diff=ALPHA, shape=False).verdict is Verdict.DIFFERS
 
 
 def test_nothing_changed_raises_no_alarm() -> None:
@@ -164,33 +167,35 @@ def test_an_undecided_comparison_says_how_many_samples_would_decide() -> None:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((400, POINTS)) * 0.08
     noise -= noise.mean(axis=0)
-    few = agree(noise[:40] - noise[:40].mean(axis=0), np.zeros((40, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
+    few = judge_agreement(
+        noise[:40] - noise[:40].mean(axis=0), np.zeros((40, POINTS)), 0.02, paired=True, alpha_diff=ALPHA
+    )
     assert few.verdict is Verdict.INCONCLUSIVE
     assert few.layers
     assert few.mean.n_needed is not None
     # Equivalence needs t sd / sqrt(n) < margin: with sd 0.08 (largest of 31 layers 0.1) about 60 to 110.
     assert 60 <= few.mean.n_needed <= 110
-    enough = agree(noise, np.zeros((400, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
+    enough = judge_agreement(noise, np.zeros((400, POINTS)), 0.02, paired=True, alpha_diff=ALPHA)
     assert (enough.verdict, enough.mean.n_needed) == (Verdict.EQUIVALENT, None)
 
 
 def test_on_the_margin_no_number_of_samples_decides() -> None:
     difference = np.random.default_rng(1).standard_normal((64, 4)) * 0.05
     difference += 0.02 - difference.mean(axis=0)
-    found = agree(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
+    found = judge_agreement(difference, np.zeros((64, 4)), 0.02, paired=True, alpha_diff=ALPHA, shape=False)
     assert (found.verdict, found.mean.n_needed) == (Verdict.INCONCLUSIVE, None)
 
 
 def test_few_pairs_are_compared_as_unpaired_but_may_reproduce() -> None:
     few = BASELINE[:16]
-    found = agree(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
+    found = judge_agreement(few, few, MARGIN, paired=True, alpha_diff=ALPHA)
     assert (found.verdict, found.mean.paired, found.level.verdict) == (Verdict.REPRODUCES, False, Verdict.INCONCLUSIVE)
-    assert agree(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
+    assert judge_agreement(few + 0.005, few, MARGIN, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
 def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mean_is_uncertain() -> None:
     few = BASELINE[:16]
-    found = agree(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
+    found = judge_agreement(few + 0.005 * (np.arange(POINTS) >= 20), few, MARGIN, paired=True, alpha_diff=ALPHA)
     assert (found.verdict, found.reproduced) == (Verdict.INCONCLUSIVE, False)
     assert found.layers == tuple(range(20, POINTS))
 
@@ -198,7 +203,7 @@ def test_an_undecided_change_is_placed_where_samples_moved_and_not_where_the_mea
 def test_samples_of_one_cluster_count_once() -> None:
     doubled, now = np.repeat(BASELINE, 2, axis=0), np.repeat(add_rerun_noise(BASELINE, 9), 2, axis=0)
     labels = [i // 2 for i in range(128)]
-    found = agree(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
+    found = judge_agreement(now, doubled, MARGIN, paired=True, alpha_diff=ALPHA, clusters=labels)
     assert found.level == judged(add_rerun_noise(BASELINE, 9)).level
     assert (found.mean.n, found.compared) == (64, 128)
 
@@ -213,13 +218,13 @@ def test_the_order_of_samples_does_not_matter(paired: bool) -> None:
 
 def test_recall_that_stays_or_is_lost() -> None:
     baseline = draw_recalls(128, seed=0)
-    same = agree_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
+    same = judge_recall(baseline, baseline, paired=True, alpha_diff=ALPHA)
     assert (same.verdict, same.shape) == (Verdict.REPRODUCES, None)
     one = baseline.copy()
     one[3, 30] = 0.0 if baseline[3, 30] else 1.0
-    assert agree_recall(one, baseline, paired=True, alpha_diff=ALPHA).verdict is Verdict.REPRODUCES
+    assert judge_recall(one, baseline, paired=True, alpha_diff=ALPHA).verdict is Verdict.REPRODUCES
     lost = np.clip(baseline - 0.125, 0.0, 1.0)
-    found = agree_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
+    found = judge_recall(lost, baseline, paired=True, alpha_diff=ALPHA)
     assert (found.verdict, found.reproduced) == (Verdict.DIFFERS, False)
     assert 30 in found.layers
     assert found.mean.effect < -0.05
@@ -230,9 +235,9 @@ def test_recall_lost_in_few_samples_is_not_called_equivalent_too_early() -> None
     two = np.zeros((128, POINTS))
     two[:2, 20] = 0.125
     for n, verdict in ((40, Verdict.INCONCLUSIVE), (128, Verdict.EQUIVALENT)):
-        found = agree_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
+        found = judge_recall(two[:n], np.zeros((n, POINTS)), paired=True, alpha_diff=ALPHA)
         assert (found.verdict, found.reproduced) == (verdict, False)
-    undecided = agree_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
+    undecided = judge_recall(two[:40], np.zeros((40, POINTS)), paired=True, alpha_diff=ALPHA)
     assert undecided.mean.n_needed is not None
     # One sample of 0.5 among n has mean 0.5 / n and standard error 0.5 / n: 0.5 (1 + t) / n < 0.02.
     assert undecided.mean.n_needed == pytest.approx(0.5 * (1 + stats.t.isf(0.025, 75)) / 0.02, rel=0.06)
@@ -242,13 +247,13 @@ def test_a_difference_that_one_sample_could_undo_is_undecided() -> None:
     base = np.zeros((33, 4))
     now = base.copy()
     now[:, -1] = 0.021
-    assert agree_recall(now, base, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
+    assert judge_recall(now, base, paired=True, alpha_diff=ALPHA).verdict is Verdict.INCONCLUSIVE
 
 
 def test_combined_verdicts() -> None:
-    assert combined([Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE]) is Verdict.DIFFERS
-    assert combined([Verdict.EQUIVALENT, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
-    assert combined([Verdict.EQUIVALENT, Verdict.REPRODUCES]) is Verdict.EQUIVALENT
+    assert combine_verdicts([Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE]) is Verdict.DIFFERS
+    assert combine_verdicts([Verdict.EQUIVALENT, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert combine_verdicts([Verdict.EQUIVALENT, Verdict.REPRODUCES]) is Verdict.EQUIVALENT
 
 
 @pytest.mark.parametrize(
@@ -264,7 +269,7 @@ def test_combined_verdicts() -> None:
 )
 def test_what_cannot_be_compared_is_refused(now: FloatArray, margin: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        agree(now, BASELINE, margin, paired=True, alpha_diff=ALPHA)
+        judge_agreement(now, BASELINE, margin, paired=True, alpha_diff=ALPHA)
 
 
 def test_a_verdict_is_quick_and_repeats() -> None:
@@ -281,8 +286,8 @@ def test_a_verdict_is_quick_and_repeats() -> None:
 def test_a_change_of_units_changes_no_verdict(seed: int, add: float, power: int, paired: bool) -> None:
     baseline, unit = draw_curves(phase_curve(), 40, seed), 2.0**power
     now = add_rerun_noise(baseline, seed, sd=0.05) + 0.04 * np.sin(np.arange(POINTS) / 3.0)
-    one = agree(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
-    other = agree(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
+    one = judge_agreement(now, baseline, 0.03, paired=paired, alpha_diff=ALPHA)
+    other = judge_agreement(unit * now + add, unit * baseline + add, 0.03 * unit, paired=paired, alpha_diff=ALPHA)
     assert (one.verdict, one.layers, one.mean.layer, one.mean.n_needed) == (
         other.verdict,
         other.layers,

@@ -9,14 +9,14 @@ from harness.analysis.curves import FloatArray
 from harness.analysis.turning_points import half_heights, turning_points
 from harness.lab.simulation.synthetic import EDGES, shift_curve
 from harness.tests.support.synthetic_curves import add_rerun_noise, draw_curves, phase_curve, plateau_curve
-from harness.tests.support.two_sides import agree_boundaries
+from harness.tests.support.two_sides import judge_boundaries
 
 ALPHA = 0.01 / 160
 BASELINE = draw_curves(phase_curve(), 64, seed=100)
 
 
 def test_the_same_curves_have_no_shift() -> None:
-    found = agree_boundaries(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA)
+    found = judge_boundaries(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA)
     assert (found.verdict, found.paired, found.n, found.start) == (Verdict.EQUIVALENT, True, 64, 1)
     assert [shift.kind for shift in found.shifts] == [BoundaryKind.TURNING_POINT] * 3 + [BoundaryKind.HALF_HEIGHT] * 4
     assert [shift.index for shift in found.shifts] == [1, 2, 3, 1, 2, 3, 4]
@@ -27,7 +27,7 @@ def test_the_same_curves_have_no_shift() -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_effects_are_differences_of_the_means(paired: bool) -> None:
     now = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=3)
-    found = agree_boundaries(now, BASELINE, paired=paired, alpha_diff=ALPHA)
+    found = judge_boundaries(now, BASELINE, paired=paired, alpha_diff=ALPHA)
     one, other = now.mean(axis=0), BASELINE.mean(axis=0)
     points = np.subtract(turning_points(one, 4), turning_points(other, 4))
     heights = half_heights(one, turning_points(one, 4)) - half_heights(other, turning_points(other, 4))
@@ -38,7 +38,7 @@ def test_effects_are_differences_of_the_means(paired: bool) -> None:
 def test_a_shift_of_two_layers_differs(paired: bool) -> None:
     mean = shift_curve(phase_curve(), 2.0)
     now = draw_curves(mean, 64, seed=100 if paired else 101)
-    found = agree_boundaries(add_rerun_noise(now, 1), BASELINE, paired=paired, alpha_diff=ALPHA)
+    found = judge_boundaries(add_rerun_noise(now, 1), BASELINE, paired=paired, alpha_diff=ALPHA)
     assert found.verdict is Verdict.DIFFERS
     middle = found.shifts[4]
     assert (middle.kind, middle.index, middle.verdict) == (BoundaryKind.HALF_HEIGHT, 2, Verdict.DIFFERS)
@@ -50,7 +50,7 @@ def test_a_shift_of_two_layers_differs(paired: bool) -> None:
 def test_a_turning_point_may_move_by_its_margin_but_not_by_more() -> None:
     for layers, verdict in ((1, Verdict.EQUIVALENT), (2, Verdict.DIFFERS)):
         edges = (0, EDGES[1] + layers, *EDGES[2:])
-        found = agree_boundaries(draw_curves(phase_curve(edges), 64, seed=100), BASELINE, paired=True, alpha_diff=ALPHA)
+        found = judge_boundaries(draw_curves(phase_curve(edges), 64, seed=100), BASELINE, paired=True, alpha_diff=ALPHA)
         first = found.shifts[0]
         assert (first.effect, first.verdict) == (float(layers), verdict)
 
@@ -59,14 +59,14 @@ def test_a_turning_point_may_move_by_its_margin_but_not_by_more() -> None:
 def test_nothing_changed_raises_no_alarm(mean: FloatArray) -> None:
     for seed in range(15):
         baseline = draw_curves(mean, 48, seed=300 + seed, adjacent=0.9)
-        same = agree_boundaries(add_rerun_noise(baseline, seed), baseline, paired=True, alpha_diff=ALPHA)
-        fresh = agree_boundaries(draw_curves(mean, 48, seed=400 + seed), baseline, paired=False, alpha_diff=ALPHA)
+        same = judge_boundaries(add_rerun_noise(baseline, seed), baseline, paired=True, alpha_diff=ALPHA)
+        fresh = judge_boundaries(draw_curves(mean, 48, seed=400 + seed), baseline, paired=False, alpha_diff=ALPHA)
         assert Verdict.DIFFERS not in (same.verdict, fresh.verdict)
 
 
 def test_half_heights_that_do_not_exist_are_undecided() -> None:
     flat = np.full((40, 12), 0.3)
-    found = agree_boundaries(flat, flat, paired=True, alpha_diff=ALPHA)
+    found = judge_boundaries(flat, flat, paired=True, alpha_diff=ALPHA)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert np.isnan(found.decisive.effect)
     assert found.decisive.n_needed is None
@@ -74,7 +74,7 @@ def test_half_heights_that_do_not_exist_are_undecided() -> None:
 
 def test_weak_data_are_undecided_and_say_how_many_would_do() -> None:
     weak = draw_curves(phase_curve(), 40, seed=1, sd=0.25, adjacent=0.3)
-    found = agree_boundaries(
+    found = judge_boundaries(
         weak, draw_curves(phase_curve(), 40, seed=2, sd=0.25, adjacent=0.3), paired=False, alpha_diff=ALPHA
     )
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -84,10 +84,10 @@ def test_weak_data_are_undecided_and_say_how_many_would_do() -> None:
 
 def test_order_and_clusters() -> None:
     now, order = add_rerun_noise(BASELINE, 0, sd=0.02), np.random.default_rng(1).permutation(64)
-    found = agree_boundaries(now, BASELINE, paired=True, alpha_diff=ALPHA)
-    assert agree_boundaries(now[order], BASELINE[order], paired=True, alpha_diff=ALPHA) == found
+    found = judge_boundaries(now, BASELINE, paired=True, alpha_diff=ALPHA)
+    assert judge_boundaries(now[order], BASELINE[order], paired=True, alpha_diff=ALPHA) == found
     labels = [i // 2 for i in range(128)]
-    twice = agree_boundaries(
+    twice = judge_boundaries(
         np.repeat(now, 2, axis=0), np.repeat(BASELINE, 2, axis=0), paired=True, alpha_diff=ALPHA, clusters=labels
     )
     assert twice == found
@@ -95,4 +95,4 @@ def test_order_and_clusters() -> None:
 
 def test_curves_of_other_models_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
-        agree_boundaries(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)
+        judge_boundaries(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)

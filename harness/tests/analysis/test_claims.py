@@ -37,8 +37,8 @@ def part(claim: Claim, name: str) -> ClaimVerdict:
 def test_a_curve_made_as_the_paper_says_holds_everywhere() -> None:
     found = reading()
     assert verdicts(found) == dict.fromkeys(CLAIMS, HOLDS)
-    assert found.edges(0) == (0, 7)
-    assert found.edges(3) == (24, 30)
+    assert found.phase_layers(0) == (0, 7)
+    assert found.phase_layers(3) == (24, 30)
     for name, judge in CLAIMS.items():
         claim = judge(found)
         assert claim.name == name

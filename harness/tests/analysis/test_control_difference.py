@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis.claims import CHANCE, CLAIMS, ClaimVerdict
-from harness.analysis.control_difference import LEAST_CONTROL_DIFFERENCE, curve_difference, differences, rise_difference
+from harness.analysis.control_difference import (
+    MIN_CONTROL_DIFFERENCE,
+    curve_difference,
+    difference_rows,
+    rise_difference,
+)
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.report.controls_compared import control_cells, control_lines, control_table
 from harness.tests.support.synthetic_curves import POINTS, draw_curves, draw_recalls, phase_curve
@@ -29,12 +34,12 @@ def bump(first: int, last: int, height: float) -> np.ndarray:
 def test_a_curve_lies_above_its_control_where_it_was_raised() -> None:
     real = curves(0)
     other = real - bump(3, 19, 0.08) + bump(25, 30, 0.05) + 0.004 * np.random.default_rng(1).standard_normal(real.shape)
-    found = curve_difference(differences(real, other), "noise")
+    found = curve_difference(difference_rows(real, other), "noise")
     assert found.above == tuple(range(3, 20))
     assert found.below == tuple(range(25, 31))
     assert found.highest == pytest.approx(0.08, abs=0.003)
     assert found.lowest == pytest.approx(-0.05, abs=0.003)
-    assert (found.control, found.margin, found.n) == ("noise", LEAST_CONTROL_DIFFERENCE, N)
+    assert (found.control, found.margin, found.n) == ("noise", MIN_CONTROL_DIFFERENCE, N)
 
 
 def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
@@ -42,7 +47,7 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
     for seed in range(200):
         real = curves(seed)
         other = real + 0.03 * np.random.default_rng(1000 + seed).standard_normal(real.shape)
-        found = curve_difference(differences(real, other), "noise", margin=0.0)
+        found = curve_difference(difference_rows(real, other), "noise", margin=0.0)
         alarms += bool(found.above or found.below)
     # At most 1 % by design: 9 or more of 200 have a chance of 1 in 2,500.
     assert alarms <= 8
@@ -51,11 +56,11 @@ def test_nothing_differs_from_a_curve_of_the_same_mean() -> None:
 def test_a_rise_beyond_a_control_is_a_paired_difference_of_rises() -> None:
     real, other = curves(0), draw_curves(phase_curve(), N, 5, sd=0.02)
     rise = (real[:, 24] - real[:, 15]) - (other[:, 24] - other[:, 15])
-    found = rise_difference(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
+    found = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=False)
     interval = stats.ttest_1samp(rise, 0.0).confidence_interval(0.99)
     assert found.effect == pytest.approx(rise.mean())
     assert found.interval == pytest.approx((interval.low, interval.high))
-    wider = rise_difference(differences(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
+    wider = rise_difference(difference_rows(real, other), "blank", "inter III", (15, 24), 1, 0.01, chosen=True)
     assert wider.interval[0] < found.interval[0] < found.interval[1] < wider.interval[1]
 
 
@@ -64,15 +69,15 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     real, other = rng.standard_normal((2, 12, 6))
     clusters, order = [row // size for row in range(12)], rng.permutation(12)
-    one = differences(real, other, clusters)
-    turned = differences(real[order], other[order], [clusters[row] for row in order])
+    one = difference_rows(real, other, clusters)
+    turned = difference_rows(real[order], other[order], [clusters[row] for row in order])
     np.testing.assert_array_equal(one, turned)
     assert len(one) == len(set(clusters))
 
 
 def test_a_control_of_other_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="not of the same samples"):
-        differences(np.zeros((4, 5)), np.zeros((3, 5)))
+        difference_rows(np.zeros((4, 5)), np.zeros((3, 5)))
 
 
 @pytest.fixture

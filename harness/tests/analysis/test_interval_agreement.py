@@ -19,7 +19,7 @@ from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import turning_points
 from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import add_rerun_noise, draw_curves, phase_curve
-from harness.tests.support.two_sides import agree_intervals
+from harness.tests.support.two_sides import judge_intervals
 
 ALPHA = 0.01 / 76
 Answered = tuple[str, int, int]  # an answer, empty where it is open, and the two layers that it rests on
@@ -59,7 +59,7 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
         certain = "present" if direction * rise - width > margin else ""
         return "absent" if direction * rise + width < margin else certain, first, last
 
-    def monotone(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
+    def monotonicity(rows: FloatArray, first: int, last: int, direction: int, alpha: tuple[float, float]) -> Answered:
         drops = []
         critical = bound(rows, alpha[0], (first, last))
         for s, t in pairs:
@@ -78,13 +78,13 @@ def literal(x: FloatArray, y: FloatArray, noise: float) -> list[Verdict | None]:
     verdicts: list[Verdict | None] = []
     for phase in range(4):
         first, last, direction = edges[phase], edges[phase + 1], (1, -1)[phase % 2]
-        for asked in (presence, monotone):
+        for asked in (presence, monotonicity):
             then, now, strictly = (
                 asked(rows, first, last, direction, alpha)
                 for rows, alpha in ((y, (0.01, 0.025)), (x, (0.01, 0.025)), (x, (ALPHA / 8, ALPHA / 8)))
             )
             looked = [(first, last)]
-            if asked is monotone:
+            if asked is monotonicity:
                 looked = [(s, t) for s, t in pairs if first <= s and t <= last]
             still = all(sum(np.abs(reach(x - y, s, t, small))) <= 2 * noise for s, t in looked)
             s, t = then[1:] if then[0] == "violated" else strictly[1:]
@@ -117,7 +117,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
         )
         y = draw_curves(then, 48, seed, sd=sd)
         x = add_rerun_noise(y - then + now, seed + 50, sd=5e-3)
-        verdicts = [one.verdict for one in agree_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
+        verdicts = [one.verdict for one in judge_intervals(x, y, paired=True, alpha_diff=ALPHA).findings]
         assert verdicts == literal(x, y, 1e-3)
         seen.update(verdicts)
     assert seen == {None, Verdict.EQUIVALENT, Verdict.DIFFERS, Verdict.INCONCLUSIVE}
@@ -126,19 +126,15 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_same_phases_stay(paired: bool) -> None:
     now = add_rerun_noise(BASELINE, 1) if paired else draw_curves(phase_curve(), 64, seed=101)
-    found = agree_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
+    found = judge_intervals(now, BASELINE, paired=paired, alpha_diff=ALPHA)
     assert (found.verdict, found.paired, found.n, found.n_baseline) == (Verdict.EQUIVALENT, paired, 64, 64)
     assert [(one.phase, one.question) for one in found.findings] == [(p, q) for p in (1, 2, 3, 4) for q in Question]
     assert {(one.baseline, one.measured) for one in found.findings} == {
         (Presence.PRESENT, Presence.PRESENT),
         (Monotonicity.MONOTONE, Monotonicity.MONOTONE),
     }
-    assert [(one.first, one.last, one.direction) for one in found.findings[::2]] == [
-        (0, 7, 1),
-        (7, 15, -1),
-        (15, 24, 1),
-        (24, 30, -1),
-    ]
+    layers = [(0, 7, 1), (7, 15, -1), (15, 24, 1), (24, 30, -1)]
+    assert [(one.first, one.last, one.direction) for one in found.findings[::2]] == layers
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -150,7 +146,7 @@ def test_a_phase_that_vanished_differs_and_one_that_appeared_does(paired: bool) 
     ):
         y = draw_curves(then, 64, seed=1, sd=0.03)
         x = draw_curves(now, 64, seed=1 if paired else 2, sd=0.03)
-        found = agree_intervals(x, y, paired=paired, alpha_diff=ALPHA)
+        found = judge_intervals(x, y, paired=paired, alpha_diff=ALPHA)
         second = found_of(found, 2, Question.PRESENCE)
         assert found.verdict is second.verdict is Verdict.DIFFERS
         assert (second.baseline, second.measured) == answers
@@ -173,7 +169,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
         y = draw_curves(then, 64, seed=3, sd=0.03)
         x = draw_curves(now, 64, seed=3 if paired else 4, sd=0.03)
         third = found_of(
-            agree_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
+            judge_intervals(x, y, paired=paired, alpha_diff=ALPHA, reference=smooth), 3, Question.MONOTONICITY
         )
         assert (third.verdict, (third.baseline, third.measured)) == (Verdict.DIFFERS, answers)
         assert third.first <= third.layers[0] < third.layers[1] <= third.last
@@ -184,7 +180,7 @@ def test_a_reversal_that_appeared_differs_and_one_that_went_does(paired: bool) -
 
 def test_what_the_baseline_left_open_is_not_judged() -> None:
     y = draw_curves(short(0.06), 64, seed=5)
-    found = agree_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
+    found = judge_intervals(draw_curves(short(), 64, seed=5), y, paired=True, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert (second.baseline, second.measured, second.verdict) == (Presence.INCONCLUSIVE, Presence.PRESENT, None)
     assert found.verdict is Verdict.EQUIVALENT
@@ -192,7 +188,7 @@ def test_what_the_baseline_left_open_is_not_judged() -> None:
 
 def test_a_baseline_that_is_certain_of_nothing_decides_nothing() -> None:
     y = draw_curves(np.full(13, 0.3), 6, seed=0, sd=0.3, adjacent=0.2)
-    found = agree_intervals(y, y, paired=True, alpha_diff=ALPHA)
+    found = judge_intervals(y, y, paired=True, alpha_diff=ALPHA)
     assert {one.verdict for one in found.findings} == {None}
     assert (found.verdict, found.paired) == (Verdict.INCONCLUSIVE, False)
 
@@ -201,10 +197,10 @@ def test_certain_answers_on_both_sides_of_a_margin_are_no_change_within_the_nois
     """With many samples, what bfloat16 does to a layer's mean flips a rise that lies on its margin."""
     y = draw_curves(short(0.0608), 400, seed=6, sd=1e-3)
     x = y + np.where(np.arange(17) == 8, 1.6e-3, 0.0)
-    second = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    second = found_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.EQUIVALENT
-    strict = found_of(agree_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
+    strict = found_of(judge_intervals(x, y, paired=True, alpha_diff=ALPHA, noise=0.0), 2, Question.PRESENCE)
     assert strict.verdict is Verdict.DIFFERS
 
 
@@ -213,7 +209,7 @@ def test_a_small_baseline_that_happened_to_be_certain_raises_no_alarm() -> None:
     y = draw_curves(short(0.057), 32, seed=7, sd=0.05)
     lucky = y - y.mean(axis=0) + short(0.076)
     x = draw_curves(short(0.057), 3000, seed=8, sd=0.05)
-    second = found_of(agree_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
+    second = found_of(judge_intervals(x, lucky, paired=False, alpha_diff=ALPHA), 2, Question.PRESENCE)
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.ABSENT)
     assert second.verdict is Verdict.INCONCLUSIVE
     assert second.n_needed is not None
@@ -228,12 +224,12 @@ def test_near_the_margins_nothing_changed_raises_no_alarm(off: float, paired: bo
     for seed in range(12):
         y = draw_curves(mean, (40, 80)[seed % 2], seed, sd=0.04)
         x = add_rerun_noise(y, seed + 100) if paired else draw_curves(mean, (160, 40)[seed % 2], seed + 100, sd=0.04)
-        assert agree_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
+        assert judge_intervals(x, y, paired=paired, alpha_diff=ALPHA).verdict is not Verdict.DIFFERS
 
 
 def test_undecided_says_how_many_samples_would_decide() -> None:
     y = draw_curves(short(), 64, seed=9, sd=0.03)
-    found = agree_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
+    found = judge_intervals(draw_curves(short(0.07), 64, seed=10, sd=0.12), y, paired=False, alpha_diff=ALPHA)
     second = found_of(found, 2, Question.PRESENCE)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert (second.baseline, second.measured) == (Presence.PRESENT, Presence.INCONCLUSIVE)
@@ -246,9 +242,9 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
     y = draw_curves(short(), 40, seed % 97, sd=0.05)
     x = add_rerun_noise(draw_curves(shift_curve(short(), layers), 40, seed % 97, sd=0.05), seed, sd=0.01)
     order = np.random.default_rng(seed).permutation(40)
-    found = agree_intervals(x, y, paired=True, alpha_diff=ALPHA)
-    assert agree_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
-    other = agree_intervals(x * unit, y * unit, paired=True, alpha_diff=ALPHA, noise=1e-3 * unit)
+    found = judge_intervals(x, y, paired=True, alpha_diff=ALPHA)
+    assert judge_intervals(x[order], y[order], paired=True, alpha_diff=ALPHA) == found
+    other = judge_intervals(x * unit, y * unit, paired=True, alpha_diff=ALPHA, noise=1e-3 * unit)
     assert [one.verdict for one in other.findings] == [one.verdict for one in found.findings]
     assert [one.effect for one in other.findings] == pytest.approx([unit * one.effect for one in found.findings])
 
@@ -256,8 +252,8 @@ def test_neither_order_nor_unit_changes_a_verdict(seed: int, unit: float, layers
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
     x = draw_curves(shift_curve(phase_curve(), 2.0), 64, seed=100)
-    up = agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
-    down = agree_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
+    up = judge_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
+    down = judge_intervals(-x, -BASELINE, paired=paired, alpha_diff=ALPHA, start=-1)
     for one, other in zip(up.findings, down.findings, strict=True):
         same = attrgetter("first", "last", "verdict", "baseline", "measured", "layers")
         assert (same(one), one.direction) == (same(other), -other.direction)
@@ -269,7 +265,7 @@ def test_a_mirrored_curve_has_the_mirrored_phases(paired: bool) -> None:
 @pytest.mark.parametrize("paired", [True, False])
 def test_samples_of_one_picture_count_once(paired: bool) -> None:
     x, labels = add_rerun_noise(BASELINE, 0, sd=0.02), [i // 2 for i in range(128)]
-    twice = agree_intervals(
+    twice = judge_intervals(
         np.repeat(x, 2, axis=0),
         np.repeat(BASELINE, 2, axis=0),
         paired=paired,
@@ -277,13 +273,13 @@ def test_samples_of_one_picture_count_once(paired: bool) -> None:
         clusters=labels,
         baseline_clusters=labels,
     )
-    assert twice == agree_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
+    assert twice == judge_intervals(x, BASELINE, paired=paired, alpha_diff=ALPHA)
 
 
 def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
     """A run with few of the baseline's samples is judged on the phases of all."""
     reference = 2.0 * shift_curve(phase_curve(), 3.0)
-    found = agree_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
+    found = judge_intervals(BASELINE[:40], BASELINE[:40], paired=True, alpha_diff=ALPHA, reference=reference)
     ends = (0, *turning_points(reference, 4), 30)
     assert [(one.first, one.last) for one in found.findings[::2]] == list(pairwise(ends))
     share = {Question.PRESENCE: 0.1, Question.MONOTONICITY: 0.05}
@@ -293,8 +289,8 @@ def test_phases_prominence_and_margin_are_those_of_the_reference() -> None:
 
 def test_curves_of_other_models_and_impossible_noise_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
-        agree_intervals(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)
+        judge_intervals(BASELINE[:, :-1], BASELINE, paired=False, alpha_diff=ALPHA)
     with pytest.raises(ValueError, match="reference has shape"):
-        agree_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, reference=np.zeros(5))
+        judge_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, reference=np.zeros(5))
     with pytest.raises(ValueError, match="not negative"):
-        agree_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, noise=-1.0)
+        judge_intervals(BASELINE, BASELINE, paired=True, alpha_diff=ALPHA, noise=-1.0)

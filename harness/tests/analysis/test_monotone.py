@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from harness.analysis.curves import cluster_means, summarise
-from harness.analysis.monotone import Monotonicity, Presence, monotone, phase_rise
+from harness.analysis.monotone import Monotonicity, Presence, judge_monotonicity, judge_phase_rise
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.tests.support.synthetic_curves import draw_curves, phase_curve
 
@@ -32,9 +32,9 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
     for seed in range(24):
         dip = (0.0, 0.03, 0.06)[seed % 3]
         x = draw_curves(phase_curve((0, 5, 7, 12), (0.1, 0.4, 0.4 - dip, 0.7)), (12, 40)[seed % 2], seed, sd=0.1)
-        found = monotone(summarise(x), 1, 11, 1, 0.025)
+        found = judge_monotonicity(summarise(x), 1, 11, 1, 0.025)
         assert found.verdict is literal_verdict(x, 1, 11, 1, 0.025)
-        mirrored = monotone(summarise(-x), 1, 11, -1, 0.025)
+        mirrored = judge_monotonicity(summarise(-x), 1, 11, -1, 0.025)
         assert (mirrored.verdict, mirrored.layers) == (found.verdict, found.layers)
         assert mirrored.effect == pytest.approx(found.effect)
         seen.add(found.verdict)
@@ -43,7 +43,7 @@ def test_verdicts_are_those_of_the_literal_rule() -> None:
 
 def test_a_reversal_inside_a_phase_is_found_where_it_is() -> None:
     x = draw_curves(phase_curve((0, 5, 9, 20), (0.1, 0.4, 0.3, 0.8)), 64, seed=0)
-    found = monotone(summarise(x), 0, 20, 1, 0.035)
+    found = judge_monotonicity(summarise(x), 0, 20, 1, 0.035)
     assert (found.verdict, found.layers) == (Monotonicity.VIOLATED, (5, 9))
     assert found.interval[0] > 0.035
     assert found.effect == pytest.approx(x[:, 5].mean() - x[:, 9].mean())
@@ -55,60 +55,63 @@ def test_straight_and_flat_curves_are_monotone_but_a_flat_one_does_not_rise() ->
         draw_curves(np.linspace(0.1, 0.6, 13), 64, 1, sd=0.02),
         draw_curves(np.full(13, 0.3), 64, 2, sd=0.02),
     )
-    assert monotone(summarise(straight), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
-    assert monotone(summarise(flat), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
-    assert phase_rise(straight, 0, 12, 1, 0.05).verdict is Presence.PRESENT
-    assert phase_rise(straight, 0, 12, -1, 0.05).verdict is Presence.ABSENT
-    assert phase_rise(flat, 0, 12, 1, 0.05).verdict is Presence.ABSENT
+    assert judge_monotonicity(summarise(straight), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
+    assert judge_monotonicity(summarise(flat), 0, 12, 1, 0.025).verdict is Monotonicity.MONOTONE
+    assert judge_phase_rise(straight, 0, 12, 1, 0.05).verdict is Presence.PRESENT
+    assert judge_phase_rise(straight, 0, 12, -1, 0.05).verdict is Presence.ABSENT
+    assert judge_phase_rise(flat, 0, 12, 1, 0.05).verdict is Presence.ABSENT
 
 
 def test_weak_data_decide_nothing() -> None:
     x = draw_curves(phase_curve((0, 6, 12), (0.1, 0.16, 0.14)), 6, seed=0, sd=0.2, adjacent=0.5)
-    assert monotone(summarise(x), 0, 12, 1, 0.02).verdict is Monotonicity.INCONCLUSIVE
-    assert phase_rise(x, 0, 6, 1, 0.05).verdict is Presence.INCONCLUSIVE
+    assert judge_monotonicity(summarise(x), 0, 12, 1, 0.02).verdict is Monotonicity.INCONCLUSIVE
+    assert judge_phase_rise(x, 0, 6, 1, 0.05).verdict is Presence.INCONCLUSIVE
 
 
 def test_a_flat_autocorrelated_curve_is_never_called_violated() -> None:
     verdicts = [
-        monotone(summarise(draw_curves(np.full(13, 0.3), 32, seed)), 0, 12, 1, 0.02).verdict for seed in range(40)
+        judge_monotonicity(summarise(draw_curves(np.full(13, 0.3), 32, seed)), 0, 12, 1, 0.02).verdict
+        for seed in range(40)
     ]
     assert Monotonicity.VIOLATED not in verdicts
 
 
 def test_the_rise_has_its_paired_interval() -> None:
     x = draw_curves(phase_curve(), 40, seed=7)
-    found = phase_rise(x, 7, 15, -1, 0.05, alpha=0.05)
+    found = judge_phase_rise(x, 7, 15, -1, 0.05, alpha=0.05)
     change = x[:, 7] - x[:, 15]
     interval = stats.ttest_1samp(change, 0.0).confidence_interval(0.95)
     np.testing.assert_allclose(found.interval, (interval.low, interval.high))
     assert found.effect == pytest.approx(change.mean())
     assert found.n == 40
-    wider = phase_rise(x, 7, 15, -1, 0.05, critical=5.0)
+    wider = judge_phase_rise(x, 7, 15, -1, 0.05, critical=5.0)
     assert wider.interval[1] - wider.effect == pytest.approx(5.0 * change.std(ddof=1) / np.sqrt(40))
 
 
 def test_the_rise_of_identical_rows_is_certain() -> None:
-    found = phase_rise(np.tile([0.0, 1.0, 0.5], (8, 1)), 0, 1, 1, 0.2)
+    found = judge_phase_rise(np.tile([0.0, 1.0, 0.5], (8, 1)), 0, 1, 1, 0.2)
     assert (found.interval, found.verdict) == ((1.0, 1.0), Presence.PRESENT)
 
 
 def test_clusters_are_averaged_first() -> None:
     x = draw_curves(phase_curve(), 30, seed=3)
     doubled, labels = np.repeat(x, 2, axis=0), [i // 2 for i in range(60)]
-    assert phase_rise(cluster_means(doubled, labels), 0, 7, 1, 0.05) == phase_rise(x, 0, 7, 1, 0.05)
-    assert monotone(summarise(doubled, labels), 0, 7, 1, 0.05) == monotone(summarise(x), 0, 7, 1, 0.05)
-    assert phase_rise(doubled, 0, 7, 1, 0.05).n == 60
+    assert judge_phase_rise(cluster_means(doubled, labels), 0, 7, 1, 0.05) == judge_phase_rise(x, 0, 7, 1, 0.05)
+    assert judge_monotonicity(summarise(doubled, labels), 0, 7, 1, 0.05) == judge_monotonicity(
+        summarise(x), 0, 7, 1, 0.05
+    )
+    assert judge_phase_rise(doubled, 0, 7, 1, 0.05).n == 60
 
 
 @pytest.mark.parametrize(("first", "last", "direction"), [(3, 3, 1), (4, 2, 1), (-1, 2, 1), (0, 13, 1), (0, 5, 0)])
 def test_what_is_no_interval_is_refused(first: int, last: int, direction: int) -> None:
     x = draw_curves(np.full(13, 0.3), 8, 0)
     with pytest.raises(ValueError, match=r"no interval|direction"):
-        monotone(summarise(x), first, last, direction, 0.02)
+        judge_monotonicity(summarise(x), first, last, direction, 0.02)
     with pytest.raises(ValueError, match=r"no interval|direction"):
-        phase_rise(x, first, last, direction, 0.02)
+        judge_phase_rise(x, first, last, direction, 0.02)
 
 
 def test_a_margin_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive"):
-        monotone(summarise(draw_curves(np.full(13, 0.3), 8, 0)), 0, 5, 1, 0.0)
+        judge_monotonicity(summarise(draw_curves(np.full(13, 0.3), 8, 0)), 0, 5, 1, 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.power import LEAST_EQUIVALENT, LEAST_FOUND, Power, curve_power, power_refusal, recall_power
+from harness.analysis.power import MIN_DETECTED, MIN_EQUIVALENT, Power, curve_power, power_refusal, recall_power
 from harness.analysis.power import _shift_by as shift_by
 from harness.lab.simulation.synthetic import shift_curve
 from harness.tests.support.synthetic_curves import draw_curves, draw_recalls, phase_curve
@@ -36,7 +36,7 @@ def test_a_quiet_baseline_with_enough_samples_is_worth_writing() -> None:
     recall = recall_power(np.round(8 * draw_recalls(128, seed=2)), np.full(128, 8), alpha_diff=ALPHA, draws=12)
     assert (recall.equivalent, recall.detected) == (1.0, 1.0)
     for power in (curve, recall):
-        assert power.enough
+        assert power.is_sufficient
         assert power_refusal(power, lambda size: pytest.fail("nothing to simulate")) is None
 
 
@@ -50,7 +50,7 @@ def test_equivalence_under_noise_has_its_closed_form() -> None:
     )
     expected = 2.0 * stats.norm.cdf(0.6) - 1.0
     assert power.equivalent == pytest.approx(expected, abs=3.5 * np.sqrt(expected * (1.0 - expected) / draws))
-    assert not power.enough
+    assert not power.is_sufficient
 
 
 def test_few_noisy_samples_are_refused_with_both_shares_and_a_remedy() -> None:
@@ -88,14 +88,14 @@ def test_the_remedy_is_the_first_size_that_is_enough() -> None:
 @pytest.mark.parametrize(
     ("equivalent", "found", "enough"),
     [
-        (LEAST_EQUIVALENT, LEAST_FOUND, True),
-        (LEAST_EQUIVALENT - 0.01, 1.0, False),
-        (1.0, LEAST_FOUND - 0.01, False),
+        (MIN_EQUIVALENT, MIN_DETECTED, True),
+        (MIN_EQUIVALENT - 0.01, 1.0, False),
+        (1.0, MIN_DETECTED - 0.01, False),
         (1.0, None, True),
     ],
 )
 def test_what_is_enough(equivalent: float, found: float | None, enough: bool) -> None:
-    assert Power("recall", "a loss", equivalent, found, 64, 40).enough is enough
+    assert Power("recall", "a loss", equivalent, found, 64, 40).is_sufficient is enough
 
 
 def test_noise_beyond_the_margin_is_never_equivalent_however_many_samples() -> None:
@@ -118,7 +118,7 @@ def test_a_loss_is_found_where_samples_have_many_words_and_not_where_few_have_on
 def test_recall_that_is_nowhere_has_nothing_to_lose() -> None:
     hits = np.random.default_rng(9).binomial(10, 0.05, (64, 6))
     power = recall_power(hits, np.full(64, 10), alpha_diff=ALPHA, draws=5)
-    assert (power.detected, power.enough) == (None, True)
+    assert (power.detected, power.is_sufficient) == (None, True)
 
 
 def test_recall_of_few_samples_is_not_equivalent_once_it_moves_at_all() -> None:

@@ -64,13 +64,13 @@ def test_moves_at_is_the_longest_chain_beyond_delta(values: list[int], delta: in
     m = np.array(values, dtype=np.float64)
     found = persistence(m)
     assert found.segment_count(delta) == longest_by_force(m, delta)
-    assert [step.delta for step in found.vanishing] == sorted(step.delta for step in found.vanishing)
+    assert [step.prominence for step in found.vanishing] == sorted(step.prominence for step in found.vanishing)
 
 
 def test_persistence_of_a_known_curve() -> None:
     found = persistence([0.0, 4.0, 3.0, 7.0, 2.0])
     assert found.extrema == (0, 1, 2, 3, 4)
-    assert [(step.delta, step.layers, step.lost) for step in found.vanishing] == [
+    assert [(step.prominence, step.layers, step.removed) for step in found.vanishing] == [
         (1.0, (1, 2), 2),
         (5.0, (3, 4), 1),
         (7.0, (0, 3), 1),

@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from harness.analysis.timing import TimingRatio, TimingVerdict, log_ratios, slower_than, timing_ratio
+from harness.analysis.timing import TimingRatio, TimingVerdict, judge_slowdown, log_ratios, timing_ratio
 
 
 def pairs(ratio: float, seed: int, n: int = 21) -> np.ndarray:
@@ -37,8 +37,8 @@ def test_the_interval_covers_the_true_ratio() -> None:
 
 
 def test_nothing_changed_raises_no_alarm_and_a_slowdown_does() -> None:
-    same = [slower_than(timing_ratio(pairs(1.06, seed)), 1.06).verdict for seed in range(200)]
-    slow = [slower_than(timing_ratio(pairs(1.06 * 1.25, seed)), 1.06).verdict for seed in range(200)]
+    same = [judge_slowdown(timing_ratio(pairs(1.06, seed)), 1.06).verdict for seed in range(200)]
+    slow = [judge_slowdown(timing_ratio(pairs(1.06 * 1.25, seed)), 1.06).verdict for seed in range(200)]
     assert TimingVerdict.SLOWER not in same
     assert np.mean([verdict is TimingVerdict.WITHIN for verdict in same]) > 0.95
     assert np.mean([verdict is TimingVerdict.SLOWER for verdict in slow]) > 0.95
@@ -53,7 +53,7 @@ def test_nothing_changed_raises_no_alarm_and_a_slowdown_does() -> None:
     ],
 )
 def test_verdicts_compare_the_interval_with_the_factor(interval: tuple[float, float], verdict: TimingVerdict) -> None:
-    found = slower_than(TimingRatio(1.21, interval, 0.95, 21), 1.1)
+    found = judge_slowdown(TimingRatio(1.21, interval, 0.95, 21), 1.1)
     assert found.verdict is verdict
     assert found.effect == pytest.approx(1.1)
     assert found.interval == pytest.approx((interval[0] / 1.1, interval[1] / 1.1))
@@ -78,7 +78,7 @@ def test_log_ratios_are_paired() -> None:
         (lambda: timing_ratio(np.full(21, np.nan)), "finite"),
         (lambda: log_ratios([1.0], [1.0, 2.0]), "in pairs"),
         (lambda: log_ratios([1.0], [0.0]), "positive"),
-        (lambda: slower_than(TimingRatio(1.0, (0.9, 1.1), 0.95, 21), 0.0), "positive"),
+        (lambda: judge_slowdown(TimingRatio(1.0, (0.9, 1.1), 0.95, 21), 0.0), "positive"),
     ],
     ids=["few", "nan", "unpaired", "zero time", "zero ratio"],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.analysis.calibration import Calibration, Noise, RunNoise
 from harness.baselines import stored_files
 from harness.baselines.store import read_baseline, write_baseline, write_configuration, write_timing
 from harness.baselines.stored_files import (
@@ -208,7 +208,7 @@ def test_each_pair_has_its_own_arrays(tmp_path: Path, made: Profile, other: Prof
 
 
 def noisy() -> Calibration:
-    return Calibration({"bfloat16": Variant("bfloat16", dict.fromkeys(MEASURES, Noise(1e-3, 2e-3, 1.0)))})
+    return Calibration({"bfloat16": RunNoise("bfloat16", dict.fromkeys(MEASURES, Noise(1e-3, 2e-3, 1.0)))})
 
 
 def test_an_update_keeps_ratios_and_calibration_that_another_run_added(

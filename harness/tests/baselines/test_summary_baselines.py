@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.analysis import turning_points
 from harness.analysis.agreement import Agreement
-from harness.analysis.curves import CurveSummary, FloatArray, rows_of_summary, summarise
+from harness.analysis.curves import CurveSummary, FloatArray, rows_from_summary, summarise
 from harness.analysis.simultaneous import covariance_root
 from harness.analysis.turning_points import Boundaries, boundary_intervals
 from harness.baselines.store import Baseline, BaselineError, is_summary_of, read_baseline, write_baseline
@@ -28,7 +28,7 @@ from harness.profile.profile import Profile
 from harness.tests.support.summaries import find_names, read_shapes
 from harness.tests.support.synthetic_curves import draw_curves
 from harness.tests.support.synthetic_profiles import L, N, join_lines, synthetic_profile
-from harness.tests.support.two_sides import agree
+from harness.tests.support.two_sides import judge_agreement
 
 
 def same_summary(actual: CurveSummary, expected: CurveSummary) -> None:
@@ -58,10 +58,10 @@ def test_the_rows_of_a_summary_have_that_summary(
         x[:, points // 2] = 0.25
     labels = [*clusters[: n - 1], 26]
     expected = summarise(x, labels)
-    rows = rows_of_summary(expected)
+    rows = rows_from_summary(expected)
     assert rows.shape == (len(set(labels)), points)
     same_summary(summarise(rows), expected)
-    assert np.array_equal(rows, rows_of_summary(expected))
+    assert np.array_equal(rows, rows_from_summary(expected))
     if constant:
         assert (rows[:, points // 2] == expected.mean[points // 2]).all()
 
@@ -70,7 +70,7 @@ def test_a_layer_that_nearly_follows_from_the_others_keeps_its_own_covariance() 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((50, 6))
     x[:, 3] = x[:, 1] + x[:, 2] + 2e-6 * rng.standard_normal(50)
-    same_summary(summarise(rows_of_summary(summarise(x))), summarise(x))
+    same_summary(summarise(rows_from_summary(summarise(x))), summarise(x))
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_a_layer_that_nearly_follows_from_the_others_keeps_its_own_covariance() 
 )
 def test_a_summary_that_no_rows_have_is_refused(n: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rows_of_summary(CurveSummary(np.zeros(5), np.eye(5), n))
+        rows_from_summary(CurveSummary(np.zeros(5), np.eye(5), n))
 
 
 def test_as_many_rows_as_the_rank_needs_are_enough() -> None:
     same_summary(
-        summarise(rows_of_summary(CurveSummary(np.ones(5), np.eye(5), 6))), CurveSummary(np.ones(5), np.eye(5), 6)
+        summarise(rows_from_summary(CurveSummary(np.ones(5), np.eye(5), 6))), CurveSummary(np.ones(5), np.eye(5), 6)
     )
 
 
@@ -108,10 +108,10 @@ def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> 
     baseline_rows = draw_curves(SHARP.curve(30), 128, seed=1, sd=0.02)
     measured = draw_curves(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
     labels = [row // size for row in range(128)]
-    rows = rows_of_summary(summarise(baseline_rows, labels))
+    rows = rows_from_summary(summarise(baseline_rows, labels))
 
     def verdict(baseline: FloatArray, clusters: list[int] | None) -> Agreement:
-        return agree(measured, baseline, 0.03, paired=False, alpha_diff=1e-4, baseline_clusters=clusters)
+        return judge_agreement(measured, baseline, 0.03, paired=False, alpha_diff=1e-4, baseline_clusters=clusters)
 
     same_agreement(verdict(rows, None), verdict(baseline_rows, labels))
 
@@ -129,9 +129,9 @@ def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, m
 
     summary = summarise(draw_curves(shape.curve(30), n, seed=n))
     rng = np.random.default_rng(0)
-    rows = boundary_intervals(rows_of_summary(summary))
+    rows = boundary_intervals(rows_from_summary(summary))
     monkeypatch.setattr(turning_points, "resampled_means", of_the_summary)
-    drawn = boundary_intervals(rows_of_summary(summary))
+    drawn = boundary_intervals(rows_from_summary(summary))
     assert np.abs(ends(rows) - ends(drawn)).max() < 0.1
 
 

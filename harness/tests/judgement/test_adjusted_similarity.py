@@ -12,7 +12,7 @@ from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.judgement.results import family_result
-from harness.judgement.side_by_side import traces_of
+from harness.judgement.side_by_side import reading_traces
 from harness.lab.simulation.populations import to_baseline
 from harness.profile.measures import CURVES, FAMILIES
 from harness.profile.pair import Pair
@@ -86,7 +86,7 @@ def test_an_unchanged_model_reproduces_for_any_n(now: int, then: int) -> None:
         assert compare(run, baseline, family).verdict == "reproduces"
     assert compare_boundaries(run, baseline).verdict == "reproduces"
     assert compare_intervals(run, baseline).verdict == "reproduces"
-    assert [trace.same_until for trace in traces_of(run, baseline)] == [6, 6, 6]
+    assert [trace.same_until for trace in reading_traces(run, baseline)] == [6, 6, 6]
 
 
 def test_two_models_of_one_run_are_adjusted_over_their_common_samples(whole: Profile) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.analysis.calibration import Calibration, Noise, RunNoise
 from harness.baselines.reference import reference_from_profile, stored_calibration
 from harness.baselines.store import write_baseline
 from harness.judgement.phases import phases_of
@@ -195,7 +195,7 @@ def test_profiles_of_two_datasets_are_refused() -> None:
 def test_margins_come_from_the_model_and_its_calibration() -> None:
     made = synthetic_profile()
     noise = {name: Noise(mean=0.02, sample=0.05, changed=1.0) for name in MEASURES}
-    calibrated = reference_from_profile(made, Calibration({"bfloat16": Variant("bfloat16", noise)}))
+    calibrated = reference_from_profile(made, Calibration({"bfloat16": RunNoise("bfloat16", noise)}))
     assert reference_from_profile(made).margins["inter"] == pytest.approx(
         0.05 * np.ptp(made["inter"].mean(0)), rel=1e-4
     )
@@ -207,6 +207,6 @@ def test_a_stored_calibration_counts_for_exactly_these_weights(tmp_path: Path) -
     made, root = synthetic_profile(), tmp_path
     assert stored_calibration(root, made) == Calibration()
     noise = {name: Noise(mean=1e-3, sample=2e-3, changed=1.0) for name in MEASURES}
-    write_baseline(root, made, {}, phases_of(made), Calibration({"bfloat16": Variant("bfloat16", noise)}))
+    write_baseline(root, made, {}, phases_of(made), Calibration({"bfloat16": RunNoise("bfloat16", noise)}))
     assert stored_calibration(root, made).mean_noise("inter") == 1e-3
     assert stored_calibration(root, dataclasses.replace(made, weights="fedcba9876543210")) == Calibration()

@@ -13,7 +13,7 @@ import torch
 from transformers.integrations import sdpa_attention
 
 from harness.baselines.store import Baseline, read_baseline
-from harness.judgement.side_by_side import traces_of
+from harness.judgement.side_by_side import reading_traces
 from harness.measurement.measure import measure
 from harness.models.registry import find_model
 from harness.models.vlm import Vlm, load_vlm
@@ -81,7 +81,7 @@ def test_a_fault_is_placed_at_its_first_point_and_its_setting_is_named(
         assert all(name in message for name in row.named), message
         assert message.startswith("the inputs changed") == (row.point is None)
         assert (f"{SAMPLES[model]} other pixels" in message) == (row.point is None)
-    traces = {trace.name: trace for trace in traces_of(profile, baseline)}
+    traces = {trace.name: trace for trace in reading_traces(profile, baseline)}
     if row.point is None:
         assert not traces
     else:

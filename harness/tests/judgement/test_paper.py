@@ -16,14 +16,14 @@ from harness.analysis.claims import CLAIMS, Claim, ClaimVerdict
 from harness.analysis.phase_reading import PhaseReading, read_phases
 from harness.checks import check_claim
 from harness.data.datasets import DATASETS
-from harness.judgement.paper import FILE, PaperError, paper_claims
+from harness.judgement.paper import CLAIMS_FILE, PaperError, paper_claims
 from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.tests.support.case_runs import ROOT
 from harness.tests.support.synthetic_curves import draw_curves, draw_recalls, phase_curve
 from harness.tests.support.synthetic_profiles import join_lines, synthetic_profile
 
-PAPER = json.loads(FILE.read_text(encoding="utf-8"))
+PAPER = json.loads(CLAIMS_FILE.read_text(encoding="utf-8"))
 
 
 def reading(inter: Any) -> PhaseReading:
@@ -66,10 +66,10 @@ def test_a_claim_that_does_not_hold_is_told_with_the_papers_sentence(
 def test_the_declared_readings_are_the_numbers_of_the_rule() -> None:
     numbers = {
         "prominence_share": segments.PROMINENCE_SHARE,
-        "least_prominence": segments.LEAST_PROMINENCE,
+        "least_prominence": segments.MIN_PROMINENCE,
         "reversal_share": monotone.REVERSAL_SHARE,
-        "least_reversal": monotone.LEAST_REVERSAL,
-        "least_recall_gain": rules.LEAST_RECALL_GAIN,
+        "least_reversal": monotone.MIN_REVERSAL,
+        "least_recall_gain": rules.MIN_RECALL_GAIN,
     }
     found = reading(phase_curve())
     shares = {

@@ -11,7 +11,7 @@ from harness.analysis.agreement import Verdict
 from harness.analysis.claims import ClaimVerdict
 from harness.analysis.interval_agreement import Question
 from harness.baselines.store import Baseline
-from harness.judgement.phases import claims_of, phase_reading
+from harness.judgement.phases import judge_claims, phase_reading
 from harness.judgement.regression import Comparison, compare, compare_boundaries, compare_intervals
 from harness.lab.simulation.populations import UNCHANGED, Change, Population, remeasure, to_baseline
 from harness.lab.simulation.synthetic import EDGES, SHARP, Shape
@@ -133,7 +133,7 @@ def test_the_shift_has_its_size_and_the_lost_phase_its_name() -> None:
 def test_claims_are_those_of_the_truth(shape: Shape, segments: int, four_phases: ClaimVerdict, decisive: str) -> None:
     """The flat curve is called undecided: noise alone has a range, and a tenth of it is no prominence to exclude."""
     reading = phase_reading(measured(shape))
-    claims = claims_of(reading)
+    claims = judge_claims(reading)
     assert reading.any_segments.count == segments
     assert (claims["four-phases"].verdict, claims["four-phases"].decisive.name) == (four_phases, decisive)
     assert (claims["alignment"].verdict is HOLDS) is (shape in (SHARP, REVERSAL))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness.analysis.calibration import Calibration, Noise, Variant
+from harness.analysis.calibration import Calibration, Noise, RunNoise
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
 from harness.baselines.reference import reference_from_profile
 from harness.baselines.store import Baseline
 from harness.judgement.regression import compare
-from harness.judgement.side_by_side import traces_of
-from harness.judgement.tolerances import LEAST_NOISE, calibrated_tolerance, locating_tolerance, tolerance_of
+from harness.judgement.side_by_side import reading_traces
+from harness.judgement.tolerances import MIN_NOISE, calibrated_tolerance, locating_tolerance, sample_tolerance
 from harness.lab.simulation.populations import to_baseline
 from harness.models.vlm import Vlm
 from harness.profile.measures import FAMILIES
@@ -26,11 +26,11 @@ from harness.tests.support.synthetic_profiles import ENVIRONMENT, L, join_lines,
 from harness.tests.support.tiny import tiny_profile, tiny_vlm
 
 
-def variant(dtype: str, sample: float, device: str = "") -> Variant:
-    return Variant(dtype, {"inter": Noise(mean=sample / 2, sample=sample, changed=1.0)}, device)
+def variant(dtype: str, sample: float, device: str = "") -> RunNoise:
+    return RunNoise(dtype, {"inter": Noise(mean=sample / 2, sample=sample, changed=1.0)}, device)
 
 
-def baseline(*variants: Variant, **environment: str) -> Baseline:
+def baseline(*variants: RunNoise, **environment: str) -> Baseline:
     profile = synthetic_profile(environment=dataclasses.replace(ENVIRONMENT, **environment))
     runs = {f"{run.dtype} {run.device}": run for run in variants}
     return dataclasses.replace(to_baseline(profile), calibration=Calibration(runs))
@@ -61,16 +61,16 @@ def test_the_declared_tolerance_is_that_of_both_environments(
 
 def test_calibration_raises_the_tolerance_and_says_why() -> None:
     quiet = baseline(variant("float32", 2.7e-6), variant("bfloat16", 8e-3))
-    assert tolerance_of(measured(), quiet, "inter").reason == CPU_TOLERANCE.reason
-    loud = tolerance_of(measured(), baseline(variant("float32", 3e-5)), "inter")
+    assert sample_tolerance(measured(), quiet, "inter").reason == CPU_TOLERANCE.reason
+    loud = sample_tolerance(measured(), baseline(variant("float32", 3e-5)), "inter")
     assert loud.amount == pytest.approx(9e-5)
     assert loud.reason == "3 x the calibrated noise of a sample, 3e-05"
-    narrow = tolerance_of(measured(dtype="bfloat16"), quiet, "inter")
+    narrow = sample_tolerance(measured(dtype="bfloat16"), quiet, "inter")
     assert narrow.amount == pytest.approx(2.4e-2)
     # A GPU's noise is no CPU's.
     gpu = baseline(variant("float32", 2.7e-6), variant("float32", 5e-4, "cuda"))
-    assert tolerance_of(measured(), gpu, "inter").amount == CPU_TOLERANCE.amount
-    assert tolerance_of(measured(device="cuda"), gpu, "inter").amount == pytest.approx(1.5e-3)
+    assert sample_tolerance(measured(), gpu, "inter").amount == CPU_TOLERANCE.amount
+    assert sample_tolerance(measured(device="cuda"), gpu, "inter").amount == pytest.approx(1.5e-3)
 
 
 def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
@@ -89,7 +89,7 @@ def test_a_change_is_located_by_the_noise_whatever_the_tolerance() -> None:
 
 def test_another_model_of_this_run_is_held_to_the_same_tolerance() -> None:
     made = measured()
-    assert tolerance_of(made, reference_from_profile(made), "inter").amount == CPU_TOLERANCE.amount
+    assert sample_tolerance(made, reference_from_profile(made), "inter").amount == CPU_TOLERANCE.amount
     assert locating_tolerance(made, reference_from_profile(made), "inter").amount == 1e-5
 
 
@@ -110,7 +110,7 @@ def test_a_small_change_fails_is_located_and_told_as_a_multiple_of_the_noise() -
         "64 of 64 samples are beyond the per-sample tolerance 5e-05 (declared for float32 on CPUs); largest change "
         "0.00059, 219 x the noise; worst: sample-"
     ) in text
-    trace = traces_of(now, held)[0]
+    trace = reading_traces(now, held)[0]
     assert (trace.same_until, trace.exact_until) == (2, 2)
     assert trace.tolerance == pytest.approx(4 * 2.7e-6)
 
@@ -128,9 +128,9 @@ def test_the_device_of_a_calibration_run_is_stored_and_read_from_older_files() -
     runs = {"eager": variant("float32", 1e-6), "cuda": variant("float32", 5e-4, "cuda")}
     record = Calibration(runs).record()
     assert "device" not in record["eager"]
-    assert Calibration.of_record(record).variants == runs
+    assert Calibration.from_record(record).runs == runs
     del record["cuda"]["device"]
-    assert Calibration.of_record(record).variants == runs
+    assert Calibration.from_record(record).runs == runs
 
 
 def tanh(vlm: Vlm) -> None:
@@ -158,6 +158,6 @@ def test_a_changed_constant_does_not_reproduce_and_is_placed_where_it_acts(
     fault(vlm)
     now = tiny_profile(vlm, samples=32, batch_size=8)
     assert compare(now, held, FAMILIES["inter"]).findings[0].agreement.reproduced is False
-    similarity = traces_of(now, held)[0]
+    similarity = reading_traces(now, held)[0]
     assert similarity.same_until == last_same
-    assert similarity.tolerance == 4 * LEAST_NOISE
+    assert similarity.tolerance == 4 * MIN_NOISE

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.analysis.timing import median_of_few, timing_ratio
+from harness.analysis.timing import median_with_interval, timing_ratio
 from harness.lab.cost.__main__ import main
 from harness.lab.cost.contestants import (
     ATTENTION,
@@ -68,15 +68,15 @@ def test_a_cell_without_extra_seconds_is_excluded_and_counted() -> None:
 
 
 def test_intervals_of_few_rounds_state_their_coverage() -> None:
-    assert [median_of_few(range(n))[2] for n in (1, 2, 3, 5)] == [0.0, 0.5, 0.75, 0.9375]
-    assert median_of_few([3.0, 1.0, 2.0]) == (2.0, (1.0, 3.0), 0.75)
+    assert [median_with_interval(range(n))[2] for n in (1, 2, 3, 5)] == [0.0, 0.5, 0.75, 0.9375]
+    assert median_with_interval([3.0, 1.0, 2.0]) == (2.0, (1.0, 3.0), 0.75)
     logs = np.random.default_rng(3).normal(0.1, 0.05, 25)
-    median, interval, coverage = median_of_few(logs)
+    median, interval, coverage = median_with_interval(logs)
     usual = timing_ratio(logs)
     np.testing.assert_allclose(np.exp([median, *interval]), [usual.ratio, *usual.interval])
     assert coverage >= 0.95
     with pytest.raises(ValueError, match="finite"):
-        median_of_few([])
+        median_with_interval([])
 
 
 def a_run() -> CostRun:

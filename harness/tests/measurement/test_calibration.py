@@ -58,20 +58,20 @@ def test_tolerances_are_three_times_the_noise_of_the_types_and_never_below_the_f
     calibrated = calibration(float32=1e-6, bfloat16=8e-3)
     assert calibrated.mean_noise("inter") == 4e-3
     assert calibrated.mean_noise("image") == 0.0
-    wide, narrow = (calibrated.tolerance("inter", narrow=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
+    wide, narrow = (calibrated.tolerance("inter", half_precision=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
     assert wide is not None
     assert narrow is not None
     assert (wide.amount, wide.share) == (1e-3, 1.0)
     assert narrow.amount == pytest.approx(2.4e-2)
-    coarse = calibration(float32=2e-3).tolerance("inter", narrow=False, declared=CURVE_TOLERANCE)
+    coarse = calibration(float32=2e-3).tolerance("inter", half_precision=False, declared=CURVE_TOLERANCE)
     assert coarse is not None
     assert coarse.amount == pytest.approx(6e-3)
 
 
 def test_without_a_16_bit_run_there_is_no_16_bit_tolerance() -> None:
-    assert Calibration().tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
-    assert calibration(float32=1e-6).tolerance("inter", narrow=True, declared=CURVE_TOLERANCE) is None
-    assert Calibration().tolerance("inter", narrow=False, declared=CPU_TOLERANCE) == CPU_TOLERANCE
+    assert Calibration().tolerance("inter", half_precision=True, declared=CURVE_TOLERANCE) is None
+    assert calibration(float32=1e-6).tolerance("inter", half_precision=True, declared=CURVE_TOLERANCE) is None
+    assert Calibration().tolerance("inter", half_precision=False, declared=CPU_TOLERANCE) == CPU_TOLERANCE
 
 
 def test_a_calibration_is_read_back_as_written() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from harness.analysis.timing import LEAST_TIMING_PAIRS, TimingRatio, log_ratios, timing_ratio
+from harness.analysis.timing import MIN_TIMING_PAIRS, TimingRatio, log_ratios, timing_ratio
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset
 from harness.measurement.measure import measure
@@ -103,7 +103,7 @@ def test_similarity_and_attention_need_little_memory(
 def alternating(plain: Callable[[], object], hooked: Callable[[], object]) -> TimingRatio:
     """Return the median ratio of hooked to plain over alternating pairs (ABBA), warm-ups dropped."""
     seconds: dict[Callable[[], object], list[float]] = {plain: [], hooked: []}
-    for turn in range(LEAST_TIMING_PAIRS + WARM_UPS):
+    for turn in range(MIN_TIMING_PAIRS + WARM_UPS):
         for run in (hooked, plain) if turn % 2 else (plain, hooked):
             torch.cuda.synchronize()
             start = time.perf_counter()

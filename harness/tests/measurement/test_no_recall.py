@@ -16,7 +16,7 @@ from harness.baselines.store import read_baseline, write_baseline
 from harness.data.datasets import DATASETS
 from harness.data.sample import Dataset, Sample
 from harness.data.words import content_words, seem_english
-from harness.judgement.phases import claims_of, phase_reading, phases_of
+from harness.judgement.phases import judge_claims, phase_reading, phases_of
 from harness.judgement.regression import compare
 from harness.measurement.plan import NO_WORD, NOT_ENGLISH
 from harness.models.vlm import Vlm
@@ -95,7 +95,7 @@ def test_all_but_recall_is_measured(
 
 def test_the_claim_that_needs_recall_is_inconclusive_without_it(vlm: Vlm, foreign: Callable[[str], None]) -> None:
     foreign("Japanese")
-    claims = claims_of(phase_reading(tiny_profile(vlm, samples=24)))
+    claims = judge_claims(phase_reading(tiny_profile(vlm, samples=24)))
     late = claims["output-preparation"].parts[-1]
     assert (late.verdict, late.statement) == (ClaimVerdict.INCONCLUSIVE, f"recall is left out: {NO_WORD}")
     assert claims["output-preparation"].verdict is not ClaimVerdict.HOLDS

@@ -166,7 +166,7 @@ def test_quiet_output_lists_written_files_and_failures(recorded: Cases) -> None:
 
 
 def test_too_many_inconclusive_verdicts_are_reported_at_any_verbosity(session: SessionResults) -> None:
-    session.verdicts[:] = [result for result in session.verdicts if result.word == "inconclusive"]
+    session.verdicts[:] = [result for result in session.verdicts if result.verdict == "inconclusive"]
     lines = final_lines([], session.inconclusive_reason(), 60)
     assert [line.colour for line in lines] == ["red"] * len(lines)
     assert lines[0].text.startswith("FAILED: 2 of 2 verdicts are inconclusive, more than a")

@@ -16,7 +16,7 @@ from harness.baselines.stored_arrays import pack_samples
 from harness.baselines.stored_files import BaselineError, read_json, write_files
 from harness.judgement.phases import phase_reading, phases_of
 from harness.judgement.regression import compare
-from harness.judgement.side_by_side import side_by_side, traces_of
+from harness.judgement.side_by_side import reading_traces, side_by_side
 from harness.measurement.arrays import measured_arrays
 from harness.profile.measures import (
     ATTENTION,
@@ -102,7 +102,7 @@ def test_a_measure_is_compared_between_models_if_it_has_a_row_in_the_table(exten
     (difference,) = numbers.beyond_margin
     assert (difference.measure, difference.measure.axis.describe(difference.indices)) == (ROW, "layers 3-4")
     # Up to layer 2 all attention is the same.
-    assert {trace.name: trace.same_until for trace in traces_of(with_changed_measure(extended), stored)} == {
+    assert {trace.name: trace.same_until for trace in reading_traces(with_changed_measure(extended), stored)} == {
         "similarity": L, "LogitLens recall": L, "attention": 2,
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from harness.checks import (
     check_ratio,
     check_reproduces,
 )
-from harness.judgement.phases import claims_of, phase_reading, phases_of
+from harness.judgement.phases import judge_claims, phase_reading, phases_of
 from harness.judgement.regression import compare, compare_boundaries, compare_intervals
 from harness.profile.measures import FAMILIES, layer_ranges
 from harness.profile.profile import Profile
@@ -190,12 +190,12 @@ def test_inconclusive_is_an_expected_failure_or_with_strict_evidence_a_failure(m
 
 
 def test_a_claim_that_fails_names_its_parts(made: Profile) -> None:
-    claims = claims_of(phase_reading(made))
+    claims = judge_claims(phase_reading(made))
     check_claim(made, claims["four-phases"])
     check_claim(made, claims["inter-modal"])
     flat = replace_arrays(made, text=np.flip(made["text"], axis=1).copy())
     with pytest.raises(AssertionError, match=r"intra-modal of made on curves: FAILS\n"):
-        check_claim(flat, claims_of(phase_reading(flat))["intra-modal"])
+        check_claim(flat, judge_claims(phase_reading(flat))["intra-modal"])
 
 
 def test_a_slower_probe_fails_and_noise_does_not() -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import harness
 from harness.analysis.turning_points import turning_points
-from harness.judgement.phases import claims_of, phase_reading
+from harness.judgement.phases import judge_claims, phase_reading
 from harness.judgement.regression import compare, compare_boundaries
 from harness.judgement.results import boundary_result, claim_result, family_result
 from harness.lab.simulation.populations import to_baseline
@@ -115,7 +115,7 @@ def test_marks_are_the_positions_of_the_verdicts(profile: Profile) -> None:
         family_result(pair, compare(measured, baseline, FAMILIES[name]), baseline)
         for name in ("inter", "intra", "lens")
     ]
-    results += [claim_result(pair, claim) for claim in claims_of(phase_reading(measured)).values()]
+    results += [claim_result(pair, claim) for claim in judge_claims(phase_reading(measured)).values()]
     results.append(boundary_result(pair, compare_boundaries(measured, baseline)))
     marks = marks_by_measure(results)
     assert (marks["inter"], marks["text"]) == (Mark("differs", (2, 3)), Mark("equivalent", (5,)))

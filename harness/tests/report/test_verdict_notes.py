@@ -23,7 +23,7 @@ from harness.report.write import write_report
 from harness.run.session_results import SessionResults
 from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
-from harness.tests.support.two_sides import agree_recall
+from harness.tests.support.two_sides import judge_recall
 
 NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
 
@@ -33,7 +33,7 @@ def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     """A session in which one pair differs and more than a quarter of the verdicts is inconclusive."""
     session = judge_profiles(tmp_path_factory.mktemp("mute"), make_differing_profile())
     session.verdicts[:] = [
-        dataclasses.replace(line, word="inconclusive") if line.kind == "replication" else line
+        dataclasses.replace(line, verdict="inconclusive") if line.kind == "replication" else line
         for line in session.verdicts
     ]
     return session
@@ -71,7 +71,7 @@ def tolerating(part: Evidence) -> Evidence:
     """Return the part as if a larger share of changed samples were allowed."""
     assert isinstance(part.source, Finding)
     agreement = dataclasses.replace(part.source.agreement, verdict=Verdict.REPRODUCES, reproduced=True)
-    return dataclasses.replace(part, word="reproduces", source=dataclasses.replace(part.source, agreement=agreement))
+    return dataclasses.replace(part, verdict="reproduces", source=dataclasses.replace(part.source, agreement=agreement))
 
 
 def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path)
     assert lens.changed
     parts = tuple(tolerating(part) if part.title == "LogitLens recall (top 5)" else part for part in lens.parts)
     session.verdicts[session.verdicts.index(lens)] = dataclasses.replace(
-        lens, word="reproduces", changed=False, parts=parts
+        lens, verdict="reproduces", changed=False, parts=parts
     )
     for width in (80, 400):
         text = " ".join(" ".join(line.text for line in summary_lines(session, width)).split())
@@ -94,7 +94,7 @@ def test_one_of_128_samples_may_change_its_recall() -> None:
     before = np.zeros((128, 5))
     after = before.copy()
     after[9, 3] = 0.2
-    agreement = agree_recall(after, before, paired=True, alpha_diff=1e-4)
+    agreement = judge_recall(after, before, paired=True, alpha_diff=1e-4)
     assert (agreement.verdict, agreement.beyond_tolerance, agreement.compared, agreement.largest) == (
         "reproduces",
         1,

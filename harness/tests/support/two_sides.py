@@ -24,12 +24,12 @@ def _accept_arrays(decide: Callable[..., Agreement]) -> Callable[..., Agreement]
         baseline_clusters: Clusters | None = None,
         **options: Any,
     ) -> Agreement:
-        return decide(Sides.of(measured, baseline, paired, clusters, baseline_clusters), *margins, **options)
+        return decide(Sides.from_curves(measured, baseline, paired, clusters, baseline_clusters), *margins, **options)
 
     return decided
 
 
-agree = _accept_arrays(agreement.agree)
-agree_recall = _accept_arrays(agreement.agree_recall)
-agree_boundaries = _accept_arrays(boundary_agreement.agree_boundaries)
-agree_intervals = _accept_arrays(interval_agreement.agree_intervals)
+judge_agreement = _accept_arrays(agreement.judge_agreement)
+judge_recall = _accept_arrays(agreement.judge_recall)
+judge_boundaries = _accept_arrays(boundary_agreement.judge_boundaries)
+judge_intervals = _accept_arrays(interval_agreement.judge_intervals)
