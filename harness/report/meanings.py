@@ -209,7 +209,8 @@ def _measure_sentence(finding: Finding) -> str:
             if not agreement.largest:
                 return "Every sample is identical, to the last digit."
             same = "Every sample is the same within the tolerance"
-            return f"{changed_samples_text(agreement) if agreement.beyond_tolerance else same}; {format_largest_change(finding)}."
+            changed = changed_samples_text(agreement) if agreement.beyond_tolerance else same
+            return f"{changed}; {format_largest_change(finding)}."
         case "equivalent":
             return (
                 f"Samples changed at {where}, but the mean is confirmed to be within the margin everywhere. {samples}"

@@ -209,7 +209,7 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
 def _regression(line: Result) -> tuple[str, str]:
     if line.changed and line.verdict != "differs":
         return f"{line.verdict}, but changed", BAD
-    return line.verdict, VERDICTS[line.word].colour
+    return line.verdict, VERDICTS[line.verdict].colour
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:
