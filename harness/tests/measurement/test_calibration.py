@@ -58,7 +58,9 @@ def test_tolerances_are_three_times_the_noise_of_the_types_and_never_below_the_f
     calibrated = calibration(float32=1e-6, bfloat16=8e-3)
     assert calibrated.mean_noise("inter") == 4e-3
     assert calibrated.mean_noise("image") == 0.0
-    wide, narrow = (calibrated.tolerance("inter", half_precision=narrow, declared=CURVE_TOLERANCE) for narrow in (False, True))
+    wide, narrow = (
+        calibrated.tolerance("inter", half_precision=half, declared=CURVE_TOLERANCE) for half in (False, True)
+    )
     assert wide is not None
     assert narrow is not None
     assert (wide.amount, wide.share) == (1e-3, 1.0)
