@@ -162,8 +162,8 @@ def check_claim(profile: Profile, claim: Claim, *, strict: bool = False) -> None
         >>> from pathlib import Path
         >>> from harness.baselines.store import read_baseline
         >>> profile = read_baseline(Path("baselines/scenes-llava/scenes.json")).profile
-        >>> from harness.judgement.phases import claims_of, phase_reading
-        >>> claims = claims_of(phase_reading(profile))
+        >>> from harness.judgement.phases import judge_claims, phase_reading
+        >>> claims = judge_claims(phase_reading(profile))
         >>> check_claim(profile, claims["inter-modal"])
         >>> check_claim(profile, claims["alignment"])
         Traceback (most recent call last):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.calibration import Calibration, Noise, Variant, noise_between
+from harness.analysis.calibration import Calibration, Noise, RunNoise, noise_between
 from harness.analysis.margins import CPU_TOLERANCE, CURVE_TOLERANCE
 from harness.baselines.margin_table import boundary_margin_values, margin_table
 from harness.measurement.conditions import calibrate, calibration_runs
@@ -48,7 +48,7 @@ def test_noise_scales_with_the_measure_and_ignores_the_order(seed: int, scale: f
 def calibration(**samples: float) -> Calibration:
     return Calibration(
         {
-            dtype: Variant(dtype, {"inter": Noise(mean=sample / 2, sample=sample, changed=1.0)})
+            dtype: RunNoise(dtype, {"inter": Noise(mean=sample / 2, sample=sample, changed=1.0)})
             for dtype, sample in samples.items()
         }
     )
@@ -78,9 +78,9 @@ def test_without_a_16_bit_run_there_is_no_16_bit_tolerance() -> None:
 
 def test_a_calibration_is_read_back_as_written() -> None:
     calibrated = calibration(float32=1.25e-6, bfloat16=8e-3)
-    assert Calibration.of_record(calibrated.record()) == calibrated
+    assert Calibration.from_record(calibrated.record()) == calibrated
     with pytest.raises(KeyError):
-        Calibration.of_record({"eager": {}})
+        Calibration.from_record({"eager": {}})
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_every_run_measures_the_same_samples_and_leaves_the_model_as_it_was(tiny
     lines: list[str] = []
     calibrated = calibrate(tiny, profile, load, seed=0, batch_size=2, say=lines.append)
     names = [run.name for run in calibration_runs(profile, 2)]
-    assert list(calibrated.calibration.variants) == names
+    assert list(calibrated.calibration.runs) == names
     assert {"bfloat16", "eager", "batch size 1", "batch size 16"} <= set(names)
     assert [line.partition(",")[0] for line in lines] == ["calibration of tiny-llava-tiny"] * len(names)
     assert loaded[0] == ("bfloat16", "cpu")
     assert (torch.get_num_threads(), tiny.attention) == (threads, "sdpa")
-    runs = calibrated.calibration.variants
+    runs = calibrated.calibration.runs
     assert runs["bfloat16"].dtype == "bfloat16"
     assert set(runs["eager"].noise) == MEASURES
     assert runs["bfloat16"].noise["inter"].mean > 1e-4
