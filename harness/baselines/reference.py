@@ -33,7 +33,7 @@ class Reference(Baseline):
         return self.profile.model
 
     @property
-    def source(self) -> dict[str, str]:
+    def record_source(self) -> dict[str, str]:
         """The model's name, for records."""
         return {"model": self.profile.model}
 
