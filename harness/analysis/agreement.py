@@ -1,4 +1,4 @@
-"""The one decision rule: does a measure reproduce its baseline, is it equivalent to it, or does it differ?"""
+"""The decision rule: a measure reproduces its baseline, is equivalent to it, differs from it, or is inconclusive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORST = 5
 
 @dataclass(frozen=True, slots=True)
 class SampleChange:
-    """The largest change of one sample: row `index`, `layer`, and the signed `amount` now minus baseline."""
+    """The largest change of one sample: row `index`, `layer`, and the signed `amount`, measured minus baseline."""
 
     index: int
     layer: int
@@ -40,13 +40,16 @@ class SampleChange:
 class Agreement:
     """The verdict on one measure against its baseline.
 
-    `reproduced` answers the first question by itself, None where it could not be asked: it is certain even where the
-    means are inconclusive (pictures exchanged between the samples move no mean).
-    `mean` is the comparison of means that decided, one of `level` and `shape` (None where shape is not asked for).
-    `layers` are those that differ; of another measure that does not reproduce, those at which a sample is beyond the
-    tolerance. `beyond_tolerance` counts such samples among the `compared` common ones, and `worst_samples` are the
-    largest of them; `largest` is the largest absolute change of any sample at any point, None where none were compared.
-    `reason` says why reproduction could not be asked, and is empty where it was. `tolerance` is that of a sample.
+    `reproduced` is True if the samples reproduce, and None if that was not tested. The per-sample comparison is exact
+    even if the means are inconclusive: images exchanged between samples do not change a mean.
+
+    `mean` is the comparison of means that decided: `level` or `shape` (None if shapes are not compared). `layers` are
+    the layers that differ. If the measure does not differ but fails to reproduce, they are the layers at which a sample
+    exceeds the tolerance.
+
+    `beyond_tolerance` counts the samples that exceed `tolerance`, out of `compared` common samples. `worst_samples`
+    holds the largest of these changes. `largest` is the largest absolute change of any sample at any point, None if no
+    samples were compared. `reason` states why reproduction was not tested, and is empty if it was.
     """
 
     verdict: Verdict
@@ -74,25 +77,25 @@ def judge_agreement(
     shape: bool = True,
     guard: float = 0.0,
 ) -> Agreement:
-    """Return the verdict on a measure: reproduces, equivalent, differs or inconclusive, asked in this order.
+    """Return the verdict on a measure: reproduces, else differs, else equivalent, else inconclusive.
 
-    Reproduces: sample by sample within `tolerance`. Differs: in one of the views some layer's mean difference exceeds
-    its margin by more than the simultaneous bound. Equivalent: in every view each layer's difference is certainly
-    within its margin. `alpha_diff` is spent on all views together.
+    Reproduces: every sample is within `tolerance`. Differs: in one view, some layer's mean difference exceeds its
+    margin by more than the simultaneous bound. Equivalent: in every view, the confidence interval of each layer's
+    difference lies within its margin. `alpha_diff` covers all views together.
 
     Args:
-        sides: the run and its baseline. Fewer than 32 paired samples are compared in the mean as if they were not
-            paired, but are still asked whether they reproduce.
+        sides: the run and its baseline. Fewer than 32 paired samples have their means compared as unpaired, but are
+            still tested for reproduction.
         margin: one value, or one per point.
-        alpha_diff: probability of a false "differs", the run's divided by the number of declared assertions.
-        tolerance: of the pair of environments.
-        reproducible: False where the two are not expected to be the same (other data type, other inputs).
-        reason: why not.
-        shape: compare the shapes as well.
-        guard: the verdict must survive one added sample whose difference is plus, and one whose is minus, this.
+        alpha_diff: probability of a false "differs": the run's, divided by the number of declared assertions.
+        tolerance: per-sample tolerance for this pair of environments.
+        reproducible: False if the samples are not expected to reproduce (another data type, other inputs).
+        reason: why they are not expected to reproduce.
+        shape: True to compare the shapes as well.
+        guard: the verdict must survive one added sample with difference +guard, and one with -guard.
 
     Raises:
-        ValueError: fewer than two independent rows, or a margin not positive.
+        ValueError: there are fewer than two independent rows, or a margin is not positive.
     """
     margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), sides.measured.shape[1:])
     if not (margins > 0.0).all():
@@ -102,7 +105,7 @@ def judge_agreement(
         view: MeanDifference.from_sides(sides, view).compare(margins, alpha_diff / len(views), guard) for view in views
     }
     decisive = _decisive(list(compared.values()))
-    found = Agreement(
+    agreement = Agreement(
         verdict=decisive.verdict,
         mean=decisive,
         level=compared[View.LEVEL],
@@ -111,33 +114,42 @@ def judge_agreement(
         reason=reason if sides.paired else reason or "the samples are not the same",
         tolerance=tolerance,
     )
-    return _reproduction(found, sides.measured - sides.baseline, tolerance, reproducible) if sides.paired else found
+    return (
+        _reproduction(agreement, sides.measured - sides.baseline, tolerance, reproducible)
+        if sides.paired
+        else agreement
+    )
 
 
 def judge_recall(sides: Sides, **options: Any) -> Agreement:
-    """Return the verdict on LogitLens recall per sample (samples, points), values in [0, 1]; `options` are `agree`'s.
+    """Return the verdict on LogitLens recall per sample (samples, points), with values in [0, 1].
 
-    Reproduces where 99 % of the samples have the same recall at every layer; margins 0.05, at the last point 0.02. A
-    loss confined to few samples shows in no variance estimate, so the verdict must survive one added sample whose
-    recall differs by +0.5, and one by -0.5; in clusters of two such a sample moves its cluster by half of that.
+    Recall reproduces if 99 % of the samples have the same recall at every layer. The margins are 0.05, and 0.02 at the
+    last point. The variance does not show a loss confined to a few samples. The verdict must therefore survive one
+    added sample whose recall differs by +0.5, and one by -0.5. In clusters of two, such a sample shifts its cluster's
+    mean by half of that.
+
+    Args:
+        sides: the run and its baseline.
+        **options: passed to `judge_agreement`.
 
     Raises:
-        ValueError: as `agree`.
+        ValueError: as in `judge_agreement`.
     """
-    # One sample is that much of an independent row: a word lost in one of two captions moves their mean by half.
+    # A sample is only a part of an independent row: a word lost in one of two captions halves in their mean.
     guard = RECALL_GUARD * (1.0 if sides.clusters is None else len(set(sides.clusters)) / len(sides.measured))
     margins = recall_margins(sides.measured.shape[1])
     return judge_agreement(sides, margins, tolerance=HIT_TOLERANCE, shape=False, guard=guard, **options)
 
 
 def combine_verdicts(verdicts: list[Verdict]) -> Verdict:
-    """Return the verdict on several comparisons together: one that differs decides, then one that is undecided."""
+    """Return the combined verdict: differs if any comparison differs, else inconclusive if any is, and so on."""
     order = (Verdict.DIFFERS, Verdict.INCONCLUSIVE, Verdict.EQUIVALENT, Verdict.REPRODUCES)
     return next(verdict for verdict in order if verdict in verdicts)
 
 
 def _decisive(comparisons: list[MeanComparison]) -> MeanComparison:
-    """The first of those that share the combined verdict, so the level before the shape; it needs the larger n."""
+    """Return the first comparison with the combined verdict, `n_needed` being the largest of all such comparisons."""
     verdict = combine_verdicts([c.verdict for c in comparisons])
     deciding = [c for c in comparisons if c.verdict is verdict]
     needed = [c.n_needed for c in deciding if c.n_needed is not None]
@@ -145,16 +157,16 @@ def _decisive(comparisons: list[MeanComparison]) -> MeanComparison:
 
 
 def samples_reproduce(change: FloatArray, tolerance: Tolerance) -> bool:
-    """Return whether enough samples are the same, of the changes (samples, points) of one measure.
+    """Return True if enough samples are within the tolerance, given one measure's changes (samples, points).
 
     Raises:
-        ValueError: the tolerance is of other samples.
+        ValueError: the tolerance has another number of samples.
     """
     return _enough(_exceeds(change, tolerance), tolerance)
 
 
 def _exceeds(change: FloatArray, tolerance: Tolerance) -> BoolArray:
-    """Where a sample is beyond its tolerance, (samples, points)."""
+    """Return True where a sample exceeds its tolerance, (samples, points)."""
     amounts = np.asarray(tolerance.amount, dtype=np.float64)
     if amounts.ndim and len(amounts) != len(change):
         raise ValueError(f"the tolerance has {len(amounts)} amounts for {len(change)} samples.")
@@ -165,24 +177,24 @@ def _enough(exceeds: BoolArray, tolerance: Tolerance) -> bool:
     return bool(np.mean(~exceeds.any(axis=1)) >= tolerance.share)
 
 
-def _reproduction(found: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
+def _reproduction(agreement: Agreement, change: FloatArray, tolerance: Tolerance, reproducible: bool) -> Agreement:
     exceeds = _exceeds(change, tolerance)
     beyond_tolerance = exceeds.any(axis=1)
     layer = np.argmax(np.abs(change), axis=1)
-    size = np.where(beyond_tolerance, np.abs(change).max(axis=1), -1.0)
-    worst = [int(i) for i in np.argsort(-size, kind="stable")[: min(_WORST, int(beyond_tolerance.sum()))]]
-    found = replace(
-        found,
+    exceeding_size = np.where(beyond_tolerance, np.abs(change).max(axis=1), -1.0)
+    worst = [int(i) for i in np.argsort(-exceeding_size, kind="stable")[: min(_WORST, int(beyond_tolerance.sum()))]]
+    agreement = replace(
+        agreement,
         beyond_tolerance=int(beyond_tolerance.sum()),
         compared=len(change),
         worst_samples=tuple(SampleChange(i, int(layer[i]), float(change[i, layer[i]])) for i in worst),
         largest=float(np.abs(change).max()),
     )
     if reproducible:
-        found = replace(found, reproduced=_enough(exceeds, tolerance))
-    if found.reproduced:
-        return replace(found, verdict=Verdict.REPRODUCES, layers=())
-    not_the_same = found.verdict is Verdict.INCONCLUSIVE and found.reproduced is False
-    if found.verdict is Verdict.EQUIVALENT or not_the_same:
-        return replace(found, layers=layers_where(np.asarray(exceeds.any(axis=0))))
-    return found
+        agreement = replace(agreement, reproduced=_enough(exceeds, tolerance))
+    if agreement.reproduced:
+        return replace(agreement, verdict=Verdict.REPRODUCES, layers=())
+    not_the_same = agreement.verdict is Verdict.INCONCLUSIVE and agreement.reproduced is False
+    if agreement.verdict is Verdict.EQUIVALENT or not_the_same:
+        return replace(agreement, layers=layers_where(np.asarray(exceeds.any(axis=0))))
+    return agreement

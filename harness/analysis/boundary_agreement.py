@@ -1,4 +1,4 @@
-"""Whether the layers that separate the phases, and those where phases happen, are where the baseline has them."""
+"""Comparison of a run's turning points and half-height layers with those of its baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.analysis.turning_points import (
 
 
 class BoundaryKind(StrEnum):
-    """A layer where the curve turns, or the layer where a phase is half done."""
+    """Kind of boundary: where the curve turns, or where a phase reaches half of its change."""
 
     TURNING_POINT = "turning point"
     HALF_HEIGHT = "half-height"
@@ -32,11 +32,11 @@ class BoundaryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BoundaryShift:
-    """How far one boundary is from the baseline's.
+    """The reach of one boundary from the baseline's.
 
-    `index` counts from 1: turning point j ends phase j, half-height j lies in phase j. `effect` is now minus baseline,
-    in layers; `interval` holds for all boundaries together with the agreement's `confidence`, and is NaN where either
-    curve has no such layer.
+    `index` counts from 1: turning point j ends phase j, half-height j lies in phase j. `effect` is measured minus
+    baseline, in layers. `interval` holds for all boundaries together with the agreement's `confidence`; it is NaN if
+    either curve has no such layer.
     """
 
     kind: BoundaryKind
@@ -52,9 +52,9 @@ class BoundaryShift:
 
 @dataclass(frozen=True, slots=True)
 class BoundaryAgreement:
-    """The verdict on all boundaries of a curve; `decisive` is the shift that reached it.
+    """The verdict on all boundaries of a curve; `decisive` is the shift that determined it.
 
-    `confidence` is that of all intervals together, `n` and `n_baseline` count independent rows.
+    `confidence` applies to all intervals together. `n` and `n_baseline` count independent rows.
     """
 
     verdict: Verdict
@@ -75,35 +75,37 @@ def judge_boundaries(
     start: int = 1,
     margins: Sequence[float] | None = None,
 ) -> BoundaryAgreement:
-    """Return whether turning points and half-heights are equivalent to the baseline's, differ, or neither is certain.
+    """Return the verdict on turning points and half-heights: equivalent to the baseline's, different or inconclusive.
 
-    Bootstrap of the shift over independent rows, of pairs where the samples are the same. Differs: the interval of
-    some shift lies beyond its margin; the interval is at level 1 - alpha_diff / (2 segments - 1), the wider of the
-    percentile and the normal one, because so far out 2,000 draws end before the percentiles do. Equivalent: every
-    interval at level 95 % lies within the margin, ends included: a turning point moves by whole layers.
+    The shift of each boundary is bootstrapped over independent rows, or over pairs if the samples are the same.
+
+    Differs: the interval of some shift lies entirely beyond its margin. Its level is 1 - alpha_diff / (2 segments - 1).
+    It is the wider of the percentile and the normal interval, because 2,000 draws are too few for percentiles so far
+    in the tail. Equivalent: every 95 % interval lies within its margin, ends included because a turning point shifts
+    by whole layers.
 
     Args:
-        sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
-        alpha_diff: probability of a false "differs", all boundaries together.
+        sides: the run and its baseline; fewer than 32 paired samples are compared as unpaired.
+        alpha_diff: probability of a false "differs" over all boundaries together.
         segments: number of monotone segments to fit.
-        start: direction of the first; 0 takes the baseline's better one.
-        margins: in layers, of the turning points, then of the half-heights; by default the baseline's
-            `boundary_margins`.
+        start: direction of the first segment; 0 selects the direction that fits the baseline better.
+        margins: margins in layers, turning points first, then half-heights. Default: `boundary_margins` of the
+            baseline.
 
     Raises:
-        ValueError: too few points for the segments, or not 2 segments - 1 margins.
+        ValueError: there are too few points for the segments, or the number of margins is not 2 segments - 1.
     """
     if sides.in_pairs:
-        both = cluster_means(np.concatenate([sides.measured, sides.baseline], axis=1), sides.clusters)
-        rows_x, rows_y = np.hsplit(both, 2)
+        joined_rows = cluster_means(np.concatenate([sides.measured, sides.baseline], axis=1), sides.clusters)
+        measured_rows, baseline_rows = np.hsplit(joined_rows, 2)
     else:
-        rows_x = cluster_means(sides.measured, sides.clusters, "the measure")
-        rows_y = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
-    direction = best_direction(rows_y.mean(axis=0), segments, start)
-    at_x, drawn_x = _layers(rows_x, 0, segments, direction)
-    at_y, drawn_y = _layers(rows_y, 0 if sides.in_pairs else 1, segments, direction)
+        measured_rows = cluster_means(sides.measured, sides.clusters, "the measure")
+        baseline_rows = cluster_means(sides.baseline, sides.baseline_clusters, "its baseline")
+    direction = best_direction(baseline_rows.mean(axis=0), segments, start)
+    measured_layers, measured_draws = _layers(measured_rows, 0, segments, direction)
+    baseline_layers, baseline_draws = _layers(baseline_rows, 0 if sides.in_pairs else 1, segments, direction)
     if margins is None:
-        margins = [margin.value for margin in boundary_margins(rows_y, segments=segments, start=direction)]
+        margins = [margin.value for margin in boundary_margins(baseline_rows, segments=segments, start=direction)]
     if len(margins) != 2 * segments - 1:
         raise ValueError(
             f"{segments} segments have {2 * segments - 1} boundaries, but there are {len(margins)} margins."
@@ -112,7 +114,14 @@ def judge_boundaries(
     numbered += [(BoundaryKind.HALF_HEIGHT, j) for j in range(1, segments + 1)]
     alpha = alpha_diff / (2 * segments - 1)
     shifts = [
-        _shift(number, (float(at_x[i]), float(at_y[i])), drawn_x[:, i] - drawn_y[:, i], margins[i], alpha, len(rows_x))
+        _shift(
+            number,
+            (float(measured_layers[i]), float(baseline_layers[i])),
+            measured_draws[:, i] - baseline_draws[:, i],
+            margins[i],
+            alpha,
+            len(measured_rows),
+        )
         for i, number in enumerate(numbered)
     ]
     verdict = combine_verdicts([shift.verdict for shift in shifts])
@@ -120,8 +129,8 @@ def judge_boundaries(
     return BoundaryAgreement(
         verdict=verdict,
         paired=sides.in_pairs,
-        n=len(rows_x),
-        n_baseline=len(rows_y),
+        n=len(measured_rows),
+        n_baseline=len(baseline_rows),
         start=direction,
         confidence=1.0 - alpha_diff,
         decisive=max(deciding, key=lambda shift: np.nan_to_num(abs(shift.effect) / shift.margin, nan=np.inf)),
@@ -130,7 +139,7 @@ def judge_boundaries(
 
 
 def _layers(rows: FloatArray, seed: int, segments: int, start: int) -> tuple[FloatArray, FloatArray]:
-    """Turning points, then half-heights: of the mean (2 k - 1,) and of its resamples (draws, 2 k - 1)."""
+    """Return turning points, then half-heights, of the mean (2 k - 1,) and of its resamples (draws, 2 k - 1)."""
     means = np.concatenate([rows.mean(axis=0)[None], resampled_means(rows, DRAWS, seed)])
     points = turning_points_rows(means, segments, start)
     layers = np.concatenate([points.astype(np.float64), half_heights(means, points)], axis=1)
@@ -139,23 +148,32 @@ def _layers(rows: FloatArray, seed: int, segments: int, start: int) -> tuple[Flo
 
 def _shift(
     number: tuple[BoundaryKind, int],
-    at: tuple[float, float],
-    drawn: FloatArray,
+    layers: tuple[float, float],
+    draws: FloatArray,
     margin: float,
     alpha: float,
     n: int,
 ) -> BoundaryShift:
-    """The verdict on one boundary, `at` which layers it is now and in the baseline; `drawn` are resampled shifts."""
-    effect = at[0] - at[1]
-    kept = drawn[np.isfinite(drawn)]
-    if not np.isfinite(effect) or len(kept) < 0.95 * len(drawn):
+    """Return the verdict on one boundary.
+
+    Args:
+        number: kind and index of the boundary.
+        layers: its layer in the run and in the baseline.
+        draws: bootstrapped shifts, (draws,).
+        margin: in layers.
+        alpha: error of "differs".
+        n: number of independent rows.
+    """
+    effect = layers[0] - layers[1]
+    finite = draws[np.isfinite(draws)]
+    if not np.isfinite(effect) or len(finite) < 0.95 * len(draws):
         unknown = (float("nan"), float("nan"))
-        return BoundaryShift(*number, Verdict.INCONCLUSIVE, *at, effect, unknown, margin, None)
-    spread = float(kept.std())
-    far = float(stats.norm.isf(alpha / 2)) * spread
-    low, high = outer_quantiles(kept, alpha / 2)
-    low, high = min(low, effect - far), max(high, effect + far)
-    near_low, near_high = outer_quantiles(kept, ALPHA_EQUIVALENT)
+        return BoundaryShift(*number, Verdict.INCONCLUSIVE, *layers, effect, unknown, margin, None)
+    spread = float(finite.std())
+    half_width = float(stats.norm.isf(alpha / 2)) * spread
+    low, high = outer_quantiles(finite, alpha / 2)
+    low, high = min(low, effect - half_width), max(high, effect + half_width)
+    near_low, near_high = outer_quantiles(finite, ALPHA_EQUIVALENT)
     needed: int | None = None
     if low > margin or high < -margin:
         verdict = Verdict.DIFFERS
@@ -164,7 +182,7 @@ def _shift(
     else:
         verdict = Verdict.INCONCLUSIVE
         gap = abs(abs(effect) - margin)
-        reach = far if abs(effect) > margin else float(stats.norm.isf(ALPHA_EQUIVALENT)) * spread
-        # A turning point on a plateau has an interval that shrinks faster, so this is an upper guess.
+        reach = half_width if abs(effect) > margin else float(stats.norm.isf(ALPHA_EQUIVALENT)) * spread
+        # The interval of a turning point on a plateau shrinks faster, so this estimate is an upper bound.
         needed = samples_to_decide(n, gap, reach)
-    return BoundaryShift(*number, verdict, *at, effect, (low, high), margin, needed)
+    return BoundaryShift(*number, verdict, *layers, effect, (low, high), margin, needed)

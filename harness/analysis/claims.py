@@ -1,4 +1,4 @@
-"""The paper's claims about four phases, as verdicts on measured curves (Wei, Shi and Inoue, arXiv 2411.00646)."""
+"""Verdicts on the paper's claims about four phases (Wei, Shi and Inoue, arXiv 2411.00646)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from harness.analysis.segments import declared_prominence
 
 PHASES = ("I", "II", "III", "IV")
 MIN_RECALL_GAIN = 0.02
-#: The control of recall: another sample's words on the same picture.
+#: The control of recall: another sample's words with the same image.
 CHANCE = "chance"
 
 
 class ClaimVerdict(StrEnum):
-    """What a replication says of one claim."""
+    """The outcome of a replication of one claim."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -46,9 +46,9 @@ _HOLDING: Mapping[Answer, ClaimVerdict] = {
 
 @dataclass(frozen=True, slots=True)
 class ClaimPart:
-    """One part of a claim: its verdict with effect, interval, margin, n, and what was found in one line.
+    """One part of a claim: its verdict, the effect, interval, margin and n behind it, and a one-line `statement`.
 
-    `beyond` says by how much the part's effect exceeds the same under each control; the verdict does not depend on it.
+    `control_differences` compare the effect with each control's; the verdict does not depend on them.
     """
 
     name: str
@@ -65,8 +65,8 @@ class ClaimPart:
 class Claim:
     """A claim with its parts.
 
-    `curves_beyond` says where the whole inter-modal curve exceeds each control, for the claim that is about the whole
-    curve.
+    `curve_differences` lists the layers at which the inter-modal curve differs from each control. Only the claim on
+    the full curve has them.
     """
 
     name: str
@@ -75,38 +75,38 @@ class Claim:
 
     @property
     def decisive(self) -> ClaimPart:
-        """The first part that fails, else the first that is inconclusive, else the first."""
+        """The first part that fails, else the first inconclusive part, else the first part."""
         order = (ClaimVerdict.FAILS, ClaimVerdict.INCONCLUSIVE, ClaimVerdict.HOLDS)
         return next(part for verdict in order for part in self.parts if part.verdict is verdict)
 
     @property
     def verdict(self) -> ClaimVerdict:
-        """A claim holds when all parts do and fails when one does."""
+        """Verdict of the decisive part: a claim holds if all parts hold and fails if any part fails."""
         return self.decisive.verdict
 
     @property
     def control_differences(self) -> tuple[ControlDifference, ...]:
-        """What all parts have beyond their controls."""
+        """Differences to the controls, over all parts."""
         return tuple(difference for part in self.parts for difference in part.control_differences)
 
 
 def four_phases(reading: PhaseReading) -> Claim:
-    """Return whether the inter-modal curve has exactly four certified moves, first one up, none with a reversal.
+    """Judge the claim that the inter-modal curve has exactly four monotone segments, the first one rising.
 
-    Four are certified and a fifth is not, at the declared prominence; within each of the four intervals no reversal
-    exceeds 5 % of the curve's range (0.01 at least).
+    At the declared prominence four segments must be confirmed and a fifth must not. Within each segment no reversal may
+    exceed 5 % of the curve's range (at least 0.01).
     """
     margin = reversal_margin(reading.summary.mean)
     reversals = []
     for phase, name in enumerate(PHASES):
         first, last = reading.phase_layers(phase)
-        found = judge_monotonicity(reading.summary, first, last, _direction(phase), margin)
-        s, t = found.layers
+        finding = judge_monotonicity(reading.summary, first, last, _direction(phase), margin)
+        s, t = finding.layers
         statement = (
-            f"largest reversal in layers {first}-{last}: {max(found.effect, 0.0):.3g} (at most "
-            f"{max(found.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}"
+            f"largest reversal in layers {first}-{last}: {max(finding.effect, 0.0):.3g} (at most "
+            f"{max(finding.interval[1], 0.0):.3g}) between {s} and {t}, margin {margin:.3g}"
         )
-        reversals.append(_part(f"no reversal in {name}", statement, found))
+        reversals.append(_part(f"no reversal in {name}", statement, finding))
     control_differences = tuple(
         curve_difference(rows["inter"], control, reading.alpha) for control, rows in reading.control_differences.items()
     )
@@ -114,16 +114,16 @@ def four_phases(reading: PhaseReading) -> Claim:
 
 
 def alignment(reading: PhaseReading) -> Claim:
-    """Return whether inter-modal similarity rises in phase I and phase I ends within the first quarter of the depth.
+    """Judge the claim that inter-modal similarity rises in phase I, which ends in the first quarter of the depth.
 
-    A phase ends only where the curve turns, so the fall after it is asked for as well.
+    A phase ends only where the curve turns, so the claim requires the fall that follows as well.
     """
     early = _turn(reading, 0, "I ends in the first quarter", "I ends", early=True)
     return Claim("alignment", (_phase_change(reading, "inter", 0), _phase_change(reading, "inter", 1), early))
 
 
 def intra_modal(reading: PhaseReading) -> Claim:
-    """Return whether over phase II inter-modal similarity falls while that within image and within text rises."""
+    """Judge the claim that inter-modal similarity falls over phase II while image and text similarity rise."""
     parts = (
         _phase_change(reading, "inter", 1),
         _phase_change(reading, "image", 1, 1),
@@ -133,15 +133,15 @@ def intra_modal(reading: PhaseReading) -> Claim:
 
 
 def inter_modal(reading: PhaseReading) -> Claim:
-    """Return whether inter-modal similarity rises over phase III."""
+    """Judge the claim that inter-modal similarity rises over phase III."""
     return Claim("inter-modal", (_phase_change(reading, "inter", 2),))
 
 
 def output_preparation(reading: PhaseReading) -> Claim:
-    """Return whether over phase IV all three similarities fall, IV lies in the last quarter, and recall is late.
+    """Judge the claim that all three similarities fall over phase IV, in the last quarter, and that recall is late.
 
-    Recall is late where its mean over the last quarter of the depth exceeds that over the first by more than 0.02.
-    Where recall was left out that part is inconclusive.
+    Recall is late if its mean over the last quarter of the depth exceeds its mean over the first by more than 0.02.
+    Without recall, that part is inconclusive.
     """
     late = _turn(reading, 2, "IV lies in the last quarter", "IV begins", early=False)
     falls = (
@@ -153,7 +153,7 @@ def output_preparation(reading: PhaseReading) -> Claim:
 
 
 def _turn(reading: PhaseReading, index: int, name: str, event: str, *, early: bool) -> ClaimPart:
-    """Return the part of a claim that says if a phase ends in the first quarter of the depth, or begins in the last."""
+    """Judge whether a phase ends in the first quarter of the depth (`early`), or begins in the last quarter."""
     turn, bound = reading.boundaries.turning_points[index], (1.0 if early else 3.0) * reading.last / 4.0
     inside, outside = turn.low >= bound, turn.high < bound
     if early:
@@ -180,7 +180,7 @@ def _late_recall(reading: PhaseReading) -> ClaimPart:
     return _part(name, statement, gain, control_differences)
 
 
-#: Every claim by the name it has in cases, baselines and reports.
+#: All claims by the name used in cases, baselines and reports.
 CLAIMS: Mapping[str, Callable[[PhaseReading], Claim]] = MappingProxyType(
     {
         "four-phases": four_phases,
@@ -193,61 +193,63 @@ CLAIMS: Mapping[str, Callable[[PhaseReading], Claim]] = MappingProxyType(
 
 
 def _four_segments(reading: PhaseReading) -> ClaimPart:
-    every, up = reading.any_segments, reading.rising_segments
-    shown = every if every.count > len(PHASES) else up
-    if every.count > len(PHASES):
+    any_start, rising = reading.any_segments, reading.rising_segments
+    stated = any_start if any_start.count > len(PHASES) else rising
+    if any_start.count > len(PHASES):
         verdict = ClaimVerdict.FAILS
-    elif up.count == len(PHASES):
+    elif rising.count == len(PHASES):
         verdict = ClaimVerdict.HOLDS
     else:
-        verdict = ClaimVerdict.FAILS if up.at_most < len(PHASES) else ClaimVerdict.INCONCLUSIVE
+        verdict = ClaimVerdict.FAILS if rising.at_most < len(PHASES) else ClaimVerdict.INCONCLUSIVE
     chain = ", ".join(
-        f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in shown.chain
+        f"{'up' if segment.direction > 0 else 'down'} {segment.first}-{segment.last}" for segment in stated.chain
     )
     statement = (
-        f"at least {shown.count} and at most {shown.at_most} alternating monotone segments larger than "
-        f"{shown.prominence:.3g}{': ' if chain else ''}{chain}"
+        f"at least {stated.count} and at most {stated.at_most} alternating monotone segments larger than "
+        f"{stated.prominence:.3g}{': ' if chain else ''}{chain}"
     )
-    least, most = float(shown.count), float(shown.at_most)
-    return ClaimPart("four monotone segments", statement, verdict, least, (least, most), float(len(PHASES)), shown.n)
+    least, most = float(stated.count), float(stated.at_most)
+    return ClaimPart("four monotone segments", statement, verdict, least, (least, most), float(len(PHASES)), stated.n)
 
 
 def _quarters(rows: FloatArray) -> FloatArray:
-    """Means over the first and over the last quarter of the depth, (n, 2)."""
+    """Return the means over the first and the last quarter of the depth, (n, 2)."""
     layers, last = np.arange(rows.shape[1]), rows.shape[1] - 1
     first, final = layers <= last / 4.0, layers >= 3.0 * last / 4.0
     return np.stack([rows[:, first].mean(axis=1), rows[:, final].mean(axis=1)], axis=1)
 
 
 def _phase_change(reading: PhaseReading, name: str, phase: int, direction: int = 0) -> ClaimPart:
-    """Return the rise or fall of one curve over one phase, of the inter-modal one in the phase's own direction.
+    """Judge the rise or fall of one curve over one phase; the inter-modal curve takes the phase's own direction.
 
-    The bound of the inter-modal curve holds for all pairs of layers, since the phases were found on it.
+    The bound of the inter-modal curve holds for all pairs of layers, because the phases were selected on it.
     """
     rows, is_inter = reading.rows[name], name == "inter"
     direction, critical = (_direction(phase), reading.rises.critical) if is_inter else (direction, None)
     first, last = reading.phase_layers(phase)
     prominence = declared_prominence(rows.mean(axis=0))
-    found = judge_phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
+    finding = judge_phase_rise(rows, first, last, direction, prominence, alpha=reading.alpha, critical=critical)
     verb = "rises" if direction > 0 else "falls"
-    ends = found.interval if direction > 0 else (-found.interval[1], -found.interval[0])
-    title, what = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"
+    interval = finding.interval if direction > 0 else (-finding.interval[1], -finding.interval[0])
+    title, quantity = "inter-modal" if is_inter else name, f"{name} {PHASES[phase]}"
     control_differences = tuple(
-        rise_difference(rows_of[name], control, what, (first, last), direction, reading.alpha, chosen=is_inter)
+        rise_difference(rows_of[name], control, quantity, (first, last), direction, reading.alpha, chosen=is_inter)
         for control, rows_of in reading.control_differences.items()
     )
     statement = (
-        f"{title} similarity changes by {direction * found.effect:+.3g} ({_span(ends)}) from layer {first} to {last}, "
-        f"prominence {prominence:.3g}"
+        f"{title} similarity changes by {direction * finding.effect:+.3g} ({_span(interval)}) "
+        f"from layer {first} to {last}, prominence {prominence:.3g}"
     )
-    return _part(f"{title} {verb} over {PHASES[phase]}", statement, found, control_differences)
+    return _part(f"{title} {verb} over {PHASES[phase]}", statement, finding, control_differences)
 
 
 def _part(
-    name: str, statement: str, found: PhaseFinding, control_differences: tuple[ControlDifference, ...] = ()
+    name: str, statement: str, finding: PhaseFinding, control_differences: tuple[ControlDifference, ...] = ()
 ) -> ClaimPart:
-    verdict = _HOLDING.get(found.verdict, ClaimVerdict.INCONCLUSIVE)
-    return ClaimPart(name, statement, verdict, found.effect, found.interval, found.margin, found.n, control_differences)
+    verdict = _HOLDING.get(finding.verdict, ClaimVerdict.INCONCLUSIVE)
+    return ClaimPart(
+        name, statement, verdict, finding.effect, finding.interval, finding.margin, finding.n, control_differences
+    )
 
 
 def _direction(phase: int) -> int:

@@ -1,4 +1,7 @@
-"""What a curve shows beyond its control on the same samples: a shape that needs no picture is no evidence of fusion."""
+"""Differences between a curve and its control on the same samples.
+
+A shape that also appears without the image is no evidence of fusion.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from harness.analysis.mean_difference import layers_where
 from harness.analysis.segments import bounded_rises, single_rise
 from harness.analysis.simultaneous import simultaneous_bound
 
-#: A mean difference to a control counts where it is certainly larger than this cosine.
+#: Smallest cosine difference to a control that counts; the confidence bound must exceed it.
 MIN_CONTROL_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class ControlDifference:
-    """By how much something exceeds the same under `control`, on the same samples.
+    """The difference between a quantity and the same quantity under `control`, on the same samples.
 
-    `effect` is real minus control with its `interval`; `confirmed` is True if the interval excludes zero on the side
-    that the claim asks for. `quantity` names the quantity.
+    `effect` is real minus control, with its `interval`. `confirmed` is True if the interval excludes zero in the
+    direction of the claim. `quantity` is the name of the quantity.
     """
 
     control: str
@@ -34,10 +37,10 @@ class ControlDifference:
 
 @dataclass(frozen=True, slots=True)
 class CurveDifference:
-    """Where a mean curve lies certainly above, and certainly below, its control, by more than `margin`.
+    """The layers at which a mean curve is confirmed to lie above or below its control by more than `margin`.
 
-    `above` and `below` are layers, `highest` and `lowest` the largest differences in them (0 where there are none);
-    the layers hold all at once with `confidence`. `n` counts independent rows.
+    `above` and `below` are layers. `highest` and `lowest` are the largest positive and negative differences at these
+    layers, 0 if there are none. `confidence` applies to all layers at once. `n` counts independent rows.
     """
 
     control: str
@@ -54,23 +57,25 @@ def difference_rows(x: npt.ArrayLike, control: npt.ArrayLike, clusters: Clusters
     """Return real minus control as independent rows (clusters, points) of curves (samples, points).
 
     Raises:
-        ValueError: as `cluster_means`, or not the same samples.
+        ValueError: as in `cluster_means`, or the shapes differ.
     """
     real, other = np.asarray(x, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if real.shape != other.shape:
-        raise ValueError(f"a control of shape {other.shape} is not of the same samples as a curve of {real.shape}.")
+        raise ValueError(
+            f"a control of shape {other.shape} does not have the same samples as a curve of shape {real.shape}."
+        )
     return cluster_means(real - other, clusters, "the difference to a control")
 
 
 def curve_difference(
     rows: FloatArray, control: str, alpha: float = 0.01, margin: float = MIN_CONTROL_DIFFERENCE
 ) -> CurveDifference:
-    """Return at which layers the mean of `differences` rows (n, points) is certainly larger than `margin`.
+    """Return the layers at which the mean difference is confirmed to exceed `margin`, upwards or downwards.
 
-    All layers at once, with probability 1 - `alpha`.
+    The bounds hold for all layers at once with probability 1 - `alpha`. `rows` (n, points) come from `difference_rows`.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     summary = summarise(rows)
     width = simultaneous_bound(summary.covariance, summary.df, alpha) * summary.standard_error
@@ -88,26 +93,33 @@ def curve_difference(
 
 
 def rise_difference(
-    rows: FloatArray, control: str, what: str, layers: tuple[int, int], direction: int, alpha: float, *, chosen: bool
+    rows: FloatArray,
+    control: str,
+    quantity: str,
+    layers: tuple[int, int],
+    direction: int,
+    alpha: float,
+    *,
+    chosen: bool,
 ) -> ControlDifference:
-    """Return by how much more a curve changes over a phase than under its control.
+    """Return the change of a curve over a phase minus the change of its control.
 
     Args:
-        rows: `differences`, (n, points).
-        control: its name.
-        what: names the quantity.
-        layers: where the phase begins and ends.
-        direction: +1 where the claim asks for a rise, -1 for a fall.
+        rows: result of `difference_rows`, (n, points).
+        control: name of the control.
+        quantity: name of the quantity.
+        layers: first and last layer of the phase.
+        direction: +1 if the claim is a rise, -1 if it is a fall.
         alpha: two-sided error of the interval.
-        chosen: the layers were found on this curve, so the interval holds for all pairs of layers at once.
+        chosen: True if the layers were selected on this curve; the interval then holds for all pairs of layers.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     if chosen:
         effect, low, high = bounded_rises(summarise(rows), alpha).between(*layers)
     else:
         effect, width, _ = single_rise(rows, *layers, alpha)
         low, high = effect - width, effect + width
-    certain = low > 0.0 if direction > 0 else high < 0.0
-    return ControlDifference(control, what, effect, (low, high), certain, len(rows))
+    confirmed = low > 0.0 if direction > 0 else high < 0.0
+    return ControlDifference(control, quantity, effect, (low, high), confirmed, len(rows))

@@ -1,4 +1,4 @@
-"""One pair's curves read for their phases: the segmentation and the certified moves that the claims are judged on."""
+"""Phase boundaries and confirmed segments of one pair's curves, the input of the claims."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from harness.analysis.turning_points import Boundaries, boundary_intervals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PhaseReading:
-    """What all claims of one pair are judged on; made by `read_phases`.
+    """The evidence for all claims of one pair, made by `read_phases`.
 
-    `boundaries` segment the mean inter-modal curve into four moves, the first one up; `any_moves` and `up_moves` are
-    its certified chains with any first move, and with an upward one. `rows` holds `inter`, `image`, `text` and `recall`
-    as independent rows (n, points), each in an order of its own. `beyond` holds, per control, the first three less the
-    control's; `recall_beyond` recall less the recall of another sample's words, None where that was not measured.
-    There is no `recall` where it was left out, and `no_recall` says why.
+    `boundaries` split the mean inter-modal curve into four monotone segments, the first one rising. `any_segments` is
+    its longest confirmed chain of segments; `rising_segments` is the longest one that starts with a rise.
+
+    `rows` holds `inter`, `image`, `text` and `recall` as independent rows (n, points), each sorted separately. `recall`
+    is missing if it was not measured, and `no_recall` states why. `control_differences` holds, per control, the first
+    three minus the control's. `recall_chance_difference` is recall minus the recall of another sample's words, None if
+    that was not measured.
     """
 
     rows: Mapping[str, FloatArray]
@@ -49,16 +51,16 @@ class PhaseReading:
 
     @property
     def turning_layers(self) -> tuple[int, ...]:
-        """The layers where one phase ends and the next begins."""
+        """Layers where one phase ends and the next begins."""
         return tuple(int(turn.estimate) for turn in self.boundaries.turning_points)
 
     @property
     def phase_ends(self) -> tuple[int, ...]:
-        """The layers where phases begin or end, both ends of the curve included."""
+        """Layers where phases begin or end, including both ends of the curve."""
         return 0, *self.turning_layers, self.last
 
     def phase_layers(self, phase: int) -> tuple[int, int]:
-        """Return the layers where phase 0..3 begins and ends."""
+        """Return the first and last layer of phase 0..3."""
         return self.phase_ends[phase], self.phase_ends[phase + 1]
 
 
@@ -73,28 +75,28 @@ def read_phases(
     recall_chance: npt.ArrayLike | None = None,
     no_recall: str = "",
 ) -> PhaseReading:
-    """Return the segmentation, the certified moves and the rows that the claims are judged on.
+    """Return the phase boundaries, the confirmed segments and the rows for judging the claims.
 
     Args:
         inter: inter-modal similarity (samples, points), at least five points.
         image: similarity within the image tokens, same shape.
         text: similarity within the text tokens, same shape.
-        recall: LogitLens recall per sample, same shape; None where it was left out.
+        recall: LogitLens recall per sample, same shape; None if it was not measured.
         clusters: one label per sample.
-        alpha: error of each bound; those on the inter-modal curve hold for all pairs of layers at once.
-        controls: `inter`, `image` and `text` per control, of the same samples.
-        recall_chance: recall of another sample's words, of the same samples.
-        no_recall: why recall was left out.
+        alpha: error of each bound; bounds on the inter-modal curve hold for all pairs of layers at once.
+        controls: `inter`, `image` and `text` per control, for the same samples.
+        recall_chance: recall of another sample's words, for the same samples.
+        no_recall: why recall was not measured.
 
     Raises:
-        ValueError: as `summarise`, unequal shapes, or too few points for four moves.
+        ValueError: as in `summarise`, or shapes differ, or there are too few points for four segments.
     """
     curves = {"inter": inter, "image": image, "text": text}
     if recall is not None:
         curves["recall"] = recall
     shapes = {name: np.shape(curve) for name, curve in curves.items()}
     if len(set(shapes.values())) != 1:
-        raise ValueError(f"the curves of a claim must have one shape, not {shapes}.")
+        raise ValueError(f"the curves of a claim must have the same shape, not {shapes}.")
     rows = {name: cluster_means(curve, clusters, name) for name, curve in curves.items()}
     summary = summarise(rows["inter"])
     rises = bounded_rises(summary, alpha)
@@ -108,8 +110,11 @@ def read_phases(
         rising_segments=confirm_segments(rises, prominence, 1),
         alpha=alpha,
         control_differences={
-            control: {name: difference_rows(curves[name], held[name], clusters) for name in ("inter", "image", "text")}
-            for control, held in (controls or {}).items()
+            control: {
+                name: difference_rows(curves[name], control_curves[name], clusters)
+                for name in ("inter", "image", "text")
+            }
+            for control, control_curves in (controls or {}).items()
         },
         recall_chance_difference=None
         if recall is None or recall_chance is None
