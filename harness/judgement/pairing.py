@@ -1,4 +1,4 @@
-"""Which samples of two profiles belong together, and whether both models were given the same."""
+"""Matching of the samples of two profiles, and of the inputs that both models received."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harness.profile.profile import Array, Profile, as_floats
 
 @dataclass(frozen=True, slots=True)
 class InputMatch:
-    """How the samples of a run and its baseline belong together.
+    """The common samples of a run and its baseline.
 
-    `changed_tokens` and `changed_pixels` are samples with the baseline's id but other model inputs. `nested` says that
-    one has only samples of the other, with the same inputs. With `by_id` the inputs are those of two models, and
-    samples are in pairs whatever their inputs are.
+    `changed_tokens` and `changed_pixels` are the ids of samples whose model inputs differ from the baseline's. `nested`
+    is True if all samples of one side also belong to the other, with the same inputs. With `by_id`, the inputs belong
+    to two models, and samples are paired even if their inputs differ.
     """
 
     pairing: Pairing
@@ -25,12 +25,12 @@ class InputMatch:
 
     @property
     def aligned(self) -> bool:
-        """Whether rows lie side by side: few common samples still tell whether they reproduce."""
+        """True if rows can be compared in pairs, which a reproduction check can do even with few common samples."""
         return self.pairing.paired or self.nested
 
     @property
     def changed(self) -> str:
-        """What changed, in words; empty where nothing did."""
+        """A description of the changed inputs; empty if none changed."""
         names = tuple(dict.fromkeys((*self.changed_tokens, *self.changed_pixels)))
         if not names:
             return ""
@@ -40,10 +40,10 @@ class InputMatch:
             f"(first: {names[0]})"
         )
         if self.by_id:
-            pairs = "; they are still compared in pairs, by the same pictures and captions"
+            comparison = "; they are still compared in pairs, because images and captions are the same"
             return (
-                f"the two models are not given the same: of {common} samples, {counts}"
-                f"{pairs if self.pairing.paired else ''}"
+                f"the two models receive different inputs: of {common} samples, {counts}"
+                f"{comparison if self.pairing.paired else ''}"
             )
         return (
             f"the inputs changed: of {common} samples with the baseline's ids, {counts}; look at the processor, "
@@ -51,41 +51,43 @@ class InputMatch:
         )
 
 
-def common_values(now: Profile, baseline: Profile, measure: str, pairing: Pairing) -> tuple[Array, Array] | None:
-    """Return the values of a measure for the common samples of two profiles, float64 (common, places) each.
+def common_values(measured: Profile, baseline: Profile, measure: str, pairing: Pairing) -> tuple[Array, Array] | None:
+    """Return the values of a measure for the common samples of two profiles, each a float64 array (samples, positions).
 
-    `inter_adjusted` relates a sample to all others, so it is adjusted over the common samples on both sides.
+    `inter_adjusted` relates a sample to all others, so both sides are adjusted over the common samples.
 
     Returns:
-        None if one side has more samples than the common ones, and cannot be adjusted over these.
+        None if one side has further samples and cannot be adjusted over the common samples alone.
     """
-    sides = ((now, pairing.measured), (baseline, pairing.baseline))
+    profiles_and_rows = ((measured, pairing.measured), (baseline, pairing.baseline))
     if measure == "inter_adjusted":
-        values = [profile.readjusted_similarity(rows.tolist()) for profile, rows in sides]
+        values = [profile.readjusted_similarity(rows.tolist()) for profile, rows in profiles_and_rows]
     else:
-        values = [profile[measure][rows] for profile, rows in sides]
-    x, y = values
-    return None if x is None or y is None else (as_floats(x), as_floats(y))
+        values = [profile[measure][rows] for profile, rows in profiles_and_rows]
+    measured_values, baseline_values = values
+    if measured_values is None or baseline_values is None:
+        return None
+    return as_floats(measured_values), as_floats(baseline_values)
 
 
-def match_inputs(now: Profile, baseline: Profile, *, by_id: bool = False) -> InputMatch:
-    """How the samples of two profiles belong together, by id and, unless `by_id`, by the hash of their model inputs."""
-    place = {sample: row for row, sample in enumerate(baseline.sample_ids)}
-    both = [(row, sample) for row, sample in enumerate(now.sample_ids) if sample in place]
+def match_inputs(measured: Profile, baseline: Profile, *, by_id: bool = False) -> InputMatch:
+    """Match the samples of two profiles by id and, unless `by_id`, by the hash of their model inputs."""
+    baseline_rows = {sample: row for row, sample in enumerate(baseline.sample_ids)}
+    common = [(row, sample) for row, sample in enumerate(measured.sample_ids) if sample in baseline_rows]
 
-    def changed(hashes_now: tuple[str, ...], hashes_then: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sample for row, sample in both if hashes_now[row] != hashes_then[place[sample]])
+    def changed(measured_hashes: tuple[str, ...], baseline_hashes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sample for row, sample in common if measured_hashes[row] != baseline_hashes[baseline_rows[sample]])
 
-    profiles = (now, baseline)
+    profiles = (measured, baseline)
     hashes = [
         profile.sample_ids if by_id else list(zip(profile.token_hashes, profile.pixel_hashes, strict=True))
         for profile in profiles
     ]
-    pairing = pair_samples(now.sample_ids, baseline.sample_ids, *hashes)
+    pairing = pair_samples(measured.sample_ids, baseline.sample_ids, *hashes)
     return InputMatch(
         pairing=pairing,
-        changed_tokens=changed(now.token_hashes, baseline.token_hashes),
-        changed_pixels=changed(now.pixel_hashes, baseline.pixel_hashes),
-        nested=len(pairing.measured) == min(now.n, baseline.n) and not pairing.changed,
+        changed_tokens=changed(measured.token_hashes, baseline.token_hashes),
+        changed_pixels=changed(measured.pixel_hashes, baseline.pixel_hashes),
+        nested=len(pairing.measured) == min(measured.n, baseline.n) and not pairing.changed,
         by_id=by_id,
     )

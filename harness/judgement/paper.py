@@ -1,6 +1,6 @@
-"""What the paper claims, how each claim is tested (`paper.json`), and where claims are known not to hold.
+"""The claims of the paper with their tests (`paper.json`), and the known differences.
 
-Each known difference stands with its measured reason in one visible file beside the baselines.
+A file beside the baselines lists each pair and claim that is known not to replicate, with the measured reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import PhaseError
 
-#: The claims are the project's, not a run's: other baselines (`--phase-baselines`) are held against the same paper.
+#: The claims belong to the project: profiles with other baselines (`--phase-baselines`) are compared with them too.
 CLAIMS_FILE = Path(__file__).parents[2] / "baselines" / "paper.json"
 KNOWN_DIFFERENCES = "known_differences.toml"
 
@@ -29,10 +29,11 @@ class KnownDifferencesError(PhaseError):
 
 @dataclass(frozen=True, slots=True)
 class PaperClaim:
-    """One claim: what the paper states and how it is tested here.
+    """A claim of the paper and its test.
 
-    `phase` is the phase that it is about, `source` the paper with the figures that show what is tested. `readings` are
-    the numbers of the test, which are ours: shares of the depth, of a curve's range, and least sizes.
+    `statement` is the paper's sentence and `tested_as` the test. `phase` is the phase concerned. `source` cites the
+    paper and the figures that show the tested effect. `readings` are the numbers of the test, chosen by this project:
+    shares of the depth or of a curve's range, and minimum sizes.
     """
 
     statement: str
@@ -42,20 +43,20 @@ class PaperClaim:
     readings: Mapping[str, float]
 
     def lines(self) -> list[str]:
-        """Two lines for a message: the paper's statement, and the test."""
+        """Return two lines for a message: the paper's statement and the test."""
         return [f"the paper ({self.source}): {self.statement}", f"tested as: {self.tested_as}"]
 
 
 def paper_claims(path: Path = CLAIMS_FILE) -> dict[str, PaperClaim]:
-    """Return the claims by the names that cases, baselines and reports give them.
+    """Return the claims by the names that cases, baselines and reports use.
 
     Raises:
-        PaperError: the file is missing, no JSON, or lacks a part; the message names it.
+        PaperError: the file is missing, is not JSON, or lacks a key, which the message names.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         cited = _cited(content["paper"])
-        return {str(name): _claim(found, cited) for name, found in content["claims"].items()}
+        return {str(name): _claim(claim, cited) for name, claim in content["claims"].items()}
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, TypeError, AttributeError) as error:
@@ -66,10 +67,10 @@ def paper_claims(path: Path = CLAIMS_FILE) -> dict[str, PaperClaim]:
 
 
 def known_differences(baselines: Path) -> dict[str, dict[str, str]]:
-    """Return the reasons by pair and claim; empty where the directory holds no such file.
+    """Return the reasons by pair and claim; empty if the directory has no such file.
 
     Raises:
-        KnownDifferencesError: the file is not TOML, or not a table of reasons per pair.
+        KnownDifferencesError: the file is not TOML, or holds anything but a table of reasons per pair.
     """
     path = baselines / KNOWN_DIFFERENCES
     if not path.exists():
@@ -90,14 +91,14 @@ def _cited(paper: Mapping[str, Any]) -> str:
     return f"{names} {int(paper['year'])}, arXiv {_text(paper['arxiv'])}"
 
 
-def _claim(found: Mapping[str, Any], cited: str) -> PaperClaim:
-    figures = [str(int(figure)) for figure in found["figures"]]
+def _claim(claim: Mapping[str, Any], cited: str) -> PaperClaim:
+    figures = [str(int(figure)) for figure in claim["figures"]]
     return PaperClaim(
-        statement=_text(found["statement"]),
-        tested_as=_text(found["tested_as"]),
-        phase=_text(found["phase"]),
+        statement=_text(claim["statement"]),
+        tested_as=_text(claim["tested_as"]),
+        phase=_text(claim["phase"]),
         source=f"{cited}, figure{'s' if len(figures) > 1 else ''} {', '.join(figures)}",
-        readings={str(name): float(value) for name, value in found["readings"].items()},
+        readings={str(name): float(value) for name, value in claim["readings"].items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""A profile read for the paper's phases: where they lie, how many are certain, and which claims hold."""
+"""The phases of a profile: their boundaries, the confirmed monotone segments and the verdicts on the claims."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.profile.measures import chance_measure
 from harness.profile.profile import Profile, as_floats
 from harness.storage.json_text import round_numbers
 
-# The recall that the claims are judged on.
+# The recall measure that the claims use.
 CLAIM_RECALL = "recall_5"
-# Prominences at which k(delta) is told; verdicts use one of them.
+# Prominences, as shares of the range, at which segments are counted; verdicts use `declared_prominence`.
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def phase_reading(profile: Profile) -> PhaseReading:
-    """Return the segmentation and certified moves of a profile's inter-modal similarity over all text tokens.
+    """Return the phase boundaries and confirmed segments of the inter-modal similarity over all text tokens.
 
     Raises:
         ValueError: fewer than two independent samples, or fewer than five residual points.
@@ -48,14 +48,14 @@ def phase_reading(profile: Profile) -> PhaseReading:
 
 
 def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
-    """A boundary and the ends of its interval over the depth: 0 is the embeddings, 1 the input of the final norm.
+    """Return a boundary and its interval divided by the depth: 0 is the embeddings, 1 the input of the final norm.
 
     Args:
-        point: in layers, or residual points.
+        point: the boundary in layers or residual points.
         depth: the number L of decoder layers.
 
     Raises:
-        ValueError: a model without layers.
+        ValueError: the depth is below 1.
     """
     if depth < 1:
         raise ValueError(f"a depth relative to {depth} layers is not defined.")
@@ -63,15 +63,16 @@ def relative_depth(point: BoundaryInterval, depth: int) -> BoundaryInterval:
 
 
 def judge_claims(reading: PhaseReading) -> dict[str, Claim]:
-    """Every claim of the paper, by name, judged on one reading."""
+    """Judge all claims of the paper, and return them by name."""
     return {name: judge(reading) for name, judge in CLAIMS.items()}
 
 
 def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str, Any]:
-    """What a file tells of a profile's phases: boundaries with intervals, moves, k(delta), claims; JSON types only.
+    """Return the phases of a profile as JSON types.
 
-    Boundaries stand there in layers, and under `relative_depth` as shares of the depth, by which models of different
-    depth compare. `reading` is `phase_reading` of the profile where the caller has it.
+    They are the boundaries with intervals, the monotone segments, their number by prominence, and the claims.
+    Boundaries are in layers. Under `relative_depth` they are shares of the depth, comparable between models.
+    `reading` is the `phase_reading` of the profile, computed if omitted.
 
     Example:
         >>> import harness
@@ -85,14 +86,15 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
         (4, 'holds')
     """
     reading = reading or phase_reading(profile)
-    mean, found = reading.summary.mean, reading.boundaries
-    points = {"turning_points": found.turning_points, "half_heights": found.half_heights}
-    ends = {name: [interval_record(point) for point in mine] for name, mine in points.items()}
+    mean, boundaries = reading.summary.mean, reading.boundaries
+    points = {"turning_points": boundaries.turning_points, "half_heights": boundaries.half_heights}
+    ends = {name: [interval_record(point) for point in layers] for name, layers in points.items()}
     relative = {
-        name: [interval_record(relative_depth(point, reading.last)) for point in mine] for name, mine in points.items()
+        name: [interval_record(relative_depth(point, reading.last)) for point in layers]
+        for name, layers in points.items()
     }
     return {
-        "level": found.level,
+        "level": boundaries.level,
         **ends,
         "relative_depth": {"depth": reading.last} | relative,
         **_segments(mean, reading.rises, reading.any_segments),
@@ -106,12 +108,12 @@ def phases_of(profile: Profile, reading: PhaseReading | None = None) -> dict[str
 
 
 def confirmed_segment_counts(rises: BoundedRises, spread: float) -> dict[str, int]:
-    """How many alternating moves are certain at each declared share of a curve's range `spread`."""
+    """Return the number of confirmed monotone segments at each declared share of a curve's range `spread`."""
     return {f"{share:.0%} of the range": confirm_segments(rises, share * spread).count for share in SHARES}
 
 
 def _control(profile: Profile, control: str) -> dict[str, Any]:
-    """Return the phases that the inter-modal curve has without its picture."""
+    """Return the turning points and segments of the inter-modal curve of a control."""
     curve = as_floats(profile.controls[control]["inter"])
     summary = summarise(curve, profile.clusters)
     mean, rises = summary.mean, bounded_rises(summary)
@@ -131,16 +133,16 @@ def _segments(mean: FloatArray, rises: BoundedRises, segments: ConfirmedSegments
 
 
 def segment_counts(mean: FloatArray) -> dict[str, int]:
-    """How many alternating moves a mean curve has at each declared share of its range."""
-    kept, spread = persistence(mean), float(mean.max() - mean.min())
-    return {f"{share:.0%} of the range": kept.segment_count(share * spread) for share in SHARES}
+    """Return the number of monotone segments of a mean curve at each declared share of its range."""
+    persistent, spread = persistence(mean), float(mean.max() - mean.min())
+    return {f"{share:.0%} of the range": persistent.segment_count(share * spread) for share in SHARES}
 
 
 def claim_record(claim: Claim) -> dict[str, Any]:
     """Return a claim as JSON types."""
-    parts, curves = ([_plain(asdict(one)) for one in ones] for ones in (claim.parts, claim.curve_differences))
-    for one in (*(difference for part in parts for difference in part["control_differences"]), *curves):
-        del one["n"]
+    parts, curves = ([_plain(asdict(item)) for item in items] for items in (claim.parts, claim.curve_differences))
+    for item in (*(difference for part in parts for difference in part["control_differences"]), *curves):
+        del item["n"]
     return {
         "verdict": str(claim.verdict),
         "decisive": claim.decisive.name,
@@ -156,14 +158,14 @@ def _plain(value: Any) -> Any:
         case StrEnum():
             return str(value)
         case dict():
-            return {name: _plain(one) for name, one in value.items()}
+            return {name: _plain(item) for name, item in value.items()}
         case tuple():
             return list(map(_plain, value))
     return value
 
 
 def json_number(value: float) -> float | None:
-    """Return a number to six significant digits, or None where it is not finite: JSON has no NaN."""
+    """Return a number to six significant digits, or None if it is not finite, because JSON has no NaN."""
     return float(round_numbers(value)) if math.isfinite(value) else None
 
 

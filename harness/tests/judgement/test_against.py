@@ -88,8 +88,8 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     lines = found.lines()
     assert lines[0] == "worded against tiny-llava on tiny: 32 samples, compared in pairs"
     assert lines[1] == (
-        "  the two models are not given the same: of 32 samples, 32 have other token ids and 0 other pixels (first: "
-        "tiny-0); they are still compared in pairs, by the same pictures and captions"
+        "  the two models receive different inputs: of 32 samples, 32 have other token ids and 0 other pixels (first: "
+        "tiny-0); they are still compared in pairs, because images and captions are the same"
     )
     assert lines[2] == (
         "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
