@@ -53,7 +53,7 @@ def caption(value: Any, *, every: bool = True) -> Callable[[dict[str, Any]], Non
     ("value", "reason"),
     [(None, "no caption is text"), (7, "no caption is text"), ("", "no captions"), (" \n", "no captions")],
 )
-def test_a_photograph_without_a_caption_is_left_out(tmp_path: Path, value: Any, reason: str) -> None:
+def test_a_photograph_without_a_caption_is_excluded(tmp_path: Path, value: Any, reason: str) -> None:
     samples, left_out = coco(tmp_path / "every", caption(value))
     assert (sorted(samples), left_out) == (["coco-2", "coco-3"], {"coco-1": reason})
     samples, left_out = coco(tmp_path / "one", caption(value, every=False))
@@ -65,7 +65,7 @@ def test_a_list_of_captions_is_read(tmp_path: Path) -> None:
     assert samples["coco-1"].captions == ("a dog", "a cat", "a circle b of 1")
 
 
-def test_two_pictures_of_one_id_are_left_out_by_their_names(tmp_path: Path) -> None:
+def test_two_images_with_the_same_id_are_excluded_and_named(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["images"][1]["id"] = 1
         for note in content["annotations"][2:4]:
@@ -77,7 +77,7 @@ def test_two_pictures_of_one_id_are_left_out_by_their_names(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "val2017/1.jpg", "copy.jpg"])
-def test_one_picture_listed_twice_is_one(tmp_path: Path, name: str) -> None:
+def test_an_image_listed_twice_is_one_sample(tmp_path: Path, name: str) -> None:
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "copy.jpg").write_bytes(encode_image("1.jpg", "JPEG"))
     samples, left_out = coco(tmp_path, lambda content: content["images"].append({"id": "1", "file_name": name}))
@@ -86,7 +86,7 @@ def test_one_picture_listed_twice_is_one(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("as_other", [str, float])
-def test_an_id_is_the_same_as_text_and_as_number(tmp_path: Path, as_other: Callable[[int], Any]) -> None:
+def test_ids_as_text_and_as_numbers_are_equal(tmp_path: Path, as_other: Callable[[int], Any]) -> None:
     def change(content: dict[str, Any]) -> None:
         for note in content["annotations"]:
             note |= {"image_id": as_other(note["image_id"]), "id": 0}
@@ -98,7 +98,7 @@ def test_an_id_is_the_same_as_text_and_as_number(tmp_path: Path, as_other: Calla
     )
 
 
-def test_a_file_name_that_is_none_costs_its_photograph(tmp_path: Path) -> None:
+def test_a_photograph_whose_file_name_is_null_is_excluded(tmp_path: Path) -> None:
     samples, left_out = coco(tmp_path, lambda content: content["images"][0].update(file_name=None))
     assert (sorted(samples), left_out) == (["coco-2", "coco-3"], {"coco-1": "its file name is None"})
 
@@ -114,14 +114,14 @@ def test_a_file_name_that_is_none_costs_its_photograph(tmp_path: Path) -> None:
     ],
     ids=["null", "no-id", "null-id", "nan-id", "no-caption"],
 )
-def test_an_entry_that_cannot_be_read_costs_itself(tmp_path: Path, entry: Any, reason: str) -> None:
+def test_an_unreadable_entry_excludes_no_other_sample(tmp_path: Path, entry: Any, reason: str) -> None:
     samples, left_out = coco(tmp_path, lambda content: content["annotations"].insert(1, entry))
     assert {sample.id: len(sample.captions) for sample in samples.values()} == {f"coco-{k}": 2 for k in (1, 2, 3)}
     assert list(left_out) == ["coco-annotations[1]"]
     assert left_out["coco-annotations[1]"].startswith(f"the entry cannot be read ({reason}")
 
 
-def test_an_image_without_id_costs_itself(tmp_path: Path) -> None:
+def test_an_image_without_id_excludes_no_other_sample(tmp_path: Path) -> None:
     samples, left_out = coco(tmp_path, lambda content: content["images"][0].update(id=None))
     assert sorted(samples) == ["coco-2", "coco-3"]
     assert left_out == {
@@ -130,13 +130,13 @@ def test_an_image_without_id_costs_itself(tmp_path: Path) -> None:
     }
 
 
-def test_entities_are_written_out(tmp_path: Path) -> None:
+def test_html_entities_are_decoded(tmp_path: Path) -> None:
     samples, _ = coco(tmp_path, caption("a man &amp; a dog&#39;s &quot;bone&quot;"))
     assert samples["coco-1"].captions == ('a man & a dog\'s "bone"',)
 
 
 @needs_pyarrow
-def test_a_row_without_id_costs_itself_and_names_keep_their_letters(tmp_path: Path) -> None:
+def test_a_row_without_id_is_excluded_and_ids_keep_their_letters(tmp_path: Path) -> None:
     names = [None, "00a1b2.jpg", "0c2.jpg", "COCO_val2014_000000000042.jpg"]
     columns: dict[str, list[Any]] = {
         "file_name": names,
@@ -150,7 +150,7 @@ def test_a_row_without_id_costs_itself_and_names_keep_their_letters(tmp_path: Pa
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_coco_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
+def test_coco_is_read_in_the_encodings_of_other_systems(tmp_path: Path, encoding: str) -> None:
     coco(tmp_path, lambda content: None)
     path = tmp_path / "annotations" / "captions_val2017.json"
     path.write_bytes(ENCODINGS[encoding](json.dumps(json.loads(path.read_text()), indent=1)))
@@ -158,7 +158,7 @@ def test_coco_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -
 
 
 @needs_pyarrow
-def test_rows_of_one_id_are_one_picture_or_left_out(tmp_path: Path) -> None:
+def test_rows_with_the_same_id_are_merged_or_excluded(tmp_path: Path) -> None:
     """Rows 1 and 1 hold the same picture, rows 2 and 2 two of them, and the captions of row 4 are none."""
     names, pictures = ["1", "1", "2", "2", "3", "4"], ["1", "1", "2", "other", "3", "4"]
     captions: list[Any] = [["a dog"], ["a cat"], ["a hat"], ["a bat"], [None, "a rat"], None]
@@ -200,7 +200,7 @@ def check_items(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "list", "indented"])
-def test_winoground_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str) -> None:
+def test_winoground_is_read_in_the_encodings_of_other_systems(tmp_path: Path, encoding: str) -> None:
     write_jsonl(tmp_path, EXAMPLES)
     path = tmp_path / "examples.jsonl"
     if encoding in ENCODINGS:
@@ -212,7 +212,7 @@ def test_winoground_is_read_as_other_systems_write_it(tmp_path: Path, encoding: 
 
 
 @needs_pyarrow
-def test_winoground_as_parquet_leaves_the_same_out(tmp_path: Path) -> None:
+def test_winoground_as_parquet_excludes_the_same_items(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [entry | {"id": str(entry["id"])} for entry in EXAMPLES])
     check_items(tmp_path)
     _, left_out = draw("winoground", tmp_path)

@@ -22,7 +22,7 @@ from harness.tests.support.photographs import (
 )
 
 
-def test_the_registry_says_what_the_paper_used() -> None:
+def test_coco_defaults_to_the_sample_count_of_the_paper() -> None:
     dataset = find_dataset("coco-captions")
     assert (dataset.samples, dataset.paired, dataset.variable) == (400, False, "VLM_PHASE_COCO")
 
@@ -44,7 +44,7 @@ def test_each_official_part_is_read(tmp_path: Path, part: str) -> None:
         )
 
 
-def test_of_several_parts_the_first_with_images_is_read(tmp_path: Path) -> None:
+def test_the_first_part_with_images_is_read(tmp_path: Path) -> None:
     assert PARTS == ("val2017", "val2014", "train2017", "train2014")
     for part in PARTS:
         write_split(tmp_path, part)
@@ -57,7 +57,7 @@ def test_of_several_parts_the_first_with_images_is_read(tmp_path: Path) -> None:
             shutil.rmtree(tmp_path / part)
 
 
-def test_the_order_is_drawn_from_the_seed_and_from_nothing_else(tmp_path: Path) -> None:
+def test_the_order_depends_on_the_seed_only(tmp_path: Path) -> None:
     numbers = {k: image_file_name("val2017", k) for k in range(1, 41)}
     captions = [(k, f"caption {k}") for k in numbers]
     write_coco_layout(tmp_path / "a", "val2017", numbers, captions)
@@ -71,13 +71,13 @@ def test_the_order_is_drawn_from_the_seed_and_from_nothing_else(tmp_path: Path) 
         assert [s.id for s in draw(tmp_path / "a", n)[0]] == ids[:n]
 
 
-def test_captions_lose_stray_spaces_and_the_empty_ones(tmp_path: Path) -> None:
+def test_stray_spaces_and_empty_captions_are_removed(tmp_path: Path) -> None:
     texts = ["A  cat\n on\ta mat. ", " ", "", "A cat on a mat.", " Two cats"]
     write_coco_layout(tmp_path, "val2017", {5: "5.jpg"}, [(5, text) for text in texts])
     assert draw(tmp_path)[0][0].captions == ("A cat on a mat.", "Two cats")
 
 
-def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_unusable_samples_are_listed_with_the_reason(tmp_path: Path) -> None:
     write_images(tmp_path, {"secret.jpg": encode_image("secret", "JPEG")})
     bad = {1: "../secret.jpg", 2: str(tmp_path / "secret.jpg"), 3: "a/../../secret.jpg", 4: "..\\secret.jpg", 5: ""}
     good = {k: f"{k}.jpg" for k in range(10, 16)}
@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     }
 
 
-def test_only_what_was_met_on_the_way_is_left_out(tmp_path: Path) -> None:
+def test_unusable_images_after_the_last_drawn_sample_are_not_listed(tmp_path: Path) -> None:
     folder = write_split(tmp_path, "val2017", range(1, 21))
     whole, _ = draw(tmp_path)
     for sample in whole[::2]:

@@ -72,7 +72,7 @@ def test_parquet_with_a_row_for_each_caption(tmp_path: Path, shape: str) -> None
         assert sample.load_image().size == (24, 24)
 
 
-def test_broken_and_empty_pictures_in_parquet_are_named(tmp_path: Path) -> None:
+def test_broken_and_empty_images_in_parquet_are_named(tmp_path: Path) -> None:
     rows = [row(k, answer=["a caption"], file_name=f"{k}.jpg") for k in (1, 2, 3, 4)]
     rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:-200]
     rows[1]["image"]["bytes"] = None
@@ -85,7 +85,7 @@ def test_broken_and_empty_pictures_in_parquet_are_named(tmp_path: Path) -> None:
     assert left_out["coco-4"] == "a.parquet row group 1 row 0 image holds no bytes"
 
 
-def test_each_row_of_a_long_row_group_has_its_own_picture(tmp_path: Path) -> None:
+def test_each_row_of_a_long_row_group_has_its_own_image(tmp_path: Path) -> None:
     rows = [row(k, answer=["a caption"], id=k) for k in range(50)]
     write_table(tmp_path / "a.parquet", {c: [r[c] for r in rows] for c in rows[0]}, rows_in_group=40)
     samples, left_out = draw(tmp_path)
@@ -97,7 +97,7 @@ def test_each_row_of_a_long_row_group_has_its_own_picture(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("structure", [False, True])
-def test_pictures_that_rows_share_are_stored_once(tmp_path: Path, structure: bool) -> None:
+def test_images_shared_by_rows_are_read_from_a_dictionary(tmp_path: Path, structure: bool) -> None:
     """With a row for each caption the column of pictures is a dictionary."""
     import pyarrow
     import pyarrow.parquet
@@ -114,13 +114,13 @@ def test_pictures_that_rows_share_are_stored_once(tmp_path: Path, structure: boo
     assert left_out == {"coco-3": "a.parquet row group 0 row 3 image holds no bytes"}
 
 
-def test_as_many_rows_are_read_in_a_group_as_programs_write(tmp_path: Path) -> None:
+def test_a_row_group_of_a_common_size_is_read(tmp_path: Path) -> None:
     rows = 512 * 512
     write_table(tmp_path / "a.parquet", {"id": range(rows)}, rows_in_group=rows)
     assert sum(1 for _ in read_rows(tmp_path / "a.parquet", ["id"], TableSize())) == rows
 
 
-def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path) -> None:
+def test_samples_are_pickled_without_their_images(tmp_path: Path) -> None:
     write_split(tmp_path / "official", "val2017")
     write_rows(tmp_path / "hub" / "a.parquet", [row(1, answer=["a caption"], file_name="1.jpg")])
     for directory in (tmp_path / "official", tmp_path / "hub"):
@@ -130,14 +130,14 @@ def test_samples_travel_between_processes_without_their_pictures(tmp_path: Path)
         assert (np.asarray(pickle.loads(packed).load_image()) == np.asarray(sample.load_image())).all()  # noqa: S301
 
 
-def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
+def test_unknown_columns_are_an_error_with_actual_and_expected_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"image": [b""], "text": ["a cat"]})
     message = draw_error(tmp_path)
     for word in ("a.parquet", "image, text", "answer", "sentences", "cocoid"):
         assert word in message
 
 
-def test_parquet_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"version https://git-lfs")
     assert "a.parquet cannot be read as parquet" in draw_error(tmp_path)
 
@@ -147,13 +147,13 @@ def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.parquet.find_spec", lambda name: None if name == "pyarrow" else there(name))
 
 
-def test_missing_pyarrow_is_named_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_is_an_error_with_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(tmp_path / "a.parquet", [row(1, answer=["a caption"], file_name="1.jpg")])
     without_pyarrow(monkeypatch)
     assert "pip install 'vlm-phase-harness[hub]'" in draw_error(tmp_path)
 
 
-def test_without_any_copy_the_remedy_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_copy_the_error_names_the_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: "not cached")
     dataset = find_dataset("coco-captions")
     reason = dataset.unavailable(Source()) or ""

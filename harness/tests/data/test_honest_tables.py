@@ -33,7 +33,7 @@ def captions_as(kind: str) -> Any:
     "kind", ["plain", "large", "view", "categories", "listed-categories", "structures", "large-lists", "pairs"]
 )
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"store_schema": False}], ids=str)
-def test_honest_captions_are_read_in_every_kind(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+def test_captions_are_read_from_every_column_type(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     write_captions(tmp_path, columns={"answer": captions_as(kind)}, **options)
     samples, left_out = draw(tmp_path)
     assert ({sample.id: sample.captions for sample in samples}, left_out) == (
@@ -42,7 +42,9 @@ def test_honest_captions_are_read_in_every_kind(tmp_path: Path, kind: str, optio
     )
 
 
-def test_a_row_group_with_more_texts_than_its_dictionary_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_with_more_texts_than_its_dictionary_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Writers begin with a dictionary and go on without; large parts are turned into objects row by row."""
     import pyarrow
 

@@ -31,7 +31,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
     ],
     ids=["deep", "nan", "infinite", "gigantic", "large", "object", "shape", "count"],
 )
-def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, content: str) -> None:
+def test_malformed_annotations_are_an_error_with_one_sentence(tmp_path: Path, content: str) -> None:
     write_coco(tmp_path, [])
     (tmp_path / "annotations" / "captions_val2017.json").write_text(content)
     assert "captions_val2017.json is not a COCO captions file" in draw_error("coco-captions", tmp_path)
@@ -46,7 +46,7 @@ def test_annotations_that_are_something_else_are_one_sentence(tmp_path: Path, co
     ],
     ids=["deep", "number", "no-id"],
 )
-def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> None:
+def test_a_malformed_list_is_an_error_with_one_sentence(tmp_path: Path, line: str) -> None:
     write_jsonl(tmp_path, [make_example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
     assert "examples.jsonl line 1 is not a Winoground example" in draw_error("winoground", tmp_path)
@@ -60,7 +60,7 @@ def test_a_list_of_something_else_is_one_sentence(tmp_path: Path, line: str) -> 
         (json.dumps(make_example(0, caption_0=[ESCAPE])), "caption_0 is not text"),
     ],
 )
-def test_an_entry_of_other_types_costs_its_item(tmp_path: Path, line: str, reason: str) -> None:
+def test_an_entry_with_wrong_types_excludes_its_item(tmp_path: Path, line: str, reason: str) -> None:
     write_jsonl(tmp_path, [make_example(1)])
     (tmp_path / "examples.jsonl").write_text(line)
     assert reason in draw_error("winoground", tmp_path)
@@ -97,7 +97,9 @@ needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and
 
 @needs_pipes
 @pytest.mark.parametrize("make", NO_FILES)
-def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_list_that_is_not_a_regular_file_is_an_error_with_one_sentence(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     write_coco(tmp_path / "coco", [])
     make(tmp_path / "coco" / "annotations" / "captions_val2017.json")
     write_jsonl(tmp_path / "winoground", [make_example(1)])
@@ -108,7 +110,7 @@ def test_a_list_that_is_no_file_is_one_sentence(tmp_path: Path, make: Callable[[
 
 
 @needs_pipes
-def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
+def test_images_that_are_not_regular_files_exclude_their_samples(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
     os.mkfifo(tmp_path / "coco" / "val2017" / "8.jpg")
     os.mkfifo(tmp_path / "coco" / "val2017" / "other.jpg")
@@ -118,7 +120,7 @@ def test_pictures_that_are_no_files_cost_their_items(tmp_path: Path) -> None:
     assert left_out == {f"coco-{k}": f"{k}.jpg cannot be read (it is a pipe or a device)" for k in (8, 9)}
 
 
-def test_a_list_of_more_values_than_fit_into_memory_is_one_sentence(
+def test_a_list_with_too_many_values_is_an_error_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_coco(tmp_path / "coco", [])
@@ -149,7 +151,7 @@ LONG = "x" * 10_001
     ],
     ids=["48-megabytes", "long", "together", "many", "deep", "deeper"],
 )
-def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: list[Any], reason: str) -> None:
+def test_an_image_with_too_long_captions_is_excluded(tmp_path: Path, captions: list[Any], reason: str) -> None:
     write_coco(tmp_path, [])
     path = tmp_path / "annotations" / "captions_val2017.json"
     content = json.loads(path.read_text())
@@ -160,14 +162,14 @@ def test_captions_longer_than_any_cost_their_picture(tmp_path: Path, captions: l
     assert ([sample.id for sample in samples], left_out) == (["coco-7"], {"coco-8": reason})
 
 
-def test_captions_as_long_as_the_longest_are_read(tmp_path: Path) -> None:
+def test_captions_at_the_length_limits_are_accepted(tmp_path: Path) -> None:
     captions = [f"{k} {'dog ' * 2000}" for k in range(12)]
     assert find_captions_fault([*captions, "x" * 3000]) == ""
     assert find_captions_fault(["x" * 10_000]) == ""
     assert find_captions_fault([str(k) for k in range(1000)]) == ""
 
 
-def test_a_caption_of_an_item_is_bounded_too(tmp_path: Path) -> None:
+def test_a_winoground_item_with_a_too_long_caption_is_excluded(tmp_path: Path) -> None:
     write_jsonl(
         tmp_path,
         [make_example(1), make_example(2, caption_1="dog " * 12_000_000), make_example(3, tag="x" * 1_000_000)],

@@ -44,7 +44,7 @@ from harness.tests.support.winoground_files import make_example, write_jsonl
         "",
     ],
 )
-def test_a_file_name_is_no_way_out_of_the_images(tmp_path: Path, name: str) -> None:
+def test_a_file_name_cannot_lead_out_of_the_image_folder(tmp_path: Path, name: str) -> None:
     write_coco(tmp_path, [{"id": 8, "file_name": name}])
     samples, left_out = draw("coco-captions", tmp_path)
     assert [sample.id for sample in samples] == ["coco-7"]
@@ -53,7 +53,7 @@ def test_a_file_name_is_no_way_out_of_the_images(tmp_path: Path, name: str) -> N
     assert len(left_out["coco-8"]) < 400
 
 
-def test_a_folder_of_images_may_be_a_link_and_so_may_a_file_in_it(tmp_path: Path) -> None:
+def test_the_image_folder_and_files_in_it_may_be_links(tmp_path: Path) -> None:
     """As in stores that keep contents apart; what they lead to is decoded as a photograph and nothing else."""
     write_coco(tmp_path / "kept", [{"id": 8, "file_name": "8.jpg"}, {"id": 9, "file_name": "9.jpg"}])
     (tmp_path / "kept" / "val2017" / "8.jpg").symlink_to(tmp_path / "kept" / "outside.jpg")
@@ -66,7 +66,7 @@ def test_a_folder_of_images_may_be_a_link_and_so_may_a_file_in_it(tmp_path: Path
     assert left_out["coco-9"].startswith("9.jpg is not an image")
 
 
-def test_pipes_devices_and_what_is_too_large_are_not_read(tmp_path: Path) -> None:
+def test_pipes_devices_and_oversized_files_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     with (tmp_path / "sparse.jpg").open("wb") as file:
@@ -88,7 +88,7 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [10_001, 20_000, 2**31 - 1])
-def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int) -> None:
+def test_an_image_that_claims_too_many_pixels_is_excluded(tmp_path: Path, side: int) -> None:
     write_coco(tmp_path, [{"id": 8, "file_name": "8.png"}])
     (tmp_path / "val2017" / "8.png").write_bytes(png(side, side))
     _, left_out = draw("coco-captions", tmp_path)
@@ -96,7 +96,7 @@ def test_a_picture_that_would_fill_the_memory_is_named(tmp_path: Path, side: int
     assert left_out == {"coco-8": enormous}
 
 
-def test_a_program_for_a_picture_is_none(tmp_path: Path) -> None:
+def test_a_postscript_program_is_not_an_image(tmp_path: Path) -> None:
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile\n%%EOF\n"
     (tmp_path / "a.jpg").write_bytes(program)
     assert (find_fault(tmp_path / "a.jpg") or "").startswith("a.jpg is not an image")
@@ -117,7 +117,7 @@ NAMES = {
 }
 
 
-def test_ids_are_spelled_out_and_stay_different() -> None:
+def test_control_characters_in_ids_are_escaped_and_ids_stay_different() -> None:
     assert {name: item_name(name) for name in NAMES} == NAMES
     spelled = [item_name(name) for name in ("\x07\\", "\x07\\\\", "\x07\\x07", "\x07\x07", "\x07n", "\x07\n")]
     assert len(set(spelled)) == len(spelled)
@@ -126,16 +126,14 @@ def test_ids_are_spelled_out_and_stay_different() -> None:
             item_name(value)
 
 
-def test_captions_hold_no_control_characters() -> None:
+def test_control_characters_are_removed_from_captions() -> None:
     assert tidy_captions([f" a {ESCAPE}red\0circle\ud800 ", "a\u200bred caf\u00e9"]) == (
         "a ]0;owned [2Jred circle",
         "a\u200bred caf\u00e9",
     )
 
 
-def test_ids_reach_profile_messages_and_baseline_spelled_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ids_in_profile_messages_and_baseline_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [name for name in NAMES if isinstance(name, str)]
     examples = [make_example(0, id=name, caption_0="a red circle", caption_1="circle a red") for name in names]
     write_jsonl(tmp_path / "data", [*examples, make_example(1, id=f"{ESCAPE}-no-pictures")])
@@ -165,13 +163,13 @@ def test_ids_reach_profile_messages_and_baseline_spelled_out(
 
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", ".", "", "a/b", "a\\b", "C:up"])
-def test_a_model_called_after_a_path_has_no_baselines(tmp_path: Path, name: str) -> None:
+def test_a_model_named_like_a_path_cannot_have_baselines(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="use a name instead of a path"):
         model_directory(tmp_path, name)
 
 
 @pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd", "..", f"{ESCAPE}", "x" * 100_000, "a\0b"])
-def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
+def test_an_image_stem_is_not_used_as_a_path(tmp_path: Path, stem: str) -> None:
     write_jsonl(tmp_path, [make_example(1)])
     write_images(tmp_path, {"outside.png": encode_image("outside")})
     (tmp_path / "examples.jsonl").write_text(
@@ -194,7 +192,7 @@ def test_a_stem_is_looked_up_and_no_path(tmp_path: Path, stem: str) -> None:
     ],
     ids=["missing", "long", "structure", "fraction"],
 )
-def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter: Callable[[Any], Any]) -> None:
+def test_a_table_with_invalid_ids_is_an_error_with_one_sentence(tmp_path: Path, alter: Callable[[Any], Any]) -> None:
     picture = {"bytes": encode_image("a"), "path": "../../outside.png"}
     table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
     write_table(tmp_path / "data" / "val.parquet", alter(table))
@@ -212,7 +210,7 @@ def test_a_table_with_ids_of_another_kind_is_one_sentence(tmp_path: Path, alter:
         ("answer", [[[["a"]]], [[["a"]]]], ""),
     ],
 )
-def test_a_table_of_other_types_costs_its_rows(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
+def test_rows_with_wrong_column_types_are_excluded(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
     picture = {"bytes": encode_image("a"), "path": "a.png"}
     table = {"file_name": ["8.jpg", "9.jpg"], "image": [picture, picture], "answer": [["a red circle"]] * 2}
     write_table(tmp_path / "data" / "val.parquet", table | {column: values})

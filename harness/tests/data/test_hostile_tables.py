@@ -61,18 +61,18 @@ KINDS = ["decimal", "date", "timestamp", "nanoseconds", "zone", "duration", "tim
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_id_beyond_all_dates_is_one_sentence(tmp_path: Path, kind: str) -> None:
+def test_an_id_that_python_cannot_represent_is_an_error_with_one_sentence(tmp_path: Path, kind: str) -> None:
     write_captions(tmp_path, columns={"id": extreme(kind)})
     assert "a.parquet row 0 of row group 0: the row has no id (an id is " in draw_error(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_captions_of_other_kinds_are_none(tmp_path: Path, kind: str) -> None:
+def test_captions_that_are_not_text_are_ignored(tmp_path: Path, kind: str) -> None:
     write_captions(tmp_path, columns={"answer": extreme(kind)})
     assert "no caption is text" in draw_error(tmp_path)
 
 
-def test_a_text_that_is_no_utf8_costs_its_row(tmp_path: Path) -> None:
+def test_a_row_whose_id_is_not_utf8_is_excluded(tmp_path: Path) -> None:
     write_captions(tmp_path, columns={"id": no_text()})
     samples, left_out = draw(tmp_path)
     assert [sample.id for sample in samples] == ["coco-2"]
@@ -81,7 +81,7 @@ def test_a_text_that_is_no_utf8_costs_its_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_caption_that_is_no_utf8_costs_its_row(tmp_path: Path, listed: bool) -> None:
+def test_a_row_whose_caption_is_not_utf8_is_excluded(tmp_path: Path, listed: bool) -> None:
     import pyarrow
 
     texts = no_text()
@@ -91,7 +91,7 @@ def test_a_caption_that_is_no_utf8_costs_its_row(tmp_path: Path, listed: bool) -
     assert ([sample.id for sample in samples], left_out) == (["coco-1"], {"coco-0": "no caption is text"})
 
 
-def test_winoground_leaves_the_same_out(tmp_path: Path) -> None:
+def test_winoground_items_with_invalid_captions_are_excluded(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -112,7 +112,7 @@ def test_a_text_stored_once_for_all_rows_is_counted_in_each(tmp_path: Path, colu
     assert "bytes of captions and ids, more than the limit of 1,000,000,000" in draw_error(tmp_path)
 
 
-def test_a_list_of_one_text_is_counted_with_all_its_entries(tmp_path: Path) -> None:
+def test_a_repeated_text_in_a_list_is_counted_once_per_entry(tmp_path: Path) -> None:
     """511 bytes that unpack to 100 GB, in one row."""
     write_captions(
         tmp_path, columns={"answer": in_first_row(same_text(100_000))}, store_schema=False, compression="zstd"
@@ -163,7 +163,7 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert f"{reason}: write it with 2 or fewer" in draw_error(tmp_path)
 
 
-def test_rows_that_are_claimed_and_not_there_are_one_sentence(tmp_path: Path) -> None:
+def test_a_false_row_count_is_an_error_with_one_sentence(tmp_path: Path) -> None:
     """A footer that says 10^12 rows, in the file's count or in that of its row group."""
     write_captions(tmp_path, ROWS)
     path = tmp_path / "a.parquet"
@@ -187,7 +187,7 @@ def varint(number: int) -> bytes:
     return bytes([*parts, number])
 
 
-def test_a_picture_larger_than_any_photograph_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_with_a_too_large_image_is_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MOST_BYTES", 100_000)
     import pyarrow
 
@@ -197,7 +197,7 @@ def test_a_picture_larger_than_any_photograph_costs_its_row(tmp_path: Path, monk
     assert left_out == {"coco-0": "a.parquet row group 0 row 0 image is larger than 100,000 bytes"}
 
 
-def test_broken_pictures_are_not_tried_without_end(tmp_path: Path) -> None:
+def test_the_number_of_broken_images_that_are_tried_is_bounded(tmp_path: Path) -> None:
     import pyarrow
 
     write_captions(tmp_path, 1000, {"image": pyarrow.array([b""] * 1000)})
@@ -205,7 +205,7 @@ def test_broken_pictures_are_not_tried_without_end(tmp_path: Path) -> None:
     assert "none of the 200 that were tried of its 1000 images can be used, for example coco-" in message
 
 
-def test_pictures_of_one_id_are_not_compared_without_end(tmp_path: Path) -> None:
+def test_the_number_of_images_compared_for_one_id_is_bounded(tmp_path: Path) -> None:
     import pyarrow
 
     write_captions(
@@ -217,7 +217,7 @@ def test_pictures_of_one_id_are_not_compared_without_end(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("depth", [14, 30, 200])
-def test_lists_of_lists_without_end_are_one_sentence(tmp_path: Path, depth: int) -> None:
+def test_deeply_nested_lists_are_an_error_with_one_sentence(tmp_path: Path, depth: int) -> None:
     import pyarrow
 
     kind = pyarrow.string()
@@ -229,7 +229,7 @@ def test_lists_of_lists_without_end_are_one_sentence(tmp_path: Path, depth: int)
 
 
 @pytest.mark.parametrize("footer", [True, False], ids=["whole", "columns"])
-def test_an_encrypted_file_is_one_sentence(tmp_path: Path, footer: bool) -> None:
+def test_an_encrypted_file_is_an_error_with_one_sentence(tmp_path: Path, footer: bool) -> None:
     """Asked about an encrypted column, pyarrow ends the whole process."""
     import pyarrow
     import pyarrow.parquet
@@ -257,7 +257,7 @@ def test_an_encrypted_file_is_one_sentence(tmp_path: Path, footer: bool) -> None
     assert message.endswith("write it without encryption")
 
 
-def test_names_of_columns_are_shortened(tmp_path: Path) -> None:
+def test_long_column_names_are_shortened(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 

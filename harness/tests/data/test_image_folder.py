@@ -48,12 +48,12 @@ def folder_with(tmp_path: Path, *names: str) -> ImageFolder:
         ("1.bmp", "1"),
     ],
 )
-def test_a_file_is_known_in_another_folder_or_case(tmp_path: Path, file: str, name: str) -> None:
+def test_a_file_is_found_in_another_folder_or_case(tmp_path: Path, file: str, name: str) -> None:
     folder = folder_with(tmp_path, file)
     assert folder.find(name) == folder.folder / file
 
 
-def test_the_name_as_written_comes_first(tmp_path: Path) -> None:
+def test_an_exact_match_of_the_name_is_preferred(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a.jpg", "A.jpg", "b/a.jpg")
     for name in ("a.jpg", "A.jpg", "b/a.jpg"):
         assert folder.find(name) == folder.folder / name
@@ -67,13 +67,13 @@ def reason(folder: ImageFolder, name: str) -> str:
     return place.reason
 
 
-def test_a_name_of_several_files_is_none(tmp_path: Path) -> None:
+def test_an_ambiguous_name_matches_no_file(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a/1.jpg", "b/1.jpg")
     assert reason(folder, "1.jpg") == "1.jpg may be train2017/a/1.jpg or train2017/b/1.jpg: give one of them in full"
     assert folder.find("b/1.jpg") == folder.folder / "b" / "1.jpg"
 
 
-def test_the_picture_of_another_folder_is_not_taken(tmp_path: Path) -> None:
+def test_an_image_of_another_part_is_not_used(tmp_path: Path) -> None:
     """Numbers are given anew in every part, so a file of that name in another one is another picture."""
     folder = folder_with(tmp_path, "2.jpg", "b/1.jpg")
     write_images(folder.root / "val2017", {"3.jpg": b"", "1.jpg": b""})
@@ -91,7 +91,7 @@ def draw(dataset: str, directory: Path) -> tuple[list[Sample], dict[str, str]]:
     return list(find_dataset(dataset).draw(100, 0, source)), source.left_out
 
 
-def test_coco_with_folders_in_its_file_names_and_one_level_more(tmp_path: Path) -> None:
+def test_coco_file_names_with_folders_match_images_one_level_deeper(tmp_path: Path) -> None:
     names = {k: f"train2017/{k}.JPG" for k in range(3)}
     write_coco_layout(tmp_path, "train2017", names, [(k, "a red circle") for k in names], folder=False)
     write_images(tmp_path / "train2017" / "train2017", {f"{k}.jpg": encode_image(str(k)) for k in names})
@@ -99,13 +99,13 @@ def test_coco_with_folders_in_its_file_names_and_one_level_more(tmp_path: Path) 
     assert (len(samples), left_out) == (3, {})
 
 
-def test_coco_with_its_images_in_a_folder_images(tmp_path: Path) -> None:
+def test_coco_images_are_found_below_a_folder_named_images(tmp_path: Path) -> None:
     write_coco_layout(tmp_path, "train2017", {1: "1.jpg"}, [(1, "a red circle")], folder=False)
     write_images(tmp_path / "images" / "train2017", {"1.jpg": encode_image("1")})
     assert [sample.id for sample in draw("coco-captions", tmp_path)[0]] == ["coco-1"]
 
 
-def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> None:
+def test_a_directory_too_high_or_too_low_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
     write_coco_layout(tmp_path / "data" / "coco", "train2017", {1: "1.jpg"}, [(1, "a red circle")])
     for given in (tmp_path, tmp_path / "data", tmp_path / "data" / "coco" / "annotations"):
         with pytest.raises(
@@ -119,7 +119,7 @@ def test_the_directory_above_or_below_the_right_one_is_named(tmp_path: Path) -> 
         draw("coco-captions", tmp_path / "data" / "coco")
 
 
-def test_winoground_with_other_case_and_one_level_more(tmp_path: Path) -> None:
+def test_winoground_images_are_found_one_level_deeper_and_in_other_case(tmp_path: Path) -> None:
     folder = write_jsonl(tmp_path, [make_example(1)], images="images/images")
     (folder / "ex_1_img_0.png").rename(folder / "EX_1_IMG_0.PNG")
     examples = [make_example(1, image_1="images/ex_1_img_1.png")]

@@ -51,7 +51,7 @@ def same_value(mode: str, kind: str, **options: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc that says how much memory was taken")
 @pytest.mark.parametrize("mode", ["grey", "rgb", "rgba", "float", "cmyk", "transparent"])
-def test_a_hundred_megapixels_take_little_more_than_twice_the_picture(tmp_path: Path, mode: str) -> None:
+def test_an_image_of_a_hundred_megapixels_is_decoded_within_the_memory_bound(tmp_path: Path, mode: str) -> None:
     channels = {"grey": 1, "rgb": 3, "rgba": 4}
     modes = {"float": "F", "cmyk": "CMYK", "transparent": "RGBA"}
     content = (
@@ -65,7 +65,7 @@ def test_a_hundred_megapixels_take_little_more_than_twice_the_picture(tmp_path: 
     assert taken < 1.2e9
 
 
-def test_wide_values_are_never_held_as_a_whole() -> None:
+def test_sixteen_bit_values_are_converted_in_strips() -> None:
     place = MemoryFile(sixteen_bits(4000, 4000, 1))
     tracemalloc.start()
     try:
@@ -106,7 +106,7 @@ MODES = ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK", "sixteen", "negative", "tur
 
 
 @pytest.mark.parametrize("mode", [*MODES, "shares", "levels", "fractions"])
-def test_strips_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_in_strips_gives_the_same_image(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.asarray(decode_image(MemoryFile(as_file(mode))))
     for pixels_at_once in (1, 40 * 7, 40 * 39):
         monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", pixels_at_once)
@@ -116,7 +116,7 @@ def test_strips_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("parts", [1, 2, 7])
 @pytest.mark.parametrize("median", [0.9, 0.999, 1.0, 1.001, 30.0])
 @pytest.mark.parametrize("count", [11, 12])
-def test_the_median_is_that_of_all_strips(parts: int, median: float, count: int) -> None:
+def test_the_median_is_computed_over_all_strips(parts: int, median: float, count: int) -> None:
     low, high = np.linspace(0.1, median, count // 2 + 1), np.linspace(median, 200.5, count - count // 2)
     values = np.random.default_rng(0).permutation(np.concatenate([[0.0], low[:-1], high]))
     span = ValueRange()
@@ -152,13 +152,13 @@ def progressive(scans: int) -> bytes:
     )
 
 
-def test_a_jpeg_that_is_decoded_a_thousand_times_is_none() -> None:
+def test_a_jpeg_with_more_than_a_thousand_scans_is_refused() -> None:
     """With 100 megapixels a scan of 200 bytes takes 10 ms, so 256 MB would take hours."""
     assert find_fault(MemoryFile(progressive(30))) is None
     assert find_fault(MemoryFile(progressive(1000))) == "held has more than 1,000 scans, so it is not a photograph"
 
 
-def test_further_pictures_behind_a_jpeg_allow_no_more_scans() -> None:
+def test_the_scan_limit_holds_for_a_jpeg_with_further_images() -> None:
     """Pillow opens such a file as MPO."""
     file, plain = io.BytesIO(), Image.fromarray(random_pixels("a"))
     plain.save(file, "MPO", save_all=True, append_images=[plain])
@@ -181,7 +181,7 @@ def test_a_tile_larger_than_a_photograph_is_not_decoded() -> None:
     assert reason == "held claims more than 100,000,000 pixels, so it is not a photograph"
 
 
-def test_webp_has_a_bound_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webp_has_its_own_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder takes 16 bytes a pixel beside the picture."""
     file = io.BytesIO()
     Image.fromarray(random_pixels("a")).save(file, "WEBP")

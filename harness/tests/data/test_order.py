@@ -31,7 +31,7 @@ def test_every_caption_of_a_pair_has_the_same_words_in_another_order(index: int,
 
 
 @given(indices, seeds)
-def test_both_sides_belong_to_the_test_split_and_share_ground_and_relation(index: int, seed: int) -> None:
+def test_both_sides_belong_to_the_test_split_and_share_background_and_relation(index: int, seed: int) -> None:
     zero, one = order_item(index, seed)
     assert zero.held_out
     assert one.held_out
@@ -41,13 +41,13 @@ def test_both_sides_belong_to_the_test_split_and_share_ground_and_relation(index
         assert [t.colour for t in zero.things] == [t.colour for t in one.things][::-1]
 
 
-def test_both_kinds_of_exchange_occur_equally_often() -> None:
+def test_both_kinds_of_swap_occur_equally_often() -> None:
     kinds = Counter(swap_kind(order_item(k, 0)) for k in range(300))
     assert 110 < kinds["objects"] < 190
 
 
 @given(seeds, st.integers(0, 15), st.integers(0, 9))
-def test_draws_extend_each_other_and_keep_the_pairs(seed: int, n: int, more: int) -> None:
+def test_a_longer_draw_extends_a_shorter_one_and_keeps_the_pairs(seed: int, n: int, more: int) -> None:
     short, long = scenes_order(n, seed), scenes_order(n + more, seed)
     assert len(short) == n
     assert [(s.id, s.captions) for s in short] == [(s.id, s.captions) for s in long[:n]]
@@ -57,7 +57,7 @@ def test_draws_extend_each_other_and_keep_the_pairs(seed: int, n: int, more: int
     assert len({s.cluster for s in long}) == (len(long) + 1) // 2
 
 
-def test_the_pictures_of_a_pair_differ_only_where_the_things_are() -> None:
+def test_the_images_of_a_pair_differ_only_at_the_objects() -> None:
     zero, one = find_dataset("scenes-order").draw(2, 0, Source())
     a, b = (np.asarray(s.load_image(), dtype=int) for s in (zero, one))
     differs = (np.abs(a - b).max(axis=2) > 12).mean()

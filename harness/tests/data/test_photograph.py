@@ -31,12 +31,12 @@ def seen(path: Path) -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-def test_an_rgb_file_comes_as_it_is(tmp_path: Path) -> None:
+def test_an_rgb_file_is_decoded_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_image("a"))
     assert (seen(tmp_path / "a.png") == random_pixels("a")).all()
 
 
-def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
+def test_greyscale_is_copied_to_three_channels(tmp_path: Path) -> None:
     grey = random_pixels("a")[..., 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert (seen(tmp_path / "a.png") == grey[..., None]).all()
@@ -63,7 +63,7 @@ GREY = random_pixels("a")[..., 0].astype(np.float64)
     ],
     ids=["shares", "levels", "sixteen", "integers", "sixteen-integers"],
 )
-def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np.ndarray) -> None:
+def test_values_are_scaled_by_their_range(tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
 
@@ -80,13 +80,13 @@ def test_the_range_of_wide_values_decides_their_scale(tmp_path: Path, values: np
     ],
     ids=["nan", "negative", "bright", "high-dynamic-range", "large", "twelve-bits"],
 )
-def test_values_of_no_known_range_have_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
+def test_values_of_an_unknown_range_are_refused_with_a_reason(tmp_path: Path, values: np.ndarray, reason: str) -> None:
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "a.tif")
     assert (find_fault(tmp_path / "a.tif") or "").startswith(f"a.tif has {reason}")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str) -> None:
+def test_eight_bit_levels_in_sixteen_bits_are_not_decoded_as_black(tmp_path: Path, suffix: str) -> None:
     """Eight-bit levels are taken as such; ten to fourteen bits cannot be told from a dark photograph."""
     levels = GREY.astype(np.uint16)
     Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
@@ -98,7 +98,7 @@ def test_fewer_bits_in_sixteen_are_no_black_picture(tmp_path: Path, suffix: str)
 
 
 @pytest.mark.parametrize(("factor", "reason"), [(257, None), (16, "below 4,096 of"), (1, "below 256 of")])
-def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None) -> None:
+def test_a_sixteen_bit_colour_image_must_use_its_full_range(factor: int, reason: str | None) -> None:
     """Pillow keeps the upper eight bits of these, so others are black or nearly so."""
     rows = b"".join(b"\0" + (row.astype(np.uint16) * factor).astype(">u2").tobytes() for row in random_pixels("a"))
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0))
@@ -112,13 +112,13 @@ def test_sixteen_bits_in_colour_need_their_range(factor: int, reason: str | None
 
 
 @pytest.mark.parametrize("values", [(255 - GREY) * 257, 1 - GREY / 255], ids=["integers", "floats"])
-def test_white_is_zero_is_no_negative(tmp_path: Path, values: np.ndarray) -> None:
+def test_an_image_stored_with_white_as_zero_is_inverted(tmp_path: Path, values: np.ndarray) -> None:
     kind = np.uint16 if values.max() > 1 else np.float32
     Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif", tiffinfo={262: 0})
     assert (seen(tmp_path / "a.tif") == GREY[..., None]).all()
 
 
-def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
+def test_a_png_with_an_unwritten_second_half_is_broken() -> None:
     """As a download leaves it that reserves the space first; Pillow decodes it without a word."""
     whole = encode_image("a", "PNG")
     reason = find_fault(MemoryFile(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))) or ""
@@ -126,13 +126,13 @@ def test_a_png_whose_second_half_was_never_written_is_broken() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_exif_that_cannot_be_read_takes_nothing_from_the_picture(tmp_path: Path, kind: str) -> None:
+def test_unreadable_exif_data_does_not_change_the_image(tmp_path: Path, kind: str) -> None:
     more = {"lossless": True} if kind == "WEBP" else {}
     Image.fromarray(random_pixels("a")).save(tmp_path / "a", kind, exif=b"Exif\0\0garbage", **more)
     assert (seen(tmp_path / "a") == random_pixels("a")).all()
 
 
-def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
+def test_a_too_elongated_image_is_refused(tmp_path: Path) -> None:
     """A processor that resizes the shorter side to 336 pixels would make 20 million columns of the longer one."""
     Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
     Image.new("RGB", (3, 600)).save(tmp_path / "b.png")
@@ -141,7 +141,7 @@ def test_a_strip_is_no_photograph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_what_another_library_sets_in_pillow_changes_nothing(
+def test_global_settings_of_pillow_do_not_change_the_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -154,18 +154,18 @@ def test_what_another_library_sets_in_pillow_changes_nothing(
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
 
 
-def test_cmyk_has_the_colours_of_the_picture(tmp_path: Path) -> None:
+def test_cmyk_is_converted_to_the_original_colours(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (200, 40, 90)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     assert np.abs(seen(tmp_path / "a.jpg") - (200, 40, 90)).max() <= 6
 
 
-def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
+def test_a_palette_image_is_decoded_to_its_colours(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (12, 200, 77)).quantize(4).save(tmp_path / "a.png")
     assert (seen(tmp_path / "a.png") == (12, 200, 77)).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
+def test_transparent_pixels_are_white(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
     image.paste((0, 0, 0, 0), (0, 0, 8, 4))
     image.convert(mode).save(tmp_path / "a.png")
@@ -175,7 +175,7 @@ def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_the_noted_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     lying = random_pixels("a")[:16]
@@ -185,13 +185,13 @@ def test_the_noted_orientation_is_applied(tmp_path: Path, orientation: int, turn
     assert (seen(tmp_path / "a.png") == upright).all()
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250)))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert (seen(tmp_path / "a.gif") == (250, 0, 0)).all()
 
 
-def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_warning_of_pillow_is_not_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 24 - 1)
     (tmp_path / "a.png").write_bytes(encode_image("a"))
     with pytest.warns(Image.DecompressionBombWarning), Image.open(tmp_path / "a.png"):
@@ -200,7 +200,7 @@ def test_a_warning_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("action", ["always", "error"])
-def test_filters_of_warnings_stay_where_no_warning_is_an_error(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+def test_warning_filters_change_only_if_warnings_are_errors(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     """Pictures are decoded in a thread beside a model whose warnings are counted."""
     filters: list[str] = []
 
@@ -234,7 +234,7 @@ def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, content: bytes, 
         decode_image(path)
 
 
-def test_missing_files_folders_and_impossible_names_have_reasons(tmp_path: Path) -> None:
+def test_missing_files_folders_and_invalid_names_have_reasons(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     assert find_fault(tmp_path / "none.jpg") == "none.jpg is missing"
     assert (find_fault(tmp_path / "folder.jpg") or "").startswith("folder.jpg cannot be read")
@@ -245,7 +245,7 @@ WHOLE = {kind: encode_image("a", kind) for kind in ("JPEG", "PNG", "GIF", "TIFF"
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, damage: list[tuple[int, int]]) -> None:
+def test_damaged_bytes_give_an_image_or_a_reason(kind: str, damage: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE[kind])
     for place, value in damage:
         content[place % len(content)] = value
@@ -258,7 +258,7 @@ def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(kind: str, da
 
 
 @needs_real_data
-def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
+def test_real_photographs_look_the_same_in_every_mode(tmp_path: Path) -> None:
     path = min((find_real_data("coco") / "train2017").glob("*.jpg"))
     plain = seen(path)
     assert plain.std() > 20
@@ -273,7 +273,7 @@ def test_real_photographs_in_every_mode_look_the_same(tmp_path: Path) -> None:
 
 
 @needs_real_data
-def test_a_real_photograph_cut_short_anywhere_is_found_out() -> None:
+def test_a_truncated_real_photograph_has_a_fault() -> None:
     content = min((find_real_data("coco") / "train2017").glob("*.jpg")).read_bytes()
     for share in (0.01, 0.3, 0.7, 0.99):
         assert find_fault(MemoryFile(content[: int(share * len(content))])) is not None

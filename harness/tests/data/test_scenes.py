@@ -29,14 +29,14 @@ def digest(n: int, seed: int) -> str:
     return total.hexdigest()
 
 
-def test_pictures_are_the_same_in_every_process() -> None:
+def test_images_are_the_same_in_every_process() -> None:
     """Python's own hash differs between processes, so nothing may hang on it."""
     code = "from harness.tests.data.test_scenes import digest; print(digest(12, 7))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(12, 7)
 
 
-def test_ground_truth_stays_as_it_was_when_the_baselines_were_recorded() -> None:
+def test_scenes_are_unchanged_since_the_baselines_were_recorded() -> None:
     """Constants on purpose: a change of the scenes makes every stored baseline and the trained eyes worthless."""
     drawn = "\n".join(str(scene(index, 0, split)) for split in ("train", "test") for index in range(50))
     found = hashlib.sha256(drawn.encode()).hexdigest()
@@ -52,28 +52,28 @@ def test_a_longer_draw_extends_a_shorter_one(seed: int, n: int, more: int) -> No
 
 
 @given(indices, seeds)
-def test_splits_share_no_combination_and_no_picture_seed(index: int, seed: int) -> None:
+def test_splits_share_no_combination_and_no_image_seed(index: int, seed: int) -> None:
     seen, unseen = scene(index, seed, "train"), scene(index, seed, "test")
     assert not any(thing.held_out_on(seen.background) for thing in seen.things)
     assert any(thing.held_out_on(unseen.background) for thing in unseen.things)
     assert seen.seed != unseen.seed
 
 
-def test_a_tenth_of_the_combinations_is_held_out_of_every_colour_shape_and_background() -> None:
+def test_a_tenth_of_the_combinations_is_held_out_and_includes_every_value() -> None:
     triples = [(c, s, b) for c in COLOURS for s in SHAPES for b in BACKGROUNDS]
     held_out = [(c, s, b) for c, s, b in triples if Thing(c, s, "small").held_out_on(b)]
     assert len(held_out) == 32
     assert [set(values) for values in zip(*held_out, strict=True)] == [set(COLOURS), set(SHAPES), set(BACKGROUNDS)]
 
 
-def test_training_shows_every_pair_of_colour_and_shape() -> None:
+def test_the_training_split_contains_every_pair_of_colour_and_shape() -> None:
     """Only with a background is a combination held out: a pair never met in words would be a matter of language."""
     shown = {(t.colour, t.shape) for k in range(1500) for t in scene(k, 0, "train").things}
     assert shown == {(c, s) for c in COLOURS for s in SHAPES}
 
 
 @given(indices, seeds)
-def test_relations_are_true_of_the_placements_and_things_do_not_touch(index: int, seed: int) -> None:
+def test_relations_match_the_placements_and_objects_do_not_touch(index: int, seed: int) -> None:
     truth = scene(index, seed)
     places = truth.placements()
     pairs = [(places[0], places[1], truth.relations[0])] if len(places) > 1 else []
@@ -90,7 +90,7 @@ def test_relations_are_true_of_the_placements_and_things_do_not_touch(index: int
 
 
 @given(indices, seeds)
-def test_things_stand_in_raster_order_and_differ(index: int, seed: int) -> None:
+def test_objects_are_in_raster_order_and_differ(index: int, seed: int) -> None:
     truth = scene(index, seed)
     rows = [
         (round(p.y / 20), p.x) if "above" in truth.relations or "below" in truth.relations else (0, p.x)
@@ -104,7 +104,7 @@ def test_things_stand_in_raster_order_and_differ(index: int, seed: int) -> None:
 
 @given(indices, seeds)
 @settings(max_examples=30)
-def test_every_thing_is_seen_where_it_was_placed(index: int, seed: int) -> None:
+def test_every_object_is_painted_at_its_placement(index: int, seed: int) -> None:
     """Paint of the thing's own shade covers a good part of its disc, and hardly anything outside of all discs."""
     truth = scene(index, seed)
     pixels = np.asarray(truth.render(), dtype=float)
@@ -120,7 +120,7 @@ def test_every_thing_is_seen_where_it_was_placed(index: int, seed: int) -> None:
 
 
 @given(indices, seeds)
-def test_captions_name_every_thing_and_the_canonical_one_comes_first(index: int, seed: int) -> None:
+def test_captions_name_every_object_and_the_first_is_in_raster_order(index: int, seed: int) -> None:
     truth = scene(index, seed)
     captions = truth.captions()
     assert len(captions) == len(set(captions)) == 5
@@ -134,7 +134,7 @@ def test_captions_name_every_thing_and_the_canonical_one_comes_first(index: int,
     assert positions == sorted(positions)
 
 
-def test_wording_of_the_three_kinds() -> None:
+def test_captions_of_one_two_and_three_objects() -> None:
     one, two, three = (Thing("orange", "ring", "large"), Thing("blue", "star", "small"), Thing("red", "cross", "small"))
     assert Scene((one,), (), "gray", 0).captions()[0] == "A large orange ring on a gray background."
     pair = Scene((one, two), ("left",), "gray", 0).captions()
@@ -149,18 +149,18 @@ def test_wording_of_the_three_kinds() -> None:
         caption_variants([("small", "red", "ring")] * 4, ["left"] * 3, ["right"] * 3, "gray")
 
 
-def test_opposites_are_their_own_inverse() -> None:
+def test_the_opposite_of_an_opposite_is_the_relation_itself() -> None:
     assert all(OPPOSITE[OPPOSITE[r]] == r for r in OPPOSITE)
 
 
-def test_a_quarter_or_more_of_the_scenes_has_three_things() -> None:
+def test_about_a_quarter_of_the_scenes_have_three_objects() -> None:
     counts = np.bincount([len(scene(k, 0).things) for k in range(1000)], minlength=4)
     assert 220 <= counts[3] <= 340
     assert counts[0] == 0
     assert counts[1] > 180
 
 
-def test_no_two_pictures_of_a_draw_are_alike() -> None:
+def test_all_images_of_a_draw_differ() -> None:
     assert len({sample.load_image().tobytes() for sample in scenes(100, 3)}) == 100
 
 

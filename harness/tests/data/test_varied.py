@@ -19,7 +19,7 @@ from harness.data.scenes import INSTRUCTIONS, SIDE, SIZES, scene, scenes_varied,
 N = 64
 
 
-def test_the_dataset_is_as_it_was_when_the_baselines_were_recorded() -> None:
+def test_scenes_varied_is_unchanged_since_the_baselines_were_recorded() -> None:
     """Constants on purpose: a change of the pictures or prompts makes the stored baselines worthless."""
     total = hashlib.sha256()
     for index, sample in enumerate(scenes_varied(N, 0)):
@@ -27,7 +27,7 @@ def test_the_dataset_is_as_it_was_when_the_baselines_were_recorded() -> None:
     assert total.hexdigest() == "d69540450ca64b766dd1ff1c8ad53bfe0c2df23ec187bf24d2103b4a31bb3304"
 
 
-def test_no_picture_is_square_and_all_combinations_of_size_and_instruction_occur() -> None:
+def test_no_image_is_square_and_every_size_occurs_with_every_instruction() -> None:
     drawn = find_dataset("scenes-varied").draw(N, 0, Source())
     assert [sample.load_image().size for sample in drawn[: len(SIZES)]] == list(SIZES)
     assert all(width != height for width, height in SIZES)
@@ -38,7 +38,7 @@ def test_no_picture_is_square_and_all_combinations_of_size_and_instruction_occur
     assert set(counts.values()) <= {2, 3}
 
 
-def test_a_batch_of_eight_neighbours_has_all_three_lengths() -> None:
+def test_any_eight_consecutive_samples_have_all_three_instruction_lengths() -> None:
     lengths = [len(text) for text in INSTRUCTIONS]
     assert sorted(lengths) == lengths
     assert all(longer >= 2 * shorter for shorter, longer in itertools.pairwise(lengths))
@@ -47,14 +47,14 @@ def test_a_batch_of_eight_neighbours_has_all_three_lengths() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_a_scene_has_two_things_and_belongs_to_the_test_split(index: int, seed: int) -> None:
+def test_a_scene_has_two_objects_and_belongs_to_the_test_split(index: int, seed: int) -> None:
     truth = varied_scene(index, seed)
     assert len(truth.things) == 2
     assert truth.held_out
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_things_lie_inside_a_picture_of_every_size(size: tuple[int, int]) -> None:
+def test_objects_lie_inside_images_of_every_size(size: tuple[int, int]) -> None:
     width, height = size
     for index in range(40):
         truth = varied_scene(index, 0)
@@ -68,13 +68,13 @@ def test_things_lie_inside_a_picture_of_every_size(size: tuple[int, int]) -> Non
             assert painted[disc].sum() > 0.3 * np.pi * place.radius**2
 
 
-def test_the_square_size_gives_the_pictures_of_scenes() -> None:
+def test_the_square_size_gives_the_images_of_scenes() -> None:
     truth = scene(3, 0)
     assert truth.render((SIDE, SIDE)).tobytes() == truth.render().tobytes()
     assert truth.placements((SIDE, SIDE)) == truth.placements()
 
 
-def test_resampling_and_a_change_of_height_and_width_change_the_resized_pictures() -> None:
+def test_the_resampling_filter_changes_resized_images_of_these_sizes() -> None:
     """Both leave the square pictures of `scenes` as they are, so only this dataset shows them."""
     square = scene(0, 0).render()
     assert square.resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes() == square.tobytes()
@@ -85,13 +85,13 @@ def test_resampling_and_a_change_of_height_and_width_change_the_resized_pictures
         assert np.abs(one - other).max() > 3
 
 
-def test_a_longer_draw_extends_a_shorter_one_and_ids_are_their_own_clusters() -> None:
+def test_a_longer_draw_extends_a_shorter_one_and_each_id_is_its_cluster() -> None:
     short, long = scenes_varied(5, 3), scenes_varied(9, 3)
     assert [(s.id, s.instruction, s.captions) for s in short] == [(s.id, s.instruction, s.captions) for s in long[:5]]
     assert [s.load_image().tobytes() for s in short] == [s.load_image().tobytes() for s in long[:5]]
     assert long[8].id == long[8].cluster == "scenes-varied-3-00008"
 
 
-def test_the_dataset_serves_regression_only() -> None:
+def test_scenes_varied_is_for_regression_only() -> None:
     assert find_dataset("scenes-varied").regression_only
     assert not any(find_dataset(name).regression_only for name in ("scenes", "scenes-order", "coco-captions"))

@@ -40,7 +40,7 @@ def check_pairs(samples: Sequence[Sample]) -> None:
         assert (np.asarray(sample.load_image()) == random_pixels(f"ex_{number}_img_{k % 2}")).all()
 
 
-def test_the_registry_knows_the_pairs() -> None:
+def test_winoground_is_registered_as_paired() -> None:
     dataset = find_dataset("winoground")
     assert (dataset.samples, dataset.paired, dataset.variable) == (400, True, "VLM_PHASE_WINOGROUND")
 
@@ -48,7 +48,7 @@ def test_the_registry_knows_the_pairs() -> None:
 @pytest.mark.parametrize(
     ("folder", "images"), [("data", "images"), (".", "images"), ("data", "../images"), (".", "data/images")]
 )
-def test_the_list_and_its_images_are_found_at_the_root_and_in_data(tmp_path: Path, folder: str, images: str) -> None:
+def test_list_and_images_are_found_at_the_root_and_in_data(tmp_path: Path, folder: str, images: str) -> None:
     write_jsonl(tmp_path / folder, [make_example(k) for k in range(5)], images=images)
     samples, left_out = draw(tmp_path)
     assert not left_out
@@ -66,7 +66,7 @@ def test_images_are_found_by_stem_with_any_extension(tmp_path: Path, suffix: str
     assert [s.load_image().size for s in samples] == [(24, 24), (24, 24)]
 
 
-def test_names_with_an_extension_are_found_too(tmp_path: Path) -> None:
+def test_an_image_name_with_an_extension_matches_exactly(tmp_path: Path) -> None:
     folder = write_jsonl(tmp_path, [make_example(3)])
     (folder / "ex_3_img_0.jpg").write_bytes(b"a thumbnail of another program")
     (tmp_path / "examples.jsonl").write_text(json.dumps(make_example(3, image_1="ex_3_img_1.png")))
@@ -85,7 +85,7 @@ def test_parquet_gives_the_same_samples_as_the_list(tmp_path: Path) -> None:
     assert [(s.id, s.captions) for s in tabled] == [(s.id, s.captions) for s in listed]
 
 
-def test_draws_extend_each_other_and_keep_the_pairs(tmp_path: Path) -> None:
+def test_a_longer_draw_extends_a_shorter_one_and_keeps_the_pairs(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a", [make_example(k) for k in range(12)])
     write_jsonl(tmp_path / "b", [make_example(k) for k in reversed(range(12))])
     ids = [s.id for s in draw(tmp_path / "a")[0]]
@@ -98,7 +98,7 @@ def test_draws_extend_each_other_and_keep_the_pairs(tmp_path: Path) -> None:
         check_pairs(samples)
 
 
-def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
+def test_an_item_with_an_unusable_side_is_excluded(tmp_path: Path) -> None:
     write_images(tmp_path, {"secret.png": encode_image("secret")})
     examples = [make_example(k) for k in range(6)] + [
         make_example(6, caption_1="  "),
@@ -124,7 +124,7 @@ def test_an_item_with_a_bad_side_is_left_out_as_a_whole(tmp_path: Path) -> None:
 
 
 @needs_pyarrow
-def test_bad_pictures_in_parquet_leave_the_item_out(tmp_path: Path) -> None:
+def test_an_item_with_an_unusable_image_in_parquet_is_excluded(tmp_path: Path) -> None:
     images = [encode_image("a"), encode_image("b")[:-300], None]
     columns = {
         "id": [0, 1, 2],
@@ -151,7 +151,7 @@ def refused(directory: Path) -> str:
     return str(error.value)
 
 
-def test_packed_images_are_to_be_unzipped(tmp_path: Path) -> None:
+def test_packed_images_are_an_error_that_requests_unzipping(tmp_path: Path) -> None:
     folder = write_jsonl(tmp_path / "data", [make_example(0)])
     with zipfile.ZipFile(tmp_path / "data" / "images.zip", "w") as packed:
         for path in folder.iterdir():
@@ -163,7 +163,7 @@ def test_packed_images_are_to_be_unzipped(tmp_path: Path) -> None:
     check_pairs(draw(tmp_path)[0])
 
 
-def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
+def test_errors_name_the_directory_and_the_remedy(tmp_path: Path) -> None:
     message = refused(tmp_path)
     for word in (str(tmp_path), "examples.jsonl", "images/", "parquet", "give the directory"):
         assert word in message
@@ -173,7 +173,7 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     assert "none of its 1 items can be used, for example winoground-0: image ex_0_img_0 is missing" in refused(tmp_path)
 
 
-def test_a_line_that_is_cut_is_an_error_with_its_number(tmp_path: Path) -> None:
+def test_a_truncated_line_is_an_error_with_its_number(tmp_path: Path) -> None:
     write_jsonl(tmp_path, [make_example(0)])
     (tmp_path / "examples.jsonl").write_text(f"{json.dumps(make_example(0))}\n\n{{\n")
     assert "examples.jsonl line 3 is not a Winoground example" in refused(tmp_path)
@@ -182,7 +182,7 @@ def test_a_line_that_is_cut_is_an_error_with_its_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["[]", "3", "null", '{"id": 1}', json.dumps(make_example([1])), json.dumps(make_example(None))]
 )
-def test_a_line_of_another_kind_costs_its_item(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_excludes_its_item(tmp_path: Path, line: str) -> None:
     write_jsonl(tmp_path, [make_example(0)])
     (tmp_path / "examples.jsonl").write_text(f"{json.dumps(make_example(0))}\n\n{line}\n")
     samples, left_out = draw(tmp_path)
@@ -191,7 +191,7 @@ def test_a_line_of_another_kind_costs_its_item(tmp_path: Path, line: str) -> Non
     assert left_out["winoground-line 3-0"].startswith("the entry cannot be read (")
 
 
-def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> None:
+def test_an_item_with_identical_sides_is_excluded(tmp_path: Path) -> None:
     """A tie counts against the model, so such an item would lower its scores."""
     twice = make_example(2, image_1="ex_2_img_0")
     same = make_example(3, caption_0="a dog &amp; a cat", caption_1=" a dog & a  cat")
@@ -202,7 +202,7 @@ def test_sides_that_no_model_can_tell_apart_cost_their_item(tmp_path: Path) -> N
     assert left_out["winoground-3-1"] == "caption_0 and caption_1 are the same"
 
 
-def test_a_line_separator_within_a_caption_is_no_end_of_line(tmp_path: Path) -> None:
+def test_a_line_separator_in_a_caption_does_not_end_the_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path, [make_example(0)])
     text = json.dumps(make_example(0, caption_0="the dog\u2028barks"), ensure_ascii=False)
     (tmp_path / "examples.jsonl").write_text(text, encoding="utf-8")
@@ -210,7 +210,7 @@ def test_a_line_separator_within_a_caption_is_no_end_of_line(tmp_path: Path) -> 
 
 
 @needs_pyarrow
-def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> None:
+def test_unknown_columns_are_an_error_with_actual_and_expected_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"image": [b""], "answer": [["a cat"]]})
     message = refused(tmp_path)
     for word in ("a.parquet", "image, answer", "caption_0", "image_1"):
@@ -218,7 +218,7 @@ def test_unknown_columns_are_an_error_that_names_both_sides(tmp_path: Path) -> N
 
 
 @needs_pyarrow
-def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_access_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.hub.cache_problem", lambda *_, **__: "not cached")
     dataset = find_dataset("winoground")
     reason = dataset.unavailable(Source()) or ""
@@ -238,7 +238,7 @@ def test_gated_access_is_explained_in_one_sentence(tmp_path: Path, monkeypatch: 
 
 @needs_pyarrow
 @needs_real_data
-def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None:
+def test_real_items_are_the_same_from_files_and_from_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").symlink_to(find_real_data("winoground") / "data" / "test-00000-of-00001.parquet")
     listed, left_out = draw(find_real_data("winoground"), 400)
     tabled, none = draw(tmp_path, 400)
@@ -253,7 +253,7 @@ def test_real_items_are_the_same_as_files_and_as_parquet(tmp_path: Path) -> None
 
 
 @needs_real_data
-def test_real_images_still_packed_are_to_be_unzipped(tmp_path: Path) -> None:
+def test_packed_real_images_are_an_error_that_requests_unzipping(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("examples.jsonl", "images.zip"):
         (tmp_path / "data" / name).symlink_to(find_real_data("winoground") / "data" / name)

@@ -10,7 +10,7 @@ from harness.data.words import STOP_WORDS, content_words, stem
 sentences = st.lists(st.text(alphabet="abcdeginorst '-.,AÉé0", max_size=40), max_size=5)
 
 
-def test_function_words_go_and_spatial_words_stay() -> None:
+def test_function_words_are_removed_and_spatial_words_kept() -> None:
     assert content_words(["The small red circle is left of a large blue square."]) == (
         "blue",
         "circle",
@@ -23,17 +23,17 @@ def test_function_words_go_and_spatial_words_stay() -> None:
     assert not STOP_WORDS & {"above", "below", "left", "right", "behind", "under", "beside", "two"}
 
 
-def test_words_of_one_stem_count_once_and_the_first_stands_for_all() -> None:
+def test_of_words_with_the_same_stem_the_first_is_kept() -> None:
     assert content_words(["Dogs running", "a dog runs"]) == ("dogs", "running")
     assert stem("running") == stem(" Runs") == "run"
 
 
-def test_apostrophes_hyphens_and_digits_separate() -> None:
+def test_apostrophes_hyphens_and_digits_separate_words() -> None:
     assert content_words(["It's a T-shirt, isn't it? 3 cafés"]) == ("cafés", "shirt")
 
 
 @given(sentences)
-def test_result_is_a_set_of_stems_in_order_and_asking_twice_changes_nothing(captions: list[str]) -> None:
+def test_content_words_are_sorted_by_stem_and_stable_under_repetition(captions: list[str]) -> None:
     words = content_words(captions)
     stems = [stem(w) for w in words]
     assert stems == sorted(set(stems))
@@ -43,7 +43,7 @@ def test_result_is_a_set_of_stems_in_order_and_asking_twice_changes_nothing(capt
     assert content_words([" ".join(words)]) == words
 
 
-def test_scene_captions_hold_only_words_of_what_is_seen() -> None:
+def test_content_words_of_scene_captions_are_visible_properties() -> None:
     visible = {*COLOURS, *SHAPES, *RADII, *BACKGROUNDS, "above", "below", "left", "right", "background"}
     for sample in (*scenes(200, 1), *scenes_order(50, 1)):
         assert set(content_words(sample.captions)) <= visible
@@ -55,7 +55,7 @@ def test_both_sides_of_a_word_order_item_have_the_same_content_words() -> None:
         assert content_words(zero.captions) == content_words(one.captions)
 
 
-def test_accents_and_ligatures_are_letters_of_their_words() -> None:
+def test_accents_and_ligatures_are_normalised() -> None:
     assert content_words(["a cafe\u0301 with jalapen\u0303os", "\ufb01re", "\uff32\uff25\uff24"]) == (
         "café",
         "fire",

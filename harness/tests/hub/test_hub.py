@@ -26,7 +26,9 @@ from harness.tests.support.hub_model import (
 )
 
 
-def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
+def test_a_missing_snapshot_is_reported_with_the_remedy_and_without_network_access(
+    hub: FakeHub, hub_cache: Path
+) -> None:
     expected = f"{NAME} is not in the local cache {hub_cache}: add --phase-download"
     assert cache_problem(NAME, "model", PATTERNS) == expected
     assert (cache_problem("a/b", "dataset", PATTERNS) or "").startswith("dataset a/b is not in the local cache")
@@ -37,7 +39,7 @@ def test_what_is_not_cached_is_said_with_the_remedy_and_without_the_network(hub:
     assert not hub_cache.exists()
 
 
-def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(hub: FakeHub, hub_cache: Path) -> None:
+def test_the_size_is_reported_before_the_download_and_the_revision_is_the_commit(hub: FakeHub, hub_cache: Path) -> None:
     said, before = [], []
 
     def say(line: str) -> None:
@@ -54,7 +56,7 @@ def test_the_size_is_said_before_the_first_byte_and_the_revision_is_the_commit(h
     }
 
 
-def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Path) -> None:
+def test_a_cached_snapshot_is_found_without_network_access(hub: FakeHub, hub_cache: Path) -> None:
     path, commit = fetch(), hub.commit("model", NAME)
     hub.requests.clear()
     with unreachable_hub(hub_cache):
@@ -67,7 +69,7 @@ def test_what_is_cached_is_found_without_the_network(hub: FakeHub, hub_cache: Pa
     assert hub.requests == []
 
 
-def test_a_dataset_is_kept_apart_from_a_model_of_the_same_name(hub: FakeHub) -> None:
+def test_a_dataset_and_a_model_of_the_same_name_are_cached_separately(hub: FakeHub) -> None:
     hub.repositories["model", DATASET[1]] = {"config.json": b"{}"}
     snapshot = find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
     assert snapshot.revision == hub.commit(*DATASET)
@@ -77,7 +79,7 @@ def test_a_dataset_is_kept_apart_from_a_model_of_the_same_name(hub: FakeHub) -> 
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
-def test_half_a_snapshot_does_not_count_and_the_missing_shard_is_named(
+def test_an_incomplete_snapshot_is_refused_and_the_missing_shard_named(
     hub: FakeHub, unlist: Callable[[], Path], listed: bool
 ) -> None:
     path = fetch()
@@ -95,7 +97,7 @@ def test_half_a_snapshot_does_not_count_and_the_missing_shard_is_named(
     assert cache_problem(NAME, "model", PATTERNS) is None
 
 
-def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
+def test_missing_files_are_inferred_from_file_names_if_the_hubs_list_is_absent(
     hub: FakeHub, unlist: Callable[[], Path]
 ) -> None:
     commit = fetch().name
@@ -126,7 +128,7 @@ def test_what_a_cache_without_the_hubs_list_lacks_is_told_by_the_names(
     assert "*.safetensors is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
 
 
-def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
+def test_without_the_list_the_hub_is_queried_and_the_cache_is_used_if_it_fails(
     hub: FakeHub, unlist: Callable[[], Path]
 ) -> None:
     commit = fetch().name
@@ -148,7 +150,7 @@ def test_without_the_list_the_hub_is_asked_and_where_it_fails_the_cache_will_do(
     assert hub.requests == []
 
 
-def test_a_truncated_file_is_found_and_fetched_again(hub: FakeHub) -> None:
+def test_a_truncated_file_is_detected_and_downloaded_again(hub: FakeHub) -> None:
     path = fetch()
     (path / SHARDS[0]).resolve().write_bytes(b"short")
     assert f"{SHARDS[0]} is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
@@ -159,7 +161,7 @@ def test_a_truncated_file_is_found_and_fetched_again(hub: FakeHub) -> None:
     assert cache_problem(NAME, "model", PATTERNS) is None
 
 
-def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: FakeHub) -> None:
+def test_a_truncated_file_shared_by_two_revisions_is_downloaded_again(hub: FakeHub) -> None:
     path = fetch()
     (path / SHARDS[0]).resolve().write_bytes(b"short")
     hub.repositories["model", NAME] = {**MODEL, "config.json": b'{"changed": true}'}
@@ -170,7 +172,7 @@ def test_a_truncated_file_that_another_version_shares_is_fetched_again(hub: Fake
     assert cache_problem(NAME, "model", PATTERNS, revision=commit) is None
 
 
-def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) -> None:
+def test_a_stopped_download_resumes_with_the_missing_files_only(hub: FakeHub) -> None:
     hub.failing[SHARDS[2]] = 500
     message = fetch_error()
     assert "500" in message
@@ -188,7 +190,7 @@ def test_a_stopped_download_goes_on_with_the_missing_files_only(hub: FakeHub) ->
     assert (snapshot.path / SHARDS[2]).read_bytes() == MODEL[SHARDS[2]]
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_was(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_transfer_resumes_at_its_last_byte(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.cut[SHARDS[0]] = 1200
     path = fetch()

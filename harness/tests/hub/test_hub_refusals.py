@@ -27,7 +27,7 @@ from harness.tests.support.hub_model import (
 )
 
 
-def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
+def test_a_gated_repository_names_the_licence_page_and_the_token_settings(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.gated.add(NAME)
@@ -45,7 +45,7 @@ def test_gated_says_what_to_accept_where_and_how_the_token_is_given(
     assert fetch().is_dir()
 
 
-def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cache: Path) -> None:
+def test_unknown_repositories_revisions_and_names_are_reported(hub: FakeHub, hub_cache: Path) -> None:
     with pytest.raises(HubError, match=r"the hub shows no dataset no/body: check the spelling.*HF_TOKEN"):
         find_snapshot("no/body", "dataset", PATTERNS, download=True)
     assert f"model {NAME} has no revision v9: name a branch" in fetch_error(revision="v9")
@@ -60,20 +60,20 @@ def test_unknown_repositories_revisions_and_names_are_said(hub: FakeHub, hub_cac
     assert "has no file that matches *.gguf" in (cache_problem(NAME, "model", ["*.gguf"]) or "")
 
 
-def test_no_connection_is_said(hub_cache: Path) -> None:
+def test_a_refused_connection_is_reported(hub_cache: Path) -> None:
     with unreachable_hub(hub_cache):
         message = fetch_error()
     assert "cannot be fetched (ConnectionRefusedError: " in message
     assert "check network and proxy" in message
 
 
-def test_offline_variable_and_download_contradict_each_other(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_with_the_offline_variable_set_is_an_error(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it" in fetch_error()
     assert hub.requests == []
 
 
-def test_too_little_room_is_refused_before_the_first_byte(
+def test_too_little_disk_space_is_an_error_before_the_download(
     hub: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DISK(SIZE, 1, SIZE - 1))
@@ -104,7 +104,7 @@ def test_too_little_room_is_refused_before_the_first_byte(
     ],
     ids=["full", "read-only", "forbidden connection", "other transport"],
 )
-def test_a_download_that_stops_in_the_middle_says_why(
+def test_a_failed_download_states_the_reason(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     look = huggingface_hub.snapshot_download
@@ -130,13 +130,13 @@ def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, hub_cache: Path) 
         hub_cache.chmod(0o700)
 
 
-def test_no_bar_and_no_word_where_there_is_no_terminal(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_download_prints_nothing_if_there_is_no_terminal(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
     fetch()
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("start", ["../../../", "/nowhere/", "a/../../../../"])
-def test_a_file_of_a_hub_never_leads_out_of_the_cache(hub: FakeHub, hub_cache: Path, start: str) -> None:
+def test_a_file_name_from_the_hub_cannot_lead_out_of_the_cache(hub: FakeHub, hub_cache: Path, start: str) -> None:
     hub.repositories["model", NAME] = {**MODEL, f"{start}outside.json": b"{}"}
     with pytest.raises(HubError, match=r"outside\.json"):
         find_snapshot(NAME, "model", PATTERNS, download=True, say=lambda _: None)

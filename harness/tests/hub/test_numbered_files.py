@@ -24,7 +24,7 @@ def lacking(folder: Path, *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("total", ["80000000", "9" * 200])
-def test_a_name_that_claims_millions_fills_no_memory(tmp_path: Path, total: str) -> None:
+def test_a_file_name_that_claims_millions_of_shards_uses_little_memory(tmp_path: Path, total: str) -> None:
     tracemalloc.start()
     try:
         missing = lacking(tmp_path, f"model-00001-of-{total}.safetensors")
@@ -36,12 +36,12 @@ def test_a_name_that_claims_millions_fills_no_memory(tmp_path: Path, total: str)
     assert peak < 20e6
 
 
-def test_many_such_names_fill_no_memory_together(tmp_path: Path) -> None:
+def test_many_such_names_together_use_little_memory(tmp_path: Path) -> None:
     missing = lacking(tmp_path, *(f"model-00001-of-8000{i:04}.safetensors" for i in range(2000)))
     assert len(missing) == 10_000
 
 
-def test_the_last_of_a_long_series_is_missed(tmp_path: Path) -> None:
+def test_the_missing_last_file_of_a_long_series_is_named(tmp_path: Path) -> None:
     tables = [f"train-{i:05}-of-12000.parquet" for i in range(12_000)]
     assert lacking(tmp_path, *tables[:-1]) == tables[-1:]
     (tmp_path / tables[-1]).touch()
@@ -55,6 +55,6 @@ def test_weights_are_counted_from_one_and_tables_from_zero(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [[], {}, {"weight_map": {"a": 5}}, {"weight_map": {"a": []}}, {"weight_map": 3}])
-def test_an_index_of_no_names_is_damaged(tmp_path: Path, content: object) -> None:
+def test_an_index_without_file_names_counts_as_missing(tmp_path: Path, content: object) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
     assert lacking(tmp_path) == ["model.safetensors.index.json"]

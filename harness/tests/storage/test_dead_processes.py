@@ -35,7 +35,7 @@ def test_a_tag_is_valid_in_file_names_and_its_process_is_alive() -> None:
     assert not is_dead(owner_tag())
 
 
-def test_a_killed_process_is_dead_before_and_after_its_parent_asks(other: subprocess.Popen[str]) -> None:
+def test_a_killed_process_is_dead_before_and_after_its_parent_waits_for_it(other: subprocess.Popen[str]) -> None:
     tag = tag_of(other)
     assert f"-{other.pid}-" in tag
     assert not is_dead(tag)
@@ -55,7 +55,7 @@ def test_a_later_process_with_the_same_id_is_not_the_owner() -> None:
     assert not is_dead(f"{host}-{pid}-00000000")
 
 
-def test_nothing_is_said_of_other_hosts_and_of_other_names(other: subprocess.Popen[str]) -> None:
+def test_tags_of_other_hosts_and_malformed_tags_are_not_dead(other: subprocess.Popen[str]) -> None:
     host, pid, start = tag_of(other).split("-")
     other.communicate("")
     assert is_dead(f"{host}-{pid}-{start}")
@@ -87,7 +87,7 @@ else:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_hosts_of_one_name_are_told_apart_by_their_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_with_the_same_name_differ_by_their_machine_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def host(machine: str) -> str:
         monkeypatch.setattr(Path, "read_text", lambda *_: machine)
         return dead_processes._host.__wrapped__()
@@ -95,7 +95,7 @@ def test_hosts_of_one_name_are_told_apart_by_their_id(monkeypatch: pytest.Monkey
     assert host("0" * 32) == host("0" * 32) != host("1" * 32)
 
 
-def test_a_forked_process_has_a_tag_of_its_own() -> None:
+def test_a_forked_process_has_its_own_tag() -> None:
     out = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     pids, tags = zip(*(line.split() for line in out.splitlines()), strict=True)
     assert len(set(tags)) == 2

@@ -34,7 +34,7 @@ def holder(directory: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_nothing_is_left_of_a_lock_and_it_can_be_held_again(tmp_path: Path) -> None:
+def test_a_released_lock_leaves_no_file_and_can_be_held_again(tmp_path: Path) -> None:
     for _ in range(2):
         with locked(tmp_path / "deep") as held:
             assert held
@@ -45,7 +45,9 @@ def test_nothing_is_left_of_a_lock_and_it_can_be_held_again(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
-def test_who_waits_too_long_hears_which_process_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_that_times_out_names_the_process_that_holds_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(directory_lock, "_PATIENCE", 0.1)
     process = holder(tmp_path)
     with (
@@ -60,7 +62,7 @@ def test_who_waits_too_long_hears_which_process_holds_the_lock(tmp_path: Path, m
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_the_lock_of_a_killed_process_is_free_and_its_file_goes(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_free_and_its_file_is_removed(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.kill()
     process.communicate(timeout=300)
@@ -70,7 +72,9 @@ def test_the_lock_of_a_killed_process_is_free_and_its_file_goes(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_planted_lock_file_says_is_short_and_printable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_of_a_planted_lock_file_is_shortened_and_printable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(directory_lock, "_PATIENCE", 0.1)
     process = holder(tmp_path)
     for planted in (b"\x1b]0;owned\x07" + b"x" * 10_000, b"\xff\xfe", b""):
@@ -82,7 +86,7 @@ def test_what_a_planted_lock_file_says_is_short_and_printable(tmp_path: Path, mo
     process.communicate("\n", timeout=300)
 
 
-def test_threads_take_turns(tmp_path: Path) -> None:
+def test_only_one_thread_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     held: list[int] = []
 
     def hold(number: int) -> None:
@@ -103,7 +107,7 @@ def test_threads_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_gone_on_with(
+def test_a_file_system_without_locks_is_used_without_a_lock(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl", reason="locks are of another kind here")
@@ -117,7 +121,7 @@ def test_a_file_system_without_locks_is_gone_on_with(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with read_only_disk(), pytest.raises(OSError, match=re.escape(os.strerror(errno.EROFS))), locked(tmp_path / "new"):
         pass
     (tmp_path / LOCK_FILE).mkdir()
@@ -127,7 +131,7 @@ def test_a_directory_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed here")
 @pytest.mark.skipif(filelock.__version__.startswith("3."), reason="this filelock empties the file that it locks")
-def test_a_planted_link_leads_no_lock_to_another_file(tmp_path: Path) -> None:
+def test_a_planted_link_does_not_make_the_lock_write_to_another_file(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / LOCK_FILE).symlink_to(victim)

@@ -37,7 +37,7 @@ def cache_of(path: Path) -> Path:
     return path.parents[2]
 
 
-def test_a_reading_comes_back_bit_for_bit_and_says_whose_it_is(kept: Path) -> None:
+def test_a_reading_is_read_back_exactly_and_its_key_is_stored_beside_it(kept: Path) -> None:
     told: list[str] = []
     assert is_stored_row(open_store(cache_of(kept), told).read_one("one"))
     assert open_store(cache_of(kept), told).read(["one", "two"]) is None
@@ -65,7 +65,7 @@ def put(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept: Path) -> None:
+def test_a_reading_with_any_flipped_bit_is_named_and_not_used(kept: Path) -> None:
     content = kept.read_bytes()
     tried = 0
     for damaged in damages(content, len(content), 300):
@@ -82,7 +82,7 @@ def test_whatever_bit_of_a_reading_is_flipped_it_is_named_and_not_believed(kept:
     assert kept.read_bytes() == content
 
 
-def test_a_reading_in_the_place_of_another_is_not_believed(kept: Path) -> None:
+def test_a_reading_under_the_name_or_key_of_another_is_not_used(kept: Path) -> None:
     shutil.copy(kept, kept.with_name("two.npz"))
     told: list[str] = []
     assert open_store(cache_of(kept), told).read_one("two") is None
@@ -97,7 +97,7 @@ def test_a_reading_in_the_place_of_another_is_not_believed(kept: Path) -> None:
     ]
 
 
-def test_of_many_damaged_readings_a_few_are_named_and_all_counted(tmp_path: Path) -> None:
+def test_of_many_damaged_readings_five_are_named_and_all_counted(tmp_path: Path) -> None:
     names = [f"r{number}" for number in range(8)]
     open_store(tmp_path).write(names, [ROW] * 8)
     for path in tmp_path.rglob("r*.npz"):
@@ -112,7 +112,7 @@ def test_of_many_damaged_readings_a_few_are_named_and_all_counted(tmp_path: Path
     assert told == []
 
 
-def test_readings_of_killed_writes_are_swept_and_those_being_written_stay(kept: Path) -> None:
+def test_partial_readings_of_dead_processes_are_removed_and_of_running_ones_kept(kept: Path) -> None:
     dead, running = (kept.with_name(f".{tag}.7.phase-part") for tag in (dead_tag(), owner_tag()))
     for path in (dead, running, kept.with_name(".hidden")):
         path.write_bytes(b"half")
@@ -123,7 +123,7 @@ def test_readings_of_killed_writes_are_swept_and_those_being_written_stay(kept: 
     )
 
 
-def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:
+def test_a_full_disk_is_reported_once_and_again_at_the_end(kept: Path) -> None:
     told: list[str] = []
     store = open_store(cache_of(kept), told)
     with full_disk():
@@ -141,7 +141,7 @@ def test_a_full_disk_is_said_once_and_once_more_at_the_end(kept: Path) -> None:
     assert told[1].startswith(f"3 readings were measured and not cached in {kept.parent} (No space left on device)")
 
 
-def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
+def test_a_read_only_cache_is_read_and_reported_once(kept: Path) -> None:
     told: list[str] = []
     with read_only_disk():
         store = open_store(cache_of(kept), told)
@@ -157,7 +157,7 @@ def test_a_read_only_cache_is_read_and_said_to_be_once(kept: Path) -> None:
     assert told == [line, line]
 
 
-def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_path: Path) -> None:
+def test_a_read_only_cache_is_accepted_if_it_holds_readings(kept: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with read_only_disk():
         assert cache_problem(cache_of(kept)) == ""
@@ -167,13 +167,13 @@ def test_a_read_only_cache_is_of_use_where_it_holds_something(kept: Path, tmp_pa
     assert [path.name for path in cache_of(kept).iterdir()] == ["readings"]
 
 
-def test_runs_that_try_at_once_whether_a_directory_is_writable_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_concurrent_checks_that_a_directory_is_writable_do_not_interfere(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(unwritable_reason, [tmp_path] * 400)) == {""}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_is_not_there_and_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     with (
         read_only_disk(),
         pytest.raises(ReadingCacheError, match=r"cannot be cached in .* \(Read-only file system\); choose another"),
@@ -192,7 +192,7 @@ def finished(process: subprocess.Popen[str]) -> list[str]:
     return out.strip().splitlines()
 
 
-def test_processes_at_once_on_one_cache_and_one_that_the_kernel_refuses(tmp_path: Path) -> None:
+def test_two_processes_share_a_cache_and_a_refused_write_is_reported(tmp_path: Path) -> None:
     both = [other_process("hammer", tmp_path / "cache") for _ in range(2)]
     last = other_process("refused", tmp_path / "small")
     assert [finished(process) for process in both] == [[], []]
@@ -216,7 +216,7 @@ def stored(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
-def test_whatever_bit_of_a_baseline_is_flipped_it_is_named(stored: Path, suffix: str) -> None:
+def test_a_baseline_with_any_flipped_bit_is_refused_by_name(stored: Path, suffix: str) -> None:
     whole = read_json(SHIPPED)
     path = stored.with_suffix(suffix)
     refused: list[str] = []
@@ -233,7 +233,7 @@ def test_whatever_bit_of_a_baseline_is_flipped_it_is_named(stored: Path, suffix:
     assert len(refused) == 161 if suffix == ".npz" else len(refused) > 140
 
 
-def test_an_edit_that_is_meant_takes_the_checksum_of_the_message(stored: Path) -> None:
+def test_an_intended_edit_is_accepted_with_the_checksum_from_the_message(stored: Path) -> None:
     text = stored.read_text()
     content = json.loads(text)
     margin = content["margins"]["inter"]
@@ -252,14 +252,14 @@ def test_an_edit_that_is_meant_takes_the_checksum_of_the_message(stored: Path) -
         read_baseline(stored)
 
 
-def test_a_full_disk_leaves_a_baseline_and_its_arrays_as_they_were(stored: Path) -> None:
+def test_a_full_disk_leaves_a_baseline_and_its_arrays_unchanged(stored: Path) -> None:
     before = {path.name: path.read_bytes() for path in stored.parent.iterdir()}
     with full_disk(), pytest.raises(BaselineError, match="cannot be written: No space left on device; make room"):
         write_files(stored, {**read_json(stored), "model": "other"}, b"other arrays")
     assert {path.name: path.read_bytes() for path in stored.parent.iterdir()} == before
 
 
-def test_files_that_belong_together_are_put_in_place_after_all_are_written(tmp_path: Path) -> None:
+def test_files_written_together_replace_the_old_ones_only_after_all_are_written(tmp_path: Path) -> None:
     write_together({tmp_path / "a": b"old", tmp_path / "b": b"old"})
     (tmp_path / "c").write_bytes(b"a file where a directory should be")
     with pytest.raises(OSError, match="exists"):
@@ -271,7 +271,7 @@ def test_files_that_belong_together_are_put_in_place_after_all_are_written(tmp_p
     ]
 
 
-def test_a_full_disk_at_the_end_fails_the_run_and_leaves_no_half_of_a_record(recorded: Cases) -> None:
+def test_a_full_disk_at_the_end_fails_the_run_and_leaves_no_partial_record(recorded: Cases) -> None:
     home = recorded.baselines.parent
     before = {path.name for path in home.iterdir()}
     with full_disk():

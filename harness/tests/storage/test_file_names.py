@@ -48,7 +48,7 @@ def is_valid(name: str, longest: int) -> bool:
 @example("x" * 10_000, True, 0)
 @example("\u7532" * 300, False, BASELINE_ENDING)
 @example("con." + "x" * 300, False, 0)
-def test_every_text_has_a_name_that_every_system_takes(text: str, ascii_only: bool, ending: int) -> None:
+def test_every_text_has_a_file_name_that_is_valid_on_every_system(text: str, ascii_only: bool, ending: int) -> None:
     name = file_name(text, ascii_only=ascii_only, ending=ending)
     assert is_valid(name, LONGEST_NAME - ending)
     assert name.isascii() or not ascii_only
@@ -59,30 +59,30 @@ def test_every_text_has_a_name_that_every_system_takes(text: str, ascii_only: bo
 @example("\u6a21\u578b-\u7532", "\u6a21\u578b-\u4e59", True)
 @example("\u00e9", "e\u0301", False)
 @example("a b", "a-b", False)
-def test_different_texts_have_different_names(first: str, second: str, ascii_only: bool) -> None:
+def test_different_texts_have_different_file_names(first: str, second: str, ascii_only: bool) -> None:
     names = {file_name(text, ascii_only=ascii_only) for text in (first, second)}
     assert len(names) == len({first, second})
 
 
 @given(TEXTS | st.sampled_from(DEVICES), st.booleans())
-def test_no_text_is_the_altered_name_of_another(text: str, ascii_only: bool) -> None:
+def test_no_text_keeps_a_name_that_another_text_is_altered_to(text: str, ascii_only: bool) -> None:
     name = file_name(text, ascii_only=ascii_only)
     if name != text:
         assert file_name(name, ascii_only=ascii_only) != name
 
 
 @pytest.mark.parametrize("text", DEVICES)
-def test_devices_of_windows_are_no_names(text: str) -> None:
+def test_device_names_of_windows_are_altered(text: str) -> None:
     assert file_name(text) != text
     assert is_valid(file_name(text), LONGEST_NAME)
 
 
 @pytest.mark.parametrize("text", ["scenes-llava", "llava-1.5-7b", "Qwen2.5-VL_7B", "x" * LONGEST_NAME, "console", "_a"])
-def test_a_name_that_is_valid_already_stays(text: str) -> None:
+def test_a_valid_name_is_unchanged(text: str) -> None:
     assert file_name(text) == file_name(text, ascii_only=True) == text
 
 
-def test_letters_of_every_script_stay_where_they_are_allowed() -> None:
+def test_letters_of_every_script_are_kept_unless_ascii_is_required() -> None:
     for text in ("\u6a21\u578b-\u7532", "mod\u00e8le", "\u043c\u043e\u0434\u0435\u043b\u044c"):
         assert file_name(text) == text
         assert file_name(text, ascii_only=True) != text
@@ -90,14 +90,14 @@ def test_letters_of_every_script_stay_where_they_are_allowed() -> None:
 
 @given(st.lists(ALIKE, max_size=20))
 @example(["LLaVA", "llava", "LLaVA", "llava 2", "llava~1"])
-def test_names_of_one_directory_are_different_where_case_is_ignored(texts: list[str]) -> None:
+def test_names_in_one_directory_differ_even_if_case_is_ignored(texts: list[str]) -> None:
     names = FileNames({folded_name("main")})
     added = [names.add(text, "inter") for text in texts]
     assert len({folded_name(name) for name in added}) == len(texts)
     assert all(is_valid(f"{name}.svg", LONGEST_NAME) and name.endswith("-inter") for name in added)
 
 
-def test_a_long_name_is_cut_and_stays_its_own() -> None:
+def test_a_long_name_is_shortened_and_stays_unique() -> None:
     assert short_name("x" * LONGEST_SHOWN) == "x" * LONGEST_SHOWN
     cut = short_name("x" * 300)
     assert re.fullmatch(r"x{64}\.\.\.~[0-9a-f]{12}", cut)

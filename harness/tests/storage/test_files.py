@@ -15,7 +15,7 @@ from harness.tests.support.dead import dead_tag
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions are of another kind here")
 
 
-def test_write_atomically_leaves_the_old_file_where_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     write_atomically(path, b"old")
 
@@ -59,7 +59,7 @@ def elsewhere(tag: str) -> str:
     return "0123abcd" + tag[8:]
 
 
-def test_parts_of_dead_processes_are_swept_by_owner_and_not_by_age(tmp_path: Path) -> None:
+def test_parts_of_dead_processes_are_removed_by_owner_and_not_by_age(tmp_path: Path) -> None:
     left = {f".{dead_tag()}.0.phase-part", f".{dead_tag()}.17.phase-part"}
     stay = {
         f".{owner_tag()}.900.phase-part",
@@ -83,7 +83,7 @@ def test_parts_of_dead_processes_are_swept_by_owner_and_not_by_age(tmp_path: Pat
     assert [path.name for path in target.iterdir()] == ["weights"]
 
 
-def test_each_directory_is_swept_the_first_time_that_it_is_written_to(
+def test_abandoned_parts_are_removed_at_the_first_write_to_a_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two"):
@@ -98,7 +98,7 @@ def test_each_directory_is_swept_the_first_time_that_it_is_written_to(
     write_atomically(tmp_path / "one" / "other", b"", durable=False)
 
 
-def test_a_directory_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:
+def test_removing_abandoned_parts_from_a_missing_directory_does_nothing(tmp_path: Path) -> None:
     remove_abandoned_parts(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
@@ -115,7 +115,7 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_part_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_part_is_not_overwritten(tmp_path: Path) -> None:
     taken = temporary_path(tmp_path)
     number = int(taken.name.split(".")[2])
     names = {taken.name.replace(f".{number}.", f".{number + more}.") for more in range(1, 4)}

@@ -118,7 +118,7 @@ def test_readings_in_a_directory_of_another_user_are_ignored(
     )
 
 
-def test_a_directory_that_root_made_for_itself_is_said_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_only_root_can_enter_is_reported_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an image of a container whose cache root has filled; root itself enters everything."""
     closed = kept.parents[1]
     monkeypatch.setattr(private_files.os, "access", lambda path, _: path != closed)
@@ -155,7 +155,7 @@ def plant_giant(path: Path, _: object) -> str:
 
 
 @pytest.mark.parametrize("plant", [plant_owner, plant_writable, plant_link, plant_pipe, plant_giant])
-def test_a_planted_reading_is_named_and_measured_anew(
+def test_a_planted_reading_is_named_and_measured_again(
     kept: Path, give_away: Callable[[Path], None], plant: Callable[[Path, object], str]
 ) -> None:
     content = kept.read_bytes()
@@ -179,7 +179,7 @@ def test_a_link_of_another_user_is_not_followed(kept: Path, give_away: Callable[
     assert f"{kept.parent} belongs to another user" in not_believed(kept)
 
 
-def test_of_a_link_the_directory_behind_it_is_judged(kept: Path) -> None:
+def test_the_permissions_of_a_linked_directory_are_those_of_its_target(kept: Path) -> None:
     behind = cache_of(kept).with_name("moved")
     shutil.move(kept.parent, behind)
     kept.parent.symlink_to(behind)
@@ -188,7 +188,7 @@ def test_of_a_link_the_directory_behind_it_is_judged(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_readings_of_any_umask_are_used(tmp_path: Path, unsheltered: None, umask: int) -> None:
+def test_readings_written_under_any_umask_are_used(tmp_path: Path, unsheltered: None, umask: int) -> None:
     tmp_path.chmod(0o777)
     told: list[str] = []
     before = os.umask(umask)
@@ -205,7 +205,7 @@ def test_readings_of_any_umask_are_used(tmp_path: Path, unsheltered: None, umask
     assert told == []
 
 
-def test_what_root_owns_and_sticky_directories_are_private(
+def test_files_of_root_and_sticky_directories_are_private(
     kept: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
 ) -> None:
     cache_of(kept).chmod(0o1777)
@@ -217,7 +217,7 @@ def test_what_root_owns_and_sticky_directories_are_private(
     assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
 
 
-def test_a_directory_that_nobody_else_can_enter_shelters_all_in_it(tmp_path: Path) -> None:
+def test_everything_below_a_closed_directory_is_private(tmp_path: Path) -> None:
     home = tmp_path / "home"
     inner = home / "cache" / "readings"
     inner.mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_a_directory_that_nobody_else_can_enter_shelters_all_in_it(tmp_path: Pat
     assert find_exposure([home / "cache", inner]) == ""
 
 
-def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_with_the_user_as_its_only_member_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private_files, "is_closed_to_others", lambda _: False)
     tmp_path.chmod(0o775)
     group = tmp_path.stat().st_gid
@@ -258,7 +258,7 @@ def test_the_group_of_one_user_is_nobody_else(tmp_path: Path, monkeypatch: pytes
         private_files._private_group.cache_clear()
 
 
-def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_system_without_file_owners_everything_is_private(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     monkeypatch.delattr(os, "geteuid")
     kept.parent.chmod(0o777)
@@ -266,7 +266,7 @@ def test_without_owners_everything_is_private(kept: Path, monkeypatch: pytest.Mo
     assert find_exposure([cache_of(kept), kept.parent]) == ""
 
 
-def test_directories_are_made_for_the_user_alone(tmp_path: Path) -> None:
+def test_cache_directories_are_created_for_the_user_only(tmp_path: Path) -> None:
     made = make_private(tmp_path / "a" / "cache", "b", "c")
     assert made == tmp_path / "a" / "cache" / "b" / "c"
     assert [path.stat().st_mode & 0o777 for path in (made, made.parent, made.parent.parent)] == [0o700, 0o700, 0o755]
@@ -276,7 +276,7 @@ def test_directories_are_made_for_the_user_alone(tmp_path: Path) -> None:
     assert made.stat().st_mode & 0o777 == 0o750
 
 
-def test_a_run_says_once_that_others_can_write_to_the_cache(
+def test_a_run_reports_once_that_others_can_write_to_the_cache(
     cases: Cases, unsheltered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(DATASETS, "again", Dataset("again", "again", lambda n, *_: tiny_samples(n)))

@@ -36,7 +36,9 @@ PIPE = "it is a pipe or a device"
     ],
     ids=["pipe", "socket", "zero", "null", "made-up", "loop", "nowhere", "directory", "large"],
 )
-def test_no_file_has_a_reason(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+def test_a_path_that_is_not_a_regular_file_is_an_error_with_a_reason(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
     path = tmp_path / "a"
     if not Path("/proc/self/status").exists() and reason == PIPE and make not in (make_pipe, make_socket):
         pytest.skip("no /proc and no /dev as Linux has them")
@@ -56,12 +58,12 @@ def test_a_file_is_read_through_a_link(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "empty", 7) == b""
 
 
-def test_a_name_of_no_file_system_is_an_error(tmp_path: Path) -> None:
+def test_a_path_with_a_null_byte_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="embedded null"):
         require_regular(tmp_path / "a\0", 1)
 
 
-def test_what_is_appended_meanwhile_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_appended_during_the_read_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"content and more")
     monkeypatch.setattr("harness.storage.regular_file.require_regular", lambda path, most_bytes: 7)
     assert read_regular(tmp_path / "a", 7) == b"content"

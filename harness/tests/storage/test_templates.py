@@ -22,7 +22,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "pages_of_a_test"
 
 
-def test_data_stands_on_the_page_as_it_is(package: str) -> None:
+def test_data_is_rendered_unescaped(package: str) -> None:
     assert render(package, "page.md.jinja", {"title": "a < b", "rows": ["`x` & y", "", "z"]}) == (
         "# a < b\n\n- `x` & y\n- z\n"
     )
