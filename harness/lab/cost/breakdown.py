@@ -30,7 +30,7 @@ _TIMED = "timed operations"
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class OperationTime:
     """A torch operation in one function of the probe: median seconds and number of calls per forward pass.
 
     Timing adds some microseconds to each call.
@@ -46,16 +46,16 @@ class Share:
 class Breakdown:
     """Median seconds of the plain pass, the extra seconds of the observed pass, and its timed operations.
 
-    The operations are timed in a pass of their own; the passes alternate. The part of the extra that no share covers is
-    Python: hooks, calls and their setup.
+    Operations are timed in separate passes, which alternate with the plain and the observed pass. The extra seconds
+    that no operation covers are Python overhead: hooks, calls and setup.
     """
 
     plain: float
     extra: float
-    shares: tuple[Share, ...]
+    operations: tuple[OperationTime, ...]
 
 
-class _Operations(TorchFunctionMode):
+class _OperationTimer(TorchFunctionMode):
     """A mode that times every torch operation that the probe calls."""
 
     def __init__(self, synchronise: Callable[[], None]) -> None:
@@ -83,54 +83,58 @@ def measure_breakdown(subject: Subject, contestant: str = EVERYTHING, passes: in
     runs = {name: CONTESTANTS[name].prepare(subject) for name in (PLAIN, contestant)}
     for run in runs.values():
         run()
-    clocks = []
+    timers = []
 
-    def timed() -> None:
-        clocks.append(_Operations(subject.synchronise))
-        with clocks[-1]:
+    def run_timed() -> None:
+        timers.append(_OperationTimer(subject.synchronise))
+        with timers[-1]:
             runs[contestant]()
 
-    times = race({**runs, _TIMED: timed}, synchronise=subject.synchronise, rounds=passes)
+    times = race({**runs, _TIMED: run_timed}, synchronise=subject.synchronise, rounds=passes)
     plain, observed = np.array([times[PLAIN], times[contestant]], dtype=np.float64)
-    shares = [
-        Share(*key, median(sum(clock.seconds[key]) for clock in clocks), len(clocks[0].seconds[key]))
-        for key in dict.fromkeys(key for clock in clocks for key in clock.seconds)
+    operations = [
+        OperationTime(*key, median(sum(timer.seconds[key]) for timer in timers), len(timers[0].seconds[key]))
+        for key in dict.fromkeys(key for timer in timers for key in timer.seconds)
     ]
-    shares.sort(key=lambda share: -share.seconds)
-    return Breakdown(float(np.median(plain)), float(np.median(observed - plain)), tuple(shares))
+    operations.sort(key=lambda operation: -operation.seconds)
+    return Breakdown(float(np.median(plain)), float(np.median(observed - plain)), tuple(operations))
 
 
-def breakdown_lines(parts: Breakdown, minimum: float = 0.002) -> list[str]:
+def breakdown_lines(breakdown: Breakdown, minimum: float = 0.002) -> list[str]:
     """Return the breakdown as lines of text: functions, then operations.
 
-    Functions below the share `minimum` of the plain pass are summed in one line.
+    Functions that take less than the share `minimum` of the plain pass are summed in one line.
     """
     by_function: dict[str, float] = defaultdict(float)
-    for share in parts.shares:
-        by_function[share.function] += share.seconds
-    counted = sum(share.seconds for share in parts.shares)
+    for operation in breakdown.operations:
+        by_function[operation.function] += operation.seconds
+    counted = sum(operation.seconds for operation in breakdown.operations)
     functions = sorted(by_function.items(), key=lambda function: -function[1])
-    large = [(seconds, "", name) for name, seconds in functions if seconds >= minimum * parts.plain]
-    small = [seconds for _, seconds in functions if seconds < minimum * parts.plain]
-    listed = parts.shares[:_LARGEST]
+    large = [(seconds, "", name) for name, seconds in functions if seconds >= minimum * breakdown.plain]
+    small = [seconds for _, seconds in functions if seconds < minimum * breakdown.plain]
+    listed = breakdown.operations[:_LARGEST]
     rows = [
         *large,
         (sum(small), "", "other functions"),
-        (parts.extra - counted, "", "Python, hooks and their effect on the model"),
-        *((share.seconds, str(share.calls), f"{share.function} -> {share.operation}") for share in listed),
-        (counted - sum(share.seconds for share in listed), "", "other operations"),
+        (breakdown.extra - counted, "", "Python, hooks and their effect on the model"),
+        *(
+            (operation.seconds, str(operation.calls), f"{operation.function} -> {operation.operation}")
+            for operation in listed
+        ),
+        (counted - sum(operation.seconds for operation in listed), "", "other operations"),
     ]
     lines = [
-        f"{100 * seconds / parts.plain:8.2f} {seconds * 1e3:8.2f} {calls:>6}  {name}" for seconds, calls, name in rows
+        f"{100 * seconds / breakdown.plain:8.2f} {seconds * 1e3:8.2f} {calls:>6}  {name}"
+        for seconds, calls, name in rows
     ]
     lines.insert(len(large) + 2, "operations:")
-    ratio = 1 + parts.extra / parts.plain
-    title = f"plain {parts.plain * 1e3:.2f} ms, extra {parts.extra * 1e3:.2f} ms: {ratio:.3f} x"
+    ratio = 1 + breakdown.extra / breakdown.plain
+    title = f"plain {breakdown.plain * 1e3:.2f} ms, extra {breakdown.extra * 1e3:.2f} ms: {ratio:.3f} x"
     return [title, f"{'% plain':>8} {'ms':>8} {'calls':>6}", *lines]
 
 
 def _probe_caller(frame: FrameType | None) -> str:
-    """Return the innermost function of the probe that called an operation; empty if the model called it."""
+    """Return the innermost function of the probe that called an operation, or "" if the model called it."""
     direct = True
     while frame is not None:
         code = frame.f_code

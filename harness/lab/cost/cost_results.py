@@ -57,7 +57,7 @@ class CellResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class MeasurementTime:
     """Seconds of a full measurement of a pair (`wall`), and the part in the model's forward passes (`forward`)."""
 
     label: str
@@ -84,7 +84,7 @@ class CostRun:
     versions: Mapping[str, str]
     seconds: float
     cells: tuple[CellResult, ...]
-    outside: tuple[Outside, ...] = ()
+    outside: tuple[MeasurementTime, ...] = ()
 
 
 def to_json(run: CostRun) -> str:
@@ -109,7 +109,7 @@ def read_run(path: Path) -> CostRun:
         if content.pop("schema") != SCHEMA:
             raise ResultsError(f"{path} was written by another version of this benchmark; measure again")
         cells = tuple(CellResult(**{**cell, "cell": Cell(**cell["cell"])}) for cell in content.pop("cells"))
-        outside = tuple(Outside(**entry) for entry in content.pop("outside"))
+        outside = tuple(MeasurementTime(**entry) for entry in content.pop("outside"))
         return CostRun(**content, cells=cells, outside=outside)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from harness.errors import first_line
 from harness.lab.cost.contestants import ATTENTION, CONTESTANTS, EVERYTHING, PLAIN
-from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, Outside
+from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, Cell, CellResult, CostRun, MeasurementTime
 from harness.lab.cost.drawn import LLAVA_7B, SMALL, Topology, drawn_subject, image_side
 from harness.lab.cost.race import COSTLY_SHARE, peak_bytes, race
 from harness.lab.cost.subject import Subject, UnavailableError, pair_subject
@@ -145,7 +145,7 @@ def measure_cell(cell: Cell, subject: Subject, conditions: Conditions) -> CellRe
     return CellResult(cell, times, peaks, weights, left_open, absent)
 
 
-def measure_outside(vlm: Vlm, dataset: str, **options: Any) -> Outside:
+def time_measurement(vlm: Vlm, dataset: str, **options: Any) -> MeasurementTime:
     """Return the seconds of one `measure(vlm, dataset, **options)` and of the forward passes in it.
 
     A forward pass is a call of the model, including the probe's work while the layers run. Reading images, encoding
@@ -165,7 +165,7 @@ def measure_outside(vlm: Vlm, dataset: str, **options: Any) -> Outside:
     finally:
         for handle in handles:
             handle.remove()
-    return Outside(profile.pair, profile.n, wall, sum(ends) - sum(starts))
+    return MeasurementTime(profile.pair, profile.n, wall, sum(ends) - sum(starts))
 
 
 def run_plan(plan: CostPlan, command: str) -> CostRun:
@@ -193,7 +193,7 @@ def run_plan(plan: CostPlan, command: str) -> CostRun:
         versions={package: installed_version(package) for package in _PACKAGES},
         cells=tuple(results),
         outside=tuple(
-            measure_outside(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
+            time_measurement(plan.conditions.load(model), DATASET, samples=plan.samples, progress=False)
             for model in models
         ),
         seconds=round(time.perf_counter() - start, 1),

@@ -16,7 +16,7 @@ from harness.lab.cost.cost_results import FULL_WIDTH, PAIR, SMALL_KIND, CellResu
 ATTENTION_RATIO = {"cpu": 1.10, "cuda": 1.05}
 EVERYTHING_RATIO = {"cpu": 1.5, "cuda": 1.25}
 EXTRA_MEMORY = 0.02
-OUTSIDE = 0.15
+OUTSIDE_SHARE = 0.15
 # Linear growth, with tolerance for a fit over less than two decades.
 EXPONENT = 1.1
 _DRAWS = 1000
@@ -143,7 +143,13 @@ def targets(run: CostRun) -> Iterator[Target]:
     for outside in run.outside:
         scope = f"{outside.label}, {outside.samples} samples"
         yield Target(
-            "time outside the model's forward passes", scope, OUTSIDE, outside.share, None, format_percent, "one run"
+            "time outside the model's forward passes",
+            scope,
+            OUTSIDE_SHARE,
+            outside.share,
+            None,
+            format_percent,
+            "one run",
         )
 
 

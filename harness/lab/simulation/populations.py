@@ -25,7 +25,7 @@ VALUE_NOISE, MEAN_NOISE, SHARE_NOISE = 3e-3, 2e-3, 0.012
 #: Share of the samples in which the number of words found by the lens changes by one.
 FLIPPED_SHARE = 0.05
 #: Standard deviation between samples of the strength of a change; its mean is one.
-UNEVEN = 0.25
+STRENGTH_SPREAD = 0.25
 
 # By measure: offset and factor that turn the inter-modal mean into its mean, and its standard deviation.
 _MEANS: Mapping[str, tuple[float, float, float]] = {
@@ -58,7 +58,7 @@ class Change:
 
         The strength of the change varies between samples.
         """
-        strength = 1.0 + UNEVEN * rng.standard_normal(len(x))
+        strength = 1.0 + STRENGTH_SPREAD * rng.standard_normal(len(x))
         depth = x.shape[1] - 1
         x = shift_curves(x, np.maximum(self.layers * strength, 0.0)) if self.layers else x
         x = stretch_curves(x, 1.0 + (self.stretch - 1.0) * strength)
@@ -88,12 +88,12 @@ class Population:
     shape: Shape
     depth: int
     n: int
-    clustered: int = 1
+    per_image: int = 1
 
     @property
     def name(self) -> str:
         """The display name."""
-        shared = f", {self.clustered} per image" if self.clustered > 1 else ""
+        shared = f", {self.per_image} per image" if self.per_image > 1 else ""
         return f"{self.shape.name}, {self.depth} layers, n = {self.n}{shared}"
 
     def draw(self, seed: int, change: Change = UNCHANGED) -> Profile:
@@ -105,7 +105,7 @@ class Population:
             model=f"synthetic-{self.shape.name}",
             dataset="curves",
             sample_ids=samples,
-            clusters=tuple(f"{seed}-{i // self.clustered:04d}" for i in range(self.n)),
+            clusters=tuple(f"{seed}-{i // self.per_image:04d}" for i in range(self.n)),
             token_hashes=samples,
             pixel_hashes=samples,
             arrays=arrays,
@@ -117,10 +117,10 @@ class Population:
     def _noise(self, rng: np.random.Generator, points: int) -> FloatArray:
         """Return noise (n, points) of unit variance; the samples of one image share half of the variance."""
         individual = layered_noise(rng, self.n, points)
-        if self.clustered == 1:
+        if self.per_image == 1:
             return individual
-        shared = layered_noise(rng, -(-self.n // self.clustered), points)
-        return _half(individual) + _half(np.repeat(shared, self.clustered, axis=0)[: self.n])
+        shared = layered_noise(rng, -(-self.n // self.per_image), points)
+        return _halved(individual) + _halved(np.repeat(shared, self.per_image, axis=0)[: self.n])
 
     def _curves(self, rng: np.random.Generator, change_rng: np.random.Generator, change: Change) -> dict[str, Array]:
         shape = self.shape.curve(self.depth)
@@ -128,7 +128,7 @@ class Population:
         arrays: dict[str, Array] = {}
         for name in CURVES:
             offset, factor, spread = _MEANS[name]
-            curves = offset + factor * shape + spread * (_half(common) + _half(self._noise(rng, len(shape))))
+            curves = offset + factor * shape + spread * (_halved(common) + _halved(self._noise(rng, len(shape))))
             if name.startswith("inter"):
                 curves = change.apply(curves, self.shape, factor, change_rng)
             arrays |= _with_post_norm(name, curves)
@@ -152,7 +152,7 @@ class Population:
             count = rng.integers(6, 11, self.n)
             # The lens finds a word once the chance exceeds the word's threshold, so hits grow with k.
             threshold, fragile = rng.random((2, self.n, 10))
-            first = np.arange(self.n) // self.clustered * self.clustered
+            first = np.arange(self.n) // self.per_image * self.per_image
             threshold[:, ::2] = threshold[first, ::2]
             present = (np.arange(10) < count[:, None]) & (fragile >= change.lost_recall / 0.8)
             counts = [
@@ -179,7 +179,7 @@ def remeasure(profile: Profile, seed: int) -> Profile:
     arrays = dict(profile.arrays)
     for name in CURVES:
         n, points = arrays[name].shape
-        value = _half(rng.standard_normal((n, points))) + _half(layered_noise(rng, n, points, 0.9))
+        value = _halved(rng.standard_normal((n, points))) + _halved(layered_noise(rng, n, points, 0.9))
         curves = arrays[name] + VALUE_NOISE * value + MEAN_NOISE * layered_noise(rng, 1, points, 0.9)
         arrays |= _with_post_norm(name, curves)
     for kind in ("norm", "weight"):
@@ -205,13 +205,13 @@ def to_baseline(profile: Profile) -> Baseline:
 #: The four pairs of a simulated suite.
 PAIRS = (
     Population(SHARP, 30, 128),
-    Population(PLATEAU, 30, 128, clustered=2),
+    Population(PLATEAU, 30, 128, per_image=2),
     Population(SHALLOW, 32, 128),
     Population(SHARP, 40, 64),
 )
 
 
-def _half(noise: FloatArray) -> FloatArray:
+def _halved(noise: FloatArray) -> FloatArray:
     """Return noise with half of the variance."""
     return np.asarray(np.sqrt(0.5) * noise, dtype=np.float64)
 

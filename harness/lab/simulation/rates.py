@@ -50,7 +50,7 @@ class Alarms:
         return self.verdicts.total()
 
 
-def assertions(measured: Profile, baseline: Baseline) -> dict[str, Verdict]:
+def pair_verdicts(measured: Profile, baseline: Baseline) -> dict[str, Verdict]:
     """Return the verdict of every regression assertion on one pair, by measure or question."""
     verdicts = {
         finding.measure.name: finding.agreement.verdict
@@ -73,7 +73,7 @@ def simulate_suite(suite: Suite) -> SuiteResult:
             if suite.paired
             else population.draw(seed_of(*draw, "new"))
         )
-        for name, verdict in assertions(measured, to_baseline(baseline_profile)).items():
+        for name, verdict in pair_verdicts(measured, to_baseline(baseline_profile)).items():
             verdicts[verdict] += 1
             if verdict is Verdict.DIFFERS:
                 alarms.append(f"suite {suite.index}, {population.name}: {name}")

@@ -13,7 +13,7 @@ from harness.lab.simulation.rates import POPULATIONS, share_interval
 from harness.lab.simulation.simulation_run import REQUIRED_SHARE, SimulationOutcome, is_required
 from harness.storage.templates import render
 
-_ENDINGS = (Verdict.REPRODUCES, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE, Verdict.DIFFERS)
+_VERDICTS = (Verdict.REPRODUCES, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE, Verdict.DIFFERS)
 _QUESTIONS = {"curve": "curve", "boundaries": "boundaries", "intervals": "phases", "recall": "recall"}
 _SHAPES = [population.shape.name for population in POPULATIONS]
 
@@ -31,11 +31,11 @@ def false_alarm_table(outcome: SimulationOutcome, style: str) -> str:
                 f"{low:.2%} to {high:.2%}",
                 f"{alarms.assertions:,}",
                 alarms.verdicts[Verdict.DIFFERS],
-                *(f"{alarms.verdicts[verdict] / alarms.assertions:.1%}" for verdict in _ENDINGS),
+                *(f"{alarms.verdicts[verdict] / alarms.assertions:.1%}" for verdict in _VERDICTS),
             ]
         )
     headers = ["samples", "suites", "alarmed", "95 % interval", "assertions", "false"]
-    return padded_table(rows, [*headers, *(verdict.value for verdict in _ENDINGS)], style)
+    return padded_table(rows, [*headers, *(verdict.value for verdict in _VERDICTS)], style)
 
 
 def detection_table(outcome: SimulationOutcome, style: str, *, paired: bool) -> str:
@@ -101,7 +101,7 @@ def error_rates_page(outcome: SimulationOutcome, command: str) -> str:
         "requirements": requirement_lines(outcome),
         "false_alarms": false_alarm_table(outcome, "github"),
         "alarm_lines": [*outcome.paired.lines, *outcome.unpaired.lines],
-        "least": min(pair.n // pair.clustered for pair in populations.PAIRS),
+        "least": min(pair.n // pair.per_image for pair in populations.PAIRS),
         "most": max(pair.n for pair in populations.PAIRS),
         "detection": detection_table(outcome, "github", paired=True),
         "detection_unpaired": detection_table(outcome, "github", paired=False),

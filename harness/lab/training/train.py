@@ -98,11 +98,11 @@ class Trainer:
                 self._next_stage()
             while self.step < steps:
                 start = time.time()
-                facts = self._train_step(steps)
+                metrics = self._train_step(steps)
                 self.step += 1
                 self.record["seconds"] += time.time() - start
                 if self.step % 20 == 0 or self.step == steps:
-                    self._note(facts, time.time() - start)
+                    self._record_metrics(metrics, time.time() - start)
                 if self.step % 100 == 0 or self.step == steps:
                     self.save()
         self.save()
@@ -161,7 +161,7 @@ class Trainer:
         """Scale the random bridge so that its output has the spread of the word embeddings."""
         with torch.no_grad():
             pixels, _ = self._image_batch([scene(index, self.plan.seed, "train") for index in range(32)])
-            spread = self._rows(self._features(pixels)).float().std()
+            spread = self._embed_image(self._features(pixels)).float().std()
             target = self.model.get_input_embeddings().weight.float().std()
             self.model.get_submodule(self.vision.exit).weight.mul_(target / spread)
 
@@ -180,27 +180,27 @@ class Trainer:
         drawn = [scene(first + k, plan.seed, "train") for k in range(size)]
         for group in self.optimiser.param_groups:
             group["lr"] = group["top"] * schedule(self.step, steps, plan.warm_up)
-        loss, facts = self._losses(drawn, plan.batch_caption)
+        loss, metrics = self._losses(drawn, plan.batch_caption)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         nn.utils.clip_grad_norm_(parameters, plan.clip)
         self.optimiser.step()
-        return facts
+        return metrics
 
     def _losses(self, drawn: list[Scene], captioned: int) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss and its metrics: dense over all scenes, captions over the first `captioned` scenes."""
         pixels, labels = self._image_batch(drawn)
         features = self._features(pixels)
         dense, accuracy = dense_loss(self.head(features[:, 1:]), labels)
-        facts = {"dense": float(dense.detach()), **accuracy}
+        metrics = {"dense": float(dense.detach()), **accuracy}
         if not self.stage:
-            return dense, facts
+            return dense, metrics
         caption, tokens, exact = self._caption_loss(
-            self._rows(features[:captioned]), [s.captions()[0] for s in drawn[:captioned]]
+            self._embed_image(features[:captioned]), [s.captions()[0] for s in drawn[:captioned]]
         )
-        facts |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
-        return caption + self.plan.dense_share * dense, facts
+        metrics |= {"caption": float(caption.detach()), "tokens": tokens, "exact": exact}
+        return caption + self.plan.dense_share * dense, metrics
 
     def _image_batch(self, drawn: list[Scene]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pixels = np.stack([np.asarray(s.render()) for s in drawn])
@@ -213,9 +213,9 @@ class Trainer:
             features: torch.Tensor = self.tower(pixels).last_hidden_state
         return features.float()
 
-    def _rows(self, features: torch.Tensor) -> torch.Tensor:
+    def _embed_image(self, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            rows = self.vision.rows(self.model, features, self.prompt)
+            rows = self.vision.embed_image(self.model, features, self.prompt)
         return rows.to(torch.bfloat16)
 
     def _caption_loss(self, image: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, float, float]:
@@ -238,8 +238,8 @@ class Trainer:
         seed = self.plan.seed + _VALIDATION_SEED_OFFSET
         return self._losses([scene(index, seed, "train") for index in range(96)], captioned=96)[1]
 
-    def _note(self, facts: dict[str, float], seconds: float) -> None:
-        row: dict[str, Any] = {"stage": self.stage, "step": self.step, **{k: round(v, 4) for k, v in facts.items()}}
+    def _record_metrics(self, metrics: dict[str, float], seconds: float) -> None:
+        row: dict[str, Any] = {"stage": self.stage, "step": self.step, **{k: round(v, 4) for k, v in metrics.items()}}
         if self.step % 100 == 0:
             row["validation"] = {k: round(v, 4) for k, v in self._validate().items()}
         self.record["curve"].append(row)

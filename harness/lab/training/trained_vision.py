@@ -29,8 +29,8 @@ class TrainedVision:
     `module` has the public loader and the prefixes of the tensors in the file `trained`. `configs` names the
     sub-configurations with attention. `ordered` is True if the image tokens keep the order of the patches. `tower` is
     the path of the vision tower; its last hidden state (batch, 1 + 36, width) starts with a class token. `exit` is the
-    path of the last layer of the bridge. `rows(model, features, prompt)` returns the image embeddings (batch, image
-    tokens, d) for the tower's features and the prompt of one sample.
+    path of the last layer of the bridge. `embed_image(model, features, prompt)` returns the image embeddings (batch,
+    image tokens, d) for the tower's features and the prompt of one sample.
     """
 
     name: str
@@ -40,7 +40,7 @@ class TrainedVision:
     ordered: bool
     tower: str
     exit: str
-    rows: Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
+    embed_image: Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
 
     def bridge(self, model: nn.Module) -> list[nn.Parameter]:
         """Return the parameters between the vision tower and the language model."""
@@ -92,7 +92,7 @@ TRAINED_VISION: dict[str, TrainedVision] = {
             ordered=True,
             tower="model.vision_tower",
             exit="model.multi_modal_projector.linear_2",
-            rows=_projected,
+            embed_image=_projected,
         ),
         TrainedVision(
             name="scenes-instructblip",
@@ -102,7 +102,7 @@ TRAINED_VISION: dict[str, TrainedVision] = {
             ordered=False,
             tower="vision_model",
             exit="language_projection",
-            rows=_queried,
+            embed_image=_queried,
         ),
     )
 }

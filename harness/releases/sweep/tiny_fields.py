@@ -19,7 +19,7 @@ def _rope(theta: float, **fields: Any) -> dict[str, Any]:
 
 _FULL_SIZE = {"image_size": 1024, "num_hidden_layers": 1, "global_attn_indexes": [0]}
 _SAM = _under("vision_config.sam_config", **_FULL_SIZE, downsample_channels=[64, 256])
-_HALF = (
+_HALF_ROTARY = (
     "half of each head is rotated in the published models, which the default configuration leaves out",
     _under("text_config", rope_parameters=_rope(1e4, partial_rotary_factor=0.5)),
 )
@@ -100,10 +100,10 @@ TINY_FIELDS: Mapping[str, tuple[str, Fields]] = MappingProxyType(
         "qwen2_5_vl": (_SECTIONS, _ROTARY),
         "gemma4": _SHARED,
         "gemma4_unified": _SHARED,
-        "glm46v": _HALF,
-        "glm4v": _HALF,
-        "glm_ocr": _HALF,
-        "glmga": _HALF,
+        "glm46v": _HALF_ROTARY,
+        "glm4v": _HALF_ROTARY,
+        "glm_ocr": _HALF_ROTARY,
+        "glmga": _HALF_ROTARY,
         "granite4_vision": (
             "the map from vision layers to decoder layers is left open",
             {

@@ -212,7 +212,7 @@ def _rotary(parameters: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str
     width = small.get("head_dim") or small["hidden_size"] // small["num_attention_heads"]
     share = parameters.get("partial_rotary_factor", small.get("partial_rotary_factor")) or 1.0
     total = int(width * share) // 2
-    cut = [part * total // sum(section) for part in section]
-    for index in range(total - sum(cut)):
-        cut[index % len(cut)] += 1
-    return {**parameters, "mrope_section": cut}
+    scaled = [part * total // sum(section) for part in section]
+    for index in range(total - sum(scaled)):
+        scaled[index % len(scaled)] += 1
+    return {**parameters, "mrope_section": scaled}

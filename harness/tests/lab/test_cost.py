@@ -25,7 +25,7 @@ from harness.lab.cost.cost_results import (
     SMALL_KIND,
     Cell,
 )
-from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, measure_outside
+from harness.lab.cost.cost_run import Conditions, drawn_cells, measure_cell, time_measurement
 from harness.lab.cost.drawn import LLAVA_7B, Topology, drawn_subject, image_side
 from harness.lab.cost.naive import naive_reader, read_naively
 from harness.lab.cost.race import peak_bytes, race
@@ -198,17 +198,17 @@ def test_misuse_gives_a_one_line_message(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_breakdown_covers_the_probe_but_not_the_model(subject: Subject) -> None:
-    profile = measure_breakdown(subject, passes=1)
-    functions = {share.function.split(".")[0] for share in profile.shares}
-    operations = {(share.function.split(".")[0], share.operation) for share in profile.shares}
+    breakdown = measure_breakdown(subject, passes=1)
+    functions = {operation.function.split(".")[0] for operation in breakdown.operations}
+    operations = {(operation.function.split(".")[0], operation.operation) for operation in breakdown.operations}
     assert {"similarity", "attention", "last_token", "lens"} <= functions
     assert ("last_token", "linear") in operations
     assert not {"silu", "scaled_dot_product_attention", "embedding"} & {name for _, name in operations}
-    assert "% plain" in breakdown_lines(profile)[1]
+    assert "% plain" in breakdown_lines(breakdown)[1]
 
 
 def test_the_time_outside_is_the_remainder_of_the_forward_passes(tiny_data: None, vlm: Vlm) -> None:
-    outside = measure_outside(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
+    outside = time_measurement(vlm, "tiny", samples=4, batch_size=2, controls=(), progress=False)
     assert (outside.label, outside.samples) == ("tiny-llava-tiny", 4)
     assert 0.0 < outside.forward < outside.wall
     assert outside.share == pytest.approx(1 - outside.forward / outside.wall)

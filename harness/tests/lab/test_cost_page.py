@@ -21,7 +21,7 @@ from harness.lab.cost.cost_results import (
     Cell,
     CellResult,
     CostRun,
-    Outside,
+    MeasurementTime,
     ResultsError,
     read_run,
     to_json,
@@ -91,7 +91,7 @@ def a_run() -> CostRun:
         versions={"torch": "2.0"},
         seconds=12.0,
         cells=(*cells(1.0, 1.0), pair),
-        outside=(Outside("a-pair", 64, 10.0, 9.0),),
+        outside=(MeasurementTime("a-pair", 64, 10.0, 9.0),),
     )
 
 

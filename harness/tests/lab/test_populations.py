@@ -38,7 +38,7 @@ def test_shares_hits_and_cosines_are_in_range(population: Population) -> None:
         assert (hits[:, :, 1] <= profile.arrays["words"][:, None]).all()
         assert set(np.unique(profile["exit_agreement"])) == {0, 1}
         assert all(np.abs(profile[name]).max() < 1.0 for name in CURVES)
-    assert len(set(drawn.clusters)) == population.n // population.clustered
+    assert len(set(drawn.clusters)) == population.n // population.per_image
 
 
 def test_curves_have_the_declared_mean_spread_and_correlation() -> None:
@@ -50,7 +50,7 @@ def test_curves_have_the_declared_mean_spread_and_correlation() -> None:
 
 
 def test_samples_of_one_image_share_half_of_the_variance() -> None:
-    inter = Population(SHARP, 30, 4000, clustered=2).draw(0)["inter"]
+    inter = Population(SHARP, 30, 4000, per_image=2).draw(0)["inter"]
     np.testing.assert_allclose(inter.std(axis=0), 0.08, rtol=0.06)
     assert np.corrcoef(inter[::2, 12], inter[1::2, 12])[0, 1] == pytest.approx(0.5, abs=0.06)
 

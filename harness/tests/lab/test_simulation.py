@@ -95,8 +95,8 @@ def test_the_published_plan_has_every_cell_and_enough_repetitions() -> None:
     assert [suite.paired for suite in suites] == [True] * 1000 + [False] * 100
     cells = {(trial.scenario, trial.paired, trial.n) for trial in trials}
     assert len(cells) == len(SCENARIOS) * 2 * len(SIZES)
-    barred = [trial for trial in trials if trial.scenario.title in REQUIRED_CHANGES and trial.paired]
-    assert sum(trial.n == REQUIRED_N for trial in barred) == 2 * 420
+    required = [trial for trial in trials if trial.scenario.title in REQUIRED_CHANGES and trial.paired]
+    assert sum(trial.n == REQUIRED_N for trial in required) == 2 * 420
     assert len(set(trials)) == len(trials)
 
 

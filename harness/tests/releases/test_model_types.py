@@ -101,7 +101,7 @@ def _page(verdicts: list[TypeVerdict], versions: dict[str, str]) -> str:
 
 # In order: plain; last layers share earlier keys; gated attention beside layers without softmax attention;
 # states added between layers; positions marked by an input; learned row ends.
-KNOWN = {
+KNOWN_REMARKS = {
     "llava": "",
     "gemma4": "",
     "qwen3_5": "no softmax attention in layers 1, 2, 3",
@@ -111,12 +111,12 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("model_type", KNOWN)
-def test_remarks_on_a_type(model_type: str) -> None:
+@pytest.mark.parametrize("model_type", KNOWN_REMARKS)
+def test_a_type_has_its_known_remark(model_type: str) -> None:
     result = verdict(model_type)
     assert result.outcome is TypeOutcome.MEASURED
-    assert KNOWN[model_type] in result.remark
-    assert bool(KNOWN[model_type]) == bool(result.remark)
+    assert KNOWN_REMARKS[model_type] in result.remark
+    assert bool(KNOWN_REMARKS[model_type]) == bool(result.remark)
 
 
 @pytest.mark.parametrize("model_type", ["mllama", "florence2", "qwen4_exp"])
