@@ -48,7 +48,7 @@ def cosines_between_samples(stacked: Mapping[str, Array]) -> Array:
 def measured_arrays(
     stacked: Mapping[str, Array], words: Sequence[int], chance_words: Sequence[int], *, recall: bool = True
 ) -> dict[str, Array]:
-    """Return the arrays of a profile, from stacked readings and the numbers of words looked for, (n,) each.
+    """Return the arrays of a profile, from stacked readings and the number of words per sample, (n,) each.
 
     Without `recall` the arrays of hits and words are absent.
     """
@@ -69,7 +69,7 @@ def measured_arrays(
 
 
 def _values(measure: Measure, stacked: Mapping[str, Array]) -> Array:
-    """Return the values of a measure (n, points or layers), float32; int32 for numbers of words and tokens."""
+    """Return the values of a measure (n, points or layers), float32; int32 for counts of words and tokens."""
     reading = stacked[measure.reading]
     values = reading if measure.column is None else reading[:, :, measure.column]
     return values.astype(np.int32 if measure.kind.margin is None else np.float32)

@@ -33,21 +33,21 @@ Row = dict[str, Array]
 Name = Callable[[int, InputHashes], str]
 Read = Callable[[Batch, Sequence[int]], Readings]
 
-# Batches that are sorted by length together; a later run with more samples composes complete windows alike.
+# Batches that are sorted by length together; a later run with more samples forms the same batches in complete windows.
 _WINDOW = 8
-# With this many faults the cause is the model, so the remaining samples are skipped.
+# So many faulty samples indicate a fault of the model, so the remaining samples are not tried.
 _MOST_FAULTS = 16
-_NAMED = 3
+_NAMED = 3  # samples named in a message
 _END = object()
 
 
 class SampleError(PhaseError):
-    """Some samples cannot be measured; the message names them and the state of the others."""
+    """Some samples cannot be measured; the message names them and reports whether the others are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchResult:
-    """The result of one batch: names, faults and refusals by index, and rows by name."""
+    """The result of a batch: cache names, faults and refusal reasons by sample index, and rows by cache name."""
 
     names: dict[int, str] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -69,7 +69,7 @@ _Prepared = tuple[tuple[int, ...], Batch | _BatchResult]
 
 @dataclass(frozen=True, slots=True)
 class SampleRows:
-    """The rows of the measured samples in order, and by index the reasons why others are refused."""
+    """The rows of the measured samples in order, and the reasons for refused samples by index."""
 
     rows: list[Row]
     refused: dict[int, str]
@@ -79,18 +79,18 @@ class BatchRunner:
     """Runs the samples of one measurement through its model, batch by batch."""
 
     def __init__(
-        self, vlm: Vlm, store: ReadingCache, *, batch_size: int, hide: bool, say: Callable[[str], None]
+        self, vlm: Vlm, cache: ReadingCache, *, batch_size: int, hide: bool, say: Callable[[str], None]
     ) -> None:
         """Begin a measurement.
 
         Args:
             vlm: the model.
-            store: the cache of readings.
+            cache: the cache of readings.
             batch_size: samples per forward pass, reduced if memory runs out.
             hide: True to hide the progress bar.
             say: receives a line if the batch size is reduced.
         """
-        self.vlm, self.cache, self.hide = vlm, store, hide
+        self.vlm, self.cache, self.hide = vlm, cache, hide
         self.adaptive_size = AdaptiveBatchSize(batch_size, vlm.name, say)
         self.batch_size = batch_size
         # A tokenizer stores its padding state, and the prefetching thread and this one both use it.
@@ -99,8 +99,8 @@ class BatchRunner:
     def read_samples(self, samples: Sequence[Sample], title: str, name: Name, read: Read) -> SampleRows:
         """Return one row of readings per sample, in order; samples with refused images have none.
 
-        The next batches, of prompts with similar length, are encoded while one runs. Cached batches are not measured
-        again, and rows of one name are measured once. Several processes share the batches and return all rows.
+        Prompts of similar length share a batch, and the next batches are encoded while one runs. Fully cached batches
+        are not measured, and equal inputs run once. Several processes share the batches, and each returns all rows.
 
         Args:
             samples: the samples to measure.
@@ -113,7 +113,7 @@ class BatchRunner:
                 samples are measured and cached first.
             MemoryShortageError: memory runs out with one sample.
             ProcessError: this process must stop, or another is lost.
-            PromptError, SelfCheckError, AttentionError: see there; they concern the model, not one sample.
+            PromptError, SelfCheckError, AttentionError: see these classes; they concern the model, not one sample.
         """
 
         def outcomes() -> list[_BatchResult]:
@@ -140,7 +140,7 @@ class BatchRunner:
             combined.faults.update(dict.fromkeys(unread, reason))
         if combined.faults:
             count = sum(name in combined.rows for name in combined.names.values())
-            raise SampleError(self._named(samples, title, combined.faults, count))
+            raise SampleError(self._fault_message(samples, title, combined.faults, count))
         return SampleRows([combined.rows[combined.names[index]] for index in sorted(combined.names)], combined.refused)
 
     def _prepared(self, samples: Sequence[Sample], share: Sequence[int]) -> Iterator[_Prepared]:
@@ -188,9 +188,9 @@ class BatchRunner:
                 yield from self._encoded(samples, accepted)
 
     def _even_groups(self, samples: Sequence[Sample], indices: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Return the indices in groups of one instruction and one expected length, in order of first appearance.
+        """Group the indices by instruction and expected prompt length, in order of first appearance.
 
-        The instruction is part of the key because a second text encoder, such as a Q-Former's, counts other tokens.
+        The instruction matters because a second text encoder, such as a Q-Former's, has its own tokens of it.
         """
         part = [samples[index] for index in indices]
         with self._tokenizing:
@@ -219,7 +219,7 @@ class BatchRunner:
         missing = [key for key in dict.fromkeys(outcome.names.values()) if key not in known]
         cached = self.cache.read(missing) if missing else []
         if cached is None:
-            rows = self._measured(samples, batch, indices, read, outcome.faults)
+            rows = self._measure(samples, batch, indices, read, outcome.faults)
             measured = {outcome.names[index]: row for index, row in rows.items()}
             missing = [key for key in missing if key in measured]
             cached = [measured[key] for key in missing]
@@ -228,7 +228,7 @@ class BatchRunner:
         outcome.rows.update((key, known[key]) for key in outcome.names.values() if key in known)
         return outcome
 
-    def _measured(
+    def _measure(
         self, samples: Sequence[Sample], batch: Batch, indices: Sequence[int], read: Read, faults: dict[int, str]
     ) -> dict[int, Row]:
         """Return the rows of a batch by index; samples without a row are added to `faults`."""
@@ -243,7 +243,7 @@ class BatchRunner:
             except ForwardError as error:
                 stopped = str(error)
             if stopped and len(part) > 1:
-                # One sample may have stopped the entire batch.
+                # A single sample may have stopped the entire batch.
                 return [row for index in part for row in work([index])]
             if stopped:
                 faults[part[0]] = stopped
@@ -255,8 +255,8 @@ class BatchRunner:
         rows = self.adaptive_size.map(indices, work)
         return {index: row for index, row in zip(indices, rows, strict=True) if row is not None}
 
-    def _named(self, samples: Sequence[Sample], title: str, faults: dict[int, str], count: int) -> str:
-        """Return the message that names the samples with faults."""
+    def _fault_message(self, samples: Sequence[Sample], title: str, faults: dict[int, str], count: int) -> str:
+        """Return the message of a `SampleError`: the samples with faults and the number of cached readings."""
         lines = [f"sample {samples[index].id}: {faults[index]}" for index in sorted(faults)]
         further = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         them = "them" if len(faults) > 1 else "it"
@@ -269,7 +269,7 @@ class BatchRunner:
 
 
 def refused_images(vlm: Vlm, samples: Sequence[Sample]) -> dict[str, str]:
-    """Return the reasons, by id, why a model's processor refuses the images of samples; accepted ones are absent."""
+    """Return the reason why the processor refuses each sample's image, by id; accepted samples are absent."""
     reasons = {sample.id: image_refusal(vlm.processor, sample, vlm.anatomy.image_positions) for sample in samples}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -290,7 +290,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
     An error of the iterator is raised in place of its item. Closing the generator stops the preparation.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
         pending = deque(pool.submit(next, items, _END) for _ in range(2))
         while (item := pending.popleft().result()) is not _END:

@@ -1,4 +1,4 @@
-"""Samples recorded in full for figures; the first of them also run all self-checks of a measurement."""
+"""Samples that are recorded in full for figures, with all self-checks of a measurement."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from harness.probe.separators import exclude_separators
 from harness.profile.pair import Pair
 from harness.profile.profile import Drawing
 
+# Number of first samples that every measurement records in full.
 DRAWN = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FirstSamples:
-    """The plan with readings, drawings and lens block of its first samples, which are recorded in full.
+    """The first samples of a plan, recorded in full: their readings, drawings and lens block.
 
-    `reported` holds the ids of the samples whose exclusion was reported before.
+    `plan` excludes the samples refused so far; `reported` holds the ids whose exclusion was reported before.
     """
 
     plan: Plan
@@ -107,7 +108,7 @@ def measure_in_full(vlm: Vlm, plan: Plan, rows: slice) -> tuple[Readings, tuple[
         # Nothing else proves that this model has inserted image features into the prompts.
         _refuse_blind(vlm, batch, samples, dense)
     check_image_positions(vlm.model, vlm.anatomy.name, batch.groups.image, vlm.to_device(batch.inputs), masks)
-    # The trial without pixels runs after a real pass, so that a user's own hooks see the real pass first.
+    # `exclude_separators` may run the model without pixels; a user's own hooks should see a real pass first.
     separated = exclude_separators(vlm, batch)
     if separated is not batch:
         batch, dense = separated, observe(vlm, separated, samples, task, checking=True)
@@ -130,7 +131,7 @@ def _refuse_blind(vlm: Vlm, batch: Batch, samples: Sequence[Sample], readings: R
     other = replace(batch, inputs=negate_images(batch.inputs))
     try:
         similarity = observe(vlm, other, samples, attention=False).similarity
-    except (ForwardError, NotFiniteError):  # An error depends on the image too.
+    except (ForwardError, NotFiniteError):  # An error also shows that the model uses the image.
         return
     check_image_is_used(vlm.anatomy.name, readings.similarity, similarity, list(batch.inputs))
 
@@ -168,7 +169,7 @@ def _drawing(vlm: Vlm, batch: Batch, dense: Readings, samples: Sequence[Sample],
 
 
 def _bos(tokenizer: Any, batch: Batch, row: int) -> str:
-    """Return the text of the first token that is no image token if it is BOS, else an empty string."""
+    """Return the text of the first token besides image tokens if it is BOS, else an empty string."""
     first = int((batch.groups.real[row] & ~batch.groups.image[row]).int().argmax())
     entry = int(batch.inputs["input_ids"][row][first])
     return str(tokenizer.decode([entry])) if entry == tokenizer.bos_token_id else ""

@@ -1,4 +1,4 @@
-"""Heartbeats between cooperating processes: a waiting process can name one whose work has stalled."""
+"""Heartbeats of cooperating processes: a waiting process reports other processes that have stalled."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 # Seconds without a heartbeat after which a process is reported; a single batch may take that long.
 SILENCE = 60.0
-# Number of polls of the others' heartbeats within the time after which a process is reported.
-_LOOKS = 12
+# Number of polls of the others' heartbeats within `SILENCE`, or within the longest wait if that is shorter.
+_POLLS = 12
 # Seconds between two polls before all have arrived; short, so that a signal can end the wait.
 _PAUSE = 0.05
 
@@ -36,8 +36,8 @@ class _Heartbeat:
 class Heartbeats:
     """The heartbeats of process `rank` of `count`, exchanged through a shared store.
 
-    The measuring thread writes them between two batches; a background thread would go on while the work hangs. Only a
-    waiting process reads them.
+    The measuring thread writes them between two batches; a background thread would continue to write while the work
+    hangs. Only a waiting process reads them.
     """
 
     def __init__(self, rank: int, count: int) -> None:
@@ -78,7 +78,7 @@ class Heartbeats:
     def waiting(self, work: str, patience: timedelta, say: Callable[[str], None]) -> Iterator[None]:
         """Report stalled processes while the block waits for them.
 
-        Of the waiting processes the one with the lowest rank reports. It reports a process again after twice the time.
+        Only the waiting process with the lowest rank reports. It reports a process again when its silence has doubled.
 
         Args:
             work: the name of the meeting; the same in every process.
@@ -90,7 +90,7 @@ class Heartbeats:
         start, finished = time.monotonic(), threading.Event()
         self._latest = {other: _Heartbeat(start) for other in self._others}
         self._polled = start, _clock()
-        self._pause = min(SILENCE, patience.total_seconds()) / _LOOKS
+        self._pause = min(SILENCE, patience.total_seconds()) / _POLLS
         until = f"{datetime.now() + patience:%Y-%m-%d %H:%M:%S}"
         # Polling has its own thread, because a poll blocks if the process that hosts the store hangs.
         polling = threading.Thread(target=self._poll, args=(finished,), daemon=True)
@@ -107,10 +107,10 @@ class Heartbeats:
     @property
     def leads(self) -> bool:
         """True if no process with a lower rank is known to wait at the same meeting."""
-        return all(sign.meeting < self._meeting for rank, sign in self._latest.items() if rank < self._rank)
+        return all(last.meeting < self._meeting for rank, last in self._latest.items() if rank < self._rank)
 
     def silent(self) -> str:
-        """Return the processes that this one waits for, each with its last heartbeat; empty if all have arrived."""
+        """Describe the processes that this one waits for, each with its last heartbeat; empty if all have arrived."""
         return "; ".join(text for _, text in self._stalled())
 
     def _poll(self, finished: threading.Event) -> None:
@@ -125,7 +125,7 @@ class Heartbeats:
                     clock, work, meeting = json.loads(self.store.get(_key(other)))
                     last = self._latest[other]
                     if (last.clock, last.work, last.meeting) != (clock, work, meeting):
-                        # The first heartbeat may be as old as the wait.
+                        # The first heartbeat that is read may be old, so its age counts from the start of the wait.
                         seen = time.monotonic() if last.clock else last.seen
                         self._latest[other] = _Heartbeat(seen, clock, work, meeting)
                 self._polled = time.monotonic(), _clock()
@@ -146,16 +146,16 @@ class Heartbeats:
                     )
 
     def _stalled(self) -> list[tuple[float, str]]:
-        """Return, for each process that this one waits for, the time of its last heartbeat and a text."""
-        looked, clock = self._polled
+        """Return the time of the last heartbeat and a description of each process that this one waits for."""
+        polled, clock = self._polled
         if self.store is None:
-            return [(looked, f"not all processes have connected since {clock}")]
-        if time.monotonic() - looked > _LOOKS / 3 * self._pause:
+            return [(polled, f"not all processes have connected since {clock}")]
+        if time.monotonic() - polled > _POLLS / 3 * self._pause:
             return [
-                (looked, f"the process that hosts the shared store, 0 or the launcher, has not answered since {clock}")
+                (polled, f"the process that hosts the shared store, 0 or the launcher, has not answered since {clock}")
             ]
         late = [(rank, last) for rank, last in self._latest.items() if last.meeting < self._meeting]
-        return [(last.seen, _silence(rank, last)) for rank, last in late]
+        return [(last.seen, _describe(rank, last)) for rank, last in late]
 
 
 def _clock() -> str:
@@ -166,7 +166,7 @@ def _key(rank: int) -> str:
     return f"phase-process-{rank}"
 
 
-def _silence(rank: int, heartbeat: _Heartbeat) -> str:
+def _describe(rank: int, heartbeat: _Heartbeat) -> str:
     if not heartbeat.clock:
         return f"process {rank} has not connected yet"
     return f"process {rank} has not answered since {heartbeat.clock} (at {heartbeat.work})"

@@ -59,4 +59,4 @@ def test_closing_the_iteration_stops_the_preparation() -> None:
     next(prefetched)
     prefetched.close()
     assert len(made) <= 4
-    assert threading.active_count() == 1 or not any(t.name.startswith("ahead") for t in threading.enumerate())
+    assert threading.active_count() == 1 or not any(t.name.startswith("prefetch") for t in threading.enumerate())
