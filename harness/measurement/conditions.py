@@ -51,12 +51,12 @@ class CalibrationResult:
 
 def calibration_runs(profile: Profile, batch_size: int) -> tuple[CalibrationRun, ...]:
     """Return the calibration runs that this machine supports for a profile measured with that batch size."""
-    here = profile.environment
-    other = _NARROW if here.dtype == _FULL else _FULL
-    attention = "eager" if here.attention == "sdpa" else "sdpa"
+    environment = profile.environment
+    other = _NARROW if environment.dtype == _FULL else _FULL
+    attention = "eager" if environment.attention == "sdpa" else "sdpa"
     runs = [CalibrationRun(other, dtype=other), CalibrationRun(attention, attention=attention)]
     runs += [CalibrationRun(f"batch size {size}", batch_size=size) for size in _BATCHES if size != batch_size]
-    if here.device == "cpu":
+    if environment.device == "cpu":
         runs += [
             CalibrationRun(f"{count} thread{'s' * (count > 1)}", threads=count)
             for count in _THREADS

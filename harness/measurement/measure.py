@@ -1,4 +1,4 @@
-"""`measure`: from a model and a dataset to a profile; an interrupted measurement continues from the cache."""
+"""`measure` returns the profile of a model on a dataset; an interrupted measurement continues from the cache."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from harness.storage.file_names import text_digest
 
 @dataclass(frozen=True, slots=True)
 class _Observed:
-    """The results of the passes: the plan without refused samples, a row per sample and the curves per control."""
+    """The plan without refused samples, with readings per sample, curves per control and word-order likelihoods."""
 
     plan: Plan
     rows: Sequence[dict[str, Array]]
@@ -103,7 +103,7 @@ def measure(
         SampleError: some samples cannot be read or give NaN; the message names them, and the others are cached.
         MemoryShortageError: memory runs out with one sample per batch.
         ReadingCacheError: the cache does not exist and cannot be created.
-        PromptError, SelfCheckError, AttentionError: see there.
+        PromptError, SelfCheckError, AttentionError: see these classes.
 
     Example:
         >>> import harness
@@ -123,19 +123,19 @@ def measure(
     source = source or data.source()
     plan = _plan(vlm, data, data.samples if samples is None else samples, seed, source, say)
     start = measure_first_samples(vlm, plan, dataset, batch_size, say)
-    # After the first pass, in which some quantised layers round their scales for good.
+    # Hashed after the first pass, because some quantised layers change their scales permanently in it.
     weights, checkpoint = weight_hashes(vlm.model)
     configuration = read_configuration(vlm, checkpoint)
     key = reading_cache_key(vlm, weights, configuration, batch_size, start.plan.samples[: len(start.drawings)])
     arguments = {"controls": controls, "control seed": control_seed, "word order": word_order}
     title = f"{vlm.name} on {dataset}"
     processes().require_same_settings(title, "began", lambda: measurement_settings(key, start.plan.samples, arguments))
-    store = ReadingCache(cache, key, witness_row(start.readings), witness_tolerance(vlm.dtype), say)
+    readings_cache = ReadingCache(cache, key, witness_row(start.readings), witness_tolerance(vlm.dtype), say)
     hide = not (sys.stderr.isatty() if progress is None else progress)
-    passes = BatchRunner(vlm, store, batch_size=batch_size, hide=hide, say=say)
-    with contextlib.closing(store), _report_interruption(store, title, say):
-        observed = _observe(passes, start, dataset, controls, control_seed, word_order and data.paired, say)
-    if store.contradicted:
+    runner = BatchRunner(vlm, readings_cache, batch_size=batch_size, hide=hide, say=say)
+    with contextlib.closing(readings_cache), _report_interruption(readings_cache, title, say):
+        observed = _observe(runner, start, dataset, controls, control_seed, word_order and data.paired, say)
+    if readings_cache.contradicted:
         say(f"{title}: cached readings do not match the current model; they were measured again")
     drawings = collect_drawings(vlm, observed.plan, start.drawings, draw)
     profile = _assemble(vlm, dataset, observed, drawings, weights, control_seed)
@@ -156,7 +156,7 @@ def _plan(vlm: Vlm, data: Dataset, wanted: int, seed: int, source: Source, say: 
 
 
 def _observe(
-    passes: BatchRunner,
+    runner: BatchRunner,
     start: FirstSamples,
     dataset: str,
     controls: Sequence[str],
@@ -164,34 +164,34 @@ def _observe(
     word_order: bool,
     say: Callable[[str], None],
 ) -> _Observed:
-    """Run the samples through the model and each control, and then the captions of items of two sides."""
-    vlm, tried = passes.vlm, start.plan
+    """Measure all samples without and with each control, and the likelihoods of captions if `word_order`."""
+    vlm, drawn_plan = runner.vlm, start.plan
 
     def cache_name(index: int, hashes: InputHashes) -> str:
-        return reading_name(tried.samples[index], hashes, *tried.words(index))
+        return reading_name(drawn_plan.samples[index], hashes, *drawn_plan.words(index))
 
     def read(batch: Batch, indices: Sequence[int]) -> Readings:
-        task = LensTask(tried.part(indices), start.block)
-        return observe(vlm, batch, [tried.samples[index] for index in indices], task)
+        task = LensTask(drawn_plan.part(indices), start.block)
+        return observe(vlm, batch, [drawn_plan.samples[index] for index in indices], task)
 
-    results = passes.read_samples(tried.samples, str(Pair(vlm.name, dataset)), cache_name, read)
-    plan = tried.without({tried.samples[index].id: reason for index, reason in results.refused.items()})
+    results = runner.read_samples(drawn_plan.samples, str(Pair(vlm.name, dataset)), cache_name, read)
+    plan = drawn_plan.without({drawn_plan.samples[index].id: reason for index, reason in results.refused.items()})
     plan.require_two(dataset)
-    measured = [sample for index, sample in enumerate(tried.samples) if index not in results.refused]
+    measured = [sample for index, sample in enumerate(drawn_plan.samples) if index not in results.refused]
     rows = [row for row, sample in zip(results.rows, measured, strict=True) if sample.id not in plan.excluded]
     for line in left_out_lines(dataset, {id_: why for id_, why in plan.excluded.items() if id_ not in start.reported}):
         say(line)
-    curves = {name: _control_curves(passes, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
+    curves = {name: _control_curves(runner, plan.samples, name, control_seed) for name in dict.fromkeys(controls)}
     inputs = [f"{row['tokens']} {row['pixels']}" for row in rows]
-    return _Observed(plan, rows, curves, likelihood_arrays(passes, plan.samples, inputs) if word_order else {})
+    return _Observed(plan, rows, curves, likelihood_arrays(runner, plan.samples, inputs) if word_order else {})
 
 
-def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
+def _control_curves(runner: BatchRunner, samples: Sequence[Sample], control: str, seed: int) -> dict[str, Array]:
     """Return the curves of `measures.CURVES` under a control, float32 (n, P) each, with one row per sample.
 
-    Prompts that a control makes equal run through the model once, such as one instruction with grey images of one size.
+    Prompts that become equal under a control run once, such as the same instruction with grey images of one size.
     """
-    vlm, noisy = passes.vlm, control == "noise"
+    vlm, noisy = runner.vlm, control == "noise"
     shown = samples if noisy else [with_grey_image(sample) for sample in samples]
 
     def cache_name(index: int, hashes: InputHashes) -> str:
@@ -207,7 +207,7 @@ def _control_curves(passes: BatchRunner, samples: Sequence[Sample], control: str
                 stack.enter_context(replace_features_by_noise(vlm.anatomy, image, seeds))
             return observe(vlm, batch, part, attention=False)
 
-    results = passes.read_samples(shown, f"{vlm.name}, {control}", cache_name, read)
+    results = runner.read_samples(shown, f"{vlm.name}, {control}", cache_name, read)
     if results.refused:
         index, reason = next(iter(results.refused.items()))
         raise SampleError(f"{vlm.name}, {control}: sample {shown[index].id}: {reason}; measure without this control")

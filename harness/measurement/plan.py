@@ -26,8 +26,8 @@ class Plan:
     Attributes:
         samples: the samples that are not excluded so far.
         references: the words of each sample; empty if recall is omitted.
-        paired: True if clusters are items of two sides, which are excluded together.
-        left_out: the reasons why drawn samples are excluded, by id.
+        paired: True if each cluster is an item of two samples, its sides, which are excluded together.
+        excluded: the reasons why drawn samples are excluded, by id.
         no_recall: the reason why recall is omitted for all samples; empty if it is measured.
     """
 
@@ -69,10 +69,10 @@ class Plan:
 
 
 def plan_measurement(samples: Sequence[Sample], vocabulary: Vocabulary, *, paired: bool = False) -> Plan:
-    """Return the plan of a measurement: the words of each sample, and the samples without words excluded.
+    """Return the plan of a measurement, with the words of each sample and without the samples that have none.
 
     A sample is excluded if the vocabulary cannot spell any content word of its captions. If this holds for all samples,
-    or the captions are not English, recall is omitted instead. For the chance level each sample gets the words of the
+    or the captions are not English, recall is omitted instead. The chance words of a sample are those of the
     next sample of another cluster.
     """
     no_recall = "" if seem_english(caption for sample in samples for caption in sample.captions) else NOT_ENGLISH

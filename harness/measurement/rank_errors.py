@@ -13,7 +13,7 @@ class ProcessError(PhaseError):
 
 
 def to_portable(error: BaseException | None, rank: int) -> tuple[type[PhaseError], str] | None:
-    """Return class and message of an error for sending; an unexpected error becomes a ProcessError with its line."""
+    """Return class and message of an error for sending; an unexpected one as a ProcessError with its source line."""
     if error is None:
         return None
     if isinstance(error, PhaseError):

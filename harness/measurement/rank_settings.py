@@ -11,13 +11,13 @@ from harness.storage.file_names import text_digest
 if TYPE_CHECKING:
     from harness.data.sample import Sample
 
-_TESTS, _CHOOSING = "tests", ("-k", "-m", "paths")
+_TESTS, _SELECTING = "tests", ("-k", "-m", "paths")
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value that must be equal in all processes; messages show `shown` instead, which may differ."""
+    """A value that must be equal in all processes; messages show `shown` instead, which is not compared."""
 
     value: str
     shown: str = field(default="", compare=False)
@@ -64,7 +64,7 @@ def difference(verb: str, by_rank: Sequence[Mapping[str, Setting]]) -> str:
     differing = [name for name in names if any(value != values[name][0] for value in values[name])]
     # Options that select tests matter only if the tests differ, and other differences explain differing tests.
     if _TESTS not in differing:
-        differing = [name for name in differing if name not in _CHOOSING]
+        differing = [name for name in differing if name not in _SELECTING]
     elif len(differing) > 1:
         differing.remove(_TESTS)
     if not differing:
@@ -83,7 +83,7 @@ def _sentence(verb: str, name: str, values: Sequence[Setting]) -> str:
 
 
 def _texts(first: Setting, second: Setting) -> tuple[str, str]:
-    """Return two values for a message; long values with equal texts appear as the first differing lines."""
+    """Return two values as text; if their texts are equal, each with the first line of the value that differs."""
     if first.text != second.text:
         return first.text, second.text
     lines = first.value.split("\n"), second.value.split("\n")

@@ -42,8 +42,8 @@ class Processes:
     """This process in its group: `rank` of `count`, and `local_rank` on its machine.
 
     All processes run the same code and meet in `gather`, `agree_on_first`, `run_on_first` and `wait`, in the same
-    order. A single process never waits and does not import torch.distributed. Each xdist worker is single, but
-    `shares_machine` is True. A `stop_reason` stops the measurement before the next batch, in all processes. A process
+    order. A single process never waits and does not import torch.distributed. An xdist worker is single too, with
+    `shares_machine` True. A `stop_reason` stops the measurement before the next batch, in all processes. A process
     waits at most `patience` for the others, and reports stalled ones with `say`.
     """
 
@@ -212,8 +212,8 @@ class Processes:
         self.stop_reason = next(filter(None, [self.stop_reason, *(each.stop_reason for each in messages)]), "")
         for rank, message in enumerate(messages):
             if message.problem is not None:
-                own = own_error if rank == self.rank else None
-                raise _marked(own or from_portable(*message.problem))
+                local_error = own_error if rank == self.rank else None
+                raise _marked(local_error or from_portable(*message.problem))
         if len({message.work for message in messages}) > 1:
             positions = ", ".join(f"process {rank} is at {message.work}" for rank, message in enumerate(messages))
             reason = f"the processes run different work: {positions}; start all with the same options and files"

@@ -2,8 +2,8 @@
 
 Each reading is a file `<cache>/readings/<key>/<name>.npz`. The key is the hash of everything that a reading depends on
 except the sample; the name is the hash of the sample's inputs. A file is replaced only if it is damaged or outdated. It
-is written atomically and ends with a checksum of its content and its address. The checksum does not prevent forgery, so
-readings are used only if no other user can have written them.
+is written atomically and ends with a checksum of its content and its address `<key>/<name>`. The checksum does not
+prevent forgery, so readings are used only if no other user can have written them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.storage.private_files import find_exposure, is_closed_to_others, ma
 FORMAT = 1
 KEY_FILE = "key.json"
 _READINGS = "readings"
-_NAMED_AT_MOST = 5
+_MOST_NAMED = 5
 _MOST_BYTES = 1 << 28
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -39,7 +39,7 @@ class ReadingCacheError(PhaseError):
 
 
 def cache_problem(cache: Path) -> str:
-    """Return the reason why a cache is unusable; empty if it is writable, or read-only and not empty."""
+    """Return the reason why a cache is unusable; empty if it is writable, or is read-only and holds files."""
     with contextlib.suppress(OSError):
         make_private(cache)
     problem = unwritable_reason(cache)
@@ -49,7 +49,7 @@ def cache_problem(cache: Path) -> str:
 
 
 class ReadingCache:
-    """The cached readings of one key, each stored with a witness array that detects changes outside the key.
+    """The cached readings of one key, each with a witness array that detects changes which the key does not cover.
 
     A read-only cache or a full disk is reported once and does not stop the measurement. Its numbers are the same, but
     an interrupted run must measure them again. Every further write is tried, because disk space may become free.
@@ -80,7 +80,7 @@ class ReadingCache:
         self._damaged: set[Path] = set()
         self._failed_writes, self._reason, self._prepared = 0, "", False
         self._exposed: str | None = None
-        self._sheltered = False
+        self._closed_to_others = False
         self._cached: set[str] = set()
         self.contradicted = False
 
@@ -112,7 +112,7 @@ class ReadingCache:
         path = self._folder / f"{name}.npz"
         try:
             row = _unpacked(
-                read_private(path, _MOST_BYTES, closed_to_others=self._sheltered), f"{self._address}/{name}"
+                read_private(path, _MOST_BYTES, closed_to_others=self._closed_to_others), f"{self._address}/{name}"
             )
         except FileNotFoundError:
             return None
@@ -147,7 +147,7 @@ class ReadingCache:
                     return
                 path = self._folder / f"{name}.npz"
                 if path in self._damaged:
-                    # Replacing a file would preserve its permissions.
+                    # Removed first, because replacing a file preserves its permissions.
                     path.unlink(missing_ok=True)
                 write_atomically(path, content, durable=False)
                 self._cached.add(name)
@@ -156,7 +156,7 @@ class ReadingCache:
 
     def close(self) -> None:
         """Report the numbers of failed writes and damaged files, at the end of a measurement."""
-        if len(self._damaged) > _NAMED_AT_MOST:
+        if len(self._damaged) > _MOST_NAMED:
             self._say(f"{len(self._damaged)} damaged readings in {self._folder} were measured again")
         if self._failed_writes:
             self._say(
@@ -174,16 +174,16 @@ class ReadingCache:
         if self._is_exposed():
             return
         remove_abandoned_parts(folder)
-        described = folder / KEY_FILE
-        if not described.is_file() or described.read_bytes() != self._key:
-            write_atomically(described, self._key, durable=False)
+        key_file = folder / KEY_FILE
+        if not key_file.is_file() or key_file.read_bytes() != self._key:
+            write_atomically(key_file, self._key, durable=False)
         self._prepared = True
 
     def _is_exposed(self) -> bool:
         """Return True if other users may have written to the directory; check and report at the first call only."""
         if self._exposed is None and self._cache is not None and self._folder is not None:
             self._exposed = find_exposure([self._cache, self._cache / _READINGS, self._folder])
-            self._sheltered = is_closed_to_others(self._folder)
+            self._closed_to_others = is_closed_to_others(self._folder)
             if self._exposed:
                 self._say(
                     f"readings are neither used nor cached, because {self._exposed}: they are measured again; choose "
@@ -213,7 +213,7 @@ class ReadingCache:
     def _report_damaged(self, path: Path, problem: str) -> None:
         if path not in self._damaged:
             self._damaged.add(path)
-            if len(self._damaged) <= _NAMED_AT_MOST:
+            if len(self._damaged) <= _MOST_NAMED:
                 self._say(f"the cached reading {path} {problem}: it is measured again")
 
 

@@ -1,4 +1,4 @@
-"""The names and keys of cached readings, and the witness row that detects changes no key shows."""
+"""The names and keys of cached readings, and the witness row that detects changes which the key does not cover."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ POLICY = {
     "residual_points": "inputs of the decoder layers and of the final norm; post_norm apart",
     "text_tokens": "all but image tokens, what stands between them, BOS and padding",
 }
-# A cached reading is used only if its witness row is this close to the current one.
+# Largest difference of a cached witness row to the current one, by data type.
 _TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5}
 
 
 def witness_row(first: Readings) -> Any:
     """Return the readings of the first samples in one row, to detect changes that the weights do not show.
 
-    For example, other code changes the readings with the same weights.
+    For example, a new version of transformers may change the readings with the same weights.
     """
     # A hook or an adapter on the head changes only the lens.
     lens = (first.hits, first.exit_agreement)

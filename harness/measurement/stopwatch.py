@@ -1,4 +1,4 @@
-"""Wall times of plain and hooked forward passes in alternating pairs, so that a drifting machine cancels out."""
+"""Wall times of plain and hooked forward passes in alternating pairs, so that slow changes of speed cancel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ForwardPassTimer:
         self._synchronise()
 
     def ratio(self, pairs: int = MIN_TIMING_PAIRS) -> TimingRatio:
-        """Return the median ratio of hooked to plain wall time over alternating pairs (ABBA), warm-ups dropped.
+        """Return the median ratio of hooked to plain wall time over alternating pairs (ABBA), without the warm-ups.
 
         Args:
             pairs: number of pairs after the warm-ups, at least 21.

@@ -20,8 +20,8 @@ from harness.profile.profile import Array, Profile
 from harness.storage.file_names import text_digest
 
 CONFIDENCE = 0.99
-# Rows of an item: each of its two captions with each of its two images.
-_ROWS = 4
+# Each of an item's two captions with each of its two images.
+_ROWS_PER_ITEM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +35,30 @@ class Score:
     items: int
 
 
-def likelihood_arrays(passes: BatchRunner, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
+def likelihood_arrays(runner: BatchRunner, samples: Sequence[Sample], inputs: Sequence[str]) -> dict[str, Array]:
     """Return the log-likelihoods of an item's two captions given each sample's image, in nats, float64 (n,) each.
 
     `likelihood_own` belongs to the sample's own first caption, `likelihood_other` to that of its item's other side.
     Both are NaN for a sample whose other side was not drawn.
 
     Args:
-        passes: the batch runner of the measurement; each item needs four rows, in one batch if memory allows.
+        runner: the batch runner of the measurement; each item needs four rows, in one batch if memory allows.
         samples: the measured samples; two samples of one cluster are the sides of an item.
         inputs: the hashes of each sample's model inputs.
     """
     arrays = {name: np.full(len(samples), np.nan) for name in ("likelihood_own", "likelihood_other")}
     items = _items([sample.cluster for sample in samples])
-    items_per_batch = max(1, passes.batch_size // _ROWS)
-    portions = passes.adaptive_size.at_least(_ROWS)
+    items_per_batch = max(1, runner.batch_size // _ROWS_PER_ITEM)
+    adaptive_size = runner.adaptive_size.at_least(_ROWS_PER_ITEM)
     batches = [items[start : start + items_per_batch] for start in range(0, len(items), items_per_batch)]
-    title = f"{passes.vlm.name}, captions"
+    title = f"{runner.vlm.name}, captions"
 
     def tables() -> list[list[Array]]:
         share = processes().share(len(batches))
         results: list[list[Array]] = []
-        for number in tqdm(share, desc=title, leave=False, disable=passes.hide):
+        for number in tqdm(share, desc=title, leave=False, disable=runner.hide):
             processes().begin_batch(f"{title}, batch {len(results) + 1} of {len(share)}")
-            results.append(_tables(passes, portions, batches[number], samples, inputs))
+            results.append(_tables(runner, adaptive_size, batches[number], samples, inputs))
         return results
 
     for batch, results in zip(batches, processes().gather(title, tables), strict=True):
@@ -69,8 +69,8 @@ def likelihood_arrays(passes: BatchRunner, samples: Sequence[Sample], inputs: Se
 
 
 def _tables(
-    passes: BatchRunner,
-    portions: AdaptiveBatchSize,
+    runner: BatchRunner,
+    adaptive_size: AdaptiveBatchSize,
     items: Sequence[Sequence[int]],
     samples: Sequence[Sample],
     inputs: Sequence[str],
@@ -78,15 +78,15 @@ def _tables(
     """Return the likelihoods of some items, (images, captions) each, cached or measured."""
 
     def likelihoods(rows: Sequence[tuple[Sample, str]]) -> list[float]:
-        return list(caption_likelihoods(passes.vlm, *zip(*rows, strict=True)))
+        return list(caption_likelihoods(runner.vlm, *zip(*rows, strict=True)))
 
     names = [_name([(inputs[side], samples[side].captions[0]) for side in sides]) for sides in items]
-    cached = passes.cache.read(names)
+    cached = runner.cache.read(names)
     if cached is None:
         rows = [(samples[image], samples[text].captions[0]) for sides in items for image in sides for text in sides]
-        tables = np.array(portions.map(rows, likelihoods)).reshape(len(items), 2, 2)
+        tables = np.array(adaptive_size.map(rows, likelihoods)).reshape(len(items), 2, 2)
         cached = [{"likelihoods": table} for table in tables]
-        passes.cache.write(names, cached)
+        runner.cache.write(names, cached)
     return [row["likelihoods"] for row in cached]
 
 
@@ -94,11 +94,11 @@ def word_order_scores(profile: Profile) -> dict[str, Score]:
     """Return the text, image and group scores of a profile; empty if no item was measured on both sides."""
     if "likelihood_own" not in profile.arrays:
         return {}
-    own, other = profile["likelihood_own"], profile["likelihood_other"]
-    items = [sides for sides in _items(profile.clusters) if np.isfinite(own[sides]).all()]
+    matching, mismatched = profile["likelihood_own"], profile["likelihood_other"]
+    items = [sides for sides in _items(profile.clusters) if np.isfinite(matching[sides]).all()]
     if not items:
         return {}
-    tables = np.array([[[own[a], other[a]], [other[b], own[b]]] for a, b in items])
+    tables = np.array([[[matching[a], mismatched[a]], [mismatched[b], matching[b]]] for a, b in items])
     scores = {}
     for name, right in winoground_scores(tables).items():
         interval = binomtest(int(right.sum()), len(items)).proportion_ci(CONFIDENCE)

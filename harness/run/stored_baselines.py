@@ -134,9 +134,9 @@ class StoredBaselines:
         if self.options.summary and self.options.update:
             return True
 
-        def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-            return one.keys() == other.keys() and all(
-                np.array_equal(one[name], other[name], equal_nan=True) for name in one
+        def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+            return first.keys() == second.keys() and all(
+                np.array_equal(first[name], second[name], equal_nan=True) for name in first
             )
 
         facts, baseline = attrgetter("sample_ids", "environment", "weights"), stored.profile

@@ -124,14 +124,14 @@ def test_a_heartbeat_of_an_earlier_meeting_is_no_arrival(processes: list[Heartbe
 
 def test_a_hanging_store_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "SILENCE", 0.2)
-    over = threading.Event()
+    finished = threading.Event()
 
     class Hanging:
         def set(self, *_: Any) -> None:
             """Accept any value, like a socket."""
 
         def check(self, _: Any) -> bool:
-            return not over.wait(LONGEST)
+            return not finished.wait(LONGEST)
 
     process, lines = Heartbeats(1, 2), Lines()
     process.store = Hanging()
@@ -139,7 +139,7 @@ def test_a_hanging_store_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         with process.waiting("it", HOURS, lines.say):
             lines.wait_for(1)
     finally:
-        over.set()
+        finished.set()
     assert lines[0].startswith("the process that hosts the shared store, 0 or the launcher, has not answered since ")
 
 

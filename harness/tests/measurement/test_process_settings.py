@@ -51,7 +51,7 @@ def started(pytester: pytest.Pytester) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("arguments", "named"),
     [
         (("--phase-batch-size", "4"), "--phase-batch-size 4, process 0 with 8"),
         (("--phase-samples", "64"), "--phase-samples 64, process 0 with not given"),
@@ -66,10 +66,10 @@ def started(pytester: pytest.Pytester) -> Any:
         (("-x",), "--maxfail 1, process 0 with not given"),
     ],
 )
-def test_an_option_that_differs_is_named(started: Any, given: tuple[str, ...], named: str) -> None:
-    problem = difference("started", [started(), started(*given)])
+def test_an_option_that_differs_is_named(started: Any, arguments: tuple[str, ...], named: str) -> None:
+    problem = difference("started", [started(), started(*arguments)])
     assert problem.startswith(f"process 1 started with {named}")
-    assert difference("started", [started(*given), started(*given)]) == ""
+    assert difference("started", [started(*arguments), started(*arguments)]) == ""
 
 
 def test_an_ini_value_that_differs_is_named(started: Any, pytester: pytest.Pytester) -> None:
@@ -87,7 +87,7 @@ def test_trusted_code_is_named_by_its_checkpoint(started: Any, pytester: pytest.
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     [
         ("--phase-json", "a.json"),
         ("--phase-markdown", "a.md"),
@@ -102,8 +102,8 @@ def test_trusted_code_is_named_by_its_checkpoint(started: Any, pytester: pytest.
         ("-s",),
     ],
 )
-def test_options_per_process_may_differ(started: Any, given: tuple[str, ...]) -> None:
-    assert difference("started", [started(), started(*given)]) == ""
+def test_options_per_process_may_differ(started: Any, arguments: tuple[str, ...]) -> None:
+    assert difference("started", [started(), started(*arguments)]) == ""
 
 
 def test_every_option_is_compared_or_may_differ(started: Any) -> None:
@@ -142,16 +142,18 @@ def test_tests_without_meetings_may_differ() -> None:
 def test_data_and_weights_that_differ_are_named() -> None:
     vlm, samples = tiny_vlm(), tiny_samples(4)
     key = reading_cache_key(vlm, "ab", {"layers": 2}, 8, samples[:2])
-    asked = {"controls": ("blank",)}
-    same = measurement_settings(key, samples, asked)
-    assert difference("began", [same, measurement_settings(key, samples, asked)]) == ""
+    requested = {"controls": ("blank",)}
+    same = measurement_settings(key, samples, requested)
+    assert difference("began", [same, measurement_settings(key, samples, requested)]) == ""
     hardware = {**key, "environment": {**key["environment"], "device_name": "another"}}
-    assert difference("began", [same, measurement_settings(hardware, samples, asked)]) == ""
-    other = measurement_settings({**key, "weights": "cd"}, samples, asked)
+    assert difference("began", [same, measurement_settings(hardware, samples, requested)]) == ""
+    other = measurement_settings({**key, "weights": "cd"}, samples, requested)
     assert difference("began", [same, other]) == f"process 1 began with weights cd, process 0 with ab{ALIKE}"
     narrow = reading_cache_key(tiny_vlm(dtype=torch.bfloat16), "ab", {"layers": 2}, 8, samples[:2])
     assert "dtype bfloat16, process 0 with float32" in difference(
-        "began", [same, measurement_settings(narrow, samples, asked)]
+        "began", [same, measurement_settings(narrow, samples, requested)]
     )
     renamed = [*samples[:3], replace(samples[3], captions=("another",))]
-    assert "samples 4: number 4 is tiny-3 (" in difference("began", [same, measurement_settings(key, renamed, asked)])
+    assert "samples 4: number 4 is tiny-3 (" in difference(
+        "began", [same, measurement_settings(key, renamed, requested)]
+    )

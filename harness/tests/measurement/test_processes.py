@@ -35,11 +35,11 @@ def test_a_single_process_does_not_import_torch_distributed() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=ROOT)
 
 
-@pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "4"}])
-def test_without_a_launcher_there_is_one_process(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "4"}])
+def test_without_a_launcher_there_is_one_process(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     processes.cache_clear()
     assert processes() == ALONE

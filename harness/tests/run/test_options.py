@@ -26,11 +26,11 @@ def test_a_wrong_ini_value_is_named(project: pytest.Pytester) -> None:
         read_options(project.parseconfig())
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "soon", "31536001", "9" * 40])
-def test_a_wait_is_between_a_second_and_a_year(project: pytest.Pytester, given: str) -> None:
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "31536001", "9" * 40])
+def test_a_wait_is_between_a_second_and_a_year(project: pytest.Pytester, text: str) -> None:
     assert read_options(project.parseconfig("--phase-process-timeout", "31536000")).process_timeout == 31536000
     with pytest.raises(pytest.UsageError, match=r"--phase-process-timeout: .* (whole number|more than a year)"):
-        project.parseconfig(f"--phase-process-timeout={given}")
+        project.parseconfig(f"--phase-process-timeout={text}")
 
 
 def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +88,9 @@ def test_a_model_may_be_a_directory_or_a_repository(project: pytest.Pytester) ->
 
 def test_model_arguments_are_reproduced(project: pytest.Pytester) -> None:
     (directory := project.mkdir("my-llava")).joinpath("config.json").write_text("{}")
-    given = (str(directory), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
-    options = read_options(project.parseconfig(*(part for name in given for part in ("--phase-model", name))))
-    assert tuple(options.model_argument(entry.name) for entry in options.models) == given
+    arguments = (str(directory), "someone/their-vlm", "scenes-llava", "fixture:my_vlm")
+    options = read_options(project.parseconfig(*(part for name in arguments for part in ("--phase-model", name))))
+    assert tuple(options.model_argument(entry.name) for entry in options.models) == arguments
     assert options.model_fixtures() == ["my_vlm"]
 
 
@@ -134,8 +134,8 @@ def test_help_lists_one_group_with_every_option(project: pytest.Pytester) -> Non
 
 @pytest.mark.parametrize("name", ["bf16", "bfloat16"])
 def test_a_dtype_is_accepted_by_short_name_and_by_torch_name(project: pytest.Pytester, name: str) -> None:
-    given = read_options(project.parseconfig("--phase-dtype", name)).dtype
-    assert choose_dtype(given, torch.device("cpu"), bundled=True) is torch.bfloat16
+    dtype = read_options(project.parseconfig("--phase-dtype", name)).dtype
+    assert choose_dtype(dtype, torch.device("cpu"), bundled=True) is torch.bfloat16
 
 
 def test_controls_are_all_by_default_and_may_be_chosen(project: pytest.Pytester) -> None:

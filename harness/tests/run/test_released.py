@@ -42,8 +42,8 @@ def two_models(tiny_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def session(pytester: pytest.Pytester, two_models: None) -> Iterator[PhaseSession]:
     """A session with two models on tiny samples."""
     pytester.makeconftest(CONFTEST)
-    asked = ("--phase-samples", "2", "--phase-controls", "none", "--phase-no-cache")
-    session = PhaseSession(read_options(pytester.parseconfig(*asked)), say=lambda _: None)
+    arguments = ("--phase-samples", "2", "--phase-controls", "none", "--phase-no-cache")
+    session = PhaseSession(read_options(pytester.parseconfig(*arguments)), say=lambda _: None)
     yield session
     session.loaded.release()
 
