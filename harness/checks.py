@@ -30,7 +30,7 @@ from harness.report.messages import (
 def check_reproduces(profile: Profile, baseline: Baseline, comparison: Comparison) -> None:
     """Assert that every measure of the family equals the baseline, sample by sample.
 
-    The test is skipped if this is not required: with another data type, or if the baseline is another model.
+    The test is skipped if the data type differs from the baseline's, or if the baseline is another model.
 
     Args:
         profile: the measured profile.
@@ -56,8 +56,8 @@ def check_reproduces(profile: Profile, baseline: Baseline, comparison: Compariso
             pytest.skip(
                 reason_text(
                     "two models:",
-                    f"{profile.model} and {baseline.profile.model} need not be the same, sample by sample; the summary "
-                    "lists the layers up to which they are",
+                    f"{profile.model} and {baseline.profile.model} are not required to agree sample by sample; the "
+                    "summary lists the layers up to which they agree",
                 )
             )
         return
@@ -93,12 +93,12 @@ def check_equivalent(profile: Profile, baseline: Baseline, comparison: Compariso
     differing = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.DIFFERS]
     if differing:
         _fail(_regression(profile, baseline, comparison.inputs.changed, differing))
-    open_ = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.INCONCLUSIVE]
-    if open_:
-        lines = _regression(profile, baseline, comparison.inputs.changed, open_)
+    inconclusive = [finding for finding in comparison.findings if finding.agreement.verdict is Verdict.INCONCLUSIVE]
+    if inconclusive:
+        lines = _regression(profile, baseline, comparison.inputs.changed, inconclusive)
         if strict:
             _fail(lines)
-        needed = max(finding.agreement.mean.n_needed or 0 for finding in open_)
+        needed = max(finding.agreement.mean.n_needed or 0 for finding in inconclusive)
         pytest.xfail(fold_message([f"inconclusive{f', needs about n = {needed}' if needed else ''}:", *lines]))
 
 
@@ -146,7 +146,7 @@ def check_intervals(
     changed = [finding for finding in agreement.findings if finding.verdict is agreement.verdict]
     lines = [line for finding in changed for line in phase_lines(finding, agreement)]
     if not changed:
-        lines = [f"  the baseline confirms no phase with n = {agreement.n_baseline}: record it with more samples"]
+        lines = [f"  with n = {agreement.n_baseline} the baseline confirms no phase: record it with more samples"]
     _conclude("phases", profile, baseline, agreement.verdict, lines, changed, strict)
 
 

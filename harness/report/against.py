@@ -39,7 +39,7 @@ class ModelComparison:
         numbers, pairing = self.numbers, self.numbers.inputs.pairing
         title = (
             f"{' against '.join(_names(numbers))} on {numbers.dataset}: {len(pairing.measured)} samples"
-            f"{', compared in pairs' if pairing.paired else ', too few to be compared in pairs'}"
+            f"{', paired' if pairing.paired else ', too few to be paired'}"
         )
         above = [title, *_input_lines(numbers)]
         below = [*_verdict_lines(numbers), *_where_lines(numbers)]
@@ -73,7 +73,7 @@ def compare_models(
         >>> instructblip = read_baseline(Path("baselines/scenes-instructblip/scenes.json")).profile
         >>> comparison = harness.compare_models(instructblip, llava)
         >>> print(str(comparison).splitlines()[0])
-        scenes-instructblip against scenes-llava on scenes: 128 samples, compared in pairs
+        scenes-instructblip against scenes-llava on scenes: 128 samples, paired
     """
     return ModelComparison(side_by_side(profile, reference_from_profile(other), weights))
 
@@ -158,7 +158,7 @@ def _where_lines(numbers: SideBySide) -> list[str]:
         for finding in numbers.beyond_margin
     ]
     if not numbers.beyond_margin:
-        lines.append("beyond the margin: nothing")
+        lines.append("beyond the margin: no measure")
     return lines
 
 

@@ -85,7 +85,7 @@ def curve_difference_text(curve: CurveDifference, form: str = "+.2g") -> str:
 def effect_difference_text(difference: ControlDifference) -> str:
     """Return the difference of an effect to its control.
 
-    It is in brackets unless its interval excludes zero on the claim's side.
+    It is in brackets unless its interval excludes zero in the direction of the claim.
     """
-    words = f"{difference.effect:+.2g}"
-    return words if difference.confirmed else f"({words})"
+    text = f"{difference.effect:+.2g}"
+    return text if difference.confirmed else f"({text})"

@@ -31,12 +31,12 @@ CAPTIONS: Mapping[str, str] = {
     "diagram": "Figure 2. The phases over the relative depth. A bracket below a band is the 99 % interval of a "
     "boundary, numbers are layers, and a triangle above a band marks the boundary of the baseline.",
     "recalls": "Figure 5, averaged over the datasets of each model. Share of the reference words that LogitLens "
-    "decodes at some image token; dotted: for another sample's words.",
+    "decodes at some image token; dotted: the same for another sample's words.",
     "inter": "Figure 1. Mean cosine between image and text tokens at every residual point; the band is the middle 80 % "
     "of the samples, the open diamond the state after the final norm, on which most published curves end. Grey spans "
     "are the intervals of boundaries. The anisotropy-adjusted curve subtracts the similarity between different "
-    "samples, which does not depend on the image; with one instruction for all samples it is 0 at point 0 by "
-    "construction.",
+    "samples, which does not depend on the image; with one instruction for all samples it is 0 at residual point 0 "
+    "by construction.",
     "intra": "Figure 3. Mean cosine between different tokens of one group; bands are the middle 80 % of the samples.",
     "attention": "Figure 4. Attention of the last prompt token by the norm of each token's contribution, as shares "
     "that sum to 1.",
@@ -45,18 +45,22 @@ CAPTIONS: Mapping[str, str] = {
     "tokens": "Figure 4, one sample. The share of every token of the prompt in every layer, on a logarithmic scale.",
     "recall": "Figure 5. Share of the reference words that LogitLens decodes at some image token, and chance: the "
     "same for another sample's words.",
-    "segments": "The number of monotone segments of the mean curve by prominence; verdicts use the declared one.",
-    "against": "Both models over the relative depth; dots mark the turning points.",
+    "segments": "The number of monotone segments of the mean curve by prominence. Verdicts use the declared "
+    "prominence, the dashed vertical line.",
+    "against": "Inter-modal similarity of both models over the relative depth; dots mark the turning points.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedToken:
-    """A decoded token; `count` image tokens have it as top 1, and `named` is True if a caption contains its word."""
+    """A decoded token.
+
+    `count` image tokens have it as top 1; `in_caption` is True if a caption contains its word.
+    """
 
     text: str
     count: int
-    named: bool
+    in_caption: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,8 @@ def describe_diagram(bands: Sequence[Band]) -> str:
 def describe_recalls(profiles: Sequence[Profile]) -> str:
     """Return a description of recall by model."""
     return " ".join(
-        f"{short_name(profile.pair)}: {profile['recall_5'].mean(0)[-1]:.2f} at the last point, by chance "
-        f"{profile['recall_chance_5'].mean(0)[-1]:.2f}."
+        f"{short_name(profile.pair)}: recall {profile['recall_5'].mean(0)[-1]:.2f} at the last residual point, "
+        f"by chance {profile['recall_chance_5'].mean(0)[-1]:.2f}."
         for profile in profiles
         if not profile.no_recall
     )
@@ -136,7 +140,7 @@ def decoded_layers(drawing: Drawing) -> list[DecodedLayer]:
         # Words of the captions are shown even if they are rare, because recall counts them.
         common = [token(*item) for item in counts]
         shown_tokens = [
-            token_shown for rank, token_shown in enumerate(common) if rank < _MOST_WORDS or token_shown.named
+            token_shown for rank, token_shown in enumerate(common) if rank < _MOST_WORDS or token_shown.in_caption
         ]
         layers.append(
             DecodedLayer(
@@ -203,7 +207,7 @@ def _at_edges(profile: Profile, reading: PhaseReading, names: Sequence[str]) -> 
 
 
 def _printable(text: str) -> str:
-    """Return a token on one line: spaces at its ends become signs, control characters are escaped."""
+    """Return a token on one line: spaces at its ends become visible signs, control characters are escaped."""
     inner = text.strip(" ")
     before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
     if not inner:

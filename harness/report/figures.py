@@ -43,7 +43,7 @@ PANELS: Mapping[str, tuple[str, Panel]] = {
     "recall": ("LogitLens recall at the image tokens", recall_panel),
     "segments": ("Monotone segments at each prominence", prominence_panel),
 }
-_IN_THE_PAPER = ("inter", "intra", "attention", "recall")
+_PAPER_FIGURES = ("inter", "intra", "attention", "recall")
 #: Size of a figure with one panel, in inches: as wide as a column of a paper, so that text is legible on small screens.
 WIDTH, HEIGHT = 4.8, 3.6
 # Heights in inches: above the panel, the panel, below the panel without legend, and one row of the legend.
@@ -61,7 +61,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Over
         return overlay_figure(profile, against)
     figure = Figure(figsize=(10.4, 8.4), layout="constrained", facecolor=PAPER.light)
     reading = phase_reading(profile)
-    for axes, name in zip(figure.subplots(2, 2).flat, _IN_THE_PAPER, strict=True):
+    for axes, name in zip(figure.subplots(2, 2).flat, _PAPER_FIGURES, strict=True):
         title, draw = PANELS[name]
         draw(axes, profile, reading, held)
         _panel_title(axes, title)
@@ -73,13 +73,13 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
     """Return the inter-modal similarity of two models over the relative depth, with marks at the turning points."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor=PAPER.light)
     axes = figure.subplots()
-    for each, style in zip((profile, against), SERIES, strict=False):
+    for model_profile, style in zip((profile, against), SERIES, strict=False):
         depth, mean, colour = (
-            np.arange(each.depth + 1) / each.depth,
-            each["inter"].mean(0),
+            np.arange(model_profile.depth + 1) / model_profile.depth,
+            model_profile["inter"].mean(0),
             style.colour.light,
         )
-        low, high = np.quantile(each["inter"], [0.1, 0.9], axis=0)
+        low, high = np.quantile(model_profile["inter"], [0.1, 0.9], axis=0)
         axes.fill_between(depth, low, high, color=colour, alpha=0.15, lw=0)
         axes.plot(
             depth,
@@ -87,10 +87,10 @@ def overlay_figure(profile: Profile, against: Profile) -> Figure:
             ls=style.line,
             color=colour,
             lw=1.8,
-            label=f"{legible(each.model)}, {each.depth} layers",
+            label=f"{legible(model_profile.model)}, {model_profile.depth} layers",
         )
-        turns = list(phase_reading(each).turning_layers)
-        axes.plot([turn / each.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
+        turns = list(phase_reading(model_profile).turning_layers)
+        axes.plot([turn / model_profile.depth for turn in turns], mean[turns], "o", color=colour, ms=4.5)
     dress(axes, "mean cosine", x_label="depth: 0 the embeddings, 1 the input of the final norm")
     axes.set_xlim(0.0, 1.0)
     axes.set_title("Inter-modal similarity", loc="left", fontsize=9.5, color=INK.light)

@@ -29,7 +29,7 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
         Term("final norm", "The normalisation after the last decoder layer; residual point L is its input."),
         Term("unembedding", "The matrix (`lm_head`) that maps a hidden state to logits over the vocabulary."),
         Term("image tokens", "The positions of the prompt that hold projected image features."),
-        Term("text tokens", "All other positions except BOS, padding, and separators of image rows and tiles."),
+        Term("text tokens", "All positions except image tokens, BOS, padding, and separators of image rows and tiles."),
         Term("instruction tokens", "The text tokens of the user's instruction, without the chat template."),
         Term("last token", "The last position of the prompt, from which the model generates its answer."),
         Term("chat template", "The template of the processor that turns image and instruction into a prompt."),
@@ -60,12 +60,20 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
         Term("attention share", "The part of the last token's attention that falls on a token group, from 0 to 1."),
         Term("LogitLens", "Decoding a hidden state of any layer with the final norm and the unembedding."),
         Term("reference words", "The content words of a sample's captions."),
-        Term("recall", "The share of the reference words that LogitLens decodes among the top k of an image token."),
-        Term("exit agreement", "The share of samples whose top token at a layer is the model's final top token."),
+        Term(
+            "recall",
+            "The share of the reference words that LogitLens decodes among the top k tokens of some image token.",
+        ),
+        Term(
+            "exit agreement",
+            "The share of samples whose last token decodes, at a residual point, to the model's final top token.",
+        ),
         Term("Winoground scores", "Text, image and group score of Winoground, computed from caption likelihoods."),
     ),
     "Phases": (
-        Term("phase", "One of four parts of the depth, numbered I to IV, between which inter-modal similarity turns."),
+        Term(
+            "phase", "One of four parts of the depth, numbered I to IV; inter-modal similarity rises or falls in each."
+        ),
         Term("alignment", "Phase I: inter-modal similarity rises in the first layers."),
         Term(
             "intra-modal encoding", "Phase II: inter-modal similarity falls while similarity within each group rises."
@@ -83,8 +91,8 @@ GLOSSARY: dict[str, tuple[Term, ...]] = {
         Term("claim", "A statement of the paper, tested in parts; the decisive part determines the verdict."),
     ),
     "Verdicts": (
-        Term("replication", "The question if a claim of the paper holds: holds, fails or inconclusive."),
-        Term("regression", "The question if a model changed since its baseline was recorded."),
+        Term("replication", "A judgement of the paper's claims for a model: holds, fails or inconclusive."),
+        Term("regression", "A judgement of changes in a model since its baseline was recorded."),
         Term("baseline", "A stored profile with its margins; later runs are compared with it."),
         Term("reproduces", "Every sample is the same as in the baseline, within the tolerance."),
         Term("equivalent", "Samples changed, but the mean change is confirmed to lie within the margin."),

@@ -69,7 +69,7 @@ def attention_map_figure(drawing: Drawing, reading: PhaseReading) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.85), facecolor=PAPER.light)
     axes_grid: Any = figure.subplots(2, 3, gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.945, "bottom": 0.01})
     upper = float(np.quantile(np.stack(maps), 0.99)) or 1.0
-    _show_image(axes_grid[0, 0], drawing.image, "input of the model")
+    _show_image(axes_grid[0, 0], drawing.image, "input image")
     height, width = drawing.image.shape[:2]
     map_axes = (axes_grid[0, 1], axes_grid[0, 2], axes_grid[1, 0], axes_grid[1, 1])
     for axes, phase, layers, patches in zip(map_axes, PHASES, phase_layers(reading), maps, strict=True):

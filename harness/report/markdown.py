@@ -40,7 +40,7 @@ def markdown_summary(findings: SessionResults, compared: Sequence[ModelCompariso
         _numbers("Unexpected verdicts", unexpected),
         "\n".join(f"- {code(outcome.name)}, {prose(text)}" for outcome in outcomes for text in outcome.notes),
         _numbers("Inconclusive verdicts", inconclusive),
-        _left_out(findings),
+        _excluded(findings),
         _known(outcomes),
         *map(_side_by_side, compared),
         _baselines(findings),
@@ -88,8 +88,8 @@ def _grouped(groups: Iterable[QuestionGroup]) -> str:
     return "<br>".join(f"**{group.label}**: {', '.join(group.questions)}" for group in groups)
 
 
-def _numbers(title: str, lines: Sequence[Result]) -> str:
-    rows = [_part(line, part) for line in lines for part in _deciding(line)]
+def _numbers(title: str, results: Sequence[Result]) -> str:
+    rows = [_part(result, part) for result in results for part in _deciding(result)]
     return _section(title, [_table(_NUMBERS, rows)] if rows else [])
 
 
@@ -104,11 +104,11 @@ def _deciding(result: Result) -> Sequence[Evidence]:
 
 def _part(result: Result, part: Evidence) -> list[str]:
     low, high = part.interval
-    again = f", changed ({part.change})" if part.samples_changed and part.verdict != "differs" else ""
+    change = f", changed ({part.change})" if part.samples_changed and part.verdict != "differs" else ""
     return [
         code(short_name(str(result.pair))),
         result.question,
-        f"{part.verdict}{again}",
+        f"{part.verdict}{change}",
         prose(part.title),
         part.location,
         _number(part.effect),
@@ -122,13 +122,13 @@ def _number(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else ""
 
 
-def _left_out(findings: SessionResults) -> str:
+def _excluded(findings: SessionResults) -> str:
     lines = [
         f"- {code(short_name(str(pair)))}: {prose(line)}"
         for pair, profile in findings.profiles.items()
         for line in exclusion_lines(profile)
     ]
-    return _section("Left out", lines)
+    return _section("Excluded from the measurement", lines)
 
 
 def _known(outcomes: Sequence[PairOutcome]) -> str:

@@ -79,7 +79,7 @@ def certainty_sentences(outcome: PairOutcome, controls: Mapping[str, Mapping[str
         relation = "fewer" if segments < _SEGMENTS else "more"
         lines.append(
             f"{count}, {relation} than four phases require. The layers above are the best "
-            "fit of four phases, not a proof."
+            "fit of four phases, not evidence for them."
         )
     if outcome.claims:
         verdicts = [
@@ -128,8 +128,8 @@ def _changed(answer: ExplainedVerdict) -> str:
     if not decisive:
         return f"{head}. {answer.sentence}"
     worst = max(decisive, key=lambda row: row.excess)
-    also = len(decisive) - 1 if answer.verdict == "differs" else 0
-    others = f" The same applies to {also} more of its {len(answer.rows)} numbers." if also else ""
+    further = len(decisive) - 1 if answer.verdict == "differs" else 0
+    others = f" The same applies to {further} more of its {len(answer.rows)} numbers." if further else ""
     return (
         f"{head}. {worst.name}: {worst.effect} ({worst.interval}), margin {worst.margin}"
         f"{f', n = {worst.n}' if worst.n else ''}. {worst.sentence}{others}"
@@ -185,7 +185,7 @@ def _row(part: Evidence) -> Row:
             name = f"phase {PHASES[phase.phase - 1]} {_KINDS[phase.question]}"
             effect, interval = phase.change, phase.change_interval
             points = f"{phase.first}-{phase.last}"
-            sentence = f"Over residual points {points}: {phase.baseline} in the baseline, {phase.measured} now."
+            sentence = f"Over residual points {points}: {phase.baseline} in the baseline, {phase.measured} in this run."
             if phase.verdict is None:
                 sentence += " The baseline is inconclusive, so it is not compared."
     n = str(part.n) if part.paired is None else f"{part.n} {'paired' if part.paired else 'unpaired'}"
@@ -199,7 +199,7 @@ def _row(part: Evidence) -> Row:
 
 def _measure_sentence(finding: Finding) -> str:
     agreement, where = finding.agreement, finding.measure.axis.describe(finding.indices)
-    view = ", in shape" if agreement.mean.view == "shape" else ""
+    view = " of the shape (each sample minus its mean)" if agreement.mean.view == "shape" else ""
     samples = "The samples differ from the baseline's, so only means are compared."
     if agreement.largest is not None:
         largest = format_largest_change(finding)
@@ -219,11 +219,11 @@ def _measure_sentence(finding: Finding) -> str:
             largest = f"largest at {finding.worst_position}"
             return f"The mean change{view} is confirmed to exceed the margin at {where}; {largest}. {samples}"
         case _:
-            return f"Inconclusive{view} at {where}: the interval contains the margin. {samples}"
+            return f"Inconclusive at {where}: the interval of the mean change{view} contains the margin. {samples}"
 
 
 def _control_difference(difference: ControlDifference) -> str:
-    remark = "" if difference.confirmed else ", not confirmed or not on the claim's side"
+    remark = "" if difference.confirmed else ", not confirmed in the direction of the claim"
     control = "another sample's words" if difference.control == CHANCE else f"the control {difference.control}"
     size = f"{_signed(difference.effect)} ({_span(*difference.interval)})"
     return f"difference to {control}: {difference.quantity} {size}{remark}"

@@ -18,8 +18,8 @@ from harness.models.registry import MODELS
 from harness.profile.profile import Profile
 from harness.report.layout import MESSAGE_WIDTH, fold, join_unbroken, unbroken
 
-# pytest prints this before the first line of a message.
-_BEFORE = len("AssertionError: ")
+# The columns that pytest fills before the first line of a message.
+_PREFIX_WIDTH = len("AssertionError: ")
 
 
 def fold_message(lines: Iterable[str]) -> str:
@@ -27,7 +27,7 @@ def fold_message(lines: Iterable[str]) -> str:
     folded: list[str] = []
     for line in lines:
         hanging = 2 if line.startswith(" ") else 4
-        folded += fold(line, MESSAGE_WIDTH, hanging, first_offset=0 if folded else _BEFORE)
+        folded += fold(line, MESSAGE_WIDTH, hanging, first_offset=0 if folded else _PREFIX_WIDTH)
     return "\n".join(folded)
 
 
@@ -63,7 +63,7 @@ def changed_measure_lines(finding: Finding, profile: Profile) -> list[str]:
 
 
 def boundary_lines(shift: BoundaryShift, agreement: BoundaryAgreement) -> list[str]:
-    """Return a line with the shift of a boundary, as a list."""
+    """Return a list with one line: the shift of a boundary, its interval and margin."""
     low, high = shift.interval
     numbers = join_unbroken(
         f"({agreement.confidence:.4%} interval {low:g} to {high:g}),",

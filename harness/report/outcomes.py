@@ -91,21 +91,21 @@ class PairOutcome:
 
     def claim_groups(self) -> list[QuestionGroup]:
         """Return the claims by verdict; known failures are a group of their own."""
-        return _groups({name: self._claim(line) for name, line in self.claims.items()})
+        return _groups({name: self._claim(result) for name, result in self.claims.items()})
 
     def regression_groups(self) -> list[QuestionGroup]:
         """Return families, boundaries and intervals by verdict; changes within the margin are a group of their own."""
-        return _groups({name: _regression(line) for name, line in self.regressions.items()})
+        return _groups({name: _regression(result) for name, result in self.regressions.items()})
 
     def unexpected(self) -> list[Result]:
         """Return the verdicts that fail a test: changes, and claims whose verdict is not the known one."""
-        claims = [line for line in self.claims.values() if self._claim(line)[1] == BAD]
-        return claims + [line for line in self.regressions.values() if line.changed]
+        claims = [result for result in self.claims.values() if self._claim(result)[1] == BAD]
+        return claims + [result for result in self.regressions.values() if result.changed]
 
     def inconclusive(self) -> list[Result]:
         """Return the inconclusive verdicts."""
-        lines = [*self.claims.values(), *self.regressions.values()]
-        return [line for line in lines if line.verdict == "inconclusive" and not line.changed]
+        results = [*self.claims.values(), *self.regressions.values()]
+        return [result for result in results if result.verdict == "inconclusive" and not result.changed]
 
     def colour(self) -> str:
         """Return the colour of the worst verdict; empty if nothing was judged."""
@@ -115,13 +115,13 @@ class PairOutcome:
             return OPEN
         return GOOD if self.claims or self.regressions else ""
 
-    def _claim(self, line: Result) -> tuple[str, str]:
-        known = line.question in self.known
-        if known and line.verdict == "fails":
+    def _claim(self, result: Result) -> tuple[str, str]:
+        known = result.question in self.known
+        if known and result.verdict == "fails":
             return "fails as known", ""
-        if known and line.verdict == "holds":
+        if known and result.verdict == "holds":
             return "holds, known to fail", BAD
-        return line.verdict, VERDICTS[line.verdict].colour
+        return result.verdict, VERDICTS[result.verdict].colour
 
 
 def pair_outcomes(findings: SessionResults) -> list[PairOutcome]:
@@ -176,7 +176,7 @@ def note_lines(result: Result) -> list[str]:
 def changed_samples_text(agreement: Agreement) -> str:
     """Return how many samples changed in a measure that reproduces, and how many may change."""
     allowed = 100 * (1.0 - agreement.tolerance.share)
-    return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed, and up to {allowed:.3g} % may"
+    return f"{agreement.beyond_tolerance} of {agreement.compared} samples changed; up to {allowed:.3g} % may change"
 
 
 def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapping[str, str]) -> PairOutcome:
@@ -206,10 +206,10 @@ def _outcome(findings: SessionResults, pair: Pair, profile: Profile, known: Mapp
     )
 
 
-def _regression(line: Result) -> tuple[str, str]:
-    if line.changed and line.verdict != "differs":
-        return f"{line.verdict}, but changed", BAD
-    return line.verdict, VERDICTS[line.verdict].colour
+def _regression(result: Result) -> tuple[str, str]:
+    if result.changed and result.verdict != "differs":
+        return f"{result.verdict}, but changed", BAD
+    return result.verdict, VERDICTS[result.verdict].colour
 
 
 def _groups(answers: Mapping[str, tuple[str, str]]) -> list[QuestionGroup]:

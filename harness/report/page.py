@@ -95,7 +95,7 @@ def render_page(
         pairs=pairs,
         figures=figures,
         record=record,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         problem=findings.problem(),
         comparisons=[comparison.lines() for comparison in comparisons],
         written=[f"{'/'.join(path.parts[-2:])} ({how})" for path, how in findings.written.items()],

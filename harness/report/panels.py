@@ -47,11 +47,11 @@ class OverlaidCurves:
 Panel = Callable[["Axes", Profile, PhaseReading, OverlaidCurves | None], None]
 
 #: The largest prominence on the x axis, as a share of the curve's range.
-_MOST = 0.3
+_LARGEST_PROMINENCE = 0.3
 #: Height of the band of phases above a panel, as a share of the panel's height.
 _BAND = 0.075
 # Characters per line of a note that replaces the curves of a panel.
-_NOTE = 44
+_NOTE_WIDTH = 44
 
 
 def inter_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
@@ -84,8 +84,8 @@ def attention_panel(
 ) -> None:
     """Draw figure 4: the groups' shares of the last token's norm-based attention in every layer, with sample bands."""
     # Layers without softmax attention have no shares; the curves skip them.
-    read = np.flatnonzero(profile["norm_self"].any(axis=0))
-    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", read)
+    layers = np.flatnonzero(profile["norm_self"].any(axis=0))
+    _family_panel(axes, profile, reading, overlaid, "attention", "share of the norms", layers)
 
 
 def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: OverlaidCurves | None = None) -> None:
@@ -96,7 +96,7 @@ def recall_panel(axes: Axes, profile: Profile, reading: PhaseReading, overlaid: 
     for name in profile.measured((*names, "recall_chance_5")):
         _curve(axes, points, profile[name], curve_style(name), band=False)
     if profile.no_recall:
-        note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE))
+        note = "\n".join(wrap(f"left out: {profile.no_recall}", _NOTE_WIDTH))
         axes.text(
             0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=INK.light,
             parse_math=False,
@@ -121,7 +121,7 @@ def prominence_panel(
     axes.text(PROMINENCE_SHARE, 1.01, "used for verdicts", transform=axes.get_xaxis_transform(), fontsize=7.5,
               color=FAINT.light, ha="center", va="bottom")  # fmt: skip
     dress(axes, "monotone segments", x_label="prominence, share of the curve's range")
-    axes.set_xlim(0.0, _MOST)
+    axes.set_xlim(0.0, _LARGEST_PROMINENCE)
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(axes)
@@ -252,7 +252,7 @@ def _compare(axes: Axes, names: tuple[str, ...], overlaid: OverlaidCurves | None
 
 def _steps(axes: Axes, mean: Array, style: Style) -> None:
     merges, spread = persistence(mean), float(mean.max() - mean.min())
-    shares = np.linspace(0.0, _MOST, 301)
+    shares = np.linspace(0.0, _LARGEST_PROMINENCE, 301)
     axes.step(
         shares, [merges.segment_count(share * spread) for share in shares], where="post", color=style.colour.light,
         ls=style.line, lw=1.7, label=style.label,

@@ -46,8 +46,8 @@ _BLOCKS_LEGEND = (
 )
 _DEPTH_LEGEND = "shares of the depth: 0 is the embeddings, 1 the input of the final norm; with 99 % intervals"
 _CONTROL_LEGEND = (
-    "real - control: difference to the control on the same samples; in brackets: not confirmed, or not on the "
-    "claim's side"
+    "real - control: difference to the control on the same samples; in brackets: not confirmed in the "
+    "direction of the claim"
 )
 
 
@@ -63,8 +63,8 @@ def summary_lines(findings: SessionResults, width: int, *, brief: bool = False) 
     profiles = {short_name(str(pair)): profile for pair, profile in findings.profiles.items()}
     table = _table(outcomes)
     wide = max(len(line.text) for line in table) <= width
-    traced = [f"{outcome.name}: {text}" for outcome in outcomes for text in outcome.notes]
-    lines = [*table, Line(""), *_fold_lines(traced, width)] if wide else []
+    notes = [f"{outcome.name}: {text}" for outcome in outcomes for text in outcome.notes]
+    lines = [*table, Line(""), *_fold_lines(notes, width)] if wide else []
     if not wide:
         relative = shows_relative_depth(profiles)
         for outcome in outcomes:
@@ -102,7 +102,7 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     add_lines("phases", f"in layers: {_listed(phase_ranges(outcome))}")
     if relative:
         shares = [f"{relative_depth(end, profile.depth):.2f}" for end in outcome.ends]
-        add_lines("depth", f"I, II, III end at {_listed(shares)} of it")
+        add_lines("depth", f"I, II, III end at {_listed(shares)} of the depth")
     counts = ", ".join(str(count) for count in outcome.segment_counts)
     shares_text = ", ".join(f"{100 * share:g}" for share in SHARES)
     add_lines(
@@ -118,7 +118,7 @@ def _block_lines(outcome: PairOutcome, width: int, *, relative: bool = False) ->
     if outcome.recall is None:
         add_lines("recall", f"left out: {profile.no_recall}")
     else:
-        add_lines("recall", "{:.2f} of the words; of another sample's words, by chance, {:.2f}".format(*outcome.recall))
+        add_lines("recall", "{:.2f} of the words; by chance {:.2f} (another sample's words)".format(*outcome.recall))
     if outcome.ratio is not None:
         ratio, interval = outcome.ratio_text.split(" ", 1)
         add_lines("hooked/plain", f"{ratio} times the plain time {unbroken(interval)}")
@@ -198,15 +198,15 @@ def _row(outcome: PairOutcome) -> list[str]:
         str(outcome.profile.n),
         " / ".join(f"{end:g}" for end in outcome.ends),
         f"{outcome.reading.any_segments.count} ({' '.join(str(count) for count in outcome.segment_counts)})",
-        _marked({_CLAIM_MARKS[name]: line for name, line in outcome.claims.items()}),
+        _marked({_CLAIM_MARKS[name]: result for name, result in outcome.claims.items()}),
         outcome.recall_text,
         _marked(outcome.regressions),
         outcome.ratio_text,
     ]
 
 
-def _marked(lines: Mapping[str, Result]) -> str:
-    return " ".join(f"{name}{VERDICTS[line.verdict].mark}" for name, line in lines.items())
+def _marked(results: Mapping[str, Result]) -> str:
+    return " ".join(f"{name}{VERDICTS[result.verdict].mark}" for name, result in results.items())
 
 
 def _control_lines(findings: SessionResults, width: int) -> list[str]:

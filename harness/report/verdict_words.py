@@ -44,5 +44,5 @@ VERDICTS: Mapping[str, VerdictWord] = MappingProxyType(
 )
 QUESTIONS: Mapping[str, str] = MappingProxyType(
     {name: family.title for name, family in FAMILIES.items()}
-    | {"boundaries": "layers that separate the phases", "intervals": "what holds within each phase"}
+    | {"boundaries": "phase boundaries", "intervals": "presence and monotonicity of each phase"}
 )

@@ -129,7 +129,7 @@ def write_report(findings: SessionResults, comparisons: Sequence[ModelComparison
     `index.html` is self-contained. `phase.json` contains its numbers, `figures/` its figures.
 
     Raises:
-        OSError: the directory is not writable. Its files are complete, and an earlier page is unchanged.
+        OSError: the directory is not writable. Files that were written are complete, and an earlier page is unchanged.
     """
     record = report_record(findings, comparisons)
     write_atomically(directory / "phase.json", dump(record), durable=False)

@@ -92,12 +92,12 @@ def test_two_fixture_models_are_compared(cases_with_plugin: Cases) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fixture:my_vml",), "*fixture:my_vml: *sees no fixture 'my_vml'; define it in a conftest.py*"),
+        (("fixture:my_vml",), "*fixture:my_vml: *has no fixture 'my_vml'; define it in a conftest.py*"),
         (("fixture:short_lived",), "*fixture:short_lived: the fixture has scope 'function'*scope='session'*"),
         (("fixture:",), "*'fixture:' names no fixture: use fixture:NAME, such as fixture:my_vlm"),
         (("fixture:a-b",), "*'fixture:a-b' names no fixture*"),
         (("fixture:my_vlm", "--phase-calibrate"), "*--phase-calibrate loads a model again*pass its directory*"),
-        (("tiny-llava", "--phase-against", "fixture:my_vml"), "*sees no fixture 'my_vml'*"),
+        (("tiny-llava", "--phase-against", "fixture:my_vml"), "*has no fixture 'my_vml'*"),
     ],
 )
 def test_an_unusable_fixture_is_a_usage_error(

@@ -44,7 +44,7 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
     assert all(place > 4 for beyond in numbers.beyond_margin for place in beyond.measure.axis.positions(beyond.indices))
     text = repr(found)
     assert text.splitlines() == found.lines()
-    assert text.startswith("tuned against tiny-llava on tiny: 32 samples, compared in pairs\n")
+    assert text.startswith("tuned against tiny-llava on tiny: 32 samples, paired\n")
     assert "weights differ in layers 5-6; the same in layers 1-4, model.language_model.embed_tokens, " in text
     if amount > 0.1:
         assert numbers.verdicts["intra"] == "differs"
@@ -52,7 +52,7 @@ def test_a_change_of_the_last_two_layers_is_found_there(amount: float) -> None:
         assert "beyond the margin: similarity within the text tokens at residual point" in text
     else:
         assert set(numbers.verdicts.values()) <= {"reproduces", "equivalent"}
-        assert "beyond the margin: nothing" in text
+        assert "beyond the margin: no measure" in text
 
 
 @pytest.mark.usefixtures("tiny_data")
@@ -86,7 +86,7 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
     worded.processor.chat_template = worded.processor.chat_template.replace("USER:", "Human:")
     found = held(worded, tiny_vlm(layers=6))
     lines = found.lines()
-    assert lines[0] == "worded against tiny-llava on tiny: 32 samples, compared in pairs"
+    assert lines[0] == "worded against tiny-llava on tiny: 32 samples, paired"
     assert lines[1] == (
         "  the two models receive different inputs: of 32 samples, 32 have other token ids and 0 other pixels (first: "
         "tiny-0); they are still compared in pairs, because images and captions are the same"
@@ -104,7 +104,7 @@ def test_samples_that_are_too_few_are_not_said_to_be_in_pairs() -> None:
     tokens = tuple(f"other {name}" for name in made.token_hashes)
     other = dataclasses.replace(made, model="other", token_hashes=tokens).select(made.sample_ids[10:])
     title, line, *_ = harness.compare_models(made.select(made.sample_ids[:20]), other).lines()
-    assert title == "made against other on curves: 10 samples, too few to be compared in pairs"
+    assert title == "made against other on curves: 10 samples, too few to be paired"
     assert line.endswith("10 have other token ids and 0 other pixels (first: sample-10)")
 
 

@@ -97,7 +97,7 @@ def test_a_comparison_of_two_models_fits_the_terminal() -> None:
     session = harness.compare_models(dataclasses.replace(made, model=LONG), made)
     for width in (60, 80):
         assert max(map(len, session.lines(width))) <= width
-        assert " ".join(" ".join(session.lines(width)).split()).count("beyond the margin: nothing") == 1
+        assert " ".join(" ".join(session.lines(width)).split()).count("beyond the margin: no measure") == 1
     assert "\n".join(session.lines()) == repr(session)
 
 

@@ -84,8 +84,8 @@ def test_a_small_change_is_equivalent_and_does_not_reproduce(made: Profile, stor
 def test_a_large_change_names_layers_difference_interval_margin_file_and_command(
     made: Profile, stored: Baseline
 ) -> None:
-    moved = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
-    measured = dataclasses.replace(replace_arrays(made, inter=made["inter"] + moved), weights="fedcba9876543210")
+    shift = np.where((np.arange(L + 1) >= 6) & (np.arange(L + 1) <= 8), 0.09, 0.0).astype(np.float32)
+    measured = dataclasses.replace(replace_arrays(made, inter=made["inter"] + shift), weights="fedcba9876543210")
     comparison = compare(measured, stored, FAMILIES["inter"])
     with pytest.raises(AssertionError) as caught:
         check_equivalent(measured, stored, comparison)

@@ -46,14 +46,14 @@ def test_differences_are_listed_with_their_numbers(project: pytest.Pytester) -> 
     assert "I 0-2<br>II 2-5<br>III 5-10<br>IV 10-12" in row
     assert "**fails as known**: output-preparation" in row
     assert "**reproduces**: intra<br>**differs**: inter" in row
-    make_differing_profile = lines[lines.index("### Unexpected verdicts") + 4 :]
-    cells = [cell.strip() for cell in make_differing_profile[0].strip("|").split("|")]
+    differing_rows = lines[lines.index("### Unexpected verdicts") + 4 :]
+    cells = [cell.strip() for cell in differing_rows[0].strip("|").split("|")]
     assert cells[:4] == ["`made-curves`", "inter", "differs", "inter-modal similarity"]
     assert cells[4] == "residual points 0-12"
     assert cells[5] == "+0.09"
     assert cells[7:] == ["0.035", "64"]
     assert r"- `made-curves`, output-preparation: so \*it\* is" in lines
-    assert "other against made on curves: 64 samples, compared in pairs" in lines
+    assert "other against made on curves: 64 samples, paired" in lines
     assert "Baselines: 0 matched" in lines
     assert lines[-1].startswith("vlm-phase-harness ")
     assert "torch 2.15.0, transformers 5.23.0, cpu (a processor), float32, sdpa" in lines[-1]

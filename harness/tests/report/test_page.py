@@ -210,7 +210,7 @@ def test_every_verdict_of_the_record_is_on_the_page_with_its_numbers(text: str, 
     assert "took 1.50 times the time of a plain one" in text
 
 
-def test_a_run_without_baseline_says_so(tmp_path: Path) -> None:
+def test_a_run_without_baseline_states_that_none_was_compared(tmp_path: Path) -> None:
     session = judge_profiles(tmp_path / "kept", synthetic_profile())
     session.verdicts[:] = [result for result in session.verdicts if result.kind == "replication"]
     session.baselines.clear()

@@ -12,11 +12,11 @@ import pytest
 
 from harness.report.palette import COLOURS, FAINT, INK, PAPER, PHASES, SERIES, SHADE, Colour, curve_style
 
-_EYES = {
-    "all cones": None,
-    "no long": "protanomaly",
-    "no middle": "deuteranomaly",
-    "no short": "tritanomaly",
+_COLOUR_VISION = {
+    "normal": None,
+    "protanopia": "protanomaly",
+    "deuteranopia": "deuteranomaly",
+    "tritanopia": "tritanomaly",
 }
 _FIGURES = (
     ("inter", "inter_instruction", "inter_adjusted"),
@@ -60,14 +60,16 @@ def test_phases_differ_by_pattern_and_number() -> None:
 
 
 @pytest.mark.parametrize("side", ["light", "dark"])
-@pytest.mark.parametrize("eye", list(_EYES))
+@pytest.mark.parametrize("vision", list(_COLOUR_VISION))
 @pytest.mark.parametrize("names", _FIGURES)
-def test_curves_of_one_figure_are_distinct_for_any_colour_vision(side: str, eye: str, names: tuple[str, ...]) -> None:
+def test_curves_of_one_figure_are_distinct_for_any_colour_vision(
+    side: str, vision: str, names: tuple[str, ...]
+) -> None:
     def seen(colour: Colour) -> Any:
         values = np.array(matplotlib.colors.to_rgb(getattr(colour, side)))
-        if _EYES[eye] is None:
+        if _COLOUR_VISION[vision] is None:
             return values
-        space = {"name": "sRGB1+CVD", "cvd_type": _EYES[eye], "severity": 100}
+        space = {"name": "sRGB1+CVD", "cvd_type": _COLOUR_VISION[vision], "severity": 100}
         return np.clip(colorspacious.cspace_convert(values, space, "sRGB1"), 0.0, 1.0)
 
     for first, other in itertools.combinations({curve_style(name).colour for name in names}, 2):

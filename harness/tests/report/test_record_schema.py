@@ -141,8 +141,8 @@ def test_the_record_describes_a_baseline_that_differs(record: dict[str, Any]) ->
         "torch: 2.15.0 -> 2.16.0",
         "attention: sdpa -> eager",
     ]
-    moved = np.subtract(pair["means"]["inter"], baseline["means"]["inter"])
-    assert np.flatnonzero(np.abs(moved) > 0.01).tolist() == [6, 7, 8]
+    shift = np.subtract(pair["means"]["inter"], baseline["means"]["inter"])
+    assert np.flatnonzero(np.abs(shift) > 0.01).tolist() == [6, 7, 8]
     assert {line["question"]: line["verdict"] for line in record["verdicts"]}["inter"] == "differs"
     assert 1.4 < record["timing"]["made-curves"]["low"] < 1.5 < record["timing"]["made-curves"]["high"] < 1.6
     for name, curve in pair["means"].items():
@@ -194,17 +194,19 @@ BREAKS: dict[str, Break] = {
     "another schema": lambda record: record.update(schema=1),
     "no pairs": lambda record: record.pop("pairs"),
     "a wall time": lambda record: record.update(seconds=12.5),
-    "a time of something else": lambda record: record["timing"]["made-curves"].update(seconds=1.0),
+    "an unknown field of a time": lambda record: record["timing"]["made-curves"].update(seconds=1.0),
     "no bands": lambda record: pair_of(record).pop("bands"),
     "half a band": lambda record: pair_of(record)["bands"]["inter"].pop("high"),
-    "a band of no measure": lambda record: pair_of(record)["bands"].update(depth=pair_of(record)["bands"]["inter"]),
+    "a band of an unknown measure": lambda record: pair_of(record)["bands"].update(
+        depth=pair_of(record)["bands"]["inter"]
+    ),
     "an unknown measure": lambda record: pair_of(record)["means"].update(interr=[0.1]),
     "a missing measure": lambda record: pair_of(record)["means"].pop("inter"),
     "a curve of text": lambda record: pair_of(record)["means"].update(inter=["0.1"]),
-    "no number": lambda record: pair_of(record)["means"]["inter"].append(None),
+    "a curve with a missing value": lambda record: pair_of(record)["means"]["inter"].append(None),
     "two boundaries": lambda record: pair_of(record)["phases"]["turning_points"].pop(),
-    "a claim too few": lambda record: pair_of(record)["phases"]["claims"].pop("alignment"),
-    "a share of nothing": lambda record: pair_of(record)["phases"]["segment_counts"].update(most=3),
+    "a missing claim": lambda record: pair_of(record)["phases"]["claims"].pop("alignment"),
+    "a prominence that is not a share": lambda record: pair_of(record)["phases"]["segment_counts"].update(most=3),
     "an unknown verdict": lambda record: line_of(record, "inter").update(verdict="moved"),
     "a claim that differs": lambda record: line_of(record, "alignment").update(verdict="differs"),
     "a family that holds": lambda record: line_of(record, "inter").update(verdict="holds"),
@@ -214,9 +216,9 @@ BREAKS: dict[str, Break] = {
     "an unknown boundary": lambda record: line_of(record, "boundaries")["numbers"].update(
         {"turning point 4": line_of(record, "boundaries")["numbers"]["turning point 1"]}
     ),
-    "a baseline from nowhere": lambda record: pair_of(record)["baseline"].pop("file"),
-    "a baseline and a model": lambda record: pair_of(record)["baseline"].update(model="other"),
-    "a place on a machine": lambda record: pair_of(record)["baseline"].update(file="/somewhere/made/curves.json"),
+    "a baseline without file and model": lambda record: pair_of(record)["baseline"].pop("file"),
+    "a baseline with file and model": lambda record: pair_of(record)["baseline"].update(model="other"),
+    "an absolute path": lambda record: pair_of(record)["baseline"].update(file="/somewhere/made/curves.json"),
     "no reason": lambda record: record["not_measured"].update({"made-other": None}),
     "half a drawn sample": lambda record: pair_of(record)["drawn"].append({"sample_id": "one"}),
 }

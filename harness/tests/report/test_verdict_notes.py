@@ -25,13 +25,13 @@ from harness.tests.support.judged import judge_profiles, make_differing_profile
 from harness.tests.support.synthetic_profiles import replace_arrays, synthetic_profile
 from harness.tests.support.two_sides import judge_recall
 
-NOTE = "LogitLens recall (top 5): 1 of 64 samples changed, and up to 1 % may"
+NOTE = "LogitLens recall (top 5): 1 of 64 samples changed; up to 1 % may change"
 
 
 @pytest.fixture(scope="module")
-def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
+def inconclusive_session(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     """A session in which one pair differs and more than a quarter of the verdicts is inconclusive."""
-    session = judge_profiles(tmp_path_factory.mktemp("mute"), make_differing_profile())
+    session = judge_profiles(tmp_path_factory.mktemp("inconclusive"), make_differing_profile())
     session.verdicts[:] = [
         dataclasses.replace(line, verdict="inconclusive") if line.kind == "replication" else line
         for line in session.verdicts
@@ -39,25 +39,29 @@ def mute(tmp_path_factory: pytest.TempPathFactory) -> SessionResults:
     return session
 
 
-def test_differences_are_listed_before_inconclusive_verdicts(mute: SessionResults, tmp_path: Path) -> None:
-    problem = mute.problem()
+def test_differences_are_listed_before_inconclusive_verdicts(
+    inconclusive_session: SessionResults, tmp_path: Path
+) -> None:
+    problem = inconclusive_session.problem()
     assert problem.startswith("made-curves: inter differs")
-    assert problem.endswith(f". Besides, {mute.inconclusive_reason()}")
+    assert problem.endswith(f". Besides, {inconclusive_session.inconclusive_reason()}")
     assert "inconclusive, more than a quarter: the suite is inconclusive" in problem
     ending = " ".join(line.text.strip() for line in final_lines([], problem, 80))
     assert ending.startswith("FAILED: made-curves: inter differs")
-    assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(mute)
-    page = write_report(mute, (), tmp_path / "report").read_text(encoding="utf-8")
+    assert f"**{problem.replace('_', chr(92) + '_')}**" in markdown_summary(inconclusive_session)
+    page = write_report(inconclusive_session, (), tmp_path / "report").read_text(encoding="utf-8")
     assert '<p class="problem">The run as a whole failed: made-curves: inter differs' in page
 
 
-def test_without_differences_only_the_inconclusive_verdicts_are_the_problem(mute: SessionResults) -> None:
-    quiet = dataclasses.replace(mute)
-    quiet.verdicts = [line for line in mute.verdicts if not line.changed]
-    assert quiet.problem() == quiet.inconclusive_reason() != ""
-    enough = dataclasses.replace(mute)
-    enough.verdicts = [line for line in mute.verdicts if line.kind == "regression"]
-    assert (enough.problem(), enough.inconclusive_reason()) == ("", "")
+def test_without_differences_only_the_inconclusive_verdicts_are_the_problem(
+    inconclusive_session: SessionResults,
+) -> None:
+    without_differences = dataclasses.replace(inconclusive_session)
+    without_differences.verdicts = [line for line in inconclusive_session.verdicts if not line.changed]
+    assert without_differences.problem() == without_differences.inconclusive_reason() != ""
+    regression_only = dataclasses.replace(inconclusive_session)
+    regression_only.verdicts = [line for line in inconclusive_session.verdicts if line.kind == "regression"]
+    assert (regression_only.problem(), regression_only.inconclusive_reason()) == ("", "")
 
 
 def one_hit_more(profile: Profile) -> Profile:
