@@ -59,13 +59,13 @@ def _refuse_fixture(session: pytest.Session, name: str) -> None:
     fixtures = session._fixturemanager.getfixturedefs(name, item)
     if not fixtures:
         raise pytest.UsageError(
-            f"{FIXTURE}{name}: {item.location[0]} sees no fixture {name!r}; define it in a conftest.py above the "
+            f"{FIXTURE}{name}: {item.location[0]} has no fixture {name!r}; define it in a conftest.py above the "
             "tests, or in a plugin named with -p, with scope='session'"
         )
     if fixtures[-1].scope != "session":
         raise pytest.UsageError(
-            f"{FIXTURE}{name}: the fixture has scope {fixtures[-1].scope!r} and would load its model anew; declare it "
-            "with @pytest.fixture(scope='session')"
+            f"{FIXTURE}{name}: the fixture has scope {fixtures[-1].scope!r} and would load its model repeatedly; "
+            "declare it with @pytest.fixture(scope='session')"
         )
 
 
@@ -112,7 +112,7 @@ def _unmeasurable(name: object, reason: object) -> pytest.UsageError:
 
 
 def _refuse_directories(options: Options) -> None:
-    # pytest warns about a plugin that is imported before it loads the plugin.
+    # Imported late, because pytest warns about a plugin module that is imported before it is registered.
     from harness.plugin.outputs import unwritable_output
 
     if problem := cache_problem(options.cache):

@@ -47,9 +47,9 @@ _NO_REGRESSION = ("replication", "timing")
 # Registered here and not in a settings file, because tests in other projects use the markers too.
 _MARKERS = (
     "replication: a claim of the paper, judged on this model and data",
-    "regression: this model against its stored baseline",
-    "timing: hooked against plain inference",
-    "bundled: needs nothing but the bundled models and data",
+    "regression: this model compared with its stored baseline",
+    "timing: hooked inference compared with plain inference",
+    "bundled: needs only the bundled models and data",
     "hub: needs weights or data that are not part of the project",
 )
 
@@ -129,7 +129,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     several = state.processes.several and state.parametrized
     if session.config.option.collectonly or not (needed or several):
         return
-    # pytest warns about a plugin that is imported before it loads the plugin.
+    # Imported late, because pytest warns about a plugin module that is imported before it is registered.
     from harness.plugin.torchrun import refuse_together, start_together
 
     def refuse() -> None:

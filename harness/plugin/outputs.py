@@ -28,14 +28,14 @@ def unwritable_output(options: Options) -> str:
         checked = path if name == "report" else path.parent
         problem = unwritable_reason(checked)
         if not problem and name != "report":
-            checked, problem = path, _no_file(name, path)
+            checked, problem = path, _not_a_file_reason(name, path)
         if problem:
             return f"--phase-{name}: {checked} is not writable ({problem}); choose another with --phase-{name}"
     return ""
 
 
-def _no_file(name: str, path: Path) -> str:
-    """Return why no file can be written to a path, or an empty string; Markdown is appended, also to a pipe."""
+def _not_a_file_reason(name: str, path: Path) -> str:
+    """Return why a path cannot be a file, or an empty string; Markdown may be appended to a pipe."""
     if path.is_dir():
         return "it is a directory"
     return "it is a pipe or a device" if name == "json" and path.exists() and not path.is_file() else ""

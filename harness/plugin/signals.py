@@ -16,15 +16,15 @@ from harness.measurement.ranks import processes
 from harness.plugin.fixtures import SESSION, is_worker
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Seconds within which a second signal is ignored, because timeout(1) and a closing terminal send two.
-_TWICE = 1.0
+# A second signal within this time, in seconds, is ignored: timeout(1) and a closing terminal send two.
+_REPEAT = 1.0
 
 
 class SignalHandler:
     """The handler of signals that end a session, installed if there is anything to measure."""
 
     def __init__(self, session: pytest.Session) -> None:
-        self._session, self._since = session, 0.0
+        self._session, self._first_signal = session, 0.0
         self._process, self._closing = os.getpid(), False
         self._installed: list[int] = []
 
@@ -51,7 +51,7 @@ class SignalHandler:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """Restore the signals."""
+        """Restore the default actions of the signals."""
         for number in self._installed:
             # A handler that another program installed later stays.
             if signal.getsignal(number) == self._end:
@@ -68,27 +68,27 @@ class SignalHandler:
                 self._installed.append(number)
 
     def _end(self, number: int, _: FrameType | None) -> None:
-        together, name = processes(), signal.Signals(number).name
+        group, name = processes(), signal.Signals(number).name
         if os.getpid() != self._process:
             # A forked child, such as a worker of multiprocessing, uses the default action.
             _end_process(number)
             return
-        if together.several:
+        if group.several:
             # No exception: all processes must reach their next synchronisation and end there together.
-            together.stop_reason = (
+            group.stop_reason = (
                 f"ended by its launcher ({name}), as when another process fails: see the output of that process"
             )
-            self._session.shouldstop = together.stop_reason
+            self._session.shouldstop = group.stop_reason
             return
-        if self._since:
-            if time.monotonic() - self._since > _TWICE:
+        if self._first_signal:
+            if time.monotonic() - self._first_signal > _REPEAT:
                 _end_process(number)
             return
-        self._since = time.monotonic()
+        self._first_signal = time.monotonic()
         if not self._closing:
             # Python ignores exceptions in destructors; `shouldstop` and `stop_reason` still end the next batch or test.
-            self._session.shouldstop = together.stop_reason = f"ended by {name}"
-            raise KeyboardInterrupt(together.stop_reason)
+            self._session.shouldstop = group.stop_reason = f"ended by {name}"
+            raise KeyboardInterrupt(group.stop_reason)
 
 
 def _end_process(number: int) -> None:

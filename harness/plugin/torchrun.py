@@ -27,26 +27,26 @@ _LIBRARIES = ("vlm-phase-harness", "torch", "transformers", "numpy")
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Write JUnit XML in the first process only, and refuse pytest-xdist."""
-    together = processes()
-    if not together.several:
+    group = processes()
+    if not group.several:
         return
     if getattr(config.option, "numprocesses", None):
         raise pytest.UsageError(
             "torchrun distributes the samples of each model, and pytest-xdist distributes the models: use one of them, "
             "torchrun or -n"
         )
-    if not together.first:
+    if not group.first:
         config.option.xmlpath = None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the timeout between processes, and silence all except the first."""
+    """Set the timeout of waits for other processes, and discard the output of all except the first."""
     config.stash[_FAILURES] = []
-    together = processes()
-    together.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
-    together.say = partial(_report, config)
-    if together.first:
+    group = processes()
+    group.patience = timedelta(seconds=config.stash[SESSION].options.process_timeout)
+    group.say = partial(_report, config)
+    if group.first:
         return
     config.stash[_SILENCE] = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - a device that stays open
     manager = config.pluginmanager
@@ -139,19 +139,17 @@ def refuse_together(problem: str) -> NoReturn:
 
 def pytest_report_header() -> list[str]:
     """Return a line with the number of processes if there are several."""
-    together = processes()
-    return [f"phase: {together.count} processes share the samples of each pair"] if together.several else []
+    group = processes()
+    return [f"phase: {group.count} processes share the samples of each pair"] if group.several else []
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Wait while the first process times a model, and stop if it ended its session, as with -x."""
-    together = processes()
-    if not together.several or item.get_closest_marker("timing") is None:
+    group = processes()
+    if not group.several or item.get_closest_marker("timing") is None:
         return
     session = item.session
-    ended = fail_without_traceback(
-        lambda: together.run_on_first(f"the end of {item.nodeid}", lambda: session.shouldfail)
-    )
+    ended = fail_without_traceback(lambda: group.run_on_first(f"the end of {item.nodeid}", lambda: session.shouldfail))
     session.shouldfail = session.shouldfail or ended
 
 
@@ -167,12 +165,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Give all processes the same exit status: the first that is not 0, in order of the processes."""
-    together = processes()
-    if not together.connected:
+    group = processes()
+    if not group.connected:
         return
     own_result = int(session.exitstatus), session.config.stash[_FAILURES]
     try:
-        results = together.gather("the end of the tests", lambda: [own_result])
+        results = group.gather("the end of the tests", lambda: [own_result])
     except PhaseError as error:
         write_line(session.config, str(error))
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
@@ -189,9 +187,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Wait until the first process has finished its output, because launchers end all processes if one fails."""
-    together = processes()
+    group = processes()
     if config.stash.get(_SILENCE, None) is not None:
         config.stash[_SILENCE].close()
-    if together.connected:
+    if group.connected:
         sys.stdout.flush()
-        together.leave()
+        group.leave()

@@ -15,7 +15,7 @@ import pytest
 from harness.plugin.fixtures import SESSION, is_worker
 from harness.profile.pair import Pair
 
-_FOUND, _USAGE = "phase_found", "phase_usage"
+_FINDINGS, _USAGE = "phase_findings", "phase_usage"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -24,8 +24,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     Other tests are distributed according to `--dist`: by file, by scope, or one by one.
     """
-    by = config.getoption("dist")
-    if by in ("no", "each"):
+    distribution = config.getoption("dist")
+    if distribution in ("no", "each"):
         return None
     from xdist.scheduler import LoadScopeScheduling
 
@@ -34,7 +34,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class LoadModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             other = {"loadfile": nodeid.split("::", 1)[0], "loadscope": nodeid.rsplit("::", 1)[0]}
-            return model_of(nodeid, pairs) or other.get(by, nodeid)
+            return model_of(nodeid, pairs) or other.get(distribution, nodeid)
 
     return LoadModelScheduling(config, log)
 
@@ -74,7 +74,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send the findings of a worker to the controller."""
     if is_worker(session.config):
         findings = session.config.stash[SESSION].results
-        session.config.workeroutput[_FOUND] = pickle.dumps(findings)  # type: ignore[attr-defined]
+        session.config.workeroutput[_FINDINGS] = pickle.dumps(findings)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -83,6 +83,6 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", None) or {}
     if _USAGE in output:
         raise pytest.UsageError(output[_USAGE])
-    if _FOUND in output:
+    if _FINDINGS in output:
         # Sent by a worker of this run, which executes the same code as the same user.
-        node.config.stash[SESSION].results.add(pickle.loads(output[_FOUND]))  # noqa: S301
+        node.config.stash[SESSION].results.add(pickle.loads(output[_FINDINGS]))  # noqa: S301

@@ -45,20 +45,18 @@ def test_every_case_has_its_verdict_as_properties(recorded: Cases) -> None:
     assert set(suite) == {"phase_harness", "phase_environment", "phase_seed"}
     assert suite["phase_environment"].startswith("torch ")
     assert len(cases) == 15
-    for name, properties_of in cases.items():
-        assert set(properties_of) >= ANSWERED, name
-        assert properties_of["phase_pair"] == "tiny-llava-tiny"
-        assert set(properties_of) >= NUMBERS - {"phase_interval"}, name
-        assert np.isfinite([float(properties_of[key]) for key in ("phase_margin", "phase_n")]).all()
-    inter = next(
-        properties_of for name, properties_of in cases.items() if "test_inter_similarity.test_equivalent" in name
-    )
+    for name, values in cases.items():
+        assert set(values) >= ANSWERED, name
+        assert values["phase_pair"] == "tiny-llava-tiny"
+        assert set(values) >= NUMBERS - {"phase_interval"}, name
+        assert np.isfinite([float(values[key]) for key in ("phase_margin", "phase_n")]).all()
+    inter = next(values for name, values in cases.items() if "test_inter_similarity.test_equivalent" in name)
     assert (inter["phase_question"], inter["phase_verdict"]) == ("inter", "differs")
     assert inter["phase_layers"].startswith("residual point")
     low, high = map(float, inter["phase_interval"].split(" to "))
     assert low < float(inter["phase_effect"]) < high
     assert float(inter["phase_margin"]) < min(abs(low), abs(high))
-    questions = {properties_of["phase_question"] for properties_of in cases.values()}
+    questions = {values["phase_question"] for values in cases.values()}
     assert questions >= {"inter", "intra", "attention", "lens", "boundaries", "intervals", "four-phases", "inter-modal"}
 
 
@@ -76,8 +74,8 @@ def test_workers_send_properties_to_the_controller(recorded: Cases, pytester: py
     result = pytester.runpytest_subprocess("-n", "1", "-p", "harness.plugin.hooks", "--junit-xml", "out.xml")
     assert result.ret == pytest.ExitCode.OK, result.stdout.str() + result.stderr.str()
     _, cases = read(pytester.path / "out.xml")
-    (properties_of,) = cases.values()
-    assert properties_of == {"phase_pair": "a-b", "phase_question": "inter", "phase_verdict": "reproduces"}
+    (values,) = cases.values()
+    assert values == {"phase_pair": "a-b", "phase_question": "inter", "phase_verdict": "reproduces"}
 
 
 def test_unknown_numbers_are_omitted_and_repeated_verdicts_listed_once() -> None:
@@ -97,10 +95,10 @@ def test_unknown_numbers_are_omitted_and_repeated_verdicts_listed_once() -> None
 
 
 def test_a_timing_ratio_has_numbers_but_no_verdict() -> None:
-    properties_of = dict(properties([timing_result(Pair("a", "b"), TimingRatio(1.5, (1.4, 1.6), 0.99, 31))]))
-    assert (properties_of["phase_effect"], properties_of["phase_interval"], properties_of["phase_n"]) == (
+    values = dict(properties([timing_result(Pair("a", "b"), TimingRatio(1.5, (1.4, 1.6), 0.99, 31))]))
+    assert (values["phase_effect"], values["phase_interval"], values["phase_n"]) == (
         1.5,
         "1.4 to 1.6",
         31,
     )
-    assert not {"phase_verdict", "phase_margin"} & set(properties_of)
+    assert not {"phase_verdict", "phase_margin"} & set(values)

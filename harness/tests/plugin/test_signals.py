@@ -56,7 +56,7 @@ def test_a_second_signal_a_second_later_ends_the_process() -> None:
     program = """if True:
         import signal, time, types
         from harness.plugin import signals
-        signals._TWICE = 0.0
+        signals._REPEAT = 0.0
         ending = signals.SignalHandler(types.SimpleNamespace(shouldstop=False))
         ending.install()
         try:
