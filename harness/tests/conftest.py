@@ -52,7 +52,7 @@ def vlm() -> Vlm:
 
 
 @pytest.fixture
-def own_vlm() -> Vlm:
+def fresh_vlm() -> Vlm:
     """A fresh copy of the same model, which the test may modify."""
     return tiny_vlm()
 

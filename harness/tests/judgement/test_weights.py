@@ -52,28 +52,28 @@ def test_the_same_weights_are_the_same_in_every_part(vlm: Vlm) -> None:
     ],
 )
 def test_one_number_names_its_part(
-    vlm: Vlm, own_vlm: Vlm, change: Callable[[Vlm], None], layers: tuple[int, ...], others: tuple[str, ...]
+    vlm: Vlm, fresh_vlm: Vlm, change: Callable[[Vlm], None], layers: tuple[int, ...], others: tuple[str, ...]
 ) -> None:
-    change(own_vlm)
-    found = weight_change(weight_parts(own_vlm), weight_parts(vlm))
+    change(fresh_vlm)
+    found = weight_change(weight_parts(fresh_vlm), weight_parts(vlm))
     assert (found.layers, found.others) == (layers, others)
     assert sorted((*found.layers, *found.same_layers)) == [1, 2, 3, 4]
     assert sorted((*found.others, *found.same_others)) == sorted(AROUND)
 
 
-def test_the_line_names_layers_as_ranges(vlm: Vlm, own_vlm: Vlm) -> None:
-    for layer in own_vlm.anatomy.layers[2:]:
+def test_the_line_names_layers_as_ranges(vlm: Vlm, fresh_vlm: Vlm) -> None:
+    for layer in fresh_vlm.anatomy.layers[2:]:
         nudge(layer.mlp.up_proj.weight)
-    said = weight_change(weight_parts(own_vlm), weight_parts(vlm)).describe()
+    said = weight_change(weight_parts(fresh_vlm), weight_parts(vlm)).describe()
     assert said == f"weights differ in layers 3-4; the same in layers 1-2, {', '.join(AROUND)}"
 
 
-def test_a_tied_unembedding_counts_in_both_places(own_vlm: Vlm) -> None:
-    table = own_vlm.model.model.language_model.embed_tokens
-    own_vlm.anatomy.unembedding.weight = table.weight
-    before = weight_parts(own_vlm)
+def test_a_tied_unembedding_counts_in_both_places(fresh_vlm: Vlm) -> None:
+    table = fresh_vlm.model.model.language_model.embed_tokens
+    fresh_vlm.anatomy.unembedding.weight = table.weight
+    before = weight_parts(fresh_vlm)
     nudge(table.weight)
-    found = weight_change(weight_parts(own_vlm), before)
+    found = weight_change(weight_parts(fresh_vlm), before)
     assert found.others == ("model.language_model.embed_tokens", "unembedding")
 
 
@@ -83,10 +83,10 @@ def test_parts_before_the_decoder_are_named_by_their_way_to_it() -> None:
     assert parts.others.keys() == names | {"qformer", "query_tokens", "vision_model", "final norm", "unembedding"}
 
 
-def test_other_shapes_and_types_are_told_apart(vlm: Vlm, own_vlm: Vlm) -> None:
-    own_vlm.anatomy.layers[1].mlp.to(torch.bfloat16)
+def test_other_shapes_and_types_are_told_apart(vlm: Vlm, fresh_vlm: Vlm) -> None:
+    fresh_vlm.anatomy.layers[1].mlp.to(torch.bfloat16)
     odd = tiny_vlm(bias=False)
-    found = weight_change(weight_parts(own_vlm), weight_parts(vlm))
+    found = weight_change(weight_parts(fresh_vlm), weight_parts(vlm))
     assert (found.layers, found.restructured) == ((2,), ())
     shapes = weight_change(weight_parts(odd), weight_parts(vlm))
     assert shapes.restructured == ("layer 1", "layer 2", "layer 3", "layer 4")
@@ -112,9 +112,9 @@ def test_parts_that_only_one_model_has_are_named_beside_what_both_have(vlm: Vlm)
         assert found.describe().endswith("; only one of the models has model.vision_tower")
 
 
-def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, own_vlm: Vlm) -> None:
-    own_vlm.anatomy.layers[1].to("meta")
-    parts = weight_parts(own_vlm)
+def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, fresh_vlm: Vlm) -> None:
+    fresh_vlm.anatomy.layers[1].to("meta")
+    parts = weight_parts(fresh_vlm)
     found = weight_change(parts, parts)
     assert (found.layers, found.same_layers, found.unread) == ((), (1, 3, 4), ("layer 2",))
     assert found.describe() == "weights are the same; without numbers and not compared: layer 2"

@@ -90,10 +90,10 @@ def test_too_few_accepted_images_are_one_error(picky: Vlm, changed: Callable[...
     assert message.startswith(f"1 samples of tiny; {N - 1} are left out, such as tiny-1 ({REASON}): the anisotropy")
 
 
-def test_a_processor_that_refuses_every_image_raises_a_prompt_error(own_vlm: Vlm) -> None:
-    own_vlm.processor.chat_template = own_vlm.processor.chat_template.replace("<image>", "")
+def test_a_processor_that_refuses_every_image_raises_a_prompt_error(fresh_vlm: Vlm) -> None:
+    fresh_vlm.processor.chat_template = fresh_vlm.processor.chat_template.replace("<image>", "")
     with pytest.raises(PromptError, match="its chat template must write"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
 def test_samples_without_a_content_word_are_excluded(vlm: Vlm, changed: Callable[..., None]) -> None:

@@ -112,16 +112,16 @@ def test_memory_stays_flat_over_200_measurements(vlm: Vlm, paired_data: None, tm
 
 
 def test_a_measurement_leaves_no_objects_hooks_or_cache_entries(
-    own_vlm: Vlm, paired_data: None, tmp_path: Path
+    fresh_vlm: Vlm, paired_data: None, tmp_path: Path
 ) -> None:
     # Once with each of the caches, whose directories are cleaned at the first write.
     for number in range(3):
-        measure_everything(own_vlm, tmp_path, number)
-    counts = [count_live(own_vlm)]
+        measure_everything(fresh_vlm, tmp_path, number)
+    counts = [count_live(fresh_vlm)]
     for start in (3, 7, 11):
         for number in range(start, start + 4):
-            measure_everything(own_vlm, tmp_path, number)
-        counts.append(count_live(own_vlm))
+            measure_everything(fresh_vlm, tmp_path, number)
+        counts.append(count_live(fresh_vlm))
     # A leak of one object per layer and sample adds 4 x 4 x 6 objects every time; occasional objects of a long session
     # do not occur every time.
     assert min(after.objects - before.objects for before, after in pairwise(counts)) < 60
@@ -151,16 +151,16 @@ def test_the_deferred_lens_keeps_no_full_layer_states(samples: list[Sample]) -> 
     assert count_full_states(samples, 2) == count_full_states(samples, 6)
 
 
-def test_the_counts_detect_each_kind_of_leak(own_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
+def test_the_counts_detect_each_kind_of_leak(fresh_vlm: Vlm, paired_data: None, tmp_path: Path) -> None:
     """The counts of the test above include every kind of leak."""
-    measure_everything(own_vlm, tmp_path, 0)
-    before = count_live(own_vlm)
+    measure_everything(fresh_vlm, tmp_path, 0)
+    before = count_live(fresh_vlm)
     leaked = [torch.zeros(1), [[] for _ in range(100)]]
-    hook = own_vlm.model.register_forward_pre_hook(lambda *_: None)
+    hook = fresh_vlm.model.register_forward_pre_hook(lambda *_: None)
     name, known = next((n, value) for n, value in vars(attention).items() if isinstance(value, WeakKeyDictionary))
-    known[own_vlm.model] = "leaked"
+    known[fresh_vlm.model] = "leaked"
     stem("unheard-of")
-    after = count_live(own_vlm)
+    after = count_live(fresh_vlm)
     assert after.tensors == before.tensors + 1
     assert after.objects >= before.objects + 100
     assert after.hooks == before.hooks + 1

@@ -78,13 +78,13 @@ def nan_where_white(vlm: Vlm) -> list[Any]:
 
 
 def test_a_sample_with_nan_is_named_and_the_others_are_cached(
-    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
+    fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
     many(white)
-    expected = measured(own_vlm)
-    hooks = nan_where_white(own_vlm)
+    expected = measured(fresh_vlm)
+    hooks = nan_where_white(fresh_vlm)
     with pytest.raises(SampleError) as raised:
-        measured(own_vlm, cache=tmp_path)
+        measured(fresh_vlm, cache=tmp_path)
     message = str(raised.value)
     assert message.startswith(f"tiny-llava-tiny: 1 of {N} samples cannot be measured: sample {WRONG}: ")
     assert f"of sample {WRONG} is nan at residual point 2; " in message
@@ -94,15 +94,15 @@ def test_a_sample_with_nan_is_named_and_the_others_are_cached(
     assert len(list(tmp_path.rglob("*.npz"))) == N - 1
     for hook in hooks:
         hook.remove()
-    passes = record_batch_sizes(own_vlm)
-    assert have_same_numbers(measured(own_vlm, cache=tmp_path), expected)
+    passes = record_batch_sizes(fresh_vlm)
+    assert have_same_numbers(measured(fresh_vlm, cache=tmp_path), expected)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
 def test_a_broken_image_is_named_and_the_other_samples_are_cached(
-    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
+    fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
-    expected = measured(own_vlm, samples=224)
+    expected = measured(fresh_vlm, samples=224)
 
     def broken() -> Image.Image:
         raise DataError("photo.jpg is broken or truncated")
@@ -113,30 +113,30 @@ def test_a_broken_image_is_named_and_the_other_samples_are_cached(
         match=f"1 of 224 samples cannot be measured: sample {WRONG}: photo.jpg is broken or truncated; the readings of "
         "223 others are cached",
     ):
-        measured(own_vlm, samples=224, cache=tmp_path)
+        measured(fresh_vlm, samples=224, cache=tmp_path)
     assert len(list(tmp_path.rglob("*.npz"))) == 223
     many(lambda sample: sample)
-    passes = record_batch_sizes(own_vlm)
-    assert have_same_numbers(measured(own_vlm, samples=224, cache=tmp_path), expected)
+    passes = record_batch_sizes(fresh_vlm)
+    assert have_same_numbers(measured(fresh_vlm, samples=224, cache=tmp_path), expected)
     assert passes == [2] * DRAWING_PASSES + [BATCH]
 
 
 @pytest.mark.parametrize("wrong", ["tiny-0", "tiny-1"])
 def test_a_broken_image_among_the_first_samples_is_named_before_any_pass(
-    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], wrong: str
+    fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], wrong: str
 ) -> None:
     def gone() -> Image.Image:
         raise OSError("the disk is gone")
 
     many(lambda sample: replace(sample, load_image=gone) if sample.id == wrong else sample)
-    passes = record_batch_sizes(own_vlm)
+    passes = record_batch_sizes(fresh_vlm)
     with pytest.raises(SampleError, match=f"tiny-llava-tiny: sample {wrong} cannot be measured: the disk is gone; it"):
-        measured(own_vlm, samples=4)
+        measured(fresh_vlm, samples=4)
     assert passes == []
 
 
 def test_without_a_cache_a_fault_states_that_no_readings_are_cached(
-    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None]
+    fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None]
 ) -> None:
     def gone() -> Image.Image:
         raise OSError("the disk is gone")
@@ -144,7 +144,7 @@ def test_without_a_cache_a_fault_states_that_no_readings_are_cached(
     wrong = {f"tiny-{index}" for index in range(10, 15)}
     many(lambda sample: replace(sample, load_image=gone) if sample.id in wrong else sample)
     with pytest.raises(SampleError) as raised:
-        measured(own_vlm, samples=40)
+        measured(fresh_vlm, samples=40)
     message = str(raised.value)
     assert "5 of 40 samples cannot be measured: sample tiny-10: the disk is gone; sample tiny-11: " in message
     assert message.endswith(
@@ -153,16 +153,16 @@ def test_without_a_cache_a_fault_states_that_no_readings_are_cached(
 
 
 @pytest.mark.usefixtures("many")
-def test_a_model_that_always_gives_nan_stops_early(own_vlm: Vlm) -> None:
+def test_a_model_that_always_gives_nan_stops_early(fresh_vlm: Vlm) -> None:
     """The fault begins after the first two samples, which are recorded in full."""
-    passes = record_batch_sizes(own_vlm)
+    passes = record_batch_sizes(fresh_vlm)
 
     def spoil(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0] * torch.nan if len(passes) > DRAWING_PASSES else args[0], *args[1:])
 
-    own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
+    fresh_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
     with pytest.raises(SampleError, match=r"16 of 400 samples cannot be measured \(the rest were not tried\): sample "):
-        measured(own_vlm)
+        measured(fresh_vlm)
     assert passes == [2] * DRAWING_PASSES + [BATCH] * 2
 
 
@@ -192,13 +192,13 @@ def in_onednn() -> None:
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("shortage", [on_a_gpu, on_the_cpu, in_onednn])
 def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
-    own_vlm: Vlm, tmp_path: Path, shortage: Callable[[], Any]
+    fresh_vlm: Vlm, tmp_path: Path, shortage: Callable[[], Any]
 ) -> None:
-    expected = measured(own_vlm, samples=24, controls=("noise",))
+    expected = measured(fresh_vlm, samples=24, controls=("noise",))
     lines: list[str] = []
-    short_of_memory(own_vlm, 3, shortage)
-    passes = record_batch_sizes(own_vlm)
-    small = measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path, say=lines.append)
+    short_of_memory(fresh_vlm, 3, shortage)
+    passes = record_batch_sizes(fresh_vlm)
+    small = measured(fresh_vlm, samples=24, controls=("noise",), cache=tmp_path, say=lines.append)
     assert lines == [
         "tiny-llava: out of memory with batches of 8 samples, continuing with 4",
         "tiny-llava: out of memory with batches of 4 samples, continuing with 2",
@@ -207,16 +207,16 @@ def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
     assert largest_difference(small, expected) < 1e-5
     assert np.array_equal(small["hits"], expected["hits"])
     passes.clear()
-    assert have_same_numbers(measured(own_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
+    assert have_same_numbers(measured(fresh_vlm, samples=24, controls=("noise",), cache=tmp_path), small)
     assert passes == [2] * DRAWING_PASSES
 
 
 def test_halved_batches_are_encoded_while_others_are_prefetched(
-    own_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
+    fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tokenizer's padding state is set before each call; a delay provokes a race of two threads."""
     many(lambda sample: replace(sample, instruction="describe the image" + " please" * int(sample.id[5:])))
-    kind = type(own_vlm.processor.tokenizer)
+    kind = type(fresh_vlm.processor.tokenizer)
     set_padding = kind.set_truncation_and_padding
 
     def set_padding_early(tokenizer: Any, padding_strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -224,17 +224,19 @@ def test_halved_batches_are_encoded_while_others_are_prefetched(
         if padding_strategy is PaddingStrategy.LONGEST:
             time.sleep(0.05)
 
-    expected = measured(own_vlm, samples=48)
-    short_of_memory(own_vlm, 1, on_the_cpu)
+    expected = measured(fresh_vlm, samples=48)
+    short_of_memory(fresh_vlm, 1, on_the_cpu)
     monkeypatch.setattr(kind, "set_truncation_and_padding", set_padding_early)
-    assert largest_difference(measured(own_vlm, samples=48), expected) < 1e-5
+    assert largest_difference(measured(fresh_vlm, samples=48), expected) < 1e-5
 
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(("shortage", "words"), [(on_the_cpu, "memory"), (in_onednn, "could not create a primitive")])
-def test_a_single_sample_that_exceeds_memory_is_reported(own_vlm: Vlm, shortage: Callable[[], Any], words: str) -> None:
+def test_a_single_sample_that_exceeds_memory_is_reported(
+    fresh_vlm: Vlm, shortage: Callable[[], Any], words: str
+) -> None:
     lines: list[str] = []
-    short_of_memory(own_vlm, 0, shortage)
+    short_of_memory(fresh_vlm, 0, shortage)
     with pytest.raises(MemoryShortageError, match=rf"tiny-llava: not even one sample .* \(.*{words}"):
-        measured(own_vlm, samples=4, say=lines.append)
+        measured(fresh_vlm, samples=4, say=lines.append)
     assert lines == ["tiny-llava: out of memory with batches of 2 samples, continuing with 1"]

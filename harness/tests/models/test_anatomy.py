@@ -132,23 +132,23 @@ def test_a_model_without_decoder_is_refused() -> None:
         find_anatomy(CLIPVisionModel(CLIPVisionConfig(**VISION)))
 
 
-def test_a_missing_part_is_named(own_vlm: Vlm) -> None:
-    own_vlm.model.model.language_model.norm = nn.Identity()
+def test_a_missing_part_is_named(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.model.language_model.norm = nn.Identity()
     with pytest.raises(AnatomyError, match="no final norm of width 32"):
-        find_anatomy(own_vlm.model)
+        find_anatomy(fresh_vlm.model)
 
 
-def test_a_final_norm_without_weight_is_named(own_vlm: Vlm) -> None:
-    own_vlm.model.model.language_model.norm = nn.LayerNorm(32, elementwise_affine=False)
+def test_a_final_norm_without_weight_is_named(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.model.language_model.norm = nn.LayerNorm(32, elementwise_affine=False)
     with pytest.raises(AnatomyError, match=r"no final norm of width 32 .*: its norm \(LayerNorm\) has no weight, by "):
-        find_anatomy(own_vlm.model)
+        find_anatomy(fresh_vlm.model)
 
 
-def test_an_unembedding_of_another_width_is_not_taken(own_vlm: Vlm) -> None:
-    own_vlm.model.lm_head = nn.Linear(16, 400)
-    own_vlm.model.model.language_model.get_output_embeddings = lambda: None
+def test_an_unembedding_of_another_width_is_not_taken(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.lm_head = nn.Linear(16, 400)
+    fresh_vlm.model.model.language_model.get_output_embeddings = lambda: None
     with pytest.raises(AnatomyError, match="no unembedding of width 32"):
-        find_anatomy(own_vlm.model)
+        find_anatomy(fresh_vlm.model)
 
 
 def test_an_attention_without_output_projection_is_refused() -> None:

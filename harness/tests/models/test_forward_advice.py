@@ -41,29 +41,29 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
     ],
     ids=["kernel", "module", "flash", "sizes", "dimensions", "memory", "access", "compile", "meta"],
 )
-def test_an_error_has_the_remedy_of_its_kind(own_vlm: Vlm, error: Exception, remedy: str) -> None:
+def test_an_error_has_the_remedy_of_its_kind(fresh_vlm: Vlm, error: Exception, remedy: str) -> None:
     def fail(*_: Any) -> None:
         raise error
 
-    own_vlm.anatomy.layers[1].register_forward_hook(fail)
+    fresh_vlm.anatomy.layers[1].register_forward_hook(fail)
     with pytest.raises(ForwardError, match=remedy) as raised:
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
     assert "the harness changes no state" not in str(raised.value)
 
 
-def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(own_vlm: Vlm) -> None:
-    inner, before = own_vlm.model.forward, tiny_profile(own_vlm)
+def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(fresh_vlm: Vlm) -> None:
+    inner, before = fresh_vlm.model.forward, tiny_profile(fresh_vlm)
 
     def forward(input_ids: Any, attention_mask: Any, pixel_values: Any, **options: Any) -> Any:
         with torch.inference_mode(mode=False):
             return inner(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, **options)
 
-    own_vlm.model.forward = forward
-    own_vlm.model.requires_grad_(True)
+    fresh_vlm.model.forward = forward
+    fresh_vlm.model.requires_grad_(True)
     with pytest.raises(ForwardError, match=r"freeze it with model.requires_grad_\(False\)"):
-        tiny_profile(own_vlm)
-    own_vlm.model.requires_grad_(False)
-    assert have_same_numbers(tiny_profile(own_vlm), before)
+        tiny_profile(fresh_vlm)
+    fresh_vlm.model.requires_grad_(False)
+    assert have_same_numbers(tiny_profile(fresh_vlm), before)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_a_pass_outside_of_inference_mode_is_measured_when_frozen(own_vlm: Vlm) 
     [(lambda states: (states, None), "are a tuple instead"), (lambda states: states[0], r"shape \(41, 32\) instead")],
     ids=["tuple", "row"],
 )
-def test_a_hook_that_gives_no_states_is_named_by_its_point(own_vlm: Vlm, change: Any, words: str) -> None:
-    own_vlm.anatomy.layers[1].register_forward_hook(lambda _, __, output: change(output))
+def test_a_hook_that_gives_no_states_is_named_by_its_point(fresh_vlm: Vlm, change: Any, words: str) -> None:
+    fresh_vlm.anatomy.layers[1].register_forward_hook(lambda _, __, output: change(output))
     with pytest.raises(ForwardError, match=f"states at residual point 2 are a .*{words}|{words}"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_autocast_around_the_attention_alone_is_refused(own_vlm: Vlm) -> None:
-    attention = own_vlm.anatomy.layers[1].self_attn
+def test_autocast_around_the_attention_alone_is_refused(fresh_vlm: Vlm) -> None:
+    attention = fresh_vlm.anatomy.layers[1].self_attn
     attention.forward = torch.autocast("cpu", dtype=torch.bfloat16)(attention.forward)
     with pytest.raises(ForwardError, match=r"under torch.autocast"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
 def _drop(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
@@ -103,42 +103,42 @@ def _scaled_and_barred(_: Any, __: Any, output: Any) -> Any:
     return output
 
 
-def test_a_head_of_zeros_is_refused(own_vlm: Vlm) -> None:
-    own_vlm.model.lm_head.weight.zero_()
+def test_a_head_of_zeros_is_refused(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.lm_head.weight.zero_()
     with pytest.raises(SelfCheckError, match="all logits of the model are 0, so no entry is the best"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_a_hook_that_changes_logits_behind_the_head_is_refused(own_vlm: Vlm) -> None:
-    own_vlm.model.register_forward_hook(_reversed)
+def test_a_hook_that_changes_logits_behind_the_head_is_refused(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.register_forward_hook(_reversed)
     with pytest.raises(SelfCheckError, match=r"in 2 of 2 samples: remove the hook or wrapper that changes logits"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_a_model_may_scale_and_bar_its_logits(own_vlm: Vlm) -> None:
-    own_vlm.model.register_forward_hook(_scaled_and_barred)
-    assert tiny_profile(own_vlm)["exit_agreement"][:, -1].all()
+def test_a_model_may_scale_and_bar_its_logits(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.register_forward_hook(_scaled_and_barred)
+    assert tiny_profile(fresh_vlm)["exit_agreement"][:, -1].all()
 
 
 @pytest.mark.parametrize("change", [_drop, _noise])
-def test_a_model_that_draws_random_numbers_is_refused(own_vlm: Vlm, change: Any) -> None:
-    own_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
+def test_a_model_that_draws_random_numbers_is_refused(fresh_vlm: Vlm, change: Any) -> None:
+    fresh_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
     with pytest.raises(
         SelfCheckError, match=r"two passes over the same inputs differ .* at residual point 2 of sample tiny-0\): its"
     ):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_a_model_that_settles_in_its_first_pass_is_measured(own_vlm: Vlm) -> None:
+def test_a_model_that_settles_in_its_first_pass_is_measured(fresh_vlm: Vlm) -> None:
     passes = []
 
     def settle(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
         passes.append(1)
         return output * (1.1 if len(passes) == 1 else 1.0)
 
-    before = tiny_profile(own_vlm)
-    own_vlm.anatomy.layers[3].mlp.register_forward_hook(settle)
-    after = tiny_profile(own_vlm)
+    before = tiny_profile(fresh_vlm)
+    fresh_vlm.anatomy.layers[3].mlp.register_forward_hook(settle)
+    after = tiny_profile(fresh_vlm)
     np.testing.assert_array_equal(after.arrays["inter"], before.arrays["inter"])
 
 
@@ -182,9 +182,9 @@ def _changed(vlm: Vlm, **changes: Any) -> Vlm:
     ],
     ids=["list", "array", "one prompt", "one row", "none"],
 )
-def test_inputs_that_are_no_rows_of_the_prompts_are_refused(own_vlm: Vlm, changes: Any, words: str) -> None:
+def test_inputs_that_are_no_rows_of_the_prompts_are_refused(fresh_vlm: Vlm, changes: Any, words: str) -> None:
     with pytest.raises(PromptError, match=words):
-        tiny_profile(_changed(own_vlm, **changes))
+        tiny_profile(_changed(fresh_vlm, **changes))
 
 
 def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -192,19 +192,19 @@ def _renamed(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [lambda inputs: inputs | {"pixel_values": None}, _renamed], ids=["none", "renamed"])
-def test_a_model_that_ignores_the_image_is_refused(own_vlm: Vlm, change: Any) -> None:
+def test_a_model_that_ignores_the_image_is_refused(fresh_vlm: Vlm, change: Any) -> None:
     with pytest.raises(SelfCheckError, match=r"do not depend on the image: the processor returns input_ids, attention"):
-        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, change)))
+        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, change)))
 
 
 def test_a_model_that_reports_no_positions_is_measured_if_it_uses_the_image(
-    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+    fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = tiny_profile(own_vlm)
+    before = tiny_profile(fresh_vlm)
     monkeypatch.setattr(
         "harness.measurement.drawn_samples.collect_placeholder_masks", lambda _: contextlib.nullcontext([])
     )
-    assert have_same_numbers(tiny_profile(own_vlm), before)
+    assert have_same_numbers(tiny_profile(fresh_vlm), before)
 
 
 class Flat(Changed):
@@ -218,28 +218,28 @@ class Flat(Changed):
         )
 
 
-def test_a_processor_of_one_set_of_arguments_is_called_by_it(own_vlm: Vlm) -> None:
-    before = tiny_profile(own_vlm)
-    assert have_same_numbers(tiny_profile(replace(own_vlm, processor=Flat(own_vlm.processor, dict))), before)
+def test_a_processor_of_one_set_of_arguments_is_called_by_it(fresh_vlm: Vlm) -> None:
+    before = tiny_profile(fresh_vlm)
+    assert have_same_numbers(tiny_profile(replace(fresh_vlm, processor=Flat(fresh_vlm.processor, dict))), before)
 
 
-def test_a_missing_package_is_not_reported_as_a_template_problem(own_vlm: Vlm) -> None:
+def test_a_missing_package_is_not_reported_as_a_template_problem(fresh_vlm: Vlm) -> None:
     def lacking(_: Any) -> Any:
         raise ImportError("the image processor requires torchvision")
 
     with pytest.raises(PromptError, match=r"requires torchvision\); install the package that it names"):
-        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, lacking)))
+        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, lacking)))
 
 
-def test_an_image_processor_of_another_kind_is_named(own_vlm: Vlm) -> None:
+def test_an_image_processor_of_another_kind_is_named(fresh_vlm: Vlm) -> None:
     def flat(_: Any) -> Any:
         raise ValueError("Unsupported number of image dimensions: 1")
 
     with pytest.raises(PromptError, match=r"dimensions: 1\); its image processor belongs to another model type: use"):
-        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, flat)))
+        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, flat)))
 
 
-def test_images_of_another_shape_are_not_reported_as_a_size_problem(own_vlm: Vlm) -> None:
+def test_images_of_another_shape_are_not_reported_as_a_size_problem(fresh_vlm: Vlm) -> None:
     def tiled(inputs: Any) -> Any:
         pixels = inputs["pixel_values"].repeat(1, 1, 2, 2)
         return {**inputs, "pixel_values": pixels[:, None]}
@@ -247,40 +247,40 @@ def test_images_of_another_shape_are_not_reported_as_a_size_problem(own_vlm: Vlm
     with pytest.raises(
         ForwardError, match="returns images in another form than the vision tower expects: use the image"
     ):
-        tiny_profile(replace(own_vlm, processor=Changed(own_vlm.processor, tiled)))
+        tiny_profile(replace(fresh_vlm, processor=Changed(fresh_vlm.processor, tiled)))
 
 
-def test_a_sparse_weight_is_named(own_vlm: Vlm) -> None:
-    head = own_vlm.model.lm_head
+def test_a_sparse_weight_is_named(fresh_vlm: Vlm) -> None:
+    head = fresh_vlm.model.lm_head
     head.weight = nn.Parameter(head.weight.to_sparse(), requires_grad=False)
     with pytest.raises(ForwardError, match=r"lm_head.weight is stored sparse, which .*: make it dense \(module.weight"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_parts_of_different_models_are_refused(own_vlm: Vlm) -> None:
-    for processor in (own_vlm.processor.tokenizer, own_vlm.processor.image_processor, None):
+def test_parts_of_different_models_are_refused(fresh_vlm: Vlm) -> None:
+    for processor in (fresh_vlm.processor.tokenizer, fresh_vlm.processor.image_processor, None):
         with pytest.raises(VlmError, match=r"is no processor of images and prompts: load one with AutoProcessor"):
-            replace(own_vlm, processor=processor)
+            replace(fresh_vlm, processor=processor)
     with pytest.raises(VlmError, match=r"the anatomy belongs to another model than the Llava.*find_anatomy\(model\)"):
-        replace(own_vlm, model=copy.deepcopy(own_vlm.model))
+        replace(fresh_vlm, model=copy.deepcopy(fresh_vlm.model))
 
 
-def test_a_wrapper_is_not_measured_and_its_module_is(own_vlm: Vlm) -> None:
+def test_a_wrapper_is_not_measured_and_its_module_is(fresh_vlm: Vlm) -> None:
     with pytest.raises(AnatomyError, match=r"DataParallel is a wrapper that passes calls .* its attribute `module`"):
-        find_anatomy(nn.DataParallel(own_vlm.model))
+        find_anatomy(nn.DataParallel(fresh_vlm.model))
 
 
-def test_an_outdated_anatomy_is_reported(own_vlm: Vlm) -> None:
-    own_vlm.model.resize_token_embeddings(len(own_vlm.processor.tokenizer) + 8, mean_resizing=False)
+def test_an_outdated_anatomy_is_reported(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.resize_token_embeddings(len(fresh_vlm.processor.tokenizer) + 8, mean_resizing=False)
     with pytest.raises(
         SelfCheckError, match=r"its unembedding was not called; call harness.find_anatomy\(model\) after"
     ):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
-def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(own_vlm: Vlm) -> None:
-    own_vlm.model.model.language_model.layers[2] = own_vlm.model.model.language_model.layers[1]
+def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.model.language_model.layers[2] = fresh_vlm.model.model.language_model.layers[1]
     with pytest.raises(
         SelfCheckError, match=r"7 residual points were observed, expected 5; .* no module twice in the list"
     ):
-        tiny_profile(replace(own_vlm, anatomy=find_anatomy(own_vlm.model)))
+        tiny_profile(replace(fresh_vlm, anatomy=find_anatomy(fresh_vlm.model)))

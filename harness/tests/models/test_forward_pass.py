@@ -64,9 +64,9 @@ def test_a_model_gets_only_arguments_that_it_accepts() -> None:
     assert prompt_options(Numbered(1, 1)) == {"use_cache": False, "logits_to_keep": 1}
 
 
-def test_positions_lie_on_no_device_where_a_model_lies_on_several(own_vlm: Vlm) -> None:
-    own_vlm.model.hf_device_map = {"model": 0, "lm_head": 1, "embed": "cpu"}
-    assert prompt_options(own_vlm.model)["logits_to_keep"] == slice(-1, None)
+def test_positions_lie_on_no_device_where_a_model_lies_on_several(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.hf_device_map = {"model": 0, "lm_head": 1, "embed": "cpu"}
+    assert prompt_options(fresh_vlm.model)["logits_to_keep"] == slice(-1, None)
 
 
 def test_positions_and_a_number_give_the_same_bits(vlm: Vlm, samples: list[Sample]) -> None:
@@ -77,14 +77,14 @@ def test_positions_and_a_number_give_the_same_bits(vlm: Vlm, samples: list[Sampl
     assert torch.equal(ours, theirs)
 
 
-def test_a_model_without_positions_of_logits_is_measured_the_same(own_vlm: Vlm) -> None:
-    before, inner = tiny_profile(own_vlm), own_vlm.model.forward
+def test_a_model_without_positions_of_logits_is_measured_the_same(fresh_vlm: Vlm) -> None:
+    before, inner = tiny_profile(fresh_vlm), fresh_vlm.model.forward
 
     def forward(input_ids: Any, attention_mask: Any, pixel_values: Any) -> Any:
         return inner(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values)
 
-    own_vlm.model.forward = forward
-    assert largest_difference(tiny_profile(own_vlm), before) < 1e-5
+    fresh_vlm.model.forward = forward
+    assert largest_difference(tiny_profile(fresh_vlm), before) < 1e-5
 
 
 def _set(name: str, value: Any) -> Callable[[Vlm], None]:
@@ -150,11 +150,11 @@ def _other_type(part: str) -> Callable[[Vlm], None]:
     ids=["additional", "strategy", "patch", "size", "argument", "tower type", "layer type", "other"],
 )
 def test_an_error_of_the_model_is_one_sentence_with_its_remedy(
-    own_vlm: Vlm, damage: Callable[[Vlm], None], words: str
+    fresh_vlm: Vlm, damage: Callable[[Vlm], None], words: str
 ) -> None:
-    damage(own_vlm)
+    damage(fresh_vlm)
     with pytest.raises(ForwardError, match=words) as raised:
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
     assert "\n" not in str(raised.value)
     assert raised.value.__cause__ is not None
 
@@ -166,13 +166,13 @@ def test_an_error_of_the_harness_stays_itself(vlm: Vlm, samples: list[Sample], m
         observe(vlm, batch, samples)
 
 
-def test_autocast_is_refused_around_the_model_and_inside_of_it(own_vlm: Vlm) -> None:
+def test_autocast_is_refused_around_the_model_and_inside_of_it(fresh_vlm: Vlm) -> None:
     autocast = torch.autocast("cpu", dtype=torch.bfloat16)
     with autocast, pytest.raises(ForwardError, match=r"under torch.autocast, .* to bfloat16: leave torch.autocast"):
-        tiny_profile(own_vlm)
-    own_vlm.model.forward = autocast(own_vlm.model.forward)
+        tiny_profile(fresh_vlm)
+    fresh_vlm.model.forward = autocast(fresh_vlm.model.forward)
     with pytest.raises(ForwardError, match=r"accelerator.unwrap_model\(model, keep_fp32_wrapper=False\)"):
-        tiny_profile(own_vlm)
+        tiny_profile(fresh_vlm)
 
 
 def _beyond(vlm: Vlm) -> int:
@@ -181,32 +181,32 @@ def _beyond(vlm: Vlm) -> int:
     return len(vlm.processor.tokenizer) - 1
 
 
-def test_an_id_beyond_the_embedding_is_named_with_its_token(own_vlm: Vlm, samples: list[Sample]) -> None:
-    last = _beyond(own_vlm)
+def test_an_id_beyond_the_embedding_is_named_with_its_token(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+    last = _beyond(fresh_vlm)
     asking = [replace(sample, instruction="describe the zebra please") for sample in samples]
-    batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)
+    batch = encode(fresh_vlm.processor, asking, fresh_vlm.anatomy.image_positions)
     with pytest.raises(
         TokenIdError,
         match=rf"prompt of sample tiny-0 contains the token 'zebra' with id {last}, and the model's embedding ends at "
         rf"id {last - 1}: ",
     ):
-        observe(own_vlm, batch, asking)
-    assert not own_vlm.model.get_input_embeddings()._forward_pre_hooks
+        observe(fresh_vlm, batch, asking)
+    assert not fresh_vlm.model.get_input_embeddings()._forward_pre_hooks
 
 
-def test_an_id_that_the_model_replaces_is_no_fault(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_an_id_that_the_model_replaces_is_no_fault(fresh_vlm: Vlm, samples: list[Sample]) -> None:
     """Some models replace ids of image tokens outside their vocabulary before the embedding look-up."""
-    last = _beyond(own_vlm)
+    last = _beyond(fresh_vlm)
     asking = [replace(sample, instruction="describe the zebra please") for sample in samples]
-    batch = encode(own_vlm.processor, asking, own_vlm.anatomy.image_positions)
-    own_vlm.model.register_forward_pre_hook(
+    batch = encode(fresh_vlm.processor, asking, fresh_vlm.anatomy.image_positions)
+    fresh_vlm.model.register_forward_pre_hook(
         lambda _, args, kwargs: (
             args,
             kwargs | {"input_ids": kwargs["input_ids"].masked_fill_(kwargs["input_ids"] == last, 5)},
         ),
         with_kwargs=True,
     )
-    assert observe(own_vlm, batch, asking).similarity.shape[0] == len(samples)
+    assert observe(fresh_vlm, batch, asking).similarity.shape[0] == len(samples)
 
 
 def _stopping_at_white(vlm: Vlm) -> Any:
@@ -218,20 +218,20 @@ def _stopping_at_white(vlm: Vlm) -> Any:
 
 
 def test_a_sample_that_fails_its_batch_excludes_no_other_sample(
-    own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def drawn(n: int, *_: object) -> list[Sample]:
         white: Any = lambda: Image.new("RGB", (SIDE, SIDE), "white")  # noqa: E731
         return [replace(sample, load_image=white) if sample.id == WRONG else sample for sample in tiny_samples(n)]
 
     monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", drawn))
-    whole = tiny_profile(own_vlm, samples=12, batch_size=4)
-    hook = _stopping_at_white(own_vlm)
+    whole = tiny_profile(fresh_vlm, samples=12, batch_size=4)
+    hook = _stopping_at_white(fresh_vlm)
     with pytest.raises(SampleError) as raised:
-        tiny_profile(own_vlm, samples=12, batch_size=4, cache=tmp_path)
+        tiny_profile(fresh_vlm, samples=12, batch_size=4, cache=tmp_path)
     words = str(raised.value)
     assert f"1 of 12 samples cannot be measured: sample {WRONG}: " in words
     assert f"forward pass of sample {WRONG} raised ValueError: too bright" in words
     assert "the readings of 11 others are cached" in words
     hook.remove()
-    assert whole.sample_ids == tiny_profile(own_vlm, samples=12, batch_size=4, cache=tmp_path).sample_ids
+    assert whole.sample_ids == tiny_profile(fresh_vlm, samples=12, batch_size=4, cache=tmp_path).sample_ids

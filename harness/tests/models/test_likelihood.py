@@ -71,18 +71,18 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
 
 
-def test_an_item_that_does_not_fit_is_halved(own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_does_not_fit_is_halved(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = items_of(tiny_samples(4))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
-    full, lines = measure(own_vlm, "items", **options), list[str]()
+    full, lines = measure(fresh_vlm, "items", **options), list[str]()
 
     def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
         if len(args[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    own_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
-    halved = measure(own_vlm, "items", say=lines.append, **options)
+    fresh_vlm.anatomy.layers[1].register_forward_pre_hook(run_out)
+    halved = measure(fresh_vlm, "items", say=lines.append, **options)
     assert lines == ["tiny-llava: out of memory with batches of 4 samples, continuing with 2"]
     for name in ("likelihood_own", "likelihood_other"):
         np.testing.assert_allclose(halved[name], full[name], rtol=1e-5)

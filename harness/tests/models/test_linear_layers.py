@@ -251,19 +251,19 @@ def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> No
         output_projection(attention)
 
 
-def test_observing_does_not_replace_a_plain_head(own_vlm: Vlm, samples: Any) -> None:
-    observe(own_vlm, samples, dense_lens_task(len(samples)))
-    assert is_plain(own_vlm.anatomy.unembedding)
-    assert is_plain(own_vlm.anatomy.layers[0].self_attn.o_proj)
+def test_observing_does_not_replace_a_plain_head(fresh_vlm: Vlm, samples: Any) -> None:
+    observe(fresh_vlm, samples, dense_lens_task(len(samples)))
+    assert is_plain(fresh_vlm.anatomy.unembedding)
+    assert is_plain(fresh_vlm.anatomy.layers[0].self_attn.o_proj)
 
 
 @pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
-def test_pixels_are_cast_to_the_type_in_which_a_model_computes(own_vlm: Vlm, storage: torch.dtype) -> None:
+def test_pixels_are_cast_to_the_type_in_which_a_model_computes(fresh_vlm: Vlm, storage: torch.dtype) -> None:
     """The first weights are quantised codes, so the type of the other weights counts."""
-    projection = own_vlm.anatomy.layers[0].self_attn.q_proj
+    projection = fresh_vlm.anatomy.layers[0].self_attn.q_proj
     projection.weight = nn.Parameter(projection.weight.to(storage), requires_grad=False)
-    assert own_vlm.dtype == torch.float32
-    pixels = own_vlm.to_device(encode(own_vlm.processor, tiny_samples(1), own_vlm.anatomy.image_positions).inputs)
+    assert fresh_vlm.dtype == torch.float32
+    pixels = fresh_vlm.to_device(encode(fresh_vlm.processor, tiny_samples(1), fresh_vlm.anatomy.image_positions).inputs)
     assert pixels["pixel_values"].dtype == torch.float32
     assert pixels["pixel_values"].unique().numel() > 100
 
@@ -289,10 +289,10 @@ class Scaled(nn.Linear):
         self.scale = state[0]
 
 
-def test_hashes_see_what_is_neither_parameter_nor_buffer(own_vlm: Vlm) -> None:
-    layer = own_vlm.anatomy.layers[2].mlp
+def test_hashes_see_what_is_neither_parameter_nor_buffer(fresh_vlm: Vlm) -> None:
+    layer = fresh_vlm.anatomy.layers[2].mlp
     layer.up_proj = Scaled(32, 64, bias=False)
-    before, parts = hash_weights(own_vlm.model), weight_parts(own_vlm)
+    before, parts = hash_weights(fresh_vlm.model), weight_parts(fresh_vlm)
     layer.up_proj.scale = 1.5
-    assert hash_weights(own_vlm.model) != before
-    assert weight_change(weight_parts(own_vlm), parts).layers == (3,)
+    assert hash_weights(fresh_vlm.model) != before
+    assert weight_change(weight_parts(fresh_vlm), parts).layers == (3,)

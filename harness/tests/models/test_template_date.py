@@ -79,12 +79,12 @@ def test_a_dated_template_is_tried_with_the_fixed_day(vlm: Vlm) -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_baseline_holds_on_another_day(own_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    own_vlm.processor.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. " + REST
+def test_a_baseline_holds_on_another_day(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fresh_vlm.processor.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. " + REST
 
     def on(day: int) -> Profile:
         let_it_be(datetime.datetime(2026, 12, day), monkeypatch)
-        return tiny_profile(own_vlm, samples=64, batch_size=16)
+        return tiny_profile(fresh_vlm, samples=64, batch_size=16)
 
     first, second = on(1), on(2)
     assert have_same_numbers(first, second)

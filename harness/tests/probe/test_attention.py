@@ -173,14 +173,14 @@ def test_shares_sum_to_one_and_equal_the_literal_shares(seed: int) -> None:
         np.testing.assert_allclose(shares[row].numpy(), literal.shares(amounts[row].numpy(), groups, row), rtol=1e-9)
 
 
-def test_an_attention_implementation_other_than_sdpa_or_eager_is_refused(own_vlm: Vlm) -> None:
-    own_vlm.anatomy.text_config._attn_implementation = "flex_attention"
+def test_an_attention_implementation_other_than_sdpa_or_eager_is_refused(fresh_vlm: Vlm) -> None:
+    fresh_vlm.anatomy.text_config._attn_implementation = "flex_attention"
     with (
         pytest.raises(AttentionError, match=r"'flex_attention'.*load it with sdpa or eager"),
-        reading_attention(own_vlm.model, own_vlm.anatomy, lambda *_: None),
+        reading_attention(fresh_vlm.model, fresh_vlm.anatomy, lambda *_: None),
     ):
         pass
-    assert own_vlm.attention == "flex_attention"
+    assert fresh_vlm.attention == "flex_attention"
 
 
 def test_position_bias_is_added_and_sinks_take_their_share() -> None:
@@ -251,9 +251,9 @@ def test_an_operation_that_is_no_gate_makes_the_row_unusable(change: Any) -> Non
 
 @pytest.mark.parametrize(("factor", "both_agree"), [(1.0, True), (2.0, False)])
 def test_a_layer_that_attends_twice_has_weights_only_if_both_calls_agree(
-    own_vlm: Vlm, samples: list[Sample], factor: float, both_agree: bool
+    fresh_vlm: Vlm, samples: list[Sample], factor: float, both_agree: bool
 ) -> None:
-    before, attention = observe(own_vlm, samples), own_vlm.anatomy.layers[1].self_attn
+    before, attention = observe(fresh_vlm, samples), fresh_vlm.anatomy.layers[1].self_attn
     inner = attention.forward
 
     def twice(hidden_states: torch.Tensor, **options: Any) -> Any:
@@ -261,7 +261,7 @@ def test_a_layer_that_attends_twice_has_weights_only_if_both_calls_agree(
         return inner(hidden_states, **options)
 
     attention.forward = twice
-    after = observe(own_vlm, samples)
+    after = observe(fresh_vlm, samples)
     assert after.norm_shares is not None
     assert after.norm_shares.any((0, 2)).tolist() == [True, False, True, True]
     assert after.weight_shares is not None

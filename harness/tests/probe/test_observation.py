@@ -96,21 +96,21 @@ def test_observation_does_not_change_the_logits(samples: list[Sample], attention
 
 
 @pytest.mark.parametrize("where", ["clean", "in the block", "in a layer", "in the readings"])
-def test_the_model_is_restored_after_observation(own_vlm: Vlm, samples: list[Sample], where: str) -> None:
-    model, layers = own_vlm.model, own_vlm.anatomy.layers
+def test_the_model_is_restored_after_observation(fresh_vlm: Vlm, samples: list[Sample], where: str) -> None:
+    model, layers = fresh_vlm.model, fresh_vlm.anatomy.layers
     model.train()
     layers[1].eval()
-    own_vlm.anatomy.final_norm.eval()
+    fresh_vlm.anatomy.final_norm.eval()
     layers[0].register_forward_hook(lambda *_: None)
-    batch, ids = encoded(own_vlm, samples)
-    warm_up(own_vlm, batch)
+    batch, ids = encoded(fresh_vlm, samples)
+    warm_up(fresh_vlm, batch)
     before = fingerprint(model)
     crash = layers[2].register_forward_pre_hook(_crash) if where == "in a layer" else None
     try:
         with (
             torch.inference_mode(),
             observing(
-                model, own_vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
+                model, fresh_vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
             ) as observation,
         ):
             assert not any(module.training for module in model.modules())
@@ -139,14 +139,14 @@ def _crash(*_: Any) -> None:
     raise ZeroDivisionError
 
 
-def test_different_attention_of_tower_and_decoder_is_restored(own_vlm: Vlm, samples: list[Sample]) -> None:
-    own_vlm.model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
-    warm_up(own_vlm, encoded(own_vlm, samples)[0])
-    before = fingerprint(own_vlm.model)
-    observe(own_vlm, samples)
-    assert fingerprint(own_vlm.model) == before
-    assert own_vlm.attention == "eager"
-    assert own_vlm.model.config.vision_config._attn_implementation == "sdpa"
+def test_different_attention_of_tower_and_decoder_is_restored(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+    fresh_vlm.model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+    warm_up(fresh_vlm, encoded(fresh_vlm, samples)[0])
+    before = fingerprint(fresh_vlm.model)
+    observe(fresh_vlm, samples)
+    assert fingerprint(fresh_vlm.model) == before
+    assert fresh_vlm.attention == "eager"
+    assert fresh_vlm.model.config.vision_config._attn_implementation == "sdpa"
 
 
 def words_task(samples: list[Sample], *, dense: bool) -> LensTask:
@@ -233,9 +233,9 @@ def test_generation_inside_the_block_is_refused_and_outside_is_unaffected(vlm: V
     assert torch.equal(generate(), before)
 
 
-def test_other_hooks_stay_and_still_run(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_other_hooks_stay_and_still_run(fresh_vlm: Vlm, samples: list[Sample]) -> None:
     calls: list[nn.Module] = []
-    handle = own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda module, _: calls.append(module))
-    observe(own_vlm, samples)
+    handle = fresh_vlm.anatomy.layers[0].register_forward_pre_hook(lambda module, _: calls.append(module))
+    observe(fresh_vlm, samples)
     assert len(calls) == 1
-    assert handle.id in own_vlm.anatomy.layers[0]._forward_pre_hooks
+    assert handle.id in fresh_vlm.anatomy.layers[0]._forward_pre_hooks

@@ -75,9 +75,9 @@ def test_a_projection_of_a_layer_as_unembedding_is_detected(vlm: Vlm, samples: l
         observe(wrong, samples)
 
 
-def test_a_final_norm_without_its_weight_is_detected(own_vlm: Vlm) -> None:
+def test_a_final_norm_without_its_weight_is_detected(fresh_vlm: Vlm) -> None:
     """The check calls the norm of the anatomy again after the pass."""
-    anatomy: Anatomy = own_vlm.anatomy
+    anatomy: Anatomy = fresh_vlm.anatomy
     state = torch.randn(2, 1, anatomy.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         model_logits = anatomy.unembedding(anatomy.final_norm(state))[:, -1]
@@ -128,59 +128,59 @@ def test_an_omitted_bias_is_detected(monkeypatch: pytest.MonkeyPatch, vlm: Vlm, 
         observe(vlm, samples)
 
 
-def test_a_layer_that_bypasses_the_attention_interface_is_detected(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_a_layer_that_bypasses_the_attention_interface_is_detected(fresh_vlm: Vlm, samples: list[Sample]) -> None:
     """The layer has its own configuration, whose attention implementation is not replaced."""
-    attention = own_vlm.anatomy.layers[2].self_attn
+    attention = fresh_vlm.anatomy.layers[2].self_attn
     attention.config = type(attention.config)(**attention.config.to_dict())
     attention.config._attn_implementation = "sdpa"
     with pytest.raises(SelfCheckError, match=rf"{NAME}: attention was read in layers \[1, 2, 4\], but not in \[3\]"):
-        observe(own_vlm, samples)
+        observe(fresh_vlm, samples)
 
 
-def test_image_positions_and_image_features_are_equally_many(own_vlm: Vlm, samples: list[Sample]) -> None:
-    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
+def test_image_positions_and_image_features_are_equally_many(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(fresh_vlm.processor, samples, fresh_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False
-    inputs = own_vlm.to_device(batch.inputs)
+    inputs = fresh_vlm.to_device(batch.inputs)
     with pytest.raises(SelfCheckError, match=f"{NAME}: .* have 63 image positions, but the model makes 64 image feat"):
-        check_image_positions(own_vlm.model, own_vlm.anatomy.name, spoiled, inputs)
+        check_image_positions(fresh_vlm.model, fresh_vlm.anatomy.name, spoiled, inputs)
 
 
-def test_image_positions_are_compared_with_the_placeholder_masks(own_vlm: Vlm, samples: list[Sample]) -> None:
-    batch = encode(own_vlm.processor, samples, own_vlm.anatomy.image_positions)
-    inputs = own_vlm.to_device(batch.inputs)
-    with collect_placeholder_masks(own_vlm.model) as masks:
-        own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-    own_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+def test_image_positions_are_compared_with_the_placeholder_masks(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+    batch = encode(fresh_vlm.processor, samples, fresh_vlm.anatomy.image_positions)
+    inputs = fresh_vlm.to_device(batch.inputs)
+    with collect_placeholder_masks(fresh_vlm.model) as masks:
+        fresh_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    fresh_vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     assert len(masks) == 1
-    check_image_positions(own_vlm.model, NAME, batch.groups.image, inputs, masks)
+    check_image_positions(fresh_vlm.model, NAME, batch.groups.image, inputs, masks)
     shifted = batch.groups.image.roll(1, dims=1)
     with pytest.raises(SelfCheckError, match=r"at 64 positions, .* have 64 image positions, and they are not the same"):
-        check_image_positions(own_vlm.model, NAME, shifted, inputs, masks)
+        check_image_positions(fresh_vlm.model, NAME, shifted, inputs, masks)
 
 
 @pytest.mark.parametrize("lens", [None, "pruned", "dense"])
-def test_a_nan_names_its_sample_and_residual_point(own_vlm: Vlm, samples: list[Sample], lens: str | None) -> None:
+def test_a_nan_names_its_sample_and_residual_point(fresh_vlm: Vlm, samples: list[Sample], lens: str | None) -> None:
     def spoil(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         states = args[0].clone()
         states[2, -1, 0] = torch.nan
         return (states, *args[1:])
 
     # Registered before the observation's hook, so that the observation reads the changed states.
-    own_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
+    fresh_vlm.anatomy.layers[1].register_forward_pre_hook(spoil)
     task = None if lens is None else dense_lens_task(len(samples))
     if lens == "pruned":
         task = LensTask(task.references, ()) if task else None
     expected = f"{NAME}: similarity of sample tiny-2 is nan at residual point 1; .*another dtype"
     with pytest.raises(SelfCheckError, match=expected):
-        observe(own_vlm, samples, task)
+        observe(fresh_vlm, samples, task)
 
 
-def test_the_message_names_the_sample_with_infinite_logits(own_vlm: Vlm, samples: list[Sample]) -> None:
+def test_the_message_names_the_sample_with_infinite_logits(fresh_vlm: Vlm, samples: list[Sample]) -> None:
     with torch.no_grad():
-        own_vlm.anatomy.unembedding.weight[7, 0] = torch.inf
+        fresh_vlm.anatomy.unembedding.weight[7, 0] = torch.inf
     with pytest.raises(SelfCheckError, match=f"{NAME}: logits of sample tiny-0 is -?(inf|nan)"):
-        observe(own_vlm, samples, dense_lens_task(len(samples)))
+        observe(fresh_vlm, samples, dense_lens_task(len(samples)))
 
 
 def test_each_sample_with_a_non_finite_reading_has_a_message_with_its_layer_or_residual_point() -> None:

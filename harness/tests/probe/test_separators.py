@@ -125,14 +125,14 @@ def test_a_profile_declares_separators(tiled: Vlm, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_model_without_separators_is_tested_once_and_declares_nothing(own_vlm: Vlm) -> None:
+def test_a_model_without_separators_is_tested_once_and_declares_nothing(fresh_vlm: Vlm) -> None:
     nan_pixels: list[bool] = []
 
     def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nan_pixels.append(bool((args[0] if args else kwargs["pixel_values"]).isnan().any()))
 
-    own_vlm.model.model.vision_tower.register_forward_pre_hook(record, with_kwargs=True)
-    profile = tiny_profile(own_vlm, samples=6, batch_size=2)
+    fresh_vlm.model.model.vision_tower.register_forward_pre_hook(record, with_kwargs=True)
+    profile = tiny_profile(fresh_vlm, samples=6, batch_size=2)
     assert "image_tokens" not in profile.declared
     # The first pass has real pixels, so that a user's hooks receive the image before the pass with NaN.
     assert nan_pixels == [False, True, False, *[False] * 3]

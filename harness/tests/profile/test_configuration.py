@@ -42,20 +42,20 @@ def test_a_changed_setting_is_listed_first(vlm: Vlm, message: str) -> None:
 
 
 @pytest.mark.parametrize("message", MODULE_CHANGES)
-def test_a_change_in_memory_is_listed_with_module_and_layers(own_vlm: Vlm, message: str) -> None:
-    before = profile_of(own_vlm)
+def test_a_change_in_memory_is_listed_with_module_and_layers(fresh_vlm: Vlm, message: str) -> None:
+    before = profile_of(fresh_vlm)
     with torch.no_grad():
-        MODULE_CHANGES[message](own_vlm)
+        MODULE_CHANGES[message](fresh_vlm)
     buffers = "inv_freq" in message
     weights = "weights: only computed buffers differ" if buffers else "weights unchanged"
-    assert profile_of(own_vlm).main_changes(before) == [message, weights]
+    assert profile_of(fresh_vlm).main_changes(before) == [message, weights]
 
 
-def test_a_changed_weight_is_not_reported_as_a_computed_buffer(own_vlm: Vlm) -> None:
-    before = profile_of(own_vlm)
+def test_a_changed_weight_is_not_reported_as_a_computed_buffer(fresh_vlm: Vlm) -> None:
+    before = profile_of(fresh_vlm)
     with torch.no_grad():
-        own_vlm.anatomy.layers[0].mlp.up_proj.weight[0, 0] += 1
-    after = profile_of(own_vlm)
+        fresh_vlm.anatomy.layers[0].mlp.up_proj.weight[0, 0] += 1
+    after = profile_of(fresh_vlm)
     assert after.main_changes(before) == after.changes(before) == [f"weights: {before.weights} -> {after.weights}"]
 
 
@@ -66,18 +66,18 @@ def test_the_same_model_has_the_same_configuration(vlm: Vlm) -> None:
     assert first.configuration[CHECKPOINT] == weight_hashes(vlm.model)[1] != first.weights
 
 
-def test_paths_names_and_versions_are_no_settings(own_vlm: Vlm, tmp_path: Path) -> None:
-    before = read_configuration(own_vlm)
-    config = own_vlm.model.config
+def test_paths_names_and_versions_are_no_settings(fresh_vlm: Vlm, tmp_path: Path) -> None:
+    before = read_configuration(fresh_vlm)
+    config = fresh_vlm.model.config
     config._name_or_path = config.text_config._name_or_path = str(tmp_path)
     config.transformers_version, config._commit_hash = "4.0", "0123456789"
     config.tokenizer_file = str(tmp_path / "tokenizer.json")
-    assert read_configuration(own_vlm) == before
+    assert read_configuration(fresh_vlm) == before
 
 
-def test_values_are_json_types_without_addresses_of_objects(own_vlm: Vlm) -> None:
-    own_vlm.model.config.odd = {"limit": (0.0, float("inf")), "type": torch.bfloat16, "object": object(), 3: {1.0}}
-    settings = read_configuration(own_vlm)
+def test_values_are_json_types_without_addresses_of_objects(fresh_vlm: Vlm) -> None:
+    fresh_vlm.model.config.odd = {"limit": (0.0, float("inf")), "type": torch.bfloat16, "object": object(), 3: {1.0}}
+    settings = read_configuration(fresh_vlm)
     assert [settings[f"odd.{name}"] for name in ("limit", "type", "object", "3")] == [
         [0.0, "inf"],
         "bfloat16",
@@ -107,16 +107,16 @@ def test_a_baseline_stores_the_configuration(vlm: Vlm, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_cached_readings_of_another_configuration_are_not_used(own_vlm: Vlm, tmp_path: Path) -> None:
+def test_cached_readings_of_another_configuration_are_not_used(fresh_vlm: Vlm, tmp_path: Path) -> None:
     """The cache key includes the configuration, so no control pass is needed to distinguish the two models."""
     passes: list[int] = []
-    own_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
-    before = tiny_profile(own_vlm, cache=tmp_path)
-    for layer in own_vlm.anatomy.layers:
+    fresh_vlm.anatomy.layers[0].register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    before = tiny_profile(fresh_vlm, cache=tmp_path)
+    for layer in fresh_vlm.anatomy.layers:
         layer.input_layernorm.variance_epsilon *= 1.001
     passes.clear()
     remarks: list[str] = []
-    changed = tiny_profile(own_vlm, cache=tmp_path, say=remarks.append)
+    changed = tiny_profile(fresh_vlm, cache=tmp_path, say=remarks.append)
     assert sum(passes) >= N
     assert (changed.weights, remarks) == (before.weights, [])
     assert changed.configuration != before.configuration

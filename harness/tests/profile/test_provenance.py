@@ -24,17 +24,17 @@ def test_the_same_model_has_the_same_hash(vlm: Vlm) -> None:
     assert int(first, 16) >= 0
 
 
-def test_hashing_and_running_a_model_do_not_change_the_hash(own_vlm: Vlm) -> None:
-    before = hash_weights(own_vlm.model)
-    own_vlm.model.train()
+def test_hashing_and_running_a_model_do_not_change_the_hash(fresh_vlm: Vlm) -> None:
+    before = hash_weights(fresh_vlm.model)
+    fresh_vlm.model.train()
     with torch.inference_mode():
-        own_vlm.model(input_ids=torch.tensor([[1, 5, 6]]), use_cache=False)
-    assert hash_weights(own_vlm.model) == before
+        fresh_vlm.model(input_ids=torch.tensor([[1, 5, 6]]), use_cache=False)
+    assert hash_weights(fresh_vlm.model) == before
 
 
-def test_the_hash_changes_with_every_parameter_and_buffer(own_vlm: Vlm) -> None:
+def test_the_hash_changes_with_every_parameter_and_buffer(fresh_vlm: Vlm) -> None:
     """Each tensor, including non-persistent buffers, is changed in one element and then restored."""
-    model = own_vlm.model
+    model = fresh_vlm.model
     before = hash_weights(model)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert any(name.endswith("inv_freq") for name in tensors)

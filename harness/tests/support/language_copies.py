@@ -48,7 +48,7 @@ def find_leftovers(cache: Path) -> list[str]:
 
 
 @pytest.fixture
-def intact(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cached_weights(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of cached weights: two small tensors, created and compared like the real weights."""
 
     def convert(_: Path, ready: Path) -> None:
