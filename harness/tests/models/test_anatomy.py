@@ -144,7 +144,7 @@ def test_a_final_norm_without_weight_is_named(fresh_vlm: Vlm) -> None:
         find_anatomy(fresh_vlm.model)
 
 
-def test_an_unembedding_of_another_width_is_not_taken(fresh_vlm: Vlm) -> None:
+def test_an_unembedding_of_another_width_is_refused(fresh_vlm: Vlm) -> None:
     fresh_vlm.model.lm_head = nn.Linear(16, 400)
     fresh_vlm.model.model.language_model.get_output_embeddings = lambda: None
     with pytest.raises(AnatomyError, match="no unembedding of width 32"):

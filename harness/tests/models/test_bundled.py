@@ -97,7 +97,7 @@ def test_two_loads_give_identical_tensors(vision: TrainedVision, either: tuple[A
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_prompt_is_the_declared_one(loaded: Loaded) -> None:
+def test_the_prompt_is_as_declared(loaded: Loaded) -> None:
     _, processor = loaded
     ids = encoded(processor, [scene(0, 0)], [INSTRUCTION])["input_ids"][0].tolist()
     assert ids.count(IMAGE_TOKEN_ID) == IMAGE_TOKENS
@@ -143,7 +143,7 @@ def test_the_features_are_at_the_image_positions(loaded: Loaded) -> None:
 
 
 @torch.inference_mode()
-def test_left_padding_changes_nothing(loaded: Loaded) -> None:
+def test_left_padding_changes_no_logits(loaded: Loaded) -> None:
     model, processor = loaded
     pictures = [scene(k, 0) for k in range(3)]
     instructions = [INSTRUCTION, "Say in a few words what you see in this picture, please.", "Describe."]
@@ -180,7 +180,7 @@ def test_the_captions_fit_no_other_scene(held_out_captions: tuple[list[Scene], l
     assert tally.share("shape/all") < 0.4
 
 
-def test_the_committed_part_is_small_and_is_exactly_vision_tower_and_projector(
+def test_the_committed_weights_are_exactly_vision_tower_and_projector_and_small(
     vision: TrainedVision, either: tuple[Any, Any]
 ) -> None:
     tensors = load_file(vision.trained)
@@ -240,7 +240,7 @@ def test_altered_trained_weights_of_the_package_are_refused(tmp_path: Path, monk
         read_trained(path)
 
 
-def test_the_configuration_is_the_one_that_the_language_model_comes_with() -> None:
+def test_the_configuration_is_that_of_the_language_model() -> None:
     written = LlamaConfig.from_pretrained(language_directory(default_cache())).to_dict()
     known = language_config().to_dict()
     assert {name for name in known.keys() | written if known.get(name) != written.get(name)} <= {

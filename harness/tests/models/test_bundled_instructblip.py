@@ -20,7 +20,7 @@ def loaded() -> tuple[Any, Any]:
     return load(default_cache())
 
 
-def test_the_queries_stand_before_the_declared_prompt(loaded: tuple[Any, Any]) -> None:
+def test_the_queries_precede_the_declared_prompt(loaded: tuple[Any, Any]) -> None:
     model, processor = loaded
     ids = prompt_inputs(processor)["input_ids"][0].tolist()
     assert ids[:IMAGE_TOKENS] == [model.config.image_token_index] * IMAGE_TOKENS
@@ -51,7 +51,7 @@ def test_the_qformer_reads_the_instruction_and_nothing_of_the_turns(loaded: tupl
 
 
 @torch.inference_mode()
-def test_the_features_stand_at_the_image_positions_and_depend_on_picture_and_instruction(
+def test_the_features_are_at_the_image_positions_and_depend_on_image_and_instruction(
     loaded: tuple[Any, Any],
 ) -> None:
     model, processor = loaded

@@ -44,7 +44,7 @@ def test_a_template_of_plain_messages_gets_the_image_token_and_a_line_break(vlm:
     assert prompt_text(worded(vlm, form), ASKING) == prompt
 
 
-def test_the_tokenizers_template_counts_where_the_processor_has_none(vlm: Vlm) -> None:
+def test_the_template_of_the_tokenizer_is_used_if_the_processor_has_none(vlm: Vlm) -> None:
     processor = worded(vlm, None)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)
     processor.tokenizer.chat_template = "<image>T: {{ messages[0]['content'][1]['text'] }}"
@@ -75,7 +75,7 @@ def test_a_prompt_without_the_image_token_names_the_processors_reason() -> None:
         encode(processor, [sample], lambda inputs: inputs["input_ids"] < 0)
 
 
-def test_a_checkpoint_without_template_gets_one_by_a_file_beside_it(tmp_path: Path) -> None:
+def test_a_checkpoint_without_template_gets_it_from_a_file_beside_it(tmp_path: Path) -> None:
     directory, vlm = tmp_path / "mine", tiny_vlm()
     # A type without a registered prompt format.
     vlm.model.config.model_type = "vipllava"
@@ -124,7 +124,7 @@ def test_a_tokenizer_without_padding_is_refused_only_where_it_would_pad(vlm: Vlm
     assert alone.hashes == encode(vlm.processor, tiny_samples(1), vlm.anatomy.image_positions).hashes
 
 
-def test_packed_pictures_of_equal_patches_and_other_shape_have_other_hashes() -> None:
+def test_packed_images_of_equal_patches_and_other_shape_have_other_hashes() -> None:
     processor = make_processor(FAMILIES["paddleocr_vl"])
     feature = processor.tokenizer.convert_tokens_to_ids("<image>")
     lying, standing = (

@@ -86,7 +86,7 @@ def test_an_adapter_error_lists_the_commands_that_merge_it(tmp_path: Path) -> No
     assert f"{str(tmp_path)!r}).merge_and_unload()" in str(caught.value)
 
 
-def test_an_adapter_of_a_model_in_memory_names_none(tmp_path: Path) -> None:
+def test_an_adapter_of_a_model_in_memory_names_no_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": None}))
     with pytest.raises(LookupError, match=r"that it does not name \(BASE below\) .*from_pretrained\('BASE'\)"):
         find_model(str(tmp_path))
@@ -132,11 +132,11 @@ def empty_checkpoint(directory: Path) -> Path:
         ("Qwen2.5-VL", "Qwen2.5-VL"),
     ],
 )
-def test_a_checkpoint_is_called_by_its_directory(tmp_path: Path, directory: str, name: str) -> None:
+def test_a_checkpoint_is_named_after_its_directory(tmp_path: Path, directory: str, name: str) -> None:
     assert find_model(str(empty_checkpoint(tmp_path / directory))).name == name
 
 
-def test_checkpoints_that_differ_in_signs_outside_ascii_have_names_of_their_own(tmp_path: Path) -> None:
+def test_checkpoints_that_differ_in_non_ascii_characters_have_different_names(tmp_path: Path) -> None:
     directories = ("\u0939\u093f", "\u0939\u0941", "\u0939-", "v\U0001f600", "v\U0001f389", "v-", "v")
     names = [find_model(str(empty_checkpoint(tmp_path / directory))).name for directory in directories]
     assert len(set(names)) == len(directories)

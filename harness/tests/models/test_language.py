@@ -105,7 +105,7 @@ def test_an_interrupted_dequantisation_leaves_nothing_and_can_be_repeated(
 
 
 @pytest.mark.parametrize("finished", [False, True], ids=["none finished", "another finished"])
-def test_what_a_killed_dequantisation_left_is_removed_by_the_next(wheel: Path, tmp_path: Path, finished: bool) -> None:
+def test_files_of_a_killed_dequantisation_are_removed_by_the_next(wheel: Path, tmp_path: Path, finished: bool) -> None:
     if finished:
         language_directory(tmp_path / "cache")
     half = tmp_path / "cache" / "weights" / f".{dead_tag()}.0.phase-part" / "ready"
@@ -166,7 +166,7 @@ def put_a_link_to_other_weights(path: Path) -> None:
         put_a_link_to_other_weights,
     ],
 )
-def test_altered_weights_are_made_again_and_said(cached_weights: Path, change: Callable[[Path], None]) -> None:
+def test_altered_weights_are_rebuilt_and_reported(cached_weights: Path, change: Callable[[Path], None]) -> None:
     state, lines = load_state(cached_weights)
     assert lines == []
     before = {name: tensor.clone() for name, tensor in state.items()}
@@ -188,7 +188,7 @@ def test_weights_are_compared_once_in_a_process(cached_weights: Path, monkeypatc
     assert load_state(cached_weights)[1] == []
 
 
-def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
+def test_weights_that_are_replaced_while_they_are_read_are_not_used(
     cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_state(cached_weights)
@@ -205,7 +205,7 @@ def test_weights_that_are_exchanged_while_they_are_read_are_not_used(
     assert "(model.safetensors was changed while it was read)" in lines[0]
 
 
-def test_altered_weights_that_cannot_be_made_again_stay_unused(
+def test_altered_weights_that_cannot_be_rebuilt_stay_unused(
     cached_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flip_bit(cached_weights)
@@ -216,7 +216,7 @@ def test_altered_weights_that_cannot_be_made_again_stay_unused(
     assert cached_weights.read_bytes() == altered
 
 
-def test_weights_that_another_release_dequantises_otherwise_are_refused(
+def test_weights_that_another_release_dequantises_differently_are_refused(
     cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language, "WEIGHTS_SHA256", "0" * 64)

@@ -41,7 +41,7 @@ def test_the_second_of_two_processes_uses_the_files_of_the_first(
     assert find_leftovers(cache) == []
 
 
-def test_of_two_processes_that_find_altered_weights_the_second_takes_what_the_first_made(
+def test_the_second_process_that_finds_altered_weights_uses_the_rebuilt_files(
     cached_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flip_bit(cached_weights)
@@ -60,7 +60,7 @@ def test_of_two_processes_that_find_altered_weights_the_second_takes_what_the_fi
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["made again", "not yet in place"])
-def test_weights_that_another_process_makes_again_while_they_are_read_are_used(
+def test_weights_that_another_process_rebuilds_while_they_are_read_are_used(
     cached_weights: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     load, home = safetensors.torch.load_file, cached_weights.parent

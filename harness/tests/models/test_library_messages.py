@@ -128,7 +128,7 @@ def test_a_refused_checkpoint_prints_no_control_character(
     assert not obeyed("".join(capsys.readouterr()))
 
 
-def test_the_load_report_spells_tensor_names_out(
+def test_the_load_report_escapes_tensor_names(
     checkpoint: Path, logged: io.StringIO, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     loads_with_much_to_say(checkpoint)
@@ -163,7 +163,7 @@ def test_a_process_prints_no_control_character(checkpoint: Path, way: str, tmp_p
     assert not obeyed(printed)
 
 
-def test_records_and_warnings_are_changed_only_where_they_must_be(logged: io.StringIO) -> None:
+def test_only_records_and_warnings_with_control_characters_are_changed(logged: io.StringIO) -> None:
     class OwnWarning(UserWarning):
         def __init__(self, one: str, two: str) -> None:
             super().__init__(f"{one} {two}")
@@ -190,7 +190,7 @@ def test_records_and_warnings_are_changed_only_where_they_must_be(logged: io.Str
     assert lines[-3:] == [r"ValueError: \x1b]0;evil\x07\x9b31m\u202e", "takes two 1 2", "\x1b[1mas it is\x1b[0m"]
 
 
-def test_a_harmless_traceback_is_left_to_the_handlers_own_format() -> None:
+def test_a_harmless_traceback_keeps_the_format_of_the_handler() -> None:
     class OwnFormat(logging.Formatter):
         def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
             return f"a {ei[0].__name__} in the handler's own words"
@@ -209,7 +209,7 @@ def test_a_harmless_traceback_is_left_to_the_handlers_own_format() -> None:
     assert not obeyed(handler.stream.getvalue())
 
 
-def test_an_error_raised_from_itself_has_an_end() -> None:
+def test_an_error_that_is_its_own_cause_is_accepted() -> None:
     for words, expected in (("harmless", True), (EVIL, False)):
         error = ValueError(words)
         error.__cause__ = error
@@ -217,13 +217,13 @@ def test_an_error_raised_from_itself_has_an_end() -> None:
 
 
 @pytest.mark.parametrize("sign", ["\x00", "\x07", "\x08", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])
-def test_every_kind_of_control_character_is_spelled_out(sign: str) -> None:
+def test_every_kind_of_control_character_is_escaped(sign: str) -> None:
     assert plain(f"a\n\tb{sign}c").isascii()
     assert not obeyed(plain(f"a{sign}"))
     assert "\r" not in plain(f"a{sign}")
 
 
-def test_a_bar_of_the_hub_spells_names_of_files_out() -> None:
+def test_a_progress_bar_of_the_hub_escapes_file_names() -> None:
     stream = io.StringIO()
     with _TerminalBar(total=2, desc=f"{EVIL}.safetensors", file=stream, disable=False) as bar:
         bar.update()

@@ -71,7 +71,7 @@ def test_a_paired_dataset_gets_the_scores(vlm: Vlm, monkeypatch: pytest.MonkeyPa
     assert "likelihood_own" not in measure(vlm, "items", samples=4, controls=(), word_order=False).arrays
 
 
-def test_an_item_that_does_not_fit_is_halved(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_items_that_exceeds_memory_is_halved(fresh_vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = items_of(tiny_samples(4))
     monkeypatch.setitem(DATASETS, "items", Dataset("items", "items", lambda n, *_: drawn[:n], paired=True))
     options = {"samples": 4, "batch_size": 2, "controls": (), "progress": False}
@@ -95,7 +95,7 @@ def test_a_pair_without_items_has_no_scores(vlm: Vlm, tiny_data: None) -> None:
 # Some processors pass PIL images to numpy in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["paligemma", "another"])
-def test_a_prompt_that_sees_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_prompt_that_attends_to_its_caption_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """In PaliGemma, tokens of type 0 attend to each other. Without token types, prompts attend to the caption."""
     family = FAMILIES["paligemma"]
     processor = make_processor(family)

@@ -133,7 +133,7 @@ def assert_close(first: Profile, second: Profile) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_head_that_is_more_than_its_weight_is_read_as_the_plain_head_it_amounts_to(way: str) -> None:
+def test_a_wrapped_head_is_read_as_the_equivalent_plain_head(way: str) -> None:
     change, plain = WAYS[way]
     profile = tiny_profile(with_head(change))
     assert profile["exit_agreement"][:, -1].all()
@@ -141,7 +141,7 @@ def test_a_head_that_is_more_than_its_weight_is_read_as_the_plain_head_it_amount
     assert_close(profile, tiny_profile(with_head(plain)))
 
 
-def test_a_hook_that_adds_to_the_logits_counts() -> None:
+def test_a_hook_that_adds_to_the_logits_is_included() -> None:
     shift = torch.zeros(tiny_vlm().anatomy.vocabulary_size)
     shift[::3] = 50.0
 
@@ -167,7 +167,7 @@ def test_a_head_in_16_bits_that_is_no_plain_layer_agrees_with_the_model(samples:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_norms_go_through_an_output_projection_that_is_more_than_its_weight(way: str) -> None:
+def test_norms_use_the_wrapped_output_projection(way: str) -> None:
     change, plain = WAYS[way]
     assert_close(tiny_profile(with_projections(change)), tiny_profile(with_projections(plain)))
 
@@ -178,7 +178,7 @@ def test_an_output_projection_that_is_not_linear_is_refused_with_its_class_and_t
         tiny_profile(with_projections(Bent))
 
 
-def test_a_head_that_takes_no_vectors_of_the_width_is_refused() -> None:
+def test_a_head_of_another_input_width_is_refused() -> None:
     with pytest.raises(AnatomyError, match="no unembedding of width 32"):
         with_head(lambda _: Adapted(nn.Linear(16, 40), 0))
 
@@ -244,7 +244,7 @@ class Gated(nn.Module):
         return self.linear(values * torch.sigmoid(self.gate(states)))
 
 
-def test_a_projection_that_needs_more_than_the_values_is_no_linear_layer() -> None:
+def test_a_projection_that_needs_a_second_input_is_refused() -> None:
     attention = nn.Module()
     attention.o_proj = Gated()
     with pytest.raises(AnatomyError, match="named o_proj, out_proj, dense; its o_proj is a Gated, not a linear layer"):
@@ -289,7 +289,7 @@ class Scaled(nn.Linear):
         self.scale = state[0]
 
 
-def test_hashes_see_what_is_neither_parameter_nor_buffer(fresh_vlm: Vlm) -> None:
+def test_hashes_include_state_outside_parameters_and_buffers(fresh_vlm: Vlm) -> None:
     layer = fresh_vlm.anatomy.layers[2].mlp
     layer.up_proj = Scaled(32, 64, bias=False)
     before, parts = hash_weights(fresh_vlm.model), weight_parts(fresh_vlm)

@@ -90,7 +90,7 @@ def a_number(folder: Path) -> None:
         a_number,
     ],
 )
-def test_weights_are_named_by_a_plain_name_of_safetensors_or_not_at_all(
+def test_weights_may_only_be_named_by_a_plain_safetensors_name(
     checkpoint: Path, hostile: Callable[[Path], None]
 ) -> None:
     hostile(checkpoint)
@@ -119,7 +119,7 @@ def test_an_index_of_another_name_is_read(sharded_checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     "shard", ["../x.safetensors", "sub/x.safetensors", "/x.safetensors", "C:x.safetensors", "x.bin"]
 )
-def test_any_index_has_plain_names_of_safetensors(checkpoint: Path, shard: str) -> None:
+def test_every_index_may_name_only_plain_safetensors(checkpoint: Path, shard: str) -> None:
     (checkpoint / "another.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard}}))
     assert f"index another.safetensors.index.json that takes weights from {shard!r}" in problem(checkpoint)
 
@@ -154,7 +154,7 @@ def test_an_index_has_no_more_files_than_a_checkpoint(checkpoint: Path) -> None:
         ("special_tokens_map.json", {"vocab_file": __file__}),
     ],
 )
-def test_a_setting_that_leads_elsewhere_is_refused(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
+def test_a_setting_that_names_an_outside_file_is_refused(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
     (checkpoint / file).parent.mkdir(exist_ok=True)
     if not (checkpoint / file).exists():
         (checkpoint / file).write_text("{}")
@@ -182,7 +182,7 @@ def test_a_setting_that_leads_elsewhere_is_refused(checkpoint: Path, file: str, 
         ),
     ],
 )
-def test_settings_of_the_field_are_read(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
+def test_usual_settings_are_read(checkpoint: Path, file: str, setting: dict[str, Any]) -> None:
     def alter(content: dict[str, Any]) -> None:
         for key, value in setting.items():
             content[key] = content.get(key, {}) | value if isinstance(value, dict) else value

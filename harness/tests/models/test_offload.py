@@ -90,7 +90,7 @@ def test_an_offloaded_model_gives_the_profile_of_one_in_memory(
     assert nothing_stays(vlm)
 
 
-def test_weights_are_there_inside_the_block_only() -> None:
+def test_weights_are_loaded_only_inside_the_block() -> None:
     head = tiny_vlm().model.lm_head
     before = head.weight.clone()
     cpu_offload(head, execution_device=CPU)
@@ -102,7 +102,7 @@ def test_weights_are_there_inside_the_block_only() -> None:
     assert head.weight.is_meta
 
 
-def test_weights_that_nothing_holds_are_refused_in_one_sentence() -> None:
+def test_meta_weights_without_a_copy_are_refused_in_one_sentence() -> None:
     vlm = tiny_vlm()
     vlm.model.lm_head.to("meta")
     with pytest.raises(OffloadError, match=r"Linear are on the meta device and accelerate has no copy .*device_map"):
@@ -163,7 +163,7 @@ def test_a_checkpoint_that_outgrows_the_memory_is_measured_from_disk(
     assert not list((checkpoint.parent / "offload").glob("*"))
 
 
-def test_what_was_put_on_disk_goes_where_loading_fails(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offload_directory_is_deleted_if_loading_fails(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     del tensors[next(name for name in tensors if "layers.2.mlp.up_proj" in name and "language" in name)]
@@ -189,7 +189,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_put_on_disk_goes_with_the_next_load(checkpoint: Path) -> None:
+def test_the_next_load_deletes_the_offload_directory_of_a_killed_process(checkpoint: Path) -> None:
     cache = checkpoint.parent / "cache"
     killed = subprocess.run([sys.executable, "-c", KILLED, str(checkpoint), str(cache)], cwd=ROOT, check=False)
     assert killed.returncode == -9
@@ -230,7 +230,7 @@ def test_weights_that_changed_on_disk_have_another_hash(checkpoint: Path, monkey
     assert parts.others == changed.others
 
 
-def test_tied_weights_count_once_wherever_they_lie(tmp_path: Path) -> None:
+def test_tied_weights_have_the_same_hash_when_offloaded(tmp_path: Path) -> None:
     def tied() -> Any:
         model = tiny_vlm().model
         model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True

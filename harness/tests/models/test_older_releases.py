@@ -32,7 +32,7 @@ def test_tensors_are_requested_from_each_part_of_a_processor() -> None:
     assert all(torch.equal(older.inputs[name], plain.inputs[name]) for name in plain.inputs)
 
 
-def test_the_image_processor_without_a_name_of_its_own_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_image_processor_is_used_if_there_is_no_pillow_class(monkeypatch: pytest.MonkeyPatch) -> None:
     older, pillow = type("Older", (), {}), type("Pillow", (), {})
     monkeypatch.setattr(transformers, "SomeImageProcessor", older, raising=False)
     assert pillow_processor("SomeImageProcessor") is older
@@ -40,6 +40,6 @@ def test_the_image_processor_without_a_name_of_its_own_is_the_plain_one(monkeypa
     assert pillow_processor("SomeImageProcessor") is pillow
 
 
-def test_the_level_above_clips_tower_is_no_part_of_a_name() -> None:
+def test_flat_names_omit_the_wrapper_of_clip_towers() -> None:
     assert flat_name("model.vision_tower.vision_model.encoder.weight") == "model.vision_tower.encoder.weight"
     assert flat_name("vision_model.encoder.weight") == "vision_model.encoder.weight"

@@ -23,7 +23,7 @@ def seen(vlm: Vlm, samples: list[Sample], row: int) -> InputImage:
     return input_image(vlm, batch.inputs, row, len(samples), samples[row].load_image, tokens)
 
 
-def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> None:
+def test_an_image_of_the_right_size_is_returned_pixel_by_pixel(vlm: Vlm) -> None:
     samples = tiny_samples(3)
     for row, sample in enumerate(samples):
         image = seen(vlm, samples, row)
@@ -31,7 +31,7 @@ def test_a_picture_of_the_right_size_is_given_back_pixel_by_pixel(vlm: Vlm) -> N
         assert image.grid == (SIDE // PATCH, SIDE // PATCH)
 
 
-def test_a_token_of_the_grid_lies_where_its_patch_is(vlm: Vlm) -> None:
+def test_a_token_of_the_grid_is_at_its_patch(vlm: Vlm) -> None:
     # A change in one patch changes the patch embedding of one token; the grid must locate that token.
     tower = vlm.model.model.vision_tower
     embedding = next(module for name, module in tower.named_modules() if name.endswith("patch_embedding"))
@@ -91,7 +91,7 @@ def test_a_deviating_configuration_is_no_error(vlm: Vlm, patch_size: Any) -> Non
     assert image.reason or image.grid
 
 
-def test_tokens_that_pool_squares_of_patches_tile_the_image(vlm: Vlm) -> None:
+def test_tokens_that_pool_squares_of_patches_form_a_grid(vlm: Vlm) -> None:
     samples = tiny_samples(1)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     # 4 x 4 patches: pooling by two gives 2 x 2 tokens, by four 1 token; 5 tokens form no grid.

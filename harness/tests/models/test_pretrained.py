@@ -30,7 +30,7 @@ def load(source: str, cache: Path, **options: bool) -> Vlm:
 
 
 @torch.inference_mode()
-def test_a_directory_gives_what_was_saved_in_it(tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_unchanged(tmp_path: Path) -> None:
     save_tiny_checkpoint(tmp_path / "mine")
     loaded, before = load(str(tmp_path / "mine"), tmp_path), tiny_vlm()
     assert (loaded.name, loaded.revision) == ("mine", "")
@@ -56,13 +56,13 @@ def test_the_papers_models_declare_their_prompts() -> None:
     assert prompt_text(processor, "What is it?") == "What is it?"
 
 
-def test_instructblip_with_t5_is_refused_before_its_weights_are_looked_for(tmp_path: Path) -> None:
+def test_instructblip_with_t5_is_refused_before_its_weights_are_loaded(tmp_path: Path) -> None:
     InstructBlipConfig(text_config=T5Config()).save_pretrained(tmp_path / "flan")
     with pytest.raises(AnatomyError, match=r"flan is an encoder-decoder: .* Use a decoder-only model"):
         load(str(tmp_path / "flan"), tmp_path)
 
 
-def test_a_checkpoint_without_padding_token_is_padded_all_the_same(tmp_path: Path) -> None:
+def test_a_checkpoint_without_padding_token_is_padded_with_eos(tmp_path: Path) -> None:
     save_tiny_checkpoint(tmp_path / "mine")
     path = tmp_path / "mine" / "tokenizer_config.json"
     path.write_text(
@@ -162,7 +162,7 @@ def test_an_unknown_model_type_is_reported(tmp_path: Path, model_type: str | Non
         load(str(directory), tmp_path)
 
 
-def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
+def test_missing_weights_are_not_initialised_at_random(tmp_path: Path) -> None:
     save_tiny_checkpoint(tmp_path / "mine")
     path = tmp_path / "mine" / "model.safetensors"
     weights = load_file(path)

@@ -79,7 +79,7 @@ def test_a_number_stored_as_text_is_reported_for_the_configuration(checkpoint: P
         load(checkpoint)
 
 
-def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(checkpoint: Path) -> None:
+def test_an_unknown_image_processor_is_reported_with_a_remedy(checkpoint: Path) -> None:
     change_settings(
         checkpoint / FILE, lambda content: content["image_processor"].update(image_processor_type="MyProcessor")
     )
@@ -88,7 +88,7 @@ def test_an_image_processor_that_transformers_does_not_know_is_to_be_copied(chec
 
 
 @pytest.mark.parametrize("part", [None, {}, "absent"])
-def test_an_empty_processor_is_none(checkpoint: Path, part: Any) -> None:
+def test_an_empty_processor_is_reported_as_missing(checkpoint: Path, part: Any) -> None:
     if part == "absent":
         (checkpoint / FILE).write_text("{}")
     change_settings(
@@ -112,9 +112,7 @@ def test_a_tokenizer_of_sentencepiece_names_its_package(checkpoint: Path, monkey
         load(checkpoint)
 
 
-def test_a_tokenizer_that_lacks_protobuf_is_not_sent_to_another_package_alone(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_protobuf_is_named_with_the_other_packages(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = ValueError("`tiktoken` is required to read a `tiktoken` file.")
     monkeypatch.setattr("transformers.LlavaProcessor.from_pretrained", Mock(side_effect=error))
     with pytest.raises(WeightsError, match="run `pip install sentencepiece protobuf tiktoken`"):
@@ -158,7 +156,7 @@ def test_the_files_of_an_older_layout_are_completed_as_the_message_says(checkpoi
     assert have_same_numbers(tiny_profile(load(checkpoint)), tiny_profile(tiny_vlm()))
 
 
-def test_a_checkpoint_of_a_trainer_lacks_its_processor(checkpoint: Path) -> None:
+def test_a_trainer_checkpoint_without_processor_is_reported(checkpoint: Path) -> None:
     for name in (FILE, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
         (checkpoint / name).unlink()
     message = (

@@ -80,7 +80,7 @@ def test_groups_and_hashes(family: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("family", "end"), [("cohere2_vision", "<line>"), ("idefics3", "<fake_token_around_image>")])
-def test_the_end_of_the_last_row_is_no_text_as_the_ends_of_the_others(family: str, end: str) -> None:
+def test_the_end_of_the_last_row_is_no_text_like_the_other_row_ends(family: str, end: str) -> None:
     processor = make_processor(FAMILIES[family])
     tokenizer = processor.tokenizer
     feature = tokenizer.convert_tokens_to_ids(FAMILIES[family].feature)

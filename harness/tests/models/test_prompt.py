@@ -98,7 +98,7 @@ def test_groups_partition_the_real_positions(texts: list[str], form: str) -> Non
 
 
 @pytest.mark.parametrize("form", [IMAGE_FIRST, IMAGE_LAST], ids=["image first", "image last"])
-def test_an_instruction_of_the_template_s_own_words_is_found_in_its_own_place(vlm: Vlm, form: str) -> None:
+def test_an_instruction_of_template_words_is_located_correctly(vlm: Vlm, form: str) -> None:
     batch = encoded(vlm, "ASSISTANT: USER:", form=form)
     image = batch.groups.image[0].nonzero().flatten()
     at = batch.groups.instruction[0].nonzero().flatten()
@@ -205,7 +205,7 @@ def test_groups_move_to_a_device(vlm: Vlm) -> None:
         ("iii", "..."),
     ],
 )
-def test_row_ends_stand_between_image_tokens_and_directly_behind_the_last(ids: str, ends: str) -> None:
+def test_row_ends_are_between_image_tokens_and_directly_after_the_last(ids: str, ends: str) -> None:
     tokens = torch.tensor([[ord(sign) for sign in ids]])
     marked = _row_ends(tokens == ord("i"), tokens)
     assert "".join(sign if mark else "." for sign, mark in zip(ids, marked[0].tolist(), strict=True)) == ends

@@ -158,7 +158,7 @@ def test_the_map_of_a_quantised_layer_is_that_of_its_dequantised_weights(
 
 
 @pytest.mark.parametrize("bits", [8, 4], indirect=True)
-def test_a_scale_that_changes_is_seen_by_the_hashes(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
+def test_a_changed_scale_changes_the_hashes(bits: Callable[[nn.Linear, Any], nn.Module]) -> None:
     vlm = exchanged(wide(), bits)
     before, parts = hash_weights(vlm.model), weight_parts(vlm)
     assert weight_change(weight_parts(vlm), parts).describe() == "weights are the same"

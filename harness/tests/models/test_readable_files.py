@@ -56,7 +56,7 @@ def replaced(folder: Path, name: str) -> Path:
 @posix
 @pytest.mark.parametrize("make", [make_pipe, make_socket, link_endless_device])
 @pytest.mark.parametrize("name", READ)
-def test_a_file_that_is_no_file_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_a_pipe_socket_or_device_is_refused_unopened(checkpoint: Path, name: str, make: Callable[[Path], None]) -> None:
     make(replaced(checkpoint, name))
     message = (
         f"the checkpoint {checkpoint} has {name!r}, which is not read (it is a pipe or a device): replace it by a "
@@ -90,7 +90,7 @@ def test_settings_of_millions_of_parts_are_refused(checkpoint: Path) -> None:
     )
 
 
-def test_weights_that_claim_a_terabyte_of_nothing_end_soon(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terabyte_of_zeros_is_refused_quickly(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.models.checkpoints.weight_files._MOST_ZEROS", 1 << 24)
     header = json.dumps(
         {"weight": {"dtype": "F32", "shape": [1 << 20, 1 << 18], "data_offsets": [0, 1 << 40]}}
@@ -102,7 +102,7 @@ def test_weights_that_claim_a_terabyte_of_nothing_end_soon(checkpoint: Path, mon
 
 
 @posix
-def test_files_that_nobody_reads_may_be_anything(checkpoint: Path, tmp_path: Path) -> None:
+def test_unread_files_may_be_pipes_or_links(checkpoint: Path, tmp_path: Path) -> None:
     make_pipe(checkpoint / "log")
     make_pipe(checkpoint / "pytorch_model.bin")
     link_endless_device(checkpoint / "trainer_state.json")
@@ -192,7 +192,7 @@ def test_a_snapshot_whose_blobs_lead_to_other_files_is_refused(checkpoint: Path,
     assert "has 'config.json', a link out of the directory" in problem(folder)
 
 
-def test_every_file_that_a_tokenizer_of_transformers_opens_is_looked_at(tmp_path: Path) -> None:
+def test_every_file_that_a_tokenizer_of_transformers_opens_is_checked(tmp_path: Path) -> None:
     names = set()
     for class_name in {name for name in tokenization_auto.TOKENIZER_MAPPING_NAMES.values() if name}:
         try:

@@ -58,12 +58,12 @@ def test_the_fixed_day_is_written_as_transformers_would(vlm: Vlm, form: str, mon
     assert ours == processor.apply_chat_template([message], add_generation_prompt=True)
 
 
-def test_a_template_that_asks_for_no_day_is_left_alone(vlm: Vlm) -> None:
+def test_a_template_without_date_is_unchanged(vlm: Vlm) -> None:
     assert with_fixed_date(REST) == REST
     assert template_date(dated(vlm, REST)) == ""
 
 
-def test_the_default_of_several_templates_and_the_tokenizers_see_the_fixed_day(vlm: Vlm) -> None:
+def test_the_default_template_and_that_of_the_tokenizer_get_the_fixed_day(vlm: Vlm) -> None:
     asking = "{{ strftime_now('%Y') }}" + REST
     several = dated(vlm, {"default": asking, "rag": REST})
     of_tokenizer = dated(vlm, None)

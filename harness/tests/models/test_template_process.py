@@ -70,7 +70,7 @@ def test_a_prompt_is_byte_for_byte_that_of_transformers(vlm: Vlm, form: str) -> 
         assert ours == processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
-def test_the_arguments_are_those_that_transformers_gives(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_arguments_are_those_that_transformers_passes(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[dict[str, Any]] = []
 
     def listening(**arguments: Any) -> Any:
@@ -192,7 +192,7 @@ def test_an_interrupted_prompt_leaves_no_reply_to_the_next(monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system forks no processes")
-def test_a_fork_has_a_process_of_its_own() -> None:
+def test_a_fork_starts_its_own_process() -> None:
     program = """
         import os, warnings
         from harness.models.prompts.template_process import render
@@ -209,7 +209,7 @@ def test_a_fork_has_a_process_of_its_own() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=240)
 
 
-def test_the_process_takes_no_module_of_the_current_directory(tmp_path: Path) -> None:
+def test_the_process_imports_no_module_of_the_current_directory(tmp_path: Path) -> None:
     for name in ("json", "jinja2", "transformers", "harness"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current directory')")
     root = Path(__file__).parents[3]
@@ -221,7 +221,7 @@ def test_the_process_takes_no_module_of_the_current_directory(tmp_path: Path) ->
     assert ended.stdout == "2\n"
 
 
-def test_the_process_passes_over_what_is_no_text_in_the_module_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_ignores_module_paths_that_are_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
     # A frequent slip in a conftest.py; Python passes over it, too.
     monkeypatch.setattr(sys, "path", [Path("/no/text"), *sys.path])
     template_process._PROCESS.close()

@@ -51,7 +51,7 @@ def test_vocabulary_merges_and_special_tokens_are_those_of_the_file(gguf: Path) 
     assert tokenizer.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False) == "ab<|end|>"
 
 
-def test_it_is_the_same_once_saved_and_read_again(gguf: Path, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_read_unchanged(gguf: Path, tmp_path: Path) -> None:
     tokenizer = read_tokenizer(gguf)
     tokenizer.save_pretrained(tmp_path / "saved")
     again = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
@@ -101,7 +101,7 @@ def test_an_altered_tokenizer_is_not_used(stored: Path, change: Callable[[Any], 
         checked_tokenizer(stored)
 
 
-def test_no_file_that_is_no_tokenizer_is_used(stored: Path) -> None:
+def test_a_file_that_is_no_tokenizer_is_refused(stored: Path) -> None:
     for content in (b"{", b"[]", b"[" * 200_000, b"\xff"):
         stored.write_bytes(content)
         with pytest.raises(ValueError, match=r"."):
@@ -123,7 +123,7 @@ def older_merges(content: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [another_splitting, older_merges])
-def test_of_a_tokenizer_in_another_form_the_vocabulary_alone_is_used(
+def test_only_the_vocabulary_of_a_tokenizer_in_another_form_is_used(
     stored: Path, change: Callable[[Any], None]
 ) -> None:
     text = "Two RED <empty_output> balls, don't\n\n 12 <|im_start|>user é"

@@ -185,7 +185,7 @@ def has_pickles_beside(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("hostile", [names_its_own_code, generates_by_its_own_code, has_pickles_beside])
-def test_what_a_checkpoint_can_do_without_is_left_alone(directory: Path, hostile: Callable[[Path], None]) -> None:
+def test_unneeded_files_of_a_checkpoint_are_ignored(directory: Path, hostile: Callable[[Path], None]) -> None:
     hostile(directory)
     assert prompt_text(load(directory).processor, "What is it?") == prompt_text(tiny_vlm().processor, "What is it?")
     assert not payload_ran(directory)
@@ -225,7 +225,7 @@ def test_a_template_without_end_is_stopped(directory: Path, template: str, monke
     assert "does not finish within 1 s, 1 GB of memory and 1,000,000 characters" in refusal(directory)
 
 
-def test_the_papers_own_templates_come_to_an_end() -> None:
+def test_the_templates_of_the_papers_finish() -> None:
     for name in ("llava-1.5-7b", "instructblip-vicuna-7b"):
         processor = tiny_vlm().processor
         processor.chat_template = MODELS[name].chat_template
@@ -251,7 +251,7 @@ def test_no_pickle_and_no_code_is_fetched() -> None:
 
 
 @pytest.mark.parametrize("name", ["..", ".", "x/..", "x/.", "../..", "../../x", "../x", ".x/y", "/"])
-def test_no_model_is_called_after_a_directory_above(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_named_after_a_parent_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
     for directory in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
@@ -264,7 +264,7 @@ def test_no_model_is_called_after_a_directory_above(name: str, tmp_path: Path, m
     assert Path(called).name == called
 
 
-def test_messages_show_what_a_terminal_would_obey() -> None:
+def test_messages_escape_control_characters() -> None:
     assert str(PhaseError("id \x1b[31mred\x07\n\u202e\ud800")) == r"id \x1b[31mred\x07\n\u202e\ud800"
     assert printable("a plain sentence") == "a plain sentence"
     assert printable("an id of many letters", 5) == "an id..."

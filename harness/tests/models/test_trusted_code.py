@@ -78,14 +78,14 @@ def test_without_the_option_the_code_is_not_run_and_the_option_is_named(director
     assert not ran(directory)
 
 
-def test_nobody_is_asked_on_the_terminal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_never_prompts_for_trust(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(WeightsError, match="needs code of its own"):
         load_vlm(find_model(str(directory)), cache=directory.parent, device="cpu")
     assert not ran(directory)
 
 
-def test_a_trusted_checkpoint_gives_what_its_weights_give(directory: Path, tiny_data: None) -> None:
+def test_a_trusted_checkpoint_gives_the_profile_of_its_weights(directory: Path, tiny_data: None) -> None:
     lines: list[str] = []
     entry = replace(find_model(str(directory)), trusted=True)
     vlm = load_vlm(entry, cache=directory.parent, device="cpu", say=lines.append)
@@ -95,7 +95,7 @@ def test_a_trusted_checkpoint_gives_what_its_weights_give(directory: Path, tiny_
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(tiny_vlm(layers=6)))
 
 
-def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(directory: Path, cases: Cases) -> None:
+def test_the_option_lets_the_cases_measure_it_and_the_run_reports_it(directory: Path, cases: Cases) -> None:
     pair = ("--phase-model", str(directory), "--phase-dataset", "tiny")
     chosen = ("-k", "test_four_phases", "--phase-samples", "8", "--phase-controls", "none", "--phase-no-cache")
     (hostile := cases.baselines / "\x1b]0;owned\x07").mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_the_option_lets_the_cases_measure_it_and_the_run_says_so(directory: Pat
     assert ran(directory)
 
 
-def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, directory: Path) -> None:
+def test_trust_applies_to_one_checkpoint_of_the_run(project: pytest.Pytester, directory: Path) -> None:
     (other := project.mkdir("other")).joinpath("config.json").write_text("{}")
     named = ("--phase-model", str(directory), "--phase-against", str(other))
     for trusted in (directory, other):
@@ -144,7 +144,7 @@ def test_trust_is_of_one_checkpoint_of_the_run(project: pytest.Pytester, directo
         (("--phase-trust-code", "nothing"), "unknown model 'nothing'"),
     ],
 )
-def test_trust_in_what_is_not_measured_is_refused(
+def test_trust_in_a_model_that_is_not_measured_is_refused(
     project: pytest.Pytester, options: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(pytest.UsageError, match=message):

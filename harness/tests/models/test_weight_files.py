@@ -37,7 +37,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_whole_sets_pass_and_their_headers_are_known(checkpoint: Path, sharded_checkpoint: Path) -> None:
+def test_complete_sets_pass_and_their_headers_are_read(checkpoint: Path, sharded_checkpoint: Path) -> None:
     assert [path.name for path in weight_files(checkpoint)] == ["model.safetensors"]
     assert len(weight_files(sharded_checkpoint)) > 2
     tensors, sharded_tensors = (refuse_weight_files(folder, "mine") for folder in (checkpoint, sharded_checkpoint))
@@ -50,7 +50,7 @@ def test_whole_sets_pass_and_their_headers_are_known(checkpoint: Path, sharded_c
     assert find_model(str(checkpoint)).unavailable(download=False) is None
 
 
-def test_a_file_that_the_configuration_names_is_the_one_that_is_read(checkpoint: Path) -> None:
+def test_the_weight_file_that_the_configuration_names_is_read(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "own.safetensors")
     change_settings(checkpoint / "config.json", lambda c: c.update(transformers_weights="own.safetensors"))
     assert [path.name for path in weight_files(checkpoint)] == ["own.safetensors"]
@@ -123,7 +123,7 @@ def a_weight_twice(folder: Path) -> None:
         (a_weight_twice, "its index mixes two sets of weights; save the model again into an empty directory"),
     ],
 )
-def test_shards_that_are_no_whole_set_are_refused(
+def test_incomplete_or_mixed_shards_are_refused(
     sharded_checkpoint: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(sharded_checkpoint)
@@ -187,7 +187,7 @@ def test_empty_weights_of_zero3_are_detected_by_their_headers(checkpoint: Path, 
         ),
     ],
 )
-def test_weights_in_another_form_are_called_by_its_name(
+def test_weights_in_another_format_are_reported_by_its_name(
     checkpoint: Path, tmp_path: Path, name: str, message: str
 ) -> None:
     (checkpoint / "model.safetensors").unlink()

@@ -70,7 +70,7 @@ def base_layers(weights: Weights) -> None:
         ("vision_config", 1, r"config\.json gives model\.vision_tower\.\S+ 1 layers and the weights have 2"),
     ],
 )  # fmt: skip
-def test_layers_that_config_and_weights_count_differently(
+def test_different_layer_counts_of_config_and_weights_are_refused(
     checkpoint: Path, part: str, count: int, message: str
 ) -> None:
     change_settings(checkpoint / "config.json", layers(part, count))
@@ -99,7 +99,7 @@ def test_of_two_parts_whose_layers_differ_the_first_is_named_in_every_run() -> N
         ),
     ],
 )
-def test_weights_that_belong_to_another_model(
+def test_weights_that_belong_to_another_model_are_refused(
     checkpoint: Path, alter: Callable[[Weights], object], message: str
 ) -> None:
     def replace_head(weights: Weights) -> None:
@@ -145,15 +145,13 @@ def test_weights_are_refused_before_they_are_loaded(checkpoint: Path, monkeypatc
     assert "does not use" in refusal(checkpoint)
 
 
-def test_what_is_loaded_is_checked_where_a_trial_is_not_possible(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loaded_weights_are_checked_if_no_trial_is_possible(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_settings(checkpoint / "config.json", layers("text_config", 3))
     monkeypatch.setattr(harness.models.pretrained, "try_weights", lambda *_: None)
     assert "the weights have 4" in refusal(checkpoint)
 
 
-def test_a_user_may_allow_left_over_weights(checkpoint: Path) -> None:
+def test_a_user_may_allow_unused_weights(checkpoint: Path) -> None:
     lines: list[str] = []
     change_settings(checkpoint / "config.json", layers("text_config", 3))
     assert refusal(checkpoint).endswith(f"to measure without them add --phase-allow-unused-weights {checkpoint}")
@@ -218,7 +216,7 @@ def test_a_quantised_directory_is_loaded_as_it_was_saved(checkpoint: Path, tmp_p
     assert all(torch.equal(weight, stored[name]) for name, weight in vlm.model.named_parameters())
 
 
-def test_an_option_allows_it_for_one_checkpoint(project: pytest.Pytester) -> None:
+def test_an_option_allows_unused_weights_for_one_checkpoint(project: pytest.Pytester) -> None:
     named = ("--phase-model", "someone/mine", "--phase-model", "someone/other")
     options = read_options(project.parseconfig(*named, "--phase-allow-unused-weights", "someone/mine"))
     assert [entry.unused_weights for entry in options.models] == [True, False]
