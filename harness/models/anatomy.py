@@ -34,7 +34,8 @@ class Anatomy:
 
     `layers` are the L decoder layers in order. Residual point l < L is the input of `layers[l]`; residual point L is
     the input of `final_norm`. `unembedding` is the head, any module that maps width d to the vocabulary. `text_config`
-    is the decoder's configuration, and `attention_key` its name in `set_attn_implementation`.
+    is the decoder's configuration, and `attention_key` its name in `set_attn_implementation`. Image positions come from
+    `positions` if given, else from the mask input `image_input` if named, else from the id `image_token_id`.
     """
 
     name: str
@@ -128,7 +129,7 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
             raise AnatomyError(
                 f"{name} is a wrapper that passes calls to another model: measure its attribute `module`"
             )
-        raise AnatomyError(f"{name} has no transformers configuration; wrap a transformers model, not a bare module")
+        raise AnatomyError(f"{name} has no transformers configuration; pass a transformers model, not a bare module")
     refuse_unmeasurable(config, name)
     kind = kind_of(config.model_type)
     text_config = config.get_text_config(decoder=True)
@@ -151,7 +152,7 @@ def find_anatomy(model: nn.Module, *, image_positions: ImagePositions | None = N
 
 
 def refuse_unmeasurable(config: Any, name: str) -> None:
-    """Raise `AnatomyError` if a model cannot be measured, from its configuration alone, before weights are fetched.
+    """Raise `AnatomyError` if a configuration shows that its model cannot be measured; no weights are needed.
 
     Raises:
         AnatomyError: the model or its language model is an encoder-decoder, such as InstructBLIP with T5, or the table
@@ -216,7 +217,7 @@ def _decoder_stack(model: Any, name: str, depth: int) -> tuple[nn.Module, nn.Mod
             return matches[0]
     raise AnatomyError(
         f"{name} has no list of {depth} decoder layers (the length its text configuration states), so there is no "
-        "residual stream to measure."
+        "residual stream to measure: correct num_hidden_layers in its configuration."
     )
 
 

@@ -18,7 +18,7 @@ from harness.models.vlm import Vlm, count_image_features
 
 _HARNESS = Path(__file__).parents[1]
 _HELPERS = {Path(torch.__file__).parent, Path(transformers.__file__).parent / "utils"}
-_NAMED = 3
+_MAX_NAMED_SAMPLES = 3
 #: Settings of both processor and model that determine the number of image tokens per image.
 _SHARED = ("patch_size", "vision_feature_select_strategy", "image_seq_length")
 _SETTINGS = "patch_size, vision_feature_select_strategy, num_additional_image_tokens and the size of its images"
@@ -80,7 +80,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     ),
     (
         r"CU(BLAS|DNN)_STATUS_(ALLOC|NOT_INIT)",
-        "the GPU has no memory left for its libraries: free it, or measure with --phase-batch-size 1",
+        "the GPU has no memory left for its libraries: free some of it, or measure with --phase-batch-size 1",
     ),
     (
         r"CUDA error|CUDNN|CUBLAS",
@@ -88,7 +88,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "the true location, and --phase-device cpu shows the error text",
     ),
 )
-_OTHERWISE = (
+_DEFAULT_ADVICE = (
     "the harness changes no state of the model, so model(**processor(images=..., text=...)) should fail too: fix the "
     "model's code, or use the release of transformers that it was written for"
 )
@@ -132,15 +132,16 @@ def explain_error(
     # The tests define models of their own.
     if _HARNESS in innermost and _HARNESS / "tests" not in innermost and not advice:
         return None
-    others = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
+    unnamed = len(sample_ids) - _MAX_NAMED_SAMPLES
+    samples = ", ".join(sample_ids[:_MAX_NAMED_SAMPLES]) + (f" and {unnamed} more" if unnamed > 0 else "")
     event = (
-        f"the model's forward pass of sample {', '.join(sample_ids[:_NAMED])}{others} raised {type(error).__name__}: "
+        f"the model's forward pass of sample {samples} raised {type(error).__name__}: "
         f"{first_line(error).rstrip('.')} ({_location(vlm.model, error)})"
     )
     # Sizes are meaningless for images in another form.
     counts = "" if advice == _OTHER_FORM else _image_size(vlm, inputs) or _image_tokens(vlm, inputs, image)
     cause = _sparse_weight(vlm) or counts or advice
-    return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_OTHERWISE}")
+    return ForwardError(f"{vlm.name}: {cause}; {event}" if cause else f"{vlm.name}: {event}; {_DEFAULT_ADVICE}")
 
 
 def _frames(error: BaseException) -> list[tuple[FrameType, int]]:

@@ -47,15 +47,17 @@ def forward_pass(
 def prompt_options(model: Any, positions: int = 1) -> dict[str, Any]:
     """Return the options of a forward pass over complete prompts: no cache, and logits of the last positions only.
 
-    The positions are a tensor if the model accepts one. Given a number, some models skip the other positions in their
-    last layers, where they could then not be measured.
+    The positions are a tensor if the model accepts one. Given a number, some models skip all other positions in their
+    last layers, and those positions could not be measured there.
     """
     parameters = inspect.signature(model.forward).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     options: dict[str, Any] = {"use_cache": False} if open_ended or "use_cache" in parameters else {}
     parameter = parameters.get("logits_to_keep") or (_inner_parameter(model) if open_ended else None)
     if parameter is not None:
-        options["logits_to_keep"] = _last(model, positions) if "Tensor" in str(parameter.annotation) else positions
+        options["logits_to_keep"] = (
+            _last_positions(model, positions) if "Tensor" in str(parameter.annotation) else positions
+        )
     return options
 
 
@@ -65,7 +67,7 @@ def _inner_parameter(model: Any) -> inspect.Parameter | None:
     return next((parameter for parameter in named if parameter is not None), None)
 
 
-def _last(model: Any, positions: int) -> Any:
+def _last_positions(model: Any, positions: int) -> Any:
     devices = (getattr(model, "hf_device_map", None) or {}).values()
     placed = {device for device in devices if device not in ("cpu", "disk")}
     if len(placed) > 1:

@@ -15,7 +15,7 @@ from harness.errors import error_chain, printable
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 # Line breaks and tabs stay, for tables and lists.
 _LINE_TEXT = re.compile(r"[^\n\t]+")
-# The text of a missing package where transformers raises no ImportError.
+# The text by which transformers reports a missing package where it raises no ImportError.
 _LACKING = "Missing optional dependencies"
 _COMMAND = re.compile(r"pip install (?:-U |--upgrade )?['\"]?([A-Za-z][\w.-]*)")
 _LISTED = re.compile(rf"{_LACKING}: ([A-Za-z][\w-]*)")
@@ -29,27 +29,27 @@ def plain_messages() -> Iterator[None]:
 
     Libraries log names and values of a checkpoint's files verbatim.
     """
-    make, show = logging.getLogRecordFactory(), warnings.showwarning
+    make_record, show_warning = logging.getLogRecordFactory(), warnings.showwarning
 
     def plain_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        return _escaped(make(*args, **kwargs))
+        return _escaped(make_record(*args, **kwargs))
 
     def show_plain(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         text = plain(str(message))
-        show(message if text == str(message) else Warning(text), *args, **kwargs)
+        show_warning(message if text == str(message) else Warning(text), *args, **kwargs)
 
     logging.setLogRecordFactory(plain_record)
     warnings.showwarning = show_plain
     try:
         yield
     finally:
-        logging.setLogRecordFactory(make)
-        warnings.showwarning = show
+        logging.setLogRecordFactory(make_record)
+        warnings.showwarning = show_warning
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence warnings and progress bars of a load inside the block, where they require no action."""
+    """Silence warnings and progress bars of transformers inside the block, for loads whose warnings need no action."""
     from transformers.utils import logging as messages
 
     verbosity, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()

@@ -52,31 +52,31 @@ def caption_likelihoods(vlm: Vlm, samples: Sequence[Sample], captions: Sequence[
     ids = [sample.id for sample in samples]
     logits = forward_pass(vlm, inputs, batch.groups.image, ids, positions=longest + 1).logits
     logits = logits[:, -longest - 1 : -1].float()
-    _check_blind(vlm, batch, logits[:, 0])
-    each = logits.log_softmax(-1).gather(2, targets.to(logits.device)[..., None])[..., 0].cpu()
-    return np.asarray((each * is_token).sum(1, dtype=torch.float64))
+    _check_caption_is_unseen(vlm, batch, logits[:, 0])
+    token_likelihoods = logits.log_softmax(-1).gather(2, targets.to(logits.device)[..., None])[..., 0].cpu()
+    return np.asarray((token_likelihoods * is_token).sum(1, dtype=torch.float64))
 
 
-def _continued(batch: Batch, kind: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
+def _continued(batch: Batch, model_type: str, targets: torch.Tensor, is_token: torch.Tensor) -> dict[str, Any]:
     """Return the inputs with the captions' tokens after the prompts, and every per-token input extended to match."""
     added = {"input_ids": targets, "attention_mask": is_token.long()}
     inputs, shape = dict(batch.inputs), batch.inputs["input_ids"].shape
     for key, value in batch.inputs.items():
         if is_textual(key, value, shape) and value.shape == shape:
-            extension = added.get(key, torch.full_like(targets, kind_of(kind).answer_type))
+            extension = added.get(key, torch.full_like(targets, kind_of(model_type).answer_type))
             inputs[key] = torch.cat([value, extension.to(value.dtype)], 1)
     return inputs
 
 
-def _check_blind(vlm: Vlm, batch: Batch, logits: torch.Tensor) -> None:
-    """Raise `PromptError` if equal prompts have different last logits (batch, vocabulary) before different captions."""
+def _check_caption_is_unseen(vlm: Vlm, batch: Batch, logits: torch.Tensor) -> None:
+    """Raise `PromptError` if the last logits of a prompt, (batch, vocabulary), depend on the caption after it."""
     for row, hashes in enumerate(batch.hashes):
         first = batch.hashes.index(hashes)
         difference = float((logits[row] - logits[first]).abs().max())
         if difference > _TOLERANCE.get(vlm.dtype, 5e-2) * float(logits[first].abs().max()):
             raise PromptError(
                 f"{vlm.name}: the last logits of a prompt differ by {difference:.2g} with the caption after it, so the "
-                "prompt attends to the caption and its likelihood is undefined; from Python, "
+                "prompt attends to the caption and its likelihood is undefined; omit likelihoods with "
                 "measure(..., word_order=False)"
             )
 

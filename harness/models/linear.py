@@ -104,9 +104,9 @@ def apply_linear(module: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
         except Exception as error:  # Layers of other libraries may raise any type.
             problem = problem or error
     raise LinearError(
-        f"{type(module).__name__} in the place of a linear layer does not map vectors of {vectors.shape[-1]} numbers "
-        f"({type(problem).__name__}: {printable(str(problem), 120)}); dequantise the model or merge the adapter, then "
-        "measure again"
+        f"{type(module).__name__} takes the place of a linear layer but does not map vectors of "
+        f"{vectors.shape[-1]} numbers ({type(problem).__name__}: {printable(str(problem), 120)}); "
+        "dequantise the model or merge the adapter, then measure again"
     ) from problem
 
 

@@ -1,4 +1,4 @@
-"""The image that a vision tower receives and the grid of its image tokens, for maps drawn over images."""
+"""The image that a vision tower receives and the grid of its image tokens, for maps plotted over images."""
 
 from __future__ import annotations
 
@@ -45,27 +45,29 @@ def input_image(
         inputs: the model inputs of the batch.
         row: the index of the row in the batch.
         rows: the number of rows of the batch.
-        original: returns the image that the processor received; called only if the inputs split it.
+        original: returns the image that the processor received; called only if the inputs hold it in tiles or patches.
         tokens: the number of image tokens of the row.
     """
     values = inputs.get("pixel_values")
     if not isinstance(values, torch.Tensor) or values.ndim != IMAGE_DIMENSIONS or values.shape[:2] != (rows, _CHANNELS):
-        shown = np.array(_small(original().convert("RGB")))
-        sections = inputs.get("image_grid_thw")
-        if isinstance(sections, torch.Tensor) and len(sections) == rows and int(sections[row][0]) == 1:
-            height, width = (int(side) for side in sections[row][1:])
+        thumbnail = np.array(_small(original().convert("RGB")))
+        grids = inputs.get("image_grid_thw")
+        if isinstance(grids, torch.Tensor) and len(grids) == rows and int(grids[row][0]) == 1:
+            height, width = (int(side) for side in grids[row][1:])
             if grid := _merged(height, width, tokens):
-                return InputImage(shown, grid)
-        return InputImage(shown, None, "its image tokens come from several tiles or have no known grid")
+                return InputImage(thumbnail, grid)
+        return InputImage(thumbnail, None, "its image tokens come from several tiles or have no known grid")
     pixels = _pixels(vlm, values[row])
     height, width = pixels.shape[:2]
-    shown = np.array(_small(Image.fromarray(pixels)))
+    thumbnail = np.array(_small(Image.fromarray(pixels)))
     if any(getattr(vlm.model.config, name, None) for name in _QUERIES):
-        return InputImage(shown, None, "its image tokens are learnt queries, each of which attends to the whole image")
+        return InputImage(
+            thumbnail, None, "its image tokens are learnt queries, each of which attends to the whole image"
+        )
     for patch in _patches(vlm.model.config):
         if height % patch == 0 and width % patch == 0 and (grid := _merged(height // patch, width // patch, tokens)):
-            return InputImage(shown, grid)
-    return InputImage(shown, None, f"its {tokens} image tokens form no grid of the vision tower's patches")
+            return InputImage(thumbnail, grid)
+    return InputImage(thumbnail, None, f"its {tokens} image tokens form no grid of the vision tower's patches")
 
 
 def _merged(rows: int, columns: int, tokens: int) -> tuple[int, int] | None:
@@ -87,14 +89,14 @@ def _patches(config: Any) -> Iterator[int]:
 def _pixels(vlm: Vlm, values: torch.Tensor) -> NDArray[np.uint8]:
     """Return the pixels (height, width, 3) of a processed image, with the normalisation undone."""
     numbers = values.detach().float().cpu().numpy().transpose(1, 2, 0)
-    images = getattr(vlm.processor, "image_processor", None)
-    if getattr(images, "do_normalize", True):
-        numbers = numbers * _channels(images, "image_std", 1.0) + _channels(images, "image_mean", 0.0)
+    image_processor = getattr(vlm.processor, "image_processor", None)
+    if getattr(image_processor, "do_normalize", True):
+        numbers = numbers * _channels(image_processor, "image_std", 1.0) + _channels(image_processor, "image_mean", 0.0)
     return np.asarray(np.clip(np.nan_to_num(numbers), 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
 
 
-def _channels(images: Any, name: str, default: float) -> NDArray[np.float32]:
-    values = np.asarray(getattr(images, name, None) or default, dtype=np.float32)
+def _channels(image_processor: Any, name: str, default: float) -> NDArray[np.float32]:
+    values = np.asarray(getattr(image_processor, name, None) or default, dtype=np.float32)
     return np.broadcast_to(values if values.size in (1, _CHANNELS) else np.float32(default), (_CHANNELS,))
 
 

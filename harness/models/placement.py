@@ -31,7 +31,7 @@ def placement_options(headers: Mapping[str, StoredTensor], request: LoadRequest)
     only the requested GPU is used if the request has its index. Without a GPU, a model that exceeds the free memory is
     spread over memory and disk.
 
-    Weights offloaded to disk are deleted if the block raises; otherwise call `remove_with`.
+    Weights offloaded to disk are deleted if the block raises; otherwise call `remove_with` with the loaded model.
     """
     options = _placement(headers, request)
     try:
@@ -48,21 +48,21 @@ def _placement(headers: Mapping[str, StoredTensor], request: LoadRequest) -> dic
     # Quantised weights keep their storage type, the others are converted.
     width = torch.empty((), dtype=request.dtype).element_size()
     needed = sum(tensor.size(width) for tensor in headers.values())
-    room: dict[int | str, int] = {"cpu": _free_memory()}
+    free_bytes: dict[int | str, int] = {"cpu": _free_memory()}
     if request.device.type == "cuda":
         gpus = range(torch.cuda.device_count()) if request.device.index is None else (request.device.index,)
-        room = {**{gpu: int(_FILLED * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus}, **room}
-    first = next(iter(room))
-    if needed <= room[first]:
+        free_bytes = {**{gpu: int(_FILLED * torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus}, **free_bytes}
+    first = next(iter(free_bytes))
+    if needed <= free_bytes[first]:
         return {} if first == "cpu" else {"device_map": {"": request.device}}
     # Each load has its own folder: the content depends on weights, dtype and process.
     folder = temporary_path(make_private(request.cache, _OFFLOAD))
     folder.mkdir(mode=0o700)
-    return {"device_map": "auto", "max_memory": room, "offload_folder": str(folder)}
+    return {"device_map": "auto", "max_memory": free_bytes, "offload_folder": str(folder)}
 
 
 def remove_with(model: nn.Module, options: dict[str, Any]) -> None:
-    """Delete the weights that a model offloaded to disk when the model is garbage-collected."""
+    """Delete the weights on disk of an offloaded model as soon as the model is garbage-collected."""
     if "offload_folder" in options:
         weakref.finalize(model, _remove, options["offload_folder"], os.getpid())
 

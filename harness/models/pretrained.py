@@ -28,7 +28,9 @@ from harness.models.weights_error import WeightsError
 _CODE = "trust_remote_code"
 # The classes that `auto_map` may assign to a model, in order of preference.
 _CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM", "AutoModel")
-_OTHERWISE = "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+_DEFAULT_ADVICE = (
+    "it needs config.json, safetensors and a processor, as save_pretrained of model and processor writes them"
+)
 # Pairs of (part of an error text, advice); the first match counts.
 _ADVICE = (
     (
@@ -75,7 +77,7 @@ def prepare(entry: ModelEntry, request: LoadRequest) -> tuple[Any, Any]:
     refuse_unmeasurable(config, entry.name)
     with _translated_errors(entry, folder):
         refuse_without_processor(folder, entry.source)
-        # By the model's type: published InstructBLIPs name the video processor, which differs and needs torchvision.
+        # The model's type selects the class: published InstructBLIPs name the video processor, which needs torchvision.
         processor = PROCESSOR_MAPPING.get(type(config), AutoProcessor).from_pretrained(folder, **trust)
     existing = getattr(processor, "chat_template", None)
     if template := entry.chat_template or ("" if existing else kind_of(config.model_type).chat_template):
@@ -104,7 +106,7 @@ def _refuse_unfit(
     the headers of the weights.
     """
     with _translated_errors(entry, folder):
-        # Repeated, because the index came with the weights.
+        # `prepare` ran this check before the index of the weights was fetched.
         refuse_foreign(folder, entry.source)
         headers = refuse_weight_files(folder, entry.source, unused=entry.unused_weights)
         refuse_incomplete_processor(processor, config, folder, entry.source, headers)
@@ -197,7 +199,7 @@ def _translated_errors(entry: ModelEntry, folder: Path) -> Iterator[None]:
             # Its text names no file.
             for path in (path for path in readable_files(folder) if path.suffix == ".json"):
                 read_settings(path)
-        remedy = next((advice for part, advice in _ADVICE if part in str(error)), _OTHERWISE)
+        remedy = next((advice for part, advice in _ADVICE if part in str(error)), _DEFAULT_ADVICE)
         location = "" if str(folder) == entry.source else f" in {folder}"
         raise WeightsError(
             f"the checkpoint {entry.source}{location} cannot be loaded ({type(error).__name__}: "
@@ -214,7 +216,7 @@ def _model_class(config: Any, entry: ModelEntry) -> Any:
 
 
 def _choose_readable_attention(config: Any) -> list[str]:
-    """Let transformers choose the attention where an unreadable implementation is requested; return those replaced."""
+    """Let transformers choose the attention where an unreadable one is requested; return the replaced ones."""
     replaced: dict[str, None] = {}
     for part in _parts(config):
         requested = getattr(part, "_attn_implementation", None)

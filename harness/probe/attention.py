@@ -92,8 +92,8 @@ def last_row(
 
 
 _SEVERAL = "it computes attention several times in one layer, and no single result is what the layer sums"
-# The connection between attention output and output projection: direct, a gate, or the reason of a refusal. It is a
-# property of the model and is classified at its first row only, because reading values would synchronise the GPU.
+# The connection between attention output and output projection: direct, a gate, or the reason why it is neither. It is
+# a property of the model. It is classified at the first row only, because reading values would synchronise the GPU.
 _DIRECT, _GATE = "direct", "a gate"
 _connections: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -209,6 +209,7 @@ def reading_attention(model: Any, anatomy: Anatomy, read: Callable[[int, nn.Modu
             projection = output_projection(module)
             if layer in weights_by_layer:
                 is_same = torch.equal(weights_by_layer[layer], row.weights)
+                # Weights that differ between the calls become zeros, as in layers without attention.
                 row = replace(row, weights=row.weights * is_same, unusable=_SEVERAL)
             weights_by_layer[layer] = row.weights
             waiting[projection] = layer, row, attention_output

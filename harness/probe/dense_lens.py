@@ -1,6 +1,6 @@
 """LogitLens over the whole vocabulary, for unembeddings of any class and for the samples that figures show.
 
-It is also the reference of the pruned lens, which uses the partial logits that are defined here.
+The pruned lens is compared with it, and uses the functions for partial logits in this module.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class DenseLens:
         )
 
     def last_logits(self) -> torch.Tensor:
-        """Return the last token's logits at the latest point, (batch, vocabulary) in float32 or better."""
+        """Return the last token's logits at the point read last, (batch, vocabulary) in float32 or better."""
         return dense_logits(self._last[-1][:, 0], self._head)
 
     def exit_agreement(self, model_logits: torch.Tensor) -> torch.Tensor:

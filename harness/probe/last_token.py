@@ -26,8 +26,7 @@ class ShareReader:
     def __call__(self, amounts: torch.Tensor) -> torch.Tensor:
         """Return the shares per group, (batch, rows, 4), of non-negative amounts (batch, rows, keys).
 
-        Rows of zeros, from layers without softmax attention, keep zeros, which is distinguishable because real shares
-        sum to 1.
+        Rows of zeros, from layers without softmax attention, stay zeros. Real shares differ from them: they sum to 1.
         """
         totals = torch.bmm(amounts, self._masks.to(amounts.dtype).transpose(1, 2))
         return totals / totals.sum(-1, keepdim=True).clamp(min=torch.finfo(totals.dtype).tiny)
@@ -38,7 +37,7 @@ class LastTokenAttention:
 
     def __init__(self, groups: TokenGroups, depth: int, *, drawing: bool) -> None:
         self._shares, self._depth, self._drawing = ShareReader(groups), depth, drawing
-        self._like = groups.real
+        self._device = groups.real.device
         self._weights: dict[int, torch.Tensor] = {}
         self._norms: dict[int, torch.Tensor] = {}
 
@@ -50,14 +49,13 @@ class LastTokenAttention:
             and the projection's bias (d,) or None. None instead of both if the row is unusable.
         """
         # Only reduced tensors are copied between the devices of a distributed model.
-        device = self._like.device
-        self._weights[layer] = row.weights.mean(1).to(device)
+        self._weights[layer] = row.weights.mean(1).to(self._device)
         if row.unusable:
             self._norms.pop(layer, None)
             return None
         projected = linear_map(projection, row.values)
         vectors = projected(row.values)
-        self._norms[layer] = torch.linalg.vector_norm(vectors, dim=-1).to(device)
+        self._norms[layer] = torch.linalg.vector_norm(vectors, dim=-1).to(self._device)
         return vectors, projected.bias
 
     @property
@@ -66,7 +64,7 @@ class LastTokenAttention:
         return sorted(self._weights)
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """Return norm_shares and weight_shares (batch, L, 4), and when drawing norm_rows (batch, L, tokens).
+        """Return norm_shares and weight_shares (batch, L, 4), and for figures norm_rows (batch, L, tokens).
 
         Layers without such values hold zeros.
         """

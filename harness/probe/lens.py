@@ -1,8 +1,8 @@
 """LogitLens at the image tokens and at the last token: exact recall without decoding the whole vocabulary.
 
-Recall needs only to know if a word is among the k best entries of some image token. A block holds entries that are
-often decoded. If k entries of the block have a larger logit than the word, that token is settled. Only the remaining
-open tokens are decoded over the whole vocabulary, until the word is found. The hits equal those of the dense lens.
+Recall depends only on whether a word is among the k best entries of some image token. A block holds entries that are
+often decoded. If k entries of the block have a larger logit than the word at a token, that token is settled. The other,
+open tokens are decoded over the whole vocabulary until the word is found. The hits equal those of the dense lens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from harness.probe.dense_lens import DenseLens, Norm, dense_logits, lowest_entry
 from harness.probe.lens_task import KS, LensTask, TargetWords, padded_entries, padded_positions
 from harness.probe.similarity import upcast
 
+# The numbers of tokens that are decoded, and compared with the lowest ids, at a time.
 _CHUNK = 256
-_SIEVED = 1024
+_SIEVE_CHUNK = 1024
 # States of several residual points are collected and processed together, because each processing step synchronises the
 # GPU and small products are slow. The limit on collected states is a share of the unembedding's size, in bytes.
 _PENDING_SHARE, _PENDING_LEAST = 1 / 8, 2**20
@@ -103,7 +104,7 @@ class Lens:
         return self._words.count_hits(torch.cat([part.view(batch, -1, words, len(KS)) for part in self._hits], dim=1))
 
     def last_logits(self) -> torch.Tensor:
-        """Return the last token's logits at the latest point, (batch, vocabulary) in float32 or better."""
+        """Return the last token's logits at the point read last, (batch, vocabulary) in float32 or better."""
         self._process_pending()
         return dense_logits(self._last[-1][:, -1, 0], self._head)
 
@@ -169,7 +170,7 @@ class Lens:
             unsettled: True where the block left a word open, bool (rows, tokens, words, len(KS)).
         """
         rows, tokens = unsettled.flatten(2).any(-1).nonzero(as_tuple=True)
-        for row, token in zip(torch.split(rows, _SIEVED), torch.split(tokens, _SIEVED), strict=True):
+        for row, token in zip(torch.split(rows, _SIEVE_CHUNK), torch.split(tokens, _SIEVE_CHUNK), strict=True):
             top = _thresholds(lowest_entry_logits(image[row, token], self._head)).unsqueeze(1)
             unsettled[row, token] &= reference[row, token].unsqueeze(-1) >= top - _slack(top)
 

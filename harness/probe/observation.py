@@ -50,8 +50,8 @@ class Readings:
     token's attention, (batch, L, 4), columns of `ShareReader`. Shares are zeros in layers without softmax attention;
     norm_shares also where the value vectors cannot be read. hits: words found by the lens, int (batch, P, 2, 2), for
     own words and another sample's, k = 1 and 5. exit_agreement: bool (batch, P). Arrays that were not requested are
-    None. The last three exist only when drawing: norm_rows (batch, L, tokens), entries decoded at the image tokens
-    (batch, P, image tokens, 5) and at the last token (batch, P, 5).
+    None. The last three are for figures and exist only for a dense task: norm_rows (batch, L, tokens), and the entries
+    decoded at the image tokens (batch, P, image tokens, 5) and at the last token (batch, P, 5).
     """
 
     similarity: FloatArray
@@ -126,7 +126,7 @@ class Observation:
             self._last_state = states[:, -1:]
 
     def on_final_norm(self, states: torch.Tensor) -> None:
-        """Reduce the last state after the final norm, the last point of most published curves."""
+        """Reduce the states after the final norm, (batch, tokens, d), the last point of most published curves."""
         self._post_norm = self._sums(states).to(self.groups.real.device)
 
     def on_attention(self, layer: int, projection: nn.Module, row: LastRow) -> None:

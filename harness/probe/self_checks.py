@@ -148,7 +148,8 @@ def check_image_positions(
         if model_positions.shape != image.shape or not torch.equal(model_positions, image):
             raise SelfCheckError(
                 f"{name}: the model inserts image features at {int(model_positions.sum())} positions, the prompts of "
-                f"the batch have {int(image.sum())} image positions, and they are not the same"
+                f"the batch have {int(image.sum())} image positions, and they are not the same: use the processor of "
+                "this checkpoint"
             )
     feature_count = None if model_masks else count_image_features(model, inputs)
     if feature_count is not None and feature_count != int(image.sum()):
@@ -180,7 +181,7 @@ def check_repeatable(
     row, point, curve = np.argwhere(np.abs(first - second) > tolerance)[0]
     raise SelfCheckError(
         f"{name}: two passes over the same inputs differ (similarity {first[row, point, curve]:.6g} and "
-        f"{second[row, point, curve]:.6g} at residual point {point} of sample {sample_ids[row]}): its forward pass "
+        f"{second[row, point, curve]:.6g} at residual point {point} of sample {sample_ids[row]}), so its forward pass "
         "draws random numbers or keeps state between calls: disable modules that ignore model.eval(), such as dropout"
     )
 
@@ -231,7 +232,7 @@ def check_same_hits(name: str, dense: Any, pruned: Any, sample_ids: Sequence[str
         index = tuple(np.argwhere(dense != pruned)[0])
         raise SelfCheckError(
             f"{name}: at residual point {index[1]} of sample {sample_ids[index[0]]} the dense lens finds "
-            f"{dense[index]} words and the pruned lens {pruned[index]}"
+            f"{dense[index]} words and the pruned lens {pruned[index]}; report this as an error of the harness"
         )
 
 
@@ -260,9 +261,9 @@ def check_output(name: str, logits: torch.Tensor, output: torch.Tensor) -> None:
         SelfCheckError: the best entries differ; the message gives the number of samples.
     """
     logits, output = logits.float(), output.float().to(logits.device)
-    barred = output <= torch.finfo(torch.float16).min
-    chosen = output.gather(-1, logits.masked_fill(barred, -torch.inf).argmax(-1, keepdim=True)).squeeze(-1)
-    largest = output.abs().masked_fill(barred, 0).amax(-1)
+    suppressed = output <= torch.finfo(torch.float16).min
+    chosen = output.gather(-1, logits.masked_fill(suppressed, -torch.inf).argmax(-1, keepdim=True)).squeeze(-1)
+    largest = output.abs().masked_fill(suppressed, 0).amax(-1)
     changed = int((output.amax(-1) - chosen > TOLERANCE[torch.float32] * largest).sum())
     if changed:
         raise SelfCheckError(

@@ -55,7 +55,7 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
 
     The pixels are replaced by NaN, which propagates to every value computed from them. The pass ends at the first
     residual point that contains NaN. A row where at least half of the image positions stay finite has no
-    separators, because a model that maps pixels to vocabulary codes hides them from all positions.
+    separators, because a model that maps pixels to vocabulary codes removes the NaN at all positions.
 
     Args:
         model: a transformers model.
@@ -93,8 +93,9 @@ def find_separators(model: Any, anatomy: Anatomy, inputs: Mapping[str, Any], ima
 def _with_nan_pixels(value: torch.Tensor) -> torch.Tensor:
     if not value.is_floating_point():
         return value
-    # A column of whole numbers may hold positions or counts instead of pixels. A single whole number is no evidence,
-    # because white and black pixels are whole numbers in some models. If all values are whole, all are pixels.
+    # A column without a fraction may hold positions or counts instead of pixels, so it is not replaced. A single whole
+    # number is no evidence, because white and black pixels are whole numbers in some models. If no value has a
+    # fraction, all values but zeros count as pixels.
     fractions = value != value.round()
     pixels = fractions.reshape(-1, *value.shape[-1:]).any(0) if bool(fractions.any()) else value != 0
     return value.masked_fill(pixels, torch.nan)

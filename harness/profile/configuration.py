@@ -38,9 +38,9 @@ def read_configuration(vlm: Vlm, checkpoint: str = "") -> dict[str, Any]:
     """Return the settings of a loaded model, sorted by key; values are JSON types without objects.
 
     Keys come from the model's configuration (`text_config.rope_parameters.rope_theta`), its processor
-    (`processor.image_processor.resample`) and the attributes of its modules (`modules.model.norm.variance_epsilon`).
-    A change in memory shows in the attributes. A key with `*` stands for a stack of layers: one value if all layers
-    share it, else a list with one value per layer. Paths, names and versions of transformers are omitted.
+    (`processor.image_processor.resample`) and the attributes of its modules (`modules.model.norm.variance_epsilon`). A
+    setting changed in memory shows only in the attributes. A key with `*` stands for a stack of layers: one value if
+    all layers share it, else a list with one value per layer. Paths, names and versions of transformers are omitted.
 
     Args:
         vlm: the loaded model.
@@ -94,7 +94,7 @@ def _class(value: Any) -> str:
 
 
 def _attention_of_other_parts(vlm: Vlm) -> dict[str, str]:
-    """Return the attention implementation of every part but the decoder; the environment records the latter."""
+    """Return the attention implementation of every part but the decoder, whose attention the environment records."""
     parts = {key: getattr(vlm.model.config, key, None) for key in getattr(vlm.model.config, "sub_configs", {})}
     implementations = {
         f"{key}.attn_implementation": getattr(part, "_attn_implementation", None)

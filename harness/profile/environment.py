@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Versions, device, dtype and attention of a measurement; runs in different environments are comparable."""
+    """Versions, device, dtype and attention of a measurement; different environments may be compared."""
 
     torch: str
     transformers: str
@@ -39,8 +39,8 @@ class Environment:
     def nearness(self, other: Environment) -> float:
         """Return a score of how comparable the two environments are; larger is more comparable."""
         same_release = [
-            mine.split("+")[0].split(".")[:2] == theirs.split("+")[0].split(".")[:2]
-            for mine, theirs in ((self.torch, other.torch), (self.transformers, other.transformers))
+            current.split("+")[0].split(".")[:2] == earlier.split("+")[0].split(".")[:2]
+            for current, earlier in ((self.torch, other.torch), (self.transformers, other.transformers))
         ]
         return (
             8.0 * (self.dtype == other.dtype)
@@ -78,7 +78,7 @@ def device_name(device: Any) -> str:
 
         return torch.cuda.get_device_name(device)
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - not a file, and absent off Linux
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel file that only Linux has
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

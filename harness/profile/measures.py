@@ -149,10 +149,10 @@ _ROWS = (
     ),
     *(
         Measure(
-            f"{kind}_{group}", f"{words} of the last token on {group}", "attention", ATTENTION,
+            f"{kind}_{group}", f"{title} of the last token on {group}", "attention", ATTENTION,
             f"{kind}_shares", column, _SHARE_LINES[column] if kind == "norm" else None,
         )
-        for kind, words in (("norm", "norm-based attention"), ("weight", "attention weight"))
+        for kind, title in (("norm", "norm-based attention"), ("weight", "attention weight"))
         for column, group in enumerate(SHARE_GROUPS)
     ),
     Measure("recall_1", "LogitLens recall (top 1)", "lens", RECALL, "hits", 0, CurveStyle("orange", "--", "top 1")),

@@ -50,14 +50,14 @@ class Drawing:
 class Profile:
     """The measurement of a pair, one row per sample.
 
-    `arrays` holds, with n samples, L layers and P = L + 1 residual points:
-    the similarity curves of `measures.CURVES`, cosines, float32 (n, P);
-    `post_norm_<curve>`, the same after the final norm, (n,);
-    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`, shares of the last token's attention, (n, L), all 0
-    in layers without shares;
-    `hits` and `chance_hits`, words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5;
-    `words` and `chance_words`, the numbers of words sought, (n,); without recall these four arrays are absent;
-    `exit_agreement`, 0 or 1, (n, P).
+    `arrays` holds the following, with n samples, L layers and P = L + 1 residual points.
+    The similarity curves of `measures.CURVES`: cosines, float32 (n, P).
+    `post_norm_<curve>`: the same after the final norm, (n,).
+    `norm_<group>` and `weight_<group>` for `measures.SHARE_GROUPS`: shares of the last token's attention, (n, L). They
+    are 0 in layers without shares.
+    `hits` and `chance_hits`: words found by LogitLens at the image tokens, int (n, P, 2) for k = 1 and 5.
+    `words` and `chance_words`: the numbers of words sought, (n,). Without recall these four arrays are absent.
+    `exit_agreement`: 0 or 1, (n, P).
 
     `controls` holds the similarity curves of every measured control on the same samples.
 
@@ -71,7 +71,7 @@ class Profile:
     `between_samples` holds the mean cosines between the image tokens of one sample and the text tokens of another,
     float32 (P, n, n); the second axis is the sample of the image. It is None in a stored profile.
 
-    `declared` names every choice that affects the numbers; profiles with different declarations cannot be compared.
+    `declared` holds every choice that affects the numbers; profiles with different declarations cannot be compared.
 
     Example:
         >>> from pathlib import Path
@@ -195,21 +195,21 @@ class Profile:
         row_of_sample = {sample: row for row, sample in enumerate(self.sample_ids)}
         rows, points = [row_of_sample[sample] for sample in ids], range(self.depth + 1)
 
-        def pick(names: Sequence[str]) -> tuple[str, ...]:
+        def pick_names(names: Sequence[str]) -> tuple[str, ...]:
             return tuple(names[row] for row in rows)
 
-        def picked(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        def pick_rows(arrays: Mapping[str, Array]) -> dict[str, Array]:
             return {name: array[rows] for name, array in arrays.items()}
 
         between = self.between_samples
         return replace(
             self,
-            sample_ids=pick(self.sample_ids),
-            clusters=pick(self.clusters),
-            token_hashes=pick(self.token_hashes),
-            pixel_hashes=pick(self.pixel_hashes),
-            arrays=picked(self.arrays),
-            controls={control: picked(curves) for control, curves in self.controls.items()},
+            sample_ids=pick_names(self.sample_ids),
+            clusters=pick_names(self.clusters),
+            token_hashes=pick_names(self.token_hashes),
+            pixel_hashes=pick_names(self.pixel_hashes),
+            arrays=pick_rows(self.arrays),
+            controls={control: pick_rows(curves) for control, curves in self.controls.items()},
             drawings=(),
             between_samples=None if between is None or len(rows) < self.n else between[np.ix_(points, rows, rows)],
         )

@@ -219,7 +219,8 @@ def test_a_quantised_layer_that_does_not_run_is_named_with_the_way_out() -> None
     vlm.model.lm_head = in_8_bits(vlm.model.lm_head)
     vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
     expected = (
-        r"Linear8bitLt in the place of a linear layer does not map vectors of 32 numbers \(AttributeError: .*\); "
+        r"Linear8bitLt takes the place of a linear layer but does not map vectors of 32 numbers "
+        r"\(AttributeError: .*\); "
     )
     with pytest.raises(Exception, match=expected + re.escape("dequantise the model or merge the adapter")):
         tiny_profile(anew(vlm))
