@@ -126,7 +126,7 @@ def _table(numbers: SideBySide, width: int | None) -> list[str]:
         rows.append(
             [title, *(f"layer {side.turning_points[index]:g}, depth {side.relative()[index]:.2f}" for side in sides)]
         )
-    rows.append(["monotone segments, confirmed", *(str(side.segments) for side in sides)])
+    rows.append(["confirmed segments", *(str(side.segments) for side in sides)])
     rows += [[claim, *(side.claims[claim] for side in sides)] for claim in numbers.measured.claims]
     return table_lines(["", *_names(numbers)], rows, width)
 
