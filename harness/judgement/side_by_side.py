@@ -164,7 +164,7 @@ def side_by_side_record(numbers: SideBySide) -> dict[str, Any]:
                 "family": finding.measure.family,
                 "title": finding.measure.title,
                 "axis": finding.measure.axis.name,
-                "places": finding.measure.axis.positions(finding.indices),
+                "positions": finding.measure.axis.positions(finding.indices),
                 "effect": json_number(finding.agreement.mean.effect),
                 "at": finding.worst_position,
                 "margin": json_number(finding.agreement.mean.margin),
