@@ -1,4 +1,4 @@
-"""A profile held against its baseline, measure by measure: the regression questions of a pair."""
+"""Comparison of a profile with its baseline, measure by measure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ALPHA_RUN = 0.01
 DECLARED_PAIRS = 4
 
 
-# Beside the measures: the boundaries of the phases, and what holds within each phase.
+# The phase boundaries, and the presence and monotonicity of the phases, are judged in addition to the measures.
 PHASE_ASSERTIONS = 2
-# A later release may judge more measures; the number is declared, so that a verdict is no function of the filter.
+# The number is declared and does not count the tests that run, so a test filter cannot change a verdict.
 DECLARED_ASSERTIONS = DECLARED_PAIRS * (len(MEASURES) + PHASE_ASSERTIONS)
 ALPHA_DIFF = ALPHA_RUN / DECLARED_ASSERTIONS
 
@@ -41,21 +41,21 @@ class Finding:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Where the curve differs, or may differ."""
+        """Indices at which the curve differs; if there are none, the index with the largest excess."""
         return self.agreement.layers or (self.agreement.mean.layer,)
 
     @property
     def worst_position(self) -> int:
-        """The place with the largest excess, as readers count it."""
+        """Position with the largest excess, numbered as in the output."""
         return self.agreement.mean.layer + self.measure.axis.first
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The verdict on a family: that of its worst measure.
+    """The verdict on a family of measures, taken from its worst measure.
 
-    `irreproducible_reason` says why the numbers need not be the same sample by sample, and is empty where they must.
-    `not_compared` gives the reason by measure.
+    `irreproducible_reason` explains why samples need not reproduce; it is empty if they must. `not_compared` holds the
+    reason for each measure that could not be compared.
     """
 
     family: Family
@@ -66,127 +66,135 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Differs before inconclusive, inconclusive before equivalent, equivalent before reproduces."""
+        """The first that occurs of differs, inconclusive, equivalent and reproduces."""
         return combine_verdicts([finding.agreement.verdict for finding in self.findings])
 
 
-def irreproducible_reason(now: Profile, baseline: Baseline, inputs: InputMatch) -> str:
-    """Why the numbers cannot be asked to be the same sample by sample; empty where they can."""
+def irreproducible_reason(measured: Profile, baseline: Baseline, inputs: InputMatch) -> str:
+    """Return the reason why samples cannot be compared one by one; empty if they can."""
     if baseline.summarised_samples is not None:
         return "the baseline is a summary of its samples: means are compared, unpaired"
     if baseline.by_id and inputs.changed:
-        return "the two models are not given the same inputs"
-    if calibrated_tolerance(now, baseline, "inter") is None:
-        whose, remedy = baseline.uncalibrated
-        types = f"{now.environment.dtype} against {whose} {baseline.profile.environment.dtype}"
+        return "the two models receive different inputs"
+    if calibrated_tolerance(measured, baseline, "inter") is None:
+        owner, remedy = baseline.uncalibrated
+        types = f"{measured.environment.dtype} against {owner} {baseline.profile.environment.dtype}"
         return f"{types}: no per-sample tolerance is calibrated for these; {remedy}"
     if not len(inputs.pairing.measured):
-        return "no sample is the baseline's; draw the same ones with the baseline's seed"
+        return "no sample is the baseline's; draw the same samples with the baseline's seed"
     return ""
 
 
-def dtype_difference(now: Profile, baseline: Profile) -> str:
-    """Why the numbers are not expected to be the same sample by sample; empty where they are."""
-    types = (now.environment.dtype, baseline.environment.dtype)
+def dtype_difference(measured: Profile, baseline: Profile) -> str:
+    """Return the reason why different data types need only be equivalent; empty if the types are the same."""
+    types = (measured.environment.dtype, baseline.environment.dtype)
     return "" if types[0] == types[1] else f"{types[0]} against the baseline's {types[1]} need only be equivalent"
 
 
-def compare(now: Profile, baseline: Baseline, family: Family, only: Container[str] | None = None) -> Comparison:
-    """Return the verdicts on the measures of a family, by the one decision rule.
+def compare(measured: Profile, baseline: Baseline, family: Family, only: Container[str] | None = None) -> Comparison:
+    """Return the verdicts on the measures of a family.
 
-    Samples with the baseline's ids and inputs are compared in pairs; where too few are, means are.
+    Samples with the baseline's ids and inputs are compared in pairs. If there are too few, means are compared.
 
     Args:
-        now: what was measured.
-        baseline: what it is held against.
-        family: of the measures.
-        only: the names of those to judge; None judges all of them.
+        measured: the measured profile.
+        baseline: the baseline to compare it with.
+        family: the family of measures.
+        only: the names of the measures to judge; None judges all.
 
     Raises:
-        ValueError: the profile and the baseline are not of the same depth.
+        ValueError: the profile and the baseline have different depths.
     """
-    then = baseline.profile
-    inputs = match_baseline(now, baseline)
-    reason = irreproducible_reason(now, baseline, inputs)
+    baseline_profile = baseline.profile
+    inputs = match_baseline(measured, baseline)
+    reason = irreproducible_reason(measured, baseline, inputs)
     findings: list[Finding] = []
-    not_compared = _without_recall(family, now, then)
+    not_compared = _without_recall(family, measured, baseline_profile)
     for measure in family.measures:
         if measure.name in not_compared or (only is not None and measure.name not in only):
             continue
-        sides = _sides(now, then, measure.name, inputs)
+        sides = _sides(measured, baseline_profile, measure.name, inputs)
         if sides is None:
             not_compared[measure.name] = (
-                f"each sample is adjusted over the other {then.n - 1} in the baseline and the other {now.n - 1} here, "
-                f"of which {len(inputs.pairing.measured)} are common"
+                f"each sample is adjusted over the other {baseline_profile.n - 1} in the baseline and the other "
+                f"{measured.n - 1} here, of which {len(inputs.pairing.measured)} are common"
             )
         else:
-            findings.append(Finding(measure, _judge_measure(now, baseline, measure, inputs, sides, reason)))
-    return Comparison(family, tuple(findings), inputs, reason or dtype_difference(now, then), not_compared)
+            findings.append(Finding(measure, _judge_measure(measured, baseline, measure, inputs, sides, reason)))
+    return Comparison(
+        family, tuple(findings), inputs, reason or dtype_difference(measured, baseline_profile), not_compared
+    )
 
 
-def _without_recall(family: Family, now: Profile, then: Profile) -> dict[str, str]:
-    """The measures of a family that one of the two profiles has not, with the reason: only recall is ever left out."""
+def _without_recall(family: Family, measured: Profile, baseline_profile: Profile) -> dict[str, str]:
+    """Return the reason for each measure that one profile lacks; only recall can be missing."""
     names = [measure.name for measure in family.measures]
     return {
         name: f"recall is left out {where}: {profile.no_recall}"
-        for where, profile in (("in the baseline", then), ("here", now))
+        for where, profile in (("in the baseline", baseline_profile), ("here", measured))
         for name in names
         if name not in profile.measured(names)
     }
 
 
-def compare_boundaries(now: Profile, baseline: Baseline) -> BoundaryAgreement:
+def compare_boundaries(measured: Profile, baseline: Baseline) -> BoundaryAgreement:
     """Return the verdict on turning points and half-heights of the inter-modal similarity."""
-    return _read_off(now, baseline, partial(judge_boundaries, margins=boundary_margin_values(baseline.margins) or None))
+    return _read_off(
+        measured, baseline, partial(judge_boundaries, margins=boundary_margin_values(baseline.margins) or None)
+    )
 
 
-def compare_intervals(now: Profile, baseline: Baseline) -> IntervalAgreement:
-    """Return the verdict on what held in each phase of the baseline: that it is there, and that it goes one way.
+def compare_intervals(measured: Profile, baseline: Baseline) -> IntervalAgreement:
+    """Return the verdict on the presence and monotonicity of each phase of the baseline.
 
-    The phases are those of the whole baseline, also where this run has fewer of its samples.
+    The phases are read from all samples of the baseline, even if this run has fewer.
     """
-    then = baseline.profile
+    baseline_profile = baseline.profile
     noise = max(DECLARED_NOISE, baseline.calibration.mean_noise("inter"))
-    reference = cluster_means(as_floats(then["inter"]), then.clusters).mean(axis=0)
-    return _read_off(now, baseline, partial(judge_intervals, noise=noise, reference=reference))
+    reference = cluster_means(as_floats(baseline_profile["inter"]), baseline_profile.clusters).mean(axis=0)
+    return _read_off(measured, baseline, partial(judge_intervals, noise=noise, reference=reference))
 
 
-def _read_off(now: Profile, baseline: Baseline, decide: Callable[..., OffCurve]) -> OffCurve:
-    """A verdict on what is read off the inter-modal curve: where that reproduces it does, however uncertain it is."""
-    inputs = match_baseline(now, baseline)
-    sides = _sides(now, baseline.profile, "inter", inputs)
+def _read_off(measured: Profile, baseline: Baseline, decide: Callable[..., OffCurve]) -> OffCurve:
+    """Judge a property of the inter-modal curve; if all samples reproduce, the verdict is that it reproduces."""
+    inputs = match_baseline(measured, baseline)
+    sides = _sides(measured, baseline.profile, "inter", inputs)
     assert sides is not None
-    found = decide(sides, alpha_diff=ALPHA_DIFF)
-    asked = sides.paired and not irreproducible_reason(now, baseline, inputs)
-    same = asked and samples_reproduce(sides.measured - sides.baseline, sample_tolerance(now, baseline, "inter"))
-    return replace(found, verdict=Verdict.REPRODUCES) if same else found
+    agreement = decide(sides, alpha_diff=ALPHA_DIFF)
+    expected = sides.paired and not irreproducible_reason(measured, baseline, inputs)
+    reproduces = expected and samples_reproduce(
+        sides.measured - sides.baseline, sample_tolerance(measured, baseline, "inter")
+    )
+    return replace(agreement, verdict=Verdict.REPRODUCES) if reproduces else agreement
 
 
-def match_baseline(now: Profile, baseline: Baseline) -> InputMatch:
-    """How the samples of a profile and of what it is held against belong together."""
-    return match_inputs(now, baseline.profile, by_id=baseline.by_id)
+def match_baseline(measured: Profile, baseline: Baseline) -> InputMatch:
+    """Match the samples of a profile and a baseline."""
+    return match_inputs(measured, baseline.profile, by_id=baseline.by_id)
 
 
 def _judge_measure(
-    now: Profile, baseline: Baseline, measure: Measure, inputs: InputMatch, sides: Sides, reason: str
+    measured: Profile, baseline: Baseline, measure: Measure, inputs: InputMatch, sides: Sides, reason: str
 ) -> Agreement:
     margin = baseline.margins.get(measure.name)
     if margin is None:
-        # What has no margin of its own counts whole words or tokens, and is judged as recall is.
+        # A measure without a margin counts whole words or tokens, so it is judged like recall.
         decide = judge_recall
     else:
-        decide = partial(judge_agreement, margin=margin, tolerance=sample_tolerance(now, baseline, measure.name))
+        decide = partial(judge_agreement, margin=margin, tolerance=sample_tolerance(measured, baseline, measure.name))
     agreement = decide(sides, alpha_diff=ALPHA_DIFF, reproducible=not reason, reason=reason)
-    # Rows were those of the common samples; readers know the samples of the run.
+    # Indices count the common samples; translate them to rows of the run.
     worst = (replace(change, index=int(inputs.pairing.measured[change.index])) for change in agreement.worst_samples)
     return replace(agreement, worst_samples=tuple(worst))
 
 
-def _sides(now: Profile, then: Profile, name: str, inputs: InputMatch) -> Sides | None:
-    """The values of a measure in pairs where samples are common, else all; None where they cannot be compared."""
+def _sides(measured: Profile, baseline_profile: Profile, measure: str, inputs: InputMatch) -> Sides | None:
+    """Return the values of the common samples in pairs, else all values; None if they cannot be compared."""
     if not inputs.aligned:
-        return Sides.from_curves(now[name], then[name], False, now.clusters, then.clusters)
-    values = common_values(now, then, name, inputs.pairing)
+        return Sides.from_curves(
+            measured[measure], baseline_profile[measure], False, measured.clusters, baseline_profile.clusters
+        )
+    values = common_values(measured, baseline_profile, measure, inputs.pairing)
     if values is None:
         return None
-    return Sides.from_curves(*values, True, [now.clusters[row] for row in inputs.pairing.measured])
+    return Sides.from_curves(*values, True, [measured.clusters[row] for row in inputs.pairing.measured])

@@ -1,4 +1,4 @@
-"""A verdict and all that it rests on: one typed value, from the judge to every view."""
+"""Verdicts with their evidence, as typed values that all reports use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.profile.measures import MEASURES, Measure
 from harness.profile.pair import Pair
 
 WORST_FIRST = ("differs", "fails", "inconclusive", "equivalent", "reproduces", "holds")
-#: The word of a part that could not be asked, or that the baseline left open.
+#: Verdict of a part that could not be compared, or that was inconclusive in the baseline.
 NOT_ASKED = "not asked"
 
 
@@ -50,12 +50,12 @@ class Evidence:
 
     @property
     def samples_changed(self) -> bool:
-        """True if samples were certainly changed by more than their tolerance."""
+        """True if samples changed by more than their tolerance."""
         return isinstance(self.source, Finding) and self.source.agreement.reproduced is False
 
     @property
     def change(self) -> str:
-        """The largest change of a sample in words; empty where no samples were compared."""
+        """The largest change of a sample as text; empty if no samples were compared."""
         return format_largest_change(self.source) if isinstance(self.source, Finding) else ""
 
 
@@ -79,7 +79,7 @@ class Result:
 
     @property
     def worst_first(self) -> list[Evidence]:
-        """The parts that were asked: among equals what is farthest beyond its margin first, of a claim its order."""
+        """The judged parts, worst verdict first, then by excess over the margin; a claim keeps its order."""
 
         def badness(part: Evidence) -> tuple[int, bool, float]:
             worst = WORST_FIRST.index(part.verdict) if part.verdict else 0
@@ -99,7 +99,7 @@ def claim_result(pair: Pair, claim: Claim) -> Result:
 
 
 def family_result(pair: Pair, comparison: Comparison, baseline: Baseline) -> Result:
-    """Return the verdict on a family of measures, held against a baseline."""
+    """Return the verdict on a family of measures compared with a baseline."""
     inputs, verdict = comparison.inputs.changed, comparison.verdict
     lost = not comparison.irreproducible_reason and any(
         finding.agreement.reproduced is False for finding in comparison.findings
@@ -136,7 +136,7 @@ def boundary_result(pair: Pair, agreement: BoundaryAgreement) -> Result:
 
 
 def interval_result(pair: Pair, agreement: IntervalAgreement) -> Result:
-    """Return the verdict on what held in each phase; a question that the baseline left open has no word."""
+    """Return the verdict on each phase; questions inconclusive in the baseline are `NOT_ASKED`."""
     parts = (
         Evidence(
             f"phase {PHASES[finding.phase - 1]}, {finding.question}",
@@ -154,13 +154,13 @@ def interval_result(pair: Pair, agreement: IntervalAgreement) -> Result:
 
 
 def timing_result(pair: Pair, timing: TimingRatio) -> Result:
-    """Return a ratio without a verdict: what it is judged against is the baseline's."""
+    """Return a timing ratio without a verdict, because the limit depends on the baseline."""
     part = Evidence("hooked/plain", "", "", timing.ratio, timing.interval, math.nan, timing.n, timing)
     return Result(pair, "timing", part.title, "", (part,))
 
 
 def format_largest_change(finding: Finding) -> str:
-    """Return the largest change of a sample in words, also as a multiple of the noise where that is known."""
+    """Return the largest change of a sample as text, also as a multiple of the noise if that is known."""
     largest, noise = finding.agreement.largest, finding.agreement.tolerance.noise
     if largest is None:
         return ""

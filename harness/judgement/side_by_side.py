@@ -1,4 +1,4 @@
-"""Two models measured on the same samples, side by side: their phases, and where in the depth they part."""
+"""Comparison of two models on the same samples: their phases, and the layers at which they differ."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _TRACED = {kind.title: kind for kind in KINDS if kind.traced}
 
 @dataclass(frozen=True, slots=True)
 class ComparedModel:
-    """One of the two models: its size, where its phases end, in layers, its certified moves and the paper's claims.
+    """A compared model: its size, its turning points in layers, and the verdicts on the paper's claims.
 
-    `first_token` says if the first token that is no image token is a BOS or text; empty where that is not known.
+    `segments` is the number of confirmed monotone segments. `first_token` describes the first token that is not an
+    image token as a BOS or as text; it is empty if unknown.
     """
 
     model: str
@@ -48,17 +49,17 @@ class ComparedModel:
     claims: Mapping[str, str]
 
     def relative(self) -> tuple[BoundaryInterval, ...]:
-        """Where its phases end, as shares of the depth."""
+        """Return the turning points as shares of the depth."""
         return tuple(relative_depth(point, self.depth) for point in self.turning_points)
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Up to where some readings are the same, sample by sample.
+    """The last position up to which readings are the same for every sample.
 
-    `same_until` is the last residual point (of attention: the last layer) up to which they are within `tolerance`,
-    `exact_until` up to which they are bit for bit; one less than the first place where not even that is. `last` is the
-    last place there is.
+    Positions are residual points, or layers for attention. Up to `same_until`, changes are within `tolerance`. Up to
+    `exact_until`, readings are bit-identical. Both are one less than the first position if readings differ from the
+    start. `last` is the last position of the curve.
     """
 
     name: str
@@ -69,18 +70,18 @@ class Trace:
 
     @property
     def axis(self) -> Axis:
-        """What the places are."""
+        """The axis of the positions."""
         return _TRACED[self.name].axis
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """Two models on one dataset.
+    """A comparison of two models on one dataset.
 
-    `inputs` says how their samples belong together; with `configuration` and `environment` it says what else is not the
-    same. `verdicts` holds the regression verdicts by family, `traces` up to where the readings are the same,
-    `beyond_margin` where they differ for certain; all empty for models of different depth.
-    `not_traced` says why `traces` is empty. `weights` is None where the weights' parts are not known.
+    `inputs` matches their samples. `configuration` and `environment` list further differences. `verdicts` holds the
+    regression verdicts by family, `traces` the extent of equal readings, and `beyond_margin` the measures that differ.
+    These three are empty for models of different depth. `not_traced` is the reason why `traces` is empty. `weights` is
+    None if the hashes of the weights are unknown.
     """
 
     dataset: str
@@ -97,34 +98,34 @@ class SideBySide:
 
     @property
     def same_depth(self) -> bool:
-        """Whether the models can be compared layer by layer."""
+        """True if the models can be compared layer by layer."""
         return self.measured.depth == self.other.depth
 
 
 def side_by_side(
     profile: Profile, reference: Baseline, weights: tuple[WeightParts, WeightParts] | None = None
 ) -> SideBySide:
-    """Return the numbers of a comparison of two models, layer by layer where they are of one depth.
+    """Return the comparison of two models, layer by layer if their depth is the same.
 
     Args:
-        profile: of the one model.
+        profile: the profile of one model.
         reference: the other model, on the same dataset.
-        weights: the parts of both models' weights.
+        weights: the hashes of both models' weights, by part.
 
     Raises:
-        ValueError: profiles of different datasets.
+        ValueError: the profiles belong to different datasets.
     """
     other = reference.profile
     if profile.dataset != other.dataset:
         raise ValueError(f"{profile.pair} and {other.pair} are of different datasets: measure both models on one.")
     inputs = match_baseline(profile, reference)
-    alike = profile.depth == other.depth
-    families = [compare(profile, reference, family) for family in FAMILIES.values()] if alike else []
+    same_depth = profile.depth == other.depth
+    families = [compare(profile, reference, family) for family in FAMILIES.values()] if same_depth else []
     verdicts = {comparison.family.name: comparison.verdict for comparison in families}
-    if alike:
+    if same_depth:
         verdicts["boundaries"] = compare_boundaries(profile, reference).verdict
         verdicts["intervals"] = compare_intervals(profile, reference).verdict
-    why = irreproducible_reason(profile, reference, inputs) if alike else "the models are of different depth"
+    reason = irreproducible_reason(profile, reference, inputs) if same_depth else "the models are of different depth"
     return SideBySide(
         dataset=profile.dataset,
         measured=_side(profile),
@@ -134,7 +135,7 @@ def side_by_side(
         environment=tuple(profile.environment.differences(other.environment)),
         verdicts=verdicts,
         traces=reading_traces(profile, reference),
-        not_traced=why,
+        not_traced=reason,
         beyond_margin=tuple(
             finding
             for comparison in families
@@ -203,7 +204,7 @@ def _side_record(side: ComparedModel) -> dict[str, Any]:
 
 
 def reading_traces(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
-    """Up to where each kind of reading is the same as in what a profile is held against; empty where nobody can say."""
+    """Return the extent of equal readings of each kind; empty if samples cannot be compared one by one."""
     inputs = match_baseline(profile, baseline)
     if profile.depth != baseline.profile.depth or inputs.changed or irreproducible_reason(profile, baseline, inputs):
         return ()
@@ -219,9 +220,9 @@ def reading_traces(profile: Profile, baseline: Baseline) -> tuple[Trace, ...]:
 def _trace(
     profile: Profile, reference: Baseline, kind: MeasureKind, measures: Iterable[str], inputs: InputMatch
 ) -> Trace:
-    """Up to where the readings of one kind are the same, over all of its measures."""
+    """Return the extent of equal readings over all measures of one kind."""
     first = kind.axis.first
-    same, exact, amount = [], [], 0.0
+    same, exact, largest_tolerance = [], [], 0.0
     for measure in measures:
         values = common_values(profile, reference.profile, measure, inputs.pairing)
         if values is None:
@@ -230,12 +231,12 @@ def _trace(
         change = np.abs(values[0] - values[1])
         same.append(first + _length(change, tolerance) - 1)
         exact.append(first + _length(change, Tolerance(0.0, 1.0)) - 1)
-        amount = max(amount, float(np.max(tolerance.amount)))
+        largest_tolerance = max(largest_tolerance, float(np.max(tolerance.amount)))
         last = first + change.shape[1] - 1
-    return Trace(kind.title, min(same), min(exact), last, amount)
+    return Trace(kind.title, min(same), min(exact), last, largest_tolerance)
 
 
 def _length(change: Any, tolerance: Tolerance) -> int:
-    """At how many places from the first on enough samples are within the tolerance, of `change` (samples, places)."""
-    enough = np.mean(change <= np.max(tolerance.amount), axis=0) >= tolerance.share
-    return int(np.argmin(enough)) if not enough.all() else len(enough)
+    """Return the number of leading positions of `change` (samples, positions) with enough samples in tolerance."""
+    unchanged = np.mean(change <= np.max(tolerance.amount), axis=0) >= tolerance.share
+    return int(np.argmin(unchanged)) if not unchanged.all() else len(unchanged)

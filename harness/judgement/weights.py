@@ -1,4 +1,4 @@
-"""Which parts of two models' weights differ: a hash for every decoder layer, and for each part around the layers."""
+"""Comparison of two models' weights by hashes, one for each decoder layer and each other part."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _LAYER = "layer "
 
 @dataclass(frozen=True, slots=True)
 class WeightPart:
-    """The tensors of one part: a hash of their names and shapes, and one of their numbers (16 hex digits each).
+    """Hashes of the tensors of one part, 16 hex digits each.
 
-    `unread` says that some of them are on the meta device with nothing that holds their numbers.
+    `structure` hashes names and shapes, `values` also the data types and numbers. `unread` is True if the numbers of a
+    tensor are unavailable because it is on the meta device without offloaded weights.
     """
 
     structure: str
@@ -33,10 +34,10 @@ class WeightPart:
 
 @dataclass(frozen=True, slots=True)
 class WeightParts:
-    """The parts of one model: its decoder layers 1..L in order, and all others by name.
+    """The parts of a model: decoder layers 1..L in order, and all other parts by name.
 
-    These are `final norm`, `unembedding`, and what stands before the decoder by module path. An unembedding that is
-    tied to the embeddings counts in both places.
+    The others are `final norm`, `unembedding` and the modules before the decoder, named by module path. An unembedding
+    tied to the embeddings counts as two parts.
     """
 
     layers: tuple[WeightPart, ...]
@@ -45,11 +46,11 @@ class WeightParts:
 
 @dataclass(frozen=True, slots=True)
 class WeightChange:
-    """Where the weights of two models differ: decoder layers, counted from 1, and other parts by name.
+    """The differing weights of two models: decoder layers, counted from 1, and other parts by name.
 
-    `restructured` names differing parts whose tensors have other names or shapes, `unread` parts that hold tensors
-    without numbers and are in neither list, `unshared` parts that one of the models lacks. Models of different depth
-    cannot be laid side by side: `reason` says so and all are empty.
+    `restructured` lists differing parts whose tensor names or shapes changed. `unread` lists parts with unavailable
+    numbers, which count neither as the same nor as different. `unshared` lists parts that one model lacks. For models
+    of different depth, `reason` explains why they are not compared, and all else is empty.
     """
 
     layers: tuple[int, ...] = ()
@@ -62,7 +63,7 @@ class WeightChange:
     reason: str = ""
 
     def describe(self) -> str:
-        """Return the same in one line: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
+        """Return one line of text: 'weights differ in layers 29-30; the same in layers 1-28, final norm, ...'."""
         if self.reason:
             return f"weights: {self.reason}"
         differing = _named(self.layers, self.others)
@@ -71,59 +72,63 @@ class WeightChange:
         if self.unshared:
             line += f"{'' if differing else f' in {same}'}; only one of the models has {', '.join(self.unshared)}"
         if self.restructured:
-            line += f"; of other names or shapes: {_named(*_split(self.restructured))}"
+            line += f"; with other tensor names or shapes: {_named(*_split(self.restructured))}"
         if self.unread:
-            line += f"; without numbers and not compared: {_named(*_split(self.unread))}"
+            line += f"; not compared, because numbers are unavailable: {_named(*_split(self.unread))}"
         return line
 
 
 def weight_parts(vlm: Vlm) -> WeightParts:
-    """The hashes of a model's parameters and buffers by part; each tensor is read once, and one at a time."""
+    """Return hashes of a model's parameters and buffers by part; tensors are read one at a time, and once each."""
     from harness.models.offloaded import load_offloaded
     from harness.models.stored_numbers import extra_state
 
     model, anatomy = _unwrapped(vlm.model), vlm.anatomy
-    path = {id(module): name for name, module in model.named_modules()}
-    layers = [path[id(layer)] for layer in anatomy.layers]
-    around = {path[id(anatomy.final_norm)]: FINAL_NORM, path[id(anatomy.unembedding)]: UNEMBEDDING}
-    digests = {path: _Digest(path) for path in (*layers, *around)}
-    before: dict[str, _Digest] = {}
-    read: dict[int, bytes] = {}
+    paths = {id(module): name for name, module in model.named_modules()}
+    layers = [paths[id(layer)] for layer in anatomy.layers]
+    other_paths = {paths[id(anatomy.final_norm)]: FINAL_NORM, paths[id(anatomy.unembedding)]: UNEMBEDDING}
+    digests = {path: _Digest(path) for path in (*layers, *other_paths)}
+    preceding: dict[str, _Digest] = {}
+    hashes: dict[int, bytes] = {}
     decoder = layers[0].split(".")
     named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     for name, tensor in sorted(chain(*named, extra_state(model)), key=lambda item: item[0]):
-        own = _prefix(name, digests)
-        if own is None:
-            own = _beside(name, decoder)
-            before.setdefault(own, _Digest(own))
-        # A tied tensor comes twice, under two names.
-        if id(tensor) not in read and (numbers := load_offloaded(model, name, tensor)) is not None:
-            read[id(tensor)] = _hash(numbers)
-        (digests | before)[own].add(name, tensor, read.get(id(tensor)))
+        part = _prefix(name, digests)
+        if part is None:
+            part = _beside(name, decoder)
+            preceding.setdefault(part, _Digest(part))
+        # A tied tensor occurs under two names.
+        if id(tensor) not in hashes and (numbers := load_offloaded(model, name, tensor)) is not None:
+            hashes[id(tensor)] = _hash(numbers)
+        (digests | preceding)[part].add(name, tensor, hashes.get(id(tensor)))
     return WeightParts(
         tuple(digests[path].part() for path in layers),
-        {name: digest.part() for name, digest in before.items()}
-        | {name: digests[path].part() for path, name in around.items()},
+        {name: digest.part() for name, digest in preceding.items()}
+        | {name: digests[path].part() for path, name in other_paths.items()},
     )
 
 
-def weight_change(now: WeightParts, other: WeightParts) -> WeightChange:
-    """Which parts of two models differ."""
-    if len(now.layers) != len(other.layers):
+def weight_change(measured: WeightParts, other: WeightParts) -> WeightChange:
+    """Return the parts of two models that differ."""
+    if len(measured.layers) != len(other.layers):
         return WeightChange(
-            reason=f"{len(now.layers)} and {len(other.layers)} layers, so they are not compared part by part"
+            reason=f"{len(measured.layers)} and {len(other.layers)} layers, so they are not compared part by part"
         )
-    mine, theirs = _by_name(now), _by_name(other)
-    both = [name for name in mine if name in theirs]
-    restructured = tuple(name for name in both if mine[name].structure != theirs[name].structure)
-    differing = [name for name in both if name in restructured or mine[name].values != theirs[name].values]
-    unread = [name for name in both if (mine[name].unread or theirs[name].unread) and name not in differing]
+    measured_parts, other_parts = _by_name(measured), _by_name(other)
+    common = [name for name in measured_parts if name in other_parts]
+    restructured = tuple(name for name in common if measured_parts[name].structure != other_parts[name].structure)
+    differing = [
+        name for name in common if name in restructured or measured_parts[name].values != other_parts[name].values
+    ]
+    unread = [
+        name for name in common if (measured_parts[name].unread or other_parts[name].unread) and name not in differing
+    ]
     return WeightChange(
         *_split(differing),
-        *_split([name for name in both if name not in differing and name not in unread]),
+        *_split([name for name in common if name not in differing and name not in unread]),
         restructured=restructured,
         unread=tuple(unread),
-        unshared=tuple(sorted(now.others.keys() ^ other.others.keys())),
+        unshared=tuple(sorted(measured.others.keys() ^ other.others.keys())),
     )
 
 
@@ -138,16 +143,16 @@ def _split(names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
 
 class _Digest:
-    """The growing hashes of one part; names count from the part's own path on."""
+    """Running hashes of one part; tensor names are relative to the path of the part."""
 
     def __init__(self, path: str) -> None:
         self._path, self._unread = path, False
         self._structure, self._numbers = hashlib.sha256(), hashlib.sha256()
 
     def add(self, name: str, tensor: Any, numbers: bytes | None) -> None:
-        own = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
-        self._structure.update(own.encode())
-        self._numbers.update(f"{own} {getattr(tensor, 'dtype', '')}".encode())
+        description = f"{name.removeprefix(self._path)} {tuple(getattr(tensor, 'shape', ()))}"
+        self._structure.update(description.encode())
+        self._numbers.update(f"{description} {getattr(tensor, 'dtype', '')}".encode())
         self._unread |= numbers is None
         self._numbers.update(numbers or b"")
 
@@ -165,25 +170,25 @@ def _hash(value: Any) -> bytes:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of wrappers that hold nothing else, as an adapter's do, so that names are those of the model."""
+    """Return the model inside wrappers without parameters, such as PEFT adapters, so that names are the model's own."""
     while len(children := list(model.children())) == 1 and not [*model.parameters(recurse=False)]:
         model = children[0]
     return model
 
 
 def _prefix(name: str, paths: Mapping[str, object]) -> str | None:
-    """Return the module path among `paths` that a tensor lies under."""
+    """Return the path among `paths` that contains a tensor; None if there is none."""
     pieces = name.split(".")
     return next((path for end in range(1, len(pieces)) if (path := ".".join(pieces[:end])) in paths), None)
 
 
 def _beside(name: str, decoder: list[str]) -> str:
-    """Return the path at which a tensor's name leaves the way to the decoder layers: `model.vision_tower`."""
+    """Return the start of a tensor name up to where it leaves the path to the decoder layers: `model.vision_tower`."""
     pieces = name.split(".")
     shared = next((index for index, pair in enumerate(zip(pieces, decoder, strict=False)) if pair[0] != pair[1]), 0)
     return ".".join(pieces[: shared + 1])
 
 
 def _named(layers: tuple[int, ...], others: tuple[str, ...]) -> str:
-    places = [f"layer{'s' if len(layers) > 1 else ''} {layer_ranges(layers)}"] if layers else []
-    return ", ".join([*places, *others])
+    names = [f"layer{'s' if len(layers) > 1 else ''} {layer_ranges(layers)}"] if layers else []
+    return ", ".join([*names, *others])

@@ -95,7 +95,7 @@ def test_another_prompt_is_said_first_and_the_samples_stay_in_pairs() -> None:
         "  prompts: '<s>Human: <image>\\nINSTRUCTION ASSISTANT:' and '<s>USER: <image>\\nINSTRUCTION ASSISTANT:'"
     )
     assert (found.numbers.inputs.pairing.paired, found.numbers.traces) == (True, ())
-    assert "readings: not compared sample by sample, the two models are not given the same inputs" in lines
+    assert "readings: not compared sample by sample, the two models receive different inputs" in lines
     assert not {"reproduces"} & set(found.numbers.verdicts.values())
 
 

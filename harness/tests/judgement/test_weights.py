@@ -90,7 +90,7 @@ def test_other_shapes_and_types_are_told_apart(vlm: Vlm, fresh_vlm: Vlm) -> None
     assert (found.layers, found.restructured) == ((2,), ())
     shapes = weight_change(weight_parts(odd), weight_parts(vlm))
     assert shapes.restructured == ("layer 1", "layer 2", "layer 3", "layer 4")
-    assert shapes.describe().endswith("; of other names or shapes: layers 1-4")
+    assert shapes.describe().endswith("; with other tensor names or shapes: layers 1-4")
 
 
 def test_models_of_other_depth_are_not_laid_side_by_side(vlm: Vlm) -> None:
@@ -117,4 +117,4 @@ def test_tensors_without_numbers_are_neither_the_same_nor_different(vlm: Vlm, fr
     parts = weight_parts(fresh_vlm)
     found = weight_change(parts, parts)
     assert (found.layers, found.same_layers, found.unread) == ((), (1, 3, 4), ("layer 2",))
-    assert found.describe() == "weights are the same; without numbers and not compared: layer 2"
+    assert found.describe() == "weights are the same; not compared, because numbers are unavailable: layer 2"
