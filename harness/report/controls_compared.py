@@ -73,13 +73,13 @@ def control_lines(claim: Claim) -> list[str]:
 
 
 def curve_difference_text(curve: CurveDifference, form: str = "+.2g") -> str:
-    """Return the difference of a curve to its control: '+0.08 at layers 3-19, -0.02 at layers 28-30'."""
+    """Return the difference of a curve to its control: '+0.08 at layers 3-19, -0.02 at layers 28-30', or 'none'."""
     parts = [
         f"{size:{form}} at layers {layer_ranges(layers)}"
         for size, layers in ((curve.highest, curve.above), (curve.lowest, curve.below))
         if layers
     ]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or "none"
 
 
 def effect_difference_text(difference: ControlDifference) -> str:

@@ -50,12 +50,12 @@ WIDTH, HEIGHT = 4.8, 3.6
 _ABOVE, _PANEL, _BELOW, _ROW = 0.28, 2.15, 0.45, 0.155
 
 
-def phase_figure(profile: Profile, against: Profile | None = None, *, held: OverlaidCurves | None = None) -> Figure:
+def phase_figure(profile: Profile, against: Profile | None = None, *, overlaid: OverlaidCurves | None = None) -> Figure:
     """Draw figures 1, 3, 4 and 5 of the paper for one profile, as four panels.
 
     Bands are the middle 80 % of the samples; shading shows the phases of the mean inter-modal curve. With `against`
     the figure has one panel instead: the inter-modal similarity of both models over the relative depth, at which models
-    of any depth are comparable. `held` is a baseline to draw under the four panels.
+    of any depth are comparable. `overlaid` is a baseline to draw under the four panels.
     """
     if against is not None:
         return overlay_figure(profile, against)
@@ -63,7 +63,7 @@ def phase_figure(profile: Profile, against: Profile | None = None, *, held: Over
     reading = phase_reading(profile)
     for axes, name in zip(figure.subplots(2, 2).flat, _PAPER_FIGURES, strict=True):
         title, draw = PANELS[name]
-        draw(axes, profile, reading, held)
+        draw(axes, profile, reading, overlaid)
         _panel_title(axes, title)
     _title(figure, f"{short_name(profile.model)} on {profile.dataset}: {profile.n} samples, {profile.depth} layers")
     return figure

@@ -120,7 +120,7 @@ class PairOutcome:
         if known and result.verdict == "fails":
             return "fails as known", ""
         if known and result.verdict == "holds":
-            return "holds, known to fail", BAD
+            return "holds, but known to fail", BAD
         return result.verdict, VERDICTS[result.verdict].colour
 
 

@@ -109,7 +109,7 @@ def test_every_claim_says_what_it_shows_beyond_each_control(reading: PhaseReadin
 
 def test_the_words_name_layers_and_mark_what_is_not_certain(reading: PhaseReading) -> None:
     claims = {name: judge(reading) for name, judge in CLAIMS.items()}
-    assert control_cells(claims["four-phases"]) == {"noise": "+0.1 at layers 10-30", "blank": "nothing"}
+    assert control_cells(claims["four-phases"]) == {"noise": "+0.1 at layers 10-30", "blank": "none"}
     assert control_cells(claims["inter-modal"])["blank"] in ("(+0)", "(-0)")
     intra = control_cells(claims["intra-modal"])["noise"]
     assert "inter II " in intra

@@ -99,8 +99,8 @@ def test_signals_do_not_interrupt_the_final_output(ending: SignalHandler, sessio
 
 
 def test_a_signal_does_not_interrupt_one_of_several_processes(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = Processes(1, 2)
-    monkeypatch.setattr("harness.plugin.signals.processes", lambda: together)
+    group = Processes(1, 2)
+    monkeypatch.setattr("harness.plugin.signals.processes", lambda: group)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ending = SignalHandler(session)
     ending.install()

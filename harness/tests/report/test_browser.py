@@ -72,12 +72,13 @@ def test_no_console_message_no_sideways_scroll_and_all_figures(browser: Any, pag
     assert browser.execute_script("let all = document.documentElement; return all.scrollWidth - all.clientWidth") == 0
     wide = browser.execute_script(
         "return [...document.querySelectorAll('main *:not(svg *)')].filter("
-        "one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 120))"
+        "element => element.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(element => element.outerHTML.slice(0, 120))"
     )
     assert wide == []
     boxes = browser.execute_script(
-        "return [...document.querySelectorAll('svg.figure')].map(one => {let box = one.getBoundingClientRect();"
-        "return [one.closest('figure').id, box.width, box.height]})"
+        "return [...document.querySelectorAll('svg.figure')].map(element => {let box = element.getBoundingClientRect();"
+        "return [element.closest('figure').id, box.width, box.height]})"
     )
     assert len(boxes) == 2 + 3 * 5 + 2 * 2
     for name, across, down in boxes:
@@ -94,8 +95,8 @@ def test_markup_in_a_caption_is_not_executed(browser: Any, page: str) -> None:
 
 def test_text_has_contrast_on_dark_pages(browser: Any, page: str) -> None:
     script = (
-        "let [one, other] = [document.body, document.querySelector('svg.figure text')];"
-        "return [getComputedStyle(one).backgroundColor, getComputedStyle(other).fill]"
+        "let [body, text] = [document.body, document.querySelector('svg.figure text')];"
+        "return [getComputedStyle(body).backgroundColor, getComputedStyle(text).fill]"
     )
     colours = []
     for theme in ("light", "dark"):
@@ -116,7 +117,9 @@ def test_keys_reach_theme_contents_and_closed_details(browser: Any, page: str) -
     for _ in range(12):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         reached.append(
-            browser.execute_script("let one = document.activeElement; return one.id || one.hash || one.tagName")
+            browser.execute_script(
+                "let active = document.activeElement; return active.id || active.hash || active.tagName"
+            )
         )
     assert reached[0] == "#main"
     assert reached[1].startswith("theme-")
@@ -137,7 +140,7 @@ def test_print_includes_closed_details_and_is_light(browser: Any, page: str) -> 
     # Chromium shows closed details one frame after the medium has changed.
     unfolded = (
         "return [...document.querySelectorAll('article details:not([open]) table')].every("
-        "one => one.checkVisibility({contentVisibilityAuto: true}))"
+        "element => element.checkVisibility({contentVisibilityAuto: true}))"
     )
     wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 20)
     assert wait.until(lambda driver: driver.execute_script(unfolded), "tables in closed details are not printed")
@@ -155,6 +158,6 @@ def test_the_page_works_without_other_files(browser: Any, page: str, tmp_path: P
     shutil.copy(Path(page.removeprefix("file://")), alone)
     shown(browser, alone.as_uri(), 1400)
     assert browser.get_log("browser") == []
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(element => element.name)")
     assert [name for name in fetched if not name.startswith("data:")] == []
     assert f"of {L} layers" in browser.find_element("tag name", "main").text

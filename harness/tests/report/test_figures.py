@@ -146,9 +146,9 @@ def test_the_phase_diagram_has_a_band_per_pair_over_relative_depth(profile: Prof
 
 
 def test_recall_is_averaged_over_the_datasets_of_a_model(profile: Profile) -> None:
-    none = replace_arrays(profile, hits=np.zeros_like(profile["hits"]))
-    other = dataclasses.replace(none, dataset="others")
-    alone = dataclasses.replace(none, model="alone")
+    no_hits = replace_arrays(profile, hits=np.zeros_like(profile["hits"]))
+    other = dataclasses.replace(no_hits, dataset="others")
+    alone = dataclasses.replace(no_hits, model="alone")
     (axes,) = recall_by_model([profile, other, alone]).axes
     lines_by_label = curves(axes)
     np.testing.assert_allclose(lines_by_label["made"][1], profile["recall_5"].mean(0) / 2)
@@ -224,11 +224,11 @@ def test_names_are_not_parsed_as_formulas_or_markup(profile: Profile, name: str)
     points = phase_reading(profile).boundaries.turning_points
     with figure_settings():
         svg = to_svg(phase_diagram([Band(name, L, points)]))
-        recall = to_svg(recall_by_model([dataclasses.replace(profile, model=name)]))
-    for document in (svg, recall):
+        recall_svg = to_svg(recall_by_model([dataclasses.replace(profile, model=name)]))
+    for document in (svg, recall_svg):
         assert "<b>" not in document
         assert "\x07" not in document
-        assert "another sample" in recall
+        assert "another sample" in recall_svg
     assert {"$x^2$": "$x^2$, 12", "<b>&": "&lt;b&gt;&amp;, 12"}.get(name, "12 layers") in svg
 
 
@@ -237,8 +237,8 @@ def test_the_command_draws_two_models(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("one", "two"):
         save_tiny_checkpoint(tmp_path / name)
     monkeypatch.setenv("VLM_PHASE_CACHE", str(tmp_path / "cache"))
-    picture = tmp_path / "both.png"
-    arguments = [str(tmp_path / "one"), "tiny", str(picture), "--samples", "4", "--against", str(tmp_path / "two")]
+    image_path = tmp_path / "both.png"
+    arguments = [str(tmp_path / "one"), "tiny", str(image_path), "--samples", "4", "--against", str(tmp_path / "two")]
     monkeypatch.setattr(sys, "argv", ["figures", *arguments])
     main()
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert image_path.read_bytes().startswith(b"\x89PNG")

@@ -60,7 +60,7 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def of_class(self, text: str, name: str) -> list[str]:
+    def texts_of_class(self, text: str, name: str) -> list[str]:
         return [html.unescape(match) for match in re.findall(rf'<dd class="{name}">(.*?)</dd>', text)]
 
 
@@ -141,27 +141,27 @@ def test_headings_go_down_by_one_and_tables_name_their_columns(text: str) -> Non
 
 def test_the_three_answers_agree_with_the_json(text: str, record: dict[str, Any]) -> None:
     page = Page(text)
-    bounds = page.of_class(text, "bounds")
+    bounds = page.texts_of_class(text, "bounds")
     assert len(bounds) == len(record["pairs"]) == 2
     for sentence, pair in zip(bounds, record["pairs"].values(), strict=True):
         layers = [int(layer) for layer in re.findall(r"ends at layer (\d+)", sentence)]
         assert layers == [point[0] for point in pair["phases"]["turning_points"]]
         assert f"of {pair['depth']} layers" in sentence
-    sure = page.of_class(text, "certainty")
+    certainty = page.texts_of_class(text, "certainty")
     for pair in record["pairs"].values():
-        assert any(f"{pair['phases']['level']:.0%} intervals, from {pair['n']} samples" in line for line in sure)
+        assert any(f"{pair['phases']['level']:.0%} intervals, from {pair['n']} samples" in line for line in certainty)
         count = pair["phases"]["confirmed_segment_count"]
-        assert any(line.startswith(f"{count} alternating monotone segments are confirmed") for line in sure)
+        assert any(line.startswith(f"{count} alternating monotone segments are confirmed") for line in certainty)
     for claim in CLAIMS:
         verdicts = {line["verdict"] for line in record["verdicts"] if line["question"] == claim}
         assert any(
-            claim in part for line in sure for part in line.split(";") for verdict in verdicts if verdict in part
+            claim in part for line in certainty for part in line.split(";") for verdict in verdicts if verdict in part
         )
 
 
 def test_changes_are_listed_with_layers_and_numbers(text: str, record: dict[str, Any]) -> None:
     page = Page(text)
-    changes = page.of_class(text, "changes")
+    changes = page.texts_of_class(text, "changes")
     assert changes[0].startswith("Nothing: inter-modal similarity, intra-modal similarity, attention of the last token")
     lines = changes[1:]
     assert lines[0] == (
@@ -231,7 +231,7 @@ def test_the_answer_lists_the_first_changed_settings_and_the_provenance_all(tmp_
     text = write_report(session, (), tmp_path / "report").read_text("utf-8")
     page = Page(text)
     assert "<script" not in text.lower()
-    answer = page.of_class(text, "changes")[0]
+    answer = page.texts_of_class(text, "changes")[0]
     assert answer.startswith("Differences to the baseline: vision_feature_layer: -2 -> -1; text_config.field_0: ")
     assert "; 3 more settings; weights: 0123456789abcdef -> fedcba9876543210; torch: " in answer
     assert "text_config.field_7: " not in answer

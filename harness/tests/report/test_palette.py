@@ -39,12 +39,12 @@ def contrast(first: str, other: str) -> float:
 
 @pytest.mark.parametrize("side", ["light", "dark"])
 def test_text_and_lines_have_contrast_to_the_background(side: str) -> None:
-    grounds = [getattr(colour, side) for colour in (PAPER, SHADE)]
-    for ground in grounds:
-        assert contrast(getattr(INK, side), ground) >= 7.0
-        assert contrast(getattr(FAINT, side), ground) >= 4.5
+    backgrounds = [getattr(colour, side) for colour in (PAPER, SHADE)]
+    for background in backgrounds:
+        assert contrast(getattr(INK, side), background) >= 7.0
+        assert contrast(getattr(FAINT, side), background) >= 4.5
         for style in (*map(curve_style, itertools.chain(*_FIGURES)), *SERIES):
-            assert contrast(getattr(style.colour, side), ground) >= 3.0, style
+            assert contrast(getattr(style.colour, side), background) >= 3.0, style
     for phase in PHASES:
         assert contrast(getattr(INK, side), getattr(phase.tint, side)) >= 4.5
 

@@ -35,7 +35,7 @@ PAGE = ROOT / "docs" / "record.md"
 QUICK = ("--phase-samples", "16", "--phase-controls", "none")
 
 
-def faults(content: Any) -> list[str]:
+def violations(content: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(content)]
 
 
@@ -52,7 +52,7 @@ def record(judged: SessionResults) -> dict[str, Any]:
     return content
 
 
-class Reported:
+class RecordPlugin:
     """A plugin that stores the report's record of a run."""
 
     def __init__(self) -> None:
@@ -74,13 +74,13 @@ def more_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_record_and_report_of_a_run_conform_to_the_schema(
     recorded: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reported = Reported()
+    plugin = RecordPlugin()
     pair = (*PAIR, "--phase-model", "broken")
-    recorded.run("-m", "not timing", "--phase-json", "out.json", pair=pair, plugins=(reported,))
+    recorded.run("-m", "not timing", "--phase-json", "out.json", pair=pair, plugins=(plugin,))
     text = (recorded.baselines.parent / "out.json").read_text(encoding="utf-8")
     content = json.loads(text)
-    assert faults(content) == []
-    assert faults(reported.content) == []
+    assert violations(content) == []
+    assert violations(plugin.content) == []
     assert str(recorded.baselines.parent) not in text
     assert content["not_measured"] == {"broken-tiny": "the checkpoint here cannot be loaded; look at config.json"}
     measured = content["pairs"]["tiny-llava-tiny"]
@@ -89,7 +89,7 @@ def test_record_and_report_of_a_run_conform_to_the_schema(
     assert measured["baseline"]["means"] == measured["means"]
     assert measured["baseline"]["turning_points"] == [point[0] for point in measured["phases"]["turning_points"]]
     assert {line["kind"] for line in content["verdicts"]} == {"replication", "regression"}
-    full = reported.content["pairs"]["tiny-llava-tiny"]
+    full = plugin.content["pairs"]["tiny-llava-tiny"]
     assert measured == {name: value for name, value in full.items() if name != "drawn"}
     for drawn in full["drawn"]:
         tokens = len(drawn["tokens"])
@@ -111,7 +111,7 @@ def test_the_record_of_a_run_against_another_model_conforms_to_the_schema(cases:
     pair = ("--phase-model", "tuned", "--phase-against", "tiny-llava", "--phase-dataset", "tiny")
     cases.run(*QUICK, *REGRESSION, "--phase-json", "out.json", pair=pair)
     content = json.loads((cases.baselines.parent / "out.json").read_text(encoding="utf-8"))
-    assert faults(content) == []
+    assert violations(content) == []
     baseline = content["pairs"]["tuned-tiny"]["baseline"]
     assert (baseline["model"], baseline["n"], "file" in baseline) == ("tiny-llava", 16, False)
     assert baseline["changes"][0].startswith("weights: ")
@@ -133,7 +133,7 @@ def test_the_controller_lists_the_pairs_that_a_worker_could_not_measure(tmp_path
 
 
 def test_the_record_describes_a_baseline_that_differs(record: dict[str, Any]) -> None:
-    assert faults(record) == []
+    assert violations(record) == []
     pair = record["pairs"]["made-curves"]
     baseline = pair["baseline"]
     assert baseline["changes"] == [
@@ -153,7 +153,7 @@ def test_the_record_describes_a_baseline_that_differs(record: dict[str, Any]) ->
 
 def test_the_record_without_report_has_no_times_and_samples(judged: SessionResults) -> None:
     content = json.loads(dump(run_record(judged)))
-    assert faults(content) == []
+    assert violations(content) == []
     assert "timing" not in content
     assert "drawn" not in content["pairs"]["made-curves"]
 
@@ -186,7 +186,7 @@ def pair_of(record: dict[str, Any]) -> dict[str, Any]:
     return pair
 
 
-def line_of(record: dict[str, Any], question: str) -> dict[str, Any]:
+def verdict_of(record: dict[str, Any], question: str) -> dict[str, Any]:
     return next(line for line in record["verdicts"] if line["question"] == question)
 
 
@@ -207,14 +207,14 @@ BREAKS: dict[str, Break] = {
     "two boundaries": lambda record: pair_of(record)["phases"]["turning_points"].pop(),
     "a missing claim": lambda record: pair_of(record)["phases"]["claims"].pop("alignment"),
     "a prominence that is not a share": lambda record: pair_of(record)["phases"]["segment_counts"].update(most=3),
-    "an unknown verdict": lambda record: line_of(record, "inter").update(verdict="moved"),
-    "a claim that differs": lambda record: line_of(record, "alignment").update(verdict="differs"),
-    "a family that holds": lambda record: line_of(record, "inter").update(verdict="holds"),
-    "numbers of another question": lambda record: line_of(record, "inter").update(
-        numbers=line_of(record, "alignment")["numbers"]
+    "an unknown verdict": lambda record: verdict_of(record, "inter").update(verdict="moved"),
+    "a claim that differs": lambda record: verdict_of(record, "alignment").update(verdict="differs"),
+    "a family that holds": lambda record: verdict_of(record, "inter").update(verdict="holds"),
+    "numbers of another question": lambda record: verdict_of(record, "inter").update(
+        numbers=verdict_of(record, "alignment")["numbers"]
     ),
-    "an unknown boundary": lambda record: line_of(record, "boundaries")["numbers"].update(
-        {"turning point 4": line_of(record, "boundaries")["numbers"]["turning point 1"]}
+    "an unknown boundary": lambda record: verdict_of(record, "boundaries")["numbers"].update(
+        {"turning point 4": verdict_of(record, "boundaries")["numbers"]["turning point 1"]}
     ),
     "a baseline without file and model": lambda record: pair_of(record)["baseline"].pop("file"),
     "a baseline with file and model": lambda record: pair_of(record)["baseline"].update(model="other"),
@@ -229,7 +229,7 @@ def test_a_broken_record_is_refused(record: dict[str, Any]) -> None:
     for name, damage in BREAKS.items():
         broken = copy.deepcopy(record)
         damage(broken)
-        if not faults(broken):
+        if not violations(broken):
             passed.append(name)
     assert passed == []
 

@@ -64,14 +64,14 @@ def test_without_differences_only_the_inconclusive_verdicts_are_the_problem(
     assert (regression_only.problem(), regression_only.inconclusive_reason()) == ("", "")
 
 
-def one_hit_more(profile: Profile) -> Profile:
+def add_hit(profile: Profile) -> Profile:
     """Return the profile with an additional hit in one sample at one point."""
     hits = profile.arrays["hits"].copy()
     hits[7, 5, 1] += 1
     return replace_arrays(profile, hits=hits)
 
 
-def tolerating(part: Evidence) -> Evidence:
+def tolerate(part: Evidence) -> Evidence:
     """Return the part as if a larger share of changed samples were allowed."""
     assert isinstance(part.source, Finding)
     agreement = dataclasses.replace(part.source.agreement, verdict=Verdict.REPRODUCES, reproduced=True)
@@ -79,11 +79,11 @@ def tolerating(part: Evidence) -> Evidence:
 
 
 def test_recall_that_reproduces_with_a_changed_sample_has_a_note(tmp_path: Path) -> None:
-    session = judge_profiles(tmp_path, one_hit_more(synthetic_profile()))
+    session = judge_profiles(tmp_path, add_hit(synthetic_profile()))
     lens = next(line for line in session.verdicts if line.question == "lens")
     # 1 of 64 is more than one in a hundred.
     assert lens.changed
-    parts = tuple(tolerating(part) if part.title == "LogitLens recall (top 5)" else part for part in lens.parts)
+    parts = tuple(tolerate(part) if part.title == "LogitLens recall (top 5)" else part for part in lens.parts)
     session.verdicts[session.verdicts.index(lens)] = dataclasses.replace(
         lens, verdict="reproduces", changed=False, parts=parts
     )
