@@ -1,4 +1,7 @@
-"""How far the same samples move when only the environment changes: what margins and tolerances must allow for."""
+"""Calibration noise: how much the same samples change when only the environment changes.
+
+Margins and tolerances must allow for it.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ from harness.analysis.curves import Clusters, as_curves, cluster_means
 from harness.analysis.margins import Tolerance
 
 NOISE_FACTOR = 3.0
-#: The data types whose rounding a comparison of samples does not see.
+#: Data types whose rounding is too small to show in a comparison of samples.
 FULL_PRECISION = frozenset({"float32", "float64"})
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How far one measure moved in one calibration run.
+    """The change of one measure in one calibration run.
 
-    `mean` is the largest shift of a layer's mean, `sample` the largest of one sample at one layer, both in the
-    measure's unit; `changed` is the share of samples that moved at all.
+    `mean` is the largest change of a layer's mean, `sample` the largest change of one sample at one layer, both in the
+    measure's unit. `changed` is the share of samples with any change.
     """
 
     mean: float
@@ -41,24 +44,24 @@ class RunNoise:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The calibration runs of a baseline by name; empty where it was not calibrated."""
+    """The calibration runs of a baseline by name; empty if it was not calibrated."""
 
     runs: Mapping[str, RunNoise] = field(default_factory=dict)
 
     def mean_noise(self, measure: str) -> float:
-        """Return the largest shift of a layer's mean over all runs, nu; 0 where there are none."""
-        return max((one.noise[measure].mean for one in self.runs.values() if measure in one.noise), default=0.0)
+        """Return nu, the largest change of a layer's mean over all runs; 0 if there are none."""
+        return max((run.noise[measure].mean for run in self.runs.values() if measure in run.noise), default=0.0)
 
     def sample_noise(self, measure: str, *, half_precision: bool, device: str | None = None) -> float | None:
         """Return the largest change of one sample over the calibration runs that apply.
 
         Args:
             measure: a curve's name.
-            half_precision: count the 16-bit runs as well; without it only those in float32 or wider.
-            device: count only the runs on this device type, empty for the baseline's own; None counts all.
+            half_precision: True to include the 16-bit runs; False to use only runs in float32 or wider.
+            device: use only the runs on this device type, empty for the baseline's own; None uses all.
 
         Returns:
-            None if no such run was made, or none of them in 16 bits where `half_precision`.
+            None if no run applies, or `half_precision` is set and no run is in 16 bits.
         """
         runs = [
             run
@@ -74,7 +77,7 @@ class Calibration:
     ) -> Tolerance | None:
         """Return the per-sample tolerance of a measure: three times the noise of a sample, at least the declared one.
 
-        Calibration on one machine does not know the kernels of the next, hence the declared floor.
+        The declared floor allows for other machines, whose kernels calibration on one machine does not cover.
 
         Args:
             measure: a curve's name.
@@ -112,17 +115,17 @@ class Calibration:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that `record` was made of.
+        """Return the calibration that `record` holds.
 
         Raises:
-            KeyError, TypeError: it is none.
+            KeyError, TypeError: the record is not a calibration.
         """
         return cls(
             {
                 name: RunNoise(
                     run["dtype"],
                     {measure: Noise(**noise) for measure, noise in run["noise"].items()},
-                    # Older files tell the device by the run's name only.
+                    # Older files name the device only through the name of the run.
                     run.get("device", name if name == "cuda" else ""),
                 )
                 for name, run in record.items()
@@ -131,14 +134,14 @@ class Calibration:
 
 
 def noise_between(run: npt.ArrayLike, baseline: npt.ArrayLike, clusters: Clusters | None = None) -> Noise:
-    """Return how far a measure (samples, points) moved between two runs of the same samples, rows in one order.
+    """Return the change of a measure (samples, points) between two runs of the same samples in the same order.
 
     Raises:
-        ValueError: as `as_curves`, or arrays of unequal shape.
+        ValueError: as in `as_curves`, or the shapes differ.
     """
     x, y = as_curves(run, "the calibration run"), as_curves(baseline, "its baseline")
     if x.shape != y.shape:
-        raise ValueError(f"a calibration run of shape {x.shape} is not of the same samples as a baseline of {y.shape}.")
+        raise ValueError(f"a calibration run of shape {x.shape} does not match a baseline of shape {y.shape}.")
     change = x - y
     shift = cluster_means(change, clusters, "the calibration noise").mean(axis=0)
     return Noise(

@@ -13,36 +13,36 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Clusters = Sequence[Hashable]
 
-#: A spread below this share of the values' own size is rounding, not variance.
+#: A spread below this share of the values' magnitude is rounding, not variance.
 ROUNDING = 1e-12
 
-#: Share of a correlation matrix that rows too few for its rank may leave out.
+#: Remaining share of a correlation matrix that may be ignored when the rows are too few for its rank.
 _LEFT_OUT = 1e-9
 _SEED = 20_241_101
 
-#: Multiplications up to which OpenBLAS keeps to one thread (it says 262,144).
+#: Number of multiplications up to which OpenBLAS uses one thread; its documented limit is 262,144.
 _UNSHARED = 200_000
 
 
 def matrix_product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return the matrix product a b of (n, r) and (r, k), the same on any number of threads.
+    """Return the matrix product a b of (n, r) and (r, k), independent of the number of threads.
 
-    Taken in blocks of rows too small for a BLAS to share out: on a busy machine waiting for its threads costs a hundred
-    times the product, and sums that depend on the number of threads would show in the last digits.
+    The rows are split into blocks too small for a BLAS to distribute over threads. On a busy machine, waiting for the
+    threads takes a hundred times as long as the product. The order of summation would also change the last digits.
     """
     rows = max(2, _UNSHARED // max(1, b.size))
     return np.concatenate([a[i : i + rows] @ b for i in range(0, len(a), rows)])
 
 
 def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
-    """Return `x` as float64 of shape (samples, points), checked.
+    """Return `x` as a checked float64 array of shape (samples, points).
 
     Args:
         x: one row per sample, one column per residual point.
-        name: how an error message calls the array.
+        name: name of the array in error messages.
 
     Raises:
-        ValueError: not two-dimensional, no sample, fewer than two points, or a value that is not finite.
+        ValueError: the array is not two-dimensional, has too few samples or points, or a value is not finite.
     """
     curves = np.asarray(x, dtype=np.float64)
     if curves.ndim != 2 or curves.shape[0] < 1 or curves.shape[1] < 2:
@@ -52,28 +52,28 @@ def as_curves(x: npt.ArrayLike, name: str = "curves") -> FloatArray:
         sample, layer = (int(i) for i in bad[0])
         raise ValueError(
             f"{name} holds {len(bad)} values that are not finite, the first in sample {sample} at layer {layer}: "
-            "leave such samples out or measure them again before judging."
+            "exclude such samples or measure them again before judging."
         )
     return curves
 
 
 def cluster_means(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> FloatArray:
-    """Return independent rows (clusters, points): the mean curve of every cluster, in an order set by their values.
+    """Return independent rows (clusters, points): the mean curve of every cluster, sorted by value.
 
-    Samples that share a picture are one observation. Averaging inside a cluster first keeps every later formula that
-    of independent rows; the mean over clusters weighs each cluster once, however many samples it has. The canonical
-    order makes each resampling a function of the set of rows, so that the order of the samples changes no verdict.
+    Samples that share an image are one observation. Averaging within clusters first makes the rows independent, as
+    all later formulas require. The mean over clusters gives each cluster the same weight, whatever its size. Sorting
+    makes each resampling a function of the set of rows, so the order of the samples changes no verdict.
 
     Args:
         x: (samples, points).
-        clusters: one label per sample; None takes the samples as independent.
-        name: how an error message calls the array.
+        clusters: one label per sample; None treats the samples as independent.
+        name: name of the array in error messages.
 
     Raises:
-        ValueError: as `as_curves`, or the number of labels is not that of the samples.
+        ValueError: as in `as_curves`, or the number of labels differs from the number of samples.
     """
     curves = as_curves(x, name)
-    # Sums depend on their order in the last bit, so the samples are ordered before clusters are averaged, too.
+    # The last bit of a sum depends on its order, so the samples are also sorted before clusters are averaged.
     order = np.lexsort(curves.T[::-1])
     curves = curves[order]
     if clusters is None:
@@ -90,9 +90,9 @@ def cluster_means(x: npt.ArrayLike, clusters: Clusters | None = None, name: str 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurveSummary:
-    """The mean curve of independent rows with what its uncertainty needs.
+    """The mean curve of independent rows, with their covariance and number.
 
-    `mean` is (points,), `covariance` (points, points) that of a single row, and `n` counts independent rows.
+    `mean` is (points,). `covariance` (points, points) belongs to a single row. `n` counts independent rows.
     """
 
     mean: FloatArray
@@ -119,10 +119,10 @@ class CurveSummary:
 def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "curves") -> CurveSummary:
     """Return mean, covariance and number of independent rows of curves (samples, points).
 
-    Variances that are rounding only are set to zero, so that a constant layer is recognised as constant.
+    Variances caused by rounding alone are set to zero, so a constant layer is recognised as constant.
 
     Raises:
-        ValueError: as `cluster_means`, or fewer than two independent rows.
+        ValueError: as in `cluster_means`, or there are fewer than two independent rows.
     """
     rows = cluster_means(x, clusters, name)
     if len(rows) < 2:
@@ -135,18 +135,18 @@ def summarise(x: npt.ArrayLike, clusters: Clusters | None = None, name: str = "c
 
 
 def rows_from_summary(summary: CurveSummary) -> FloatArray:
-    """Return n rows (n, points) with exactly the mean and the covariance of a summary, so `summarise` gives it back.
+    """Return n rows (n, points) with exactly the mean and covariance of a summary, the inverse of `summarise`.
 
-    What takes independent rows takes a summary so. The rows are nobody's: a fixed normal sample, centred and made
-    orthonormal, times a root of the covariance. A bootstrap of them is one of normal rows, as like the real ones as a
-    summary can tell.
+    Functions that need independent rows can thus process a summary. The rows are synthetic: a fixed normal sample,
+    centred and made orthonormal, times a root of the covariance. A bootstrap of them assumes normal rows, because a
+    summary contains no more than their first two moments.
 
     Raises:
-        ValueError: fewer than two rows, or a covariance that so few rows cannot have.
+        ValueError: there are fewer than two rows, or the covariance has too high a rank for n rows.
     """
     n = summary.n
     if n < 2:
-        raise ValueError(f"a summary of {n} rows has no covariance: it takes two or more.")
+        raise ValueError(f"a summary of {n} rows has no covariance: at least two rows are needed.")
     deviation = np.sqrt(np.maximum(np.diag(summary.covariance), 0.0))
     varies = deviation > 0.0
     scale = deviation[varies]
@@ -158,20 +158,23 @@ def rows_from_summary(summary: CurveSummary) -> FloatArray:
     return rows
 
 
-def _pivoted_root(correlation: FloatArray, most: int) -> FloatArray:
-    """Return the columns (points, rank), at most so many, whose product with their transpose is a correlation matrix.
+def _pivoted_root(correlation: FloatArray, max_rank: int) -> FloatArray:
+    """Return a root (points, rank) of a correlation matrix: its product with its transpose is that matrix.
 
-    Of the points that are left the one with most variance is next: what a semidefinite matrix has left at the end is
-    nowhere larger than its largest variance.
+    Each step takes the point with the largest remaining variance as the pivot. In a semidefinite remainder no entry
+    exceeds the largest variance, so that variance bounds the error.
+
+    Raises:
+        ValueError: the rank exceeds `max_rank`.
     """
-    left, columns = correlation.copy(), np.zeros((len(correlation), 0))
-    while left.size and (largest := left.diagonal().max()) > ROUNDING:
-        if columns.shape[1] == most:
+    remainder, columns = correlation.copy(), np.zeros((len(correlation), 0))
+    while remainder.size and (largest := remainder.diagonal().max()) > ROUNDING:
+        if columns.shape[1] == max_rank:
             if largest <= _LEFT_OUT:
                 break
-            raise ValueError(f"a covariance of more than rank {most} is not that of {most + 1} rows.")
-        pivot = int(np.argmax(left.diagonal()))
-        column = left[:, pivot] / np.sqrt(largest)
+            raise ValueError(f"{max_rank + 1} rows cannot have a covariance of rank above {max_rank}.")
+        pivot = int(np.argmax(remainder.diagonal()))
+        column = remainder[:, pivot] / np.sqrt(largest)
         columns = np.column_stack([columns, column])
-        left -= np.outer(column, column)
+        remainder -= np.outer(column, column)
     return columns

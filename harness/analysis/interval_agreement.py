@@ -1,4 +1,4 @@
-"""Whether what held in each phase of the baseline still holds: that the phase is there, and that it goes one way."""
+"""Comparison of each phase with the baseline: its presence and its monotonicity."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from harness.analysis.segments import BoundedRises, Rises, bounded_rises, declar
 from harness.analysis.simultaneous import simultaneous_bound
 from harness.analysis.turning_points import best_direction, turning_points
 
-#: How far measuring again moves a layer's mean, until a calibration says otherwise.
+#: Change of a layer's mean between repeated measurements, unless a calibration replaces it.
 DECLARED_NOISE = 1e-3
 
 
 class Question(StrEnum):
-    """What is asked of a phase: is its rise there, and is the curve monotone over it?"""
+    """Question about a phase: is its rise present, or is the curve monotone over it?"""
 
     PRESENCE = "presence"
     MONOTONICITY = "monotonicity"
@@ -41,15 +41,16 @@ class Question(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IntervalFinding:
-    """One question about one phase, asked of the baseline and of the measure.
+    """The answers of the baseline and of the run to one question about one phase.
 
-    `phase` counts from 1, `first` and `last` are the baseline's layers, `direction` is the phase's. `effect` is the
-    rise in that direction, or the largest reversal, between `layers`, with `interval`, judged against `margin`;
-    `before` is the baseline's. `change` is now minus baseline of one quantity: the rise, or the reversal between the
-    layers where the baseline, else this run, has it; `change_interval` holds for all pairs of layers at once with the
-    agreement's `confidence`. `verdict` is None where the baseline left the question open. `n_needed` is about how many
-    samples would decide, None where the verdict is not inconclusive or nobody can say.
-    """
+    `phase` counts from 1. `first` and `last` are the phase's layers in the baseline, `direction` is its direction.
+    `effect` is the rise in that direction, or the largest reversal, between `layers`. Its `interval` is compared with
+    `margin`, and `before` is the effect in the baseline.
+
+    `change` is measured minus baseline, of the rise or of one reversal. The reversal lies between the baseline's
+    violating layers if there are any, else between the run's. `change_interval` holds for all pairs of layers at once
+    with the agreement's `confidence`. `verdict` is None if the baseline's answer is inconclusive. `n_needed` estimates
+    the number of samples that would decide, None if the verdict is not inconclusive or no estimate exists."""
 
     phase: int
     question: Question
@@ -72,10 +73,10 @@ class IntervalFinding:
 
 @dataclass(frozen=True, slots=True)
 class IntervalAgreement:
-    """The verdict on all phases of a curve: that of the worst of the `findings` that the baseline was certain of.
+    """The verdict on all phases of a curve: the worst verdict among the `findings`.
 
-    Inconclusive where it was certain of none. `confidence` is that of the changes, all questions together; `n` and
-    `n_baseline` count independent rows.
+    It is inconclusive if the baseline answers no question conclusively. `confidence` applies to the changes of all
+    questions together. `n` and `n_baseline` count independent rows.
     """
 
     verdict: Verdict
@@ -95,65 +96,71 @@ def judge_intervals(
     segments: int = 4,
     start: int = 1,
 ) -> IntervalAgreement:
-    """Return whether each phase of the baseline is as present and as monotone, over the baseline's layers, as it was.
+    """Compare the presence and monotonicity of each phase with the baseline, over the baseline's layers.
 
-    Two questions a phase: does its rise exceed the prominence (present or absent), does a reversal inside it exceed the
-    margin (monotone or violated)? Both are those of the claims, with their errors: a phase is chosen for its rise, so
-    its bounds hold for all pairs of layers at once. What the baseline is certain of is judged.
+    Two questions per phase: does its rise exceed the prominence (present or absent), and does a reversal inside it
+    exceed the margin (monotone or violated)? The tests and their errors are the same as in the claims. Phases are
+    selected for their rise, so the bounds hold for all pairs of layers at once. Questions that are inconclusive in the
+    baseline are not judged.
 
-    Differs: the opposite is certain now, each question at `alpha_diff` / (2 segments), **and** the quantity has
-    certainly changed by more than 2 `noise`, all pairs of layers together at `alpha_diff`. The answer alone would not
-    do. Near its margin a quantity is certain one way with the claims' error and, where this run is the larger, certain
-    the other way almost always. The change knows no margin: where nothing changed it is false with `alpha_diff` at
-    most, wherever the quantity lies. And as certainty is cheap with many samples, what measuring again may do to the
-    means of the two layers of a rise is no change.
+    Differs: two conditions hold. The run confirms the opposite answer, each question at `alpha_diff` / (2 segments).
+    **And** the quantity is confirmed to have changed by more than 2 `noise`, over all pairs of layers together at
+    `alpha_diff`. The answer alone would not suffice. Near its margin the baseline may confirm one answer with the
+    error of a claim. A larger run then confirms the opposite almost always. The second condition has no
+    margin, so without a real change it is false with probability `alpha_diff` at most. The noise allowance
+    covers what measuring again does to the means of the two layers of a rise, which large n would otherwise confirm.
 
-    Equivalent: the same answer is certain now, or every change certainly lies within 2 `noise`, so that an answer that
-    just fails to be certain again is no doubt. Inconclusive: neither.
+    Equivalent: the run confirms the same answer, or every change is confirmed to lie within 2 `noise`. In the second
+    case an answer that just misses confirmation does not matter. Inconclusive: neither.
 
     Args:
-        sides: the run and its baseline; fewer than 32 paired samples are compared as if they were not paired.
+        sides: the run and its baseline; fewer than 32 paired samples are compared as unpaired.
         alpha_diff: probability of a false "differs", all questions together.
-        reference: mean curve (points,) that sets phases, prominence and margin; by default that of the baseline.
+        reference: mean curve (points,) that sets phases, prominence and margin; the default is that of the baseline.
         noise: largest change of a layer's mean between measurements of the same samples.
         segments: number of phases.
-        start: direction of the first; 0 takes the reference's better one.
+        start: direction of the first phase; 0 selects the one that fits the reference better.
 
     Raises:
-        ValueError: fewer than two independent rows, too few points for the segments, or a negative noise.
+        ValueError: there are too few independent rows (under two) or points for the segments, or `noise` is negative.
     """
     if noise < 0.0:
-        raise ValueError(f"the noise of a layer's mean is not negative, this one is {noise}.")
-    this, that = sides.summaries()
-    mean = that.mean if reference is None else np.asarray(reference, dtype=np.float64)
-    if mean.shape != that.mean.shape:
-        raise ValueError(f"the reference has shape {mean.shape}, the curves have {that.points} points.")
+        raise ValueError(f"the noise of a layer's mean cannot be negative, but is {noise}.")
+    measured, baseline = sides.summaries()
+    mean = baseline.mean if reference is None else np.asarray(reference, dtype=np.float64)
+    if mean.shape != baseline.mean.shape:
+        raise ValueError(f"the reference has shape {mean.shape}, the curves have {baseline.points} points.")
     direction = best_direction(mean, segments, start)
-    edges = (0, *turning_points(mean, segments, direction), this.points - 1)
+    edges = (0, *turning_points(mean, segments, direction), measured.points - 1)
     change = _Change.from_difference(MeanDifference.from_sides(sides, View.LEVEL), alpha_diff, 2.0 * noise)
     strict = alpha_diff / (2 * segments)
-    before, after = bounded_rises(that, ALPHA_PRESENT), bounded_rises(this, ALPHA_PRESENT)
-    strictly = bounded_rises(this, strict)
+    baseline_rises, measured_rises = bounded_rises(baseline, ALPHA_PRESENT), bounded_rises(measured, ALPHA_PRESENT)
+    strict_rises = bounded_rises(measured, strict)
     findings: list[IntervalFinding] = []
     for phase in range(segments):
-        stretch = (edges[phase], edges[phase + 1], direction * (-1) ** phase)
-        rise, reversal = (*stretch, declared_prominence(mean)), (*stretch, reversal_margin(mean))
-        asked = (
-            (Question.PRESENCE, _rise(before, *rise), _rise(after, *rise), partial(_rise, strictly, *rise)),
+        phase_span = (edges[phase], edges[phase + 1], direction * (-1) ** phase)
+        rise, reversal = (*phase_span, declared_prominence(mean)), (*phase_span, reversal_margin(mean))
+        questions = (
+            (
+                Question.PRESENCE,
+                _rise(baseline_rises, *rise),
+                _rise(measured_rises, *rise),
+                partial(_rise, strict_rises, *rise),
+            ),
             (
                 Question.MONOTONICITY,
-                judge_monotonicity(that, *reversal),
-                judge_monotonicity(this, *reversal),
-                partial(judge_monotonicity, this, *reversal, (strict, strict)),
+                judge_monotonicity(baseline, *reversal),
+                judge_monotonicity(measured, *reversal),
+                partial(judge_monotonicity, measured, *reversal, (strict, strict)),
             ),
         )
-        findings += [change.judged(phase, stretch, *answers) for answers in asked]
+        findings += [change.judged(phase, phase_span, *answers) for answers in questions]
     judged = [finding.verdict for finding in findings if finding.verdict is not None]
     return IntervalAgreement(
         verdict=combine_verdicts(judged) if judged else Verdict.INCONCLUSIVE,
         paired=sides.in_pairs,
-        n=this.n,
-        n_baseline=that.n,
+        n=measured.n,
+        n_baseline=baseline.n,
         confidence=1.0 - alpha_diff,
         findings=tuple(findings),
     )
@@ -161,7 +168,7 @@ def judge_intervals(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Change:
-    """The change of every rise m[t] - m[s], with the half-widths of its simultaneous and its single intervals, (K,)."""
+    """The change of every rise m[t] - m[s] with half-widths of the simultaneous and single intervals, (K,)."""
 
     rises: Rises
     wide: FloatArray
@@ -178,41 +185,44 @@ class _Change:
         return cls(rises, critical * rises.standard_error, single * rises.standard_error, least)
 
     def between(self, layers: tuple[int, int], direction: int) -> tuple[float, tuple[float, float]]:
-        """Return the change of one rise in a direction with its simultaneous interval."""
-        at = self.rises.index(*layers)
-        # No change is 0, not -0, which a file would show.
-        moved, width = direction * float(self.rises.rise[at]) + 0.0, float(self.wide[at])
-        return moved, (moved - width, moved + width)
+        """Return the change of one rise in the given direction, with its simultaneous interval."""
+        index = self.rises.index(*layers)
+        # Adding 0.0 turns -0 into 0, which would otherwise appear in a file.
+        change, width = direction * float(self.rises.rise[index]) + 0.0, float(self.wide[index])
+        return change, (change - width, change + width)
 
     def is_noise(self, first: int, last: int, inside: bool) -> bool:
-        """Whether the rise over an interval, or all those inside it, certainly changed by no more than the noise."""
-        taken = (self.rises.first >= first) & (self.rises.last <= last)
+        """Return True if the rise over an interval (or every rise inside it) is confirmed to change by noise only."""
+        selected = (self.rises.first >= first) & (self.rises.last <= last)
         if not inside:
-            taken &= (self.rises.first == first) & (self.rises.last == last)
-        return bool((np.abs(self.rises.rise[taken]) + self.narrow[taken] <= self.least).all())
+            selected &= (self.rises.first == first) & (self.rises.last == last)
+        return bool((np.abs(self.rises.rise[selected]) + self.narrow[selected] <= self.least).all())
 
     def judged(
         self,
         phase: int,
-        stretch: tuple[int, int, int],
+        phase_span: tuple[int, int, int],
         question: Question,
-        then: PhaseFinding,
-        now: PhaseFinding,
-        strictly: Callable[[], PhaseFinding],
+        baseline: PhaseFinding,
+        measured: PhaseFinding,
+        judge_strictly: Callable[[], PhaseFinding],
     ) -> IntervalFinding:
-        """The answers to one question, with a verdict where the baseline was certain; `strictly` asks once more."""
-        first, last, direction = stretch
-        if now.verdict is not then.verdict:
-            now = strictly()
+        """Return the answers to one question, with a verdict if the baseline's answer is conclusive.
+
+        If the answers differ, `judge_strictly` gives the run's answer at the stricter level.
+        """
+        first, last, direction = phase_span
+        if measured.verdict is not baseline.verdict:
+            measured = judge_strictly()
         inside = question is Question.MONOTONICITY
-        # A reversal is followed where it was found: in the baseline, else now.
-        followed = then.layers if then.verdict is Monotonicity.VIOLATED else now.layers
-        moved, span = self.between(followed, -direction if inside else direction)
+        # A reversal is compared between the layers of the baseline's violation, else of this run's.
+        layers = baseline.layers if baseline.verdict is Monotonicity.VIOLATED else measured.layers
+        change, interval = self.between(layers, -direction if inside else direction)
         verdict, needed = None, None
-        # The two enumerations of answers have one word for "open".
-        if then.verdict != Presence.INCONCLUSIVE:
+        # Presence and Monotonicity share the value "inconclusive".
+        if baseline.verdict != Presence.INCONCLUSIVE:
             is_noise = self.is_noise(first, last, inside)
-            verdict, needed = self._verdict(then, now, moved, span[1] - moved, is_noise)
+            verdict, needed = self._verdict(baseline, measured, change, interval[1] - change, is_noise)
         return IntervalFinding(
             phase=phase + 1,
             question=question,
@@ -220,37 +230,37 @@ class _Change:
             last=last,
             direction=direction,
             verdict=verdict,
-            baseline=then.verdict,
-            measured=now.verdict,
-            layers=now.layers,
-            before=then.effect,
-            effect=now.effect,
-            interval=now.interval,
-            margin=now.margin,
-            change=moved,
-            change_interval=span,
-            n=now.n,
+            baseline=baseline.verdict,
+            measured=measured.verdict,
+            layers=measured.layers,
+            before=baseline.effect,
+            effect=measured.effect,
+            interval=measured.interval,
+            margin=measured.margin,
+            change=change,
+            change_interval=interval,
+            n=measured.n,
             n_needed=needed,
         )
 
     def _verdict(
-        self, then: PhaseFinding, now: PhaseFinding, moved: float, width: float, is_noise: bool
+        self, baseline: PhaseFinding, measured: PhaseFinding, change: float, width: float, is_noise: bool
     ) -> tuple[Verdict, int | None]:
-        """Return the verdict with how many samples would decide; `width` is half the interval of the change `moved`."""
-        if now.verdict == then.verdict or is_noise:
+        """Return the verdict and about how many samples would decide; `width` is the half-width of `change`."""
+        if measured.verdict == baseline.verdict or is_noise:
             return Verdict.EQUIVALENT, None
-        if now.verdict != Presence.INCONCLUSIVE:
-            if abs(moved) - width > self.least:
+        if measured.verdict != Presence.INCONCLUSIVE:
+            if abs(change) - width > self.least:
                 return Verdict.DIFFERS, None
-            gap, reach = abs(moved) - self.least, width
+            gap, reach = abs(change) - self.least, width
         else:
-            # How far the estimate is from where a decision turns, and how far its interval reaches.
-            gap, reach = abs(now.margin - now.effect), now.interval[1] - now.effect
-            if now.effect > now.margin:
-                reach = now.effect - now.interval[0]
-        return Verdict.INCONCLUSIVE, samples_to_decide(now.n, gap, reach)
+            # Distance from the estimate to the margin, and half-width of its interval on that side.
+            gap, reach = abs(measured.margin - measured.effect), measured.interval[1] - measured.effect
+            if measured.effect > measured.margin:
+                reach = measured.effect - measured.interval[0]
+        return Verdict.INCONCLUSIVE, samples_to_decide(measured.n, gap, reach)
 
 
 def _rise(bounded: BoundedRises, first: int, last: int, direction: int, prominence: float) -> PhaseFinding:
-    rise, *ends = (direction * value for value in bounded.between(first, last))
-    return judge_presence((first, last), rise, (min(ends), max(ends)), prominence, bounded.n)
+    rise, *interval_ends = (direction * value for value in bounded.between(first, last))
+    return judge_presence((first, last), rise, (min(interval_ends), max(interval_ends)), prominence, bounded.n)

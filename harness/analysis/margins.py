@@ -1,4 +1,4 @@
-"""How large a change may be: equivalence margins of a baseline, and the per-sample tolerance of a reproduction."""
+"""Largest acceptable changes: equivalence margins of a baseline and per-sample tolerances of a reproduction."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from harness.analysis.curves import Clusters, FloatArray, IntArray, cluster_mean
 from harness.analysis.turning_points import boundary_intervals, turning_points
 
 MIN_CURVE_MARGIN, CURVE_MARGIN_SHARE = 0.01, 0.05
-#: Shares of one token's attention move more than means over all tokens do: rounding the weights to 8 bits moves them by
-#: up to 8 % of their range, and no similarity by more than 2 %.
+#: The attention shares of one token change more than means over all tokens. Rounding the weights to 8 bits changes the
+#: shares by up to 8 % of their range, and the similarities by 2 % at most.
 ATTENTION_MARGIN_SHARE = 0.10
 RECALL_MARGIN, LAST_RECALL_MARGIN = 0.05, 0.02
 MIN_PAIRS, MIN_SHARE = 32, 0.80
-#: Of the interval within which a baseline places its own boundaries.
+#: Confidence level of the interval for a baseline's own boundaries.
 BASELINE_INTERVAL_LEVEL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """When two measurements of the same samples are the same.
+    """The largest difference at which two measurements of the same samples count as the same.
 
-    A sample reproduces where no layer differs by more than `amount` (one value, or one per sample); the measure
-    reproduces where at least `share` of the samples do. `reason` says why it has that size. `noise` is how far a sample
-    moves where nothing but the environment changes, in the measure's unit; None where that is not known.
+    A sample reproduces if no layer differs by more than `amount` (one value, or one per sample). The measure
+    reproduces if at least `share` of the samples do. `reason` explains the size. `noise` is the change of a sample when
+    only the environment changes, in the measure's unit; None if unknown.
     """
 
     amount: float | tuple[float, ...] = 1e-3
@@ -36,11 +36,11 @@ class Tolerance:
     noise: float | None = None
 
 
-#: One side on a GPU or in 16 bits, until a calibration says otherwise.
+#: One side on a GPU or in 16 bits, unless a calibration replaces it.
 CURVE_TOLERANCE = Tolerance(1e-3, 1.0, "declared for GPUs and 16-bit types")
-#: float32 or wider on CPUs on both sides. Other machines and releases moved no sample by more than 3e-6.
+#: float32 or wider on CPUs on both sides. Other machines and releases changed no sample by more than 3e-6.
 CPU_TOLERANCE = Tolerance(5e-5, 1.0, "declared for float32 on CPUs")
-#: hits are whole numbers: they are equal or not, up to a tie in one sample of a hundred.
+#: Hits are integers, so they are compared exactly, except that ties may change one sample in a hundred.
 HIT_TOLERANCE = Tolerance(1e-9, 0.99, "whole words and tokens, equal in 99 % of the samples")
 
 
@@ -60,13 +60,13 @@ class Margins:
 def declared_margins(m: npt.ArrayLike, noise: float = 0.0, share: float = CURVE_MARGIN_SHARE) -> Margins:
     """Return the margins for a baseline whose mean curve is `m` (points,).
 
-    The curve's margin is the largest of 0.01, a `share` of its range and three times `noise`; a turning point may move
-    by 3 % of the depth but by one layer always, a half-height by 1.5 % but by half a layer always.
+    The curve's margin is the largest of 0.01, a `share` of its range and three times `noise`. A turning point may
+    shift by 3 % of the depth and at least one layer, a half-height by 1.5 % and at least half a layer.
 
     Args:
         m: mean curve of the baseline.
-        noise: largest shift of a layer's mean among calibration runs of the same samples.
-        share: of the range; `ATTENTION_MARGIN_SHARE` for shares of attention.
+        noise: largest change of a layer's mean among calibration runs of the same samples.
+        share: share of the range; `ATTENTION_MARGIN_SHARE` for attention shares.
     """
     curve = np.asarray(m, dtype=np.float64)
     spread = float(curve.max() - curve.min())
@@ -87,7 +87,7 @@ def declared_margins(m: npt.ArrayLike, noise: float = 0.0, share: float = CURVE_
 
 @dataclass(frozen=True, slots=True)
 class BoundaryMargin:
-    """How far one boundary may move, in layers; `name` is `turning_point_j` or `half_height_j`, j from 1."""
+    """The largest acceptable shift of one boundary in layers, named `turning_point_j` or `half_height_j`, j from 1."""
 
     name: str
     value: float
@@ -99,28 +99,29 @@ def boundary_margins(
 ) -> tuple[BoundaryMargin, ...]:
     """Return the margins of the turning points, then of the half-heights, of a baseline's curves (samples, points).
 
-    A boundary may move as far as `declared_margins` says, and as far as the ends of its own 99 % interval: on a plateau
-    the baseline itself cannot say where the curve turns, and a run is not held to what its baseline does not know.
+    Each margin is the larger of the one in `declared_margins` and the distance to an end of the boundary's own 99 %
+    interval. On a plateau the baseline itself does not determine where the curve turns, so a run cannot be expected to
+    match it more closely.
 
     Raises:
-        ValueError: as `boundary_intervals`.
+        ValueError: as in `boundary_intervals`.
     """
     rows = cluster_means(x, clusters, "the baseline")
-    found = boundary_intervals(rows, segments=segments, start=start, level=BASELINE_INTERVAL_LEVEL)
+    boundaries = boundary_intervals(rows, segments=segments, start=start, level=BASELINE_INTERVAL_LEVEL)
     declared = declared_margins(rows.mean(axis=0))
     last = rows.shape[1] - 1
     layers = f"3 % of a depth of {last}, at least 1", f"1.5 % of the depth {last}, at least 0.5"
     kinds = (
-        ("turning_point", found.turning_points, float(declared.turning_points), layers[0]),
-        ("half_height", found.half_heights, declared.half_heights, layers[1]),
+        ("turning_point", boundaries.turning_points, float(declared.turning_points), layers[0]),
+        ("half_height", boundaries.half_heights, declared.half_heights, layers[1]),
     )
     margins = []
-    for kind, intervals, least, why in kinds:
+    for kind, intervals, least, declared_reason in kinds:
         for index, interval in enumerate(intervals, start=1):
-            own = max(interval.high - interval.estimate, interval.estimate - interval.low)
-            value, reason = least, why
-            if own > least:
-                value = own
+            half_length = max(interval.high - interval.estimate, interval.estimate - interval.low)
+            value, reason = least, declared_reason
+            if half_length > least:
+                value = half_length
                 reason = (
                     f"the baseline itself has it at {interval.low:.3g} to {interval.high:.3g} "
                     f"({BASELINE_INTERVAL_LEVEL:.0%})"
@@ -130,10 +131,10 @@ def boundary_margins(
 
 
 def noise_refusal(m: npt.ArrayLike, noise: float) -> str | None:
-    """Return why a baseline is too noisy to guard its phases, or None.
+    """Return why a baseline is too noisy to detect changes of its phases, or None if it is not.
 
-    Refused where three times `noise` exceeds a quarter of the smallest move of the mean curve `m` (points,): a margin
-    of that size would let the phase shrink unnoticed.
+    It is too noisy if three times `noise` exceeds a quarter of the smallest phase of the mean curve `m` (points,). With
+    a margin of that size the phase could shrink unnoticed.
     """
     curve = np.asarray(m, dtype=np.float64)
     edges = [0, *turning_points(curve, 4), len(curve) - 1]
@@ -141,7 +142,7 @@ def noise_refusal(m: npt.ArrayLike, noise: float) -> str | None:
     if 3.0 * noise <= sizes.min() / 4.0:
         return None
     return (
-        f"calibration noise {noise:.2g} is too large for phase {int(np.argmin(sizes)) + 1}, which moves by "
+        f"calibration noise {noise:.2g} is too large for phase {int(np.argmin(sizes)) + 1}, which changes by "
         f"{sizes.min():.2g}: measure in float32, or with more samples."
     )
 
@@ -155,10 +156,10 @@ def recall_margins(points: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairing:
-    """Which samples of two measurements are the same, and whether the two are to be compared in pairs.
+    """The common samples of two measurements; `paired` is True if they are compared in pairs.
 
-    `measured` and `baseline` are the rows of the common samples, aligned, (common,). `changed` names ids that are in
-    both but with other model inputs. `reason` says why `paired` is False, and is empty where it is True.
+    `measured` and `baseline` are the rows of the common samples, aligned, (common,). `changed` lists ids present in
+    both with different model inputs. `reason` states why `paired` is False, and is empty if it is True.
     """
 
     measured: IntArray
@@ -169,30 +170,37 @@ class Pairing:
 
 
 def pair_samples(
-    now: Sequence[str], baseline: Sequence[str], now_hashes: Sequence[Hashable], baseline_hashes: Sequence[Hashable]
+    measured: Sequence[str],
+    baseline: Sequence[str],
+    measured_hashes: Sequence[Hashable],
+    baseline_hashes: Sequence[Hashable],
 ) -> Pairing:
-    """Return the common samples, same id and same input hash, of two measurements.
+    """Return the common samples of two measurements: same id and same input hash.
 
-    They are compared in pairs from 32 common samples on, if these are at least 80 % of the smaller measurement: a run
-    with fewer samples than its baseline draws the first of the same ones, and loses nothing by being paired.
+    They are compared in pairs if there are at least 32 common samples and these are at least 80 % of the smaller
+    measurement. A run with fewer samples than its baseline takes the first ones of the same order, so pairing applies.
 
     Args:
-        now: sample ids, unique.
+        measured: sample ids, unique.
         baseline: sample ids, unique.
-        now_hashes: hash of each sample's model inputs.
+        measured_hashes: hash of each sample's model inputs.
         baseline_hashes: likewise.
 
     Raises:
-        ValueError: an id occurs twice, or there is not one hash per id.
+        ValueError: an id occurs twice, or the number of hashes differs from the number of ids.
     """
-    for name, ids, hashes in (("this run", now, now_hashes), ("the baseline", baseline, baseline_hashes)):
+    for name, ids, hashes in (("this run", measured, measured_hashes), ("the baseline", baseline, baseline_hashes)):
         if len(set(ids)) != len(ids) or len(hashes) != len(ids):
             raise ValueError(f"the samples of {name} need unique ids and one input hash each.")
-    where = {sample: row for row, sample in enumerate(baseline)}
-    shared = [(row, where[sample]) for row, sample in enumerate(now) if sample in where]
-    same = [(row, old) for row, old in shared if now_hashes[row] == baseline_hashes[old]]
-    changed = tuple(now[row] for row, old in shared if now_hashes[row] != baseline_hashes[old])
-    smaller = min(len(now), len(baseline))
+    baseline_rows = {sample: row for row, sample in enumerate(baseline)}
+    shared = [(row, baseline_rows[sample]) for row, sample in enumerate(measured) if sample in baseline_rows]
+    same = [
+        (row, baseline_row) for row, baseline_row in shared if measured_hashes[row] == baseline_hashes[baseline_row]
+    ]
+    changed = tuple(
+        measured[row] for row, baseline_row in shared if measured_hashes[row] != baseline_hashes[baseline_row]
+    )
+    smaller = min(len(measured), len(baseline))
     reason = ""
     if len(same) < MIN_PAIRS:
         reason = f"{len(same)} samples are common, {MIN_PAIRS} are needed for a comparison in pairs"
@@ -203,7 +211,7 @@ def pair_samples(
         reason = ", ".join(filter(None, [f"{len(changed)} samples have other model inputs", reason]))
     return Pairing(
         measured=np.array([row for row, _ in same], dtype=np.int64),
-        baseline=np.array([old for _, old in same], dtype=np.int64),
+        baseline=np.array([baseline_row for _, baseline_row in same], dtype=np.int64),
         changed=changed,
         paired=paired,
         reason=reason,

@@ -1,4 +1,4 @@
-"""Mean differences between two measurements, and what can be said of them: equivalent, different or undecided."""
+"""Mean differences between two measurements and their verdict: equivalent, different or inconclusive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALPHA_EQUIVALENT = 0.025
 
 
 class Verdict(StrEnum):
-    """What a regression says of one measure, from the sharpest agreement to none."""
+    """Result of a regression check on one measure, from the closest agreement to none."""
 
     REPRODUCES = "reproduces"
     EQUIVALENT = "equivalent"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 
 class View(StrEnum):
-    """What of a curve is compared: its values, or its values less each sample's mean over the layers."""
+    """Form in which a curve is compared: its values, or its values minus each sample's mean over the layers."""
 
     LEVEL = "level"
     SHAPE = "shape"
@@ -35,12 +35,12 @@ class View(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MeanComparison:
-    """Equivalent, different or undecided in the mean, in one view.
+    """The verdict on the mean difference in one view: equivalent, different or inconclusive.
 
-    `layers` are those that differ, or those that keep an inconclusive verdict from being equivalent. `layer` is the
-    one with the largest excess over its `margin`; `effect` is its mean difference, now minus baseline, and `interval`
-    the interval of it that holds for all layers at once with `confidence`. `n_needed` is about how many samples would
-    decide, with the same differences; None where the verdict is not inconclusive, or no number would do.
+    `layers` are the layers that differ, or the layers not shown to be equivalent if the verdict is inconclusive.
+    `layer` has the largest excess over its `margin`. `effect` is its mean difference, measured minus baseline, with an
+    `interval` that holds for all layers at once with `confidence`. `n_needed` estimates the number of samples that
+    would decide. It is None if the verdict is not inconclusive, or if no number would suffice.
     """
 
     view: View
@@ -66,8 +66,8 @@ def layers_where(condition: BoolArray) -> tuple[int, ...]:
 class Sides:
     """The curves (samples, points) of a run and of its baseline, with the labels of their clusters.
 
-    `paired` says that row by row the samples are the same, with the same model inputs; `in_pairs` that they are also
-    enough for a comparison in pairs.
+    `paired` is True if row by row the samples and their model inputs are the same. `in_pairs` is True if there are also
+    enough of them for a comparison in pairs.
     """
 
     measured: FloatArray
@@ -79,18 +79,18 @@ class Sides:
     @classmethod
     def from_curves(
         cls,
-        now: npt.ArrayLike,
+        measured: npt.ArrayLike,
         baseline: npt.ArrayLike,
         paired: bool,
         clusters: Clusters | None = None,
         baseline_clusters: Clusters | None = None,
     ) -> Sides:
-        """Return the two sides; where `paired`, `clusters` are those of both.
+        """Return the two sides; if `paired`, `clusters` apply to both.
 
         Raises:
-            ValueError: as `as_curves`, other points, or where `paired` other samples.
+            ValueError: as in `as_curves`, or the numbers of points differ, or of samples if `paired`.
         """
-        x, y = as_curves(now, "the measure"), as_curves(baseline, "its baseline")
+        x, y = as_curves(measured, "the measure"), as_curves(baseline, "its baseline")
         unlike = f"a measure of shape {x.shape} cannot be compared with a baseline of shape {y.shape}"
         if x.shape[1] != y.shape[1]:
             raise ValueError(f"{unlike}: not the same model.")
@@ -104,15 +104,15 @@ class Sides:
         return self.paired and len(self.measured) >= MIN_PAIRS
 
     def summaries(self) -> tuple[CurveSummary, CurveSummary]:
-        """Return the summary of either side."""
-        now = summarise(self.measured, self.clusters, "the measure")
-        return now, summarise(self.baseline, self.baseline_clusters, "its baseline")
+        """Return the summaries of the run and of the baseline."""
+        measured = summarise(self.measured, self.clusters, "the measure")
+        return measured, summarise(self.baseline, self.baseline_clusters, "its baseline")
 
 
 def samples_to_decide(n: int, gap: float, reach: float) -> int | None:
-    """Return about how many samples decide where an interval reaches `reach` and the margin is `gap` away.
+    """Return about how many samples decide, for an interval of half-width `reach` and a margin `gap` away.
 
-    Intervals shrink with the root of n. None where the estimate lies so near the margin that no number would do.
+    Intervals shrink with the square root of n. None if the estimate lies too near the margin for any number.
     """
     return int(np.ceil(n * max((reach / gap) ** 2, 1.05))) if gap > 0.01 * reach else None
 
@@ -121,8 +121,8 @@ def samples_to_decide(n: int, gap: float, reach: float) -> int | None:
 class MeanDifference:
     """The mean difference at every layer with the variance of one row on each side.
 
-    All arrays are (points,) but `covariance`, that of the mean difference, (points, points). A paired comparison has
-    one side only: the variance of the differences; the other is zero.
+    All arrays are (points,), except `covariance` of the mean difference, (points, points). In a paired comparison
+    `variance` is the variance of the differences and `other_variance` is zero.
     """
 
     view: View
@@ -136,25 +136,27 @@ class MeanDifference:
 
     @classmethod
     def from_sides(cls, sides: Sides, view: View) -> MeanDifference:
-        """Return the mean difference, now minus baseline, in one view."""
+        """Return the mean difference, measured minus baseline, in one view."""
         if view is View.SHAPE:
-            now, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.measured, sides.baseline))
-            sides = replace(sides, measured=now, baseline=baseline)
+            measured, baseline = (rows - rows.mean(axis=1, keepdims=True) for rows in (sides.measured, sides.baseline))
+            sides = replace(sides, measured=measured, baseline=baseline)
         if sides.in_pairs:
-            one = summarise(sides.measured - sides.baseline, sides.clusters, "the difference to the baseline")
-            nothing = np.zeros(one.points)
-            variance = np.diag(one.covariance)
-            return cls(view, True, one.mean, variance, one.n, nothing, one.n, one.covariance / one.n)
-        one, other = sides.summaries()
+            summary = summarise(sides.measured - sides.baseline, sides.clusters, "the difference to the baseline")
+            nothing = np.zeros(summary.points)
+            variance = np.diag(summary.covariance)
+            return cls(
+                view, True, summary.mean, variance, summary.n, nothing, summary.n, summary.covariance / summary.n
+            )
+        summary, baseline_summary = sides.summaries()
         return cls(
             view=view,
             paired=False,
-            difference=one.mean - other.mean,
-            variance=np.diag(one.covariance),
-            n=one.n,
-            other_variance=np.diag(other.covariance),
-            other_n=other.n,
-            covariance=one.covariance / one.n + other.covariance / other.n,
+            difference=summary.mean - baseline_summary.mean,
+            variance=np.diag(summary.covariance),
+            n=summary.n,
+            other_variance=np.diag(baseline_summary.covariance),
+            other_n=baseline_summary.n,
+            covariance=summary.covariance / summary.n + baseline_summary.covariance / baseline_summary.n,
         )
 
     @property
@@ -164,22 +166,22 @@ class MeanDifference:
 
     @property
     def df(self) -> FloatArray:
-        """Welch's degrees of freedom at every layer; those of a paired comparison are n - 1."""
-        one, other = self.variance / self.n, self.other_variance / self.other_n
-        least = np.full(len(one), self.n - 1.0 if self.paired else min(self.n, self.other_n) - 1.0)
-        denominator = one**2 / (self.n - 1.0) + other**2 / max(self.other_n - 1.0, 1.0)
+        """Welch's degrees of freedom at every layer, n - 1 if paired."""
+        measured_error, baseline_error = self.variance / self.n, self.other_variance / self.other_n
+        least = np.full(len(measured_error), self.n - 1.0 if self.paired else min(self.n, self.other_n) - 1.0)
+        denominator = measured_error**2 / (self.n - 1.0) + baseline_error**2 / max(self.other_n - 1.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            welch = (one + other) ** 2 / denominator
+            welch = (measured_error + baseline_error) ** 2 / denominator
         return np.where(denominator > 0.0, welch, least)
 
     def with_sample(self, difference: float) -> MeanDifference:
-        """Return the same with one more row, on this run's side, whose difference is given at every layer."""
+        """Return a copy with one more row on the run's side, which has this difference at every layer."""
         gap = difference - self.difference
         squares = (self.n - 1.0) * self.variance + self.n / (self.n + 1.0) * gap**2
         return replace(self, difference=self.difference + gap / (self.n + 1.0), variance=squares / self.n, n=self.n + 1)
 
     def decide(self, critical: float, margins: FloatArray) -> tuple[Verdict, BoolArray, BoolArray]:
-        """Return the verdict with the layers that differ and those that are equivalent."""
+        """Return the verdict, the layers that differ and the layers that are equivalent."""
         size, error = np.abs(self.difference), self.standard_error
         differs = size - critical * error > margins
         equivalent = size + stats.t.isf(ALPHA_EQUIVALENT, self.df) * error < margins
@@ -188,7 +190,7 @@ class MeanDifference:
         return Verdict.EQUIVALENT if equivalent.all() else Verdict.INCONCLUSIVE, differs, equivalent
 
     def guarded_verdict(self, critical: float, margins: FloatArray, guard: float) -> Verdict:
-        """Return the verdict if it survives one more sample of plus, and of minus, `guard`, else inconclusive."""
+        """Return the verdict if it survives one more sample of +guard and one of -guard, else inconclusive."""
         verdict = self.decide(critical, margins)[0]
         for pseudo in (guard, -guard) if guard else ():
             if self.with_sample(pseudo).decide(critical, margins)[0] is not verdict:
@@ -196,7 +198,7 @@ class MeanDifference:
         return verdict
 
     def samples_needed(self, critical: float, margins: FloatArray, guard: float) -> int | None:
-        """Return about how many samples decide, if differences and variances stay as they are."""
+        """Return about how many samples would decide, assuming unchanged differences and variances."""
         for factor in 1.05 ** np.arange(1, 142):
             larger = replace(self, n=self.n * factor, other_n=self.other_n * factor)
             if larger.guarded_verdict(critical, margins, guard) is not Verdict.INCONCLUSIVE:
@@ -204,7 +206,7 @@ class MeanDifference:
         return None
 
     def compare(self, margins: FloatArray, alpha: float, guard: float) -> MeanComparison:
-        """Return the verdict of the rule with its numbers; `alpha` is that of "differs", all layers together."""
+        """Return the verdict with its numbers; `alpha` is the error of "differs", all layers together."""
         error = self.standard_error
         df = float(self.df[error > 0.0].min()) if (error > 0.0).any() else self.n - 1.0
         critical = simultaneous_bound(self.covariance, df, alpha)
@@ -214,7 +216,7 @@ class MeanDifference:
         reach = -critical if verdict is Verdict.DIFFERS else stats.t.isf(ALPHA_EQUIVALENT, self.df)
         layer = int(np.argmax(size + reach * error - margins))
         effect, width = float(self.difference[layer]), float(critical * error[layer])
-        undecided = verdict is Verdict.INCONCLUSIVE
+        inconclusive = verdict is Verdict.INCONCLUSIVE
         return MeanComparison(
             view=self.view,
             verdict=verdict,
@@ -227,5 +229,5 @@ class MeanDifference:
             interval=(effect - width, effect + width),
             confidence=1.0 - alpha,
             margin=float(margins[layer]),
-            n_needed=self.samples_needed(critical, margins, guard) if undecided else None,
+            n_needed=self.samples_needed(critical, margins, guard) if inconclusive else None,
         )

@@ -1,4 +1,4 @@
-"""Whether a curve keeps its direction within an interval of layers, and whether a phase is there at all."""
+"""Tests of phases: monotonicity within an interval of layers, and presence of a rise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REVERSAL_SHARE, MIN_REVERSAL = 0.05, 0.01
 
 
 class Monotonicity(StrEnum):
-    """Whether a curve goes one way, up to reversals of a declared size."""
+    """Result of the monotonicity test, which allows reversals of a declared size."""
 
     MONOTONE = "monotone"
     VIOLATED = "violated"
@@ -25,7 +25,7 @@ class Monotonicity(StrEnum):
 
 
 class Presence(StrEnum):
-    """Whether a rise of a declared size is there."""
+    """Result of the test for a rise of a declared size."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -39,9 +39,9 @@ Answer = Presence | Monotonicity
 class PhaseFinding:
     """The answer to one question about a phase: `effect` between two `layers` with `interval`, against `margin`.
 
-    Of its presence the effect is the rise in its direction; of its monotonicity the reversal that decided, positive
-    against the direction, with an interval from the lower bound that holds for all pairs of layers at once to this
-    pair's one-sided upper bound. `n` counts independent rows.
+    For presence, the effect is the rise in the phase's direction. For monotonicity it is the decisive reversal,
+    positive against the direction; its interval runs from the lower bound that holds for all pairs of layers at once
+    to this pair's one-sided upper bound. `n` counts independent rows.
     """
 
     verdict: Answer
@@ -53,7 +53,7 @@ class PhaseFinding:
 
 
 def reversal_margin(m: FloatArray) -> float:
-    """Return the largest reversal of a mean curve that does not count: 5 % of the curve's range, at least 0.01."""
+    """Return the largest acceptable reversal of a mean curve: 5 % of the curve's range, at least 0.01."""
     return max(MIN_REVERSAL, REVERSAL_SHARE * float(m.max() - m.min()))
 
 
@@ -65,28 +65,28 @@ def judge_monotonicity(
     margin: float,
     alphas: tuple[float, float] = (ALPHA_VIOLATED, ALPHA_MONOTONE),
 ) -> PhaseFinding:
-    """Return whether the mean of a summary is monotone from layer `first` to layer `last`.
+    """Test if the mean of a summary is monotone from layer `first` to layer `last`.
 
-    The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. Monotone up to `margin` where
-    the one-sided upper bound of every drop lies below it (all must, so no correction is due); violated where the
-    simultaneous lower bound of some drop exceeds it; else inconclusive. Tests of trend cannot say this: on a curve
-    with a clear dip they confirm the rise.
+    The drop from s to t is -(m[t] - m[s]) x direction, over all first <= s < t <= last. The curve is monotone up to
+    `margin` if the one-sided upper bound of every drop lies below it. All must, so no correction is needed. It is
+    violated if the simultaneous lower bound of some drop exceeds it, else inconclusive. Trend tests cannot replace
+    this: on a curve with a clear dip they still confirm the rise.
 
     Args:
-        summary: of the curves.
-        first: layer where the interval begins.
-        last: layer where it ends, both included.
+        summary: summary of the curves.
+        first: first layer of the interval.
+        last: last layer of the interval, included.
         direction: +1 rising, -1 falling.
-        margin: largest reversal that does not count, in units of the curve.
+        margin: largest acceptable reversal, in units of the curve.
         alphas: family-wise error of "violated", and error of "monotone".
 
     Raises:
-        ValueError: layers that are no interval of the curve, a direction other than +1 and -1, or a margin that is not
+        ValueError: the layers are not an interval of the curve, the direction is not +1 or -1, or the margin is not
             positive.
     """
     _check_interval(first, last, direction, summary.points)
     if not margin > 0.0:
-        raise ValueError(f"the margin of a reversal must be positive, this one is {margin}.")
+        raise ValueError(f"the margin of a reversal must be positive, but is {margin}.")
     inside = CurveSummary(
         summary.mean[first : last + 1], summary.covariance[first : last + 1, first : last + 1], summary.n
     )
@@ -103,9 +103,11 @@ def judge_monotonicity(
         verdict = Monotonicity.VIOLATED
     elif (upper < margin).all():
         verdict = Monotonicity.MONOTONE
-    at = int(np.argmax(lower if violated else upper))
-    layers = (first + int(rises.first[at]), first + int(rises.last[at]))
-    return PhaseFinding(verdict, layers, float(drop[at]), (float(lower[at]), float(upper[at])), margin, summary.n)
+    index = int(np.argmax(lower if violated else upper))
+    layers = (first + int(rises.first[index]), first + int(rises.last[index]))
+    return PhaseFinding(
+        verdict, layers, float(drop[index]), (float(lower[index]), float(upper[index])), margin, summary.n
+    )
 
 
 def judge_phase_rise(
@@ -117,20 +119,20 @@ def judge_phase_rise(
     alpha: float = ALPHA_PRESENT,
     critical: float | None = None,
 ) -> PhaseFinding:
-    """Return whether the mean of independent rows rises (falls) by more than `prominence` over an interval.
+    """Test if the mean of independent rows rises (or falls) by more than `prominence` over an interval.
 
     Args:
         rows: (n, points).
-        first: layer where the phase begins.
-        last: layer where it ends.
+        first: first layer of the phase.
+        last: last layer of the phase.
         direction: +1 for a rise, -1 for a fall.
         prominence: in units of the curve.
         alpha: two-sided error of the interval.
-        critical: half the interval in standard errors, instead of Student's quantile: `BoundedRises.critical` where the
-            layers were chosen on the same curves.
+        critical: half the interval in standard errors, instead of Student's quantile; `BoundedRises.critical` if the
+            layers were selected on the same curves.
 
     Raises:
-        ValueError: as `summarise`, layers that are no interval of the curve, or a direction other than +1 and -1.
+        ValueError: as in `summarise`, or the layers are not an interval, or the direction is not +1 or -1.
     """
     _check_interval(first, last, direction, rows.shape[1])
     rise, width, n = single_rise(rows, first, last, alpha, critical)
@@ -141,7 +143,7 @@ def judge_phase_rise(
 def judge_presence(
     layers: tuple[int, int], rise: float, interval: tuple[float, float], prominence: float, n: int
 ) -> PhaseFinding:
-    """Return "present" where the interval of a rise lies above `prominence`, "absent" where it lies below."""
+    """Return "present" if the interval of a rise lies above `prominence`, "absent" if it lies below."""
     verdict = Presence.INCONCLUSIVE
     if interval[0] > prominence:
         verdict = Presence.PRESENT
@@ -152,6 +154,6 @@ def judge_presence(
 
 def _check_interval(first: int, last: int, direction: int, points: int) -> None:
     if not 0 <= first < last < points:
-        raise ValueError(f"layers {first} to {last} are no interval of a curve with {points} points.")
+        raise ValueError(f"layers {first} to {last} are not an interval of a curve with {points} points.")
     if direction not in (-1, 1):
         raise ValueError(f"a direction is +1 (rising) or -1 (falling), not {direction}.")
