@@ -1,1 +1,1 @@
-"""What follows from measured curves: turning points, verdicts, claims and timing. Numpy and scipy only."""
+"""Statistics of measured curves: turning points, verdicts, claims and timing, with numpy and scipy only."""

@@ -35,7 +35,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class RunNoise:
-    """One calibration run: its data type, the noise of every measure, and its device type if not the baseline's."""
+    """A calibration run: its data type, the noise of every measure, and its device type if not the baseline's."""
 
     dtype: str
     noise: Mapping[str, Noise]

@@ -46,7 +46,7 @@ _HOLDING: Mapping[Answer, ClaimVerdict] = {
 
 @dataclass(frozen=True, slots=True)
 class ClaimPart:
-    """One part of a claim: its verdict, the effect, interval, margin and n behind it, and a one-line `statement`.
+    """A part of a claim: its verdict, the effect, interval, margin and n behind it, and a one-line `statement`.
 
     `control_differences` compare the effect with each control's; the verdict does not depend on them.
     """

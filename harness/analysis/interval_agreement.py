@@ -50,7 +50,8 @@ class IntervalFinding:
     `change` is measured minus baseline, of the rise or of one reversal. The reversal lies between the baseline's
     violating layers if there are any, else between the run's. `change_interval` holds for all pairs of layers at once
     with the agreement's `confidence`. `verdict` is None if the baseline's answer is inconclusive. `n_needed` estimates
-    the number of samples that would decide, None if the verdict is not inconclusive or no estimate exists."""
+    the number of samples that would decide, None if the verdict is not inconclusive or no estimate exists.
+    """
 
     phase: int
     question: Question

@@ -36,9 +36,9 @@ class Tolerance:
     noise: float | None = None
 
 
-#: One side on a GPU or in 16 bits, unless a calibration replaces it.
+#: For a GPU or a 16-bit type on either side, unless a calibration replaces it.
 CURVE_TOLERANCE = Tolerance(1e-3, 1.0, "declared for GPUs and 16-bit types")
-#: float32 or wider on CPUs on both sides. Other machines and releases changed no sample by more than 3e-6.
+#: For float32 or wider on CPUs on both sides. Other machines and releases changed no sample by more than 3e-6.
 CPU_TOLERANCE = Tolerance(5e-5, 1.0, "declared for float32 on CPUs")
 #: Hits are integers, so they are compared exactly, except that ties may change one sample in a hundred.
 HIT_TOLERANCE = Tolerance(1e-9, 0.99, "whole words and tokens, equal in 99 % of the samples")

@@ -13,7 +13,7 @@ from harness.analysis.curves import BoolArray, Clusters, CurveSummary, FloatArra
 from harness.analysis.margins import MIN_PAIRS
 from harness.analysis.simultaneous import simultaneous_bound
 
-#: One-sided error of "equivalent".
+#: Error of "equivalent", one-sided.
 ALPHA_EQUIVALENT = 0.025
 
 
