@@ -1,1 +1,1 @@
-"""Tests of the room `data`."""
+"""Tests of `harness.data`."""

@@ -1,1 +1,1 @@
-"""Tests of the room `hub`."""
+"""Tests of `harness.hub`."""

@@ -1,4 +1,4 @@
-"""What the cache has is found without a network, what it lacks is fetched, and every stop is one sentence."""
+"""Cached snapshots are found without network access and missing files are downloaded."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def test_a_missing_snapshot_is_reported_with_the_remedy_and_without_network_acce
 
 
 def test_the_size_is_reported_before_the_download_and_the_revision_is_the_commit(hub: FakeHub, hub_cache: Path) -> None:
-    said, before = [], []
+    messages, fetched_before = [], []
 
-    def say(line: str) -> None:
-        said.append(line)
-        before.extend(hub.fetched())
+    def report(line: str) -> None:
+        messages.append(line)
+        fetched_before.extend(hub.fetched())
 
-    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=say)
+    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=report)
     commit = hub.commit("model", NAME)
-    assert said == [f"fetching {NAME} at revision {commit[:7]}: 5 files, {SIZE / 1000:.1f} kB, into {hub_cache}"]
-    assert before == []
+    assert messages == [f"fetching {NAME} at revision {commit[:7]}: 5 files, {SIZE / 1000:.1f} kB, into {hub_cache}"]
+    assert fetched_before == []
     assert snapshot.revision == commit
     assert {path.name: path.read_bytes() for path in snapshot.path.iterdir()} == {
         name: content for name, content in MODEL.items() if not name.endswith(".bin")
@@ -91,9 +91,9 @@ def test_an_incomplete_snapshot_is_refused_and_the_missing_shard_named(
     assert message.endswith("(3.0 kB to come)") is listed
     with pytest.raises(HubError, match=SHARDS[1]):
         find_snapshot(NAME, "model", PATTERNS)
-    said: list[str] = []
-    find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append)
-    assert "1 of 5 files, 3.0 kB" in said[0]
+    messages: list[str] = []
+    find_snapshot(NAME, "model", PATTERNS, download=True, say=messages.append)
+    assert "1 of 5 files, 3.0 kB" in messages[0]
     assert cache_problem(NAME, "model", PATTERNS) is None
 
 
@@ -102,9 +102,9 @@ def test_missing_files_are_inferred_from_file_names_if_the_hubs_list_is_absent(
 ) -> None:
     commit = fetch().name
     find_snapshot(DATASET[1], "dataset", ["*.parquet"], download=True, say=lambda _: None)
-    moved = unlist()
-    model = repository_directory(moved) / "snapshots" / commit
-    data = next(moved.glob("datasets--*/snapshots/*/data"))
+    cache = unlist()
+    model = repository_directory(cache) / "snapshots" / commit
+    data = next(cache.glob("datasets--*/snapshots/*/data"))
 
     assert cache_problem(NAME, "model", PATTERNS) is None
     assert find_snapshot(NAME, "model", PATTERNS).revision == commit
@@ -114,8 +114,8 @@ def test_missing_files_are_inferred_from_file_names_if_the_hubs_list_is_absent(
     assert "missing" in (cache_problem(DATASET[1], "dataset", ["*.parquet"]) or "")
 
     index = (model / "model.safetensors.index.json").resolve()
-    index.write_bytes(INDEX.replace(SHARDS[2].encode(), b"sight.safetensors"))
-    assert "sight.safetensors is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
+    index.write_bytes(INDEX.replace(SHARDS[2].encode(), b"vision.safetensors"))
+    assert "vision.safetensors is missing" in (cache_problem(NAME, "model", PATTERNS) or "")
     index.unlink()
     assert cache_problem(NAME, "model", PATTERNS) is None
     (model / SHARDS[2]).unlink()
@@ -132,19 +132,19 @@ def test_without_the_list_the_hub_is_queried_and_the_cache_is_used_if_it_fails(
     hub: FakeHub, unlist: Callable[[], Path]
 ) -> None:
     commit = fetch().name
-    moved = unlist()
-    said: list[str] = []
-    with unreachable_hub(moved):
-        assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
-    assert len(said) == 1
-    assert "cannot be fetched" in said[0]
-    assert said[0].endswith("continuing with the files in the local cache")
+    cache = unlist()
+    messages: list[str] = []
+    with unreachable_hub(cache):
+        assert find_snapshot(NAME, "model", PATTERNS, download=True, say=messages.append).revision == commit
+    assert len(messages) == 1
+    assert "cannot be fetched" in messages[0]
+    assert messages[0].endswith("continuing with the files in the local cache")
     hub.requests.clear()
-    assert find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append).revision == commit
+    assert find_snapshot(NAME, "model", PATTERNS, download=True, say=messages.append).revision == commit
     assert hub.requests != []
     assert hub.fetched() == []
-    assert len(said) == 1
-    # Now the list is known.
+    assert len(messages) == 1
+    # The list is cached now.
     hub.requests.clear()
     find_snapshot(NAME, "model", PATTERNS, download=True)
     assert hub.requests == []
@@ -178,15 +178,15 @@ def test_a_stopped_download_resumes_with_the_missing_files_only(hub: FakeHub) ->
     assert "500" in message
     assert "complete files are kept" in message
     assert "--phase-download" in (cache_problem(NAME, "model", PATTERNS) or "")
-    kept = {name for name, _ in hub.fetched()} - {SHARDS[2]}
+    complete = {name for name, _ in hub.fetched()} - {SHARDS[2]}
     hub.failing.clear()
     hub.requests.clear()
-    said: list[str] = []
-    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=said.append)
-    asked = [name for name, _ in hub.fetched()]
-    assert SHARDS[2] in asked
-    assert not kept & set(asked)
-    assert f"{len(asked)} of 5 files" in said[0]
+    messages: list[str] = []
+    snapshot = find_snapshot(NAME, "model", PATTERNS, download=True, say=messages.append)
+    requested = [name for name, _ in hub.fetched()]
+    assert SHARDS[2] in requested
+    assert not complete & set(requested)
+    assert f"{len(requested)} of 5 files" in messages[0]
     assert (snapshot.path / SHARDS[2]).read_bytes() == MODEL[SHARDS[2]]
 
 

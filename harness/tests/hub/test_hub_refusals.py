@@ -1,4 +1,4 @@
-"""Why something cannot be had from the hub: every stop is one sentence that names it and the way out."""
+"""Each failed download is an error of one sentence that names the repository and the remedy."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def test_too_little_disk_space_is_an_error_before_the_download(
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "is full"),
         (
-            PermissionError(errno.EACCES, "Permission denied", "there"),
-            r"cannot be written to there \(Permission denied\)",
+            PermissionError(errno.EACCES, "Permission denied", "cache"),
+            r"cannot be written to cache \(Permission denied\)",
         ),
         (PermissionError(errno.EACCES, "Permission denied"), r"cannot be fetched \(PermissionError: "),
         (RuntimeError("transfer\nbroke"), r"cannot be fetched \(RuntimeError: transfer\): check network"),
@@ -105,17 +105,17 @@ def test_too_little_disk_space_is_an_error_before_the_download(
     ids=["full", "read-only", "forbidden connection", "other transport"],
 )
 def test_a_failed_download_states_the_reason(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    look = huggingface_hub.snapshot_download
+    original = huggingface_hub.snapshot_download
 
     def stop(repository: str, **options: Any) -> Any:
         if options.get("local_files_only") or options.get("dry_run"):
-            return look(repository, **options)
+            return original(repository, **options)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", stop)
-    with pytest.raises(HubError, match=words):
+    with pytest.raises(HubError, match=message):
         fetch()
 
 

@@ -1,4 +1,4 @@
-"""Numbered series of files in the hub's cache: what is missing is named, whatever number a name claims."""
+"""Missing files of a numbered series are named, and the memory is bounded for any claimed total."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.hub import find_missing_files
 PATTERNS = ["*.safetensors", "*.parquet", "*.json"]
 
 
-def lacking(folder: Path, *names: str) -> list[str]:
-    """What is missing beside files of these names."""
+def missing_beside(folder: Path, *names: str) -> list[str]:
+    """Return the files that are missing beside files with these names."""
     (folder / "config.json").touch()
     (folder / "a.parquet").touch()
     (folder / "a.safetensors").touch()
@@ -27,7 +27,7 @@ def lacking(folder: Path, *names: str) -> list[str]:
 def test_a_file_name_that_claims_millions_of_shards_uses_little_memory(tmp_path: Path, total: str) -> None:
     tracemalloc.start()
     try:
-        missing = lacking(tmp_path, f"model-00001-of-{total}.safetensors")
+        missing = missing_beside(tmp_path, f"model-00001-of-{total}.safetensors")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -37,24 +37,24 @@ def test_a_file_name_that_claims_millions_of_shards_uses_little_memory(tmp_path:
 
 
 def test_many_such_names_together_use_little_memory(tmp_path: Path) -> None:
-    missing = lacking(tmp_path, *(f"model-00001-of-8000{i:04}.safetensors" for i in range(2000)))
+    missing = missing_beside(tmp_path, *(f"model-00001-of-8000{i:04}.safetensors" for i in range(2000)))
     assert len(missing) == 10_000
 
 
 def test_the_missing_last_file_of_a_long_series_is_named(tmp_path: Path) -> None:
     tables = [f"train-{i:05}-of-12000.parquet" for i in range(12_000)]
-    assert lacking(tmp_path, *tables[:-1]) == tables[-1:]
+    assert missing_beside(tmp_path, *tables[:-1]) == tables[-1:]
     (tmp_path / tables[-1]).touch()
-    assert lacking(tmp_path) == []
+    assert missing_beside(tmp_path) == []
 
 
 def test_weights_are_counted_from_one_and_tables_from_zero(tmp_path: Path) -> None:
     names = ("model-2-of-3.safetensors", "test-0-of-3.parquet")
     others = ["model-1-of-3.safetensors", "model-3-of-3.safetensors", "test-1-of-3.parquet", "test-2-of-3.parquet"]
-    assert lacking(tmp_path, *names) == others
+    assert missing_beside(tmp_path, *names) == others
 
 
 @pytest.mark.parametrize("content", [[], {}, {"weight_map": {"a": 5}}, {"weight_map": {"a": []}}, {"weight_map": 3}])
 def test_an_index_without_file_names_counts_as_missing(tmp_path: Path, content: object) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
-    assert lacking(tmp_path) == ["model.safetensors.index.json"]
+    assert missing_beside(tmp_path) == ["model.safetensors.index.json"]

@@ -1,4 +1,4 @@
-"""Texts of others are shown in bounded length."""
+"""Texts from outside the project are shown with bounded length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_the_middle_of_a_long_text_is_omitted() -> None:
 
 
 def test_shortening_a_text_twice_keeps_the_count_of_omitted_characters() -> None:
-    """Captions are bounded for the record and again for the page."""
+    """Captions are shortened for the record and again for the page."""
     once = shorten("a" * 3_000)
     assert len(once) <= LONGEST_TEXT
     assert "(1,050 characters left out)" in once

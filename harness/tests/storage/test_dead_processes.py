@@ -1,4 +1,4 @@
-"""A tag in a file name tells a process that has ended from one that runs, and nothing of other hosts."""
+"""Tags in file names show which processes of this host have ended; processes of other hosts count as running."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.storage import dead_processes
 from harness.storage.dead_processes import is_dead, owner_tag
 from harness.tests.support.case_runs import ROOT
 
-SAY_TAG = "from harness.storage.dead_processes import owner_tag; print(owner_tag(), flush=True); input()"
+PRINT_TAG = "from harness.storage.dead_processes import owner_tag; print(owner_tag(), flush=True); input()"
 
 
 @pytest.fixture
-def other() -> subprocess.Popen[str]:
+def other_process() -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SAY_TAG], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PRINT_TAG], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
-def tag_of(process: subprocess.Popen[str]) -> str:
+def read_tag(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -35,29 +35,31 @@ def test_a_tag_is_valid_in_file_names_and_its_process_is_alive() -> None:
     assert not is_dead(owner_tag())
 
 
-def test_a_killed_process_is_dead_before_and_after_its_parent_waits_for_it(other: subprocess.Popen[str]) -> None:
-    tag = tag_of(other)
-    assert f"-{other.pid}-" in tag
+def test_a_killed_process_is_dead_before_and_after_its_parent_waits(
+    other_process: subprocess.Popen[str],
+) -> None:
+    tag = read_tag(other_process)
+    assert f"-{other_process.pid}-" in tag
     assert not is_dead(tag)
-    other.kill()
+    other_process.kill()
     if hasattr(os, "waitid"):
-        # Waits for the end and leaves the entry in the process table.
-        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        # Wait for the end but leave the entry in the process table.
+        os.waitid(os.P_PID, other_process.pid, os.WEXITED | os.WNOWAIT)
         assert is_dead(tag) == Path("/proc/self/stat").exists()
-    other.communicate()
+    other_process.communicate()
     assert is_dead(tag)
 
 
 def test_a_later_process_with_the_same_id_is_not_the_owner() -> None:
     host, pid, start = owner_tag().split("-")
     assert is_dead(f"{host}-{pid}-{int(start, 16) ^ 1:08x}")
-    # A start that could not be read decides nothing.
+    # An unknown start time is not evidence of another process.
     assert not is_dead(f"{host}-{pid}-00000000")
 
 
-def test_tags_of_other_hosts_and_malformed_tags_are_not_dead(other: subprocess.Popen[str]) -> None:
-    host, pid, start = tag_of(other).split("-")
-    other.communicate("")
+def test_tags_of_other_hosts_and_malformed_tags_are_not_dead(other_process: subprocess.Popen[str]) -> None:
+    host, pid, start = read_tag(other_process).split("-")
+    other_process.communicate("")
     assert is_dead(f"{host}-{pid}-{start}")
     elsewhere = f"{int(host, 16) ^ 1:08x}"
     for name in (

@@ -1,4 +1,4 @@
-"""File names of texts that somebody else chose: different for different texts, and valid on every system."""
+"""File names for names from outside the project: unique for each text and valid on every system."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.storage.file_names import (
     short_name,
 )
 
-#: Any text that Python can hold, half a surrogate pair too.
+#: Any text that Python can represent, including half of a surrogate pair.
 TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=300)
-#: Texts that are easily taken for one another.
+#: Texts that are easily confused.
 ALIKE = st.text("aA.-_~ /\\:\0\n\u202e\u00e9e\u0301\uff41\u7532\u4e59", max_size=4)
 DEVICES = ["NUL", "con", "Aux", "PRN", "COM1", "lpt9", "com0", "COM\u00b9", "nul.txt", "CON.a.b"]
 
 
 def is_valid(name: str, longest: int) -> bool:
-    """True if every system takes the name as it is, by Python's knowledge of Windows."""
-    # Later versions of Python know every rule of Windows here, earlier ones the devices only.
+    """Return True if the name is valid on every system, as far as this version of Python knows Windows' rules."""
+    # Earlier versions of Python only know the device names of Windows.
     reserved = ntpath.isreserved(name) if hasattr(ntpath, "isreserved") else PureWindowsPath(name).is_reserved()
     return (
         0 < len(name) <= len(name.encode()) <= longest

@@ -1,4 +1,4 @@
-"""A file is replaced in one step or not at all; what dead processes left goes, and permissions are the user's."""
+"""Atomic writes, removal of the parts of dead processes, and file permissions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.storage.dead_processes import owner_tag
 from harness.storage.files import prepare_directory, remove_abandoned_parts, temporary_path, write_atomically
 from harness.tests.support.dead import dead_tag
 
-POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions are of another kind here")
+POSIX = pytest.mark.skipif(os.name != "posix", reason="this system has no POSIX permissions")
 
 
 def test_a_failed_write_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -54,22 +54,22 @@ def test_a_replaced_file_keeps_its_permissions(umask: int, mode: int, tmp_path: 
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", mode)
 
 
-def elsewhere(tag: str) -> str:
-    """Return the tag of the same process id on another host."""
+def on_another_host(tag: str) -> str:
+    """Return the tag with the same process id on another host."""
     return "0123abcd" + tag[8:]
 
 
 def test_parts_of_dead_processes_are_removed_by_owner_and_not_by_age(tmp_path: Path) -> None:
-    left = {f".{dead_tag()}.0.phase-part", f".{dead_tag()}.17.phase-part"}
+    abandoned = {f".{dead_tag()}.0.phase-part", f".{dead_tag()}.17.phase-part"}
     stay = {
         f".{owner_tag()}.900.phase-part",
-        f".{elsewhere(dead_tag())}.0.phase-part",
+        f".{on_another_host(dead_tag())}.0.phase-part",
         ".one.npz.abc123_x.phase-part",
         "..phase-part",
         f"{dead_tag()}.0.phase-part",
         f".{dead_tag()}.0.npz",
     }
-    for name in left | stay:
+    for name in abandoned | stay:
         (tmp_path / name).write_bytes(b"half")
     for name in stay:
         os.utime(tmp_path / name, (0, 0))
@@ -93,7 +93,7 @@ def test_abandoned_parts_are_removed_at_the_first_write_to_a_directory(
     prepare_directory(tmp_path / "two")
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["file"]
     assert list((tmp_path / "two").iterdir()) == []
-    # Once: a directory may hold the readings of a hundred thousand samples.
+    # Only at the first write, because a directory may hold a hundred thousand readings.
     monkeypatch.setattr("harness.storage.files.remove_abandoned_parts", None)
     write_atomically(tmp_path / "one" / "other", b"", durable=False)
 
@@ -116,10 +116,10 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
 
 
 def test_an_existing_part_is_not_overwritten(tmp_path: Path) -> None:
-    taken = temporary_path(tmp_path)
-    number = int(taken.name.split(".")[2])
-    names = {taken.name.replace(f".{number}.", f".{number + more}.") for more in range(1, 4)}
+    part = temporary_path(tmp_path)
+    number = int(part.name.split(".")[2])
+    names = {part.name.replace(f".{number}.", f".{number + offset}.") for offset in range(1, 4)}
     for name in names:
-        (tmp_path / name).write_bytes(b"of somebody else")
+        (tmp_path / name).write_bytes(b"other content")
     write_atomically(tmp_path / "file", b"new")
     assert {path.name for path in tmp_path.iterdir()} == {*names, "file"}

@@ -1,4 +1,4 @@
-"""Kept readings are believed only where nobody but the user can have written them."""
+"""Cached readings are used only if nobody but the user can have written them."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from harness.tests.support.tiny import tiny_samples
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
 
 STRANGER = 4711
-ANEW = "they are measured again; choose another --phase-cache to cache them"
+AGAIN = "they are measured again; choose another --phase-cache to cache them"
 
 
-def _not_entered(directory: Path) -> bool:
+def _is_closed(directory: Path) -> bool:
     return directory.exists() and directory.stat().st_mode & 0o011 == 0
 
 
 @pytest.fixture
-def unsheltered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others can enter the directories of pytest, and the user's group has further members."""
+def exposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let others enter the directories of pytest, and give the user's group further members."""
     monkeypatch.setattr(private_files, "_private_group", lambda: -1)
     for module in (private_files, reading_cache):
-        monkeypatch.setattr(module, "is_closed_to_others", _not_entered)
+        monkeypatch.setattr(module, "is_closed_to_others", _is_closed)
 
 
 @pytest.fixture
-def kept(tmp_path: Path, unsheltered: None) -> Path:
-    """The only reading of a cache in a directory that others can enter."""
+def reading(tmp_path: Path, exposed: None) -> Path:
+    """Path of the only reading in a cache, in a directory that others can enter."""
     open_store(tmp_path / "cache").write(["one"], [ROW])
     (path,) = tmp_path.rglob("one.npz")
     return path
@@ -51,13 +51,13 @@ def kept(tmp_path: Path, unsheltered: None) -> Path:
 
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Make a file or directory, itself and not where it leads, another user's."""
-    # A new file may get the number of an old one, but not its time.
-    given: set[tuple[int, int, int]] = set()
+    """Return a function that assigns a file, directory or link (not its target) to another user."""
+    # A new file may get the inode number of an old file, but not its time.
+    given_away: set[tuple[int, int, int]] = set()
     fstat, stat, lstat = os.fstat, Path.stat, Path.lstat
 
     def owned(status: os.stat_result) -> os.stat_result:
-        if (status.st_dev, status.st_ino, status.st_mtime_ns) not in given:
+        if (status.st_dev, status.st_ino, status.st_mtime_ns) not in given_away:
             return status
         return os.stat_result([*status[:4], STRANGER, *status[5:]])
 
@@ -68,61 +68,63 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
     def give(path: Path) -> None:
         status = lstat(path)
-        given.add((status.st_dev, status.st_ino, status.st_mtime_ns))
+        given_away.add((status.st_dev, status.st_ino, status.st_mtime_ns))
 
     return give
 
 
-def cache_of(path: Path) -> Path:
+def cache_directory(path: Path) -> Path:
     return path.parents[2]
 
 
-def not_believed(kept: Path) -> str:
-    """Return the one line that is said where a reading is not believed; nothing is written there."""
-    before = {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")}
-    told: list[str] = []
-    store = open_store(cache_of(kept), told)
+def refused_message(reading: Path) -> str:
+    """Return the message about a reading that is not used, and check that nothing is written."""
+    before = {path: path.lstat().st_mtime_ns for path in cache_directory(reading).rglob("*")}
+    lines: list[str] = []
+    store = open_store(cache_directory(reading), lines)
     assert store.read(["one"]) is None
     store.write(["one", "two"], [ROW, ROW])
     assert store.read(["one"]) is None
     assert not store.keeps_all
     store.close()
-    assert {path: path.lstat().st_mtime_ns for path in cache_of(kept).rglob("*")} == before
-    (line,) = told
+    assert {path: path.lstat().st_mtime_ns for path in cache_directory(reading).rglob("*")} == before
+    (line,) = lines
     return line
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
-def test_readings_in_a_directory_that_others_can_write_are_ignored(kept: Path, depth: int, mode: int) -> None:
-    directory = kept.parents[depth]
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
+def test_readings_in_a_directory_that_others_can_write_are_ignored(reading: Path, depth: int, mode: int) -> None:
+    directory = reading.parents[depth]
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
     directory.chmod(mode)
-    command = f"chmod -R go-w {cache_of(kept)}"
-    assert not_believed(kept) == (
-        f"readings are neither used nor cached, because others can write to {directory} ({command} forbids it): {ANEW}"
+    command = f"chmod -R go-w {cache_directory(reading)}"
+    assert refused_message(reading) == (
+        f"readings are neither used nor cached, because others can write to {directory} ({command} forbids it): {AGAIN}"
     )
-    # The remedy helps, and what was the user's own is used again.
+    # After the suggested command, the user's own readings are used again.
     subprocess.run(shlex.split(command), check=True)
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_readings_in_a_directory_of_another_user_are_ignored(
-    kept: Path, give_away: Callable[[Path], None], depth: int
+    reading: Path, give_away: Callable[[Path], None], depth: int
 ) -> None:
-    give_away(kept.parents[depth])
-    assert not_believed(kept) == (
-        f"readings are neither used nor cached, because {kept.parents[depth]} belongs to another user (id {STRANGER}): "
-        f"{ANEW}"
+    give_away(reading.parents[depth])
+    assert refused_message(reading) == (
+        f"readings are neither used nor cached, because {reading.parents[depth]} belongs to another user "
+        f"(id {STRANGER}): {AGAIN}"
     )
 
 
-def test_a_directory_that_only_root_can_enter_is_reported_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an image of a container whose cache root has filled; root itself enters everything."""
-    closed = kept.parents[1]
+def test_a_directory_that_only_root_can_enter_is_reported_once(reading: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container image whose cache root has filled. Root itself can enter every directory."""
+    closed = reading.parents[1]
     monkeypatch.setattr(private_files.os, "access", lambda path, _: path != closed)
-    assert not_believed(kept) == f"readings are neither used nor cached, because {closed} cannot be entered: {ANEW}"
+    assert (
+        refused_message(reading) == f"readings are neither used nor cached, because {closed} cannot be entered: {AGAIN}"
+    )
 
 
 def plant_owner(path: Path, give_away: Callable[[Path], None]) -> str:
@@ -156,65 +158,65 @@ def plant_giant(path: Path, _: object) -> str:
 
 @pytest.mark.parametrize("plant", [plant_owner, plant_writable, plant_link, plant_pipe, plant_giant])
 def test_a_planted_reading_is_named_and_measured_again(
-    kept: Path, give_away: Callable[[Path], None], plant: Callable[[Path, object], str]
+    reading: Path, give_away: Callable[[Path], None], plant: Callable[[Path, object], str]
 ) -> None:
-    content = kept.read_bytes()
-    reason = plant(kept, give_away)
-    told: list[str] = []
-    store = open_store(cache_of(kept), told)
+    content = reading.read_bytes()
+    reason = plant(reading, give_away)
+    lines: list[str] = []
+    store = open_store(cache_directory(reading), lines)
     assert store.read(["one"]) is None
-    assert told == [f"the cached reading {kept} is not used ({reason}): it is measured again"]
+    assert lines == [f"the cached reading {reading} is not used ({reason}): it is measured again"]
     store.write(["one"], [ROW])
-    assert kept.is_file()
-    assert not kept.is_symlink()
-    assert kept.read_bytes() == content
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
+    assert reading.is_file()
+    assert not reading.is_symlink()
+    assert reading.read_bytes() == content
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
 
 
-def test_a_link_of_another_user_is_not_followed(kept: Path, give_away: Callable[[Path], None]) -> None:
-    shutil.move(kept.parent, cache_of(kept).with_name("moved"))
-    kept.parent.symlink_to(cache_of(kept).with_name("moved"))
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
-    give_away(kept.parent)
-    assert f"{kept.parent} belongs to another user" in not_believed(kept)
+def test_a_link_of_another_user_is_not_followed(reading: Path, give_away: Callable[[Path], None]) -> None:
+    shutil.move(reading.parent, cache_directory(reading).with_name("moved"))
+    reading.parent.symlink_to(cache_directory(reading).with_name("moved"))
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
+    give_away(reading.parent)
+    assert f"{reading.parent} belongs to another user" in refused_message(reading)
 
 
-def test_the_permissions_of_a_linked_directory_are_those_of_its_target(kept: Path) -> None:
-    behind = cache_of(kept).with_name("moved")
-    shutil.move(kept.parent, behind)
-    kept.parent.symlink_to(behind)
+def test_the_permissions_of_a_linked_directory_are_those_of_its_target(reading: Path) -> None:
+    behind = cache_directory(reading).with_name("moved")
+    shutil.move(reading.parent, behind)
+    reading.parent.symlink_to(behind)
     behind.chmod(0o777)
-    assert f"others can write to {kept.parent}" in not_believed(kept)
+    assert f"others can write to {reading.parent}" in refused_message(reading)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_readings_written_under_any_umask_are_used(tmp_path: Path, unsheltered: None, umask: int) -> None:
+def test_readings_written_under_any_umask_are_used(tmp_path: Path, exposed: None, umask: int) -> None:
     tmp_path.chmod(0o777)
-    told: list[str] = []
+    lines: list[str] = []
     before = os.umask(umask)
     try:
-        open_store(tmp_path / "cache", told).write(["one"], [ROW])
+        open_store(tmp_path / "cache", lines).write(["one"], [ROW])
     finally:
         os.umask(before)
     (path,) = tmp_path.rglob("one.npz")
-    # As a umask of 002 leaves it.
+    # The mode under a umask of 002.
     path.chmod(0o664)
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert cache_of(path).stat().st_mode & 0o022 == 0
-    assert is_stored_row(open_store(cache_of(path), told).read_one("one"))
-    assert told == []
+    assert cache_directory(path).stat().st_mode & 0o022 == 0
+    assert is_stored_row(open_store(cache_directory(path), lines).read_one("one"))
+    assert lines == []
 
 
 def test_files_of_root_and_sticky_directories_are_private(
-    kept: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
+    reading: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
 ) -> None:
-    cache_of(kept).chmod(0o1777)
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
-    # As if the one user were root and this one another.
-    mine = os.geteuid()
-    monkeypatch.setattr(private_files, "_owners", lambda: frozenset((STRANGER, mine)))
-    give_away(kept)
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
+    cache_directory(reading).chmod(0o1777)
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
+    # Trust both the other user, in the role of root, and this user.
+    user_id = os.geteuid()
+    monkeypatch.setattr(private_files, "_owners", lambda: frozenset((STRANGER, user_id)))
+    give_away(reading)
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
 
 
 def test_everything_below_a_closed_directory_is_private(tmp_path: Path) -> None:
@@ -258,26 +260,30 @@ def test_a_group_with_the_user_as_its_only_member_is_private(tmp_path: Path, mon
         private_files._private_group.cache_clear()
 
 
-def test_on_a_system_without_file_owners_everything_is_private(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows."""
+def test_on_a_system_without_file_owners_everything_is_private(reading: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no file owners."""
     monkeypatch.delattr(os, "geteuid")
-    kept.parent.chmod(0o777)
-    assert is_stored_row(open_store(cache_of(kept)).read_one("one"))
-    assert find_exposure([cache_of(kept), kept.parent]) == ""
+    reading.parent.chmod(0o777)
+    assert is_stored_row(open_store(cache_directory(reading)).read_one("one"))
+    assert find_exposure([cache_directory(reading), reading.parent]) == ""
 
 
 def test_cache_directories_are_created_for_the_user_only(tmp_path: Path) -> None:
-    made = make_private(tmp_path / "a" / "cache", "b", "c")
-    assert made == tmp_path / "a" / "cache" / "b" / "c"
-    assert [path.stat().st_mode & 0o777 for path in (made, made.parent, made.parent.parent)] == [0o700, 0o700, 0o755]
-    # One that exists keeps its permissions.
-    made.chmod(0o750)
+    directory = make_private(tmp_path / "a" / "cache", "b", "c")
+    assert directory == tmp_path / "a" / "cache" / "b" / "c"
+    assert [path.stat().st_mode & 0o777 for path in (directory, *directory.parents[:2])] == [
+        0o700,
+        0o700,
+        0o755,
+    ]
+    # An existing directory keeps its permissions.
+    directory.chmod(0o750)
     make_private(tmp_path / "a" / "cache", "b", "c")
-    assert made.stat().st_mode & 0o777 == 0o750
+    assert directory.stat().st_mode & 0o777 == 0o750
 
 
 def test_a_run_reports_once_that_others_can_write_to_the_cache(
-    cases: Cases, unsheltered: None, monkeypatch: pytest.MonkeyPatch
+    cases: Cases, exposed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(DATASETS, "again", Dataset("again", "again", lambda n, *_: tiny_samples(n)))
     cases.cache.mkdir()

@@ -1,4 +1,4 @@
-"""Files that are no files: pipes, sockets, devices, what a kernel makes up, and what is larger than its kind."""
+"""Only regular files of bounded size are read: no pipes, sockets, devices or virtual files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.storage.regular_file import read_regular, require_regular
 from harness.tests.support.no_files import link_endless_device, make_pipe, make_socket
 
 
-def sparse(path: Path) -> None:
+def make_sparse(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1001)
 
@@ -20,7 +20,7 @@ def sparse(path: Path) -> None:
 PIPE = "it is a pipe or a device"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices have no paths here")
+@pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices have no paths on this system")
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -32,16 +32,16 @@ PIPE = "it is a pipe or a device"
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: path.symlink_to(path.parent / "nothing"), "No such file or directory"),
         (Path.mkdir, "it is a directory"),
-        (sparse, "it is larger than 1,000 bytes"),
+        (make_sparse, "it is larger than 1,000 bytes"),
     ],
-    ids=["pipe", "socket", "zero", "null", "made-up", "loop", "nowhere", "directory", "large"],
+    ids=["pipe", "socket", "zero", "null", "virtual", "loop", "missing", "directory", "large"],
 )
 def test_a_path_that_is_not_a_regular_file_is_an_error_with_a_reason(
     tmp_path: Path, make: Callable[[Path], None], reason: str
 ) -> None:
     path = tmp_path / "a"
     if not Path("/proc/self/status").exists() and reason == PIPE and make not in (make_pipe, make_socket):
-        pytest.skip("no /proc and no /dev as Linux has them")
+        pytest.skip("this system has no Linux /proc and /dev")
     make(path)
     for read in (require_regular, read_regular):
         with pytest.raises(OSError, match=reason) as caught:

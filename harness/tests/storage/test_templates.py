@@ -1,4 +1,4 @@
-"""Templates of pages: data goes in unescaped, a name without data is an error, the blocks leave no empty lines."""
+"""Page templates: data is unescaped, an undefined name is an error, and blocks leave no empty lines."""
 
 from __future__ import annotations
 
