@@ -106,7 +106,7 @@ class Baseline:
 
 
 def find_baseline(root: Path, profile: Profile) -> Baseline:
-    """Return the stored baseline of the profile's pair; of several the one from the most similar environment.
+    """Return the stored baseline of the profile's pair; if there are several, that of the most similar environment.
 
     Raises:
         MissingBaselineError: the pair has no baseline.
@@ -177,11 +177,11 @@ def write_baseline(
         power: the simulated power of comparisons with this baseline, for readers of the file.
         summary: True to store only mean, covariance and number of independent rows of each measure, and no value of
             any sample. A pair whose baseline has this form keeps it, so that an update never publishes samples.
-        previous: a baseline whose current file provides ratios and, for the same weights, the calibration.
+        previous: a baseline whose file provides further ratios and, if the weights are the same, the calibration.
         first: True to write only if the pair has no baseline.
 
     Raises:
-        BaselineExistsError: `first`, and another run has recorded one.
+        BaselineExistsError: `first` is True and another run has recorded a baseline.
         BaselineError: fewer than 64 samples, calibration noise that would hide a phase, or the directory is not
             writable or full; existing files are unchanged.
         LockedError: another run is writing to the directory.
@@ -191,7 +191,7 @@ def write_baseline(
             f"a baseline of {profile.pair} needs at least {LEAST_SAMPLES} samples, not {profile.n}: "
             "raise --phase-samples"
         )
-    with locked_for_writing(model_directory(root, profile.model)) as alone:
+    with locked_for_writing(model_directory(root, profile.model)) as is_locked:
         path = _path_for(root, profile)
         stored = [read_json(other) for other in baseline_paths(root, profile.model, profile.dataset)]
         if stored and first:
@@ -221,7 +221,7 @@ def write_baseline(
             "timing": {name: round_numbers(ratio) for name, ratio in timing.items()},
         }
         write_files(path, content, arrays)
-        if alone:
+        if is_locked:
             remove_unnamed(path)
     return path
 
@@ -278,7 +278,7 @@ def _shown(profile: Profile) -> dict[str, Any]:
 
 
 def _path_for(root: Path, profile: Profile) -> Path:
-    """Return the path of the same device type and dtype, else the plain name if free, else a name with both."""
+    """Return the path of the baseline with this device type and dtype; if there is none, a path for a new one."""
     kind = (profile.environment.device, profile.environment.dtype)
     paths = baseline_paths(root, profile.model, profile.dataset)
     for path in paths:

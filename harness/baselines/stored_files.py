@@ -25,7 +25,7 @@ READABLE_SCHEMAS = (1, SCHEMA)
 _CHECKSUM, _NAME, _ARRAYS = "checksum", "arrays", "arrays_sha256"
 _SUFFIX = ".npz"
 _DIGITS = 12  # of the content's SHA-256 in the name of the arrays
-_READS = 10  # attempts to read both files of one state while others write
+_READS = 10  # attempts to read two files that belong together while other runs write
 _MOST_BYTES = 4_000_000_000
 
 
@@ -91,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return the content of a baseline's JSON and the bytes of its arrays, both of the same state.
+    """Return the content of a baseline's JSON and the bytes of its arrays, which belong together.
 
     A run that replaces the baseline between the two reads removes the previous arrays, so both are read again.
 
@@ -113,7 +113,7 @@ def read_files(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
-    """Return the file of the arrays that a baseline's JSON names; those of earlier versions name none.
+    """Return the path of the arrays that a baseline's JSON names; by default they have the JSON's own name.
 
     Raises:
         BaselineError: the name does not belong to a file in the same directory.
@@ -130,7 +130,10 @@ def arrays_path(path: Path, content: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def locked_for_writing(folder: Path) -> Iterator[bool]:
-    """Prevent other processes from writing baselines of a directory; see `locked`.
+    """Prevent other processes from writing baselines of a directory.
+
+    Yields:
+        True, or False if the file system has no locks.
 
     Raises:
         BaselineError: the directory is not writable.
@@ -138,17 +141,17 @@ def locked_for_writing(folder: Path) -> Iterator[bool]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            alone = stack.enter_context(locked(folder))
+            is_locked = stack.enter_context(locked(folder))
         except OSError as error:
             lock = folder / LOCK_FILE
             # A killed run of another user may have left the lock.
             if os.path.lexists(lock):
                 raise BaselineError(
-                    f"the lock {lock} cannot be held: {error.strerror}; remove it if no run is writing, or choose "
+                    f"the lock {lock} cannot be acquired: {error.strerror}; remove it if no run is writing, or choose "
                     "another directory with --phase-baselines"
                 ) from None
             raise _not_writable(folder, error) from None
-        yield alone
+        yield is_locked
 
 
 def write_files(path: Path, content: Mapping[str, Any], arrays: bytes | None = None) -> None:
@@ -201,9 +204,9 @@ def remove_unnamed(path: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove remains of killed updates of a baseline, if its directory is writable."""
-    with contextlib.suppress(BaselineError, LockedError), locked_for_writing(path.parent) as alone:
+    with contextlib.suppress(BaselineError, LockedError), locked_for_writing(path.parent) as is_locked:
         remove_abandoned_parts(path.parent)
-        if alone:
+        if is_locked:
             remove_unnamed(path)
 
 

@@ -1,1 +1,1 @@
-"""Tests of the room `baselines`."""
+"""Tests of `harness.baselines`."""

@@ -127,13 +127,13 @@ def test_a_reader_reads_both_files_again_after_a_concurrent_update(
     path = written(tmp_path, made)
     profiles = [made, other] * 4
 
-    def overtaken(path: Path, content: Any) -> bytes:
+    def update_concurrently(path: Path, content: Any) -> bytes:
         if profiles:
             written(tmp_path, profiles.pop())
         return read_arrays(path, content)
 
     read_arrays = stored_files._read_arrays
-    monkeypatch.setattr(stored_files, "_read_arrays", overtaken)
+    monkeypatch.setattr(stored_files, "_read_arrays", update_concurrently)
     content, _ = read_files(path)
     assert content == read_json(path)
     assert not profiles
@@ -143,18 +143,18 @@ def test_a_reader_reads_both_files_again_after_a_concurrent_update(
         read_files(path)
 
 
-def test_a_reader_meets_a_baseline_that_was_replaced_and_put_back(
+def test_a_reader_tries_again_if_a_baseline_was_replaced_and_restored(
     tmp_path: Path, made: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, answers = written(tmp_path, made), [BaselineError("the arrays cannot be read: No such file")]
 
-    def once_away(path: Path, content: Any) -> bytes:
+    def missing_once(path: Path, content: Any) -> bytes:
         if answers:
             raise answers.pop()
         return read_arrays(path, content)
 
     read_arrays = stored_files._read_arrays
-    monkeypatch.setattr(stored_files, "_read_arrays", once_away)
+    monkeypatch.setattr(stored_files, "_read_arrays", missing_once)
     assert read_files(path)[0] == read_json(path)
 
 
@@ -260,11 +260,11 @@ def test_a_failed_write_raises_and_changes_nothing(
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
-def test_a_lock_that_cannot_be_held_is_named(tmp_path: Path, made: Profile, other: Profile) -> None:
+def test_a_lock_that_cannot_be_acquired_is_named(tmp_path: Path, made: Profile, other: Profile) -> None:
     path = written(tmp_path, made)
     before = path.read_bytes()
     path.with_name(".phase-lock").mkdir()
-    with pytest.raises(BaselineError, match=r"the lock .*\.phase-lock cannot be held: .*; remove it if no run"):
+    with pytest.raises(BaselineError, match=r"the lock .*\.phase-lock cannot be acquired: .*; remove it if no run"):
         written(tmp_path, other)
     assert path.read_bytes() == before
 

@@ -104,7 +104,7 @@ def same_agreement(actual: Agreement, expected: Agreement) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.2])
 @pytest.mark.parametrize("size", [1, 2])
-def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> None:
+def test_an_unpaired_verdict_equals_that_of_the_samples(shift: float, size: int) -> None:
     baseline_rows = draw_curves(SHARP.curve(30), 128, seed=1, sd=0.02)
     measured = draw_curves(SHARP.curve(30), 96, seed=2, sd=0.02) + shift * (np.arange(31) == 12)
     labels = [row // size for row in range(128)]
@@ -118,8 +118,10 @@ def test_an_unpaired_verdict_is_that_of_the_samples(shift: float, size: int) -> 
 
 @pytest.mark.parametrize("shape", [SHARP, PLATEAU, SHALLOW], ids=lambda shape: shape.name)
 @pytest.mark.parametrize("n", [64, 128, 400])
-def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def of_the_summary(rows: FloatArray, draws: int, seed: int) -> FloatArray:
+def test_boundaries_from_the_rows_match_those_from_the_summary(
+    shape: Shape, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw_from_summary(rows: FloatArray, draws: int, seed: int) -> FloatArray:
         """Draw means from the multivariate t distribution instead of resampling."""
         normal = covariance_root(summary.covariance / summary.n) @ rng.standard_normal((summary.points, draws))
         return summary.mean + (normal / np.sqrt(rng.chisquare(summary.df, size=draws) / summary.df)).T
@@ -130,7 +132,7 @@ def test_boundaries_of_the_rows_are_those_of_the_summary(shape: Shape, n: int, m
     summary = summarise(draw_curves(shape.curve(30), n, seed=n))
     rng = np.random.default_rng(0)
     rows = boundary_intervals(rows_from_summary(summary))
-    monkeypatch.setattr(turning_points, "resampled_means", of_the_summary)
+    monkeypatch.setattr(turning_points, "resampled_means", draw_from_summary)
     drawn = boundary_intervals(rows_from_summary(summary))
     assert np.abs(ends(rows) - ends(drawn)).max() < 0.1
 
@@ -142,7 +144,7 @@ def made() -> Profile:
     hidden = tuple(f"hash-of-{row}" for row in range(N))
     return dataclasses.replace(
         plain,
-        clusters=tuple(f"picture-{row // 2}" for row in range(N)),
+        clusters=tuple(f"image-{row // 2}" for row in range(N)),
         token_hashes=hidden,
         pixel_hashes=hidden,
         controls={"noise": dict.fromkeys(CURVES, plain["image"])},
@@ -162,7 +164,7 @@ def test_the_families_cover_all_measures() -> None:
     assert {measure.name for family in FAMILIES.values() for measure in family.measures} == set(MEASURES)
 
 
-def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, tmp_path: Path) -> None:
+def test_a_summary_holds_no_value_of_a_single_sample(made: Profile, summed: Baseline, tmp_path: Path) -> None:
     expected: dict[str, tuple[int, ...]] = {"rows": ()}
     for name in MEASURES:
         points = made[name].shape[1]
@@ -170,7 +172,7 @@ def test_a_summary_holds_nothing_of_one_sample(made: Profile, summed: Baseline, 
     assert read_shapes(summed.path) == expected
     names = {*made.sample_ids, *made.clusters, *made.token_hashes}
     assert not find_names(summed.path, names)
-    complete = write_baseline(tmp_path / "whole", made, {}, phases_of(made))
+    complete = write_baseline(tmp_path / "samples", made, {}, phases_of(made))
     assert set(find_names(complete, names)) == names
 
 
@@ -222,7 +224,7 @@ def test_a_summary_recognises_its_profile(made: Profile, summed: Baseline) -> No
     assert not is_summary_of(summed, dataclasses.replace(made, controls={}))
 
 
-def test_a_pair_stored_as_a_summary_stays_one(made: Profile, summed: Baseline) -> None:
+def test_a_pair_stored_as_a_summary_remains_a_summary(made: Profile, summed: Baseline) -> None:
     root = summed.path.parents[1]
     again = read_baseline(write_baseline(root, made, {}, phases_of(made)))
     elsewhere = dataclasses.replace(made, environment=dataclasses.replace(made.environment, device="cuda"))
