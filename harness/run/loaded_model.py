@@ -124,9 +124,9 @@ class LoadedModel:
                 value = self.fixture_value(name)
             except PhaseError:
                 raise
-            except Exception as error:  # The fixture is user code; its own line is more useful than library frames.
+            except Exception as error:  # The fixture is user code; its line is more useful than library frames.
                 raise PhaseError(
-                    f"the fixture {name} raised {type(error).__name__}: {first_line(error)} ({_own_line(error)})"
+                    f"the fixture {name} raised {type(error).__name__}: {first_line(error)} ({_user_line(error)})"
                 ) from error
             if not isinstance(value, Vlm):
                 raise PhaseError(
@@ -154,8 +154,8 @@ class LoadedModel:
             )
 
 
-def _own_line(error: Exception) -> str:
+def _user_line(error: Exception) -> str:
     """Return the innermost line of an error outside of installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
-    own_frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return f"{Path(own_frames[-1].filename).name}, line {own_frames[-1].lineno}"
+    user_frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(user_frames[-1].filename).name}, line {user_frames[-1].lineno}"

@@ -51,7 +51,7 @@ class MeasuredPairs:
         return [sample for sample in drawn if sample.id not in excluded][:n]
 
     def profile(self, pair: Pair) -> Profile:
-        """Return the profile of a pair, measured at the first call; the pair that it is compared with comes first.
+        """Return the profile of a pair, measured at the first call; the pair to compare it with is measured before.
 
         Raises:
             PhaseError: the pair cannot be measured; later calls raise the same error again.

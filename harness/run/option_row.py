@@ -29,10 +29,10 @@ class Option:
     """A `--phase-` option: a row of the table in `harness.run.options`.
 
     `metavar` is empty for a flag. `parse` receives a text, and for an ini option also the directory of the file. It
-    raises `LookupError` or `ValueError` with the message for the user. `ini` is the default of the ini option, None
-    without one; the command line extends a list. `default` describes a default that is no text in `--help`. `collect`
-    combines the values of a repeatable option. `per_process` is True if cooperating processes may use different values,
-    such as devices and paths.
+    raises `LookupError` or `ValueError` with the message for the user. `ini` is the default of the ini option, or None
+    without an ini option; the command line extends a list. `default` describes the default in `--help` if `ini` is no
+    text. `collect` combines the values of a repeatable option. `per_process` is True if cooperating processes may use
+    different values, such as devices and paths.
     """
 
     text: str
@@ -131,7 +131,7 @@ def path(text: str, root: Path | None = None) -> Path:
 
 
 def cache_directory(text: str, *_: Path) -> Path | None:
-    """Return the directory, relative to the working directory; None for the default, which may not exist."""
+    """Return the directory, relative to the working directory; None for an empty text, which requests the default."""
     return path(text) if text else None
 
 

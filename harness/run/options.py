@@ -35,7 +35,7 @@ from harness.storage.cache_directory import CacheError, default_cache
 
 _ON_DISK = ", ".join(f"{name} (or {variable})" for name, variable in VARIABLES.items())
 _NAMED = "named as in --phase-model or --phase-against; may be repeated"
-# Options about stored baselines.
+# Options that write stored baselines.
 _WRITING = ("update", "update_new", "calibrate", "summary")
 
 
@@ -119,7 +119,7 @@ class Options:
     # fmt: on
 
     def samples_of(self, pair: Pair) -> int:
-        """Return the number of samples of a pair: the option's, else the number its model or dataset declares.
+        """Return the number of samples of a pair: the option's, else the number that its model or dataset declares.
 
         Models that are compared with each other are measured on the same samples.
         """
@@ -180,7 +180,7 @@ class Options:
         return find_dataset(dataset).source(self.data.get(dataset), download=self.download)
 
     def unavailable(self, pair: Pair) -> tuple[str, bool]:
-        """Return why a pair is unavailable, else an empty text; and True if the missing part was requested by name."""
+        """Return the reason why a pair is unavailable, or "", and True if the missing part was requested by name."""
         entry = self.model(pair.model)
         if not is_from_fixture(entry) and (reason := entry.unavailable(download=self.download)):
             return f"{pair.model}: {reason}", bool(self.models)

@@ -35,7 +35,7 @@ class PairErrors:
     _models: dict[str, str] = field(default_factory=dict)
 
     def add(self, pair: Pair, fixture: str, *, of_model: bool) -> None:
-        """Note that a fixture of a pair failed in the running test.
+        """Record that a fixture of a pair failed in the running test.
 
         Args:
             pair: the pair of the test.

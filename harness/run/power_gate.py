@@ -1,4 +1,4 @@
-"""The power check of a calibrated baseline: equivalent if nothing changed, and sensitive to faults."""
+"""The power check of a calibrated baseline: equivalent if nothing changes, different if a fault is simulated."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class SessionResults:
 
     def unmeasured_reasons(self) -> dict[Pair, str]:
         """Return the reasons, by pair, why collected pairs have no profile."""
-        reasons = dict.fromkeys(self.collected, "no test that ran asked for it") | self.unmeasured
+        reasons = dict.fromkeys(self.collected, "no test that ran requested it") | self.unmeasured
         return {pair: reason for pair, reason in reasons.items() if pair not in self.profiles}
 
     def describe_changes(self) -> str:

@@ -77,15 +77,15 @@ class StoredBaselines:
         depths = (stored.profile.depth, profile.depth)
         if depths[0] != depths[1] and not self.options.update:
             raise BaselineError(
-                f"{stored.path} belongs to a model of {depths[0]} layers, and this model has {depths[1]}: they compare "
-                "by relative depth only. Compare them with --phase-against, or record this one with --phase-update"
+                f"{stored.path} belongs to a model of {depths[0]} layers, and this model has {depths[1]}: they can "
+                "only be compared by relative depth. Use --phase-against, or record this model with --phase-update"
             )
         if stored.path in self.written:
             return stored
         changed = self._changed(profile, stored)
         if changed and self.options.calibrate and not self.options.update:
             raise BaselineError(
-                f"{stored.path} differs from this run, so it cannot be calibrated by it: accept the change "
+                f"{stored.path} differs from this run, so this run cannot calibrate it: accept the change "
                 "with --phase-update and --phase-calibrate together"
             )
         if self.options.calibrate or (changed and self.options.update):

@@ -127,7 +127,7 @@ def test_the_controller_lists_the_pairs_that_a_worker_could_not_measure(tmp_path
     with pytest.raises(PhaseError):
         worker.measured.profile(broken)
     worker.results.collected = (broken, Pair("tiny-llava", "tiny"))
-    assert worker.results.unmeasured_reasons()[Pair("tiny-llava", "tiny")] == "no test that ran asked for it"
+    assert worker.results.unmeasured_reasons()[Pair("tiny-llava", "tiny")] == "no test that ran requested it"
     controller.results.merge(pickle.loads(pickle.dumps(worker.results)))  # noqa: S301 - pickled in the same line
     assert controller.results.unmeasured_reasons() == {broken: worker.results.unmeasured_reasons()[broken]}
 

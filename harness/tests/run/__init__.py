@@ -1,1 +1,1 @@
-"""Tests of the room `run`."""
+"""Tests of `harness.run`."""

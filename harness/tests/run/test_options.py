@@ -1,4 +1,4 @@
-"""The command line overrides ini options; paths are relative to the place of their definition."""
+"""The command line overrides the ini file; relative paths start at the directory of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.profile.pair import Pair
 from harness.run.options import read_options
 
 
-def test_the_ini_file_sets_what_the_command_line_does_not(project: pytest.Pytester) -> None:
+def test_the_ini_file_sets_options_absent_from_the_command_line(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nphase_samples = 400\nphase_seed = 7\nphase_dtype = bf16\nphase_baselines = kept/here\n")
     options = read_options(project.parseconfig("--phase-seed", "3"))
     assert (options.samples, options.seed, options.dtype) == (400, 3, "bf16")
@@ -33,7 +33,7 @@ def test_a_wait_is_between_a_second_and_a_year(project: pytest.Pytester, text: s
         project.parseconfig(f"--phase-process-timeout={text}")
 
 
-def test_defaults_are_the_documented_ones(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_match_the_documentation(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_PHASE_CACHE", "/somewhere/else")
     options = read_options(project.parseconfig())
     assert (options.samples, options.seed, options.batch_size, options.device) == (None, 0, 8, "auto")

@@ -66,7 +66,7 @@ def refused(vlm: Vlm, *_: Any, **__: Any) -> None:
 
 def broken(vlm: Vlm, *_: Any, **__: Any) -> None:
     weights = vlm.model.state_dict()
-    raise ZeroDivisionError(f"a fault of ours, with {len(weights)} tensors")
+    raise ZeroDivisionError(f"an unexpected fault, with {len(weights)} tensors")
 
 
 @pytest.mark.parametrize("fails", [refused, broken])
