@@ -1,1 +1,1 @@
-"""Takes the samples of a pair through the model: batches, kept readings, controls, timing, ranks."""
+"""Measures the samples of a pair: batches, cached readings, controls, calibration, timing, cooperating processes."""

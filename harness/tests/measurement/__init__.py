@@ -1,1 +1,1 @@
-"""Tests of the room `measurement`."""
+"""Tests of `harness.measurement`."""

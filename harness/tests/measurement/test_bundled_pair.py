@@ -71,7 +71,7 @@ def assert_reproduces(profile: Profile, stored: Baseline) -> None:
 
 
 @pytest.mark.parametrize("n", [8, pytest.param(64, marks=pytest.mark.slow)])
-def test_pruned_hits_are_the_dense_ones_on_scenes(llava: Vlm, n: int) -> None:
+def test_pruned_hits_equal_dense_hits_on_scenes(llava: Vlm, n: int) -> None:
     samples = scenes(n, 1)
     size = len(llava.anatomy.unembedding.weight)
     vocabulary = Vocabulary(llava.processor.tokenizer, size)

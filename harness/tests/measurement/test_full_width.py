@@ -1,3 +1,5 @@
+"""A model of full width on a GPU: the added time and memory of a measurement stay small."""
+
 from __future__ import annotations
 
 import gc
@@ -53,7 +55,7 @@ def record(vlm: Vlm, record_testsuite_property: Record) -> Record:
 
 @pytest.fixture
 def paths(vlm: Vlm) -> tuple[Callable[[], object], Callable[[], object]]:
-    """One batch, encoded once: the plain forward pass, and the same with similarity and attention."""
+    """Two functions on the same encoded batch: a plain forward pass, and one with similarity and attention."""
     samples = random_photographs(BATCH)
     batch = encode(vlm.processor, samples, vlm.anatomy.image_positions)
     inputs = vlm.to_device(batch.inputs)
@@ -83,7 +85,7 @@ def test_similarity_and_attention_cost_little_time(
     assert timing.interval[0] <= MOST_TIME
 
 
-def test_everything_costs_little_more(vlm: Vlm, record: Record) -> None:
+def test_similarity_attention_and_lens_cost_little_time(vlm: Vlm, record: Record) -> None:
     timing = ForwardPassTimer(vlm, random_photographs(BATCH)).ratio()
     record("everything / plain", shown(timing))
     assert timing.interval[0] <= MOST_TIME_WITH_LENS

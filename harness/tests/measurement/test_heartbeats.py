@@ -25,27 +25,27 @@ class Lines(list[str]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = threading.Condition()
+        self._changed = threading.Condition()
 
     def say(self, line: str) -> None:
-        with self._said:
+        with self._changed:
             self.append(line)
-            self._said.notify_all()
+            self._changed.notify_all()
 
     def wait_for(self, number: int) -> None:
-        with self._said:
-            assert self._said.wait_for(lambda: len(self) >= number, LONGEST), f"{len(self)} lines"
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self) >= number, LONGEST), f"{len(self)} lines"
 
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[Heartbeats]:
     """Three processes with a shared store; one second of silence counts as stalled."""
     monkeypatch.setattr(heartbeats, "SILENCE", 1.0)
-    store, made = HashStore(), [Heartbeats(rank, 3) for rank in range(3)]
-    for process in made:
+    store, processes = HashStore(), [Heartbeats(rank, 3) for rank in range(3)]
+    for process in processes:
         process.store = store
         process.beat("the start", 0)
-    return made
+    return processes
 
 
 def test_a_stalled_process_is_named_with_its_last_heartbeat(processes: list[Heartbeats]) -> None:
@@ -108,7 +108,7 @@ def test_the_waiting_process_with_the_lowest_rank_reports(processes: list[Heartb
     assert others == []
 
 
-def test_a_heartbeat_of_an_earlier_meeting_is_no_arrival(processes: list[Heartbeats]) -> None:
+def test_a_heartbeat_of_an_earlier_meeting_does_not_count_as_arrival(processes: list[Heartbeats]) -> None:
     first, second, third = processes
     lines = Lines()
     for meeting in (0, 1):

@@ -63,7 +63,7 @@ def test_a_refused_image_is_excluded_at_any_position(
     complete = tiny_profile(picky, samples=N, controls=("blank",))
     changed(rows, with_narrow_image)
     lines: list[str] = []
-    for _ in ("measured", "kept"):
+    for _ in ("measured", "cached"):
         lines.clear()
         profile = tiny_profile(picky, samples=N, batch_size=4, controls=("blank",), cache=tmp_path, say=lines.append)
         assert profile.sample_ids == tuple(f"tiny-{row}" for row in range(N) if row not in rows)
@@ -121,7 +121,7 @@ def test_one_caption_with_a_word_is_enough(vlm: Vlm, changed: Callable[..., None
     assert (profile.n, profile.left_out) == (N, {})
 
 
-def test_many_reasons_are_counted() -> None:
+def test_after_the_eighth_reason_further_reasons_are_only_counted() -> None:
     lines = left_out_lines("coco-captions", {f"coco-{k}": f"{k}.jpg is missing" for k in range(100)})
     assert lines[0] == "coco-captions: left out 1 (0.jpg is missing): coco-0"
     assert lines[-1].startswith("coco-captions: left out 92 more for 92 other reasons: ")

@@ -40,7 +40,7 @@ def test_a_profile_holds_every_measure(vlm: Vlm) -> None:
     assert [drawing.sample_id for drawing in profile.drawings] == ["tiny-0", "tiny-1"]
 
 
-def test_hits_and_chance_hits_are_those_of_a_literal_lens(vlm: Vlm) -> None:
+def test_hits_and_chance_hits_equal_those_of_a_literal_lens(vlm: Vlm) -> None:
     """The expected hits come from hidden states of transformers, the norm and all logits."""
     samples = tiny_samples(3)
     profile = tiny_profile(vlm, samples=3)
@@ -80,7 +80,7 @@ def test_sample_order_does_not_matter(vlm: Vlm) -> None:
             np.testing.assert_allclose(turned.arrays[name], forward.arrays[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_measured_twice_is_the_same_bit_for_bit(vlm: Vlm) -> None:
+def test_two_measurements_are_identical_bit_for_bit(vlm: Vlm) -> None:
     assert have_same_numbers(tiny_profile(vlm), tiny_profile(vlm))
 
 
@@ -107,7 +107,7 @@ def test_an_unknown_dataset_is_refused(vlm: Vlm) -> None:
 
 def test_chance_words_come_from_another_cluster(monkeypatch: pytest.MonkeyPatch, vlm: Vlm) -> None:
     captions = ["red", "red circle", "red circle star", "red circle star heart"]
-    clusters = ["one", "one", "two", "two"]
+    clusters = ["first", "first", "second", "second"]
     paired = [
         Sample(first.id, first.load_image, first.instruction, (caption,), cluster)
         for first, caption, cluster in zip(tiny_samples(4), captions, clusters, strict=True)
@@ -150,7 +150,7 @@ def test_select_returns_rows_in_the_requested_order(vlm: Vlm) -> None:
         profile.select(["tiny-9"])
 
 
-def test_recall_is_hits_over_words(vlm: Vlm) -> None:
+def test_recall_is_the_number_of_hits_divided_by_words(vlm: Vlm) -> None:
     profile = tiny_profile(vlm)
     for chance in ("", "chance_"):
         for column, k in enumerate(KS):

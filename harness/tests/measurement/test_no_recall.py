@@ -47,7 +47,7 @@ GERMAN = (
 def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Give all samples of the dataset `tiny` captions in another language."""
 
-    def speak(language: str) -> None:
+    def set_language(language: str) -> None:
         def draw(n: int, *_: object) -> list[Sample]:
             return [replace(sample, captions=(caption(row),)) for row, sample in enumerate(tiny_samples(n))]
 
@@ -56,7 +56,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
         monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "tiny", draw))
 
-    return speak
+    return set_language
 
 
 def test_content_words_are_those_of_captions_in_latin_letters() -> None:

@@ -56,12 +56,12 @@ def record_batch_sizes(vlm: Vlm) -> list[int]:
     return passes
 
 
-def white(sample: Sample) -> Sample:
+def with_white_image(sample: Sample) -> Sample:
     """Return the sample with a white image if it is WRONG, so that a hook can recognise it."""
     return replace(sample, load_image=lambda: Image.new("RGB", (SIDE, SIDE), "white")) if sample.id == WRONG else sample
 
 
-def nan_where_white(vlm: Vlm) -> list[Any]:
+def add_nan_hooks(vlm: Vlm) -> list[Any]:
     """Add hooks that set the states of a white image's row to NaN before the third layer."""
     rows: list[torch.Tensor] = []
 
@@ -80,9 +80,9 @@ def nan_where_white(vlm: Vlm) -> list[Any]:
 def test_a_sample_with_nan_is_named_and_the_others_are_cached(
     fresh_vlm: Vlm, many: Callable[[Callable[[Sample], Sample]], None], tmp_path: Path
 ) -> None:
-    many(white)
+    many(with_white_image)
     expected = measured(fresh_vlm)
-    hooks = nan_where_white(fresh_vlm)
+    hooks = add_nan_hooks(fresh_vlm)
     with pytest.raises(SampleError) as raised:
         measured(fresh_vlm, cache=tmp_path)
     message = str(raised.value)
@@ -153,7 +153,7 @@ def test_without_a_cache_a_fault_states_that_no_readings_are_cached(
 
 
 @pytest.mark.usefixtures("many")
-def test_a_model_that_always_gives_nan_stops_early(fresh_vlm: Vlm) -> None:
+def test_a_measurement_stops_early_if_every_sample_is_nan(fresh_vlm: Vlm) -> None:
     """The fault begins after the first two samples, which are recorded in full."""
     passes = record_batch_sizes(fresh_vlm)
 
@@ -166,7 +166,7 @@ def test_a_model_that_always_gives_nan_stops_early(fresh_vlm: Vlm) -> None:
     assert passes == [2] * DRAWING_PASSES + [BATCH] * 2
 
 
-def short_of_memory(vlm: Vlm, most: int, shortage: Callable[[], Any]) -> None:
+def limit_memory(vlm: Vlm, most: int, shortage: Callable[[], Any]) -> None:
     """Let memory run out in every pass of more than `most` samples."""
 
     def run_out(_: Any, args: tuple[torch.Tensor, ...]) -> None:
@@ -196,7 +196,7 @@ def test_out_of_memory_halves_the_batch_size_and_reports_it_once(
 ) -> None:
     expected = measured(fresh_vlm, samples=24, controls=("noise",))
     lines: list[str] = []
-    short_of_memory(fresh_vlm, 3, shortage)
+    limit_memory(fresh_vlm, 3, shortage)
     passes = record_batch_sizes(fresh_vlm)
     small = measured(fresh_vlm, samples=24, controls=("noise",), cache=tmp_path, say=lines.append)
     assert lines == [
@@ -225,7 +225,7 @@ def test_halved_batches_are_encoded_while_others_are_prefetched(
             time.sleep(0.05)
 
     expected = measured(fresh_vlm, samples=48)
-    short_of_memory(fresh_vlm, 1, on_the_cpu)
+    limit_memory(fresh_vlm, 1, on_the_cpu)
     monkeypatch.setattr(kind, "set_truncation_and_padding", set_padding_early)
     assert largest_difference(measured(fresh_vlm, samples=48), expected) < 1e-5
 
@@ -236,7 +236,7 @@ def test_a_single_sample_that_exceeds_memory_is_reported(
     fresh_vlm: Vlm, shortage: Callable[[], Any], words: str
 ) -> None:
     lines: list[str] = []
-    short_of_memory(fresh_vlm, 0, shortage)
+    limit_memory(fresh_vlm, 0, shortage)
     with pytest.raises(MemoryShortageError, match=rf"tiny-llava: not even one sample .* \(.*{words}"):
         measured(fresh_vlm, samples=4, say=lines.append)
     assert lines == ["tiny-llava: out of memory with batches of 2 samples, continuing with 1"]

@@ -15,7 +15,7 @@ from harness.plugin.torchrun import option_settings, selection_settings
 from harness.run.options import OPTIONS, Options, read_options
 from harness.tests.support.tiny import tiny_samples, tiny_vlm
 
-ALIKE = ": start all processes with the same"
+SAME = ": start all processes with the same"
 
 
 def settings(**values: str) -> dict[str, Setting]:
@@ -28,14 +28,14 @@ def sentence(*values: str) -> str:
 
 def test_the_sentence_names_the_setting_the_processes_and_both_values() -> None:
     assert sentence("8", "8", "8") == ""
-    assert sentence("8", "4") == f"process 1 started with size 4, process 0 with 8{ALIKE}"
+    assert sentence("8", "4") == f"process 1 started with size 4, process 0 with 8{SAME}"
     assert sentence("8", "4", "8", "4").startswith("processes 1 and 3 started with size 4, process 0 with 8")
     assert sentence("8", *["4"] * 7).startswith("processes 1, 2, 3 and 4 more started with size 4, ")
     assert difference("started", [{}, settings(size="4")]) == (
-        f"process 1 started with size 4, process 0 with none{ALIKE}"
+        f"process 1 started with size 4, process 0 with none{SAME}"
     )
     several = difference("began", [settings(a="1", b="1", c="1", d="1"), settings(a="2", b="2", c="2", d="2")])
-    assert several.endswith(f"process 1 began with c 2, process 0 with 1; 1 more differ{ALIKE}")
+    assert several.endswith(f"process 1 began with c 2, process 0 with 1; 1 more differ{SAME}")
 
 
 @pytest.fixture
@@ -117,13 +117,13 @@ def test_every_option_is_compared_or_may_differ(started: Any) -> None:
 def test_differing_tests_are_explained_by_the_options_that_selected_them(started: Any) -> None:
     both = started("-k", "b")
     assert difference("started", [both, started("-k", "c", tests=("a",))]) == (
-        f"process 1 started with -k c, process 0 with b{ALIKE}"
+        f"process 1 started with -k c, process 0 with b{SAME}"
     )
     assert difference("started", [both, started("-k", "b", tests=("a",))]) == (
-        f"process 1 started with tests 1, process 0 with 2{ALIKE}"
+        f"process 1 started with tests 1, process 0 with 2{SAME}"
     )
     assert difference("started", [both, started("-k", "b", tests=("b", "a"))]) == (
-        f"process 1 started with tests 2: number 1 is b, process 0 with a{ALIKE}"
+        f"process 1 started with tests 2: number 1 is b, process 0 with a{SAME}"
     )
 
 
@@ -148,7 +148,7 @@ def test_data_and_weights_that_differ_are_named() -> None:
     hardware = {**key, "environment": {**key["environment"], "device_name": "another"}}
     assert difference("began", [same, measurement_settings(hardware, samples, requested)]) == ""
     other = measurement_settings({**key, "weights": "cd"}, samples, requested)
-    assert difference("began", [same, other]) == f"process 1 began with weights cd, process 0 with ab{ALIKE}"
+    assert difference("began", [same, other]) == f"process 1 began with weights cd, process 0 with ab{SAME}"
     narrow = reading_cache_key(tiny_vlm(dtype=torch.bfloat16), "ab", {"layers": 2}, 8, samples[:2])
     assert "dtype bfloat16, process 0 with float32" in difference(
         "began", [same, measurement_settings(narrow, samples, requested)]

@@ -107,7 +107,7 @@ def started() -> list[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> None:
+def test_two_processes_write_the_same_files_as_one_and_print_once(tmp_path: Path) -> None:
     assert run_cases(tmp_path, "one", PYTHON, "--phase-update-new").returncode == 0
     launchers = {"torchrun": TORCHRUN, "accelerate": (*ACCELERATE, "--main_process_port", free_port())}
     for name, launcher in launchers.items():
@@ -122,7 +122,7 @@ def test_two_processes_write_what_one_writes_and_say_it_once(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_leave_out_what_one_leaves_out(tmp_path: Path) -> None:
+def test_two_processes_exclude_the_same_samples_as_one(tmp_path: Path) -> None:
     for name, launcher in {"one": PYTHON, "two": TORCHRUN}.items():
         chosen = ("-k", "inter_similarity and llava", "--phase-update-new", "--phase-batch-size", "4")
         done = run_cases(tmp_path, name, launcher, *chosen, TINY_FAULT="refused")
@@ -161,12 +161,12 @@ def test_a_signal_to_one_process_ends_all(tmp_path: Path) -> None:
 
 
 def test_after_the_others_are_lost_nothing_is_sent_or_measured() -> None:
-    class Keeper:
+    class HangingStore:
         def set(self, *_: object) -> None:
-            raise AssertionError("a store whose keeper hangs blocks")
+            raise AssertionError("writing to a store whose host hangs would block")
 
     alone = Processes(1, 2, _lost="process 0 is silent", _met=True)
-    alone._heartbeats.store = Keeper()
+    alone._heartbeats.store = HangingStore()
     with pytest.raises(ProcessError, match="process 0 is silent"):
         alone.gather("batches", lambda: [alone.begin_batch("batch 1")])
 
