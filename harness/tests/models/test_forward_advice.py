@@ -124,7 +124,8 @@ def test_a_model_may_scale_and_mask_its_logits(fresh_vlm: Vlm) -> None:
 def test_a_model_that_draws_random_numbers_is_refused(fresh_vlm: Vlm, change: Any) -> None:
     fresh_vlm.anatomy.layers[1].mlp.register_forward_hook(change)
     with pytest.raises(
-        SelfCheckError, match=r"two passes over the same inputs differ .* at residual point 2 of sample tiny-0\): its"
+        SelfCheckError,
+        match=r"two passes over the same inputs differ .* at residual point 2 of sample tiny-0\), so its",
     ):
         tiny_profile(fresh_vlm)
 
