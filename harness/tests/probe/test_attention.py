@@ -93,7 +93,9 @@ def test_vectors_of_16_bit_weights_are_products_in_float32_without_the_bias() ->
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "biased"])
-def test_norms_and_shares_of_a_model(samples: list[Sample], dtype: torch.dtype, attention: str, bias: bool) -> None:
+def test_norms_and_shares_of_a_model_equal_those_of_each_head(
+    samples: list[Sample], dtype: torch.dtype, attention: str, bias: bool
+) -> None:
     """A batch with left padding and grouped KV heads, compared in every layer with each head's slice of W_O."""
     vlm = tiny_vlm(dtype=dtype, bias=bias, attention=attention)
     if attention == "eager" and dtype == torch.float64:
@@ -147,9 +149,9 @@ def test_weights_equal_the_attentions_that_an_eager_model_returns(samples: list[
     ):
         vlm.model(**batch.inputs, use_cache=False)
     assert len(weights) == len(returned) == vlm.anatomy.depth
-    for ours, theirs in zip(weights, returned, strict=True):
-        torch.testing.assert_close(ours, theirs[:, :, -1], rtol=1e-5, atol=1e-7)
-        assert float(ours.masked_select(~batch.groups.real.unsqueeze(1)).abs().max()) == 0.0
+    for read, expected in zip(weights, returned, strict=True):
+        torch.testing.assert_close(read, expected[:, :, -1], rtol=1e-5, atol=1e-7)
+        assert float(read.masked_select(~batch.groups.real.unsqueeze(1)).abs().max()) == 0.0
 
 
 def test_calls_outside_the_decoder_are_not_read(vlm: Vlm, samples: list[Sample]) -> None:
@@ -223,10 +225,10 @@ def test_without_a_gate_the_row_is_unchanged_and_the_connection_is_classified_on
     assert apply_gate(row, projection, attention_output, -attention_output) is row
 
 
-@pytest.mark.parametrize("spoilt", [[True, False], [True, True]])
-def test_a_first_sample_of_nan_is_not_classified_as_a_gate(spoilt: list[bool]) -> None:
+@pytest.mark.parametrize("is_spoiled", [[True, False], [True, True]])
+def test_a_first_sample_of_nan_is_not_classified_as_a_gate(is_spoiled: list[bool]) -> None:
     row, projection, attention_output = _row_and_projection()
-    broken = attention_output.masked_fill(torch.tensor(spoilt).unsqueeze(1), torch.nan)
+    broken = attention_output.masked_fill(torch.tensor(is_spoiled).unsqueeze(1), torch.nan)
     assert apply_gate(row, projection, broken, broken.clone()) is row
     assert apply_gate(row, projection, attention_output, attention_output.clone()) is row
 

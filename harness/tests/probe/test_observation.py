@@ -66,8 +66,8 @@ def test_residual_points_are_the_hidden_states_of_transformers(
         hidden = vlm.model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
     assert ids == [sample.id for sample in samples]
     assert len(points) == len(hidden) == vlm.anatomy.depth + 1
-    for ours, theirs in zip(points[:-1], hidden[:-1], strict=True):
-        assert torch.equal(ours, theirs)
+    for states, expected in zip(points[:-1], hidden[:-1], strict=True):
+        assert torch.equal(states, expected)
     assert len(normed) == 1
     assert torch.equal(normed[0], hidden[-1])
     assert not torch.allclose(points[-1], hidden[-1], rtol=0.1)
@@ -88,10 +88,10 @@ def test_observation_does_not_change_the_logits(samples: list[Sample], attention
         with observing(
             vlm.model, vlm.anatomy, batch.groups, sample_ids=ids, lens=dense_lens_task(len(ids)), checking=True
         ) as observation:
-            watched = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+            observed = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         observation.readings()
         after = vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits
-    assert torch.equal(plain, watched)
+    assert torch.equal(plain, observed)
     assert torch.equal(plain, after)
 
 
@@ -175,16 +175,16 @@ def test_a_padded_batch_has_the_readings_of_its_samples_alone(
     for row, sample in enumerate(samples):
         alone = observe(vlm, [sample], row_of(task, row))
         for field in fields(Readings):
-            ours, single = getattr(together, field.name), getattr(alone, field.name)
-            if ours is None:
+            in_batch, single = getattr(together, field.name), getattr(alone, field.name)
+            if in_batch is None:
                 assert single is None
                 assert not dense
                 continue
-            ours = ours[row : row + 1]
+            in_batch = in_batch[row : row + 1]
             if field.name == "norm_rows":
-                assert ours[..., ~batch.groups.real[row].numpy()].max(initial=0.0) == 0.0
-                ours = ours[..., batch.groups.real[row].numpy()]
-            np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-6, err_msg=field.name)
+                assert in_batch[..., ~batch.groups.real[row].numpy()].max(initial=0.0) == 0.0
+                in_batch = in_batch[..., batch.groups.real[row].numpy()]
+            np.testing.assert_allclose(in_batch, single, rtol=1e-5, atol=1e-6, err_msg=field.name)
 
 
 def test_readings_that_were_not_requested_are_none(vlm: Vlm, samples: list[Sample]) -> None:

@@ -137,7 +137,9 @@ def test_a_layer_that_bypasses_the_attention_interface_is_detected(fresh_vlm: Vl
         observe(fresh_vlm, samples)
 
 
-def test_image_positions_and_image_features_are_equally_many(fresh_vlm: Vlm, samples: list[Sample]) -> None:
+def test_image_positions_that_differ_in_number_from_the_image_features_are_refused(
+    fresh_vlm: Vlm, samples: list[Sample]
+) -> None:
     batch = encode(fresh_vlm.processor, samples, fresh_vlm.anatomy.image_positions)
     spoiled = batch.groups.image.clone()
     spoiled[0, int(spoiled[0].int().argmax())] = False

@@ -128,13 +128,13 @@ def test_adjusted_subtracts_the_mean_over_pairs_of_different_samples(seed: int, 
     points = [random_states(rng, groups) for _ in range(2)]
     sums = GroupSums(groups)
     means = torch.stack([sums.means(sums(states)) for states in points], dim=1)
-    ours = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
+    values = adjusted(means[:, :, 0], means[:, :, 1]).numpy()
     image, text = groups.image.numpy(), groups.text.numpy()
     for point, states in enumerate(map(literal.to_float64, points)):
         for i in range(n):
             paired = literal.mean_cosine_across(states[i], image[i], text[i])
             others = [literal.mean_cosine_across(states[i], image[i], text[j], states[j]) for j in range(n) if j != i]
-            assert ours[i, point] == pytest.approx(paired - np.mean(others), rel=1e-9, abs=1e-12)
+            assert values[i, point] == pytest.approx(paired - np.mean(others), rel=1e-9, abs=1e-12)
 
 
 def test_adjusted_needs_two_samples() -> None:

@@ -53,12 +53,12 @@ def count_synchronisations(vlm: Vlm, samples: Sequence[Sample], *, observed: boo
     words = (((5,), (7, 9)),) * len(samples)
     task = LensTask(References(words, words), tuple(range(20)))
     watching = observing(vlm.model, vlm.anatomy, batch.groups, sample_ids=[s.id for s in samples], lens=task)
-    with torch.inference_mode(), watching if observed else contextlib.nullcontext() as seen:
+    with torch.inference_mode(), watching if observed else contextlib.nullcontext() as observation:
         with SynchronisationCounter() as passing:
             vlm.model(**vlm.to_device(batch.inputs), use_cache=False, logits_to_keep=1)
         with SynchronisationCounter() as reading:
-            if seen is not None:
-                seen.readings()
+            if observation is not None:
+                observation.readings()
     return passing.count, reading.count
 
 
@@ -77,9 +77,9 @@ def test_an_observed_pass_synchronises_no_more_often_than_a_plain_pass(samples: 
 
 
 def test_synchronising_operations_are_counted(vlm: Vlm, samples: list[Sample]) -> None:
-    with SynchronisationCounter() as seen:
+    with SynchronisationCounter() as counter:
         float(torch.ones(3).sum())
         torch.ones(3)[torch.tensor([True, False, True])]
         torch.ones(3).nonzero()
-    assert seen.count == 3
+    assert counter.count == 3
     assert count_synchronisations(vlm, samples, observed=True)[1] > 0

@@ -108,7 +108,7 @@ def test_differences_list_each_changed_field_with_both_values() -> None:
     assert HERE.differences(old) == ["torch: 2.14.0 -> 2.15.0", "dtype: bfloat16 -> float32"]
 
 
-def test_the_environment_of_a_model(vlm: Vlm) -> None:
+def test_the_environment_of_a_model_has_its_device_dtype_and_attention(vlm: Vlm) -> None:
     measured = environment(vlm.device, vlm.dtype, vlm.attention)
     assert (measured.device, measured.dtype, measured.attention) == ("cpu", "float32", "sdpa")
     assert measured.torch == torch.__version__.split("+")[0]
