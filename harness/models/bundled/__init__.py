@@ -1,1 +1,1 @@
-"""The small trained checkpoints that ship with the project, and the script that trains them."""
+"""The small trained checkpoints that ship with the project."""

@@ -119,8 +119,8 @@ def model_config() -> InstructBlipConfig:
 def untrained_vision(config: InstructBlipConfig, seed: int) -> dict[str, torch.Tensor]:
     """Return tower, queries, Q-Former and projection, drawn from `seed` without changing the global generator.
 
-    They follow the initialisation of transformers, except the queries: it sets them to zero, and equal queries would
-    stay equal in training.
+    They follow the initialisation of transformers, except the queries: it would set them to zero, and equal queries
+    would stay equal in training.
     """
     from transformers import InstructBlipQFormerModel, InstructBlipVisionModel
 

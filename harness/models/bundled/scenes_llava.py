@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.models.bundled import checkpoint
-from harness.models.bundled.language import language_config
+from harness.models.bundled.language import language_config, language_directory
 from harness.models.prompts.chat_templates import SCENES_LLAVA
 from harness.models.weights_error import WeightsError
 
@@ -51,7 +51,10 @@ def processor(cache: Path) -> LlavaProcessor:
 
     tokenizer = checkpoint.padded_tokenizer(cache)
     if tokenizer.convert_ids_to_tokens(IMAGE_TOKEN_ID) != IMAGE_TOKEN:
-        raise WeightsError(f"the tokenizer in {cache} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete it and rerun")
+        raise WeightsError(
+            f"the tokenizer in {language_directory(cache)} has no {IMAGE_TOKEN} at id {IMAGE_TOKEN_ID}: delete that "
+            "directory and run again"
+        )
     image_processor = checkpoint.pillow_processor("CLIPImageProcessor")(
         **checkpoint.IMAGE_OPTIONS, crop_size=checkpoint.IMAGE_OPTIONS["size"], do_center_crop=False
     )

@@ -24,7 +24,7 @@ from harness.models.weights_error import WeightsError
 _INDEX = ".safetensors.index.json"
 # Settings in which a repository name would make transformers fetch and run native code.
 _KERNELS = ("attn_implementation", "experts_implementation")
-_FIRST = 5
+_MAX_NAMED_FILES = 5
 _MOST_SHARDS = 10_000
 # The beginning of a git-lfs file whose contents were not fetched.
 _POINTER = b"version https://git-lfs"
@@ -88,8 +88,8 @@ def refuse_foreign(folder: Path, source: str) -> None:
 def code_files(folder: Path) -> str:
     """Return the Python files of a checkpoint, for messages."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
-    others = f" and {len(names) - _FIRST} more" if len(names) > _FIRST else ""
-    return ", ".join(names[:_FIRST]) + others or "no Python file is present"
+    others = f" and {len(names) - _MAX_NAMED_FILES} more" if len(names) > _MAX_NAMED_FILES else ""
+    return ", ".join(names[:_MAX_NAMED_FILES]) + others or "no Python file is present"
 
 
 def _is_pointer(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Bounds on numbers in config.json, checked before a model is built from them, which might never finish."""
+"""Bounds on numbers in config.json, checked before a model is built, because building it might never finish."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.models.weights_error import WeightsError
 
-# Keys of counts of layers, blocks and stages; keys of numbers per layer do not count.
+# Keys that count layers, blocks or stages; keys of numbers per layer are excluded.
 _LAYERS = re.compile(r"(?!\w*per_)((num|n)_\w*(layers?|blocks?|stages?)|\w*layers|depths?|\w*blocks)")
 _EXPERTS = re.compile(r"(?!\w*per_)((num|n)_\w*experts|\w*experts)")
 # Keys of lists whose numbers are summed; other lists hold positions.
@@ -24,7 +24,7 @@ _MOST = (
     # transformers creates a name for each label.
     (re.compile(r"num_labels"), 1 << 20),
 )
-# Beyond these numbers of layers, or of experts in all layers, each needs a stored tensor; below, tensors may be shared.
+# Above these numbers of layers, or of experts in all layers, each needs a tensor of its own. Below, they may share one.
 _SHARED_LAYERS, _FUSED_EXPERTS = 1_000, 1 << 20
 
 
@@ -50,14 +50,14 @@ def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: s
     Raises:
         WeightsError: there are too few.
     """
-    (layers, name), (experts, other) = (
+    (layers, layers_key), (experts, experts_key) = (
         max(((number, key) for key, number in _numbers(settings) if pattern.fullmatch(key)), default=(0, ""))
         for pattern in (_LAYERS, _EXPERTS)
     )
     if layers > max(_SHARED_LAYERS, tensors):
-        description = f"{name} {layers}"
+        description = f"{layers_key} {layers}"
     elif layers * experts > max(_FUSED_EXPERTS, tensors):
-        description = f"{name} {layers} and {other} {experts}"
+        description = f"{layers_key} {layers} and {experts_key} {experts}"
     else:
         return
     raise WeightsError(
@@ -67,7 +67,7 @@ def refuse_more_than_stored(settings: Mapping[str, Any], tensors: int, source: s
 
 
 def _numbers(content: Any) -> Iterator[tuple[str, int]]:
-    """Yield the numbers of settings with their keys, at any depth; of a list, the sum or the maximum."""
+    """Yield the numbers of settings with their keys, at any depth; for a list its sum, maximum or length."""
     if isinstance(content, dict):
         for key, value in content.items():
             numbers = [int(number) for number in (value if isinstance(value, list) else [value]) if _is_number(number)]

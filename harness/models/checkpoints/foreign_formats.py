@@ -73,8 +73,8 @@ _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 def no_safetensors(folder: Path) -> str:
     """Return the predicate of a message about a directory without transformers' safetensors, with a remedy."""
-    if row := _broken_link(folder) or _format_of(folder):
-        return f"has no model.safetensors but {row}"
+    if reason := _broken_link(folder) or _format_of(folder):
+        return f"has no model.safetensors but {reason}"
     return "has no weights, neither model.safetensors nor an index with shards: copy them, or save the model again"
 
 
@@ -89,8 +89,8 @@ def no_configuration(folder: Path) -> str:
         return f"has no config.json, but a directory in it does: give {str(newest)!r}{choice}"
     if (folder / "config.json").exists():
         return "has a config.json that is not a regular file: replace it by the file itself"
-    if row := _broken_link(folder) or _format_of(folder):
-        return f"has no config.json but {row}"
+    if reason := _broken_link(folder) or _format_of(folder):
+        return f"has no config.json but {reason}"
     return "has no config.json, so it is not a checkpoint: give the directory that save_pretrained wrote"
 
 

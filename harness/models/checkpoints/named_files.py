@@ -80,7 +80,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any, Path], bool], str]] = {
     "architecture": (_is_no_url, "another model would be looked up there"),
 }
 _LAST_KEYS = {key.split(".")[-1] for key in _SETTINGS}
-# Shell patterns of the settings files that transformers reads. Others, such as training_config.json, do not matter.
+# Shell patterns of the settings files that transformers reads. It does not read others, such as training_config.json.
 _READ = ("config.json", "*processor_config.json", "*tokenizer_config.json", "special_tokens_map.json")
 
 

@@ -75,13 +75,13 @@ def refuse_incomplete_processor(
     actual = {name: getattr(processor, name) for name in expected}
     counted = {_PATCH, _STRATEGY, _ADDITIONAL} <= actual.keys()
     # A number written as text is wrong too.
-    typed = {name for name, value in actual.items() if isinstance(value, type(expected[name]))}
-    if typed == actual.keys() and (
+    right_type = {name for name, value in actual.items() if isinstance(value, type(expected[name]))}
+    if right_type == actual.keys() and (
         not counted or (actual[_PATCH] == expected[_PATCH] and _surplus(actual) == _surplus(expected))
     ):
         return
     wrong = {
-        name: value for name, value in actual.items() if name not in typed or (counted and value != expected[name])
+        name: value for name, value in actual.items() if name not in right_type or (counted and value != expected[name])
     }
     description = ", ".join(f"{name} {value!r}" if value is not None else f"no {name}" for name, value in wrong.items())
     values = ", ".join(f'"{name}": {json.dumps(expected[name])}' for name in wrong)

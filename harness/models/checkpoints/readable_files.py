@@ -42,7 +42,7 @@ _BOUNDS = (
 )
 # Directories that transformers searches: further tokenizers of a processor, and named chat templates.
 _FOLDERS = ("*tokenizer*", "additional_chat_templates")
-# Brackets in a settings file, as many as 30,000 added tokens need. Each costs 20 us several times.
+# The most brackets in a settings file, enough for 30,000 added tokens. Each takes 20 us, several times per load.
 _MOST_BRACKETS = 1 << 18
 # The name of a blob in the hub's cache.
 _HASH = re.compile("[0-9a-f]{40,}")

@@ -89,14 +89,14 @@ def try_weights(config: Any, entry: ModelEntry, headers: Mapping[str, StoredTens
 def _refuse_doubles(stored: Collection[str], names: Collection[str], entry: ModelEntry) -> None:
     """Raise if a weight is stored under an old and a new name, of which transformers silently takes one."""
     bare = {_bare(name) for name in names}
-    # If two weights of the model differ only in such a part, equal bare names prove nothing.
+    # If two weights of the model itself have the same bare name, equal bare names prove nothing.
     distinct = len(bare) == len(names)
     first: dict[str, str] = {}
     for name in stored:
         other = first.setdefault(_bare(name), name)
         if other != name and distinct and not entry.unused_weights:
             raise WeightsError(
-                f"the checkpoint {entry.source} has two weights for one of its model ({printable(other)}, "
+                f"the checkpoint {entry.source} has two weights for one weight of its model ({printable(other)}, "
                 f"{printable(name)}): its files mix two sets of weights; save the model again, or to measure with the "
                 f"one that transformers takes, add --phase-allow-unused-weights {entry.source}"
             )

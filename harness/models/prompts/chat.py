@@ -67,7 +67,7 @@ def prompt_text(processor: Any, instruction: str) -> str:
 def write_prompt(processor: Any, instruction: str) -> Prompt:
     """Return the prompt of one image and one instruction in the chat template of the processor or its tokenizer.
 
-    A template for plain text only receives the image token and a line break before the instruction.
+    A template that accepts only plain text receives the image token, a line break and the instruction.
 
     Raises:
         PromptError: there is no chat template; it rejects the message, exceeds the limits of rendering, or omits,
@@ -155,13 +155,13 @@ def _rendered(processor: Any, template: Any, instruction: str) -> str:
 
 
 def _applied(processor: Any, template: Any, content: Any) -> str:
-    of_processor, text = getattr(processor, "chat_template", None), chosen_template(template)
+    processor_template, text = getattr(processor, "chat_template", None), chosen_template(template)
     # A processor with its own code may render differently; that code is trusted.
     if text and text not in HARNESS_TEMPLATES and processor.apply_chat_template.__module__.startswith("transformers."):
         return render(with_fixed_date(text), processor.tokenizer.special_tokens_map, content)
     messages = [{"role": "user", "content": content}]
-    # Passed only if it is the tokenizer's, so that a processor with several named templates makes its own choice.
-    named = {} if of_processor else {"chat_template": template}
+    # The template is passed only if it belongs to the tokenizer, so that a processor chooses among its own templates.
+    named = {} if processor_template else {"chat_template": template}
     if asks_for_date(text):
         named = {"chat_template": with_fixed_date(text)}
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, **named))

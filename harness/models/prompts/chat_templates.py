@@ -15,7 +15,7 @@ _PERCENT = "\x00"  # stands for %% while the directives are replaced
 
 
 def _chatml(image: str) -> str:
-    """Return the template of the bundled language model without a system message; `image` is written for an image."""
+    """Return the template of the bundled language model without a system message; `image` is the text for an image."""
     return (
         "{% for message in messages %}"
         "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -43,9 +43,9 @@ LLAVA = (
 )
 #: The instruction only, without roles: the processor inserts the queries before BOS.
 BARE = "{% for message in messages %}" + _TEXT + "{% endfor %}"
-#: Only the image, then the instruction.
+#: The image, then the instruction, without roles.
 IMAGE_FIRST = "<image>" + BARE
-#: Only the instruction, then the image.
+#: The instruction, then the image, without roles.
 IMAGE_LAST = BARE + "<image>"
 #: The training prompts of the bundled models; the processor of InstructBLIP inserts the queries before the prompt.
 SCENES_LLAVA, SCENES_INSTRUCTBLIP = _chatml("<empty_output>\n"), _chatml("")
@@ -77,5 +77,5 @@ def with_fixed_date(template: str) -> str:
     forms += [(f"%{letter}", DATE.strftime(f"%{letter}")) for letter in _DIRECTIVES]
     forms += [(_PERCENT, "%")]
     steps = "".join(f" | replace({json.dumps(form)}, {json.dumps(text)})" for form, text in forms)
-    # jinja2 removes the line break after a block, so the template still starts on a new line.
+    # jinja2 removes the line break after the macro, so the template's own text is unchanged.
     return f"{{% macro {_FUNCTION}(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}\n{template}"

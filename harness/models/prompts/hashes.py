@@ -32,15 +32,15 @@ def hash_rows(
     """Return the hashes of every sample of a batch.
 
     If each sample has one row in every image input, the rows are hashed. If a processor packs the patches of a batch
-    into one tensor or pads its images to a common size, `encode_alone` returns the inputs of one sample by itself.
+    into one tensor or pads its images to a common size, each sample is encoded alone.
 
     Args:
         inputs: the model inputs of the batch, including `input_ids` (batch, tokens).
         real: bool (batch, tokens), False at padding.
-        encode_alone: takes the index of a row of the batch.
+        encode_alone: returns the inputs of one sample by itself, for the index of its row in the batch.
     """
     batch, images = len(real), _image_inputs(inputs)
-    simple = all(
+    one_row_each = all(
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
         and value.ndim == IMAGE_DIMENSIONS
@@ -51,7 +51,7 @@ def hash_rows(
     def inputs_of(row: int) -> Mapping[str, Any]:
         if batch == 1:
             return images
-        return {key: value[row] for key, value in images.items()} if simple else _image_inputs(encode_alone(row))
+        return {key: value[row] for key, value in images.items()} if one_row_each else _image_inputs(encode_alone(row))
 
     return tuple(InputHashes(_tokens(inputs, real, row), _pixels(inputs_of(row))) for row in range(batch))
 

@@ -1,7 +1,8 @@
 """Rendering of checkpoints' chat templates in a separate process, with limits of time, memory and characters.
 
-Templates are programs: transformers' sandbox isolates them from Python but does not stop endless loops. The trial and
-all prompts are rendered in the same way, so a template cannot evade the limits by recognising the trial.
+Templates are programs: transformers' sandbox isolates them from Python but does not stop endless loops. The trial by
+`chat.refuse_endless_template` and all prompts are rendered in the same way, so no template can evade the limits by
+recognising the trial.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_a_user_may_allow_unused_weights(checkpoint: Path) -> None:
 def test_a_weight_under_an_old_and_a_new_name_is_refused(checkpoint: Path) -> None:
     name = "language_model.model.layers.0.self_attn.q_proj.weight"
     change_weights(checkpoint, lambda w: w.update({f"model.{name.replace('.model', '')}": torch.zeros_like(w[name])}))
-    assert "has two weights for one of its model (language_model.model.layers.0" in refusal(checkpoint)
+    assert "has two weights for one weight of its model (language_model.model.layers.0" in refusal(checkpoint)
     assert load(checkpoint, unused=True).anatomy.depth == 4
 
 
