@@ -223,5 +223,5 @@ def test_an_option_allows_unused_weights_for_one_checkpoint(project: pytest.Pyte
     assert [entry.trusted for entry in options.models] == [False, False]
     project.makeini("[pytest]\nphase_allow_unused_weights = someone/other\n")
     assert [entry.unused_weights for entry in read_options(project.parseconfig(*named)).models] == [False, True]
-    with pytest.raises(pytest.UsageError, match="--phase-allow-unused-weights someone/third: this run names no such"):
+    with pytest.raises(pytest.UsageError, match="--phase-allow-unused-weights someone/third: this run has no such"):
         read_options(project.parseconfig(*named, "--phase-allow-unused-weights", "someone/third"))
